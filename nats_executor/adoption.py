@@ -1,0 +1,44 @@
+"""Which task instances of a dead scheduler can be taken over, given what the broker knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nats_executor.messages import State
+
+if TYPE_CHECKING:
+    from nats_executor.messages import Report
+
+__all__ = ["Evidence", "can_adopt"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the streams hold of one dispatch."""
+
+    last_report: Report | None
+    is_in_stream: bool  # its message is queued, or delivered and not acked
+
+
+def can_adopt(*, is_waiting: bool, evidence: Evidence | None) -> bool:
+    """Whether to keep a task instance, rather than have the scheduler queue it again.
+
+    What runs is always kept: un-adopted it would run twice until its next heartbeat. What waits
+    is kept when the broker or a worker has it. Absence is proof here, because the id was assigned
+    before the message was sent; other executors have to wait for a time-out.
+
+    Args:
+        is_waiting: the row is still QUEUED.
+        evidence: None when the broker could not be asked; then everything is kept and the sweep
+            finds out later.
+    """
+    if not is_waiting or evidence is None or evidence.is_in_stream:
+        return True
+    report = evidence.last_report
+    return report is not None and report.state in {
+        State.CLAIMED,
+        State.RUNNING,
+        State.SUCCESS,
+        State.FAILED,
+    }

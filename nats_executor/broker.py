@@ -1,0 +1,323 @@
+"""The one door to NATS: connects, stays connected, asks and answers.
+
+nats-py carries the protocol. Two things are done here instead: reconnecting, with a fresh client
+each time, because a closed one never comes back; and request and reply, so that a lost connection
+or a denied subject fails a call at once instead of by time-out. `jetstream.py` builds on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import math
+import random
+import secrets
+import socket
+import ssl
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nats.errors
+from nats.aio.client import Client
+
+from nats_executor.errors import (
+    AccessDenied,
+    BrokerError,
+    BrokerUnavailable,
+    MessageTooLarge,
+    NoResponders,
+)
+from nats_executor.jetstream import JetStream
+from nats_executor.link import Answer, Link, Listener
+from nats_executor.replies import connect_error
+from nats_executor.settings import Settings, without_userinfo
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
+
+__all__ = ["Connection", "connect"]
+
+log = logging.getLogger(__name__)
+
+# A worker that is cut off is found after two unanswered checks of this length.
+WATCH_SECONDS = 5.0
+# Delays between attempts to connect double up to this; each is randomised, so that a fleet
+# does not return in step.
+LONGEST_DELAY = 2.0
+
+
+@contextlib.asynccontextmanager
+async def connect(settings: Settings, *, role: str) -> AsyncIterator[JetStream]:
+    """Keep a connection for the length of the context; does not wait for the first one.
+
+    Args:
+        role: shown in the server's list of connections, together with this host's name.
+    """
+    connection = Connection(settings, role=role)
+    keeper = asyncio.create_task(connection.stay_connected(), name="broker-connection")
+    try:
+        yield JetStream(connection, settings)
+    finally:
+        # nats-py swallows a cancellation that meets its connect() or close(), so once is not enough.
+        while not keeper.done():
+            keeper.cancel()
+            await asyncio.wait([keeper], timeout=0.1)
+        if not keeper.cancelled():
+            keeper.result()
+
+
+class Connection(Link):
+    """A connection that renews itself; all calls belong to the event loop that it was made in."""
+
+    def __init__(self, settings: Settings, *, role: str) -> None:
+        self._settings = settings
+        self._role = role
+        self._client: Client | None = None
+        self._connected = asyncio.Event()
+        self._connected_since = math.inf
+        self._reason: BrokerError = BrokerUnavailable("not connected yet")
+        self._lost = asyncio.Event()
+        self._inbox = f"{settings.inbox_prefix}.{secrets.token_hex(11)}"
+        self._tokens = itertools.count()
+        self._pending: dict[str, tuple[str, Callable[[Answer | BrokerError], None]]] = {}
+        self._listeners: dict[str, Listener] = {}
+        self._subscribed: dict[str, Subscription] = {}
+
+    # The connection
+
+    @property
+    def is_connected(self) -> bool:
+        return self._client is not None
+
+    @property
+    def connected_since(self) -> float:
+        return self._connected_since
+
+    def new_inbox(self) -> str:
+        # One level more than the inboxes of requests, so that it is not taken for one.
+        return f"{self._inbox}.pull.{next(self._tokens)}"
+
+    async def ready(self, timeout: float) -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                await self._connected.wait()
+        except TimeoutError:
+            raise type(self._reason)(str(self._reason)) from None
+
+    async def stay_connected(self) -> None:
+        """Connect, watch the connection, and build a new one when it is lost, until cancelled."""
+        servers = list(self._settings.servers)
+        attempts = 0
+        while True:
+            random.shuffle(servers)
+            client = await self._connect_to_any(servers)
+            if client is None:
+                attempts += 1
+                delay = min(LONGEST_DELAY, 0.05 * 2 ** min(attempts, 10))
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
+                continue
+            attempts = 0
+            servers = [*self._settings.servers, *discovered(client, self._settings.servers)]
+            try:
+                await self._watch(client)
+            finally:
+                self._disconnected(BrokerUnavailable("the connection to NATS was lost"))
+                with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+                    await client.close()
+
+    async def _connect_to_any(self, servers: Iterable[str]) -> Client | None:
+        for server in servers:
+            client = Client()
+            self._lost = asyncio.Event()
+            try:
+                async with asyncio.timeout(self._settings.connect_timeout_seconds):
+                    await client.connect(server, **self._connect_options())
+                    self._client = client
+                    await self._subscribe_all(client)
+            except (nats.errors.Error, OSError, TimeoutError, ValueError) as exc:
+                self._client = None
+                self._note_failure(server, exc)
+                with contextlib.suppress(nats.errors.Error, OSError, AttributeError):
+                    await client.close()
+                continue
+            log.info("connected to NATS at %s as %s", without_userinfo(server), self._role)
+            self._reason = BrokerUnavailable("the connection to NATS was lost")
+            self._connected_since = time.monotonic()
+            self._connected.set()
+            for listener in self._listeners.values():
+                listener.on_renewed()
+            return client
+        return None
+
+    def _connect_options(self) -> dict[str, Any]:
+        s = self._settings
+        seed_is_file = s.nkey_seed is not None and Path(s.nkey_seed).is_file()
+        return {
+            "name": f"{self._role}@{socket.gethostname()}",
+            "allow_reconnect": False,  # `stay_connected` does it
+            "connect_timeout": s.connect_timeout_seconds,
+            "user": s.user,
+            "password": s.password,
+            "token": s.token,
+            "nkeys_seed": s.nkey_seed if seed_is_file else None,
+            "nkeys_seed_str": None if seed_is_file else s.nkey_seed,
+            "user_credentials": s.credentials_file,
+            "tls": tls_context(s),
+            "tls_handshake_first": s.tls_handshake_first,
+            "inbox_prefix": s.inbox_prefix.encode(),
+            "error_cb": self._on_error,
+            "closed_cb": self._on_closed,
+        }
+
+    async def _subscribe_all(self, client: Client) -> None:
+        await client.subscribe(f"{self._inbox}.*", cb=self._on_reply)
+        for subject, listener in self._listeners.items():
+            self._subscribed[subject] = await client.subscribe(subject, cb=listener.on_message)
+
+    async def _watch(self, client: Client) -> None:
+        """Return when the client is closed, or connected but deaf."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WATCH_SECONDS):
+                    await self._lost.wait()
+                    return
+            try:
+                # A timed-out flush breaks nats-py's read loop; here the client is given up anyway.
+                await client.flush(timeout=int(WATCH_SECONDS))
+            except (nats.errors.Error, OSError, TimeoutError):
+                log.warning("NATS does not answer; next: a new connection")
+                return
+
+    def _disconnected(self, reason: BrokerError) -> None:
+        self._client = None
+        self._connected.clear()
+        self._connected_since = math.inf
+        for _, resolve in list(self._pending.values()):
+            resolve(reason)
+
+    def _note_failure(self, server: str, exc: Exception) -> None:
+        """Keep the reason for callers, and log it when it is a new one."""
+        reason = connect_error(without_userinfo(server), self._settings.user, exc)
+        if str(reason) != str(self._reason):
+            log.warning("%s; next: trying again until it works", reason)
+        self._reason = reason
+
+    async def _on_closed(self) -> None:
+        self._lost.set()
+
+    async def _on_error(self, exc: Exception) -> None:
+        """Fail the calls that a permission denies; nats-py reports it apart from the call."""
+        text = str(exc)
+        if "permissions violation" not in text.lower():
+            log.debug("nats client: %s", text)
+            return
+        denied = AccessDenied(
+            f"NATS user {self._settings.user or '(none)'}: {text.removeprefix('nats: ')}"
+        )
+        log.error("%s; remedy: allow it in the server's configuration", denied)
+        for subject, resolve in list(self._pending.values()):
+            if f'"{subject}"'.lower() in text.lower() or self._inbox.lower() in text.lower():
+                resolve(denied)
+
+    # Requests
+
+    async def _on_reply(self, msg: Msg) -> None:
+        entry = self._pending.get(msg.subject.rpartition(".")[2])
+        if entry is not None:
+            entry[1](msg)
+
+    async def ask(
+        self,
+        subject: str,
+        body: bytes = b"",
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Answer:
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def resolve(outcome: Answer | BrokerError) -> None:
+            if future.done():
+                return
+            if isinstance(outcome, BrokerError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        limit = self._settings.publish_timeout_seconds if timeout is None else timeout
+        with self.awaiting(subject, resolve) as reply:
+            try:
+                async with asyncio.timeout(limit):
+                    await self.send(subject, body, reply=reply, headers=headers)
+                    msg = await future
+            except TimeoutError:
+                raise BrokerUnavailable(f"no answer on {subject} within {limit:g} s") from None
+        if msg.headers and msg.headers.get("Status") == "503":
+            raise NoResponders(f"nobody listens on {subject}")
+        return msg
+
+    @contextlib.contextmanager
+    def awaiting(
+        self, subject: str, resolve: Callable[[Answer | BrokerError], None]
+    ) -> Iterator[str]:
+        token = str(next(self._tokens))
+        self._pending[token] = (subject, resolve)
+        try:
+            yield f"{self._inbox}.{token}"
+        finally:
+            del self._pending[token]
+
+    async def send(
+        self,
+        subject: str,
+        body: bytes,
+        *,
+        reply: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        if self._client is None:
+            raise type(self._reason)(str(self._reason))
+        try:
+            await self._client.publish(subject, body, reply, dict(headers) if headers else None)
+        except nats.errors.MaxPayloadError as exc:
+            limit = self._client.max_payload
+            raise MessageTooLarge(
+                f"{len(body)} bytes; the server's max_payload is {limit}"
+            ) from exc
+        except (nats.errors.Error, OSError) as exc:
+            raise BrokerUnavailable(f"cannot send to {subject}: {exc}") from exc
+
+    async def listen(self, subject: str, listener: Listener) -> None:
+        self._listeners[subject] = listener
+        if self._client is not None:
+            with contextlib.suppress(nats.errors.Error, OSError):  # the next connection does it
+                subscription = await self._client.subscribe(subject, cb=listener.on_message)
+                self._subscribed[subject] = subscription
+
+    async def forget(self, subject: str) -> None:
+        self._listeners.pop(subject, None)
+        if subscription := self._subscribed.pop(subject, None):
+            with contextlib.suppress(nats.errors.Error, OSError):  # gone with its connection
+                await subscription.unsubscribe()
+
+
+def discovered(client: Client, known: Iterable[str]) -> list[str]:
+    """Return the cluster's other servers, for a day on which none of the configured ones is up."""
+    return [url.geturl() for url in client.discovered_servers if url.geturl() not in known]
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """Return what to trust and to show; None leaves the system's CAs to servers that want TLS."""
+    files = (settings.tls_ca_file, settings.tls_certificate_file)
+    if not any(files) and not settings.tls_handshake_first:
+        return None
+    context = ssl.create_default_context(cafile=settings.tls_ca_file)
+    if settings.tls_certificate_file:
+        context.load_cert_chain(settings.tls_certificate_file, settings.tls_key_file)
+    return context

@@ -1,0 +1,146 @@
+"""The `airflow nats` commands: definitions only, because every `airflow` invocation imports them."""
+
+from __future__ import annotations
+
+from airflow.cli.cli_config import (
+    ARG_DAEMON,
+    ARG_LOG_FILE,
+    ARG_OUTPUT,
+    ARG_PID,
+    ARG_SKIP_SERVE_LOGS,
+    ARG_STDERR,
+    ARG_STDOUT,
+    ARG_VERBOSE,
+    ActionCommand,
+    Arg,
+    GroupCommand,
+    lazy_load_command,
+    positive_int,
+)
+
+__all__ = ["WORKER_ARGS", "get_nats_cli_commands"]
+
+ARG_QUEUES = Arg(
+    ("-q", "--queues"),
+    help="Names of the queues, separated by commas; without it [operators] default_queue",
+)
+ARG_CONCURRENCY = Arg(
+    ("-c", "--concurrency"),
+    type=positive_int(allow_zero=False),
+    help="Workloads that run at a time; without it [nats_executor] worker_concurrency",
+)
+ARG_HOSTNAME = Arg(
+    ("-H", "--hostname"),
+    help="Name of the worker; without it this host's. Two workers of one host need two names",
+)
+ARG_TEAM = Arg(
+    ("-t", "--team-name"),
+    help="Team whose section of the configuration to use ([core] multi_team)",
+)
+ARG_CHECK = Arg(
+    ("--check",),
+    action="store_true",
+    help="Change nothing; print what differs and exit with 1 if anything does",
+)
+ARG_WORKERS = Arg(
+    ("--workers",), type=positive_int(allow_zero=False), default=1, help="Number of workers"
+)
+ARG_PORT = Arg(
+    ("--port",),
+    type=positive_int(allow_zero=False),
+    help="Port of Airflow's UI; without it [api] port, or any free one for the demo",
+)
+ARG_KEEP = Arg(("--keep",), action="store_true", help="Keep the demo's AIRFLOW_HOME with its logs")
+
+WORKER_ARGS = (
+    ARG_QUEUES,
+    ARG_CONCURRENCY,
+    ARG_HOSTNAME,
+    ARG_TEAM,
+    ARG_PID,
+    ARG_DAEMON,
+    ARG_STDOUT,
+    ARG_STDERR,
+    ARG_LOG_FILE,
+    ARG_SKIP_SERVE_LOGS,
+    ARG_VERBOSE,
+)
+
+WORKER_EPILOG = """\
+examples:
+  airflow nats worker                        the default queue, 16 slots
+  airflow nats worker -q default,gpu -c 4    two queues, four slots for both
+  airflow nats worker -H etl-2 -D            a second one on this host, in the background
+
+The first SIGTERM or Ctrl-C drains: running tasks may go on for [nats_executor] drain_seconds.
+A second one sends them SIGTERM, a third one SIGKILL; their state and logs are still delivered.
+"""
+
+SETUP_EPILOG = """\
+examples:
+  airflow nats setup                  create or update the streams and the known queues' consumers
+  airflow nats setup -q default,gpu   these queues as well
+  airflow nats setup --check          for scripts: exit code 0 if all is as it should be, else 1
+"""
+
+CHECK_EPILOG = """\
+exit codes: 0 all is well; 1 something needs attention, named in the table; 2 NATS does not answer
+
+examples:
+  airflow nats check && echo ready
+  airflow nats check -o json
+"""
+
+
+def action(name: str, what: str, args: tuple[Arg, ...], epilog: str | None = None) -> ActionCommand:
+    """Define a command whose function has its name, with `_` for `-` and spaces."""
+    return ActionCommand(
+        name=name.rpartition(" ")[2],
+        help=what,
+        func=lazy_load_command(f"nats_executor.commands.{name.replace(' ', '_')}"),
+        args=args,
+        epilog=epilog,
+    )
+
+
+def get_nats_cli_commands() -> list[GroupCommand]:
+    """Return the command group, for Airflow's `cli` provider hook."""
+    output = (ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE)
+    return [
+        GroupCommand(
+            name="nats",
+            help="Run and look after the NATS executor",
+            subcommands=(
+                action("worker", "Start a worker", WORKER_ARGS, WORKER_EPILOG),
+                action(
+                    "setup",
+                    "Create or update streams and consumers; safe to repeat",
+                    (ARG_QUEUES, ARG_CHECK, ARG_TEAM, ARG_VERBOSE),
+                    SETUP_EPILOG,
+                ),
+                action(
+                    "check", "Check broker, streams, consumers and workers", output, CHECK_EPILOG
+                ),
+                GroupCommand(
+                    name="queues",
+                    help="Look at queues",
+                    subcommands=(action("queues list", "List queues with their backlog", output),),
+                ),
+                GroupCommand(
+                    name="workers",
+                    help="Look at workers",
+                    subcommands=(action("workers list", "List workers with their load", output),),
+                ),
+                action(
+                    "standalone",
+                    "Run NATS, all of Airflow and workers on this machine",
+                    (ARG_QUEUES, ARG_WORKERS, ARG_CONCURRENCY, ARG_PORT, ARG_VERBOSE),
+                ),
+                action(
+                    "demo",
+                    "Run an example Dag from start to end on this machine, then clean up",
+                    (ARG_PORT, ARG_KEEP, ARG_VERBOSE),
+                ),
+            ),
+        )
+    ]

@@ -1,0 +1,156 @@
+"""What the `airflow nats` commands do. Each returns normally for exit code 0."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sys
+import time
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from airflow.cli.simple_table import AirflowConsole
+from airflow.configuration import conf
+from airflow.utils.cli import suppress_logs_and_warning
+from airflow.utils.providers_configuration_loader import providers_configuration_loaded
+
+from nats_executor import topology
+from nats_executor.broker import connect
+from nats_executor.errors import NatsExecutorError
+from nats_executor.settings import Settings
+from nats_executor.survey import findings, queue_rows, take_survey, worker_rows
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Awaitable, Callable
+
+    from nats_executor.ports import Broker
+
+__all__ = ["check", "demo", "queues_list", "setup", "standalone", "worker", "workers_list"]
+
+UNREACHABLE = 2
+
+Result = TypeVar("Result")
+Command = TypeVar("Command", bound="Callable[[Namespace], None]")
+
+
+def command(function: Command) -> Command:
+    """Give a command its configuration defaults, and turn expected errors into one line."""
+
+    @functools.wraps(function)
+    def run(args: Namespace) -> None:
+        try:
+            function(args)
+        except NatsExecutorError as exc:
+            sys.stderr.write(f"error: {exc}\n")
+            raise SystemExit(UNREACHABLE) from exc
+
+    return cast("Command", providers_configuration_loaded(run))
+
+
+def quiet(function: Command) -> Command:
+    """Keep log lines out of a command's table, unless --verbose was given."""
+    return suppress_logs_and_warning(function)
+
+
+def settings_for(args: Namespace) -> Settings:
+    """Read the settings of the team that was named, or the global ones."""
+    if team := args.team_name:
+        from airflow.executors.base_executor import ExecutorConf
+
+        return Settings.load(ExecutorConf(team), team=team)
+    return Settings.load(conf)
+
+
+def ask(settings: Settings, question: Callable[[Broker], Awaitable[Result]]) -> Result:
+    """Connect, ask one thing, disconnect; raises what keeps the broker from answering."""
+
+    async def talk() -> Result:
+        async with connect(settings, role="cli") as broker:
+            await broker.ready(settings.connect_timeout_seconds)
+            return await question(broker)
+
+    return asyncio.run(talk())
+
+
+def queue_names(args: Namespace) -> list[str]:
+    named = [name.strip() for name in (args.queues or "").split(",")]
+    return [name for name in named if name] or [
+        conf.get_mandatory_value("operators", "default_queue")
+    ]
+
+
+@command
+def setup(args: Namespace) -> None:
+    """Create or update streams and consumers; with --check only look, and exit 1 on drift."""
+    settings = settings_for(args)
+
+    async def carry_out(broker: Broker) -> list[topology.Drift]:
+        queues = {*queue_names(args), *await topology.known_queues(broker, settings)}
+        action = topology.inspect if args.check else topology.apply
+        return await action(broker, settings, sorted(queues))
+
+    drifts = ask(settings, carry_out)
+    for drift in drifts:
+        print(drift if args.check else f"changed {drift}")
+    if not drifts:
+        print("everything is as it should be")
+    elif args.check:
+        raise SystemExit(1)
+
+
+@command
+@quiet
+def check(args: Namespace) -> None:
+    """Print what needs attention; exit 1 if anything does, 2 if NATS does not answer."""
+    settings = settings_for(args)
+    survey = ask(settings, lambda broker: take_survey(broker, settings))
+    rows = findings(survey, settings, now=time.time())
+    AirflowConsole().print_as(data=rows, output=args.output)
+    if any(row["status"] != "ok" for row in rows):
+        raise SystemExit(1)
+
+
+@command
+@quiet
+def queues_list(args: Namespace) -> None:
+    """Print one row for each queue."""
+    settings = settings_for(args)
+    survey = ask(settings, lambda broker: take_survey(broker, settings))
+    AirflowConsole().print_as(
+        data=queue_rows(survey, settings, now=time.time()), output=args.output
+    )
+
+
+@command
+@quiet
+def workers_list(args: Namespace) -> None:
+    """Print one row for each worker that was seen in the last hour."""
+    settings = settings_for(args)
+    survey = ask(settings, lambda broker: take_survey(broker, settings))
+    AirflowConsole().print_as(
+        data=worker_rows(survey, settings, now=time.time()), output=args.output
+    )
+
+
+@command
+def worker(args: Namespace) -> None:
+    """Start a worker."""
+    from nats_worker.cli import start
+
+    start(args)
+
+
+@command
+def standalone(args: Namespace) -> None:
+    """Run everything on this machine."""
+    from nats_executor.local.standalone import standalone as run
+
+    run(args)
+
+
+@command
+def demo(args: Namespace) -> None:
+    """Run the example Dag on this machine."""
+    from nats_executor.local.demo import demo as run
+
+    run(args)

@@ -1,0 +1,188 @@
+"""The only module that knows Airflow's versions, and what of its internals an executor needs.
+
+Supported: 3.3 and 3.4 (read in 3.4.0b2). 3.4 keeps the queues of a `BaseExecutor` in
+`executor_queues`, lists its workload types in `supported_workload_types` and sorts by itself.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow import __version__ as airflow_version
+from airflow.configuration import conf
+from airflow.executors import workloads
+from airflow.executors.base_executor import BaseExecutor
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.taskinstancekey import TaskInstanceKey
+from airflow.utils.state import CallbackState, TaskInstanceState
+from packaging.version import Version
+from sqlalchemy import select
+from sqlalchemy.orm import object_session
+
+from nats_executor.messages import Kind
+from nats_executor.replies import batches
+
+if TYPE_CHECKING:
+    from airflow.executors.workloads import ExecutorWorkload
+    from airflow.executors.workloads.types import WorkloadKey
+
+__all__ = [
+    "AIRFLOW_V_3_4_PLUS",
+    "VersionedExecutor",
+    "body_of",
+    "dispatch_id_of",
+    "fresh_token",
+    "identities",
+    "is_waiting",
+    "key_parts",
+    "kind_of",
+    "queue_of",
+    "queued_event",
+    "running_event",
+    "token_subject_of",
+]
+
+AIRFLOW_V_3_4_PLUS = Version(Version(airflow_version).base_version) >= Version("3.4.0")
+
+# The type checker sees one version; what only 3.4 has is reached through this name.
+newer: Any = workloads
+
+# SQLite takes 999 variables in a statement at the least.
+ROWS_PER_QUERY = 500
+
+
+class VersionedExecutor(BaseExecutor):
+    """`BaseExecutor` with one face on every supported version of Airflow."""
+
+    if AIRFLOW_V_3_4_PLUS:
+        supported_workload_types = frozenset(
+            {
+                newer.WorkloadType.EXECUTE_TASK,
+                newer.WorkloadType.EXECUTE_CALLBACK,
+                newer.WorkloadType.TEST_CONNECTION,
+            }
+        )
+    else:
+        supports_callbacks = True
+        supports_connection_test = True
+
+    def _get_workloads_to_schedule(
+        self, open_slots: int
+    ) -> list[tuple[WorkloadKey, ExecutorWorkload]]:
+        """Callbacks first, then tasks by priority; 3.3.0 and 3.3.1 sorted the lowest first."""
+        if AIRFLOW_V_3_4_PLUS:
+            return super()._get_workloads_to_schedule(open_slots)
+        tasks = sorted(
+            self.queued_tasks.items(), key=lambda item: item[1].ti.priority_weight, reverse=True
+        )
+        ordered: list[Any] = [*self.queued_callbacks.items(), *tasks]
+        return ordered[: max(0, open_slots)]
+
+    def key_of(self, workload: ExecutorWorkload) -> WorkloadKey:
+        return workload.key
+
+    def waiting(self) -> list[dict[Any, Any]]:
+        """The workloads that were queued here and not handed over yet, by key."""
+        if AIRFLOW_V_3_4_PLUS:
+            queues: dict[Any, dict[Any, Any]] = vars(self)["executor_queues"]
+            return list(queues.values())
+        return [self.queued_tasks, self.queued_callbacks, self.queued_connection_tests]
+
+    def discard_waiting(self, key: WorkloadKey) -> None:
+        for queue in self.waiting():
+            queue.pop(key, None)
+
+
+def kind_of(workload: ExecutorWorkload) -> str:
+    """Return a workload's type as the wire names it; 3.4 has an enum for it."""
+    return str(getattr(workload.type, "value", workload.type))
+
+
+def queue_of(workload: ExecutorWorkload) -> str:
+    """Return the queue that a workload belongs to; callbacks have none in Airflow 3.3 and 3.4."""
+    if isinstance(workload, workloads.ExecuteTask):
+        queue: str | None = workload.ti.queue
+    else:
+        queue = getattr(workload, "queue", None)
+    return queue or default_queue()
+
+
+def default_queue() -> str:
+    return conf.get_mandatory_value("operators", "default_queue")
+
+
+def dispatch_id_of(workload: ExecutorWorkload) -> tuple[str, bool]:
+    """Return the id that the scheduler assigned at queueing, or a new one; and whether it is new.
+
+    The scheduler assigns none to callbacks and connection tests, nor to a task that names its
+    executor by the bare class name (`scheduler_job_runner.py`).
+    """
+    if isinstance(workload, workloads.ExecuteTask):
+        if assigned := workload.ti.external_executor_id:
+            return assigned, False
+        return str(uuid.uuid4()), True
+    return token_subject_of(workload), False
+
+
+def token_subject_of(workload: ExecutorWorkload) -> str:
+    """Return the id that a workload's token is issued for."""
+    if isinstance(workload, workloads.ExecuteTask):
+        return str(workload.ti.id)
+    if isinstance(workload, workloads.ExecuteCallback):
+        return workload.callback.id
+    return str(workload.connection_test_id)
+
+
+def body_of(workload: ExecutorWorkload) -> dict[str, Any]:
+    return workload.model_dump(mode="json")
+
+
+def fresh_token(subject: str, executor: BaseExecutor) -> str:
+    """Mint a token in place of one that died while its workload waited, by Airflow's own rule."""
+    return workloads.ExecuteTask.generate_token(subject, executor.jwt_generator)
+
+
+def key_parts(key: WorkloadKey) -> list[Any]:
+    """Return a key as plain data for the wire."""
+    if isinstance(key, TaskInstanceKey):
+        return [key.dag_id, key.task_id, key.run_id, key.try_number, key.map_index]
+    return [str(key.id)]
+
+
+def queued_event() -> Any:
+    """Return the state whose event makes the scheduler store its `info` as the external id."""
+    return TaskInstanceState.QUEUED
+
+
+def running_event(kind: str) -> Any:
+    """Return the state that tells the scheduler of a start; None where Airflow knows it already."""
+    return CallbackState.RUNNING if kind == Kind.CALLBACK else None
+
+
+def identities(
+    tis: Sequence[TaskInstance],
+) -> Iterable[tuple[TaskInstance, TaskInstanceKey, str]]:
+    """Yield each task instance with its key and queue.
+
+    The scheduler loads neither `try_number` nor `queue` for adoption, and touching them would
+    cost one query for each row. The rows' own session is used: another one, if it were Airflow's
+    scoped session, would detach the scheduler's objects.
+    """
+    facts: dict[Any, tuple[int, str | None]] = {}
+    session = object_session(tis[0]) if tis else None
+    if session is not None:
+        for batch in batches(tis, ROWS_PER_QUERY):
+            query = select(TaskInstance.id, TaskInstance.try_number, TaskInstance.queue)
+            rows = session.execute(query.where(TaskInstance.id.in_([ti.id for ti in batch])))
+            facts.update({row.id: (row.try_number, row.queue) for row in rows})
+    for ti in tis:
+        try_number, queue = facts.get(ti.id) or (ti.try_number, ti.queue)
+        key = TaskInstanceKey(ti.dag_id, ti.task_id, ti.run_id, try_number, ti.map_index)
+        yield ti, key, queue or default_queue()
+
+
+def is_waiting(ti: TaskInstance) -> bool:
+    """Whether nothing of a task instance has started yet, so that it may be queued again."""
+    return ti.state == TaskInstanceState.QUEUED

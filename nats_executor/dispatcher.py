@@ -1,0 +1,242 @@
+"""The executor's asyncio side: publishes workloads, collects reports, answers look-ups.
+
+Everything here runs in the bridge's thread; the scheduler's thread reads `reports` only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+from nats_executor import topology
+from nats_executor.adoption import Evidence
+from nats_executor.broker import connect
+from nats_executor.errors import (
+    BrokerError,
+    BrokerUnavailable,
+    DecodeError,
+    NoResponders,
+    SubjectOccupied,
+    WrongSequence,
+)
+from nats_executor.messages import Report, State, Workload, decode, encode
+from nats_executor.names import token
+from nats_executor.replies import batches
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from nats_executor.ledger import Dispatch
+    from nats_executor.ports import Broker, Stored
+    from nats_executor.settings import Settings
+
+__all__ = ["Dispatcher"]
+
+log = logging.getLogger(__name__)
+
+# Publishes under way at once: enough to fill the pipe, few enough to stop early when it breaks.
+WINDOW = 512
+RETRY_SECONDS = 2.0
+
+
+class Dispatcher:
+    """One connection of an executor; `run` is its life.
+
+    Attributes:
+        reports: what workers reported, oldest first; the scheduler's thread pops from the left.
+        trouble: why nothing can be sent at present, None when all is well.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._names = settings.names
+        self._broker: Broker | None = None
+        self._queues: set[str] = set()
+        self._pending: dict[str, Callable[[], Awaitable[None]]] = {}
+        self._is_prepared = asyncio.Event()
+        self.reports: deque[Report] = deque()
+        self.trouble: BrokerError | None = BrokerUnavailable("not connected yet")
+
+    async def run(self) -> None:
+        """Connect, prepare the streams, and read results until cancelled."""
+        async with connect(self._settings, role="scheduler") as broker:
+            self._broker = broker
+            await self._prepare(broker)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._read(broker), name="results")
+                group.create_task(self._carry_out_pending(), name="pending")
+
+    async def _prepare(self, broker: Broker) -> None:
+        """Wait for the broker and create what is missing there, for as long as it takes."""
+        while True:
+            try:
+                await broker.ready(self._settings.connect_timeout_seconds)
+                for drift in await topology.prepare(broker, self._settings):
+                    log.warning("%s; next: going on with it; remedy: airflow nats setup", drift)
+            except BrokerError as exc:
+                if str(exc) != str(self.trouble):
+                    log.error("%s; next: trying again, workloads stay queued", exc)
+                self.trouble = exc
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                self.trouble = None
+                self._is_prepared.set()
+                return
+
+    async def prepared(self) -> None:
+        """Wait until the broker was reached for the first time and its streams are there."""
+        await self._is_prepared.wait()
+
+    # Workloads
+
+    async def publish(self, workloads: Sequence[Workload]) -> dict[str, BrokerError | None]:
+        """Send workloads in their order.
+
+        Returns:
+            For each dispatch id None when the broker has it, or why not. What is missing was not
+            tried, because the broker went away before.
+        """
+        broker = self._require_broker()
+        outcomes: dict[str, BrokerError | None] = {}
+        for queue in {workload.queue for workload in workloads} - self._queues:
+            await topology.ensure_consumer(broker, self._settings, queue)
+            self._queues.add(queue)
+        for window in batches(workloads, WINDOW):
+            results = await asyncio.gather(*(self._publish(broker, w) for w in window))
+            outcomes.update(zip((w.dispatch_id for w in window), results, strict=True))
+            if any(isinstance(result, BrokerUnavailable) for result in results):
+                break
+        return outcomes
+
+    async def _publish(self, broker: Broker, workload: Workload) -> BrokerError | None:
+        try:
+            await broker.publish(
+                self._names.task(workload.queue, workload.dispatch_id),
+                encode(workload),
+                message_id=workload.dispatch_id,
+                timeout=self._settings.publish_timeout_seconds,
+            )
+        except SubjectOccupied:
+            return None  # it is there already: an earlier attempt's answer was lost
+        except BrokerError as exc:
+            return exc
+        return None
+
+    async def renew(self, dispatch: Dispatch, new_token: str) -> None:
+        """Answer a report of an expired token with a new one, on the report's own subject.
+
+        So the message keeps its place in the queue, and no moment exists at which it is nowhere.
+        """
+        self._pending[f"renew {dispatch.id}"] = functools.partial(self._renew, dispatch, new_token)
+        await self._carry_out(f"renew {dispatch.id}")
+
+    async def _renew(self, dispatch: Dispatch, new_token: str) -> None:
+        broker = self._require_broker()
+        subject = self._names.result(dispatch.queue, dispatch.id)
+        found = await broker.last(self._names.results_stream, subject)
+        report = self._report(found) if found else None
+        if found is None or report is None or report.state is not State.EXPIRED:
+            return
+        answer = dataclasses.replace(
+            report, state=State.RENEWED, generation=report.generation + 1, token=new_token
+        )
+        with contextlib.suppress(WrongSequence):  # somebody else has answered
+            await broker.publish(subject, encode(answer), expected_last=found.sequence)
+
+    async def revoke(self, queue: str, dispatch_id: str, worker: str) -> None:
+        """Take a workload back: out of the queue, or off the worker that has it.
+
+        Goes on trying after this call when the broker is away: a message left behind would run
+        beside the next dispatch of the same task.
+        """
+        action = f"revoke {dispatch_id}"
+        self._pending[action] = functools.partial(self._revoke, queue, dispatch_id, worker)
+        await self._carry_out(action)
+
+    async def _revoke(self, queue: str, dispatch_id: str, worker: str) -> None:
+        broker = self._require_broker()
+        await broker.purge(self._names.tasks_stream, self._names.task(queue, dispatch_id))
+        if not worker:
+            report = (await self._evidence(broker, queue, dispatch_id)).last_report
+            worker = report.worker if report and not report.state.is_final else ""
+        if worker:
+            with contextlib.suppress(NoResponders):  # a worker that is gone runs nothing
+                subject = self._names.control(worker, "stop")
+                await broker.request(subject, dispatch_id.encode(), timeout=RETRY_SECONDS)
+
+    async def _carry_out(self, action: str) -> None:
+        await self._pending[action]()
+        self._pending.pop(action, None)
+
+    async def _carry_out_pending(self) -> None:
+        """Repeat what failed while the broker was away."""
+        while True:
+            await asyncio.sleep(RETRY_SECONDS)
+            for action in list(self._pending):
+                with contextlib.suppress(BrokerError):  # tried again in a moment
+                    await self._carry_out(action)
+
+    # Reports
+
+    async def _read(self, broker: Broker) -> None:
+        stream = self._names.results_stream
+        info = await broker.stream_info(stream)
+        async for message in broker.follow(stream, after=info.last_sequence if info else 0):
+            if report := self._report(message):
+                self.reports.append(report)
+
+    def _report(self, message: Stored) -> Report | None:
+        """Decode a report, unless it speaks for a subject other than the one it came on."""
+        place = self._names.place(message.subject)
+        try:
+            report = decode(Report, message.body)
+        except DecodeError as exc:
+            log.warning("unreadable report on %s: %s; next: ignoring it", message.subject, exc)
+            return None
+        if (token(report.queue), token(report.dispatch_id)) != (place.queue, place.dispatch_id):
+            log.warning(
+                "report on %s is about another workload; next: ignoring it", message.subject
+            )
+            return None
+        return report
+
+    async def look_up(self, places: Sequence[tuple[str, str]]) -> dict[str, Evidence]:
+        """Return what the streams hold of each (queue, dispatch id), by dispatch id."""
+        broker = self._require_broker()
+        found: dict[str, Evidence] = {}
+        for window in batches(places, WINDOW):
+            evidence = await asyncio.gather(*(self._evidence(broker, *place) for place in window))
+            found.update(zip((dispatch_id for _, dispatch_id in window), evidence, strict=True))
+        return found
+
+    async def _evidence(self, broker: Broker, queue: str, dispatch_id: str) -> Evidence:
+        # Results first: a workload that ends in between leaves its report before its message goes.
+        result = self._names.result(queue, dispatch_id)
+        stored = await broker.last(self._names.results_stream, result)
+        report = self._report(stored) if stored else None
+        if report is not None and report.state.is_final:
+            return Evidence(report, is_in_stream=False)
+        task = self._names.task(queue, dispatch_id)
+        waiting = await broker.last(self._names.tasks_stream, task)
+        return Evidence(report, is_in_stream=waiting is not None)
+
+    async def sweep(self, dispatches: Sequence[Dispatch]) -> None:
+        """Read the last reports of outstanding workloads, for those that the reader missed."""
+        try:
+            subjects = [self._names.result(d.queue, d.id) for d in dispatches]
+            broker = self._require_broker()
+            for message in await broker.last_of_each(self._names.results_stream, subjects):
+                if report := self._report(message):
+                    self.reports.append(report)
+        except BrokerError as exc:
+            log.debug("sweep: %s", exc)
+
+    def _require_broker(self) -> Broker:
+        if self._broker is None or self.trouble is not None:
+            raise self.trouble or BrokerUnavailable("not connected yet")
+        return self._broker

@@ -1,0 +1,77 @@
+"""What can go wrong, in one screen."""
+
+from __future__ import annotations
+
+__all__ = [
+    "AccessDenied",
+    "BrokerError",
+    "BrokerUnavailable",
+    "ConfigError",
+    "DecodeError",
+    "MessageTooLarge",
+    "NatsExecutorError",
+    "NoResponders",
+    "NotFound",
+    "SubjectOccupied",
+    "TopologyMismatch",
+    "UnknownVersion",
+    "WrongSequence",
+]
+
+
+class NatsExecutorError(Exception):
+    """The root of every error that this package raises on purpose."""
+
+
+class ConfigError(NatsExecutorError):
+    """An option holds a value that cannot work; names the option, the value and the remedy."""
+
+
+# What a message holds
+
+
+class DecodeError(NatsExecutorError):
+    """A message is not what its subject promises; it becomes a dead letter."""
+
+
+class UnknownVersion(DecodeError):
+    """A message has a format version that this release does not know."""
+
+
+# What the broker answers
+
+
+class BrokerError(NatsExecutorError):
+    """The broker refused or could not be asked."""
+
+
+class BrokerUnavailable(BrokerError):
+    """No usable answer: disconnected, timed out, no quorum or no leader. Trying again may help."""
+
+
+class AccessDenied(BrokerError):
+    """The credentials are wrong, or the user may not publish or subscribe to a subject."""
+
+
+class NoResponders(BrokerError):
+    """Nobody listens on the subject of a request: whoever should is not connected."""
+
+
+class NotFound(BrokerError):
+    """The stream or consumer does not exist."""
+
+
+class WrongSequence(BrokerError):
+    """A compare-and-set lost: the subject's last sequence is not the expected one."""
+
+
+class SubjectOccupied(BrokerError):
+    """The subject holds its one message already (NATS error 10077)."""
+
+
+class MessageTooLarge(BrokerError):
+    """The body is over the server's `max_payload` or the stream's `max_msg_size`."""
+
+
+class TopologyMismatch(BrokerError):
+    """A stream or consumer exists with settings that this release cannot work with."""

@@ -1,0 +1,264 @@
+"""NatsExecutor: Airflow's calls, turned into messages and back.
+
+The scheduler is synchronous and one slow or raising call here stops all of its work, so every
+method returns within `publish_timeout_seconds` and none lets a broker's absence out.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+from nats_executor import compat
+from nats_executor.adoption import can_adopt
+from nats_executor.bridge import Bridge
+from nats_executor.dispatcher import Dispatcher
+from nats_executor.errors import BrokerError, BrokerUnavailable, MessageTooLarge
+from nats_executor.ledger import Dispatch, Ended, Ledger, Renewal, Started, Unwanted
+from nats_executor.messages import Kind, Workload
+from nats_executor.outage import Outage
+from nats_executor.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow.cli.cli_config import GroupCommand
+    from airflow.executors.workloads import ExecutorWorkload
+    from airflow.executors.workloads.types import WorkloadKey
+    from airflow.models.taskinstance import TaskInstance
+
+    from nats_executor.adoption import Evidence
+    from nats_executor.ledger import Outcome
+
+__all__ = ["NatsExecutor"]
+
+log = logging.getLogger(__name__)
+
+
+class NatsExecutor(compat.VersionedExecutor):
+    """Runs workloads on NATS workers. Constructing it opens nothing; `start` does."""
+
+    supports_multi_team = True
+    pre_assigns_external_executor_id = True
+    is_local = False
+    serve_logs = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.ledger = Ledger()
+        self.outage = Outage(time.monotonic)
+        self.sender = ""
+        self._settings: Settings | None = None
+        self._bridge: Bridge | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._next_sweep = 0.0
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(parallelism={self.parallelism}, {self.ledger!r})"
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, read at first use; raises `ConfigError` for a value that cannot work."""
+        if self._settings is None:
+            self._settings = Settings.load(self.conf, team=self.team_name)
+        return self._settings
+
+    def start(self) -> None:
+        """Connect; a broker that is away delays this by `connect_timeout_seconds` and no more.
+
+        Raises:
+            ConfigError: an option's value cannot work; Airflow stops the scheduler then.
+        """
+        self.sender = f"{socket.gethostname()}-{self.job_id}-{secrets.token_hex(4)}"
+        self._dispatcher = Dispatcher(self.settings)
+        self._bridge = Bridge(self._dispatcher.run)
+        self._bridge.start()
+        self._next_sweep = time.monotonic() + self.settings.sweep_seconds
+        try:
+            # The scheduler adopts right after this, which is only exact with the broker's answers.
+            timeout = self.settings.connect_timeout_seconds
+            self._bridge.call(self._dispatcher.prepared(), timeout=timeout)
+        except BrokerError:
+            reason = self._dispatcher.trouble or BrokerUnavailable("no answer yet")
+            self.outage.note(reason, "starting without it; workloads stay queued until it is there")
+
+    def end(self) -> None:
+        """Close the connection. What is queued or running goes on without this scheduler."""
+        if self._bridge is not None:
+            self._bridge.stop()
+
+    def terminate(self) -> None:
+        self.end()
+
+    # From the scheduler to the workers
+
+    def _process_workloads(self, workload_items: Sequence[ExecutorWorkload]) -> None:
+        """Publish; what the broker did not take stays queued here for the next heartbeat."""
+        messages: list[tuple[ExecutorWorkload, Workload, bool]] = []
+        for workload in workload_items:
+            dispatch_id, is_new = compat.dispatch_id_of(workload)
+            messages.append((workload, self._message(workload, dispatch_id), is_new))
+        outcomes = self._publish([message for _, message, _ in messages])
+        for workload, message, is_new in messages:
+            outcome = outcomes.get(message.dispatch_id, BrokerUnavailable("not tried"))
+            if outcome is None:
+                self._handed_over(workload, message, is_new=is_new)
+            elif isinstance(outcome, MessageTooLarge):
+                key = self.key_of(workload)
+                self.discard_waiting(key)
+                self.fail(key, info=f"too large for NATS: {outcome}")
+
+    def _message(self, workload: ExecutorWorkload, dispatch_id: str) -> Workload:
+        return Workload(
+            dispatch_id=dispatch_id,
+            queue=compat.queue_of(workload),
+            kind=compat.kind_of(workload),
+            body=compat.body_of(workload),
+            key=compat.key_parts(self.key_of(workload)),
+            sender=self.sender,
+            sent_at=time.time(),
+        )
+
+    def _publish(self, messages: list[Workload]) -> dict[str, BrokerError | None]:
+        if self._bridge is None or self._dispatcher is None or self.outage.is_waiting():
+            return {}
+        try:
+            failure: BrokerError | None
+            outcomes = self._bridge.call(
+                self._dispatcher.publish(messages), timeout=self.settings.publish_timeout_seconds
+            )
+            failure = next((e for e in outcomes.values() if isinstance(e, BrokerUnavailable)), None)
+        except BrokerError as exc:
+            outcomes, failure = {}, exc
+        if failure is None:
+            self.outage.over()
+        else:
+            self.outage.note(failure, f"{len(messages)} workloads stay queued and are sent later")
+        return outcomes
+
+    def _handed_over(self, workload: ExecutorWorkload, message: Workload, *, is_new: bool) -> None:
+        key = self.key_of(workload)
+        self.discard_waiting(key)
+        self.running.add(key)
+        subject = compat.token_subject_of(workload)
+        self.ledger.track(Dispatch(message.dispatch_id, key, message.queue, message.kind, subject))
+        if is_new:
+            # The scheduler stores the id then, which a later adoption needs. `queued()` would
+            # give the slot away.
+            self.change_state(key, compat.queued_event(), message.dispatch_id, remove_running=False)
+
+    # From the workers to the scheduler
+
+    def change_state(
+        self, key: WorkloadKey, state: Any, info: Any = None, remove_running: bool = True
+    ) -> None:
+        """Enter an event; what is no longer running is no longer expected to be reported."""
+        if remove_running:
+            self.ledger.forget(key)
+        super().change_state(key, state, info, remove_running)
+
+    def sync(self) -> None:
+        """Turn the reports that have arrived into events; costs nothing when there are none."""
+        if self._dispatcher is None or self._bridge is None:
+            return
+        reports = self._dispatcher.reports
+        while reports:
+            report = reports.popleft()
+            if outcome := self.ledger.apply(report):
+                self._settle(outcome)
+        if len(self.ledger) and time.monotonic() >= self._next_sweep:
+            self._next_sweep = time.monotonic() + self.settings.sweep_seconds
+            self._bridge.post(self._dispatcher.sweep(list(self.ledger)))
+
+    def _settle(self, outcome: Outcome) -> None:
+        key: Any = outcome.dispatch.key
+        match outcome:
+            case Started(dispatch):
+                if state := compat.running_event(dispatch.kind):
+                    self.change_state(key, state, dispatch.id, remove_running=False)
+            case Ended(_, succeeded, info):
+                (self.success if succeeded else self.fail)(key, info=info or None)
+                if not succeeded:
+                    self.log_task_event(event="nats executor", extra=info, ti_key=key)
+            case Unwanted(dispatch, info):
+                log.info("%s was not run: %s", dispatch.key, info)
+                self.running.discard(key)
+            case Renewal(dispatch):
+                log.info("the token of %s died while it waited; next: a new one", dispatch.key)
+                if self._bridge is not None and self._dispatcher is not None:
+                    new_token = compat.fresh_token(dispatch.token_subject, self)
+                    self._bridge.post(self._dispatcher.renew(dispatch, new_token))
+
+    # Taking over and taking back
+
+    def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:
+        """Take over what a dead scheduler left; return what the scheduler shall queue again."""
+        known = list(compat.identities(tis))
+        evidence = self._look_up(
+            [(queue, ti.external_executor_id) for ti, _, queue in known if ti.external_executor_id]
+        )
+        rejected: list[TaskInstance] = []
+        for ti, key, queue in known:
+            dispatch_id = ti.external_executor_id or ""
+            found = evidence.get(dispatch_id) if evidence is not None else None
+            is_waiting = compat.is_waiting(ti)
+            if is_waiting and (not dispatch_id or not can_adopt(is_waiting=True, evidence=found)):
+                rejected.append(ti)
+                continue
+            self.running.add(key)
+            if dispatch_id:
+                self.ledger.track(Dispatch(dispatch_id, key, queue, Kind.TASK, str(ti.id)))
+            if found and found.last_report and (outcome := self.ledger.apply(found.last_report)):
+                self._settle(outcome)
+        return rejected
+
+    def _look_up(self, places: list[tuple[str, str]]) -> dict[str, Evidence] | None:
+        """Return what the broker knows; None when it cannot be asked."""
+        if self._bridge is None or self._dispatcher is None:
+            return None
+        try:
+            return self._bridge.call(
+                self._dispatcher.look_up(places),
+                timeout=self.settings.publish_timeout_seconds + len(places) / 1000,
+            )
+        except BrokerError as exc:
+            self.outage.note(exc, "adopting every task instance; the sweep finds out the rest")
+            return None
+
+    def revoke_task(self, *, ti: TaskInstance) -> None:
+        """Take a task instance back that is stuck in queued; never raises, sends no event."""
+        ((_, key, queue),) = compat.identities([ti])
+        self.discard_waiting(key)
+        self.running.discard(key)
+        dispatch = self.ledger.forget(key)
+        dispatch_id = dispatch.id if dispatch else ti.external_executor_id
+        if dispatch_id and self._bridge is not None and self._dispatcher is not None:
+            worker = dispatch.worker if dispatch else ""
+            try:
+                self._bridge.call(
+                    self._dispatcher.revoke(queue, dispatch_id, worker),
+                    timeout=self.settings.publish_timeout_seconds,
+                )
+            except BrokerError as exc:
+                self.outage.note(exc, "revocations are carried out later")
+
+    # For operators
+
+    def debug_dump(self) -> None:
+        """Log what this executor holds, on SIGUSR2 to the scheduler."""
+        super().debug_dump()  # type: ignore[no-untyped-call] # Airflow's has no annotations
+        lines = [
+            f"{d.id} {d.queue} {d.state or 'sent'} {d.worker or '-'} {d.key}" for d in self.ledger
+        ]
+        log.info("%r\n\t%s", self.ledger, "\n\t".join(lines))
+        trouble = self._dispatcher.trouble if self._dispatcher else None
+        log.info("broker: %s; settings: %r", trouble or "connected", self._settings)
+
+    @staticmethod
+    def get_cli_commands() -> list[GroupCommand]:
+        from nats_executor.cli import get_nats_cli_commands
+
+        return get_nats_cli_commands()

@@ -1,0 +1,249 @@
+"""JetStream as `Broker` wants it, by the JSON API and the headers that the server itself defines.
+
+nats-py's JetStream layer is not used: it knows neither batched gets nor every setting, and its
+exceptions hide which limit a refused message met.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+from nats_executor import pulls
+from nats_executor.errors import BrokerError, BrokerUnavailable, NoResponders, NotFound
+from nats_executor.link import Answer, Link, Listener
+from nats_executor.ports import Broker, Config, ConsumerInfo, Pulls, Reply, Stored, StreamInfo
+from nats_executor.replies import api_error, batches, consumer_info, stored
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from nats_executor.settings import Settings
+
+__all__ = ["JetStream"]
+
+log = logging.getLogger(__name__)
+
+# Requests under way at once in a bulk operation.
+WINDOW = 512
+# Messages of one batched direct get; the server allows up to 1024.
+PAGE = 1000
+# Pause before a reader is created anew.
+RETRY_SECONDS = 1.0
+
+
+class JetStream(Broker):
+    """A broker over one connection."""
+
+    def __init__(self, link: Link, settings: Settings) -> None:
+        self._link = link
+        self._timeout = settings.publish_timeout_seconds
+        domain = settings.jetstream_domain
+        self._api = f"$JS.{domain}.API" if domain else "$JS.API"
+
+    @property
+    def is_connected(self) -> bool:
+        return self._link.is_connected
+
+    @property
+    def connected_since(self) -> float:
+        return self._link.connected_since
+
+    async def ready(self, timeout: float) -> None:
+        await self._link.ready(timeout)
+
+    # Core NATS
+
+    async def request(self, subject: str, body: bytes, *, timeout: float) -> bytes:
+        answer: Answer = await self._link.ask(subject, body, timeout=timeout)
+        return answer.data
+
+    async def serve(self, subject: str, reply: Reply) -> None:
+        async def answer(msg: Answer) -> None:
+            response = await reply(msg.data)
+            if msg.reply:
+                with contextlib.suppress(BrokerUnavailable):  # the asker asks again
+                    await self._link.send(msg.reply, response)
+
+        await self._link.listen(subject, Listener(answer))
+
+    # Messages
+
+    async def publish(
+        self,
+        subject: str,
+        body: bytes,
+        *,
+        message_id: str | None = None,
+        expected_last: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 5.0,
+    ) -> int:
+        all_headers = dict(headers or {})
+        if message_id is not None:
+            all_headers["Nats-Msg-Id"] = message_id
+        if expected_last is not None:
+            all_headers["Nats-Expected-Last-Subject-Sequence"] = str(expected_last)
+        try:
+            msg = await self._link.ask(subject, body, headers=all_headers, timeout=timeout)
+        except NoResponders as exc:
+            raise BrokerUnavailable(
+                f"no stream takes {subject}: it has no leader, or `airflow nats setup` was not run"
+            ) from exc
+        ack = json.loads(msg.data)
+        if error := ack.get("error"):
+            raise api_error(subject, error)
+        return int(ack["seq"])
+
+    async def last(self, stream: str, subject: str) -> Stored | None:
+        try:
+            msg = await self._link.ask(f"{self._api}.DIRECT.GET.{stream}.{subject}")
+        except NoResponders as exc:
+            raise BrokerUnavailable(
+                f"stream {stream} does not answer: no leader, or not there"
+            ) from exc
+        return stored(msg)
+
+    async def last_of_each(self, stream: str, subjects: Sequence[str]) -> list[Stored]:
+        found: list[Stored] = []
+        for window in batches(subjects, WINDOW):
+            answers = await asyncio.gather(*(self.last(stream, subject) for subject in window))
+            found += [answer for answer in answers if answer is not None]
+        return found
+
+    async def scan(self, stream: str, subject: str) -> list[Stored]:
+        found: list[Stored] = []
+        while True:
+            start = found[-1].sequence + 1 if found else 1
+            page = await self._page(stream, {"next_by_subj": subject, "seq": start, "batch": PAGE})
+            found += page
+            if len(page) < PAGE:
+                return found
+
+    async def _page(self, stream: str, request: Config) -> list[Stored]:
+        """Return what one batched direct get (nats-server 2.11) answers."""
+        answers: asyncio.Queue[Answer | BrokerError] = asyncio.Queue()
+        page: list[Stored] = []
+        subject = f"{self._api}.DIRECT.GET.{stream}"
+        with self._link.awaiting(subject, answers.put_nowait) as reply:
+            await self._link.send(subject, json.dumps(request).encode(), reply=reply)
+            while True:
+                try:
+                    async with asyncio.timeout(self._timeout):
+                        answer = await answers.get()
+                except TimeoutError:
+                    raise BrokerUnavailable(
+                        f"stream {stream} does not answer a batched get"
+                    ) from None
+                if isinstance(answer, BrokerError):
+                    raise answer
+                if (answer.headers or {}).get("Status") == "503":
+                    raise BrokerUnavailable(
+                        f"stream {stream} does not answer: no leader, or not there"
+                    )
+                message = stored(answer)
+                if message is None:
+                    return page
+                page.append(message)
+
+    async def purge(self, stream: str, subject: str) -> int:
+        response = await self._call(f"STREAM.PURGE.{stream}", {"filter": subject})
+        return int(response["purged"])
+
+    async def pull(self, stream: str, consumer: str) -> Pulls:
+        return await pulls.QueuePulls.open(self._link, self._next(stream, consumer))
+
+    def _next(self, stream: str, consumer: str) -> str:
+        return f"{self._api}.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+
+    async def follow(self, stream: str, *, after: int) -> AsyncIterator[Stored]:
+        while True:
+            try:
+                info = await self.stream_info(stream)
+                if info is not None and info.last_sequence < after:
+                    log.warning("stream %s was emptied; next: reading it from its start", stream)
+                    after = 0
+                reader = await self._create_reader(stream, after)
+                async for message in pulls.read(self._link, self._next(stream, reader)):
+                    after = message.sequence
+                    yield message
+            except BrokerError as exc:
+                log.debug("reader of %s: %s", stream, exc)
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _create_reader(self, stream: str, after: int) -> str:
+        """Create an ephemeral consumer that the server forgets a minute after its last pull."""
+        config = {
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": after + 1,
+            "ack_policy": "none",
+            "mem_storage": True,
+            "num_replicas": 1,
+            "inactive_threshold": 60 * 1_000_000_000,
+        }
+        request = {"stream_name": stream, "config": config}
+        return str((await self._call(f"CONSUMER.CREATE.{stream}", request))["name"])
+
+    # Streams and consumers
+
+    async def _call(self, verb: str, request: Config | None = None) -> dict[str, Any]:
+        """Call JetStream's JSON API and return its response, or raise what its error code means."""
+        body = json.dumps(request).encode() if request is not None else b""
+        try:
+            msg = await self._link.ask(f"{self._api}.{verb}", body)
+        except NoResponders as exc:
+            raise BrokerUnavailable(
+                f"JetStream does not answer {verb}: no leader, or not enabled"
+            ) from exc
+        response: dict[str, Any] = json.loads(msg.data)
+        if error := response.get("error"):
+            raise api_error(verb, error)
+        return response
+
+    async def stream_info(self, stream: str) -> StreamInfo | None:
+        response = await self._if_found(f"STREAM.INFO.{stream}")
+        if response is None:
+            return None
+        state = response["state"]
+        return StreamInfo(stream, state["messages"], state["bytes"], state["last_seq"])
+
+    async def consumer_infos(self, stream: str) -> list[ConsumerInfo]:
+        infos: list[ConsumerInfo] = []
+        while True:
+            page = await self._call(f"CONSUMER.LIST.{stream}", {"offset": len(infos)})
+            infos += [consumer_info(entry) for entry in page.get("consumers") or []]
+            if len(infos) >= page["total"] or not page.get("consumers"):
+                return infos
+
+    async def _if_found(self, verb: str) -> dict[str, Any] | None:
+        try:
+            return await self._call(verb)
+        except NotFound:
+            return None
+
+    async def stream_config(self, stream: str) -> Config | None:
+        response = await self._if_found(f"STREAM.INFO.{stream}")
+        return None if response is None else dict(response["config"])
+
+    async def create_stream(self, config: Config) -> None:
+        await self._call(f"STREAM.CREATE.{config['name']}", config)
+
+    async def update_stream(self, config: Config) -> None:
+        await self._call(f"STREAM.UPDATE.{config['name']}", config)
+
+    async def consumer_config(self, stream: str, consumer: str) -> Config | None:
+        response = await self._if_found(f"CONSUMER.INFO.{stream}.{consumer}")
+        return None if response is None else dict(response["config"])
+
+    async def create_consumer(self, stream: str, config: Config) -> None:
+        await self._put_consumer(stream, config, "create")
+
+    async def update_consumer(self, stream: str, config: Config) -> None:
+        await self._put_consumer(stream, config, "update")
+
+    async def _put_consumer(self, stream: str, config: Config, action: str) -> None:
+        subject = f"CONSUMER.CREATE.{stream}.{config['durable_name']}.{config['filter_subject']}"
+        await self._call(subject, {"stream_name": stream, "config": config, "action": action})

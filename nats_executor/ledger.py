@@ -1,0 +1,129 @@
+"""What the executor has handed over, and what a report about it means. No I/O, no clock.
+
+A report counts only for the current dispatch of a key: Airflow uses one key again when a task is
+deferred or rescheduled, and a late success of the first run would fail the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nats_executor.messages import State
+
+if TYPE_CHECKING:
+    from nats_executor.messages import Report
+
+__all__ = ["Dispatch", "Ended", "Ledger", "Outcome", "Renewal", "Started", "Unwanted"]
+
+
+@dataclass(slots=True)
+class Dispatch:
+    """One workload that is in the broker's or a worker's hands.
+
+    Attributes:
+        token_subject: the id that the workload's token is issued for; never taken from a report.
+    """
+
+    id: str
+    key: Hashable
+    queue: str
+    kind: str
+    token_subject: str
+    state: State | None = None  # None: no worker has said anything yet
+    worker: str = ""
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """It runs now."""
+
+    dispatch: Dispatch
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """It is over; `info` is for the person who reads the task's history."""
+
+    dispatch: Dispatch
+    succeeded: bool
+    info: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unwanted:
+    """Airflow refused its start as out of date: its slot is free and no event is owed."""
+
+    dispatch: Dispatch
+    info: str
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """Its token died while it waited: it needs a new one."""
+
+    dispatch: Dispatch
+
+
+Outcome = Started | Ended | Unwanted | Renewal
+
+
+class Ledger:
+    """The outstanding dispatches of one executor, at most one for each key."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Dispatch] = {}
+        self._by_key: dict[Hashable, Dispatch] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[Dispatch]:
+        return iter(list(self._by_id.values()))
+
+    def __repr__(self) -> str:
+        running = sum(d.state is State.RUNNING for d in self._by_id.values())
+        return f"<Ledger [{len(self._by_id)} outstanding, {running} running]>"
+
+    def track(self, dispatch: Dispatch) -> None:
+        """Enter a dispatch; it replaces an earlier one of its key."""
+        self.forget(dispatch.key)
+        self._by_id[dispatch.id] = dispatch
+        self._by_key[dispatch.key] = dispatch
+
+    def forget(self, key: Hashable) -> Dispatch | None:
+        """Strike a key out, and return what was outstanding for it."""
+        dispatch = self._by_key.pop(key, None)
+        if dispatch is not None:
+            del self._by_id[dispatch.id]
+        return dispatch
+
+    def apply(self, report: Report) -> Outcome | None:
+        """Enter a report; return what it changes for the scheduler, None for nothing.
+
+        A report twice, one for another dispatch, one of an older generation, or one that a worker
+        of another queue sent changes nothing.
+        """
+        dispatch = self._by_id.get(report.dispatch_id)
+        if dispatch is None or report.queue != dispatch.queue:
+            return None
+        if report.state is State.RENEWED or (
+            report.generation < dispatch.generation and not report.state.is_final
+        ):
+            return None
+        was, dispatch.state, dispatch.worker = dispatch.state, report.state, report.worker
+        match report.state:
+            case State.RUNNING if was is not State.RUNNING:
+                return Started(dispatch)
+            case State.EXPIRED:
+                dispatch.generation = report.generation + 1
+                return Renewal(dispatch)
+            case State.SUCCESS | State.FAILED:
+                self.forget(dispatch.key)
+                return Ended(dispatch, report.state is State.SUCCESS, report.info)
+            case State.DROPPED:
+                self.forget(dispatch.key)
+                return Unwanted(dispatch, report.info)
+        return None

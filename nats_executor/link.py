@@ -1,0 +1,93 @@
+"""What JetStream needs of a connection; `broker.Connection` is the real one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from contextlib import AbstractContextManager
+
+    from nats_executor.errors import BrokerError
+
+__all__ = ["Answer", "Link", "Listener"]
+
+
+class Answer(Protocol):
+    """The part of a received message that is read here."""
+
+    subject: str
+    reply: str
+    data: bytes
+    headers: dict[str, str] | None
+
+
+def nothing() -> None:
+    """Do nothing on a renewed connection."""
+
+
+class Listener:
+    """A subscription that outlives connections."""
+
+    def __init__(
+        self,
+        on_message: Callable[[Any], Awaitable[None]],
+        on_renewed: Callable[[], None] = nothing,
+    ) -> None:
+        self.on_message = on_message
+        self.on_renewed = on_renewed
+
+
+class Link(Protocol):
+    """A connection that renews itself. Its methods raise as those of `ports.Broker` do."""
+
+    @property
+    def is_connected(self) -> bool: ...
+
+    @property
+    def connected_since(self) -> float: ...
+
+    async def ready(self, timeout: float) -> None: ...
+
+    def new_inbox(self) -> str:
+        """Return a subject for `listen` that nobody else may subscribe to."""
+        ...
+
+    def awaiting(
+        self, subject: str, resolve: Callable[[Answer | BrokerError], None]
+    ) -> AbstractContextManager[str]:
+        """Collect the answers to one request, and the `BrokerError` that ends the waiting.
+
+        Yields the reply subject to send the request with.
+        """
+        ...
+
+    async def ask(
+        self,
+        subject: str,
+        body: bytes = b"",
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Send a request and return its first answer."""
+        ...
+
+    async def send(
+        self,
+        subject: str,
+        body: bytes,
+        *,
+        reply: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Publish without an answer; what is sent may be lost with the connection."""
+        ...
+
+    async def listen(self, subject: str, listener: Listener) -> None:
+        """Subscribe now, and again with every new connection."""
+        ...
+
+    async def forget(self, subject: str) -> None:
+        """Undo `listen`."""
+        ...

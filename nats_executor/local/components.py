@@ -1,0 +1,120 @@
+"""A set of child processes that live and die together."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Self
+
+from nats_executor.local.process import LocalError, Process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import FrameType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+__all__ = ["Components", "Interrupted", "interrupts_held", "interrupts_raised"]
+
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+POLL_SECONDS = 0.1
+
+
+class Interrupted(BaseException):
+    """Somebody wants this process to stop. No error, so no `except Exception` may catch it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def interrupts_raised() -> Iterator[None]:
+    """Raise `Interrupted` for Ctrl-C, SIGTERM and SIGHUP, so that every `with` is left in order."""
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    before = {number: signal.signal(number, interrupt) for number in INTERRUPTS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Deliver interrupts only afterwards: a second Ctrl-C must not end the cleaning up half-way."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Components:
+    """Child processes that live and die together; leaving the context stops them all at once.
+
+    Args:
+        needs: processes that are not ours to stop, but without which ours are of no use.
+    """
+
+    def __init__(self, *, needs: Iterable[Process] = ()) -> None:
+        self.needs = needs
+        self.processes: list[Process] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def __iter__(self) -> Iterator[Process]:
+        return itertools.chain(self.needs, self.processes)
+
+    def start(self, processes: Iterable[Process]) -> None:
+        """Start processes, all at once."""
+        for process in processes:
+            self.processes.append(process)
+            process.start()
+
+    def run(self, process: Process, *, seconds: float) -> None:
+        """Run a process that ends by itself; raises `LocalError` if it fails or takes too long."""
+        self.start([process])
+        code = process.wait_for_end(seconds)
+        self.processes.remove(process)
+        if code != 0:
+            raise process.obituary()
+
+    def require_alive(self) -> None:
+        """Raise `LocalError` with the obituary of the first process that has died."""
+        for process in self:
+            if process.exit_code is not None:
+                raise process.obituary()
+
+    def wait_until(self, is_so: Callable[[], bool], *, seconds: float, description: str) -> None:
+        """Wait for a condition.
+
+        Raises:
+            LocalError: a process has died, or the condition did not come true in time.
+        """
+        deadline = time.monotonic() + seconds
+        while not is_so():
+            self.require_alive()
+            if time.monotonic() > deadline:
+                raise LocalError(f"{description}: not within {seconds:g} s")
+            time.sleep(POLL_SECONDS)
+
+    def stop(self) -> None:
+        """Stop everything that runs and wait until it is gone."""
+        with interrupts_held():
+            for process in self.processes:
+                process.let_go()
+            for process in self.processes:
+                process.wait()
+            self.processes.clear()

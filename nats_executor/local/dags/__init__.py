@@ -1,0 +1,3 @@
+"""What the demo runs."""
+
+from __future__ import annotations

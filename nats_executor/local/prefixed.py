@@ -1,0 +1,52 @@
+"""What standalone prints: its own lines and those of the components, each with its name."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from nats_executor.local.process import Process
+
+__all__ = ["Prefixed"]
+
+OWN_NAME = "standalone"
+COLOURS = ("magenta", "blue", "yellow", "cyan", "green", "bright_blue")
+# A component that writes faster than this for one look waits for the next one.
+CHUNK_BYTES = 262_144
+
+
+class Prefixed:
+    """Prints lines with the name of who says them; remembers what of each log was printed."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+        self.positions: dict[Path, int] = {}
+
+    def say(self, text: str, *, name: str = OWN_NAME, style: str = "bold") -> None:
+        """Print text, one or more lines."""
+        for line in text.splitlines():
+            shown = Text.assemble((f"{name:13}", style), " | ", Text.from_ansi(line))
+            self.console.print(shown, soft_wrap=True)
+
+    def show_logs(self, processes: Iterable[Process]) -> None:
+        """Print the full lines that the components have written since the last call."""
+        for number, process in enumerate(processes):
+            style = COLOURS[number % len(COLOURS)]
+            self.say(self.unread(process.log), name=process.name, style=style)
+
+    def unread(self, log: Path) -> str:
+        position = self.positions.get(log, 0)
+        with log.open("rb") as file:
+            file.seek(position)
+            text = file.read(CHUNK_BYTES)
+        # A line without its end is still being written, unless it fills the chunk.
+        full = text[: text.rfind(b"\n") + 1] or (text if len(text) == CHUNK_BYTES else b"")
+        self.positions[log] = position + len(full)
+        return re.sub(r"[\r\x0b\x0c]", " ", full.decode(errors="replace"))

@@ -1,0 +1,158 @@
+"""One child process with its log: started on a leash, watched, stopped."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING, Self
+
+from nats_executor.errors import NatsExecutorError
+from nats_executor.local.leash import leashed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+__all__ = ["LocalError", "Process", "one_line"]
+
+# What the leash may take, beyond the grace, to kill and collect what outlasted it.
+KILL_SECONDS = 5.0
+TAIL_BYTES = 16_384
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+# What logs put before the words: a pid, a date and a time.
+PREFIX = re.compile(r"^(\[\d+\] )?\d{4}[-/]\d\d[-/]\d\d[T ][\d:.,]+Z? *")
+TROUBLE = re.compile(
+    r"error|critical|fatal|exception|refus|denied|not found|in use|cannot", re.IGNORECASE
+)
+
+
+class LocalError(NatsExecutorError):
+    """Something on this machine does not start or has died; one line for the terminal.
+
+    Attributes:
+        log: the log file that tells more, if there is one; part of the line.
+    """
+
+    def __init__(self, message: str, *, log: Path | None = None) -> None:
+        super().__init__(message)
+        self.log = log
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} (log: {self.log})" if self.log else str(self.args[0])
+
+
+class Process:
+    """A child process that cannot outlive this one, not even when this one is killed.
+
+    Args:
+        name: what people read, such as `scheduler`.
+        log: the file that gets its output; an older one is overwritten.
+        grace_seconds: how long it may take to stop after SIGTERM.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: list[str],
+        *,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        grace_seconds: float = 10.0,
+    ) -> None:
+        self.name = name
+        self.command = command
+        self.log = log
+        self.env = env
+        self.grace_seconds = grace_seconds
+        self.leash: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Self:
+        """Start it and return at once; a command that cannot be run exits with 127."""
+        with self.log.open("wb") as output:
+            # A session of its own, so that Ctrl-C in the terminal reaches this process alone.
+            self.leash = subprocess.Popen(  # noqa: S603
+                leashed(self.command, grace_seconds=self.grace_seconds),
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=self.env,
+                start_new_session=True,
+            )
+        return self
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; 128 and the signal's number when a signal ended it."""
+        if self.leash is None:
+            return None
+        code = self.leash.poll()
+        return 128 - code if code is not None and code < 0 else code
+
+    @property
+    def fate(self) -> str:
+        """How it ended, for a person."""
+        code = self.exit_code
+        if code is None:
+            return "runs"
+        if code - 128 in set(signal.Signals):
+            return f"was killed by {signal.Signals(code - 128).name}"
+        return f"ended with exit code {code}"
+
+    def obituary(self) -> LocalError:
+        """Return an error with how it ended, its last meaningful words and where its log is."""
+        words = last_words(self.log)
+        return LocalError(f"{self.name} {self.fate}{words and f': {words}'}", log=self.log)
+
+    def let_go(self) -> None:
+        """Ask it to stop; `wait` for it afterwards."""
+        if self.leash is not None and self.leash.stdin is not None:
+            self.leash.stdin.close()
+
+    def wait(self) -> None:
+        """Wait until it and everything below it is gone; at most the grace and a little more."""
+        if self.leash is None:
+            return
+        try:
+            self.leash.wait(self.grace_seconds + KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            # The kernel kills the leash's child with it.
+            self.leash.kill()
+            self.leash.wait()
+
+    def wait_for_end(self, seconds: float) -> int:
+        """Return the exit code of a process that ends by itself.
+
+        Raises:
+            LocalError: it still runs after so many seconds.
+        """
+        deadline = time.monotonic() + seconds
+        while (code := self.exit_code) is None:
+            if time.monotonic() > deadline:
+                raise LocalError(f"{self.name} still runs after {seconds:g} s", log=self.log)
+            time.sleep(0.05)
+        return code
+
+    def stop(self) -> None:
+        """Stop it and wait until it is gone; harmless when it does not run."""
+        self.let_go()
+        self.wait()
+
+
+def last_words(log: Path) -> str:
+    """Return the last line of a log that tells of trouble, else its last line, else nothing."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+    lines = [line for raw in text.splitlines() if (line := one_line(raw))]
+    return next((line for line in reversed(lines) if TROUBLE.search(line)), (lines or [""])[-1])
+
+
+def one_line(text: str) -> str:
+    """Return text without colours, time, line ends and surplus blanks, at most 300 characters."""
+    return " ".join(PREFIX.sub("", ANSI.sub("", text)).split())[:300]

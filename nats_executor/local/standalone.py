@@ -1,0 +1,170 @@
+"""`airflow nats standalone`: Airflow, NATS and workers on one machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nats_executor.errors import NatsExecutorError
+from nats_executor.local.api import AirflowApi
+from nats_executor.local.components import Components, Interrupted, interrupts_raised
+from nats_executor.local.deployment import (
+    MIGRATE_SECONDS,
+    Deployment,
+    python_environment,
+    require_free_port,
+)
+from nats_executor.local.embedded import EmbeddedServer, write_private
+from nats_executor.local.prefixed import Prefixed
+from nats_executor.options import OPTIONS, SECTION
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+__all__ = ["standalone"]
+
+EXECUTOR = "nats_executor.NatsExecutor"
+GRACE_SECONDS = 10.0
+# Who types Ctrl-C does not wait nine minutes, a worker's default, for running tasks.
+DRAIN_SECONDS = 5
+KILL_SECONDS = 5
+LOOK_SECONDS = 0.2
+EVERYWHERE = {"0.0.0.0", "::", ""}  # noqa: S104 - compared with, not bound to
+
+
+def standalone(args: Namespace) -> None:
+    """Run everything until Ctrl-C or SIGTERM, then stop it; exit with 1 when a component dies.
+
+    Args:
+        args: `queues` of the workers, separated by commas (None for Airflow's default queue),
+            `workers` (how many), `concurrency` (of each, None for the option) and `port` (None
+            for `[api] port`).
+    """
+    out = Prefixed()
+    with interrupts_raised():
+        try:
+            run(out, args)
+        except Interrupted as exc:
+            out.say(f"stopped by {exc}")
+        except NatsExecutorError as exc:
+            sys.stderr.write(f"airflow nats standalone: {exc}\n")
+            raise SystemExit(1) from None
+
+
+def run(out: Prefixed, args: Namespace) -> None:
+    """Start everything and watch it until it is interrupted."""
+    from airflow.configuration import AIRFLOW_HOME, conf
+
+    host, port = conf.get("api", "host"), args.port or conf.getint("api", "port")
+    require_free_port(port, host=host, setting="--port" if args.port else "[api] port")
+    env = environment(out, Path(AIRFLOW_HOME), port=port)
+    with ExitStack() as stack:
+        server = (
+            stack.enter_context(EmbeddedServer(Path(AIRFLOW_HOME, "nats"))) if is_alone() else None
+        )
+        if server is not None:
+            env |= server.environment()
+            out.say(f"nats-server with JetStream at {server.url}")
+            out.say(f"to use it in other terminals: set -a; . {client_file(server)}; set +a")
+        deployment = Deployment(
+            env=env,
+            logs=Path(conf.get("logging", "base_log_folder"), "standalone"),
+            grace_seconds=GRACE_SECONDS,
+            worker_grace_seconds=DRAIN_SECONDS + KILL_SECONDS + GRACE_SECONDS,
+        )
+        core = stack.enter_context(Components(needs=server or ()))
+        workers = stack.enter_context(Components(needs=core))
+        out.say("bringing the database up to date")
+        core.run(deployment.migration(), seconds=MIGRATE_SECONDS)
+        core.start(deployment.core(host=host, port=port))
+        queues = args.queues or conf.get("operators", "default_queue")
+        workers.start(
+            deployment.worker(f"worker-{n}", queues=queues, concurrency=args.concurrency)
+            for n in range(1, args.workers + 1)
+        )
+        watch(out, workers, AirflowApi(port, host="127.0.0.1" if host in EVERYWHERE else host))
+
+
+def watch(out: Prefixed, components: Components, api: AirflowApi) -> None:
+    """Show what the components say until one dies; says once when they are ready."""
+    is_ready, next_look = False, 0.0
+    while True:
+        out.show_logs(components)
+        components.require_alive()
+        if not is_ready and time.monotonic() > next_look:
+            is_ready, next_look = api.is_healthy(), time.monotonic() + 1
+            if is_ready:
+                out.say(f"Airflow is ready at http://{api.host}:{api.port}")
+                out.say(login())
+        time.sleep(LOOK_SECONDS)
+
+
+def is_alone() -> bool:
+    """Whether nobody has configured a NATS server.
+
+    Airflow writes every default into the first `airflow.cfg`, so there the default means nothing;
+    in the environment it does.
+    """
+    from airflow.configuration import conf
+
+    if any(f"{variable(SECTION, 'servers')}{way}" in os.environ for way in ("", "_CMD", "_SECRET")):
+        return False
+    default = next(option.default for option in OPTIONS if option.name == "servers")
+    return str(conf.get(SECTION, "servers", fallback=default)).strip() == default
+
+
+def environment(out: Prefixed, home: Path, *, port: int) -> dict[str, str]:
+    """Return the user's environment with what this command decides for the components."""
+    from airflow.configuration import conf
+
+    env = dict(os.environ) | python_environment(home)
+    decided = {
+        ("api", "port"): str(port),
+        (SECTION, "drain_seconds"): str(DRAIN_SECONDS),
+        (SECTION, "kill_seconds"): str(KILL_SECONDS),
+    }
+    if EXECUTOR.rpartition(".")[2] not in conf.get("core", "executor"):
+        out.say(f"[core] executor = {conf.get('core', 'executor')}: using {EXECUTOR} instead")
+        decided["core", "executor"] = EXECUTOR
+    if not conf.get("core", "execution_api_server_url", fallback=None):
+        # Airflow's own default does not know of another port than 8080.
+        decided["core", "execution_api_server_url"] = f"http://localhost:{port}/execution/"
+    if not conf.get("api_auth", "jwt_private_key_path", fallback=None):
+        # Where none is configured each process would make up one of its own.
+        decided["api_auth", "jwt_secret"] = conf.get("api_auth", "jwt_secret")
+    return env | {variable(*option): value for option, value in decided.items()}
+
+
+def variable(section: str, key: str) -> str:
+    return f"AIRFLOW__{section}__{key}".upper()
+
+
+def client_file(server: EmbeddedServer) -> str:
+    """Write the server's address and token for a shell to read; return the quoted path."""
+    path = server.directory / "client.env"
+    variables = server.environment().items()
+    write_private(path, "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables))
+    return shlex.quote(str(path))
+
+
+def login() -> str:
+    """Return how to log in, as far as this command can know."""
+    from airflow.configuration import conf
+
+    manager = conf.get("core", "auth_manager")
+    if not manager.endswith(".SimpleAuthManager"):
+        return f"log in as {manager} wants it"
+    if conf.getboolean("core", "simple_auth_manager_all_admins"):
+        return "no login needed"
+    from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
+
+    path = SimpleAuthManager.get_generated_password_file()
+    users = ", ".join(
+        f"{user} / {word}" for user, word in SimpleAuthManager.get_passwords().items()
+    )
+    return f"login: {users} (from {path})"

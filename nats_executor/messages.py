@@ -1,0 +1,207 @@
+"""The wire format: msgpack maps with a format version.
+
+`Workload` travels from the executor to a worker, `Report` back, `Presence` is a worker's record
+in the workers bucket. A reader ignores fields it does not know, so releases may add fields;
+a change that an older reader must not guess at raises `FORMAT`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any, TypeVar, get_origin, get_type_hints
+
+import msgpack
+
+from nats_executor.errors import DecodeError, UnknownVersion
+
+__all__ = ["FORMAT", "Kind", "Presence", "Report", "State", "Workload", "decode", "encode"]
+
+FORMAT = 1
+
+# What reading a token from anyone can raise; the last two come from huge numbers and deep nesting.
+UNREADABLE = (
+    KeyError,
+    IndexError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
+
+
+class Kind(StrEnum):
+    """The type of a workload, by Airflow's own names."""
+
+    TASK = "ExecuteTask"
+    CALLBACK = "ExecuteCallback"
+    CONNECTION_TEST = "TestConnection"
+
+
+class State(StrEnum):
+    """What a report says about its workload."""
+
+    CLAIMED = "claimed"  # a worker has it and nothing has started yet
+    RUNNING = "running"  # Airflow's API server accepted the start, or the callback began
+    RELEASED = "released"  # the claim was given up before a start; whoever is next may claim
+    EXPIRED = "expired"  # its token died while it waited; an executor answers with the next one
+    RENEWED = "renewed"  # the executor's answer: the new token is in the report
+    SUCCESS = "success"  # the workload is over; for a task Airflow has its state already
+    FAILED = "failed"  # it died or could not be run; `info` says why
+    DROPPED = "dropped"  # Airflow no longer wants it; nothing ran and no event is owed
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no further report will follow for this dispatch id."""
+        return self in {State.SUCCESS, State.FAILED, State.DROPPED}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """One dispatch of an Airflow workload.
+
+    Attributes:
+        dispatch_id: the `external_executor_id`, new for every queueing.
+        queue: Airflow's queue name, not its token.
+        kind: Airflow's workload type; text, because a newer release may send one unknown here.
+        body: Airflow's workload as JSON-like data; it carries a token, so `repr` leaves it out.
+        key: the parts of Airflow's key, for readers that do not track this dispatch.
+        sender: the executor that published it.
+        sent_at: seconds since the epoch, the executor's clock.
+    """
+
+    dispatch_id: str
+    queue: str
+    kind: str
+    body: dict[str, Any] = field(repr=False)
+    key: list[Any]
+    sender: str
+    sent_at: float = 0.0
+
+    @property
+    def token_expires_at(self) -> float | None:
+        """The `exp` claim of the workload's token in epoch seconds, unverified; None if unreadable.
+
+        Only the API server can judge a token. This saves a start that is sure to be refused.
+        """
+        try:
+            payload = self.body["token"].split(".")[1]
+            claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+            return float(claims["exp"])
+        except UNREADABLE:
+            return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What was last said about one dispatch, by a worker or, for a renewal, by the executor.
+
+    Attributes:
+        worker: the worker's id, unique for each of its starts; `worker_name` is what people see.
+        attempt: the number of claims made for this dispatch, this one included.
+        generation: how often its token was renewed.
+        token: the new token of a renewal; the subject is readable by the same workers as the task.
+        info: for a person: why it failed, was released or dropped.
+        pid: the task process, once it runs.
+        at: seconds since the epoch, the worker's clock.
+    """
+
+    dispatch_id: str
+    queue: str
+    state: State
+    kind: str
+    key: list[Any]
+    worker: str
+    worker_name: str
+    sender: str = ""
+    attempt: int = 1
+    generation: int = 0
+    info: str = ""
+    pid: int = 0
+    at: float = 0.0
+    token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presence:
+    """A worker's record in the workers bucket, renewed with every heartbeat."""
+
+    worker: str
+    name: str
+    host: str
+    pid: int
+    queues: list[str]
+    concurrency: int
+    running: int
+    draining: bool
+    started_at: float
+    at: float
+    version: str
+
+
+Message = TypeVar("Message", Workload, Report, Presence)
+
+
+def encode(message: Workload | Report | Presence) -> bytes:
+    """Encode a message with its format version."""
+    values = {f.name: getattr(message, f.name) for f in fields(message)}
+    body: bytes = msgpack.packb({"v": FORMAT, **values})
+    return body
+
+
+def decode(kind: type[Message], body: bytes) -> Message:
+    """Decode and check a message that may come from anyone.
+
+    Raises:
+        UnknownVersion: its format version is not `FORMAT`.
+        DecodeError: it is not msgpack, not a map, or a field is missing or of the wrong type.
+    """
+    try:
+        values = msgpack.unpackb(body, raw=False, strict_map_key=True)
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as exc:
+        raise DecodeError(f"not a msgpack message: {type(exc).__name__}: {exc}") from exc
+    if not isinstance(values, dict):
+        raise DecodeError(f"expected a map, got {type(values).__name__}")
+    version = values.get("v")
+    if type(version) is not int or version != FORMAT:
+        raise UnknownVersion(f"format version {shown(version)}; this release reads {FORMAT}")
+    known = {
+        name: checked(name, values[name], hint) for name, hint in LAYOUTS[kind] if name in values
+    }
+    try:
+        return kind(**known)
+    except TypeError as exc:
+        raise DecodeError(f"{kind.__name__.lower()} is incomplete: {exc}") from exc
+
+
+def layout(kind: type[Any]) -> list[tuple[str, Any]]:
+    """Return the fields of a message with their annotations."""
+    hints = get_type_hints(kind)
+    return [(f.name, hints[f.name]) for f in fields(kind)]
+
+
+# Resolved once: it costs more than a decode.
+LAYOUTS = {kind: layout(kind) for kind in (Workload, Report, Presence)}
+
+
+def checked(name: str, value: Any, hint: Any) -> Any:
+    """Return the value as its annotation wants it, or raise `DecodeError`."""
+    if isinstance(hint, type) and issubclass(hint, StrEnum) and isinstance(value, str):
+        try:
+            return hint(value)
+        except ValueError as exc:
+            raise DecodeError(f"field {name!r}: unknown value {shown(value)}") from exc
+    wanted = get_origin(hint) or hint
+    if wanted is float and type(value) is int:
+        return float(value)
+    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+        raise DecodeError(f"field {name!r}: expected {wanted.__name__}, got {type(value).__name__}")
+    return value
+
+
+def shown(value: Any) -> str:
+    """Return a short text for a value from anyone; the `repr` of a nested one may not end well."""
+    return f"{value!r:.80}" if isinstance(value, str | int | float | None) else type(value).__name__

@@ -1,0 +1,117 @@
+"""Every stream, subject, consumer and bucket name, built by pure functions.
+
+Airflow's queue names are free text, NATS's tokens are not (no dots, spaces or wildcards), so names
+pass through `token()`, which keeps what is valid and marks what it had to change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+__all__ = ["Names", "Place", "token"]
+
+# 64 characters leave room for prefix and dispatch id in a subject; NATS allows 255 for a consumer.
+PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+PLAIN_LOWER = re.compile(r"[a-z0-9_-]{1,64}")
+MARKED = re.compile(r".*--[0-9a-f]{32}")
+
+
+def token(text: str, *, plain: re.Pattern[str] = PLAIN) -> str:
+    """Return a valid NATS token for any text; two different texts never share one.
+
+    A plain name stays as it is. Anything else becomes a readable slug and 128 bits of its hash;
+    a plain name that looks like such a result is hashed too, so the two kinds never meet.
+    """
+    if plain.fullmatch(text) and not MARKED.fullmatch(text):
+        return text
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    slug = re.sub(r"[^a-z0-9_]+", "-", text.lower())[:24].strip("-")
+    return f"{slug or 'x'}--{digest}"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The queue token and the dispatch id that a task or result subject ends with."""
+
+    queue: str
+    dispatch_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names of one deployment; `prefix` is `[nats_executor] subject_prefix`, one token."""
+
+    prefix: str = "airflow"
+
+    @property
+    def tasks_stream(self) -> str:
+        return f"{self.prefix.upper()}_TASKS"
+
+    @property
+    def results_stream(self) -> str:
+        return f"{self.prefix.upper()}_RESULTS"
+
+    @property
+    def dead_letters_stream(self) -> str:
+        return f"{self.prefix.upper()}_DEAD_LETTERS"
+
+    @property
+    def workers_bucket(self) -> str:
+        return f"{self.prefix}_workers"
+
+    @property
+    def workers_stream(self) -> str:
+        """The stream under the bucket, by the naming rule of NATS key-value stores."""
+        return f"KV_{self.workers_bucket}"
+
+    def consumer(self, queue: str) -> str:
+        """Name the durable consumer of a queue; it is also the queue's token in every subject."""
+        return token(queue)
+
+    def task(self, queue: str, dispatch_id: str) -> str:
+        return f"{self.prefix}.tasks.{token(queue)}.{token(dispatch_id)}"
+
+    def tasks(self, queue: str | None = None) -> str:
+        """All task subjects, of one queue or of every queue."""
+        return (
+            f"{self.prefix}.tasks.>" if queue is None else f"{self.prefix}.tasks.{token(queue)}.*"
+        )
+
+    def result(self, queue: str, dispatch_id: str) -> str:
+        """The subject of a workload's reports.
+
+        It holds the queue, so that a user may be allowed to report for its own queues only.
+        """
+        return f"{self.prefix}.results.{token(queue)}.{token(dispatch_id)}"
+
+    def results(self) -> str:
+        return f"{self.prefix}.results.>"
+
+    def dead_letter(self, queue: str, dispatch_id: str) -> str:
+        return f"{self.prefix}.dead.{token(queue)}.{token(dispatch_id)}"
+
+    def dead_letters(self) -> str:
+        return f"{self.prefix}.dead.>"
+
+    def control(self, worker_id: str, verb: str) -> str:
+        """The subject on which one worker answers one verb, such as `ping`."""
+        return f"{self.prefix}.ctl.{token(worker_id)}.{verb}"
+
+    def presence(self, worker: str) -> str:
+        """The key-value subject of a worker's presence record."""
+        return f"$KV.{self.workers_bucket}.{token(worker)}"
+
+    def presences(self) -> str:
+        return f"$KV.{self.workers_bucket}.>"
+
+    @staticmethod
+    def place(subject: str) -> Place:
+        """Read queue token and dispatch id back from a task, result or dead-letter subject."""
+        queue, dispatch_id = subject.rsplit(".", 2)[-2:]
+        return Place(queue, dispatch_id)
+
+    def for_team(self, team: str) -> Names:
+        """The names of a team that sets no subject prefix of its own; distinct for every team."""
+        return Names(f"{self.prefix}-{token(team, plain=PLAIN_LOWER)}")

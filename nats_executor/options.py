@@ -1,0 +1,248 @@
+"""The options of `[nats_executor]`: one table for Airflow's metadata, the docs and the parser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["OPTIONS", "SECTION", "Option"]
+
+SECTION = "nats_executor"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One option, in the terms of Airflow's provider metadata (`provider_info.schema.json`)."""
+
+    name: str
+    type: str
+    default: str | None
+    example: str
+    description: str
+    sensitive: bool = False
+    version_added: str = "0.1.0"
+
+
+OPTIONS: tuple[Option, ...] = (
+    # Where the broker is and who we are
+    Option(
+        name="servers",
+        type="string",
+        default="nats://127.0.0.1:4222",
+        example="nats://nats-1:4222,nats://nats-2:4222",
+        description="Addresses of the NATS servers, separated by commas. Schemes: nats, tls, ws, "
+        "wss. Put passwords into the options below, not into an address.",
+    ),
+    Option(
+        name="user",
+        type="string",
+        default=None,
+        example="worker_gpu",
+        description="User name, together with `password`.",
+    ),
+    Option(
+        name="password",
+        type="string",
+        default=None,
+        example="set by password_cmd or password_secret",
+        description="Password of `user`.",
+        sensitive=True,
+    ),
+    Option(
+        name="token",
+        type="string",
+        default=None,
+        example="set by token_cmd or token_secret",
+        description="Authentication token, for servers that use one instead of users.",
+        sensitive=True,
+    ),
+    Option(
+        name="nkey_seed",
+        type="string",
+        default=None,
+        example="set by nkey_seed_cmd or nkey_seed_secret",
+        description="Seed of an NKey, or the path of a file that holds one.",
+        sensitive=True,
+    ),
+    Option(
+        name="credentials_file",
+        type="string",
+        default=None,
+        example="/etc/nats/worker.creds",
+        description="Path of a NATS credentials file (JWT and seed).",
+    ),
+    Option(
+        name="tls_ca_file",
+        type="string",
+        default=None,
+        example="/etc/nats/ca.pem",
+        description="CA certificate that signs the servers' certificates. "
+        "Without it the system's CAs are trusted.",
+    ),
+    Option(
+        name="tls_certificate_file",
+        type="string",
+        default=None,
+        example="/etc/nats/client.pem",
+        description="Client certificate for mutual TLS, together with `tls_key_file`.",
+    ),
+    Option(
+        name="tls_key_file",
+        type="string",
+        default=None,
+        example="/etc/nats/client-key.pem",
+        description="Private key of `tls_certificate_file`.",
+    ),
+    Option(
+        name="tls_handshake_first",
+        type="boolean",
+        default="False",
+        example="True",
+        description="Start TLS before the server's greeting, for servers with `handshake_first`.",
+    ),
+    Option(
+        name="inbox_prefix",
+        type="string",
+        default=None,
+        example="_INBOX_worker_gpu",
+        description="Prefix of the subjects on which answers arrive. Every NATS user needs one of "
+        "its own, or it could read the answers, and so the task tokens, of others. Without a value "
+        "it is `_INBOX_` and the user name.",
+    ),
+    Option(
+        name="connect_timeout_seconds",
+        type="float",
+        default="5",
+        example="10",
+        description="Seconds that one attempt to connect may take, and that a start waits for the "
+        "broker before it goes on without it. Reconnecting never gives up.",
+    ),
+    # How streams are named and kept
+    Option(
+        name="subject_prefix",
+        type="string",
+        default="airflow",
+        example="airflow-prod",
+        description="First token of every subject and, in capitals, of every stream. Lower-case "
+        "letters, digits, `-` and `_`. A team without one gets this prefix, `-` and its own name.",
+    ),
+    Option(
+        name="jetstream_domain",
+        type="string",
+        default=None,
+        example="hub",
+        description="JetStream domain of the streams, when they are reached through a leaf node.",
+    ),
+    Option(
+        name="replicas",
+        type="integer",
+        default="1",
+        example="3",
+        description="Copies of each stream in a NATS cluster: 1, 3 or 5. Use 3 in production.",
+    ),
+    Option(
+        name="storage",
+        type="string",
+        default="file",
+        example="memory",
+        description="Where the server keeps the streams: file or memory. With memory a restart of "
+        "the server loses queued tasks until the scheduler's own timeout sends them again.",
+    ),
+    Option(
+        name="max_stream_bytes",
+        type="integer",
+        default="-1",
+        example="10737418240",
+        description="Size limit of the task stream in bytes, -1 for none. A full stream refuses "
+        "new tasks, which then wait in the scheduler; it never drops one that is "
+        "queued.",
+    ),
+    Option(
+        name="result_retention_seconds",
+        type="integer",
+        default="86400",
+        example="604800",
+        description="Seconds that the last report of each workload stays readable, for schedulers "
+        "that take over. Longer than any outage of all schedulers that you plan for.",
+    ),
+    Option(
+        name="dead_letter_retention_seconds",
+        type="integer",
+        default="604800",
+        example="86400",
+        description="Seconds that messages which no worker could handle stay readable.",
+    ),
+    # Delivery
+    Option(
+        name="publish_timeout_seconds",
+        type="float",
+        default="5",
+        example="2",
+        description="Seconds that one batch of workloads may take to reach the broker. After that "
+        "the scheduler's loop goes on and the workloads stay queued for a later attempt.",
+    ),
+    Option(
+        name="ack_wait_seconds",
+        type="float",
+        default="30",
+        example="60",
+        description="Seconds without a sign of life from a worker after which the broker offers "
+        "its workloads to others. Workers renew three times in this time, so tasks "
+        "may run for days.",
+    ),
+    Option(
+        name="sweep_seconds",
+        type="float",
+        default="30",
+        example="60",
+        description="Seconds between two looks of the executor at every outstanding workload's "
+        "last report, which repair what its reader missed.",
+    ),
+    Option(
+        name="max_attempts",
+        type="integer",
+        default="5",
+        example="3",
+        description="Claims of one workload after which it becomes a dead letter, when every "
+        "worker that took it died or gave it back before it started.",
+    ),
+    # Workers
+    Option(
+        name="worker_concurrency",
+        type="integer",
+        default="16",
+        example="32",
+        description="Workloads that one worker runs at a time, unless its command line says "
+        "otherwise.",
+    ),
+    Option(
+        name="heartbeat_seconds",
+        type="float",
+        default="5",
+        example="2",
+        description="Seconds between two presence records of a worker.",
+    ),
+    Option(
+        name="worker_lost_seconds",
+        type="float",
+        default="15",
+        example="6",
+        description="Age in seconds of a presence record from which on a worker that does not "
+        "answer either counts as lost. At least twice `heartbeat_seconds`.",
+    ),
+    Option(
+        name="drain_seconds",
+        type="float",
+        default="540",
+        example="3600",
+        description="Seconds that running tasks may go on after a worker was told to stop. Then "
+        "their processes get SIGTERM. Keep a container's grace period above "
+        "`drain_seconds` + `kill_seconds`.",
+    ),
+    Option(
+        name="kill_seconds",
+        type="float",
+        default="30",
+        example="60",
+        description="Seconds between SIGTERM and SIGKILL for tasks that outlast `drain_seconds`.",
+    ),
+)

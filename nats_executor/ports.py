@@ -1,0 +1,198 @@
+"""What the rest of the project may ask of a broker; `broker.py` and the tests' fake both obey it.
+
+The contract suite in `tests/contract` runs on both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+__all__ = ["Broker", "Config", "ConsumerInfo", "Delivery", "Pulls", "Stored", "StreamInfo"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One message as a stream keeps it."""
+
+    subject: str
+    sequence: int
+    body: bytes = field(repr=False)
+    at: float = 0.0  # epoch seconds, the server's clock
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerInfo:
+    """The state of one durable consumer, in NATS's own terms."""
+
+    name: str
+    queue: str  # Airflow's name of the queue, from the consumer's metadata
+    pending: int  # num_pending: not delivered yet
+    in_flight: int  # num_ack_pending: delivered, not acked
+    redelivered: int
+    waiting: int  # num_waiting: pulls that wait for a message
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """The state of one stream."""
+
+    name: str
+    messages: int
+    bytes: int
+    last_sequence: int
+
+
+class Delivery(Protocol):
+    """One received message with its ack handle."""
+
+    subject: str
+    body: bytes
+    stream_sequence: int
+    num_delivered: int
+    at: float  # epoch seconds at which the stream stored it, the server's clock
+
+    async def ack(self) -> None:
+        """Ack and wait until the server confirms. Acking twice, or a purged message, succeeds."""
+
+    async def nak(self, delay_seconds: float = 0.0) -> None:
+        """Hand the message back; the server offers it again after the delay."""
+
+    async def term(self, reason: str) -> None:
+        """Remove the message for good; the reason goes into the server's advisory."""
+
+    async def in_progress(self) -> None:
+        """Start `ack_wait` anew."""
+
+
+Reply = Callable[[bytes], Awaitable[bytes]]
+
+Config = dict[str, Any]
+"""The configuration of a stream or consumer, as NATS's JSON API writes it (durations in ns)."""
+
+
+class Pulls(Protocol):
+    """The pulls of one durable consumer."""
+
+    async def take(self, batch: int) -> Sequence[Delivery]:
+        """Return up to `batch` messages that are there now; returns at once, perhaps with none."""
+
+    async def wait(self) -> Delivery:
+        """Return the next message, however long that takes; survives reconnects and restarts.
+
+        Cancelling it loses nothing: a message that comes late is naked, so that another worker
+        gets it at once.
+        """
+
+    async def close(self) -> None: ...
+
+
+class Broker(Protocol):
+    """NATS JetStream, as far as this project needs it.
+
+    A broker object connects by itself, for as long as it lives, and renews its subscriptions.
+
+    Every method raises `BrokerUnavailable` when there is no usable answer in time and
+    `AccessDenied` when the user may not do it; what else it raises is listed with it.
+    """
+
+    @property
+    def is_connected(self) -> bool: ...
+
+    @property
+    def connected_since(self) -> float:
+        """`time.monotonic()` of the last (re)connect; infinity while there is none."""
+        ...
+
+    async def ready(self, timeout: float) -> None:
+        """Wait until connected; raises what keeps it from connecting when the time is over."""
+        ...
+
+    async def publish(
+        self,
+        subject: str,
+        body: bytes,
+        *,
+        message_id: str | None = None,
+        expected_last: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 5.0,
+    ) -> int:
+        """Store a message and return its sequence in the stream.
+
+        Args:
+            message_id: `Nats-Msg-Id`; the server drops a second one in its duplicate window.
+            expected_last: the subject's last sequence for a compare-and-set, 0 for none yet.
+
+        Raises:
+            SubjectOccupied: the stream keeps one message for each subject and this has one.
+            WrongSequence: the compare-and-set lost.
+            MessageTooLarge: over `max_payload` or `max_msg_size`.
+        """
+        ...
+
+    async def last(self, stream: str, subject: str) -> Stored | None:
+        """Return the last message of a subject.
+
+        A follower may answer and so be a moment behind: whoever acts on it uses `expected_last`.
+        """
+        ...
+
+    async def last_of_each(self, stream: str, subjects: Sequence[str]) -> list[Stored]:
+        """Return the last message of each subject that has one; no wildcards, any number."""
+        ...
+
+    async def scan(self, stream: str, subject: str) -> list[Stored]:
+        """Return every message under a subject with wildcards, oldest first."""
+        ...
+
+    async def purge(self, stream: str, subject: str) -> int:
+        """Remove every message of a subject and return how many there were."""
+        ...
+
+    async def pull(self, stream: str, consumer: str) -> Pulls:
+        """Open the pulls of a durable consumer; does not create it."""
+        ...
+
+    def follow(self, stream: str, *, after: int) -> AsyncIterator[Stored]:
+        """Yield a stream's messages in order from sequence `after` + 1, across reconnects, for ever."""
+        ...
+
+    async def request(self, subject: str, body: bytes, *, timeout: float) -> bytes:
+        """Ask whoever listens on a subject, and return the first answer.
+
+        Raises:
+            NoResponders: nobody listens.
+        """
+        ...
+
+    async def serve(self, subject: str, reply: Reply) -> None:
+        """Answer every request on a subject until the connection is closed."""
+        ...
+
+    async def stream_info(self, stream: str) -> StreamInfo | None: ...
+
+    async def consumer_infos(self, stream: str) -> list[ConsumerInfo]: ...
+
+    # Streams and consumers, for `topology.py`
+
+    async def stream_config(self, stream: str) -> Config | None: ...
+
+    async def create_stream(self, config: Config) -> None: ...
+
+    async def update_stream(self, config: Config) -> None:
+        """Change a stream in place.
+
+        Raises:
+            TopologyMismatch: the server cannot change that setting.
+        """
+        ...
+
+    async def consumer_config(self, stream: str, consumer: str) -> Config | None: ...
+
+    async def create_consumer(self, stream: str, config: Config) -> None:
+        """Create a durable consumer; does nothing where the same one exists."""
+        ...
+
+    async def update_consumer(self, stream: str, config: Config) -> None: ...

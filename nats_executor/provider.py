@@ -1,0 +1,40 @@
+"""What Airflow's provider discovery reads; a slip here stops every `airflow` command."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nats_executor.options import OPTIONS, SECTION, Option
+
+__all__ = ["get_provider_info"]
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return this distribution's metadata, as Airflow's `provider_info.schema.json` wants it."""
+    return {
+        "package-name": "airflow-nats-executor",
+        "name": "NATS executor",
+        "description": "Runs Airflow workloads on workers that pull from NATS JetStream.",
+        "executors": ["nats_executor.executor.NatsExecutor"],
+        "cli": ["nats_executor.cli.get_nats_cli_commands"],
+        "config": {
+            SECTION: {
+                "description": "Settings of the NATS executor and its workers.",
+                "options": {option.name: described(option) for option in OPTIONS},
+            }
+        },
+    }
+
+
+def described(option: Option) -> dict[str, Any]:
+    """Return one option as the schema wants it: defaults and examples are text, never bool."""
+    entry: dict[str, Any] = {
+        "description": option.description,
+        "version_added": option.version_added,
+        "type": option.type,
+        "example": option.example,
+        "default": option.default,
+    }
+    if option.sensitive:
+        entry["sensitive"] = True
+    return entry

@@ -1,0 +1,247 @@
+"""Pulling from JetStream consumers: raw `MSG.NEXT` requests with a watch on their heartbeats.
+
+nats-py's `fetch` stalls on batches and does not notice a pull that was lost over a reconnect;
+both would be a worker that looks healthy and consumes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+from nats_executor.errors import BrokerError, BrokerUnavailable
+from nats_executor.link import Answer, Link, Listener
+from nats_executor.ports import Delivery, Pulls, Stored
+from nats_executor.replies import AckSubject
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+
+__all__ = ["QueuePulls", "read"]
+
+log = logging.getLogger(__name__)
+
+# The server forgets a pull after this time; a new one costs one message.
+PULL_SECONDS = 30.0
+# The server says "still waiting" this often; two missed ones mean that the pull is lost.
+HEARTBEAT_SECONDS = 2.0
+SILENCE_SECONDS = 2 * HEARTBEAT_SECONDS + 0.5
+# A pull for what is there now is answered within a round trip.
+TAKE_SECONDS = 2.0
+FOLLOW_BATCH = 1000
+RETRY_SECONDS = 1.0
+
+
+class PulledDelivery(Delivery):
+    """One message of a durable consumer."""
+
+    def __init__(self, link: Link, msg: Answer) -> None:
+        self._link = link
+        self._ack_subject = msg.reply
+        self.subject = msg.subject
+        self.body = msg.data
+        facts = AckSubject.parse(msg.reply)
+        self.stream_sequence = facts.stream_sequence
+        self.num_delivered = facts.num_delivered
+        self.at = facts.at
+
+    def __repr__(self) -> str:
+        return f"<Delivery {self.subject} #{self.stream_sequence} delivered {self.num_delivered}>"
+
+    async def ack(self) -> None:
+        await self._link.ask(self._ack_subject, b"+ACK")
+
+    async def nak(self, delay_seconds: float = 0.0) -> None:
+        delay = f' {{"delay": {int(delay_seconds * 1e9)}}}' if delay_seconds > 0 else ""
+        await self._link.ask(self._ack_subject, f"-NAK{delay}".encode())
+
+    async def term(self, reason: str) -> None:
+        await self._link.ask(self._ack_subject, f"+TERM {reason}".encode())
+
+    async def in_progress(self) -> None:
+        await self._link.send(self._ack_subject, b"+WPI")
+
+
+class Pull:
+    """One inbox, and the pull requests whose answers arrive there."""
+
+    def __init__(self, link: Link, subject: str) -> None:
+        self._link = link
+        self._subject = subject
+        self._inbox = link.new_inbox()
+        self.arrivals: asyncio.Queue[Answer | None] = asyncio.Queue()  # None: the connection is new
+
+    async def open(self, on_message: Callable[[Answer], Awaitable[None]] | None = None) -> None:
+        async def arrive(msg: Answer) -> None:
+            self.arrivals.put_nowait(msg)
+
+        renewed = functools.partial(self.arrivals.put_nowait, None)
+        await self._link.listen(self._inbox, Listener(on_message or arrive, renewed))
+
+    async def close(self) -> None:
+        await self._link.forget(self._inbox)
+
+    async def request(self, request: Mapping[str, Any]) -> None:
+        await self._link.send(self._subject, json.dumps(request).encode(), reply=self._inbox)
+
+    async def next(self, timeout: float) -> Answer | None:
+        """Return what arrives next; None after silence or when the connection is a new one."""
+        try:
+            async with asyncio.timeout(timeout):
+                return await self.arrivals.get()
+        except TimeoutError:
+            return None
+
+
+def nanoseconds(seconds: float) -> int:
+    return int(seconds * 1e9)
+
+
+def status(msg: Answer) -> str:
+    """Return the status of a control message; '' for one of a stream."""
+    return "" if msg.reply.startswith("$JS.ACK.") else (msg.headers or {}).get("Status", "?")
+
+
+class QueuePulls(Pulls):
+    """The pulls of one queue's durable consumer.
+
+    `take` and `wait` have an inbox each: a status message does not say which pull it ends.
+    """
+
+    def __init__(self, link: Link, subject: str) -> None:
+        self._link = link
+        self._taking = Pull(link, subject)
+        self._waiting = Pull(link, subject)
+        self._is_awaited = False
+        self._is_outstanding = False
+        self._naks: set[asyncio.Task[None]] = set()
+        self._reported = ""
+
+    @classmethod
+    async def open(cls, link: Link, subject: str) -> QueuePulls:
+        queue = cls(link, subject)
+        await queue._taking.open()
+        await queue._waiting.open(queue._arrived)
+        return queue
+
+    async def close(self) -> None:
+        await self._taking.close()
+        await self._waiting.close()
+        if self._naks:
+            await asyncio.wait(self._naks, timeout=TAKE_SECONDS)
+
+    async def take(self, batch: int) -> Sequence[Delivery]:
+        self._hand_back(self._taking)
+        await self._taking.request({"batch": batch, "no_wait": True})
+        taken: list[Delivery] = []
+        while len(taken) < batch:
+            msg = await self._taking.next(TAKE_SECONDS)
+            if msg is None and not taken:
+                raise BrokerUnavailable("a pull got no answer")
+            if msg is None or self._ends(msg):
+                break
+            taken.append(PulledDelivery(self._link, msg))
+        return taken
+
+    async def wait(self) -> Delivery:
+        self._is_awaited = True
+        try:
+            while True:
+                if not self._is_outstanding:
+                    await self._ask_for_one()
+                msg = await self._waiting.next(SILENCE_SECONDS)
+                if msg is None:
+                    self._is_outstanding = False
+                elif not status(msg):
+                    self._is_outstanding = False
+                    return PulledDelivery(self._link, msg)
+                elif status(msg) != "100":
+                    self._is_outstanding = False
+                    if self._ends(msg) and status(msg) == "503":
+                        await asyncio.sleep(RETRY_SECONDS)
+        finally:
+            self._is_awaited = False
+            self._hand_back(self._waiting)
+
+    async def _ask_for_one(self) -> None:
+        request = {
+            "batch": 1,
+            "expires": nanoseconds(PULL_SECONDS),
+            "idle_heartbeat": nanoseconds(HEARTBEAT_SECONDS),
+        }
+        with contextlib.suppress(BrokerError):  # `next` waits for the new connection
+            await self._waiting.request(request)
+            self._is_outstanding = True
+
+    def _ends(self, msg: Answer) -> bool:
+        """Whether a message is a status, which ends a pull; reports a missing consumer once."""
+        code = status(msg)
+        text = "no consumer answers" if code == "503" else ""
+        if text and text != self._reported:
+            log.warning("%s on %s; next: asking again until there is one", text, msg.subject)
+        if code != "404":
+            self._reported = text
+        return bool(code)
+
+    async def _arrived(self, msg: Answer) -> None:
+        """Pass on what was waited for; hand back what comes when nobody waits any more."""
+        if self._is_awaited:
+            self._waiting.arrivals.put_nowait(msg)
+        elif not status(msg):
+            self._is_outstanding = False
+            self._nak(msg)
+        elif status(msg) != "100":
+            self._is_outstanding = False
+
+    def _hand_back(self, pull: Pull) -> None:
+        while not pull.arrivals.empty():
+            msg = pull.arrivals.get_nowait()
+            if msg is None:
+                self._is_outstanding = False
+            elif not status(msg):
+                self._nak(msg)
+
+    def _nak(self, msg: Answer) -> None:
+        async def nak() -> None:
+            with contextlib.suppress(BrokerError):  # offered again after ack_wait then
+                await PulledDelivery(self._link, msg).nak()
+
+        task = asyncio.create_task(nak(), name="hand-back")
+        self._naks.add(task)
+        task.add_done_callback(self._naks.discard)
+
+
+async def read(link: Link, subject: str) -> AsyncIterator[Stored]:
+    """Yield what one ephemeral consumer delivers, until it falls silent or skips a message."""
+    pull = Pull(link, subject)
+    request = {
+        "batch": FOLLOW_BATCH,
+        "expires": nanoseconds(PULL_SECONDS),
+        "idle_heartbeat": nanoseconds(HEARTBEAT_SECONDS),
+    }
+    expected = 1
+    await pull.open()
+    try:
+        while True:
+            await pull.request(request)
+            wanted = FOLLOW_BATCH
+            while wanted:
+                msg = await pull.next(SILENCE_SECONDS)
+                if msg is None or status(msg) == "503":
+                    return
+                if status(msg) == "100":
+                    continue
+                if status(msg):
+                    break
+                facts = AckSubject.parse(msg.reply)
+                if facts.consumer_sequence != expected:
+                    return
+                expected += 1
+                wanted -= 1
+                yield Stored(msg.subject, facts.stream_sequence, msg.data, facts.at)
+    finally:
+        await pull.close()

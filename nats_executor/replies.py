@@ -1,0 +1,139 @@
+"""What JetStream's answers mean: pure functions over their headers, JSON and ack subjects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from nats_executor.errors import (
+    AccessDenied,
+    BrokerError,
+    BrokerUnavailable,
+    MessageTooLarge,
+    NotFound,
+    SubjectOccupied,
+    TopologyMismatch,
+    WrongSequence,
+)
+from nats_executor.link import Answer
+from nats_executor.ports import ConsumerInfo, Stored
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+__all__ = [
+    "QUEUE",
+    "AckSubject",
+    "Answer",
+    "api_error",
+    "batches",
+    "connect_error",
+    "consumer_info",
+    "stored",
+]
+
+# Error codes of nats-server, as `nats errors` lists them.
+BY_CODE: dict[int, type[BrokerError]] = {
+    10014: NotFound,  # consumer not found
+    10037: NotFound,  # no message found
+    10052: TopologyMismatch,  # a setting of the stream cannot be what the request wants
+    10054: MessageTooLarge,  # over the stream's max_msg_size
+    10058: TopologyMismatch,  # stream name already in use with a different configuration
+    10059: NotFound,  # stream not found
+    10065: TopologyMismatch,  # subjects overlap with an existing stream
+    10071: WrongSequence,  # wrong last sequence
+    10148: TopologyMismatch,  # consumer already exists
+    10012: TopologyMismatch,  # consumer create: a setting that an update cannot change
+    10099: TopologyMismatch,  # multiple non-filtered consumers not allowed on workqueue stream
+    10100: TopologyMismatch,  # filtered consumer not unique on workqueue stream
+}
+
+
+# A queue's name in the metadata of its consumer; the consumer's own name may be a hash of it.
+QUEUE = "airflow_queue"
+
+
+def api_error(what: str, error: Mapping[str, Any]) -> BrokerError:
+    """Return the exception for an error object of JetStream's API or of a publish ack."""
+    code = int(error.get("err_code", 0))
+    text = f"{what}: {error.get('description', 'unknown error')} (NATS error {code})"
+    # 10077 covers everything that a store can refuse; only the text tells which limit it was.
+    if code == 10077 and "per subject" in text:
+        return SubjectOccupied(text)
+    return BY_CODE.get(code, BrokerUnavailable)(text)
+
+
+def connect_error(server: str, user: str | None, exc: Exception) -> BrokerError:
+    """Return a reason for a person why a connection could not be made, with the remedy."""
+    text = str(exc).removeprefix("nats: ").strip("'") or type(exc).__name__
+    if "authorization" in text.lower() or "authentication" in text.lower():
+        return AccessDenied(
+            f"NATS at {server} refuses user {user or '(none)'}: {text}; check [nats_executor] user, "
+            "password, token, nkey_seed and credentials_file"
+        )
+    if "certificate" in text.lower() or "ssl" in text.lower() or "tls" in text.lower():
+        return AccessDenied(
+            f"no TLS with NATS at {server}: {text}; check [nats_executor] tls_ca_file, "
+            "tls_certificate_file, tls_key_file and tls_handshake_first"
+        )
+    return BrokerUnavailable(
+        f"cannot reach NATS at {server}: {text}; check [nats_executor] servers"
+    )
+
+
+def stored(answer: Answer) -> Stored | None:
+    """Read the answer to a direct get; None when there is no (further) message."""
+    headers = answer.headers or {}
+    status = headers.get("Status", "")
+    # 204 ends a batch, 404 means that there is none.
+    if status in {"204", "404"}:
+        return None
+    if status:
+        raise BrokerUnavailable(f"direct get: {status} {headers.get('Description', '')}")
+    return Stored(
+        subject=headers["Nats-Subject"],
+        sequence=int(headers["Nats-Sequence"]),
+        body=answer.data,
+        at=datetime.fromisoformat(headers["Nats-Time-Stamp"]).timestamp(),
+    )
+
+
+def consumer_info(entry: Mapping[str, Any]) -> ConsumerInfo:
+    return ConsumerInfo(
+        name=entry["name"],
+        queue=(entry["config"].get("metadata") or {}).get(QUEUE, entry["name"]),
+        pending=entry["num_pending"],
+        in_flight=entry["num_ack_pending"],
+        redelivered=entry["num_redelivered"],
+        waiting=entry["num_waiting"],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AckSubject:
+    """What a delivery's ack subject tells about it."""
+
+    num_delivered: int
+    stream_sequence: int
+    consumer_sequence: int
+    at: float
+
+    @classmethod
+    def parse(cls, subject: str) -> AckSubject:
+        """Read `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<ns>.<pending>`.
+
+        The newer form holds the domain and an account hash before the stream and a token at the end.
+        """
+        tokens = subject.split(".")
+        first = 4 if len(tokens) == 9 else 6
+        delivered, stream, consumer, nanoseconds = (int(t) for t in tokens[first : first + 4])
+        return cls(delivered, stream, consumer, nanoseconds / 1e9)
+
+
+Item = TypeVar("Item")
+
+
+def batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,246 @@
+"""The settings of one process: parsed once from Airflow's configuration, frozen, checked.
+
+Nothing else in the project reads `[nats_executor]`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
+
+from nats_executor.errors import ConfigError
+from nats_executor.names import Names, token
+from nats_executor.options import OPTIONS, SECTION, Option
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Configuration", "Settings"]
+
+DEFAULT_PREFIX = next(str(o.default) for o in OPTIONS if o.name == "subject_prefix")
+SENSITIVE = frozenset(option.name for option in OPTIONS if option.sensitive)
+TRUE = frozenset({"t", "true", "1", "yes", "on"})
+FALSE = frozenset({"f", "false", "0", "no", "off"})
+SCHEMES = frozenset({"nats", "tls", "ws", "wss"})
+
+
+class Configuration(Protocol):
+    """The part of Airflow's `conf`, or of an executor's team-aware `conf`, that is used here."""
+
+    def get(self, section: str, key: str, *, fallback: Any) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Settings:
+    """Every option of `[nats_executor]`, named as in the configuration; durations in seconds."""
+
+    servers: tuple[str, ...]
+    user: str | None
+    password: str | None
+    token: str | None
+    nkey_seed: str | None
+    credentials_file: str | None
+    tls_ca_file: str | None
+    tls_certificate_file: str | None
+    tls_key_file: str | None
+    tls_handshake_first: bool
+    inbox_prefix: str
+    connect_timeout_seconds: float
+    subject_prefix: str
+    jetstream_domain: str | None
+    replicas: int
+    storage: str
+    max_stream_bytes: int
+    result_retention_seconds: int
+    dead_letter_retention_seconds: int
+    publish_timeout_seconds: float
+    ack_wait_seconds: float
+    sweep_seconds: float
+    max_attempts: int
+    worker_concurrency: int
+    heartbeat_seconds: float
+    worker_lost_seconds: float
+    drain_seconds: float
+    kill_seconds: float
+
+    @classmethod
+    def load(cls, conf: Configuration, *, team: str | None = None) -> Settings:
+        """Read, convert and check every option.
+
+        Args:
+            conf: Airflow's configuration, or `ExecutorConf(team)` for a team; Airflow does not
+                let a team's section inherit from the global one.
+            team: the team whose section `conf` reads; it gets a subject prefix of its own.
+
+        Raises:
+            ConfigError: an option's value cannot work.
+        """
+        values = {option.name: parse(option, conf) for option in OPTIONS}
+        if team and values["subject_prefix"] == DEFAULT_PREFIX:
+            values["subject_prefix"] = Names(DEFAULT_PREFIX).for_team(team).prefix
+        values["inbox_prefix"] = (
+            values["inbox_prefix"] or f"_INBOX_{token(values['user'] or 'airflow')}"
+        )
+        settings = cls(**values)
+        require_valid(settings)
+        return settings
+
+    @property
+    def names(self) -> Names:
+        return Names(self.subject_prefix)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{f.name}={self.shown(f.name)}" for f in fields(self))
+        return f"Settings({shown})"
+
+    def shown(self, name: str) -> str:
+        """Return an option's value for a person, without anything secret."""
+        value = getattr(self, name)
+        if name in SENSITIVE and value is not None:
+            return "'***'"
+        if name == "servers":
+            return repr(tuple(without_userinfo(server) for server in value))
+        return repr(value)
+
+
+def without_userinfo(server: str) -> str:
+    """Cut a password off an address that need not be a valid one."""
+    return re.sub(r"^([a-z]+://)?.*@", r"\1", server, flags=re.DOTALL | re.IGNORECASE)
+
+
+def parse(option: Option, conf: Configuration) -> Any:
+    """Read one option and convert it to its type.
+
+    A value that came from a `_cmd` ends with that command's newline, hence the strip.
+    """
+    raw = conf.get(SECTION, option.name, fallback=option.default)
+    text = "" if raw is None else str(raw).strip()
+    if option.name == "servers":
+        return tuple(server.strip() for server in text.split(",") if server.strip())
+    if not text:
+        return None if option.default is None else convert(option, option.default)
+    return convert(option, text)
+
+
+def convert(option: Option, text: str) -> Any:
+    try:
+        return CONVERTERS[option.type](text)
+    except ValueError as exc:
+        remedy = f"write {a_or_an(option.type)}, for example {option.example}"
+        raise refusal(option.name, text, remedy) from exc
+
+
+def number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):  # no timer takes it
+        raise ValueError(text)
+    return value
+
+
+def boolean(text: str) -> bool:
+    if text.lower() not in TRUE | FALSE:
+        raise ValueError(text)
+    return text.lower() in TRUE
+
+
+CONVERTERS: dict[str, Callable[[str], Any]] = {
+    "boolean": boolean,
+    "float": number,
+    "integer": int,
+    "string": str,
+}
+
+
+def a_or_an(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+
+
+def refusal(name: str, value: object, remedy: str) -> ConfigError:
+    # A refused address need not be one, so nobody can tell where a password in it ends.
+    is_secret = name in SENSITIVE or (name == "servers" and "@" in str(value))
+    return ConfigError(f"[{SECTION}] {name} = {'***' if is_secret else repr(value)}: {remedy}")
+
+
+def require_valid(settings: Settings) -> None:
+    """Raise `ConfigError` for the first option that cannot work, with the remedy."""
+    for name, is_valid, remedy in checks(settings):
+        if not is_valid:
+            raise refusal(name, getattr(settings, name), remedy)
+
+
+def checks(s: Settings) -> list[tuple[str, bool, str]]:
+    """Every rule as (option, whether it holds, what to do if not)."""
+    return [*connection_checks(s), *name_checks(s), *limit_checks(s)]
+
+
+def connection_checks(s: Settings) -> list[tuple[str, bool, str]]:
+    paths = ("credentials_file", "tls_ca_file", "tls_certificate_file", "tls_key_file")
+    ways = [n for n in ("user", "token", "nkey_seed", "credentials_file") if getattr(s, n)]
+    choice = f"choose one way to log in, not {' and '.join(ways)}"
+    return [
+        ("servers", bool(s.servers), "name at least one server, such as nats://nats-1:4222"),
+        ("servers", all(map(is_server, s.servers)), "write nats://host:port, separated by commas"),
+        ("user", bool(s.user) == bool(s.password), "set user and password together"),
+        *[(n, False, choice) for n in ways[1:]],
+        *[(n, is_readable(getattr(s, n)), "name a file that this process can read") for n in paths],
+        (
+            "tls_key_file",
+            bool(s.tls_key_file) == bool(s.tls_certificate_file),
+            "set tls_certificate_file and tls_key_file together",
+        ),
+    ]
+
+
+def name_checks(s: Settings) -> list[tuple[str, bool, str]]:
+    return [
+        (
+            "subject_prefix",
+            bool(re.fullmatch(r"[a-z0-9_-]{1,100}", s.subject_prefix)),
+            "use lower-case letters, digits, - and _",
+        ),
+        (
+            "inbox_prefix",
+            bool(re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", s.inbox_prefix)),
+            "use tokens of letters, digits, - and _, joined by dots",
+        ),
+    ]
+
+
+def limit_checks(s: Settings) -> list[tuple[str, bool, str]]:
+    positive = (
+        "connect_timeout_seconds", "publish_timeout_seconds", "sweep_seconds", "heartbeat_seconds",
+        "result_retention_seconds", "dead_letter_retention_seconds", "max_attempts",
+        "worker_concurrency",
+    )  # fmt: skip
+    is_size = s.max_stream_bytes == -1 or s.max_stream_bytes > 0
+    return [
+        ("replicas", s.replicas in {1, 3, 5}, "write 1, 3 or 5"),
+        ("storage", s.storage in {"file", "memory"}, "write file or memory"),
+        ("max_stream_bytes", is_size, "write -1 or a size"),
+        *[(n, getattr(s, n) > 0, "write a number above 0") for n in positive],
+        # Below a second the renewals of a busy worker would arrive too late.
+        ("ack_wait_seconds", s.ack_wait_seconds >= 1, "write at least 1"),
+        (
+            "worker_lost_seconds",
+            s.worker_lost_seconds >= 2 * s.heartbeat_seconds,
+            f"write at least twice heartbeat_seconds ({s.heartbeat_seconds:g})",
+        ),
+        ("drain_seconds", s.drain_seconds >= 0, "write 0 or more"),
+        ("kill_seconds", s.kill_seconds >= 0, "write 0 or more"),
+    ]
+
+
+def is_server(address: str) -> bool:
+    try:
+        parts = urlsplit(address if "://" in address else f"nats://{address}")
+        return parts.scheme in SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def is_readable(path: str | None) -> bool:
+    return path is None or os.access(path, os.R_OK)

@@ -1,0 +1,246 @@
+"""The streams, the bucket and the consumers that the project needs, and how existing ones differ.
+
+Everything here is plain data in the words of NATS's JSON API (durations in nanoseconds);
+`apply` is the only function that talks to a broker, and it never deletes anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nats_executor.errors import TopologyMismatch
+from nats_executor.replies import QUEUE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from nats_executor.names import Names
+    from nats_executor.ports import Broker, Config
+    from nats_executor.settings import Settings
+
+__all__ = [
+    "Drift",
+    "apply",
+    "consumer",
+    "ensure_consumer",
+    "inspect",
+    "known_queues",
+    "prepare",
+    "streams",
+]
+
+SECOND = 1_000_000_000
+
+# What NATS never changes in an existing stream or consumer.
+FIXED = frozenset(
+    {"retention", "storage", "ack_policy", "deliver_policy", "filter_subject", "subjects"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One setting that is not as it should be."""
+
+    where: str
+    setting: str
+    found: Any
+    wanted: Any
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.setting} is {self.found!r}, should be {self.wanted!r}"
+
+
+def streams(settings: Settings) -> list[Config]:
+    """Every stream, the workers bucket's included, as it should be."""
+    names = settings.names
+    common: Config = {"storage": settings.storage, "num_replicas": settings.replicas}
+    return [
+        tasks_stream(settings, names) | common,
+        {
+            "name": names.results_stream,
+            "description": "Airflow: the last report of each workload",
+            "subjects": [names.results()],
+            "retention": "limits",
+            "max_msgs_per_subject": 1,
+            "max_age": settings.result_retention_seconds * SECOND,
+            "allow_direct": True,
+        }
+        | common,
+        {
+            "name": names.dead_letters_stream,
+            "description": "Airflow: messages that no worker could handle",
+            "subjects": [names.dead_letters()],
+            "retention": "limits",
+            "max_age": settings.dead_letter_retention_seconds * SECOND,
+            "allow_direct": True,
+        }
+        | common,
+        {
+            "name": names.workers_stream,
+            "description": "Airflow: presence of workers (a key-value bucket)",
+            "subjects": [names.presences()],
+            "retention": "limits",
+            "max_msgs_per_subject": 1,
+            "discard": "new",
+            "allow_rollup_hdrs": True,
+            "deny_delete": True,
+            # Long enough to see in `workers list` what died an hour ago.
+            "max_age": 3600 * SECOND,
+            "allow_direct": True,
+        }
+        # In memory, a restart of the server would make every worker look lost.
+        | common
+        | {"storage": "file"},
+    ]
+
+
+def tasks_stream(settings: Settings, names: Names) -> Config:
+    return {
+        "name": names.tasks_stream,
+        "description": "Airflow: workloads waiting for a worker or running on one",
+        "subjects": [names.tasks()],
+        "retention": "workqueue",
+        # One message for each dispatch: publishing it twice is refused for as long as it is here.
+        "max_msgs_per_subject": 1,
+        "discard": "new",
+        "discard_new_per_subject": True,
+        "max_bytes": settings.max_stream_bytes,
+        "duplicate_window": 120 * SECOND,
+        "allow_direct": True,
+    }
+
+
+def consumer(settings: Settings, queue: str) -> Config:
+    """The durable consumer of a queue."""
+    names = settings.names
+    return {
+        "durable_name": names.consumer(queue),
+        "name": names.consumer(queue),
+        "filter_subject": names.tasks(queue),
+        "ack_policy": "explicit",
+        "deliver_policy": "all",
+        "ack_wait": int(settings.ack_wait_seconds * SECOND),
+        # The server gives up nothing by itself: after `max_attempts` claims a worker does, and says so.
+        "max_deliver": -1,
+        # NATS's default would stop a queue at 1000 running workloads.
+        "max_ack_pending": -1,
+        "max_waiting": 10000,
+        "metadata": {QUEUE: queue},
+    }
+
+
+def drifts(where: str, found: Config, wanted: Config) -> list[Drift]:
+    """Every setting of `wanted` that `found` does not have; what NATS adds itself does not count."""
+    return [
+        Drift(where, setting, found.get(setting), value)
+        for setting, value in wanted.items()
+        if not matches(found.get(setting), value)
+    ]
+
+
+def matches(found: Any, wanted: Any) -> bool:
+    if isinstance(wanted, dict):  # NATS adds metadata of its own
+        return isinstance(found, dict) and wanted.items() <= found.items()
+    # NATS leaves out what is false.
+    return bool(found == wanted or (found is None and wanted is False))
+
+
+async def inspect(broker: Broker, settings: Settings, queues: Iterable[str]) -> list[Drift]:
+    """Return what `apply` would change, and change nothing."""
+    found: list[Drift] = []
+    for wanted in streams(settings):
+        existing = await broker.stream_config(wanted["name"])
+        where = f"stream {wanted['name']}"
+        found += (
+            [Drift(where, "existence", None, "exists")]
+            if existing is None
+            else drifts(where, existing, wanted)
+        )
+    if any(
+        drift.setting == "existence" and drift.where.endswith(settings.names.tasks_stream)
+        for drift in found
+    ):
+        return found
+    for queue in queues:
+        wanted = consumer(settings, queue)
+        existing = await broker.consumer_config(settings.names.tasks_stream, wanted["durable_name"])
+        where = f"consumer of queue {queue!r}"
+        found += (
+            [Drift(where, "existence", None, "exists")]
+            if existing is None
+            else drifts(where, existing, wanted)
+        )
+    return found
+
+
+async def apply(broker: Broker, settings: Settings, queues: Iterable[str]) -> list[Drift]:
+    """Create what is missing, update what differs, and return what was changed.
+
+    Raises:
+        TopologyMismatch: a stream or consumer differs in what NATS cannot change in place.
+    """
+    changed: list[Drift] = []
+    for wanted in streams(settings):
+        where = f"stream {wanted['name']}"
+        existing = await broker.stream_config(wanted["name"])
+        if existing is None:
+            await broker.create_stream(wanted)
+            changed.append(Drift(where, "existence", None, "exists"))
+        elif differences := drifts(where, existing, wanted):
+            require_changeable(differences)
+            await broker.update_stream(existing | wanted)
+            changed += differences
+    for queue in queues:
+        changed += await ensure_consumer(broker, settings, queue)
+    return changed
+
+
+async def known_queues(broker: Broker, settings: Settings) -> list[str]:
+    """The queues that have a consumer."""
+    stream = settings.names.tasks_stream
+    if await broker.stream_info(stream) is None:
+        return []
+    return [info.queue for info in await broker.consumer_infos(stream)]
+
+
+async def prepare(broker: Broker, settings: Settings) -> list[Drift]:
+    """Create missing streams, as an executor does at its start; return how existing ones differ.
+
+    Differences are left to `airflow nats setup`: during an upgrade two releases may disagree.
+
+    Raises:
+        TopologyMismatch: a difference that this release cannot work with.
+    """
+    found = await inspect(broker, settings, [])
+    for wanted in streams(settings):
+        if any(drift.setting == "existence" and wanted["name"] in drift.where for drift in found):
+            await broker.create_stream(wanted)
+    differences = [drift for drift in found if drift.setting != "existence"]
+    require_changeable(differences)
+    return differences
+
+
+async def ensure_consumer(broker: Broker, settings: Settings, queue: str) -> list[Drift]:
+    """Create or update a queue's consumer; looks first, because creating is what servers got wrong."""
+    wanted = consumer(settings, queue)
+    stream = settings.names.tasks_stream
+    where = f"consumer of queue {queue!r}"
+    existing = await broker.consumer_config(stream, wanted["durable_name"])
+    if existing is None:
+        await broker.create_consumer(stream, wanted)
+        return [Drift(where, "existence", None, "exists")]
+    if differences := drifts(where, existing, wanted):
+        require_changeable(differences)
+        await broker.update_consumer(stream, existing | wanted)
+    return differences
+
+
+def require_changeable(differences: Iterable[Drift]) -> None:
+    for drift in differences:
+        if drift.setting in FIXED:
+            raise TopologyMismatch(
+                f"{drift}; NATS cannot change that in place: drain the workers, back up and delete "
+                "it (`nats stream rm` or `nats consumer rm`), then run `airflow nats setup`; or choose "
+                "another [nats_executor] subject_prefix"
+            )

@@ -1,0 +1,114 @@
+"""Whether a worker may run what it was delivered: one claim for each dispatch wins.
+
+A claim is a report, published on the expectation that nobody has reported since. So a workload
+that is delivered twice, after an outage or a worker's death, never runs twice at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from nats_executor.messages import State
+
+if TYPE_CHECKING:
+    from nats_executor.messages import Report
+
+__all__ = ["Claim", "Decision", "Done", "Exhausted", "Held", "Lost", "Mine", "Unanswered", "decide"]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Claim it, if the subject's last sequence is still the expected one.
+
+    Attributes:
+        attempt: the number of this claim.
+        predecessor: who may have started it already, if someone may; then the API server decides.
+        token: the renewed token, '' for the one in the message.
+        generation: how often it was renewed.
+    """
+
+    expected_last: int
+    attempt: int
+    predecessor: str = ""
+    token: str = field(default="", repr=False)
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """It is over: nothing to do but ack."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mine:
+    """This worker runs it: the delivery renews the one that it holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Another worker, which lives, has it."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """It waits for an executor to renew its token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Its worker died while it ran: report the failure in its place, so that Airflow retries."""
+
+    expected_last: int
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Exhausted:
+    """Every worker that took it died or gave it back: it becomes a dead letter."""
+
+    expected_last: int
+    attempt: int
+
+
+Decision = Claim | Done | Mine | Held | Unanswered | Lost | Exhausted
+
+
+def decide(
+    last: Report | None,
+    sequence: int,
+    *,
+    worker: str,
+    is_held: bool,
+    is_alive: bool,
+    max_attempts: int,
+) -> Decision:
+    """Return what a delivery's history allows.
+
+    Args:
+        last: the last report of the dispatch, None if there is none.
+        sequence: that report's sequence in the result stream, 0 if there is none.
+        worker: this worker's id.
+        is_held: whether this worker runs the dispatch already.
+        is_alive: whether the worker that made the last report lives; asked only where it matters.
+    """
+    if last is None:
+        return Claim(sequence, attempt=1)
+    match last.state:
+        case state if state.is_final:
+            return Done()
+        case State.EXPIRED:
+            return Unanswered()
+        case State.RENEWED:
+            return Claim(sequence, last.attempt, token=last.token, generation=last.generation)
+        case State.CLAIMED | State.RUNNING if last.worker == worker and is_held:
+            return Mine()
+        case State.CLAIMED | State.RUNNING if last.worker != worker and is_alive:
+            return Held(last.worker_name)
+        case State.RUNNING:
+            return Lost(sequence, last)
+    if last.attempt >= max_attempts:
+        return Exhausted(sequence, last.attempt)
+    return Claim(sequence, last.attempt + 1, last.worker_name, generation=last.generation)

@@ -1,0 +1,48 @@
+"""How a workload's process ended, as plain data; `verdict.py` decides what that means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["Ending", "ExitReport"]
+
+
+class Ending(StrEnum):
+    """The rows of the outcome table: what `supervise_task` and its process can end with.
+
+    The return code alone says little: a task that raises returns 0, because its state has
+    reached the API server already.
+    """
+
+    FINISHED = "finished"  # supervised to its end; `exit_code` is the task process's
+    STOPPED_BY_SERVER = (
+        "stopped_by_server"  # cleared, marked or run elsewhere: heartbeat 404/409/410
+    )
+    ALREADY_RUNNING = "already_running"  # /run: 409, the task instance is running
+    STALE = "stale"  # /run: 404, or 409 with another state (in `previous_state`)
+    TOKEN_REFUSED = "token_refused"  # /run: 401 or 403
+    UNREACHABLE = "unreachable"  # no answer from the API server before the start
+    UNDELIVERED = "undelivered"  # it ended, but its state never reached the API server
+    RAISED = "raised"  # the supervisor raised anything else; the text is in `info`
+    DIED = "died"  # the supervisor itself was killed or the fork server died
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitReport:
+    """How one workload's process ended.
+
+    Attributes:
+        exit_code: of the task process; negative for a signal (`subprocess`'s convention).
+        started: whether the API server had accepted the start (for other kinds: the code ran).
+        pid: the task process, 0 if there was none.
+        previous_state: the state for which the API server refused the start.
+        info: for a person.
+    """
+
+    ending: Ending
+    exit_code: int = 0
+    started: bool = False
+    pid: int = 0
+    previous_state: str = ""
+    info: str = ""

@@ -1,0 +1,271 @@
+"""The fork server: imports Airflow once, then forks one supervisor for each workload.
+
+Airflow's `supervise_task` forks and needs the main thread, so it may run neither in the worker's
+asyncio process nor beside threads. This process has no threads, opens no connection and is
+started by exec, `python -m nats_worker.forkserver REQUESTS EVENTS` with two inherited socket
+numbers. `frames.py` has the protocol.
+
+It lives in a session of its own and ignores SIGINT and SIGTERM: stopping is decided in the main
+process alone, and the end of the request stream is the one order to do so. It adopts every orphan
+below it, hence nothing that a workload started outlives the worker or a supervisor's violent end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nats_worker.exits import Ending, ExitReport
+from nats_worker.frames import pack, pack_report, receive_request
+from nats_worker.processes import (
+    adopt_orphans,
+    children_of,
+    die_with,
+    kill_tree,
+    prefer_as_oom_victim,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["ForkServer", "main"]
+
+# Not `__name__`: this module runs as `__main__`.
+log = logging.getLogger("nats_worker.forkserver")
+
+# Found by comparing `sys.modules` of a task process with this list's result; each one missing
+# here is imported again by every single task.
+PRELOADED = (
+    "airflow.dag_processing.bundles.local",
+    "airflow.dag_processing.bundles.manager",
+    "airflow.dag_processing.dagbag",
+    "airflow.providers.standard.decorators.python",
+    "airflow.providers.standard.operators.bash",
+    "airflow.providers.standard.operators.empty",
+    "airflow.providers.standard.operators.python",
+    "airflow.sdk.definitions.asset.metadata",
+    "airflow.sdk.definitions.decorators",
+    "airflow.sdk.execution_time.callback_supervisor",
+    "airflow.sdk.execution_time.connection_test_supervisor",
+    "airflow.sdk.execution_time.task_runner",
+    "airflow.sdk.execution_time.timeout",
+    "airflow.sdk.serde",
+    "airflow.serialization.serialized_objects",
+    "airflow.version",
+    "encodings.idna",
+    "jinja2.ext",
+    "jinja2.sandbox",
+    "setproctitle",
+)
+# What a supervisor gets to report its task's end and to upload the log once the worker is gone.
+FAREWELL_SECONDS = 5.0
+POLL_SECONDS = 0.1
+
+
+class ForkServer:
+    """Forks supervisors on request and tells the main process how each of them ended."""
+
+    def __init__(self, requests: socket.socket, events: socket.socket) -> None:
+        self.requests = requests
+        self.events = events
+        self.supervisors: dict[int, str] = {}
+        self.tolerated: set[int] = set()
+        self.selector = selectors.DefaultSelector()
+        self.wakeup, self.wakeup_writer = socket.socketpair()
+        self.is_open = True
+
+    def serve(self) -> None:
+        """Fork and reap until the request stream ends, then leave no process behind."""
+        self.watch_children()
+        self.selector.register(self.requests, selectors.EVENT_READ, self.answer)
+        self.tell({"event": "ready"})
+        while self.is_open:
+            self.wait(None)
+        self.selector.unregister(self.requests)
+        self.end_all()
+
+    def watch_children(self) -> None:
+        """Have SIGCHLD wake the selector up."""
+        for end in (self.wakeup, self.wakeup_writer):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self.wakeup_writer.fileno(), warn_on_full_buffer=False)
+        # Without any handler Python would not write to the wakeup descriptor.
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self.selector.register(self.wakeup, selectors.EVENT_READ, self.reap)
+
+    def wait(self, timeout: float | None) -> None:
+        for key, _ in self.selector.select(timeout):
+            key.data()
+
+    def answer(self) -> None:
+        request = receive_request(self.requests)
+        match request:
+            case None:
+                self.is_open = False
+            case {"op": "run"}:
+                self.fork(request["id"], lambda: self.supervise(request))
+            case {"op": "cleanup_bundles"}:
+                self.fork("", cleanup_bundles)
+            case _:
+                log.error("unknown request %r; main process and fork server differ", request["op"])
+
+    def fork(self, dispatch_id: str, work: Callable[[], int]) -> None:
+        server = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as exc:
+            log.exception("cannot fork; the workload goes back")
+            report = ExitReport(ending=Ending.DIED, info=f"the worker could not fork: {exc}")
+            self.send(pack_report(dispatch_id, report))
+            self.tell({"event": "exited", "id": dispatch_id, "status": 0})
+            return
+        if pid == 0:
+            os._exit(self.become_child(server, work))
+        self.supervisors[pid] = dispatch_id
+        self.tell({"event": "forked", "id": dispatch_id, "pid": pid})
+
+    def become_child(self, server: int, work: Callable[[], int]) -> int:
+        """Shed what belongs to the server, do the work and return the exit code."""
+        try:
+            os.setsid()
+            die_with(server)
+            signal.set_wakeup_fd(-1)
+            for sig in (signal.SIGCHLD, signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+                signal.signal(sig, signal.SIG_DFL)
+            for inherited in (self.selector, self.requests, self.wakeup, self.wakeup_writer):
+                inherited.close()
+            # Orphans of a running workload stay with its supervisor, so that the server can tell
+            # whose they were when they reach it.
+            adopt_orphans()
+            prefer_as_oom_victim()
+            return work()
+        except BaseException:
+            # Returning would run the server's loop a second time, so nothing may pass.
+            log.exception("a process of the worker ends with an error")
+            return 1
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+
+    def supervise(self, request: dict[str, Any]) -> int:
+        """Run one workload; the exit code says whether its processes came to an orderly end."""
+        from nats_worker import supervision
+
+        # The task process is forked from this one; it has no business with the worker's events.
+        os.register_at_fork(after_in_child=self.events.close)
+        dispatch_id = request["id"]
+        report = supervision.supervise(
+            request["body"],
+            team=request["team"],
+            delivery_seconds=request["delivery_seconds"],
+            on_start=lambda pid: self.tell({"event": "started", "id": dispatch_id, "pid": pid}),
+        )
+        self.send(pack_report(dispatch_id, report))
+        return int(report.exit_code < 0)
+
+    def reap(self) -> None:
+        """Collect what has ended, report supervisors, and clear up after those that were killed.
+
+        What a workload left running on purpose may stay as long as the worker does, as with
+        Airflow's other executors. What a violent end left behind is killed.
+        """
+        with contextlib.suppress(BlockingIOError):
+            while self.wakeup.recv(4096):
+                pass
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self.clear_up(is_violent=pid not in self.tolerated and status != 0)
+            self.tolerated.discard(pid)
+            dispatch_id = self.supervisors.pop(pid, "")
+            if dispatch_id:
+                self.tell({"event": "exited", "id": dispatch_id, "status": status})
+
+    def clear_up(self, *, is_violent: bool) -> None:
+        orphans = children_of(os.getpid()) - self.supervisors.keys() - self.tolerated
+        if is_violent:
+            for orphan in orphans:
+                kill_tree(orphan)
+        else:
+            self.tolerated |= orphans
+
+    def end_all(self) -> None:
+        """Kill the tasks, let supervisors report that for a moment, then kill the rest."""
+        deadline = time.monotonic() + FAREWELL_SECONDS
+        while self.supervisors and time.monotonic() < deadline:
+            # Again and again, because a supervisor may just be forking its task.
+            for supervisor in self.supervisors:
+                for task in children_of(supervisor):
+                    kill_tree(task)
+            self.wait(POLL_SECONDS)
+        while children := children_of(os.getpid()):
+            for child in children:
+                kill_tree(child)
+            self.wait(POLL_SECONDS)
+
+    def tell(self, event: dict[str, Any]) -> None:
+        self.send(pack(event))
+
+    def send(self, packet: bytes) -> None:
+        # Without a main process nobody needs the event, but the API server still needs the report.
+        with contextlib.suppress(OSError):
+            self.events.send(packet)
+
+
+def cleanup_bundles() -> int:
+    """Remove the bundle versions that no task uses any more, as Airflow asks of every worker."""
+    from airflow.dag_processing.bundles.base import BundleUsageTrackingManager
+
+    BundleUsageTrackingManager().remove_stale_bundle_versions()
+    return 0
+
+
+def preload() -> None:
+    """Import what tasks need, and freeze it so that forked processes go on sharing it."""
+    from nats_worker.supervision import warm_up
+
+    for name in PRELOADED:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            log.warning("cannot preload %s; each task imports what it needs of it", name)
+    warm_up()
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    if threads > 1:
+        log.warning(
+            "%d threads run in the fork server, started by a plugin or local settings; forked "
+            "tasks may hang on locks that these threads held",
+            threads - 1,
+        )
+    gc.collect()
+    gc.freeze()
+
+
+def main(requests: int, events: int) -> None:
+    """Serve on two inherited sockets until the first one ends."""
+    for sig in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(sig, signal.SIG_IGN)
+    sockets = socket.socket(fileno=requests), socket.socket(fileno=events)
+    for inherited in sockets:
+        inherited.set_inheritable(False)
+    adopt_orphans()
+    preload()
+    ForkServer(*sockets).serve()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

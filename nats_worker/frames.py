@@ -1,0 +1,90 @@
+"""What the worker's main process and its fork server say to each other.
+
+Requests go to the fork server as length-prefixed msgpack over a stream socket, because a body may
+exceed what one datagram can hold. Events come back as one msgpack map for each packet of a
+SEQPACKET socket, because the fork server and all its supervisors write to the same end: the
+kernel keeps packets whole and in order. Nothing of this reaches a command line, the environment
+or a disk: a body carries a token.
+
+Requests (`op`): `run` with `id`, `body` (msgpack of Airflow's workload), `team` and
+`delivery_seconds`; `cleanup_bundles`. The end of the stream means: kill everything and exit.
+
+Events (`event`): `ready` once Airflow is imported; `forked` with `id` and the supervisor's `pid`;
+`started` with `id` and the task process's `pid`; `finished` with `id` and `report`; `exited` with
+`id` and `status`, the supervisor's `waitpid` status.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from nats_worker.exits import Ending, ExitReport
+
+if TYPE_CHECKING:
+    from socket import socket
+
+__all__ = [
+    "MAX_EVENT_BYTES",
+    "pack",
+    "pack_report",
+    "pack_request",
+    "receive_request",
+    "unpack",
+    "unpack_report",
+]
+
+# A report's text is cut far below this; a packet over the socket's buffer could not be sent.
+MAX_EVENT_BYTES = 65_536
+MAX_INFO_CHARACTERS = 4_000
+LENGTH = struct.Struct("!I")
+
+
+def pack(message: dict[str, Any]) -> bytes:
+    """Encode an event, or the body of a workload."""
+    body: bytes = msgpack.packb(message)
+    return body
+
+
+def unpack(body: bytes) -> dict[str, Any]:
+    """Decode what `pack` made; both ends are of one release, so nothing is checked."""
+    message: dict[str, Any] = msgpack.unpackb(body, strict_map_key=False)
+    return message
+
+
+def pack_request(message: dict[str, Any]) -> bytes:
+    """Encode a request with its length in front."""
+    body = pack(message)
+    return LENGTH.pack(len(body)) + body
+
+
+def receive_request(requests: socket) -> dict[str, Any] | None:
+    """Return the next request of a blocking socket, or None at the end of the stream."""
+    header = receive_exactly(requests, LENGTH.size)
+    body = header and receive_exactly(requests, LENGTH.unpack(header)[0])
+    return unpack(body) if body else None
+
+
+def receive_exactly(source: socket, size: int) -> bytes:
+    """Return `size` bytes, or nothing if the stream ends before."""
+    received = bytearray()
+    while len(received) < size:
+        part = source.recv(size - len(received))
+        if not part:
+            return b""
+        received += part
+    return bytes(received)
+
+
+def pack_report(dispatch_id: str, report: ExitReport) -> bytes:
+    """Encode the `finished` event, with the report's text cut to what a packet can hold."""
+    fields = asdict(report) | {"info": report.info[:MAX_INFO_CHARACTERS]}
+    return pack({"event": "finished", "id": dispatch_id, "report": fields})
+
+
+def unpack_report(fields: dict[str, Any]) -> ExitReport:
+    """Decode the `report` of a `finished` event."""
+    return ExitReport(**fields | {"ending": Ending(fields["ending"])})

@@ -1,0 +1,77 @@
+"""What Linux offers to keep track of processes, each call with what it promises."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+from pathlib import Path
+
+__all__ = [
+    "adopt_orphans",
+    "children_of",
+    "die_with",
+    "kill_tree",
+    "prefer_as_oom_victim",
+    "send_signal",
+]
+
+# From <linux/prctl.h>.
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+# Half of the memory counts on top: the kernel's choice falls on a workload, not on the worker.
+OOM_SCORE_ADJUSTMENT = "500"
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant that loses its own, so that none can hide."""
+    LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process as soon as its parent is gone."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    # The parent may have died before the call, and then no signal would ever come.
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def prefer_as_oom_victim() -> None:
+    """Offer this process and its children to the kernel first when memory runs out."""
+    # Not every sandbox lets a process write here, and nothing depends on it.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE_ADJUSTMENT)
+
+
+def children_of(pid: int) -> set[int]:
+    """Return the direct children of a process; empty if it is gone."""
+    children: set[int] = set()
+    # A thread other than the main one may have forked, so every thread's list counts.
+    with contextlib.suppress(OSError):
+        for thread in os.scandir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                children.update(map(int, Path(thread.path, "children").read_text().split()))
+    return children
+
+
+def send_signal(pid: int, sig: int) -> None:
+    """Signal the process group that a process leads, or the process alone if it leads none."""
+    try:
+        os.killpg(pid, sig)
+    except ProcessLookupError:
+        # Gone already is what a caller wants in the end.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, sig)
+
+
+def kill_tree(pid: int) -> None:
+    """Kill a process and all its descendants, whatever group or session they are in."""
+    # The whole tree is read before the first kill, which would tear it apart.
+    tree = [pid]
+    for parent in tree:
+        tree.extend(children_of(parent))
+    for process in tree:
+        send_signal(process, signal.SIGKILL)

@@ -1,0 +1,342 @@
+"""Runs one workload under Airflow's own supervisor and says how it ended.
+
+The one module of the worker that touches Airflow's internals. It must run in the main thread of a
+process of its own: `supervise_task` forks, installs signal handlers and changes the environment.
+
+Airflow keeps what this project has to know (was the start accepted, did the state arrive) inside
+its supervisor object, so subclasses of `ActivitySubprocess` and `CallbackSubprocess` look over its
+shoulder. They rely on the names in `RELIED_ON`, found in Airflow 3.3.2 and 3.4.0b2. Where one is
+missing, Airflow's own classes run as they are: slots are held a few seconds longer, an outage of
+the API server is not waited out, and `started` is never announced.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import selectors
+import signal
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from airflow.executors import workloads
+from airflow.executors.base_executor import (
+    BaseExecutor,
+    ExecutorConf,
+    get_execution_api_server_url,
+)
+from airflow.sdk.api import client as api
+from airflow.sdk.exceptions import TaskAlreadyRunningError
+from airflow.sdk.execution_time import callback_supervisor, supervisor
+from pydantic import TypeAdapter, ValidationError
+
+from nats_worker.exits import Ending, ExitReport
+from nats_worker.frames import unpack
+from nats_worker.memory import oom_kills, sigkill_reason
+from nats_worker.processes import children_of, kill_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["supervise", "warm_up"]
+
+log = logging.getLogger(__name__)
+
+# Airflow 3.4 renamed its HTTP library.
+httpx: Any = getattr(api, "httpx2", None) or vars(api)["httpx"]
+WORKLOAD: TypeAdapter[Any] = TypeAdapter(workloads.ExecutorWorkload)
+OF_BOTH = ("_check_subprocess_exit", "_register_pipe_readers", "pid", "selector")
+RELIED_ON = {
+    supervisor.ActivitySubprocess: (
+        *OF_BOTH,
+        "_on_child_started",
+        "_pending_terminal_state_msg",
+        "_replay_pending_terminal_state_msg",
+        "_send_terminal_state_msg",
+        "_terminal_state",
+        "final_state",
+        "update_task_state_if_needed",
+    ),
+    callback_supervisor.CallbackSubprocess: (*OF_BOTH, "start"),
+}
+# The API server's way to say that somebody else has decided what becomes of a task instance.
+DECIDED_ELSEWHERE = frozenset({404, 409, 410})
+START_REFUSED = {
+    401: Ending.TOKEN_REFUSED,
+    403: Ending.TOKEN_REFUSED,
+    **dict.fromkeys(DECIDED_ELSEWHERE, Ending.STALE),
+}
+NO_ANSWER = 0
+AFTER_START = frozenset({Ending.STOPPED_BY_SERVER, Ending.UNDELIVERED})
+MAX_PAUSE_SECONDS = 30.0
+
+
+class Watch:
+    """What the subclasses learn about the workload of this process."""
+
+    def __init__(self, *, delivery_seconds: float, on_start: Callable[[int], None]) -> None:
+        self.delivery_seconds = delivery_seconds
+        self.on_start = on_start
+        self.pid = 0
+        self.has_started = False
+        self.is_decided_elsewhere = False
+        self.failed_delivery: BaseException | None = None
+
+    def start(self, pid: int) -> None:
+        self.has_started = True
+        self.on_start(pid)
+
+    def pauses(self) -> Iterator[float]:
+        """Yield growing pauses in seconds until the time for deliveries is over."""
+        deadline = time.monotonic() + self.delivery_seconds
+        pause = 1.0
+        while (left := deadline - time.monotonic()) > 0:
+            yield min(pause, left)
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
+
+
+def warm_up() -> None:
+    """Do before the forks what every supervisor would do again; opens no connection."""
+    lacks()
+    # Airflow keeps the certificate authorities that its first API client reads.
+    api.Client(base_url=get_execution_api_server_url(), token="").close()
+
+
+def supervise(
+    body: bytes, *, team: str | None, delivery_seconds: float, on_start: Callable[[int], None]
+) -> ExitReport:
+    """Run one workload to its end. Never raises.
+
+    Args:
+        body: msgpack of the workload as Airflow's executor got it.
+        team: whose configuration names the API server.
+        delivery_seconds: how long to go on delivering a task's state to an API server that is away.
+        on_start: told the task process's pid once the API server has accepted the start.
+    """
+    watch = Watch(delivery_seconds=delivery_seconds, on_start=on_start)
+    kills = oom_kills()
+    try:
+        workload = WORKLOAD.validate_python(unpack(body))
+        watch_subprocesses(watch)
+        exit_code = run(workload, ExecutorConf(team))
+    except ValidationError as exc:
+        # Its own text quotes the input, and that holds a token.
+        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in details(exc)]
+        text = f"this Airflow cannot read the workload: {'; '.join(problems)}"
+        return ExitReport(ending=Ending.RAISED, info=text)
+    except BaseException as exc:
+        if refusal(exc, watch) is None:
+            log.exception("the supervisor of a workload raised")
+        return failure(exc, watch)
+    return result(exit_code, watch, kills)
+
+
+def details(exc: ValidationError) -> list[Any]:
+    return list(exc.errors(include_url=False, include_context=False, include_input=False))
+
+
+def run(workload: Any, conf: ExecutorConf) -> int:
+    return BaseExecutor.run_workload(
+        workload,
+        server=get_execution_api_server_url(conf),
+        subprocess_logs_to_stdout=conf.getboolean("logging", "task_logs_to_stdout", fallback=False),
+    )
+
+
+def result(exit_code: int, watch: Watch, kills: int | None) -> ExitReport:
+    """Classify a workload whose supervisor returned; the code alone does not say enough."""
+    report = functools.partial(
+        ExitReport,
+        exit_code=int(exit_code),  # psutil returns signals as an enum, which msgpack does not know
+        started=watch.has_started or not watch.is_decided_elsewhere,
+        pid=watch.pid,
+    )
+    if watch.is_decided_elsewhere:
+        return report(ending=Ending.STOPPED_BY_SERVER)
+    if watch.failed_delivery is not None:
+        return report(ending=Ending.UNDELIVERED, info=describe(watch.failed_delivery))
+    if exit_code == -signal.SIGKILL:
+        return report(ending=Ending.FINISHED, info=sigkill_reason(kills))
+    if exit_code < 0:
+        info = f"the task process was ended by {signal.Signals(-exit_code).name}"
+        return report(ending=Ending.FINISHED, info=info)
+    return report(ending=Ending.FINISHED)
+
+
+def failure(exc: BaseException, watch: Watch) -> ExitReport:
+    """Classify a workload whose supervisor raised."""
+    ending = refusal(exc, watch) or Ending.RAISED
+    detail = getattr(exc, "detail", None)
+    previous_state = detail.get("previous_state") if isinstance(detail, dict) else None
+    return ExitReport(
+        ending=ending,
+        started=watch.has_started or ending in AFTER_START,
+        pid=watch.pid,
+        previous_state=str(previous_state or ""),
+        info=describe(exc),
+    )
+
+
+def refusal(exc: BaseException, watch: Watch) -> Ending | None:
+    """Return what the API server's answer, or its silence, means; None if it was something else.
+
+    A connection test has no start; its requests count as one, because testing again does no harm.
+    """
+    if isinstance(exc, TaskAlreadyRunningError):
+        return Ending.ALREADY_RUNNING
+    path = path_of(exc)
+    status = status_of(exc)
+    if path is not None and path.endswith("/state"):
+        return Ending.STOPPED_BY_SERVER if status in DECIDED_ELSEWHERE else Ending.UNDELIVERED
+    if path is None or watch.has_started:
+        return None
+    if may_pass(status):
+        return Ending.UNREACHABLE
+    is_start = path.endswith("/run") or "/connection-tests/" in path
+    return START_REFUSED.get(status) if is_start else None
+
+
+def path_of(exc: BaseException) -> str | None:
+    """Return the path that Airflow's API client asked for, None for any other error."""
+    if not isinstance(exc, httpx.HTTPStatusError | httpx.RequestError):
+        return None
+    try:
+        return str(exc.request.url.path)
+    except RuntimeError:
+        # A request error that got no request attached comes from before any connection.
+        return ""
+
+
+def may_pass(status: int) -> bool:
+    """Return whether a failed request may succeed later, by the rule of Airflow's own client."""
+    return status == NO_ANSWER or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def status_of(exc: BaseException) -> int:
+    """Return the HTTP status of the answer, `NO_ANSWER` if there was none."""
+    return int(exc.response.status_code) if isinstance(exc, httpx.HTTPStatusError) else NO_ANSWER
+
+
+def describe(exc: BaseException) -> str:
+    detail = getattr(exc, "detail", None)
+    text = f"{type(exc).__name__}: {exc}"
+    return f"{text} ({detail})" if detail and str(detail) not in text else text
+
+
+@functools.cache
+def lacks() -> list[str]:
+    """Return what this Airflow has no more of what the subclasses rely on; warns once."""
+    missing = [
+        f"{base.__name__}.{name}"
+        for base, names in RELIED_ON.items()
+        for name in names
+        if not hasattr(base, name)
+    ]
+    if missing:
+        log.warning("this Airflow has no %s; tasks run without our watch", ", ".join(missing))
+    return missing
+
+
+def watch_subprocesses(watch: Watch) -> None:
+    """Have Airflow start our subclasses; it looks both names up when it runs a workload."""
+    if lacks():
+        return
+    supervisor.ActivitySubprocess = watched_task(supervisor.ActivitySubprocess, watch)  # type: ignore[misc]
+    callback_supervisor.CallbackSubprocess = watched_callback(  # type: ignore[misc]
+        callback_supervisor.CallbackSubprocess, watch
+    )
+
+
+def notice_exit(process: Any) -> None:
+    """Wake Airflow's supervisor up when its child exits.
+
+    Airflow waits for the child's sockets only. If the last one closes a moment before the child
+    can be reaped, nothing wakes it for `[workers] min_heartbeat_interval`, five seconds by default.
+    """
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except (AttributeError, OSError):
+        # Before Linux 5.3, and in some sandboxes: everything works, only slower.
+        return
+    # Airflow's convention: a handler that returns False has on_close called, then close().
+    handler = (lambda _: False, process.selector.unregister)
+    watched = os.fdopen(pidfd, "rb", buffering=0)
+    process.selector.register(watched, selectors.EVENT_READ, handler)
+
+
+def watched(base: Any, watch: Watch) -> Any:
+    """Return a subclass of Airflow's `WatchedSubprocess` whose exit is noticed and cleared up."""
+
+    class Watched(base):  # type: ignore[misc]
+        def _register_pipe_readers(self, *args: Any, **kwargs: Any) -> None:
+            super()._register_pipe_readers(*args, **kwargs)
+            watch.pid = self.pid
+            notice_exit(self)
+
+        def _check_subprocess_exit(self, *args: Any, **kwargs: Any) -> int | None:
+            exit_code: int | None = super()._check_subprocess_exit(*args, **kwargs)
+            if exit_code is not None and exit_code < 0:
+                # Orphans come to this process. They hold the task's output open, and Airflow
+                # would wait a minute for its end.
+                for orphan in children_of(os.getpid()):
+                    kill_tree(orphan)
+            return exit_code
+
+    return Watched
+
+
+def watched_task(base: Any, watch: Watch) -> Any:
+    """Return a subclass of Airflow's `ActivitySubprocess` that tells the watch what it does."""
+
+    class WatchedTask(watched(base, watch)):  # type: ignore[misc]
+        def _on_child_started(self, **kwargs: Any) -> None:
+            super()._on_child_started(**kwargs)
+            # Airflow 3.4 returns here although the start was refused, if the task was cleared.
+            if self._terminal_state != supervisor.SERVER_TERMINATED:
+                watch.start(self.pid)
+
+        def _replay_pending_terminal_state_msg(self) -> None:
+            # Airflow logs a failure and forgets it; raised, it is tried again below.
+            self._send_terminal_state_msg(self._pending_terminal_state_msg)
+
+        def update_task_state_if_needed(self) -> None:
+            deliver(super().update_task_state_if_needed, watch)
+            if self.final_state == supervisor.SERVER_TERMINATED:
+                watch.is_decided_elsewhere = True
+
+    return WatchedTask
+
+
+def deliver(send: Callable[[], None], watch: Watch) -> None:
+    """Send a task's state until the API server answers, for as long as the watch allows."""
+    pauses = watch.pauses()
+    while True:
+        try:
+            return send()
+        except (httpx.HTTPStatusError, httpx.RequestError) as exc:
+            status = status_of(exc)
+            pause = next(pauses, None)
+            if status in DECIDED_ELSEWHERE:
+                watch.is_decided_elsewhere = True
+                return None
+            if pause is None or not may_pass(status):
+                watch.failed_delivery = exc
+                return None
+            log.warning("cannot deliver a task's state: %s; next try in %.0f s", exc, pause)
+        time.sleep(pause)
+
+
+def watched_callback(base: Any, watch: Watch) -> Any:
+    """Return a subclass of Airflow's `CallbackSubprocess` that tells the watch what it does."""
+
+    class WatchedCallback(watched(base, watch)):  # type: ignore[misc]
+        @classmethod
+        def start(cls, **kwargs: Any) -> Any:
+            # A group of its own, as tasks have, so that stopping reaches what it started.
+            process = super().start(**kwargs, new_process_group=True)
+            watch.start(process.pid)
+            return process
+
+    return WatchedCallback

@@ -1,0 +1,119 @@
+"""What the end of a workload's process means, for Airflow and for the broker.
+
+Pure: `errand.py` carries the verdict out. The rows are those of the outcome table of Airflow's
+`supervise_task` (read in 3.3.2 and 3.4.0b2); the return code alone is not the task's result.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nats_executor.messages import State
+
+from nats_worker.exits import Ending
+
+if TYPE_CHECKING:
+    from nats_worker.exits import ExitReport
+
+__all__ = ["Back", "Expired", "Final", "Left", "Verdict", "judge"]
+
+# Pause before another worker tries to reach an API server that did not answer.
+API_PAUSE_SECONDS = 10.0
+# New tokens that the API server may refuse before the cause must be something else.
+RENEWALS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """Report the end, then ack."""
+
+    state: State
+    info: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Back:
+    """Release the claim and nak: nothing has started, any worker may take it.
+
+    Attributes:
+        counts: whether it uses up one of `max_attempts`.
+    """
+
+    info: str
+    delay_seconds: float
+    counts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Release the claim and ack: somebody else runs it and reports."""
+
+    info: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """Report the dead token and nak with a delay: an executor answers with a new one."""
+
+    info: str
+
+
+Verdict = Final | Back | Left | Expired
+
+
+def judge(
+    report: ExitReport, *, predecessor: str, generation: int, is_revoked: bool = False
+) -> Verdict:
+    """Return the verdict on one exit.
+
+    Args:
+        predecessor: the worker that may have started this dispatch before, '' if none may have.
+        generation: how often the workload's token was renewed.
+        is_revoked: the scheduler took it back while it was here.
+    """
+    if is_revoked:
+        return Final(State.DROPPED, "the scheduler took it back")
+    match report.ending:
+        case Ending.FINISHED if report.exit_code == 0:
+            return Final(State.SUCCESS)
+        case Ending.FINISHED:
+            # With retries left nobody else tells Airflow: the supervisor sends no state then.
+            return Final(State.FAILED, exit_text(report))
+        case Ending.STOPPED_BY_SERVER:
+            # A success is what makes the scheduler run a cleared task again; else it changes nothing.
+            return Final(State.SUCCESS, "stopped, as the API server asked")
+        case Ending.ALREADY_RUNNING if predecessor:
+            return Final(State.FAILED, f"worker {predecessor} lost")
+        case Ending.ALREADY_RUNNING:
+            return Left("it runs elsewhere already")
+        case Ending.STALE:
+            state = report.previous_state or "gone"
+            return Final(State.DROPPED, f"Airflow no longer wants it, the task instance is {state}")
+        case Ending.TOKEN_REFUSED if generation < RENEWALS:
+            return Expired(report.info)
+        case Ending.TOKEN_REFUSED:
+            return Final(
+                State.FAILED,
+                f"the API server refused {generation + 1} tokens ({report.info}): compare the "
+                "machines' clocks and [api_auth] jwt_secret",
+            )
+        case Ending.UNREACHABLE:
+            return Back(f"no API server: {report.info}", API_PAUSE_SECONDS, counts=False)
+        case Ending.DIED if not report.started:
+            return Back(f"its process died before it started: {report.info}", 0.0, counts=True)
+        case _:
+            return Final(State.FAILED, report.info or exit_text(report))
+
+
+def exit_text(report: ExitReport) -> str:
+    """Describe the end of a task process for the person who reads the task's history."""
+    if report.exit_code < 0:
+        number = -report.exit_code
+        known = number in signal.valid_signals()
+        name = signal.Signals(number).name if known else f"signal {number}"
+        what = f"the task process was ended by {name}"
+    else:
+        what = f"the task process exited with code {report.exit_code}"
+    return f"{what}; {report.info}" if report.info else what

@@ -1,0 +1,296 @@
+"""The worker: announce, consume until asked to stop, drain, retire."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import socket
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nats_executor.broker import connect
+from nats_executor.errors import BrokerError
+from nats_executor.messages import Presence, encode
+
+from nats_worker.errand import Errand, Surroundings
+from nats_worker.intake import Intake
+from nats_worker.lease import Leases
+from nats_worker.pool import ProcessPool
+from nats_worker.presence import Announcer, Liveness
+from nats_worker.slots import Slots
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
+    from typing import Any
+
+    from nats_executor.ports import Broker, Delivery
+    from nats_executor.settings import Settings
+
+__all__ = ["Plan", "Worker", "background"]
+
+log = logging.getLogger(__name__)
+
+# Reports of ended tasks get this long to reach the broker after everything has stopped.
+FAREWELL_SECONDS = 10.0
+RETRY_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a worker was started to do.
+
+    Attributes:
+        cleanup_seconds: how often to remove stale versions of Dag bundles, 0 for never.
+        version: of this distribution, for the presence record.
+    """
+
+    name: str
+    queues: tuple[str, ...]
+    concurrency: int
+    team: str | None
+    cleanup_seconds: float
+    version: str
+
+
+class Worker:
+    """One worker process; `run` is its life.
+
+    Attributes:
+        id: unique for each start, so that a restarted worker is never taken for its predecessor.
+        stop_requests: signals to stop so far; each one makes the drain less patient.
+    """
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        self.settings = settings
+        self.plan = plan
+        self.id = f"{plan.name}.{secrets.token_hex(4)}"
+        self.slots = Slots(plan.concurrency)
+        self.leases = Leases(settings.ack_wait_seconds)
+        self.stop_requests = 0
+        self._stop_requested = asyncio.Event()
+        self._errands: dict[str, Errand] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._started_at = time.time()
+
+    async def run(self) -> None:
+        """Work until SIGTERM or SIGINT, then drain.
+
+        Raises:
+            NameTaken: another worker of this name runs.
+            PoolBroken: the fork server dies again and again.
+        """
+        self.listen_to_signals()
+        async with (
+            ProcessPool(team=self.plan.team) as pool,
+            connect(self.settings, role=f"worker {self.plan.name}") as broker,
+        ):
+            announcer = Announcer(broker, self.settings, self.describe)
+            # Both go on while the worker drains: its tasks run, and it is seen.
+            with background(self.leases.renew_forever(), announcer.beat_forever()):
+                await self.until_asked_to_stop(self.work(broker, pool, announcer))
+                if self.stop_requests:
+                    await self.drain(announcer)
+
+    def listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for sig in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(sig, self.ask_to_stop, sig)
+
+    def ask_to_stop(self, sig: signal.Signals) -> None:
+        self.stop_requests += 1
+        log.info("%s: stop request %d", sig.name, self.stop_requests)
+        self._stop_requested.set()
+
+    async def until_asked_to_stop(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` to its failure or to the first stop request."""
+        working = asyncio.create_task(work, name="work")
+        asked = asyncio.create_task(self._stop_requested.wait(), name="stop request")
+        try:
+            await asyncio.wait({working, asked}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            asked.cancel()
+            working.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await working
+
+    # Working
+
+    async def work(self, broker: Broker, pool: ProcessPool, announcer: Announcer) -> None:
+        """Announce this worker and consume; ends only by an error or by being cancelled."""
+        await self.serve_control(broker)
+        await self.enter(broker, announcer)
+        await pool.ready()
+        around = Surroundings(
+            broker,
+            self.settings,
+            pool,
+            self.leases,
+            Liveness(broker, self.settings),
+            self.id,
+            self.plan.name,
+        )
+        log.info(
+            "worker %s is ready: queues %s, %d slots",
+            self.plan.name,
+            ", ".join(self.plan.queues),
+            self.plan.concurrency,
+        )
+
+        def accept(queue: str, delivery: Delivery) -> None:
+            self.accept(Errand(around, queue, delivery))
+
+        intake = Intake(broker, self.settings, self.plan.queues, self.slots, accept)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(intake.run(), name="intake")
+            group.create_task(pool.broken(), name="process pool")
+            group.create_task(self.clean_up_bundles(pool), name="bundles")
+
+    async def enter(self, broker: Broker, announcer: Announcer) -> None:
+        """Wait for the broker and its streams for as long as it takes, and take the name."""
+        said = ""
+        while True:
+            try:
+                await broker.ready(self.settings.connect_timeout_seconds)
+                await announcer.claim_name()
+            except BrokerError as exc:
+                if str(exc) != said:
+                    said = str(exc)
+                    log.warning("waiting for NATS: %s; next: asking until it answers", said)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return
+
+    def accept(self, errand: Errand) -> None:
+        """Carry a delivery in the background; its slot is free again once its process is gone."""
+        self.slots.take()
+        task = asyncio.create_task(self.carry(errand), name=f"errand {errand.dispatch_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def carry(self, errand: Errand) -> None:
+        holds_slot = True
+
+        def give_slot() -> None:
+            nonlocal holds_slot
+            if holds_slot:
+                holds_slot = False
+                self.slots.give()
+
+        dispatch_id = errand.dispatch_id
+        is_new = dispatch_id not in self._errands
+        if is_new:
+            self._errands[dispatch_id] = errand
+        try:
+            await errand.carry(give_slot)
+        except BrokerError as exc:
+            log.warning("%s: %s; next: the broker offers it again", dispatch_id, exc)
+        except Exception:
+            log.exception("%s failed here; next: the broker offers it again", dispatch_id)
+        finally:
+            give_slot()
+            if is_new:
+                del self._errands[dispatch_id]
+
+    async def clean_up_bundles(self, pool: ProcessPool) -> None:
+        while self.plan.cleanup_seconds:
+            await asyncio.sleep(self.plan.cleanup_seconds)
+            pool.cleanup_bundles()
+
+    # Control
+
+    async def serve_control(self, broker: Broker) -> None:
+        names = self.settings.names
+
+        async def ping(_: bytes) -> bytes:
+            return encode(self.describe())
+
+        async def stop(body: bytes) -> bytes:
+            return self.revoke(body.decode("utf-8", "replace"))
+
+        await broker.serve(names.control(self.id, "ping"), ping)
+        await broker.serve(names.control(self.id, "stop"), stop)
+
+    def revoke(self, dispatch_id: str) -> bytes:
+        """Stop one workload because the scheduler took it back."""
+        errand = self._errands.get(dispatch_id)
+        if errand is None:
+            return b"unknown"
+        errand.is_revoked = True
+        if errand.run is not None:
+            errand.run.signal(signal.SIGTERM)
+            kill_after = self.settings.kill_seconds
+            asyncio.get_running_loop().call_later(kill_after, errand.run.signal, signal.SIGKILL)
+        return b"stopping"
+
+    def describe(self) -> Presence:
+        return Presence(
+            worker=self.id,
+            name=self.plan.name,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            queues=list(self.plan.queues),
+            concurrency=self.slots.concurrency,
+            running=self.slots.used,
+            draining=self.stop_requests > 0,
+            started_at=self._started_at,
+            at=time.time(),
+            version=self.plan.version,
+        )
+
+    # Draining
+
+    async def drain(self, announcer: Announcer) -> None:
+        """Let running tasks end; then SIGTERM, then SIGKILL their process groups; then report.
+
+        Each further stop request moves one step on at once.
+        """
+        await announcer.beat()
+        for errand in self._errands.values():
+            errand.hand_back()
+        steps = (
+            (self.settings.drain_seconds, None),
+            (self.settings.kill_seconds, signal.SIGTERM),
+            (FAREWELL_SECONDS, signal.SIGKILL),
+        )
+        for step, (seconds, sig) in enumerate(steps, start=1):
+            if not self._tasks:
+                break
+            log.info("draining: %d workloads left, next step in %g s", len(self._tasks), seconds)
+            self.signal_all(sig)
+            await self.patience(seconds, step)
+        if self._tasks:
+            log.warning("leaving %d workloads to other workers", len(self._tasks))
+        await announcer.retire()
+
+    def signal_all(self, sig: signal.Signals | None) -> None:
+        for errand in self._errands.values():
+            if sig is not None and errand.run is not None:
+                errand.run.signal(sig)
+
+    async def patience(self, seconds: float, step: int) -> None:
+        """Wait until nothing runs, the time is over, or a stop request asks for the next step."""
+        deadline = time.monotonic() + seconds
+        while self._tasks and self.stop_requests <= step and time.monotonic() < deadline:
+            self._stop_requested.clear()
+            asked = asyncio.create_task(self._stop_requested.wait(), name="stop request")
+            left = max(0.0, deadline - time.monotonic())
+            await asyncio.wait(
+                {asked, *self._tasks}, timeout=left, return_when=asyncio.FIRST_COMPLETED
+            )
+            asked.cancel()
+
+
+@contextlib.contextmanager
+def background(*loops: Coroutine[Any, Any, None]) -> Iterator[None]:
+    """Run endless coroutines beside the body and cancel them after it."""
+    tasks = [asyncio.create_task(loop) for loop in loops]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,354 @@
+"""Publishing, reading back and purging."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nats_executor.errors import (
+    BrokerUnavailable,
+    MessageTooLarge,
+    NotFound,
+    SubjectOccupied,
+    WrongSequence,
+)
+from tests.contract.stage import soon
+
+if TYPE_CHECKING:
+    from tests.contract.stage import Stage
+
+pytestmark = pytest.mark.anyio
+
+
+# publish
+
+
+async def test_publishing_returns_the_sequence_in_the_stream(stage: Stage) -> None:
+    first = await stage.send("d1")
+    second = await stage.send("d2")
+
+    assert (first, second) == (1, 2)
+
+
+async def test_a_message_id_is_stored_once(stage: Stage) -> None:
+    subject = stage.names.result("default", "d1")
+    first = await stage.broker.publish(subject, b"one", message_id="m1")
+
+    again = await stage.broker.publish(subject, b"two", message_id="m1")
+
+    assert again == first
+    stored = await stage.broker.last(stage.results, subject)
+    assert stored is not None
+    assert stored.body == b"one"
+
+
+async def test_a_message_id_is_stored_once_even_after_the_message_was_consumed(
+    stage: Stage,
+) -> None:
+    pulls = await stage.queue()
+    subject = stage.names.task("default", "d1")
+    await stage.broker.publish(subject, b"", message_id="m1")
+    await (await soon(pulls.wait())).ack()
+
+    await stage.broker.publish(subject, b"", message_id="m1")
+
+    assert await pulls.take(1) == []
+
+
+async def test_a_repeated_message_id_on_an_occupied_subject_is_no_error(stage: Stage) -> None:
+    """A publisher that lost the answer repeats itself and learns that all is well."""
+    subject = stage.names.task("default", "d1")
+    first = await stage.broker.publish(subject, b"", message_id="m1")
+
+    assert await stage.broker.publish(subject, b"", message_id="m1") == first
+
+
+async def test_a_subject_of_the_task_stream_holds_one_message(stage: Stage) -> None:
+    await stage.send("d1")
+
+    with pytest.raises(SubjectOccupied):
+        await stage.send("d1")
+
+
+async def test_a_subject_stays_occupied_while_its_message_is_in_flight(stage: Stage) -> None:
+    pulls = await stage.queue()
+    await stage.send("d1")
+    delivery = await soon(pulls.wait())
+
+    with pytest.raises(SubjectOccupied):
+        await stage.send("d1")
+    await delivery.ack()
+    assert await stage.send("d1") == 2
+
+
+async def test_the_result_stream_keeps_the_last_message_of_a_subject(stage: Stage) -> None:
+    subject = stage.names.result("default", "d1")
+    await stage.broker.publish(subject, b"running")
+
+    sequence = await stage.broker.publish(subject, b"success")
+
+    assert await stage.broker.scan(stage.results, stage.names.results()) == [
+        await stage.broker.last(stage.results, subject)
+    ]
+    info = await stage.broker.stream_info(stage.results)
+    assert info is not None
+    assert (info.messages, info.last_sequence) == (1, sequence)
+
+
+async def test_of_five_concurrent_claims_exactly_one_wins(stage: Stage) -> None:
+    subject = stage.names.result("default", "d1")
+    brokers = [await stage.another() for _ in range(5)]
+
+    outcomes = await asyncio.gather(
+        *(
+            broker.publish(subject, str(number).encode(), expected_last=0)
+            for number, broker in enumerate(brokers)
+        ),
+        return_exceptions=True,
+    )
+
+    winners = [n for n, outcome in enumerate(outcomes) if isinstance(outcome, int)]
+    assert len(winners) == 1
+    assert sum(isinstance(outcome, WrongSequence) for outcome in outcomes) == 4
+    stored = await stage.broker.last(stage.results, subject)
+    assert stored is not None
+    assert stored.body == str(winners[0]).encode()
+
+
+async def test_a_claim_is_followed_up_with_its_own_sequence_only(stage: Stage) -> None:
+    subject = stage.names.result("default", "d1")
+    claim = await stage.broker.publish(subject, b"claimed", expected_last=0)
+    takeover = await stage.broker.publish(subject, b"claimed by 2", expected_last=claim)
+
+    with pytest.raises(WrongSequence):
+        await stage.broker.publish(subject, b"success", expected_last=claim)
+    await stage.broker.publish(subject, b"success", expected_last=takeover)
+
+
+async def test_the_expected_sequence_is_that_of_the_subject_not_of_the_stream(
+    stage: Stage,
+) -> None:
+    claim = await stage.broker.publish(stage.names.result("q", "d1"), b"", expected_last=0)
+    await stage.broker.publish(stage.names.result("q", "d2"), b"", expected_last=0)
+
+    await stage.broker.publish(stage.names.result("q", "d1"), b"", expected_last=claim)
+
+
+async def test_a_body_over_the_servers_limit_is_too_large(stage: Stage) -> None:
+    with pytest.raises(MessageTooLarge, match="1048577"):
+        await stage.broker.publish(stage.names.task("q", "d1"), bytes(1024 * 1024 + 1))
+
+    assert stage.broker.is_connected
+
+
+async def test_a_body_over_the_streams_limit_is_too_large(stage: Stage) -> None:
+    with pytest.raises(MessageTooLarge):
+        await stage.broker.publish(stage.names.result("q", "d1"), bytes(2000))
+
+
+async def test_publishing_where_no_stream_listens_is_unavailable(stage: Stage) -> None:
+    """Not an error of its own: a stream without a leader looks the same."""
+    with pytest.raises(BrokerUnavailable, match=stage.names.prefix):
+        await stage.broker.publish(f"{stage.names.prefix}.nowhere", b"")
+
+
+async def test_headers_do_no_harm(stage: Stage) -> None:
+    subject = stage.names.result("q", "d1")
+
+    await stage.broker.publish(subject, b"body", headers={"Airflow-Reason": "undecodable"})
+
+    stored = await stage.broker.last(stage.results, subject)
+    assert stored is not None
+    assert stored.body == b"body"
+
+
+# last, last_of_each, scan
+
+
+async def test_last_returns_what_the_stream_keeps(stage: Stage) -> None:
+    subject = stage.names.result("default", "d1")
+    await stage.broker.publish(stage.names.result("default", "d0"), b"other")
+    sequence = await stage.broker.publish(subject, b"running")
+
+    stored = await stage.broker.last(stage.results, subject)
+
+    assert stored is not None
+    assert (stored.subject, stored.sequence, stored.body) == (subject, sequence, b"running")
+
+
+async def test_messages_carry_the_servers_time(stage: Stage) -> None:
+    subject = stage.names.result("q", "d1")
+    await stage.broker.publish(subject, b"")
+    await stage.elapse(0.1)
+    await stage.broker.publish(stage.names.result("q", "d2"), b"")
+
+    first, second = await stage.broker.scan(stage.results, stage.names.results())
+    assert first.at > 1_700_000_000
+    assert 0.09 < second.at - first.at < 5
+
+
+async def test_an_empty_body_is_a_message(stage: Stage) -> None:
+    subject = stage.names.result("q", "d1")
+    await stage.broker.publish(subject, b"")
+
+    stored = await stage.broker.last(stage.results, subject)
+    assert stored is not None
+    assert stored.body == b""
+
+
+async def test_last_of_a_subject_without_messages_is_none(stage: Stage) -> None:
+    assert await stage.broker.last(stage.results, stage.names.result("q", "none")) is None
+
+
+async def test_last_sees_a_queued_task(stage: Stage) -> None:
+    await stage.send("d1")
+
+    stored = await stage.broker.last(stage.tasks, stage.names.task("default", "d1"))
+
+    assert stored is not None
+    assert stored.body == b"d1"
+
+
+async def test_last_of_each_takes_any_number_of_subjects_and_leaves_out_missing_ones(
+    stage: Stage,
+) -> None:
+    subjects = [stage.names.result("q", f"d{n}") for n in range(1100)]
+    await asyncio.gather(*(stage.broker.publish(s, s.encode()) for s in subjects))
+    missing = [stage.names.result("q", f"missing{n}") for n in range(50)]
+
+    found = await stage.broker.last_of_each(stage.results, [*missing, *subjects])
+
+    assert {stored.subject: stored.body for stored in found} == {s: s.encode() for s in subjects}
+    assert len(found) == len(subjects)
+
+
+async def test_last_of_no_subjects_is_nothing(stage: Stage) -> None:
+    assert await stage.broker.last_of_each(stage.results, []) == []
+
+
+async def test_scan_returns_everything_under_a_wildcard_oldest_first(stage: Stage) -> None:
+    subjects = [stage.names.result("a", f"d{n}") for n in range(2100)]
+    await asyncio.gather(
+        *(stage.broker.publish(s, b"") for s in subjects),
+        *(stage.broker.publish(stage.names.result("b", f"d{n}"), b"") for n in range(3)),
+    )
+
+    found = await stage.broker.scan(stage.results, f"{stage.names.prefix}.results.a.*")
+
+    assert {stored.subject for stored in found} == set(subjects)
+    sequences = [stored.sequence for stored in found]
+    assert sequences == sorted(set(sequences))
+    assert len(await stage.broker.scan(stage.results, stage.names.results())) == 2103
+
+
+async def test_a_scan_of_exactly_one_page_ends(stage: Stage) -> None:
+    """1000 messages are one page of the server's batched get: the next one is empty."""
+    subjects = [stage.names.result("a", f"d{n}") for n in range(1000)]
+    await asyncio.gather(*(stage.broker.publish(s, b"") for s in subjects))
+
+    assert len(await stage.broker.scan(stage.results, stage.names.results())) == 1000
+
+
+async def test_a_scan_of_an_empty_stream_is_empty(stage: Stage) -> None:
+    assert await stage.broker.scan(stage.results, stage.names.results()) == []
+
+
+async def test_reading_a_stream_that_is_not_there_is_unavailable(stage: Stage) -> None:
+    """Direct gets are answered by the stream itself: without it there is silence, not an error."""
+    with pytest.raises(BrokerUnavailable, match="NONE"):
+        await stage.broker.last("NONE", "x.y")
+    with pytest.raises(BrokerUnavailable, match="NONE"):
+        await stage.broker.last_of_each("NONE", ["x.y"])
+    with pytest.raises(BrokerUnavailable, match="NONE"):
+        await stage.broker.scan("NONE", "x.>")
+
+
+# purge
+
+
+async def test_purge_removes_a_queued_message_and_says_so(stage: Stage) -> None:
+    await stage.send("d1")
+    await stage.send("d2")
+
+    purged = await stage.broker.purge(stage.tasks, stage.names.task("default", "d1"))
+
+    assert purged == 1
+    assert await stage.broker.purge(stage.tasks, stage.names.task("default", "d1")) == 0
+    left = await stage.broker.scan(stage.tasks, stage.names.tasks())
+    assert [stored.body for stored in left] == [b"d2"]
+
+
+async def test_purge_of_a_wildcard_counts_every_message(stage: Stage) -> None:
+    for dispatch_id in ("d1", "d2", "d3"):
+        await stage.send(dispatch_id)
+    await stage.send("d4", queue="other")
+
+    assert await stage.broker.purge(stage.tasks, stage.names.tasks("default")) == 3
+
+
+async def test_a_purged_message_in_flight_frees_its_subject_and_can_still_be_acked(
+    stage: Stage,
+) -> None:
+    pulls = await stage.queue()
+    await stage.send("d1")
+    delivery = await soon(pulls.wait())
+
+    assert await stage.broker.purge(stage.tasks, delivery.subject) == 1
+
+    await delivery.in_progress()
+    await delivery.ack()
+    (consumer,) = await stage.broker.consumer_infos(stage.tasks)
+    assert consumer.in_flight == 0
+    await stage.send("d1")
+    assert [d.body for d in await pulls.take(5)] == [b"d1"]
+
+
+async def test_purging_a_stream_that_is_not_there_is_not_found(stage: Stage) -> None:
+    with pytest.raises(NotFound):
+        await stage.broker.purge("NONE", "x.>")
+
+
+# stream_info, consumer_infos
+
+
+async def test_a_stream_that_is_not_there_has_no_info(stage: Stage) -> None:
+    assert await stage.broker.stream_info("NONE") is None
+    assert await stage.broker.stream_config("NONE") is None
+
+
+async def test_stream_info_counts_what_is_stored(stage: Stage) -> None:
+    await stage.send("d1")
+    await stage.send("d2")
+    await stage.broker.purge(stage.tasks, stage.names.task("default", "d1"))
+
+    info = await stage.broker.stream_info(stage.tasks)
+
+    assert info is not None
+    assert (info.name, info.messages, info.last_sequence) == (stage.tasks, 1, 2)
+    assert info.bytes > 0
+
+
+async def test_consumer_infos_count_pending_and_in_flight(stage: Stage) -> None:
+    pulls = await stage.queue("a")
+    await stage.queue("b")
+    for dispatch_id in ("d1", "d2", "d3"):
+        await stage.send(dispatch_id, queue="a")
+    await pulls.take(1)
+
+    infos = {info.name: info for info in await stage.broker.consumer_infos(stage.tasks)}
+
+    assert (infos["a"].pending, infos["a"].in_flight, infos["a"].redelivered) == (2, 1, 0)
+    assert (infos["b"].pending, infos["b"].in_flight, infos["b"].waiting) == (0, 0, 0)
+
+
+async def test_consumer_infos_list_many_queues(stage: Stage) -> None:
+    """The server answers in pages of 256."""
+    configs = [stage.consumer_config(f"q{n}", ack_wait=30) for n in range(300)]
+    await asyncio.gather(*(stage.broker.create_consumer(stage.tasks, c) for c in configs))
+
+    infos = await stage.broker.consumer_infos(stage.tasks)
+
+    assert {info.name for info in infos} == {f"q{n}" for n in range(300)}
+    assert len(infos) == 300

@@ -1,0 +1,535 @@
+"""Outages, recovery and access rights."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nats_executor import broker as broker_module
+from nats_executor.broker import connect
+from nats_executor.errors import AccessDenied, BrokerUnavailable, TopologyMismatch
+from tests.contract.stage import PUBLISH_TIMEOUT, RealStage, soon
+from tests.support.fixtures import settings_for
+from tests.support.nats_server import NatsServer
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AsyncExitStack
+    from pathlib import Path
+
+    from testcontainers.community.nats import NatsContainer
+
+    from nats_executor.names import Names
+    from nats_executor.ports import Broker
+    from tests.contract.stage import Stage
+    from tests.support.fixtures import MakeNatsServer
+
+pytestmark = pytest.mark.anyio
+
+
+async def no_reply(_: bytes) -> bytes:
+    return b""
+
+
+# Outages
+
+
+async def test_a_connection_knows_since_when_it_stands(fragile_stage: Stage) -> None:
+    broker = fragile_stage.broker
+    first = broker.connected_since
+    assert broker.is_connected
+    assert first <= time.monotonic()
+
+    await fragile_stage.stop_server()
+    assert not broker.is_connected
+    assert broker.connected_since == math.inf
+
+    await fragile_stage.start_server()
+    assert broker.is_connected
+    assert first < broker.connected_since <= time.monotonic()
+
+
+async def test_every_question_is_refused_in_time_while_the_server_is_away(
+    fragile_stage: Stage,
+) -> None:
+    stage, broker = fragile_stage, fragile_stage.broker
+    pulls = await stage.queue()
+    await stage.send("d1")
+    (delivery,) = await pulls.take(1)
+    subject = stage.names.task("default", "d2")
+    await stage.stop_server()
+    began = time.monotonic()
+
+    outcomes = await asyncio.gather(
+        broker.publish(subject, b"", timeout=PUBLISH_TIMEOUT),
+        broker.last(stage.tasks, subject),
+        broker.last_of_each(stage.tasks, [subject, subject]),
+        broker.scan(stage.tasks, stage.names.tasks()),
+        broker.purge(stage.tasks, subject),
+        broker.request(subject, b"", timeout=PUBLISH_TIMEOUT),
+        broker.stream_info(stage.tasks),
+        broker.consumer_infos(stage.tasks),
+        broker.stream_config(stage.tasks),
+        broker.create_stream(stage.tasks_config()),
+        broker.update_stream(stage.tasks_config()),
+        broker.consumer_config(stage.tasks, "default"),
+        broker.create_consumer(stage.tasks, stage.consumer_config("default", ack_wait=30)),
+        broker.update_consumer(stage.tasks, stage.consumer_config("default", ack_wait=30)),
+        broker.ready(0.1),
+        pulls.take(1),
+        delivery.ack(),
+        delivery.nak(),
+        delivery.term("reason"),
+        delivery.in_progress(),
+        return_exceptions=True,
+    )
+
+    assert time.monotonic() - began < PUBLISH_TIMEOUT + 0.5
+    assert {type(outcome) for outcome in outcomes} == {BrokerUnavailable}
+
+
+async def test_everything_works_again_without_a_new_object(fragile_stage: Stage) -> None:
+    stage, broker = fragile_stage, fragile_stage.broker
+    pulls = await stage.queue()
+    await stage.send("d1")
+    (delivery,) = await pulls.take(1)
+
+    await stage.restart_server()
+
+    await delivery.in_progress()
+    await delivery.ack()
+    assert await stage.send("d2") == 2
+    assert [d.body for d in await pulls.take(5)] == [b"d2"]
+    assert await broker.purge(stage.tasks, stage.names.tasks()) == 1
+
+
+async def test_what_is_opened_during_an_outage_works_after_it(fragile_stage: Stage) -> None:
+    stage = fragile_stage
+    await stage.queue()
+    await stage.stop_server()
+
+    pulls = await stage.pulls(stage.broker)
+    waiting = asyncio.create_task(pulls.wait())
+    await stage.broker.serve(stage.names.control("w1", "ping"), no_reply)
+    await stage.start_server()
+    await stage.send("d1")
+
+    assert (await soon(waiting)).body == b"d1"
+    assert await stage.broker.request(stage.names.control("w1", "ping"), b"", timeout=1) == b""
+
+
+async def test_a_pending_wait_gets_what_is_published_after_a_restart(fragile_stage: Stage) -> None:
+    stage = fragile_stage
+    pulls = await stage.queue()
+    waiting = asyncio.create_task(pulls.wait())
+
+    await stage.restart_server()
+    await stage.send("d1")
+
+    assert (await soon(waiting, 3)).body == b"d1"
+
+
+async def test_a_pending_wait_survives_kill_9(real_stage: RealStage) -> None:
+    pulls = await real_stage.queue()
+    waiting = asyncio.create_task(pulls.wait())
+
+    await real_stage.stop_server(hard=True)
+    await real_stage.start_server()
+    await real_stage.send("d1")
+
+    assert (await soon(waiting, 3)).body == b"d1"
+
+
+async def test_a_pending_wait_survives_the_loss_of_its_consumer(real_stage: RealStage) -> None:
+    """The server's disk is lost and `airflow nats setup` runs again; the workers go on."""
+    stage = real_stage
+    waiting = asyncio.create_task((await stage.queue()).wait())
+    await stage.stop_server()
+    stage.server.wipe_storage()
+    await stage.start_server()
+
+    await stage.broker.create_stream(stage.tasks_config())
+    await stage.queue()
+    await stage.send("d1")
+
+    assert (await soon(waiting)).body == b"d1"
+
+
+async def test_stored_messages_survive_kill_9(real_stage: RealStage) -> None:
+    stage = real_stage
+    await asyncio.gather(*(stage.send(f"d{n}") for n in range(100)))
+
+    await stage.stop_server(hard=True)
+    await stage.start_server()
+
+    assert len(await stage.broker.scan(stage.tasks, stage.names.tasks())) == 100
+
+
+async def test_publishes_under_way_fail_at_once_when_the_server_dies(
+    real_stage: RealStage,
+) -> None:
+    """Frozen first, so that none of them is answered before the server is killed."""
+    real_stage.server.pause()
+    under_way = [asyncio.create_task(real_stage.send(f"d{n}")) for n in range(500)]
+    await asyncio.sleep(0)
+    began = time.monotonic()
+
+    await real_stage.stop_server(hard=True)
+    outcomes = await asyncio.gather(*under_way, return_exceptions=True)
+
+    assert {type(outcome) for outcome in outcomes} == {BrokerUnavailable}
+    assert time.monotonic() - began < 2  # the publishes' own timeout is 5 s
+
+
+async def test_a_frozen_server_is_unavailable_within_the_timeout(real_stage: RealStage) -> None:
+    """What was sent meanwhile arrives later: the message id makes that harmless."""
+    stage = real_stage
+    subject = stage.names.task("default", "d1")
+    stage.server.pause()
+    began = time.monotonic()
+    with pytest.raises(BrokerUnavailable, match="within 0.3 s"):
+        await stage.broker.publish(subject, b"", message_id="m1", timeout=0.3)
+    assert time.monotonic() - began < 1
+
+    stage.server.resume()
+
+    assert await stage.broker.publish(subject, b"", message_id="m1") == 1
+
+
+async def test_a_deaf_connection_is_replaced(
+    real_stage: RealStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frozen server, or a firewall that drops packets: TCP alone would not tell for hours."""
+    monkeypatch.setattr(broker_module, "WATCH_SECONDS", 1.0)
+    broker = await real_stage.another()
+    real_stage.server.pause()
+
+    await wait_until(lambda: not broker.is_connected, 5, "the dead connection to be noticed")
+    real_stage.server.resume()
+    await broker.ready(10)
+
+    assert await broker.last(real_stage.tasks, real_stage.names.task("q", "d")) is None
+
+
+async def test_a_start_without_a_server_connects_when_there_is_one(
+    tmp_path: Path, names: Names
+) -> None:
+    server = NatsServer(tmp_path)
+    settings = settings_for(server.url, subject_prefix=names.prefix)
+    async with connect(settings, role="contract") as broker:
+        with pytest.raises(BrokerUnavailable, match=f"127.0.0.1:{server.port}"):
+            await broker.ready(0.3)
+        try:
+            await asyncio.to_thread(server.start)
+            await broker.ready(5)
+            assert await broker.stream_info("NONE") is None
+        finally:
+            await asyncio.to_thread(server.kill)
+
+
+async def test_any_of_the_configured_servers_will_do(names: Names, nats_server: NatsServer) -> None:
+    settings = settings_for(
+        "nats://127.0.0.1:1", nats_server.url, "nats://127.0.0.1:2", subject_prefix=names.prefix
+    )
+    async with connect(settings, role="contract") as broker:
+        await broker.ready(5)
+
+
+async def test_a_connection_shows_its_role_to_operators(real_stage: RealStage) -> None:
+    (connection,) = real_stage.server.monitor("/connz")["connections"]
+
+    assert connection["name"].startswith("contract@")
+
+
+async def test_a_closed_connection_is_gone(real_stage: RealStage) -> None:
+    async with real_stage.connection() as broker:
+        await broker.ready(5)
+    assert not broker.is_connected
+    with pytest.raises(BrokerUnavailable):
+        await broker.last(real_stage.tasks, "x")
+
+    def connections() -> int:
+        return int(real_stage.server.monitor("/connz")["num_connections"])
+
+    await wait_until(lambda: connections() == 1, 3, "only the stage's own connection")
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8, 13, 21, 34])
+async def test_a_connection_can_be_closed_at_any_moment(
+    nats_server: NatsServer, turns: int
+) -> None:
+    """nats-py swallows a cancellation that comes while it connects."""
+
+    async def open_and_close() -> None:
+        async with connect(settings_for(nats_server.url), role="contract"):
+            for _ in range(turns):
+                await asyncio.sleep(0)
+
+    await soon(open_and_close(), 2)
+
+
+async def test_a_connection_can_be_closed_while_the_server_is_away(
+    private_nats_server: NatsServer,
+) -> None:
+    async def open_and_close() -> None:
+        settings = settings_for(private_nats_server.url)
+        async with connect(settings, role="contract") as broker:
+            await broker.ready(5)
+            await asyncio.to_thread(private_nats_server.kill)
+            await wait_until(lambda: not broker.is_connected, 5, "disconnection")
+
+    await soon(open_and_close(), 5)
+
+
+# Access rights
+
+WORKER = """
+accounts {{ A: {{ jetstream: enabled, users: [
+  {{ user: admin, password: secret }},
+  {{ user: worker, password: secret, permissions: {{
+    publish: [ "$JS.API.CONSUMER.MSG.NEXT.{tasks}.mine", "$JS.ACK.{tasks}.mine.>",
+               "$JS.ACK.*.*.{tasks}.mine.>", "{prefix}.results.mine.*" ],
+    subscribe: [ "_INBOX_worker.>", "{prefix}.ctl.mine.*" ] }} }}
+] }} }}
+"""
+
+
+@pytest.fixture
+async def guarded(
+    names: Names, make_nats_server: MakeNatsServer, exits: AsyncExitStack
+) -> RealStage:
+    """A server with an admin, whose connection the stage has, and a worker of queue `mine`."""
+    server = make_nats_server(config=WORKER.format(tasks=names.tasks_stream, prefix=names.prefix))
+    stage = RealStage(names, server, exits, user="admin", password="secret")  # noqa: S106
+    await stage.build()
+    await stage.queue("mine")
+    await stage.queue("yours")
+    return stage
+
+
+async def worker_of(stage: RealStage, **options: str) -> Broker:
+    credentials = {"user": "worker", "password": "secret"}
+    settings = settings_for(
+        stage.server.url, subject_prefix=stage.names.prefix, **(credentials | options)
+    )
+    return await stage.exits.enter_async_context(connect(settings, role="worker"))
+
+
+async def test_a_wrong_password_names_user_and_server(guarded: RealStage) -> None:
+    worker = await worker_of(guarded, password="wrong")  # noqa: S106
+
+    with pytest.raises(AccessDenied, match="worker") as caught:
+        await worker.ready(1)
+
+    assert f"127.0.0.1:{guarded.server.port}" in str(caught.value)
+    assert "wrong" not in str(caught.value)
+    with pytest.raises(AccessDenied):
+        await worker.publish(guarded.names.result("mine", "d1"), b"")
+
+
+async def test_a_worker_works_with_least_privileges(guarded: RealStage) -> None:
+    stage = guarded
+    worker = await worker_of(stage)
+    await worker.ready(5)
+    pulls = await stage.pulls(worker, "mine")
+    waiting = asyncio.create_task(pulls.wait())
+    await stage.send("d1", queue="mine")
+    await stage.send("d2", queue="mine")
+    await worker.serve(stage.names.control("mine", "ping"), no_reply)
+
+    delivery = await soon(waiting)
+    await delivery.in_progress()
+    await delivery.nak()
+    for delivery in await pulls.take(5):
+        await delivery.ack()
+    await worker.publish(stage.names.result("mine", "d1"), b"", expected_last=0)
+
+    assert await stage.broker.scan(stage.tasks, stage.names.tasks()) == []
+
+
+async def test_a_publish_that_is_not_allowed_names_the_subject_at_once(guarded: RealStage) -> None:
+    worker = await worker_of(guarded)
+    await worker.ready(5)
+    subject = guarded.names.result("yours", "d1")
+    began = time.monotonic()
+
+    with pytest.raises(AccessDenied, match=subject) as caught:
+        await worker.publish(subject, b"")
+
+    assert time.monotonic() - began < 0.5
+    assert "worker" in str(caught.value)
+    assert await worker.publish(guarded.names.result("mine", "d1"), b"") == 1
+
+
+async def test_every_question_that_is_not_allowed_is_denied(guarded: RealStage) -> None:
+    stage = guarded
+    worker = await worker_of(stage)
+    await worker.ready(5)
+    pulls = await stage.pulls(worker, "yours")
+    subject = stage.names.task("yours", "d1")
+
+    outcomes = await asyncio.gather(
+        worker.publish(subject, b""),
+        worker.last(stage.tasks, subject),
+        worker.last_of_each(stage.tasks, [subject]),
+        worker.scan(stage.tasks, stage.names.tasks()),
+        worker.purge(stage.tasks, subject),
+        worker.request(stage.names.control("yours", "ping"), b"", timeout=1),
+        worker.stream_info(stage.tasks),
+        worker.consumer_infos(stage.tasks),
+        worker.create_consumer(stage.tasks, stage.consumer_config("third", ack_wait=30)),
+        worker.create_stream(stage.tasks_config()),
+        pulls.take(1),
+        return_exceptions=True,
+    )
+
+    assert [type(outcome) for outcome in outcomes] == [AccessDenied] * len(outcomes)
+
+
+async def test_waiting_for_a_queue_that_is_not_allowed_is_denied(guarded: RealStage) -> None:
+    worker = await worker_of(guarded)
+    await worker.ready(5)
+    pulls = await guarded.pulls(worker, "yours")
+
+    with pytest.raises(AccessDenied, match="yours"):
+        await soon(pulls.wait())
+
+
+async def test_following_a_stream_that_is_not_allowed_is_denied(guarded: RealStage) -> None:
+    worker = await worker_of(guarded)
+    await worker.ready(5)
+
+    with pytest.raises(AccessDenied, match=guarded.results):
+        await soon(anext(worker.follow(guarded.results, after=0)))
+
+
+async def test_serving_a_subject_that_is_not_allowed_is_denied(guarded: RealStage) -> None:
+    worker = await worker_of(guarded)
+    await worker.ready(5)
+
+    with pytest.raises(AccessDenied, match="yours"):
+        await worker.serve(guarded.names.control("yours", "ping"), no_reply)
+
+
+async def test_an_inbox_prefix_that_is_not_allowed_is_denied(guarded: RealStage) -> None:
+    """Otherwise every call would time out and nothing would say why."""
+    worker = await worker_of(guarded, inbox_prefix="_INBOX_other")
+
+    with pytest.raises(AccessDenied, match="_INBOX_other"):
+        await worker.ready(2)
+
+
+# Streams that are not as they should be
+
+
+async def test_creating_what_exists_already_does_nothing(stage: Stage) -> None:
+    await stage.queue()
+    await stage.send("d1")
+
+    await stage.broker.create_stream(stage.tasks_config())
+    await stage.queue()
+
+    assert len(await stage.broker.scan(stage.tasks, stage.names.tasks())) == 1
+
+
+async def test_creating_a_stream_that_exists_with_other_settings_is_a_mismatch(
+    stage: Stage,
+) -> None:
+    with pytest.raises(TopologyMismatch, match=stage.tasks):
+        await stage.broker.create_stream(stage.tasks_config() | {"retention": "limits"})
+
+
+@pytest.mark.parametrize("change", [{"storage": "memory"}, {"retention": "workqueue"}])
+async def test_what_a_server_cannot_change_is_a_mismatch(
+    stage: Stage, change: dict[str, str]
+) -> None:
+    before = await stage.broker.stream_config(stage.results)
+
+    with pytest.raises(TopologyMismatch, match=stage.results):
+        await stage.broker.update_stream(stage.results_config() | change)
+
+    assert await stage.broker.stream_config(stage.results) == before
+
+
+async def test_creating_a_consumer_that_exists_with_other_settings_is_a_mismatch(
+    stage: Stage,
+) -> None:
+    await stage.queue(ack_wait=30)
+
+    with pytest.raises(TopologyMismatch, match="default"):
+        await stage.broker.create_consumer(
+            stage.tasks, stage.consumer_config("default", ack_wait=5)
+        )
+
+
+async def test_a_consumer_is_updated_in_place(stage: Stage) -> None:
+    pulls = await stage.queue(ack_wait=30)
+    await stage.send("d1")
+    await stage.send("d2")
+    await pulls.take(1)
+
+    await stage.broker.update_consumer(stage.tasks, stage.consumer_config("default", ack_wait=5))
+
+    config = await stage.broker.consumer_config(stage.tasks, "default")
+    assert config is not None
+    assert config["ack_wait"] == 5_000_000_000
+    (info,) = await stage.broker.consumer_infos(stage.tasks)
+    assert (info.pending, info.in_flight) == (1, 1)
+
+
+# A cluster and the official image
+
+
+@pytest.mark.integration
+async def test_a_lost_server_of_a_cluster_is_replaced_by_one_that_was_not_configured(
+    names: Names, nats_cluster_of_three: Sequence[NatsServer], exits: AsyncExitStack
+) -> None:
+    first, *others = nats_cluster_of_three
+    stage = RealStage(names, first, exits, replicas=3)
+    await stage.build()
+    await stage.send("d1")
+
+    await asyncio.to_thread(first.kill)
+    await wait_until(lambda: not stage.broker.is_connected, 5, "disconnection")
+    await stage.broker.ready(5)
+
+    async def is_published() -> bool:
+        try:
+            await stage.broker.publish(
+                stage.names.task("default", "d2"), b"", message_id="d2", timeout=1
+            )
+        except BrokerUnavailable:  # no leader yet
+            return False
+        return True
+
+    await wait_until(is_published, 15, "a new leader of the stream")
+    assert len(await stage.broker.scan(stage.tasks, stage.names.tasks())) == 2
+    assert sum(server.monitor("/connz")["num_connections"] for server in others) == 1
+
+
+@pytest.mark.docker
+async def test_the_official_image_carries_a_task_from_end_to_end(
+    names: Names, nats_container: NatsContainer
+) -> None:
+    settings = settings_for(nats_container.nats_uri(), subject_prefix=names.prefix)
+    async with connect(settings, role="contract") as broker:
+        await broker.ready(5)
+        config = {"name": names.tasks_stream, "subjects": [names.tasks()], "retention": "workqueue"}
+        await broker.create_stream(config)
+        await broker.create_consumer(
+            names.tasks_stream,
+            {"durable_name": "q", "filter_subject": names.tasks("q"), "ack_policy": "explicit"},
+        )
+        await broker.publish(names.task("q", "d1"), b"d1")
+        pulls = await broker.pull(names.tasks_stream, "q")
+        delivery = await soon(pulls.wait())
+        await delivery.ack()
+
+        info = await broker.stream_info(names.tasks_stream)
+        assert info is not None
+        assert info.messages == 0

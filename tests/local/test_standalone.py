@@ -1,0 +1,72 @@
+"""`airflow nats standalone`, from the command line to the last process."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nats_executor.local.deployment import free_port
+from nats_executor.local.embedded import EmbeddedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.local.conftest import Command
+
+    Start = Callable[..., Command]
+
+pytestmark = pytest.mark.airflow
+
+FAILURE = re.compile(r"^airflow nats standalone: .*$", re.MULTILINE)
+
+
+def test_standalone_stays_up_until_it_is_interrupted(airflow_nats: Start, tmp_path: Path) -> None:
+    port = free_port()
+    command = airflow_nats("standalone", "--port", str(port), "--workers", "2", "--queues", "a,b")
+    command.wait_for_text(f"Airflow is ready at http://127.0.0.1:{port}")
+    command.wait_for_text("login: admin / ")
+
+    command.process.send_signal(signal.SIGINT)
+
+    assert command.wait(seconds=60) == 0
+    assert (tmp_path / "home" / "airflow.db").exists()
+    assert re.search(r"^worker-2 +\| ", command.text, re.MULTILINE)
+
+
+def test_a_component_that_dies_stops_everything(airflow_nats: Start, tmp_path: Path) -> None:
+    command = airflow_nats("standalone", "--port", str(free_port()))
+
+    os.kill(command.component("triggerer"), signal.SIGKILL)
+
+    assert command.wait(seconds=60) == 1
+    [line] = FAILURE.findall(command.text)
+    log = tmp_path / "home" / "logs" / "standalone" / "triggerer.log"
+    assert line.startswith("airflow nats standalone: triggerer was killed by SIGKILL")
+    assert line.endswith(f"(log: {log})")
+
+
+def test_a_taken_port_names_its_setting(airflow_nats: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = airflow_nats(
+            "standalone", AIRFLOW__API__PORT=port, AIRFLOW__API__HOST="127.0.0.1"
+        )
+
+        assert command.wait() == 1
+        assert f"[api] port = {port}: the port cannot be used" in FAILURE.findall(command.text)[0]
+
+
+def test_a_configured_server_is_used(airflow_nats: Start, tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path / "nats") as server:
+        command = airflow_nats("standalone", "--port", str(free_port()), **server.environment())
+        command.wait_for_text("bringing the database up to date")
+        command.process.send_signal(signal.SIGTERM)
+
+        assert command.wait(seconds=60) == 0
+        assert not (tmp_path / "home" / "nats").exists()

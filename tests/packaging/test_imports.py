@@ -1,0 +1,54 @@
+"""What an import costs, and what a constructor must not do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.packaging
+
+LOADED = "import json, sys; print(json.dumps(sorted({m.partition('.')[0] for m in sys.modules})))"
+CONSTRUCTED = """
+import json, sys, threading
+from nats_executor import NatsExecutor
+
+opened = []
+sys.addaudithook(lambda event, _: opened.append(event) if event.startswith("socket.") else None)
+threads = threading.active_count()
+NatsExecutor()
+NatsExecutor(parallelism=4, team_name=None)
+print(json.dumps([opened, threading.active_count() - threads]))
+"""
+
+
+def output_of(code: str) -> Any:
+    """Run code in an interpreter that has imported nothing yet and read its last line as JSON."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_package_and_its_metadata_are_cheap_to_import() -> None:
+    """Airflow does so on every start of every component."""
+    modules = output_of(f"import nats_executor, nats_executor.provider\n{LOADED}")
+
+    assert not {"airflow", "nats", "msgpack", "asyncio", "nats_worker"} & set(modules)
+
+
+def test_the_commands_do_not_load_nats() -> None:
+    """Airflow imports their definitions for every command, ours or not."""
+    modules = output_of(f"import nats_executor.cli\n{LOADED}")
+
+    assert not {"nats", "msgpack", "nats_worker"} & set(modules)
+
+
+def test_constructing_the_executor_opens_nothing() -> None:
+    """The API server and the command line construct it as well."""
+    opened, threads = output_of(CONSTRUCTED)
+
+    assert opened == []
+    assert threads == 0

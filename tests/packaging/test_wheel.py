@@ -1,0 +1,85 @@
+"""The built wheel works in an Airflow that knows nothing else of this project."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import zipfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nats_executor.options import OPTIONS, SECTION
+from nats_executor.provider import get_provider_info
+from tests.tools.boundaries import PACKAGES, ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.packaging.conftest import Installation
+
+pytestmark = pytest.mark.packaging
+
+INFO = get_provider_info()
+
+
+@pytest.mark.parametrize("path", [*INFO["executors"], *INFO["cli"]])
+def test_what_the_metadata_names_can_be_imported(path: str) -> None:
+    module, _, name = path.rpartition(".")
+
+    assert callable(getattr(importlib.import_module(module), name))
+
+
+def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.partition("/")[0] for name in names}
+    shipped = {name for name in names if name.startswith(PACKAGES)}
+    sources = {
+        str(path.relative_to(ROOT))
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+    assert {top for top in tops if not top.endswith(".dist-info")} == set(PACKAGES)
+    assert shipped == sources
+    assert {f"{package}/py.typed" for package in PACKAGES} <= shipped
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+
+
+def test_the_command_line_builds(installation: Installation) -> None:
+    """What the metadata names wrongly is a warning at the top of every command's output."""
+    shown = installation.run("airflow", "nats", "--help")
+
+    assert "worker" in shown
+    assert "warning" not in shown.lower()
+
+
+def test_airflow_knows_the_options(installation: Installation) -> None:
+    shown = installation.run("airflow", "config", "list", "--section", SECTION, "--defaults")
+
+    assert f"[{SECTION}]" in shown
+    assert [o.name for o in OPTIONS if f"{o.name} =" not in shown] == []
+
+
+def test_airflow_knows_the_executor(installation: Installation) -> None:
+    shown = installation.run("airflow", "providers", "executors", "-o", "json")
+
+    assert INFO["executors"][0] in str(json.loads(shown))
+
+
+def test_airflow_knows_the_provider(installation: Installation) -> None:
+    """With the description, and the documentation's address from `[project.urls]`."""
+    shown = installation.run(
+        "airflow", "providers", "get", INFO["package-name"], "--full", "-o", "json"
+    )
+
+    assert INFO["description"] in shown
+    assert "documentation-url" in shown
+
+
+def test_the_worker_has_a_command_of_its_own(installation: Installation) -> None:
+    shown = installation.run("nats-worker", "--help")
+
+    assert "--queues" in shown
+    assert "--concurrency" in shown

@@ -1,0 +1,150 @@
+"""A small real HTTP server that answers like Airflow's execution API, or as a test wants it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+__all__ = ["Answer", "ExecutionApi", "Received"]
+
+HOLD_SECONDS = 60.0
+WHEN = "2026-01-01T00:00:00Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What to say to one request; status 0 closes the connection without a word."""
+
+    status: int
+    detail: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One request; `about` is the id in its path and `action` the path's last part."""
+
+    method: str
+    about: str
+    action: str
+    body: Any
+
+
+@dataclass(slots=True)
+class Script:
+    """The answers to one kind of request: each is used once, the last one for ever."""
+
+    answers: list[Answer] = field(default_factory=list)
+
+    def next(self) -> Answer | None:
+        return self.answers.pop(0) if len(self.answers) > 1 else next(iter(self.answers), None)
+
+
+class ExecutionApi:
+    """The server, one thread for each request, with a memory of what it was asked."""
+
+    def __init__(self) -> None:
+        self.received: list[Received] = []
+        self.scripts: dict[tuple[str, str], Script] = {}
+        self.may_retry: set[str] = set()
+        self.held: set[tuple[str, str]] = set()
+        self.gate = threading.Event()
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}/execution/"
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+    def script(self, about: str, action: str, *answers: Answer) -> None:
+        """Answer an id's requests for an action this way from now on."""
+        self.scripts[about, action] = Script(list(answers))
+
+    def hold(self, about: str, action: str) -> None:
+        """Let requests like this wait for their answer until `let_go`."""
+        self.gate.clear()
+        self.held.add((about, action))
+
+    def let_go(self) -> None:
+        self.held.clear()
+        self.gate.set()
+
+    def bodies(self, about: str, action: str) -> list[Any]:
+        """The bodies of every request that came for this."""
+        return [r.body for r in list(self.received) if (r.about, r.action) == (about, action)]
+
+    def answer(self, request: Received) -> tuple[int, Any]:
+        self.received.append(request)
+        if (request.about, request.action) in self.held:
+            self.gate.wait(HOLD_SECONDS)
+        script = self.scripts.get((request.about, request.action))
+        scripted = script.next() if script else None
+        if scripted and scripted.status != 200:
+            return scripted.status, {"detail": scripted.detail}
+        match request:
+            case Received(action="run"):
+                return 200, run_context(may_retry=request.about in self.may_retry)
+            case Received(action="connection"):
+                return 200, {"conn_id": "a", "conn_type": "no_such_type"}
+            case Received(method="GET"):
+                return 404, {"detail": {"reason": "not_found"}}
+        return 200, {}
+
+    def handler(self) -> type[BaseHTTPRequestHandler]:
+        api = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_request(self) -> None:
+                size = int(self.headers.get("content-length", 0))
+                body = json.loads(self.rfile.read(size) or b"null")
+                parts = self.path.partition("?")[0].strip("/").split("/")
+                about, action = (parts[2], parts[-1]) if len(parts) > 3 else (parts[-1], "self")
+                status, answer = api.answer(Received(self.command, about, action, body))
+                if status == 0:
+                    self.close_connection = True
+                    return
+                content = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_PATCH = do_POST = do_PUT = handle_request  # noqa: N815 - http.server's names
+
+            def log_message(self, *_: object) -> None: ...
+
+        return Handler
+
+
+def run_context(*, may_retry: bool) -> dict[str, Any]:
+    """Airflow's `TIRunContext`."""
+    dag_run: dict[str, Any] = {
+        "dag_id": "outcomes",
+        "run_id": "manual",
+        "logical_date": None,
+        "data_interval_start": None,
+        "data_interval_end": None,
+        "run_after": WHEN,
+        "start_date": WHEN,
+        "end_date": None,
+        "run_type": "manual",
+        "state": "running",
+        "conf": {},
+        "consumed_asset_events": [],
+        "partition_key": None,
+    }
+    return {"dag_run": dag_run, "max_tries": 1 if may_retry else 0, "should_retry": may_retry}

@@ -1,0 +1,407 @@
+"""A broker in memory: what `ports.py` promises, a clock that tests move, and faults on demand.
+
+`FakeServer` holds the streams; every `FakeBroker` is one connection to it. The contract suite
+runs on this and on a real server, which is what keeps it honest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import time
+from collections import defaultdict
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from nats_executor.errors import (
+    BrokerUnavailable,
+    MessageTooLarge,
+    NoResponders,
+    NotFound,
+    TopologyMismatch,
+)
+from nats_executor.ports import Broker, Config, ConsumerInfo, Delivery, Pulls, Stored, StreamInfo
+from tests.support.fake_streams import (
+    CONSUMER_DEFAULTS,
+    FIXED,
+    STREAM_DEFAULTS,
+    FakeConsumer,
+    FakeStream,
+    is_match,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    from nats_executor.ports import Reply
+
+__all__ = ["FakeBroker", "FakeServer"]
+
+
+class FakeServer:
+    """The streams and services that every connection of one test shares.
+
+    Its methods may be called from another thread than the one whose loop uses the brokers.
+
+    Attributes:
+        now: the server's clock in epoch seconds; only `advance` moves it.
+        terminated: the reasons given to `term`, by subject.
+        monotonic: the clock of `connected_since`.
+    """
+
+    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.now = 1_800_000_000.0
+        self.monotonic = monotonic
+        self.is_up = True
+        self.max_payload = 1024 * 1024
+        self.streams: dict[str, FakeStream] = {}
+        self.terminated: dict[str, str] = {}
+        self.brokers: list[FakeBroker] = []
+        self.waiting: list[asyncio.Future[None]] = []
+
+    def broker(self) -> FakeBroker:
+        """Open one more connection."""
+        return FakeBroker(self)
+
+    @asynccontextmanager
+    async def connect(self, *_: Any, **__: Any) -> AsyncIterator[FakeBroker]:
+        """Stand in for `nats_executor.broker.connect`."""
+        broker = self.broker()
+        try:
+            yield broker
+        finally:
+            broker.disconnect()
+            self.brokers.remove(broker)
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        for stream in self.streams.values():
+            stream.expire(self.now)
+        self.wake()
+
+    def stop(self) -> None:
+        """Go away; streams stay, as on disk."""
+        self.is_up = False
+        for broker in self.brokers:
+            broker.disconnect()
+
+    def start(self) -> None:
+        self.is_up = True
+        for broker in self.brokers:
+            broker.reconnect()
+
+    def put(
+        self,
+        subject: str,
+        body: bytes,
+        *,
+        message_id: str | None = None,
+        expected_last: int | None = None,
+    ) -> int:
+        """Store a message as a publisher that is not under test."""
+        for stream in self.streams.values():
+            if any(is_match(pattern, subject) for pattern in stream.config["subjects"]):
+                sequence = stream.store(
+                    subject, body, self.now, message_id=message_id, expected=expected_last
+                )
+                self.wake()
+                return sequence
+        raise BrokerUnavailable(f"no stream listens on {subject}")
+
+    def messages(self, stream: str, subject: str = ">") -> list[Stored]:
+        """Look into a stream."""
+        return self.stream(stream).matching(subject)
+
+    def stream(self, name: str) -> FakeStream:
+        if name not in self.streams:
+            raise NotFound(f"there is no stream {name}")
+        return self.streams[name]
+
+    def readable(self, name: str) -> FakeStream:
+        """Return a stream for a direct get, which a missing one does not answer."""
+        if name not in self.streams:
+            raise BrokerUnavailable(f"stream {name} does not answer")
+        return self.streams[name]
+
+    def consumer(self, stream: str, name: str) -> FakeConsumer:
+        consumers = self.stream(stream).consumers
+        if name not in consumers:
+            raise NotFound(f"stream {stream} has no consumer {name}")
+        return consumers[name]
+
+    def change(self) -> asyncio.Future[None]:
+        """Return what is done at the next change; ask before looking, or a change goes unseen."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting.append(future)
+        return future
+
+    def wake(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for future in waiting:
+            with suppress(RuntimeError):  # the loop of an earlier test, closed
+                future.get_loop().call_soon_threadsafe(release, future)
+
+
+def release(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+@dataclass
+class FakeDelivery(Delivery):
+    """A received message of a fake consumer."""
+
+    broker: FakeBroker
+    stream: str
+    consumer: str
+    subject: str
+    body: bytes = field(repr=False)
+    stream_sequence: int
+    num_delivered: int
+    at: float
+
+    async def ack(self) -> None:
+        await self.broker.enter("ack")
+        self.broker.server.stream(self.stream).acked(self.consumer, self.stream_sequence)
+
+    async def nak(self, delay_seconds: float = 0.0) -> None:
+        await self.broker.enter("nak")
+        self.due_in(delay_seconds)
+
+    async def term(self, reason: str) -> None:
+        await self.broker.enter("term")
+        self.broker.server.terminated[self.subject] = reason
+        self.broker.server.stream(self.stream).acked(self.consumer, self.stream_sequence)
+
+    async def in_progress(self) -> None:
+        await self.broker.enter("in_progress")
+        self.due_in(self.broker.server.consumer(self.stream, self.consumer).ack_wait)
+
+    def due_in(self, seconds: float) -> None:
+        server = self.broker.server
+        if flight := server.consumer(self.stream, self.consumer).flights.get(self.stream_sequence):
+            flight.due = server.now + seconds
+        server.wake()
+
+
+@dataclass
+class FakePulls(Pulls):
+    """The pulls of one connection at a fake consumer."""
+
+    broker: FakeBroker
+    stream: str
+    consumer: str
+
+    async def take(self, batch: int) -> Sequence[Delivery]:
+        await self.broker.enter("take")
+        offers = iter(self.next_offer, None)
+        return list(itertools.islice(offers, batch))
+
+    async def wait(self) -> Delivery:
+        server = self.broker.server
+        while True:
+            changed = server.change()
+            if self.broker.is_connected and (delivery := self.next_offer()):
+                return delivery
+            consumer = server.consumer(self.stream, self.consumer)
+            consumer.waiting += 1
+            try:
+                await changed
+            finally:
+                consumer.waiting -= 1
+
+    async def close(self) -> None:
+        """Nothing is open between calls."""
+
+    def next_offer(self) -> FakeDelivery | None:
+        server = self.broker.server
+        consumer = server.consumer(self.stream, self.consumer)
+        if (offer := consumer.offer(server.stream(self.stream), server.now)) is None:
+            return None
+        message, flight = offer
+        return FakeDelivery(
+            self.broker, self.stream, self.consumer, message.subject, message.body,
+            message.sequence, flight.num_delivered, message.at,
+        )  # fmt: skip
+
+
+class FakeBroker(Broker):
+    """One connection to a `FakeServer`.
+
+    Attributes:
+        is_connected, connected_since: as in `Broker`; a test may set them.
+    """
+
+    is_connected: bool = False
+    connected_since: float = math.inf
+
+    def __init__(self, server: FakeServer | None = None) -> None:
+        self.server = server or FakeServer()
+        self.server.brokers.append(self)
+        self.replies: dict[str, Reply] = {}
+        self.failures: dict[str, list[Exception]] = defaultdict(list)
+        self.lost_pubacks = 0
+        self.reconnect()
+
+    # Faults
+
+    def disconnect(self) -> None:
+        self.is_connected, self.connected_since = False, math.inf
+
+    def reconnect(self) -> None:
+        if self.server.is_up and not self.is_connected:
+            self.is_connected, self.connected_since = True, self.server.monotonic()
+            self.server.wake()
+
+    def fail_next(self, method: str, times: int = 1, error: Exception | None = None) -> None:
+        """Let the next calls of a method, of `Broker`, `Pulls` or `Delivery`, raise."""
+        self.failures[method] += [error or BrokerUnavailable("made to fail")] * times
+
+    def lose_next_pubacks(self, times: int = 1) -> None:
+        """Store the next messages and tell their publisher that there was no answer."""
+        self.lost_pubacks += times
+
+    async def enter(self, method: str, *, needs_server: bool = True) -> None:
+        """Begin a call: give way to others, as any input or output does, and fail if need be."""
+        await asyncio.sleep(0)
+        if self.failures[method]:
+            raise self.failures[method].pop(0)
+        if needs_server and not self.is_connected:
+            raise BrokerUnavailable("not connected to the fake server")
+
+    # Messages
+
+    async def ready(self, timeout: float) -> None:
+        while not self.is_connected:
+            changed = self.server.change()
+            try:
+                async with asyncio.timeout(timeout):
+                    await changed
+            except TimeoutError:
+                raise BrokerUnavailable("not connected to the fake server") from None
+
+    async def publish(
+        self,
+        subject: str,
+        body: bytes,
+        *,
+        message_id: str | None = None,
+        expected_last: int | None = None,
+        headers: Mapping[str, str] | None = None,  # noqa: ARG002 - nobody reads them back
+        timeout: float = 5.0,  # noqa: ARG002 - it answers at once or not at all
+    ) -> int:
+        await self.enter("publish")
+        if len(body) > self.server.max_payload:
+            raise MessageTooLarge(f"{len(body)} bytes, the server takes {self.server.max_payload}")
+        sequence = self.server.put(
+            subject, body, message_id=message_id, expected_last=expected_last
+        )
+        if self.lost_pubacks:
+            self.lost_pubacks -= 1
+            raise BrokerUnavailable(f"{subject}: the answer was made to be lost")
+        return sequence
+
+    async def last(self, stream: str, subject: str) -> Stored | None:
+        await self.enter("last")
+        return self.server.readable(stream).last(subject)
+
+    async def last_of_each(self, stream: str, subjects: Sequence[str]) -> list[Stored]:
+        await self.enter("last_of_each")
+        found = [self.server.readable(stream).last(subject) for subject in subjects]
+        return [message for message in found if message is not None]
+
+    async def scan(self, stream: str, subject: str) -> list[Stored]:
+        await self.enter("scan")
+        return self.server.readable(stream).matching(subject)
+
+    async def purge(self, stream: str, subject: str) -> int:
+        await self.enter("purge")
+        purged = self.server.messages(stream, subject)
+        for message in purged:
+            self.server.stream(stream).remove(message.sequence)
+        self.server.wake()  # room under max_ack_pending
+        return len(purged)
+
+    async def pull(self, stream: str, consumer: str) -> Pulls:
+        await self.enter("pull", needs_server=False)
+        return FakePulls(self, stream, consumer)
+
+    async def follow(self, stream: str, *, after: int) -> AsyncIterator[Stored]:
+        while True:
+            changed = self.server.change()
+            if self.is_connected and stream in self.server.streams:
+                for message in self.server.messages(stream):
+                    if message.sequence > after:
+                        after = message.sequence
+                        yield message
+            await changed
+
+    async def request(self, subject: str, body: bytes, *, timeout: float) -> bytes:
+        await self.enter("request")
+        for broker in self.server.brokers:
+            for pattern, reply in broker.replies.items():
+                if broker.is_connected and is_match(pattern, subject):
+                    try:
+                        return await asyncio.wait_for(reply(body), timeout)
+                    except Exception as exc:  # whatever ails the other side, here it is silence
+                        raise BrokerUnavailable(f"no answer on {subject}") from exc
+        raise NoResponders(f"nobody listens on {subject}")
+
+    async def serve(self, subject: str, reply: Reply) -> None:
+        await self.enter("serve", needs_server=False)
+        self.replies[subject] = reply
+
+    # Streams and consumers
+
+    async def stream_info(self, stream: str) -> StreamInfo | None:
+        await self.enter("stream_info")
+        if (found := self.server.streams.get(stream)) is None:
+            return None
+        size = sum(len(message.body) for message in found.messages.values())
+        return StreamInfo(stream, len(found.messages), size, found.last_sequence)
+
+    async def consumer_infos(self, stream: str) -> list[ConsumerInfo]:
+        await self.enter("consumer_infos")
+        found = self.server.stream(stream)
+        return [consumer.info(name, found) for name, consumer in found.consumers.items()]
+
+    async def stream_config(self, stream: str) -> Config | None:
+        await self.enter("stream_config")
+        found = self.server.streams.get(stream)
+        return dict(found.config) if found else None
+
+    async def create_stream(self, config: Config) -> None:
+        await self.enter("create_stream")
+        full = STREAM_DEFAULTS | config
+        found = self.server.streams.setdefault(config["name"], FakeStream(full))
+        if found.config != full:
+            raise TopologyMismatch(f"stream {config['name']} exists with other settings")
+
+    async def update_stream(self, config: Config) -> None:
+        await self.enter("update_stream")
+        found = self.server.stream(config["name"])
+        full = STREAM_DEFAULTS | config
+        if changed := [name for name in FIXED if full[name] != found.config[name]]:
+            raise TopologyMismatch(f"stream {config['name']}: cannot change {', '.join(changed)}")
+        found.config = full
+
+    async def consumer_config(self, stream: str, consumer: str) -> Config | None:
+        await self.enter("consumer_config")
+        found = self.server.stream(stream).consumers.get(consumer)
+        return dict(found.config) if found else None
+
+    async def create_consumer(self, stream: str, config: Config) -> None:
+        await self.enter("create_consumer")
+        full = CONSUMER_DEFAULTS | config
+        consumers = self.server.stream(stream).consumers
+        found = consumers.setdefault(config["durable_name"], FakeConsumer(full))
+        if found.config != full:
+            raise TopologyMismatch(f"consumer {config['durable_name']} exists with other settings")
+
+    async def update_consumer(self, stream: str, config: Config) -> None:
+        await self.enter("update_consumer")
+        consumer = self.server.consumer(stream, config["durable_name"])
+        consumer.config = CONSUMER_DEFAULTS | config
+        self.server.wake()

@@ -1,0 +1,225 @@
+"""The rules of design.md about who may import what, and how long things may get."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["PACKAGES", "ROOT", "Module", "modules", "violations"]
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("nats_executor", "nats_worker")
+BROKER = "nats_executor.broker"
+COMPAT = "nats_executor.compat"
+SETTINGS = "nats_executor.settings"
+# They decide and do nothing, so that every decision is a table test. `topology` acts, but only
+# through the port that it is given.
+PURE = frozenset(
+    {
+        "nats_executor.adoption",
+        "nats_executor.errors",
+        "nats_executor.ledger",
+        "nats_executor.messages",
+        "nats_executor.names",
+        "nats_executor.options",
+        "nats_executor.ports",
+        "nats_executor.settings",
+        "nats_executor.topology",
+        "nats_worker.claims",
+        "nats_worker.exits",
+        "nats_worker.verdict",
+    }
+)
+# fmt: off
+IMPURE = frozenset(
+    {
+        "airflow", "asyncio", "http", "io", "logging", "multiprocessing", "nats", "os", "pathlib",
+        "random", "requests", "select", "shutil", "signal", "socket", "sqlalchemy", "ssl",
+        "subprocess", "tempfile", "threading", "time",
+    }
+)
+# fmt: on
+# Settings look whether a file can be read.
+EXCEPTIONS = {SETTINGS: frozenset({"os"})}
+# They start workers, and load that half only when they do.
+STARTERS = frozenset({"nats_executor.commands"})
+READERS = frozenset({"get", "getboolean", "getfloat", "getint", "getjson", "get_mandatory_value"})
+MODULE_LINES = 400
+FUNCTION_LINES = 40
+
+
+@dataclass(frozen=True)
+class Module:
+    """One module by its dotted name, as source."""
+
+    name: str
+    source: str
+
+    @property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.source)
+
+    @property
+    def package(self) -> str:
+        return self.name.partition(".")[0]
+
+
+def modules() -> list[Module]:
+    """Return every module of the distribution."""
+    paths = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    return [Module(dotted(path), path.read_text()) for path in sorted(paths)]
+
+
+def dotted(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def violations(module: Module) -> list[str]:
+    """Return what a module does against the rules, a line each."""
+    return [f"{module.name}: {found}" for rule in RULES for found in rule(module)]
+
+
+def imported_modules(tree: ast.AST) -> set[str]:
+    """Return every module that is named in an import; relative ones are banned by the linter."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Return every dotted name that is imported, `from a import b` as `a` and `a.b`."""
+    return imported_modules(tree) | {
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+def is_within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def nats_behind_one_door(module: Module) -> Iterator[str]:
+    if module.name != BROKER and any(is_within(name, "nats") for name in imported(module.tree)):
+        yield f"imports nats; only {BROKER} may"
+
+
+def pure_modules_do_no_io(module: Module) -> Iterator[str]:
+    if module.name not in PURE:
+        return
+    forbidden = IMPURE - EXCEPTIONS.get(module.name, frozenset())
+    for name in sorted(imported_modules(runtime(module.tree))):
+        top = name.partition(".")[0]
+        if top in forbidden or (top in PACKAGES and name not in PURE):
+            yield f"imports {name}; it must stay pure"
+
+
+def runtime(tree: ast.Module) -> ast.Module:
+    """Leave out what only a type checker imports."""
+    is_typing = "TYPE_CHECKING"
+    body = [
+        node
+        for node in tree.body
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == is_typing)
+    ]
+    return ast.Module(body, [])
+
+
+def worker_knows_no_executor(module: Module) -> Iterator[str]:
+    if module.package != "nats_worker":
+        return
+    forbidden = {"nats_executor.executor", "nats_executor.NatsExecutor"}
+    if forbidden & imported(module.tree):
+        yield "imports the executor; the worker shares only the contract"
+
+
+def executor_loads_no_worker(module: Module) -> Iterator[str]:
+    if module.package != "nats_executor":
+        return
+    at_start = ast.Module([node for node in module.tree.body if is_import(node)], [])
+    tree = at_start if module.name in STARTERS else runtime(module.tree)
+    if any(is_within(name, "nats_worker") for name in imported(tree)):
+        yield f"imports nats_worker; only {', '.join(sorted(STARTERS))} may, where it is used"
+
+
+def is_import(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Import | ast.ImportFrom)
+
+
+def one_place_knows_versions(module: Module) -> Iterator[str]:
+    if module.name == COMPAT:
+        return
+    forbidden = {"airflow.__version__", "airflow.version"}
+    by_import = forbidden & imported(module.tree)
+    by_attribute = {ast.unparse(n) for n in ast.walk(module.tree) if isinstance(n, ast.Attribute)}
+    by_metadata = any(
+        isinstance(node, ast.Constant) and str(node.value).startswith("apache-airflow")
+        for call in ast.walk(module.tree)
+        if isinstance(call, ast.Call)
+        for node in call.args
+    )
+    if by_import or forbidden & by_attribute or by_metadata:
+        yield f"looks at Airflow's version; only {COMPAT} may"
+
+
+def one_place_reads_options(module: Module) -> Iterator[str]:
+    if module.name == SETTINGS:
+        return
+    for node in ast.walk(module.tree):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in READERS
+            and node.args
+            and ast.unparse(node.args[0]) in {"'nats_executor'", "SECTION"}
+        ):
+            yield f"line {node.lineno} reads [nats_executor]; only {SETTINGS} may"
+
+
+def nothing_is_long(module: Module) -> Iterator[str]:
+    if (lines := len(module.source.splitlines())) > MODULE_LINES:
+        yield f"{lines} lines; at most {MODULE_LINES}"
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = code_lines(node)
+            if lines > FUNCTION_LINES:
+                yield f"{node.name} has {lines} lines; at most {FUNCTION_LINES}"
+
+
+def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Count a function's lines without its docstring, which should never be cut short."""
+    first = function.body[0]
+    has_docstring = ast.get_docstring(function) is not None
+    docstring = (first.end_lineno or 0) - first.lineno + 1 if has_docstring else 0
+    return (function.end_lineno or 0) - function.lineno + 1 - docstring
+
+
+def the_package_imports_nothing(module: Module) -> Iterator[str]:
+    if module.name != "nats_executor":
+        return
+    names = imported(ast.Module([n for n in module.tree.body if is_import(n)], []))
+    if heavy := {n for n in names if n.partition(".")[0] not in {"__future__", "typing"}}:
+        yield f"imports {', '.join(sorted(heavy))}, and so does every start of Airflow's CLI"
+
+
+RULES: tuple[Callable[[Module], Iterator[str]], ...] = (
+    nats_behind_one_door,
+    pure_modules_do_no_io,
+    worker_knows_no_executor,
+    executor_loads_no_worker,
+    one_place_knows_versions,
+    one_place_reads_options,
+    nothing_is_long,
+    the_package_imports_nothing,
+)

@@ -1,0 +1,82 @@
+"""The boundaries of design.md hold, and each rule notices when one does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.tools.boundaries import PACKAGES, Module, modules, violations
+
+MODULES = modules()
+LONG_DOCSTRING = 'def f():\n    """Why.' + "\n" * 60 + '"""\n'
+LONG_FUNCTION = "def f():\n" + "    g()\n" * 40
+
+BROKEN = {
+    "nats outside the broker": ("nats_worker.intake", "import nats.js"),
+    "nats below a function": ("nats_executor.executor", "def f():\n    from nats import connect"),
+    "nats in a pure module": ("nats_executor.names", "from nats.js import api"),
+    "airflow in a pure module": ("nats_executor.ledger", "from airflow.models import Dag"),
+    "a clock in a pure module": ("nats_worker.verdict", "import time"),
+    "asyncio in a pure module": ("nats_executor.topology", "import asyncio"),
+    "files in a pure module": ("nats_executor.messages", "from pathlib import Path"),
+    "an impure module of ours": ("nats_executor.adoption", "from nats_executor.broker import x"),
+    "the same, by its package": ("nats_executor.adoption", "from nats_executor import broker"),
+    "the executor in the worker": ("nats_worker.worker", "import nats_executor.executor"),
+    "the same, by its class": ("nats_worker.cli", "from nats_executor import NatsExecutor"),
+    "the same, as a module": ("nats_worker.cli", "from nats_executor import executor"),
+    "the worker in the executor": ("nats_executor.executor", "def f():\n    import nats_worker"),
+    "the worker on start": ("nats_executor.commands", "from nats_worker.worker import Worker"),
+    "a version by import": ("nats_executor.executor", "from airflow import __version__"),
+    "a version by attribute": ("nats_worker.worker", "import airflow\nx = airflow.__version__"),
+    "a version by module": ("nats_worker.worker", "from airflow.version import version"),
+    "a version by metadata": ("nats_executor.cli", "version('apache-airflow-core')"),
+    "an option by section": ("nats_executor.executor", "conf.getint('nats_executor', 'replicas')"),
+    "an option by constant": ("nats_worker.worker", "conf.get(SECTION, 'user', fallback=None)"),
+    "a long module": ("nats_executor.cli", "x = 1\n" * 401),
+    "a long function": ("nats_executor.cli", LONG_FUNCTION),
+    "a long method": (
+        "nats_worker.pool",
+        "class A:\n    async " + LONG_FUNCTION.replace("\n", "\n    "),
+    ),
+    "a heavy package": ("nats_executor", "from nats_executor.executor import NatsExecutor"),
+}
+
+ALLOWED = {
+    "nats in the broker": ("nats_executor.broker", "import nats"),
+    "a name that only begins like it": ("nats_executor.executor", "import natsort"),
+    "types in a pure module": (
+        "nats_executor.ledger",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import airflow",
+    ),
+    "a pure module in another": ("nats_worker.verdict", "from nats_executor.names import Names"),
+    "the contract in the worker": (
+        "nats_worker.worker",
+        "from nats_executor.broker import connect",
+    ),
+    "the worker in a command": (
+        "nats_executor.commands",
+        "def worker(args):\n    from nats_worker.worker import Worker",
+    ),
+    "versions in compat": ("nats_executor.compat", "from airflow import __version__"),
+    "our own version": ("nats_worker.presence", "version('airflow-nats-executor')"),
+    "another section": ("nats_worker.worker", "conf.get('core', 'dags_folder')"),
+    "a long docstring": ("nats_executor.cli", LONG_DOCSTRING),
+}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
+def test_every_module_keeps_the_rules(module: Module) -> None:
+    assert violations(module) == []
+
+
+def test_both_packages_are_looked_at() -> None:
+    assert {module.package for module in MODULES} == set(PACKAGES)
+
+
+@pytest.mark.parametrize(("name", "source"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_rule_is_noticed(name: str, source: str) -> None:
+    assert violations(Module(name, source)) != []
+
+
+@pytest.mark.parametrize(("name", "source"), ALLOWED.values(), ids=ALLOWED)
+def test_what_the_rules_allow_passes(name: str, source: str) -> None:
+    assert violations(Module(name, source)) == []

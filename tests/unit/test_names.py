@@ -1,0 +1,137 @@
+"""Any queue name becomes one valid NATS token, and never another queue's."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from nats_executor.names import PLAIN_LOWER, Names, Place, token
+
+# Lone surrogates included: what a file system or a bad decoder hands on.
+ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=250)
+# Texts that a careless mapping would confuse.
+CLOSE_TEXT = st.text(st.sampled_from("aA.-_ *>/é\ud800\n\x00"), max_size=6)
+TEXT = ANY_TEXT | CLOSE_TEXT | CLOSE_TEXT.map(token)
+VALID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+ODD = [
+    "",
+    ".",
+    "a.b",
+    "a b",
+    "*",
+    ">",
+    "a.>",
+    "größe",
+    "日本",
+    "q" * 65,
+    "q" * 200,
+    "\ud800",
+    "a\n",
+]
+
+
+@pytest.mark.parametrize("name", ["default", "gpu_2", "Team-A", "-", "q" * 64, "a--b"])
+def test_a_plain_name_stays_readable(name: str) -> None:
+    assert token(name) == name
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_name_is_marked(name: str) -> None:
+    assert re.fullmatch(r"[a-z0-9_-]{1,24}--[0-9a-f]{32}", token(name))
+
+
+def test_an_odd_name_keeps_what_people_recognize() -> None:
+    assert token("GPU nodes.eu-west").startswith("gpu-nodes-eu-west--")
+
+
+def test_a_name_that_looks_marked_is_marked_again() -> None:
+    """Or whoever names a queue like the token of another one would get its workloads."""
+    marked = token("a.b")
+
+    assert token(marked) != marked
+
+
+def test_odd_names_do_not_meet() -> None:
+    assert len({token(name) for name in ODD}) == len(ODD)
+
+
+@given(TEXT)
+def test_a_token_is_valid(text: str) -> None:
+    assert VALID.fullmatch(token(text))
+
+
+@given(TEXT, TEXT)
+@example("a.b", "a-b")
+@example("a", "A")
+@example("q" * 200, "q" * 201)
+@example("é", "e\u0301")
+def test_two_texts_never_share_a_token(one: str, other: str) -> None:
+    assert (token(one) == token(other)) == (one == other)
+
+
+@given(TEXT, TEXT)
+def test_two_texts_never_share_a_lower_case_token(one: str, other: str) -> None:
+    """Stream names are in capitals, so the prefixes of teams must differ in more than case."""
+    tokens = [token(text, plain=PLAIN_LOWER) for text in (one, other)]
+
+    assert (tokens[0].upper() == tokens[1].upper()) == (one == other)
+
+
+@given(TEXT, TEXT)
+def test_a_subject_gives_back_queue_and_dispatch(queue: str, dispatch_id: str) -> None:
+    names = Names("airflow-prod")
+    place = Place(token(queue), token(dispatch_id))
+
+    for subject in (
+        names.task(queue, dispatch_id),
+        names.result(queue, dispatch_id),
+        names.dead_letter(queue, dispatch_id),
+    ):
+        assert Names.place(subject) == place
+        assert len(subject) < 255
+
+
+@given(TEXT)
+def test_a_queue_owns_the_subjects_of_its_own_token(queue: str) -> None:
+    names = Names()
+
+    assert names.tasks(queue) == f"airflow.tasks.{names.consumer(queue)}.*"
+    assert names.task(queue, "x").startswith(names.tasks(queue)[:-1])
+
+
+@given(TEXT, TEXT)
+def test_teams_share_no_name(one: str, other: str) -> None:
+    first, second = Names().for_team(one), Names().for_team(other)
+
+    assert (first.tasks_stream == second.tasks_stream) == (one == other)
+    assert (first.workers_bucket == second.workers_bucket) == (one == other)
+    assert first.tasks_stream != Names().tasks_stream
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (Names("a").tasks_stream, "A_TASKS"),
+        (Names("a").results_stream, "A_RESULTS"),
+        (Names("a").dead_letters_stream, "A_DEAD_LETTERS"),
+        (Names("a").workers_bucket, "a_workers"),
+        (Names("a").workers_stream, "KV_a_workers"),
+        (Names("a").task("default", "id"), "a.tasks.default.id"),
+        (Names("a").tasks(), "a.tasks.>"),
+        (Names("a").tasks("default"), "a.tasks.default.*"),
+        (Names("a").result("default", "id"), "a.results.default.id"),
+        (Names("a").results(), "a.results.>"),
+        (Names("a").dead_letter("default", "id"), "a.dead.default.id"),
+        (Names("a").dead_letters(), "a.dead.>"),
+        (Names("a").control("w1", "ping"), "a.ctl.w1.ping"),
+        (Names("a").presence("w1"), "$KV.a_workers.w1"),
+        (Names("a").presences(), "$KV.a_workers.>"),
+        (Names("a").for_team("red").prefix, "a-red"),
+    ],
+)
+def test_names_stay_as_they_are(found: str, expected: str) -> None:
+    """A release that renames one loses what the one before has queued."""
+    assert found == expected

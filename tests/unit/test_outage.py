@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from nats_executor.errors import BrokerUnavailable
+from nats_executor.outage import FIRST_PAUSE, LONGEST_PAUSE, Outage
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_it_says_once_what_happens_next_and_once_that_it_is_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = Clock()
+    outage = Outage(clock)
+
+    with caplog.at_level(logging.INFO):
+        for _ in range(5):
+            outage.note(BrokerUnavailable("connection refused"), "workloads stay queued")
+        clock.now += 7
+        outage.over()
+        outage.over()
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "NATS is away: connection refused; next: workloads stay queued",
+        "NATS is back after 7 s",
+    ]
+
+
+def test_the_pauses_double_up_to_a_limit() -> None:
+    clock = Clock()
+    outage = Outage(clock)
+    pauses = []
+    for _ in range(8):
+        outage.note(BrokerUnavailable("gone"), "waiting")
+        start = clock.now
+        while outage.is_waiting():
+            clock.now += FIRST_PAUSE / 4
+        pauses.append(clock.now - start)
+
+    assert pauses == [1, 2, 4, 8, 15, 15, 15, 15]
+    assert max(pauses) == LONGEST_PAUSE
+
+
+def test_nothing_waits_without_an_outage() -> None:
+    clock = Clock()
+    outage = Outage(clock)
+    assert not outage.is_waiting()
+
+    outage.note(BrokerUnavailable("gone"), "waiting")
+    outage.over()
+
+    assert not outage.is_waiting()

@@ -1,0 +1,46 @@
+"""The metadata that Airflow reads on every start."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import metadata
+from pathlib import Path
+from typing import Any
+
+import airflow
+import jsonschema
+import pytest
+from packaging.utils import canonicalize_name
+
+from nats_executor.options import OPTIONS, SECTION, Option
+from nats_executor.provider import get_provider_info
+
+INFO = get_provider_info()
+
+
+def test_it_has_the_shape_that_airflow_demands() -> None:
+    """A violation ends every `airflow` command, even `airflow version`."""
+    schema = json.loads(Path(airflow.__path__[0], "provider_info.schema.json").read_text())
+
+    assert list(jsonschema.Draft7Validator(schema).iter_errors(INFO)) == []
+
+
+def test_the_name_is_the_distributions() -> None:
+    assert INFO["package-name"] == canonicalize_name(metadata("airflow-nats-executor")["Name"])
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_every_option_is_described(option: Option) -> None:
+    entry: dict[str, Any] = INFO["config"][SECTION]["options"][option.name]
+
+    assert entry["description"].endswith(".")
+    assert entry["default"] is None or isinstance(entry["default"], str)
+    assert isinstance(entry["example"], str)
+    assert entry.get("sensitive", False) is option.sensitive
+
+
+def test_secrets_are_marked() -> None:
+    """Only then may they come from a command or a secrets backend, and are hidden in listings."""
+    secrets = {option.name for option in OPTIONS if option.sensitive}
+
+    assert secrets == {"password", "token", "nkey_seed"}

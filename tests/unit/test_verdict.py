@@ -1,0 +1,153 @@
+"""Every row of the outcome table of Airflow's `supervise_task`, as a decision."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nats_executor.messages import State
+from nats_worker.exits import Ending, ExitReport
+from nats_worker.verdict import API_PAUSE_SECONDS, Back, Expired, Final, Left, Verdict, judge
+
+
+def exited(ending: Ending, **details: object) -> ExitReport:
+    return ExitReport(ending=ending, **details)  # type: ignore[arg-type]
+
+
+ROWS: list[tuple[str, ExitReport, dict[str, object], Verdict]] = [
+    ("task ok", exited(Ending.FINISHED, started=True), {}, Final(State.SUCCESS)),
+    ("task raises: it returns 0 as well", exited(Ending.FINISHED), {}, Final(State.SUCCESS)),
+    (
+        "task killed",
+        exited(Ending.FINISHED, exit_code=-9, started=True, info="out of memory"),
+        {},
+        Final(State.FAILED, "the task process was ended by SIGKILL; out of memory"),
+    ),
+    (
+        "task exits abnormally",
+        exited(Ending.FINISHED, exit_code=3, started=True),
+        {},
+        Final(State.FAILED, "the task process exited with code 3"),
+    ),
+    (
+        "cleared, marked, or run elsewhere",
+        exited(Ending.STOPPED_BY_SERVER, exit_code=-15, started=True),
+        {},
+        Final(State.SUCCESS, "stopped, as the API server asked"),
+    ),
+    (
+        "running already, and nobody was here before: somebody else reports",
+        exited(Ending.ALREADY_RUNNING),
+        {},
+        Left("it runs elsewhere already"),
+    ),
+    (
+        "running already, and the worker before us is dead",
+        exited(Ending.ALREADY_RUNNING),
+        {"predecessor": "w1"},
+        Final(State.FAILED, "worker w1 lost"),
+    ),
+    (
+        "start refused: another state",
+        exited(Ending.STALE, previous_state="success"),
+        {},
+        Final(State.DROPPED, "Airflow no longer wants it, the task instance is success"),
+    ),
+    (
+        "start refused: no such task instance",
+        exited(Ending.STALE),
+        {},
+        Final(State.DROPPED, "Airflow no longer wants it, the task instance is gone"),
+    ),
+    ("token expired", exited(Ending.TOKEN_REFUSED, info="403"), {}, Expired("403")),
+    (
+        "token refused again and again",
+        exited(Ending.TOKEN_REFUSED, info="403"),
+        {"generation": 3},
+        Final(
+            State.FAILED,
+            "the API server refused 4 tokens (403): compare the machines' clocks and "
+            "[api_auth] jwt_secret",
+        ),
+    ),
+    (
+        "API server away before the start",
+        exited(Ending.UNREACHABLE, info="connection refused"),
+        {},
+        Back("no API server: connection refused", API_PAUSE_SECONDS, counts=False),
+    ),
+    (
+        "state never reached the API server",
+        exited(Ending.UNDELIVERED, started=True, info="not delivered within 600 s"),
+        {},
+        Final(State.FAILED, "not delivered within 600 s"),
+    ),
+    (
+        "callback fails",
+        exited(Ending.RAISED, started=True, info="RuntimeError: exited with code 1"),
+        {},
+        Final(State.FAILED, "RuntimeError: exited with code 1"),
+    ),
+    (
+        "supervisor killed before the start",
+        exited(Ending.DIED, info="SIGKILL"),
+        {},
+        Back("its process died before it started: SIGKILL", 0.0, counts=True),
+    ),
+    (
+        "supervisor killed while it ran",
+        exited(Ending.DIED, started=True, info="supervisor ended by SIGKILL"),
+        {},
+        Final(State.FAILED, "supervisor ended by SIGKILL"),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("report", "context", "verdict"), [r[1:] for r in ROWS], ids=[r[0] for r in ROWS]
+)
+def test_row(report: ExitReport, context: dict[str, object], verdict: Verdict) -> None:
+    known: dict[str, object] = {"predecessor": "", "generation": 0} | context
+
+    assert judge(report, **known) == verdict  # type: ignore[arg-type]
+
+
+def test_the_table_has_every_ending() -> None:
+    assert {report.ending for _, report, _, _ in ROWS} == set(Ending)
+
+
+def test_a_signal_without_a_name_is_told_by_number() -> None:
+    verdict = judge(exited(Ending.FINISHED, exit_code=-99), predecessor="", generation=0)
+
+    assert verdict == Final(State.FAILED, "the task process was ended by signal 99")
+
+
+endings = st.builds(
+    ExitReport,
+    ending=st.sampled_from(Ending),
+    exit_code=st.integers(-64, 255),
+    started=st.booleans(),
+    info=st.text(max_size=5),
+)
+
+
+@given(endings, st.sampled_from(["", "w1"]), st.integers(0, 9))
+def test_what_has_started_never_goes_back_to_the_queue(
+    report: ExitReport, predecessor: str, generation: int
+) -> None:
+    """A second run of a callback would repeat its effects; a task's would be refused."""
+    verdict = judge(report, predecessor=predecessor, generation=generation)
+
+    if report.ending is Ending.DIED and report.started:
+        assert isinstance(verdict, Final)
+    if isinstance(verdict, Final) and verdict.state is State.FAILED:
+        assert verdict.info.strip() or report.info
+
+
+@given(endings)
+def test_what_the_scheduler_took_back_is_dropped(report: ExitReport) -> None:
+    verdict = judge(report, predecessor="", generation=0, is_revoked=True)
+
+    assert isinstance(verdict, Final)
+    assert verdict.state is State.DROPPED

@@ -1,0 +1,175 @@
+"""One fork server for all tests, real tasks of a small Dag, a stub of the execution API."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from nats_worker.pool import ProcessPool, Run
+from tests.support.execution_api import ExecutionApi
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+DAG = Path(__file__).parent / "outcomes_dag.py"
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def api() -> Iterator[ExecutionApi]:
+    with ExecutionApi() as api:
+        yield api
+
+
+@pytest.fixture(scope="session")
+def marks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tasks of the Dag leave the pids that tests look for."""
+    return tmp_path_factory.mktemp("marks")
+
+
+@pytest.fixture(scope="session")
+def airflow_home(
+    tmp_path_factory: pytest.TempPathFactory, api: ExecutionApi, marks: Path
+) -> Iterator[Path]:
+    home = tmp_path_factory.mktemp("airflow")
+    bundle = home / "bundle"
+    bundle.mkdir()
+    (bundle / DAG.name).write_text(DAG.read_text())
+    bundles = [
+        {
+            "name": "outcomes",
+            "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+            "kwargs": {"path": str(bundle)},
+        }
+    ]
+    environment = {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": api.url,
+        "AIRFLOW__GHOSTS___CORE__EXECUTION_API_SERVER_URL": "http://127.0.0.1:1/execution/",
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__MULTI_TEAM": "True",
+        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
+        "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "2",
+        "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MIN": "0.01",
+        "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "0.02",
+        # Airflow's supervisor sleeps this long when nothing wakes it: an exit that is noticed
+        # within a test was noticed by our watch.
+        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "100",
+        "TEST_MARKS": str(marks),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield home
+
+
+@pytest.fixture(scope="session")
+async def pool(airflow_home: Path) -> AsyncIterator[ProcessPool]:  # noqa: ARG001
+    async with ProcessPool(delivery_seconds=30.0) as pool:
+        await pool.ready()
+        yield pool
+
+
+@dataclass
+class Stage:
+    """Starts the tasks of the test Dag and knows their processes."""
+
+    pool: ProcessPool
+    api: ExecutionApi
+    marks: Path
+
+    def new_id(self) -> str:
+        return str(uuid.uuid4())
+
+    async def start(self, task: str, ti_id: str | None = None, **changes: Any) -> Run:
+        return await self.pool.start(
+            self.new_id(), task_body(task, ti_id or self.new_id()) | changes
+        )
+
+    async def start_sleeper(self, task: str = "sleep", ti_id: str | None = None) -> tuple[Run, int]:
+        """Start a task that does not end by itself; return it with the pid that it wrote down."""
+        ti_id = ti_id or self.new_id()
+        run = await self.start(task, ti_id)
+        mark = self.marks / ti_id
+        text = await wait_until(
+            lambda: mark.exists() and mark.read_text(), 30, f"task {task} to run"
+        )
+        return run, int(text)
+
+
+@pytest.fixture
+def stage(pool: ProcessPool, api: ExecutionApi, marks: Path) -> Stage:
+    return Stage(pool, api, marks)
+
+
+def task_body(task: str, ti_id: str) -> dict[str, Any]:
+    """Airflow's `ExecuteTask` as JSON."""
+    return {
+        "type": "ExecuteTask",
+        "token": "a.secret.token",
+        "ti": {
+            "id": ti_id,
+            "dag_version_id": str(uuid.uuid4()),
+            "task_id": task,
+            "dag_id": "outcomes",
+            "run_id": "manual",
+            "try_number": 1,
+            "map_index": -1,
+            "pool_slots": 1,
+            "queue": "default",
+            "priority_weight": 1,
+        },
+        "dag_rel_path": DAG.name,
+        "bundle_info": {"name": "outcomes", "version": None},
+        "log_path": f"{ti_id}.log",
+    }
+
+
+def callback_body(path: str) -> dict[str, Any]:
+    """Airflow's `ExecuteCallback` as JSON."""
+    callback_id = str(uuid.uuid4())
+    return {
+        "type": "ExecuteCallback",
+        "token": "a.secret.token",
+        "callback": {
+            "id": callback_id,
+            "fetch_method": "import_path",
+            "data": {"path": path, "kwargs": {}},
+        },
+        "dag_rel_path": DAG.name,
+        "bundle_info": {"name": "outcomes", "version": None},
+        "log_path": f"{callback_id}.log",
+    }
+
+
+def connection_test_body(test_id: str) -> dict[str, Any]:
+    """Airflow's `TestConnection` as JSON."""
+    return {
+        "type": "TestConnection",
+        "token": "a.secret.token",
+        "connection_test_id": test_id,
+        "connection_id": "a",
+        "timeout": 10,
+    }
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process exists and is not just waiting to be reaped."""
+    with contextlib.suppress(OSError):
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False

@@ -1,0 +1,82 @@
+"""The Dag that the tests' task processes run; copied into a bundle, imported by Airflow only."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG, BaseOperator, task
+
+
+def mark(context: Any, pid: int) -> None:
+    marks = Path(os.environ["TEST_MARKS"])
+    # Renamed, so that nobody reads half a number.
+    half = marks / f"{context['ti'].id}.part"
+    half.write_text(str(pid))
+    half.rename(marks / str(context["ti"].id))
+
+
+class Sleep(BaseOperator):
+    """Runs until it is told to stop."""
+
+    is_stopped = False
+
+    def execute(self, context: Any) -> None:
+        mark(context, os.getpid())
+        while not self.is_stopped:
+            time.sleep(0.02)
+
+    def on_kill(self) -> None:
+        self.is_stopped = True
+
+
+class Stubborn(Sleep):
+    """Runs until it is killed."""
+
+    def on_kill(self) -> None: ...
+
+
+class Parent(Stubborn):
+    """Has a child in a session of its own, as BashOperator's are; marks the child's pid."""
+
+    def execute(self, context: Any) -> None:
+        child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        mark(context, child.pid)
+        child.wait()
+
+
+with DAG("outcomes", schedule=None):
+    Sleep(task_id="sleep")
+    Stubborn(task_id="stubborn")
+    Parent(task_id="parent")
+
+    @task
+    def succeed() -> None: ...
+
+    @task
+    def fail() -> None:
+        raise ValueError("on purpose")
+
+    @task
+    def kill_itself() -> None:
+        os.kill(os.getpid(), 9)
+
+    @task
+    def quit_itself() -> None:
+        os._exit(7)
+
+    @task
+    def modules(ti: Any) -> None:
+        path = Path(os.environ["TEST_MARKS"]) / str(ti.id)
+        path.write_text(json.dumps(list(sys.modules)))
+
+    succeed()
+    fail()
+    kill_itself()
+    quit_itself()
+    modules()  # type: ignore[call-arg]
