@@ -54,44 +54,16 @@ class Drift:
 def streams(settings: Settings) -> list[Config]:
     """Every stream, the workers bucket's included, as it should be."""
     names = settings.names
-    common: Config = {"storage": settings.storage, "num_replicas": settings.replicas}
+    common: Config = {
+        "storage": settings.storage,
+        "num_replicas": settings.replicas,
+        "allow_direct": True,
+    }
     return [
-        tasks_stream(settings, names) | common,
-        {
-            "name": names.results_stream,
-            "description": "Airflow: the last report of each workload",
-            "subjects": [names.results()],
-            "retention": "limits",
-            "max_msgs_per_subject": 1,
-            "max_age": settings.result_retention_seconds * SECOND,
-            "allow_direct": True,
-        }
-        | common,
-        {
-            "name": names.dead_letters_stream,
-            "description": "Airflow: messages that no worker could handle",
-            "subjects": [names.dead_letters()],
-            "retention": "limits",
-            "max_age": settings.dead_letter_retention_seconds * SECOND,
-            "allow_direct": True,
-        }
-        | common,
-        {
-            "name": names.workers_stream,
-            "description": "Airflow: presence of workers (a key-value bucket)",
-            "subjects": [names.presences()],
-            "retention": "limits",
-            "max_msgs_per_subject": 1,
-            "discard": "new",
-            "allow_rollup_hdrs": True,
-            "deny_delete": True,
-            # Long enough to see in `workers list` what died an hour ago.
-            "max_age": 3600 * SECOND,
-            "allow_direct": True,
-        }
-        # In memory, a restart of the server would make every worker look lost.
-        | common
-        | {"storage": "file"},
+        common | tasks_stream(settings, names),
+        common | results_stream(settings, names),
+        common | dead_letters_stream(settings, names),
+        common | workers_stream(names),
     ]
 
 
@@ -107,7 +79,44 @@ def tasks_stream(settings: Settings, names: Names) -> Config:
         "discard_new_per_subject": True,
         "max_bytes": settings.max_stream_bytes,
         "duplicate_window": 120 * SECOND,
-        "allow_direct": True,
+    }
+
+
+def results_stream(settings: Settings, names: Names) -> Config:
+    return {
+        "name": names.results_stream,
+        "description": "Airflow: the last report of each workload",
+        "subjects": [names.results()],
+        "retention": "limits",
+        "max_msgs_per_subject": 1,
+        "max_age": settings.result_retention_seconds * SECOND,
+    }
+
+
+def dead_letters_stream(settings: Settings, names: Names) -> Config:
+    return {
+        "name": names.dead_letters_stream,
+        "description": "Airflow: messages that no worker could handle",
+        "subjects": [names.dead_letters()],
+        "retention": "limits",
+        "max_age": settings.dead_letter_retention_seconds * SECOND,
+    }
+
+
+def workers_stream(names: Names) -> Config:
+    return {
+        "name": names.workers_stream,
+        "description": "Airflow: presence of workers (a key-value bucket)",
+        "subjects": [names.presences()],
+        "retention": "limits",
+        "max_msgs_per_subject": 1,
+        # These two make it a bucket for NATS's own tools.
+        "allow_rollup_hdrs": True,
+        "deny_delete": True,
+        # Long enough to see in `workers list` what died an hour ago.
+        "max_age": 3600 * SECOND,
+        # In memory, a restart of the server would make every worker look lost.
+        "storage": "file",
     }
 
 

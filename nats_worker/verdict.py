@@ -110,10 +110,15 @@ def judge(
 def exit_text(report: ExitReport) -> str:
     """Describe the end of a task process for the person who reads the task's history."""
     if report.exit_code < 0:
-        number = -report.exit_code
-        known = number in signal.valid_signals()
-        name = signal.Signals(number).name if known else f"signal {number}"
-        what = f"the task process was ended by {name}"
+        what = f"the task process was ended by {signal_name(-report.exit_code)}"
     else:
         what = f"the task process exited with code {report.exit_code}"
     return f"{what}; {report.info}" if report.info else what
+
+
+def signal_name(number: int) -> str:
+    """Return a signal's name; real-time signals have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

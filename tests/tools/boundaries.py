@@ -24,10 +24,12 @@ PURE = frozenset(
         "nats_executor.adoption",
         "nats_executor.errors",
         "nats_executor.ledger",
+        "nats_executor.link",
         "nats_executor.messages",
         "nats_executor.names",
         "nats_executor.options",
         "nats_executor.ports",
+        "nats_executor.replies",
         "nats_executor.settings",
         "nats_executor.topology",
         "nats_worker.claims",
@@ -44,8 +46,8 @@ IMPURE = frozenset(
     }
 )
 # fmt: on
-# Settings look whether a file can be read.
-EXCEPTIONS = {SETTINGS: frozenset({"os"})}
+# Settings look whether a file can be read; a verdict names the signal that ended a process.
+EXCEPTIONS = {SETTINGS: frozenset({"os"}), "nats_worker.verdict": frozenset({"signal"})}
 # They start workers, and load that half only when they do.
 STARTERS = frozenset({"nats_executor.commands"})
 READERS = frozenset({"get", "getboolean", "getfloat", "getint", "getjson", "get_mandatory_value"})

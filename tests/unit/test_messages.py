@@ -72,7 +72,6 @@ WORKLOADS = st.builds(
     body=st.dictionaries(TEXT, JSON, max_size=4),
     key=st.lists(JSON, max_size=5),
     sender=TEXT,
-    generation=INTEGERS,
     sent_at=st.floats(allow_nan=False),
 )
 REPORTS = st.builds(
@@ -231,8 +230,8 @@ def test_a_missing_field_is_named(kind: Kind) -> None:
         (Workload, "dispatch_id", 1, "expected str, got int"),
         (Workload, "body", [], "expected dict, got list"),
         (Workload, "key", {}, "expected list, got dict"),
-        (Workload, "generation", True, "expected int, got bool"),
-        (Workload, "generation", 1.0, "expected int, got float"),
+        (Report, "generation", True, "expected int, got bool"),
+        (Report, "generation", 1.0, "expected int, got float"),
         (Workload, "sent_at", "now", "expected float, got str"),
         (Report, "state", "napping", "unknown value 'napping'"),
         (Report, "state", 7, "expected State, got int"),

@@ -12,10 +12,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.standard.sensors.time_delta import WaitSensor
-from airflow.sdk import PokeReturnValue, dag, get_current_context, task
+from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
+from airflow.sdk import BaseOperator, PokeReturnValue, dag, get_current_context, task
 
 if TYPE_CHECKING:
+    from airflow.sdk import Context
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
 BATCHES = 4
@@ -58,6 +59,18 @@ def rates() -> dict[str, int]:
     return {"piece": 3}
 
 
+class MarketCloses(BaseOperator):
+    """Waits in the triggerer, so without a slot, and comes back to a worker afterwards."""
+
+    def execute(self, context: Context) -> None:  # noqa: ARG002 - Airflow's signature
+        """Leave the worker for two seconds."""
+        self.defer(trigger=TimeDeltaTrigger(timedelta(seconds=2)), method_name="closed")
+
+    def closed(self, context: Context, event: Any) -> str:  # noqa: ARG002 - Airflow's too
+        """Return when the market closed."""
+        return str(event)
+
+
 @task(queue="heavy")
 def price(pieces: list[int], rate: dict[str, int]) -> int:
     """Return what a batch costs."""
@@ -83,10 +96,7 @@ def nats_demo() -> None:
     rate: Any = rates()
     prices: Any = price.partial(rate=rate).expand(pieces=clean.expand(batch=batches(delivery)))
     result: Any = invoice(prices)
-    market_closes = WaitSensor(
-        task_id="market_closes", time_to_wait=timedelta(seconds=2), deferrable=True
-    )
-    market_closes >> report(result)
+    MarketCloses(task_id="market_closes") >> report(result)
 
 
 nats_demo()
