@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import logging
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nats_executor.errors import BrokerUnavailable
+from nats_executor.errors import BrokerError, BrokerUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -21,6 +22,7 @@ Result = TypeVar("Result")
 
 # The connection is closed within this time or left to the end of the process.
 STOP_SECONDS = 5.0
+RESTART_SECONDS = 1.0
 
 
 class Bridge:
@@ -30,7 +32,7 @@ class Bridge:
     """
 
     def __init__(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Prepare to run `main` until `stop`; nothing starts yet."""
+        """Prepare to run `main`, again should it end, until `stop`; nothing starts yet."""
         self._main = main
         self._loop = asyncio.new_event_loop()
         self._task: asyncio.Task[None] | None = None
@@ -41,31 +43,44 @@ class Bridge:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        self._task = self._loop.create_task(self._main(), name="nats-executor")
+        self._task = self._loop.create_task(self._keep_running(), name="nats-executor")
         try:
             self._loop.run_until_complete(self._task)
         except asyncio.CancelledError:
             log.debug("the connection to NATS was closed")
-        except Exception:
-            log.exception("the NATS side of the executor ended; restart the scheduler")
         finally:
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
+
+    async def _keep_running(self) -> None:
+        while True:
+            try:
+                await self._main()
+            except Exception:
+                log.exception("the NATS side of the executor failed; next: starting it again")
+            await asyncio.sleep(RESTART_SECONDS)
 
     def call(self, coroutine: Coroutine[Any, Any, Result], *, timeout: float) -> Result:
         """Run a coroutine in the loop and wait for its result, at most `timeout` seconds.
 
         Raises:
-            BrokerUnavailable: the time is over, or the loop has ended.
+            BrokerError: as the coroutine raised it; `BrokerUnavailable` also when the time is over,
+                the loop has ended, or the coroutine failed as nobody expected.
         """
         future = self._submit(coroutine)
         try:
             return future.result(timeout)
+        except BrokerError:
+            raise
         except concurrent.futures.TimeoutError:
             future.cancel()
             raise BrokerUnavailable(f"NATS did not answer within {timeout:g} s") from None
         except concurrent.futures.CancelledError:
             raise BrokerUnavailable("the connection to NATS is being closed") from None
+        except Exception as exc:
+            # A defect here, or in what a server answers, must not end the scheduler.
+            log.exception("a call to NATS failed; next: as if NATS were away")
+            raise BrokerUnavailable(f"{type(exc).__name__}: {exc}") from exc
 
     def post(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine in the loop and do not wait; it handles its own errors."""
@@ -83,6 +98,11 @@ class Bridge:
 
     def stop(self) -> None:
         """Cancel `main` and wait until its connection is closed."""
-        if self._task is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._task.cancel)
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
+            self._loop.call_soon_threadsafe(self._cancel)
         self._thread.join(STOP_SECONDS)
+
+    def _cancel(self) -> None:
+        # In the loop, so after `_run` has made the task, however early `stop` is called.
+        if self._task is not None:
+            self._task.cancel()

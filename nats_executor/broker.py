@@ -47,6 +47,8 @@ log = logging.getLogger(__name__)
 
 # A worker that is cut off is found after two unanswered checks of this length.
 WATCH_SECONDS = 5.0
+# To say goodbye to a server that may not read any more.
+CLOSE_SECONDS = 1.0
 # Delays between attempts to connect double up to this; each is randomised, so that a fleet
 # does not return in step.
 LONGEST_DELAY = 2.0
@@ -64,7 +66,7 @@ async def connect(settings: Settings, *, role: str) -> AsyncIterator[JetStream]:
     try:
         yield JetStream(connection, settings)
     finally:
-        # nats-py swallows a cancellation that meets its connect() or close(), so once is not enough.
+        # nats-py swallows a cancellation that meets connect() or close(): once is not enough.
         while not keeper.done():
             keeper.cancel()
             await asyncio.wait([keeper], timeout=0.1)
@@ -88,12 +90,13 @@ class Connection(Link):
         self._pending: dict[str, tuple[str, Callable[[Answer | BrokerError], None]]] = {}
         self._listeners: dict[str, Listener] = {}
         self._subscribed: dict[str, Subscription] = {}
+        self._refused: AccessDenied | None = None  # the subscription without which nothing works
 
     # The connection
 
     @property
     def is_connected(self) -> bool:
-        return self._client is not None
+        return self._connected.is_set()
 
     @property
     def connected_since(self) -> float:
@@ -128,24 +131,23 @@ class Connection(Link):
                 await self._watch(client)
             finally:
                 self._disconnected(BrokerUnavailable("the connection to NATS was lost"))
-                with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
-                    await client.close()
+                await close(client)
 
     async def _connect_to_any(self, servers: Iterable[str]) -> Client | None:
         for server in servers:
             client = Client()
-            self._lost = asyncio.Event()
+            is_open = False
             try:
                 async with asyncio.timeout(self._settings.connect_timeout_seconds):
-                    await client.connect(server, **self._connect_options())
-                    self._client = client
-                    await self._subscribe_all(client)
-            except (nats.errors.Error, OSError, TimeoutError, ValueError) as exc:
-                self._client = None
+                    await self._open(client, server)
+                is_open = True
+            except (BrokerError, nats.errors.Error, OSError, TimeoutError, ValueError) as exc:
                 self._note_failure(server, exc)
-                with contextlib.suppress(nats.errors.Error, OSError, AttributeError):
-                    await client.close()
                 continue
+            finally:
+                if not is_open:
+                    self._disconnected(self._reason)
+                    await close(client)
             log.info("connected to NATS at %s as %s", without_userinfo(server), self._role)
             self._reason = BrokerUnavailable("the connection to NATS was lost")
             self._connected_since = time.monotonic()
@@ -154,6 +156,34 @@ class Connection(Link):
                 listener.on_renewed()
             return client
         return None
+
+    async def _open(self, client: Client, server: str) -> None:
+        """Connect to one server and subscribe; raises at once what is in the way."""
+        is_connecting = True
+
+        async def on_error(exc: Exception) -> None:
+            if is_connecting:
+                raise exc  # nats-py would try this one server again for two minutes
+            await self._on_error(exc)
+
+        self._lost = asyncio.Event()
+        self._refused = None
+        try:
+            await client.connect(server, error_cb=on_error, **self._connect_options())
+        finally:
+            is_connecting = False
+        self._client = client
+        self._subscribed = {}
+        await client.subscribe(f"{self._inbox}.*", cb=self._on_reply)
+        for subject in list(self._listeners):
+            await self._subscribe(client, subject)
+        await settle(client)
+        if self._refused is not None:
+            raise self._refused
+
+    async def _subscribe(self, client: Client, subject: str) -> None:
+        on_message = self._listeners[subject].on_message
+        self._subscribed[subject] = await client.subscribe(subject, cb=on_message)
 
     def _connect_options(self) -> dict[str, Any]:
         s = self._settings
@@ -171,14 +201,8 @@ class Connection(Link):
             "tls": tls_context(s),
             "tls_handshake_first": s.tls_handshake_first,
             "inbox_prefix": s.inbox_prefix.encode(),
-            "error_cb": self._on_error,
             "closed_cb": self._on_closed,
         }
-
-    async def _subscribe_all(self, client: Client) -> None:
-        await client.subscribe(f"{self._inbox}.*", cb=self._on_reply)
-        for subject, listener in self._listeners.items():
-            self._subscribed[subject] = await client.subscribe(subject, cb=listener.on_message)
 
     async def _watch(self, client: Client) -> None:
         """Return when the client is closed, or connected but deaf."""
@@ -203,7 +227,11 @@ class Connection(Link):
 
     def _note_failure(self, server: str, exc: Exception) -> None:
         """Keep the reason for callers, and log it when it is a new one."""
-        reason = connect_error(without_userinfo(server), self._settings.user, exc)
+        reason = (
+            exc
+            if isinstance(exc, BrokerError)
+            else connect_error(without_userinfo(server), self._settings.user, exc)
+        )
         if str(reason) != str(self._reason):
             log.warning("%s; next: trying again until it works", reason)
         self._reason = reason
@@ -217,13 +245,23 @@ class Connection(Link):
         if "permissions violation" not in text.lower():
             log.debug("nats client: %s", text)
             return
-        denied = AccessDenied(
-            f"NATS user {self._settings.user or '(none)'}: {text.removeprefix('nats: ')}"
-        )
-        log.error("%s; remedy: allow it in the server's configuration", denied)
-        for subject, resolve in list(self._pending.values()):
-            if f'"{subject}"'.lower() in text.lower() or self._inbox.lower() in text.lower():
-                resolve(denied)
+        log.error("NATS denies: %s; remedy: allow it in the server's configuration", text)
+        for subject, fail in list(self._concerned()):
+            # nats-py writes the server's reason in lower case.
+            if f'"{subject}"'.lower() in text.lower():
+                reason = text.removeprefix("nats: ").replace(subject.lower(), subject)
+                fail(AccessDenied(f"NATS user {self._settings.user or '(none)'}: {reason}"))
+
+    def _concerned(self) -> Iterator[tuple[str, Callable[[AccessDenied], None]]]:
+        """Every subject in use, with whom to tell that it is denied."""
+        yield f"{self._inbox}.*", self._refuse
+        yield from self._pending.values()
+        for subject, listener in self._listeners.items():
+            yield subject, listener.on_denied
+            yield listener.asks, listener.on_denied
+
+    def _refuse(self, denied: AccessDenied) -> None:
+        self._refused = denied
 
     # Requests
 
@@ -283,6 +321,8 @@ class Connection(Link):
     ) -> None:
         if self._client is None:
             raise type(self._reason)(str(self._reason))
+        if reply in self._listeners:
+            self._listeners[reply].asks = subject
         try:
             await self._client.publish(subject, body, reply, dict(headers) if headers else None)
         except nats.errors.MaxPayloadError as exc:
@@ -294,17 +334,39 @@ class Connection(Link):
             raise BrokerUnavailable(f"cannot send to {subject}: {exc}") from exc
 
     async def listen(self, subject: str, listener: Listener) -> None:
+        denials: list[BrokerError] = []
+        on_denied, listener.on_denied = listener.on_denied, denials.append
         self._listeners[subject] = listener
         if self._client is not None:
-            with contextlib.suppress(nats.errors.Error, OSError):  # the next connection does it
-                subscription = await self._client.subscribe(subject, cb=listener.on_message)
-                self._subscribed[subject] = subscription
+            try:
+                await self._subscribe(self._client, subject)
+                await settle(self._client)
+            except (nats.errors.Error, OSError, TimeoutError):
+                self._lost.set()  # the next connection does it
+        listener.on_denied = on_denied
+        if denials:
+            await self.forget(subject)
+            raise denials[0]
 
     async def forget(self, subject: str) -> None:
         self._listeners.pop(subject, None)
         if subscription := self._subscribed.pop(subject, None):
             with contextlib.suppress(nats.errors.Error, OSError):  # gone with its connection
                 await subscription.unsubscribe()
+
+
+async def settle(client: Client) -> None:
+    """Return once the server has seen every subscription and said which it denies."""
+    # nats-py's first PING overtakes what its writer has not sent yet; the second one cannot.
+    await client.flush(timeout=int(WATCH_SECONDS))
+    await client.flush(timeout=int(WATCH_SECONDS))
+
+
+async def close(client: Client) -> None:
+    """Close what may be broken, half open or deaf."""
+    with contextlib.suppress(nats.errors.Error, OSError, AttributeError, TimeoutError):
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await client.close()
 
 
 def discovered(client: Client, known: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The `airflow nats` commands: definitions only, because every `airflow` invocation imports them."""
+"""The `airflow nats` commands: definitions only, as every `airflow` call imports them."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ Supported: 3.3 and 3.4 (read in 3.4.0b2). 3.4 keeps the queues of a `BaseExecuto
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow import __version__ as airflow_version
@@ -25,6 +24,8 @@ from nats_executor.messages import Kind
 from nats_executor.replies import batches
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from airflow.executors.workloads import ExecutorWorkload
     from airflow.executors.workloads.types import WorkloadKey
 
@@ -117,13 +118,15 @@ def dispatch_id_of(workload: ExecutorWorkload) -> tuple[str, bool]:
     """Return the id that the scheduler assigned at queueing, or a new one; and whether it is new.
 
     The scheduler assigns none to callbacks and connection tests, nor to a task that names its
-    executor by the bare class name (`scheduler_job_runner.py`).
+    executor by the bare class name (`scheduler_job_runner.py`). A new one is entered in the
+    workload: the attempt to send it that follows a lost answer must carry the same.
     """
-    if isinstance(workload, workloads.ExecuteTask):
-        if assigned := workload.ti.external_executor_id:
-            return assigned, False
-        return str(uuid.uuid4()), True
-    return token_subject_of(workload), False
+    if not isinstance(workload, workloads.ExecuteTask):
+        return token_subject_of(workload), False
+    if assigned := workload.ti.external_executor_id:
+        return assigned, False
+    workload.ti.external_executor_id = new = str(uuid.uuid4())
+    return new, True
 
 
 def token_subject_of(workload: ExecutorWorkload) -> str:
@@ -136,12 +139,18 @@ def token_subject_of(workload: ExecutorWorkload) -> str:
 
 
 def body_of(workload: ExecutorWorkload) -> dict[str, Any]:
+    """Return a workload as plain data, its token included."""
     return workload.model_dump(mode="json")
 
 
-def fresh_token(subject: str, executor: BaseExecutor) -> str:
-    """Mint a token in place of one that died while its workload waited, by Airflow's own rule."""
-    return workloads.ExecuteTask.generate_token(subject, executor.jwt_generator)
+def fresh_token(kind: str, subject: str, executor: BaseExecutor) -> str:
+    """Mint a token in place of one that died while its workload waited, by Airflow's own rule.
+
+    In 3.4 each kind of workload has a scope of its own.
+    """
+    workload: Any = getattr(workloads, kind)
+    token: str = workload.generate_token(subject, executor.jwt_generator)
+    return token
 
 
 def key_parts(key: WorkloadKey) -> list[Any]:

@@ -10,8 +10,10 @@ import contextlib
 import dataclasses
 import functools
 import logging
-from collections import deque
-from typing import TYPE_CHECKING
+import math
+import time
+from collections import Counter, deque
+from typing import TYPE_CHECKING, NamedTuple
 
 from nats_executor import topology
 from nats_executor.adoption import Evidence
@@ -24,9 +26,10 @@ from nats_executor.errors import (
     SubjectOccupied,
     WrongSequence,
 )
-from nats_executor.messages import Report, State, Workload, decode, encode
+from nats_executor.messages import Report, State, decode, encode
 from nats_executor.names import token
 from nats_executor.replies import batches
+from nats_executor.survey import seen_workers, serving
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -35,13 +38,21 @@ if TYPE_CHECKING:
     from nats_executor.ports import Broker, Stored
     from nats_executor.settings import Settings
 
-__all__ = ["Dispatcher"]
+__all__ = ["Dispatcher", "Envelope"]
 
 log = logging.getLogger(__name__)
 
 # Publishes under way at once: enough to fill the pipe, few enough to stop early when it breaks.
 WINDOW = 512
 RETRY_SECONDS = 2.0
+
+
+class Envelope(NamedTuple):
+    """An encoded workload and where it goes."""
+
+    queue: str
+    dispatch_id: str
+    body: bytes
 
 
 class Dispatcher:
@@ -57,36 +68,64 @@ class Dispatcher:
         self._names = settings.names
         self._broker: Broker | None = None
         self._queues: set[str] = set()
+        self._unserved: set[str] = set()
         self._pending: dict[str, Callable[[], Awaitable[None]]] = {}
+        self._is_behind = False  # on `_pending`, and it was said
         self._is_prepared = asyncio.Event()
+        self._prepared_since = math.nan  # `connected_since` of the broker at that time
+        self._drifts: set[str] = set()
+        self._read_after: int | None = None
         self.reports: deque[Report] = deque()
         self.trouble: BrokerError | None = BrokerUnavailable("not connected yet")
 
     async def run(self) -> None:
-        """Connect, prepare the streams, and read results until cancelled."""
+        """Connect, keep what is needed there, and read results until cancelled."""
         async with connect(self._settings, role="scheduler") as broker:
             self._broker = broker
-            await self._prepare(broker)
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._read(broker), name="results")
-                group.create_task(self._carry_out_pending(), name="pending")
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._stay_prepared(broker), name="streams")
+                    group.create_task(self._read(broker), name="results")
+                    group.create_task(self._carry_out_pending(), name="pending")
+            finally:
+                self.trouble = BrokerUnavailable("the connection to NATS is closed")
 
-    async def _prepare(self, broker: Broker) -> None:
-        """Wait for the broker and create what is missing there, for as long as it takes."""
+    async def _stay_prepared(self, broker: Broker) -> None:
+        """Create what is missing at each new connection: a server may come back without its data.
+
+        A broker that cannot be reached is reported by the connection itself.
+        """
         while True:
             try:
-                await broker.ready(self._settings.connect_timeout_seconds)
-                for drift in await topology.prepare(broker, self._settings):
-                    log.warning("%s; next: going on with it; remedy: airflow nats setup", drift)
+                await broker.ready(RETRY_SECONDS)
+            except BrokerError as exc:
+                self.trouble = exc
+                continue
+            try:
+                if broker.connected_since != self._prepared_since:
+                    await self._prepare(broker)
             except BrokerError as exc:
                 if str(exc) != str(self.trouble):
-                    log.error("%s; next: trying again, workloads stay queued", exc)
+                    log.error("%s; next: trying again, workloads stay queued", exc)  # noqa: TRY400 - the text says it all
                 self.trouble = exc
-                await asyncio.sleep(RETRY_SECONDS)
             else:
                 self.trouble = None
                 self._is_prepared.set()
-                return
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _prepare(self, broker: Broker) -> None:
+        since = broker.connected_since
+        drifts = {str(drift) for drift in await topology.prepare(broker, self._settings)}
+        for drift in sorted(drifts - self._drifts):
+            log.warning("%s; next: going on with it; remedy: airflow nats setup", drift)
+        self._drifts = drifts
+        for queue in self._queues:
+            await topology.ensure_consumer(broker, self._settings, queue)
+        if self._read_after is None:
+            # Before anything can be published, so that no report on it is missed.
+            info = await broker.stream_info(self._names.results_stream)
+            self._read_after = info.last_sequence if info else 0
+        self._prepared_since = since
 
     async def prepared(self) -> None:
         """Wait until the broker was reached for the first time and its streams are there."""
@@ -94,7 +133,7 @@ class Dispatcher:
 
     # Workloads
 
-    async def publish(self, workloads: Sequence[Workload]) -> dict[str, BrokerError | None]:
+    async def publish(self, workloads: Sequence[Envelope]) -> dict[str, BrokerError | None]:
         """Send workloads in their order.
 
         Returns:
@@ -102,22 +141,34 @@ class Dispatcher:
             tried, because the broker went away before.
         """
         broker = self._require_broker()
-        outcomes: dict[str, BrokerError | None] = {}
-        for queue in {workload.queue for workload in workloads} - self._queues:
-            await topology.ensure_consumer(broker, self._settings, queue)
-            self._queues.add(queue)
-        for window in batches(workloads, WINDOW):
+        refused = await self._open_queues(broker, {workload.queue for workload in workloads})
+        outcomes: dict[str, BrokerError | None] = {
+            w.dispatch_id: refused[w.queue] for w in workloads if w.queue in refused
+        }
+        for window in batches([w for w in workloads if w.queue not in refused], WINDOW):
             results = await asyncio.gather(*(self._publish(broker, w) for w in window))
             outcomes.update(zip((w.dispatch_id for w in window), results, strict=True))
             if any(isinstance(result, BrokerUnavailable) for result in results):
                 break
         return outcomes
 
-    async def _publish(self, broker: Broker, workload: Workload) -> BrokerError | None:
+    async def _open_queues(self, broker: Broker, queues: set[str]) -> dict[str, BrokerError]:
+        """Create the consumers of new queues; return why it failed for those where it did."""
+        refused: dict[str, BrokerError] = {}
+        for queue in queues - self._queues:
+            try:
+                await topology.ensure_consumer(broker, self._settings, queue)
+            except BrokerError as exc:
+                refused[queue] = exc
+            else:
+                self._queues.add(queue)
+        return refused
+
+    async def _publish(self, broker: Broker, workload: Envelope) -> BrokerError | None:
         try:
             await broker.publish(
                 self._names.task(workload.queue, workload.dispatch_id),
-                encode(workload),
+                workload.body,
                 message_id=workload.dispatch_id,
                 timeout=self._settings.publish_timeout_seconds,
             )
@@ -132,8 +183,8 @@ class Dispatcher:
 
         So the message keeps its place in the queue, and no moment exists at which it is nowhere.
         """
-        self._pending[f"renew {dispatch.id}"] = functools.partial(self._renew, dispatch, new_token)
-        await self._carry_out(f"renew {dispatch.id}")
+        action = functools.partial(self._renew, dispatch, new_token)
+        await self._carry_out(f"renew the token of {dispatch.id}", action)
 
     async def _renew(self, dispatch: Dispatch, new_token: str) -> None:
         broker = self._require_broker()
@@ -154,9 +205,8 @@ class Dispatcher:
         Goes on trying after this call when the broker is away: a message left behind would run
         beside the next dispatch of the same task.
         """
-        action = f"revoke {dispatch_id}"
-        self._pending[action] = functools.partial(self._revoke, queue, dispatch_id, worker)
-        await self._carry_out(action)
+        action = functools.partial(self._revoke, queue, dispatch_id, worker)
+        await self._carry_out(f"revoke {dispatch_id}", action)
 
     async def _revoke(self, queue: str, dispatch_id: str, worker: str) -> None:
         broker = self._require_broker()
@@ -169,24 +219,35 @@ class Dispatcher:
                 subject = self._names.control(worker, "stop")
                 await broker.request(subject, dispatch_id.encode(), timeout=RETRY_SECONDS)
 
-    async def _carry_out(self, action: str) -> None:
-        await self._pending[action]()
-        self._pending.pop(action, None)
+    async def _carry_out(self, name: str, action: Callable[[], Awaitable[None]]) -> None:
+        """Do it now, or as soon as the broker is there."""
+        self._pending[name] = action
+        try:
+            await action()
+        except BrokerUnavailable as exc:
+            if not self._is_behind:
+                log.warning("cannot %s: %s; next: trying again until it is done", name, exc)
+            self._is_behind = True
+        except BrokerError as exc:
+            log.error("cannot %s: %s; next: leaving it undone", name, exc)  # noqa: TRY400 - the text says it all
+            self._pending.pop(name, None)
+        else:
+            self._pending.pop(name, None)
 
     async def _carry_out_pending(self) -> None:
         """Repeat what failed while the broker was away."""
         while True:
             await asyncio.sleep(RETRY_SECONDS)
-            for action in list(self._pending):
-                with contextlib.suppress(BrokerError):  # tried again in a moment
-                    await self._carry_out(action)
+            await asyncio.gather(*(self._carry_out(*item) for item in self._pending.items()))
+            self._is_behind = bool(self._pending)
 
     # Reports
 
     async def _read(self, broker: Broker) -> None:
-        stream = self._names.results_stream
-        info = await broker.stream_info(stream)
-        async for message in broker.follow(stream, after=info.last_sequence if info else 0):
+        """Collect reports from now on; those of before are looked up at adoption, by their ids."""
+        await self._is_prepared.wait()
+        after = self._read_after or 0
+        async for message in broker.follow(self._names.results_stream, after=after):
             if report := self._report(message):
                 self.reports.append(report)
 
@@ -233,8 +294,25 @@ class Dispatcher:
             for message in await broker.last_of_each(self._names.results_stream, subjects):
                 if report := self._report(message):
                     self.reports.append(report)
+            await self._warn_of_unserved(
+                broker, Counter(d.queue for d in dispatches if not d.state)
+            )
         except BrokerError as exc:
             log.debug("sweep: %s", exc)
+
+    async def _warn_of_unserved(self, broker: Broker, waiting: Counter[str]) -> None:
+        """Say once for each queue that its workloads wait for a worker that is not there."""
+        workers = await seen_workers(broker, self._settings) if waiting else []
+        now = time.time()
+        unserved = {q for q in waiting if not serving(workers, q, self._settings, now)}
+        for queue in unserved - self._unserved:
+            log.warning(
+                "no worker serves queue %r, %d workloads wait; remedy: airflow nats worker -q %s",
+                queue,
+                waiting[queue],
+                queue,
+            )
+        self._unserved = unserved
 
     def _require_broker(self) -> Broker:
         if self._broker is None or self.trouble is not None:

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 from nats_executor import compat
 from nats_executor.adoption import can_adopt
 from nats_executor.bridge import Bridge
-from nats_executor.dispatcher import Dispatcher
-from nats_executor.errors import BrokerError, BrokerUnavailable, MessageTooLarge
+from nats_executor.dispatcher import Dispatcher, Envelope
+from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable, MessageTooLarge
 from nats_executor.ledger import Dispatch, Ended, Ledger, Renewal, Started, Unwanted
-from nats_executor.messages import Kind, Workload
+from nats_executor.messages import Kind, Workload, encode
 from nats_executor.outage import Outage
 from nats_executor.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from airflow.cli.cli_config import GroupCommand
     from airflow.executors.workloads import ExecutorWorkload
@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 __all__ = ["NatsExecutor"]
 
 log = logging.getLogger(__name__)
+
+# What msgpack and pydantic raise for data that Airflow's database takes: 70-bit integers, half a
+# surrogate pair, a structure that is too deep.
+UNENCODABLE = (ValueError, TypeError, OverflowError, RecursionError)
+# Failures that concern every workload, so that asking again waits a little.
+PAUSING = BrokerUnavailable | AccessDenied
 
 
 class NatsExecutor(compat.VersionedExecutor):
@@ -55,9 +61,12 @@ class NatsExecutor(compat.VersionedExecutor):
         self._bridge: Bridge | None = None
         self._dispatcher: Dispatcher | None = None
         self._next_sweep = 0.0
+        self._complaints: set[str] = set()
+        self._minted: set[str] = set()  # dispatch ids that the scheduler does not know yet
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(parallelism={self.parallelism}, {self.ledger!r})"
+        team = f"team_name={self.team_name!r}, " if self.team_name else ""
+        return f"{type(self).__name__}({team}parallelism={self.parallelism}, {self.ledger!r})"
 
     @property
     def settings(self) -> Settings:
@@ -97,32 +106,42 @@ class NatsExecutor(compat.VersionedExecutor):
 
     def _process_workloads(self, workload_items: Sequence[ExecutorWorkload]) -> None:
         """Publish; what the broker did not take stays queued here for the next heartbeat."""
-        messages: list[tuple[ExecutorWorkload, Workload, bool]] = []
+        sealed: list[tuple[ExecutorWorkload, Envelope]] = []
         for workload in workload_items:
-            dispatch_id, is_new = compat.dispatch_id_of(workload)
-            messages.append((workload, self._message(workload, dispatch_id), is_new))
-        outcomes = self._publish([message for _, message, _ in messages])
-        for workload, message, is_new in messages:
-            outcome = outcomes.get(message.dispatch_id, BrokerUnavailable("not tried"))
+            try:
+                sealed.append((workload, self._seal(workload)))
+            except UNENCODABLE as exc:
+                self._refuse(workload, f"cannot be sent over NATS: {type(exc).__name__}: {exc}")
+        outcomes = self._publish([envelope for _, envelope in sealed]) if sealed else {}
+        for workload, envelope in sealed:
+            outcome = outcomes.get(envelope.dispatch_id, BrokerUnavailable("not tried"))
             if outcome is None:
-                self._handed_over(workload, message, is_new=is_new)
+                self._handed_over(workload, envelope)
             elif isinstance(outcome, MessageTooLarge):
-                key = self.key_of(workload)
-                self.discard_waiting(key)
-                self.fail(key, info=f"too large for NATS: {outcome}")
+                self._refuse(workload, f"too large for NATS: {outcome}")
 
-    def _message(self, workload: ExecutorWorkload, dispatch_id: str) -> Workload:
-        return Workload(
+    def _seal(self, workload: ExecutorWorkload) -> Envelope:
+        dispatch_id, is_new = compat.dispatch_id_of(workload)
+        if is_new:
+            self._minted.add(dispatch_id)
+        queue = compat.queue_of(workload)
+        message = Workload(
             dispatch_id=dispatch_id,
-            queue=compat.queue_of(workload),
+            queue=queue,
             kind=compat.kind_of(workload),
             body=compat.body_of(workload),
             key=compat.key_parts(self.key_of(workload)),
             sender=self.sender,
             sent_at=time.time(),
         )
+        return Envelope(queue, dispatch_id, encode(message))
 
-    def _publish(self, messages: list[Workload]) -> dict[str, BrokerError | None]:
+    def _refuse(self, workload: ExecutorWorkload, reason: str) -> None:
+        key = self.key_of(workload)
+        self.discard_waiting(key)
+        self.fail(key, info=reason)
+
+    def _publish(self, messages: list[Envelope]) -> dict[str, BrokerError | None]:
         if self._bridge is None or self._dispatcher is None or self.outage.is_waiting():
             return {}
         try:
@@ -130,25 +149,36 @@ class NatsExecutor(compat.VersionedExecutor):
             outcomes = self._bridge.call(
                 self._dispatcher.publish(messages), timeout=self.settings.publish_timeout_seconds
             )
-            failure = next((e for e in outcomes.values() if isinstance(e, BrokerUnavailable)), None)
+            failure = next((e for e in outcomes.values() if isinstance(e, PAUSING)), None)
         except BrokerError as exc:
             outcomes, failure = {}, exc
+        self._complain(outcomes.values())
         if failure is None:
             self.outage.over()
         else:
             self.outage.note(failure, f"{len(messages)} workloads stay queued and are sent later")
         return outcomes
 
-    def _handed_over(self, workload: ExecutorWorkload, message: Workload, *, is_new: bool) -> None:
-        key = self.key_of(workload)
+    def _complain(self, outcomes: Iterable[BrokerError | None]) -> None:
+        """Log once what needs a person and concerns some of the queues only."""
+        for outcome in outcomes:
+            if outcome is None or isinstance(outcome, PAUSING | MessageTooLarge):
+                continue
+            if (text := str(outcome)) not in self._complaints:
+                self._complaints.add(text)
+                log.error("%s; next: its workloads stay queued and are tried again", text)
+
+    def _handed_over(self, workload: ExecutorWorkload, envelope: Envelope) -> None:
+        key, dispatch_id = self.key_of(workload), envelope.dispatch_id
         self.discard_waiting(key)
         self.running.add(key)
-        subject = compat.token_subject_of(workload)
-        self.ledger.track(Dispatch(message.dispatch_id, key, message.queue, message.kind, subject))
-        if is_new:
+        kind, subject = compat.kind_of(workload), compat.token_subject_of(workload)
+        self.ledger.track(Dispatch(dispatch_id, key, envelope.queue, kind, subject))
+        if dispatch_id in self._minted:
+            self._minted.discard(dispatch_id)
             # The scheduler stores the id then, which a later adoption needs. `queued()` would
             # give the slot away.
-            self.change_state(key, compat.queued_event(), message.dispatch_id, remove_running=False)
+            self.change_state(key, compat.queued_event(), dispatch_id, remove_running=False)
 
     # From the workers to the scheduler
 
@@ -189,7 +219,7 @@ class NatsExecutor(compat.VersionedExecutor):
             case Renewal(dispatch):
                 log.info("the token of %s died while it waited; next: a new one", dispatch.key)
                 if self._bridge is not None and self._dispatcher is not None:
-                    new_token = compat.fresh_token(dispatch.token_subject, self)
+                    new_token = compat.fresh_token(dispatch.kind, dispatch.token_subject, self)
                     self._bridge.post(self._dispatcher.renew(dispatch, new_token))
 
     # Taking over and taking back
@@ -211,8 +241,9 @@ class NatsExecutor(compat.VersionedExecutor):
             self.running.add(key)
             if dispatch_id:
                 self.ledger.track(Dispatch(dispatch_id, key, queue, Kind.TASK, str(ti.id)))
-            if found and found.last_report and (outcome := self.ledger.apply(found.last_report)):
-                self._settle(outcome)
+            if found and found.last_report and self._dispatcher is not None:
+                # For the next `sync`: Airflow 3.4 gives a slot to all that is adopted here.
+                self._dispatcher.reports.append(found.last_report)
         return rejected
 
     def _look_up(self, places: list[tuple[str, str]]) -> dict[str, Evidence] | None:
@@ -237,13 +268,8 @@ class NatsExecutor(compat.VersionedExecutor):
         dispatch_id = dispatch.id if dispatch else ti.external_executor_id
         if dispatch_id and self._bridge is not None and self._dispatcher is not None:
             worker = dispatch.worker if dispatch else ""
-            try:
-                self._bridge.call(
-                    self._dispatcher.revoke(queue, dispatch_id, worker),
-                    timeout=self.settings.publish_timeout_seconds,
-                )
-            except BrokerError as exc:
-                self.outage.note(exc, "revocations are carried out later")
+            # Not waited for: hundreds may be stuck, and the broker or the worker may be, too.
+            self._bridge.post(self._dispatcher.revoke(queue, dispatch_id, worker))
 
     # For operators
 

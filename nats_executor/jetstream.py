@@ -13,7 +13,13 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from nats_executor import pulls
-from nats_executor.errors import BrokerError, BrokerUnavailable, NoResponders, NotFound
+from nats_executor.errors import (
+    AccessDenied,
+    BrokerError,
+    BrokerUnavailable,
+    NoResponders,
+    NotFound,
+)
 from nats_executor.link import Answer, Link, Listener
 from nats_executor.ports import Broker, Config, ConsumerInfo, Pulls, Reply, Stored, StreamInfo
 from nats_executor.replies import api_error, batches, consumer_info, stored
@@ -167,9 +173,13 @@ class JetStream(Broker):
                     log.warning("stream %s was emptied; next: reading it from its start", stream)
                     after = 0
                 reader = await self._create_reader(stream, after)
-                async for message in pulls.read(self._link, self._next(stream, reader)):
-                    after = message.sequence
-                    yield message
+                reading = pulls.read(self._link, self._next(stream, reader))
+                async with contextlib.aclosing(reading) as messages:
+                    async for message in messages:
+                        after = message.sequence
+                        yield message
+            except AccessDenied:
+                raise
             except BrokerError as exc:
                 log.debug("reader of %s: %s", stream, exc)
             await asyncio.sleep(RETRY_SECONDS)

@@ -6,13 +6,14 @@ deferred or rescheduled, and a late success of the first run would fail the seco
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nats_executor.messages import State
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator
+
     from nats_executor.messages import Report
 
 __all__ = ["Dispatch", "Ended", "Ledger", "Outcome", "Renewal", "Started", "Unwanted"]

@@ -22,20 +22,27 @@ class Answer(Protocol):
     headers: dict[str, str] | None
 
 
-def nothing() -> None:
-    """Do nothing on a renewed connection."""
+def nothing(*_: object) -> None:
+    """Do nothing on a renewed connection or a denial."""
 
 
 class Listener:
-    """A subscription that outlives connections."""
+    """A subscription that outlives connections.
+
+    Attributes:
+        asks: the subject of the last request whose answers are to arrive here.
+    """
 
     def __init__(
         self,
         on_message: Callable[[Any], Awaitable[None]],
         on_renewed: Callable[[], None] = nothing,
+        on_denied: Callable[[BrokerError], None] = nothing,
     ) -> None:
         self.on_message = on_message
         self.on_renewed = on_renewed
+        self.on_denied = on_denied
+        self.asks = ""
 
 
 class Link(Protocol):
@@ -85,7 +92,10 @@ class Link(Protocol):
         ...
 
     async def listen(self, subject: str, listener: Listener) -> None:
-        """Subscribe now, and again with every new connection."""
+        """Subscribe now, and again with every new connection.
+
+        Where there is a connection, the server knows the subscription when this returns.
+        """
         ...
 
     async def forget(self, subject: str) -> None:

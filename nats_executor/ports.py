@@ -76,7 +76,10 @@ class Pulls(Protocol):
     """The pulls of one durable consumer."""
 
     async def take(self, batch: int) -> Sequence[Delivery]:
-        """Return up to `batch` messages that are there now; returns at once, perhaps with none."""
+        """Return up to `batch` messages that are there now; returns at once, perhaps with none.
+
+        A message published a moment ago may not be offered yet: then `wait` gets it.
+        """
 
     async def wait(self) -> Delivery:
         """Return the next message, however long that takes; survives reconnects and restarts.
@@ -156,7 +159,7 @@ class Broker(Protocol):
         ...
 
     def follow(self, stream: str, *, after: int) -> AsyncIterator[Stored]:
-        """Yield a stream's messages in order from sequence `after` + 1, across reconnects, for ever."""
+        """Yield a stream's messages in order after a sequence, across reconnects, for ever."""
         ...
 
     async def request(self, subject: str, body: bytes, *, timeout: float) -> bytes:

@@ -19,7 +19,7 @@ from nats_executor.ports import Delivery, Pulls, Stored
 from nats_executor.replies import AckSubject
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
 __all__ = ["QueuePulls", "read"]
 
@@ -73,14 +73,16 @@ class Pull:
         self._link = link
         self._subject = subject
         self._inbox = link.new_inbox()
-        self.arrivals: asyncio.Queue[Answer | None] = asyncio.Queue()  # None: the connection is new
+        # None: the connection is new; an error: the pull was denied.
+        self.arrivals: asyncio.Queue[Answer | BrokerError | None] = asyncio.Queue()
 
     async def open(self, on_message: Callable[[Answer], Awaitable[None]] | None = None) -> None:
         async def arrive(msg: Answer) -> None:
             self.arrivals.put_nowait(msg)
 
         renewed = functools.partial(self.arrivals.put_nowait, None)
-        await self._link.listen(self._inbox, Listener(on_message or arrive, renewed))
+        listener = Listener(on_message or arrive, renewed, self.arrivals.put_nowait)
+        await self._link.listen(self._inbox, listener)
 
     async def close(self) -> None:
         await self._link.forget(self._inbox)
@@ -92,9 +94,12 @@ class Pull:
         """Return what arrives next; None after silence or when the connection is a new one."""
         try:
             async with asyncio.timeout(timeout):
-                return await self.arrivals.get()
+                arrival = await self.arrivals.get()
         except TimeoutError:
             return None
+        if isinstance(arrival, BrokerError):
+            raise arrival
+        return arrival
 
 
 def nanoseconds(seconds: float) -> int:
@@ -153,7 +158,11 @@ class QueuePulls(Pulls):
             while True:
                 if not self._is_outstanding:
                     await self._ask_for_one()
-                msg = await self._waiting.next(SILENCE_SECONDS)
+                try:
+                    msg = await self._waiting.next(SILENCE_SECONDS)
+                except BrokerError:
+                    self._is_outstanding = False
+                    raise
                 if msg is None:
                     self._is_outstanding = False
                 elif not status(msg):
@@ -200,7 +209,7 @@ class QueuePulls(Pulls):
     def _hand_back(self, pull: Pull) -> None:
         while not pull.arrivals.empty():
             msg = pull.arrivals.get_nowait()
-            if msg is None:
+            if msg is None or isinstance(msg, BrokerError):
                 self._is_outstanding = False
             elif not status(msg):
                 self._nak(msg)
@@ -215,7 +224,7 @@ class QueuePulls(Pulls):
         task.add_done_callback(self._naks.discard)
 
 
-async def read(link: Link, subject: str) -> AsyncIterator[Stored]:
+async def read(link: Link, subject: str) -> AsyncGenerator[Stored, None]:
     """Yield what one ephemeral consumer delivers, until it falls silent or skips a message."""
     pull = Pull(link, subject)
     request = {

@@ -42,6 +42,7 @@ BY_CODE: dict[int, type[BrokerError]] = {
     10058: TopologyMismatch,  # stream name already in use with a different configuration
     10059: NotFound,  # stream not found
     10065: TopologyMismatch,  # subjects overlap with an existing stream
+    10074: TopologyMismatch,  # replicas > 1 not supported in non-clustered mode
     10071: WrongSequence,  # wrong last sequence
     10148: TopologyMismatch,  # consumer already exists
     10012: TopologyMismatch,  # consumer create: a setting that an update cannot change
@@ -49,6 +50,10 @@ BY_CODE: dict[int, type[BrokerError]] = {
     10100: TopologyMismatch,  # filtered consumer not unique on workqueue stream
 }
 
+
+STORE_FAILED = 10077
+# Tokens of an ack subject in its older form.
+ACK_TOKENS = 9
 
 # A queue's name in the metadata of its consumer; the consumer's own name may be a hash of it.
 QUEUE = "airflow_queue"
@@ -58,8 +63,8 @@ def api_error(what: str, error: Mapping[str, Any]) -> BrokerError:
     """Return the exception for an error object of JetStream's API or of a publish ack."""
     code = int(error.get("err_code", 0))
     text = f"{what}: {error.get('description', 'unknown error')} (NATS error {code})"
-    # 10077 covers everything that a store can refuse; only the text tells which limit it was.
-    if code == 10077 and "per subject" in text:
+    # This code covers all that a store can refuse; only the text tells which limit it was.
+    if code == STORE_FAILED and "per subject" in text:
         return SubjectOccupied(text)
     return BY_CODE.get(code, BrokerUnavailable)(text)
 
@@ -69,8 +74,8 @@ def connect_error(server: str, user: str | None, exc: Exception) -> BrokerError:
     text = str(exc).removeprefix("nats: ").strip("'") or type(exc).__name__
     if "authorization" in text.lower() or "authentication" in text.lower():
         return AccessDenied(
-            f"NATS at {server} refuses user {user or '(none)'}: {text}; check [nats_executor] user, "
-            "password, token, nkey_seed and credentials_file"
+            f"NATS at {server} refuses user {user or '(none)'}: {text}; check [nats_executor] "
+            "user, password, token, nkey_seed and credentials_file"
         )
     if "certificate" in text.lower() or "ssl" in text.lower() or "tls" in text.lower():
         return AccessDenied(
@@ -100,6 +105,7 @@ def stored(answer: Answer) -> Stored | None:
 
 
 def consumer_info(entry: Mapping[str, Any]) -> ConsumerInfo:
+    """Read one entry of CONSUMER.LIST."""
     return ConsumerInfo(
         name=entry["name"],
         queue=(entry["config"].get("metadata") or {}).get(QUEUE, entry["name"]),
@@ -121,12 +127,13 @@ class AckSubject:
 
     @classmethod
     def parse(cls, subject: str) -> AckSubject:
-        """Read `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<ns>.<pending>`.
+        """Read `$JS.ACK.<stream>.<consumer>.<delivered>.<stream>.<consumer>.<ns>.<pending>`.
 
-        The newer form holds the domain and an account hash before the stream and a token at the end.
+        The numbers are sequences. The newer form holds the domain and an account hash before the
+        stream's name, and a token at the end.
         """
         tokens = subject.split(".")
-        first = 4 if len(tokens) == 9 else 6
+        first = 4 if len(tokens) == ACK_TOKENS else 6
         delivered, stream, consumer, nanoseconds = (int(t) for t in tokens[first : first + 4])
         return cls(delivered, stream, consumer, nanoseconds / 1e9)
 
@@ -135,5 +142,6 @@ Item = TypeVar("Item")
 
 
 def batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Cut a sequence into pieces of at most `size`."""
     for start in range(0, len(items), size):
         yield items[start : start + size]

@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from nats_executor.ports import Broker, ConsumerInfo
     from nats_executor.settings import Settings
 
-__all__ = ["Seen", "Survey", "findings", "queue_rows", "take_survey", "worker_rows"]
+__all__ = [
+    "Seen",
+    "Survey",
+    "findings",
+    "queue_rows",
+    "seen_workers",
+    "serving",
+    "take_survey",
+    "worker_rows",
+]
 
 Row = dict[str, Any]
 
@@ -43,14 +52,19 @@ async def take_survey(broker: Broker, settings: Settings) -> Survey:
         return Survey(await topology.inspect(broker, settings, []), [], [])
     consumers = await broker.consumer_infos(names.tasks_stream)
     drifts = await topology.inspect(broker, settings, [c.queue for c in consumers])
+    has_workers = await broker.stream_info(names.workers_stream) is not None
+    return Survey(drifts, consumers, await seen_workers(broker, settings) if has_workers else [])
+
+
+async def seen_workers(broker: Broker, settings: Settings) -> list[Seen]:
+    """Return the readable records of the workers bucket."""
     workers: list[Seen] = []
-    if await broker.stream_info(names.workers_stream) is not None:
-        for message in await broker.scan(names.workers_stream, names.presences()):
-            try:
-                workers.append(Seen(decode(Presence, message.body), message.at))
-            except DecodeError:
-                continue  # a deleted record, or one of a release that we cannot read
-    return Survey(drifts, consumers, workers)
+    for message in await broker.scan(settings.names.workers_stream, settings.names.presences()):
+        try:
+            workers.append(Seen(decode(Presence, message.body), message.at))
+        except DecodeError:
+            continue  # a deleted record, or one of a release that we cannot read
+    return workers
 
 
 def state_of(seen: Seen, settings: Settings, now: float) -> str:
@@ -60,11 +74,11 @@ def state_of(seen: Seen, settings: Settings, now: float) -> str:
     return "draining" if seen.presence.draining else "running"
 
 
-def serving(survey: Survey, queue: str, settings: Settings, now: float) -> list[Seen]:
+def serving(workers: list[Seen], queue: str, settings: Settings, now: float) -> list[Seen]:
     """The workers that take workloads of a queue."""
     return [
         seen
-        for seen in survey.workers
+        for seen in workers
         if queue in seen.presence.queues and state_of(seen, settings, now) == "running"
     ]
 
@@ -73,7 +87,7 @@ def queue_rows(survey: Survey, settings: Settings, *, now: float) -> list[Row]:
     """One row for each queue, in the words of NATS's consumer info."""
     rows = []
     for consumer in sorted(survey.consumers, key=lambda c: c.queue):
-        workers = serving(survey, consumer.queue, settings, now)
+        workers = serving(survey.workers, consumer.queue, settings, now)
         rows.append(
             {
                 "queue": consumer.queue,
@@ -112,7 +126,7 @@ def findings(survey: Survey, settings: Settings, *, now: float) -> list[Row]:
     if not survey.drifts:
         rows.append(finding("streams", "ok", "as configured"))
     for consumer in sorted(survey.consumers, key=lambda c: c.queue):
-        rows.append(queue_finding(consumer, serving(survey, consumer.queue, settings, now)))
+        rows.append(queue_finding(consumer, serving(survey.workers, consumer.queue, settings, now)))
     rows += [
         finding(f"worker {seen.presence.name}", "lost", f"silent for {now - seen.at:.0f} s")
         for seen in survey.workers
@@ -126,6 +140,8 @@ def queue_finding(consumer: ConsumerInfo, workers: list[Seen]) -> Row:
     if workers:
         names = ", ".join(seen.presence.name for seen in workers)
         return finding(what, "ok", f"{consumer.pending} pending, served by {names}")
+    if not consumer.pending + consumer.in_flight:
+        return finding(what, "ok", "empty, no worker")
     return finding(
         what,
         "unserved",

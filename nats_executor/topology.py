@@ -130,7 +130,7 @@ def consumer(settings: Settings, queue: str) -> Config:
         "ack_policy": "explicit",
         "deliver_policy": "all",
         "ack_wait": int(settings.ack_wait_seconds * SECOND),
-        # The server gives up nothing by itself: after `max_attempts` claims a worker does, and says so.
+        # The server gives nothing up by itself: a worker does after `max_attempts`, and says so.
         "max_deliver": -1,
         # NATS's default would stop a queue at 1000 running workloads.
         "max_ack_pending": -1,
@@ -140,7 +140,7 @@ def consumer(settings: Settings, queue: str) -> Config:
 
 
 def drifts(where: str, found: Config, wanted: Config) -> list[Drift]:
-    """Every setting of `wanted` that `found` does not have; what NATS adds itself does not count."""
+    """Every setting of `wanted` that `found` does not have; what NATS adds does not count."""
     return [
         Drift(where, setting, found.get(setting), value)
         for setting, value in wanted.items()
@@ -155,31 +155,22 @@ def matches(found: Any, wanted: Any) -> bool:
     return bool(found == wanted or (found is None and wanted is False))
 
 
+def compare(where: str, existing: Config | None, wanted: Config) -> list[Drift]:
+    if existing is None:
+        return [Drift(where, "existence", None, "exists")]
+    return drifts(where, existing, wanted)
+
+
 async def inspect(broker: Broker, settings: Settings, queues: Iterable[str]) -> list[Drift]:
     """Return what `apply` would change, and change nothing."""
     found: list[Drift] = []
     for wanted in streams(settings):
         existing = await broker.stream_config(wanted["name"])
-        where = f"stream {wanted['name']}"
-        found += (
-            [Drift(where, "existence", None, "exists")]
-            if existing is None
-            else drifts(where, existing, wanted)
-        )
-    if any(
-        drift.setting == "existence" and drift.where.endswith(settings.names.tasks_stream)
-        for drift in found
-    ):
-        return found
+        found += compare(f"stream {wanted['name']}", existing, wanted)
     for queue in queues:
         wanted = consumer(settings, queue)
         existing = await broker.consumer_config(settings.names.tasks_stream, wanted["durable_name"])
-        where = f"consumer of queue {queue!r}"
-        found += (
-            [Drift(where, "existence", None, "exists")]
-            if existing is None
-            else drifts(where, existing, wanted)
-        )
+        found += compare(f"consumer of queue {queue!r}", existing, wanted)
     return found
 
 
@@ -187,22 +178,29 @@ async def apply(broker: Broker, settings: Settings, queues: Iterable[str]) -> li
     """Create what is missing, update what differs, and return what was changed.
 
     Raises:
-        TopologyMismatch: a stream or consumer differs in what NATS cannot change in place.
+        TopologyMismatch: a stream or consumer differs in what NATS cannot change in place;
+            nothing was changed then.
     """
+    queues = list(queues)
+    require_changeable(await inspect(broker, settings, queues))
     changed: list[Drift] = []
     for wanted in streams(settings):
-        where = f"stream {wanted['name']}"
-        existing = await broker.stream_config(wanted["name"])
-        if existing is None:
-            await broker.create_stream(wanted)
-            changed.append(Drift(where, "existence", None, "exists"))
-        elif differences := drifts(where, existing, wanted):
-            require_changeable(differences)
-            await broker.update_stream(existing | wanted)
-            changed += differences
+        changed += await ensure_stream(broker, wanted)
     for queue in queues:
         changed += await ensure_consumer(broker, settings, queue)
     return changed
+
+
+async def ensure_stream(broker: Broker, wanted: Config) -> list[Drift]:
+    """Create or update a stream; what its operator added stays."""
+    existing = await broker.stream_config(wanted["name"])
+    differences = compare(f"stream {wanted['name']}", existing, wanted)
+    if existing is None:
+        await broker.create_stream(wanted)
+    elif differences:
+        require_changeable(differences)
+        await broker.update_stream(existing | wanted)
+    return differences
 
 
 async def known_queues(broker: Broker, settings: Settings) -> list[str]:
@@ -231,15 +229,14 @@ async def prepare(broker: Broker, settings: Settings) -> list[Drift]:
 
 
 async def ensure_consumer(broker: Broker, settings: Settings, queue: str) -> list[Drift]:
-    """Create or update a queue's consumer; looks first, because creating is what servers got wrong."""
+    """Create or update a queue's consumer; looks first, as creating is what servers got wrong."""
     wanted = consumer(settings, queue)
     stream = settings.names.tasks_stream
-    where = f"consumer of queue {queue!r}"
     existing = await broker.consumer_config(stream, wanted["durable_name"])
+    differences = compare(f"consumer of queue {queue!r}", existing, wanted)
     if existing is None:
         await broker.create_consumer(stream, wanted)
-        return [Drift(where, "existence", None, "exists")]
-    if differences := drifts(where, existing, wanted):
+    elif differences:
         require_changeable(differences)
         await broker.update_consumer(stream, existing | wanted)
     return differences
@@ -249,7 +246,7 @@ def require_changeable(differences: Iterable[Drift]) -> None:
     for drift in differences:
         if drift.setting in FIXED:
             raise TopologyMismatch(
-                f"{drift}; NATS cannot change that in place: drain the workers, back up and delete "
-                "it (`nats stream rm` or `nats consumer rm`), then run `airflow nats setup`; or choose "
-                "another [nats_executor] subject_prefix"
+                f"{drift}; NATS cannot change that in place: drain the workers, back up and "
+                "delete it (`nats stream rm`, `nats consumer rm`), run `airflow nats setup`, or "
+                "choose another [nats_executor] subject_prefix"
             )

@@ -95,18 +95,19 @@ def decide(
         is_alive: whether the worker that made the last report lives; asked only where it matters.
     """
     if last is None:
-        return Claim(sequence, attempt=1)
+        # What runs here is ours even when its reports were lost with the stream.
+        return Mine() if is_held else Claim(sequence, attempt=1)
     match last.state:
         case state if state.is_final:
             return Done()
+        case State.CLAIMED | State.RUNNING if last.worker != worker and is_alive:
+            return Held(last.worker_name)
+        case _ if is_held:
+            return Mine()
         case State.EXPIRED:
             return Unanswered()
         case State.RENEWED:
             return Claim(sequence, last.attempt, token=last.token, generation=last.generation)
-        case State.CLAIMED | State.RUNNING if last.worker == worker and is_held:
-            return Mine()
-        case State.CLAIMED | State.RUNNING if last.worker != worker and is_alive:
-            return Held(last.worker_name)
         case State.RUNNING:
             return Lost(sequence, last)
     if last.attempt >= max_attempts:

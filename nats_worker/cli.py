@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -18,11 +19,22 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterator
 
+    from nats_executor.settings import Settings
     from nats_worker.worker import Plan
 
 __all__ = ["main", "start"]
 
 log = logging.getLogger(__name__)
+
+# The log server dies with the worker, also when that is killed.
+LOG_SERVER = """\
+import sys
+from nats_worker.processes import die_with
+die_with(int(sys.argv[1]))
+from airflow.utils.serve_logs import serve_logs
+serve_logs()
+"""
+LOG_SERVER_SECONDS = 5.0
 
 
 def main() -> None:
@@ -45,18 +57,22 @@ def start(args: Namespace) -> None:
     """Run a worker in this process, or in the background with --daemon, until it is stopped."""
     from airflow.cli.commands.daemon_utils import run_command_with_daemon_option
 
+    from nats_executor.commands import queue_names, settings_for
+
+    # Read here, so that a bad value is told on the terminal and not in a daemon's log.
+    settings = settings_for(args)
+    plan = plan_for(args, queue_names(args), settings.worker_concurrency)
     run_command_with_daemon_option(
         args=args,
         process_name="nats-worker",
-        callback=lambda: run(args),
+        callback=lambda: run(args, settings, plan),
         should_setup_logging=True,
         pid_file=args.pid,
     )
 
 
-def run(args: Namespace) -> None:
+def run(args: Namespace, settings: Settings, plan: Plan) -> None:
     """Run a worker; a reason that ends it is one line on stderr and exit code 1."""
-    from nats_executor.commands import queue_names, settings_for
     from nats_worker.pool import PoolBroken
     from nats_worker.worker import Worker
 
@@ -64,8 +80,6 @@ def run(args: Namespace) -> None:
         level = logging.DEBUG if args.verbose else logging.INFO
         for package in ("nats_executor", "nats_worker"):
             logging.getLogger(package).setLevel(level)
-    settings = settings_for(args)
-    plan = plan_for(args, queue_names(args), settings.worker_concurrency)
     try:
         with log_server(skip=args.skip_serve_logs):
             asyncio.run(Worker(settings, plan).run())
@@ -115,15 +129,17 @@ def log_server(*, skip: bool) -> Iterator[None]:
             log.warning("[logging] worker_log_server_port %d is taken; going on without", port)
         yield
         return
-    server = subprocess.Popen(
-        [sys.executable, "-c", "from airflow.utils.serve_logs import serve_logs; serve_logs()"],
-        start_new_session=True,
-    )
+    command = [sys.executable, "-P", "-c", LOG_SERVER, str(os.getpid())]
+    server = subprocess.Popen(command, start_new_session=True)  # noqa: S603 - all our own
     try:
         yield
     finally:
         server.terminate()
-        server.wait()
+        try:
+            server.wait(LOG_SERVER_SECONDS)
+        except subprocess.TimeoutExpired:  # somebody reads a log without an end
+            server.kill()
+            server.wait()
 
 
 def is_taken(port: int) -> bool:

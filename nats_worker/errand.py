@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from nats_executor.errors import BrokerError, BrokerUnavailable, DecodeError, WrongSequence
 from nats_executor.messages import Kind, Report, State, Workload, decode, encode
-
 from nats_worker import claims
 from nats_worker.verdict import Back, Expired, Final, Left, judge
 
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
 
     from nats_executor.ports import Broker, Delivery
     from nats_executor.settings import Settings
-
-    from nats_worker.lease import Leases
+    from nats_worker.lease import Lease, Leases
     from nats_worker.pool import ProcessPool, Run
     from nats_worker.presence import Liveness
     from nats_worker.verdict import Verdict
@@ -56,7 +54,7 @@ class Surroundings:
     worker_name: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Errand:
     """One delivery of one queue's consumer.
 
@@ -64,6 +62,7 @@ class Errand:
         is_revoked: the scheduler took the workload back.
         is_handed_back: this worker stops, and the workload has not started.
         run: the process, once there is one.
+        defect: why this release cannot run the message, '' if it can.
     """
 
     around: Surroundings
@@ -76,6 +75,7 @@ class Errand:
     sequence: int = 0
     generation: int = 0
     workload: Workload | None = field(default=None, repr=False)
+    defect: str = ""
 
     @property
     def dispatch_id(self) -> str:
@@ -90,17 +90,16 @@ class Errand:
         try:
             self.workload = self.read()
         except DecodeError as exc:
-            await self.bury(str(exc))
+            self.defect = str(exc)
+        claim = await self.follow(await self.decide())
+        if claim is None or self.workload is None:
             return
-        claim = await self.claim()
-        if claim is None:
-            return
-        self.around.leases.hold(self.dispatch_id, self.delivery)
+        lease = self.around.leases.hold(self.dispatch_id, self.delivery)
         try:
             verdict = await self.execute(self.workload, claim, on_exit)
-            await self.settle(verdict)
+            await self.settle(verdict, lease)
         finally:
-            self.around.leases.let_go(self.dispatch_id)
+            self.around.leases.let_go(lease)
 
     def read(self) -> Workload:
         """Decode the message; raises `DecodeError` for what this release cannot run."""
@@ -120,13 +119,17 @@ class Errand:
         """Give the workload to another worker, unless it has started."""
         if self.run is None or not self.run.task_pid:
             self.is_handed_back = True
-            if self.run is not None:
-                self.run.signal(signal.SIGKILL)
+            self.signal(signal.SIGKILL)
+
+    def signal(self, sig: signal.Signals) -> None:
+        """Signal the task's process group, if there is one."""
+        if self.run is not None:
+            self.run.signal(sig)
 
     # Claiming
 
-    async def claim(self) -> claims.Claim | None:
-        """Decide from the history whether to run it; None when it is done with otherwise."""
+    async def decide(self) -> claims.Decision:
+        """Decide from the dispatch's history; even what cannot be read may be another's by now."""
         last, self.sequence = await self.last_report()
         held_by_other = last is not None and last.worker != self.around.worker
         is_alive = bool(
@@ -135,7 +138,7 @@ class Errand:
             and last.state in {State.CLAIMED, State.RUNNING}
             and await self.around.liveness.is_alive(last.worker, last.worker_name)
         )
-        decision = claims.decide(
+        return claims.decide(
             last,
             self.sequence,
             worker=self.around.worker,
@@ -143,20 +146,16 @@ class Errand:
             is_alive=is_alive,
             max_attempts=self.around.settings.max_attempts,
         )
-        return await self.follow(decision)
 
     async def follow(self, decision: claims.Decision) -> claims.Claim | None:
+        """Claim it, or do whatever else is left to do, and return None."""
         match decision:
-            case claims.Claim(expected_last, attempt):
-                self.sequence, self.attempt = expected_last, attempt
-                self.generation = decision.generation
-                if await self.try_report(State.CLAIMED):
-                    return decision
-                await self.delivery.nak(self.pause)  # somebody else was faster
+            case claims.Claim():
+                return await self.claim(decision)
             case claims.Done():
                 await self.delivery.ack()
             case claims.Mine():
-                self.around.leases.hold(self.dispatch_id, self.delivery)
+                self.around.leases.replace(self.dispatch_id, self.delivery)
             case claims.Held(worker):
                 log.debug("%s is with %s; handing it back", self.dispatch_id, worker)
                 await self.delivery.nak(self.pause)
@@ -166,11 +165,24 @@ class Errand:
                 self.sequence, self.attempt = expected_last, report.attempt
                 info = f"worker {report.worker_name} lost while it ran process {report.pid}"
                 log.warning("%s: %s; next: reporting it failed", self.dispatch_id, info)
-                if await self.try_report(State.FAILED, info):
+                if await self.try_report(State.FAILED, info, of=report):
                     await self.delivery.ack()
+                else:
+                    await self.delivery.nak(self.pause)
             case claims.Exhausted(expected_last, attempt):
                 self.sequence, self.attempt = expected_last, attempt
                 await self.bury(f"{attempt} workers took it and none could start it")
+        return None
+
+    async def claim(self, claim: claims.Claim) -> claims.Claim | None:
+        self.sequence, self.attempt = claim.expected_last, claim.attempt
+        self.generation = claim.generation
+        if self.defect:
+            await self.bury(self.defect)
+        elif await self.try_report(State.CLAIMED):
+            return claim
+        else:
+            await self.delivery.nak(self.pause)  # somebody else was faster
         return None
 
     # Running
@@ -191,12 +203,11 @@ class Errand:
         announced = asyncio.create_task(self.announce_start(self.run), name="announce start")
         try:
             report = await self.run.exited()
-        finally:
             on_exit()
-            if not self.run.task_pid:
-                announced.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
+            if self.run.task_pid:
                 await announced
+        finally:
+            announced.cancel()
         if self.is_handed_back and not report.started:
             return Back(STOPPING, 0.0, counts=False)
         return judge(
@@ -209,29 +220,34 @@ class Errand:
     async def announce_start(self, run: Run) -> None:
         """Report that it runs, once; the final report does without it if the broker is away."""
         await run.started()
+        if self.is_revoked:
+            run.signal(signal.SIGTERM)  # the first one came before there was a process
         with contextlib.suppress(BrokerError):
             await self.try_report(State.RUNNING)
 
     # Ending
 
-    async def settle(self, verdict: Verdict) -> None:
+    async def settle(self, verdict: Verdict, lease: Lease) -> None:
         """Report, then ack: a crash between the two repeats the report, which changes nothing."""
-        delivery = self.around.leases.delivery
         match verdict:
             case Final(state, info):
                 await self.report(state, info)
-                await persist(lambda: delivery(self.dispatch_id).ack())
+                await persist(lease.ack)
             case Left(info):
                 await self.report(State.RELEASED, info)
-                await persist(lambda: delivery(self.dispatch_id).ack())
+                await persist(lease.ack)
             case Back(info, delay_seconds, counts):
                 log.warning("%s goes back to the queue: %s", self.dispatch_id, info)
                 self.attempt -= not counts
-                await self.report(State.RELEASED, info)
-                await persist(lambda: delivery(self.dispatch_id).nak(delay_seconds))
+                await self.give_up(State.RELEASED, info, lease, delay_seconds)
             case Expired(info):
-                await self.report(State.EXPIRED, info)
-                await persist(lambda: delivery(self.dispatch_id).nak(RENEWAL_SECONDS))
+                await self.give_up(State.EXPIRED, info, lease, RENEWAL_SECONDS)
+
+    async def give_up(self, state: State, info: str, lease: Lease, delay_seconds: float) -> None:
+        await self.report(state, info)
+        # Whoever is next may claim it from here on, this worker included.
+        self.around.leases.let_go(lease)
+        await persist(lambda: lease.nak(delay_seconds))
 
     async def bury(self, reason: str) -> None:
         """Set a message aside that no worker can handle, and tell Airflow that it failed."""
@@ -263,17 +279,24 @@ class Errand:
             log.warning("unreadable report on %s: %s", self.subject, exc)
             return None, found.sequence
 
-    async def try_report(self, state: State, info: str = "") -> bool:
-        """Publish a report on the claim's sequence; False when somebody else has reported."""
+    async def try_report(
+        self, state: State, info: str = "", *, of: Workload | Report | None = None
+    ) -> bool:
+        """Publish a report on the claim's sequence; False when somebody else has reported.
+
+        Args:
+            of: whose kind, key and sender it bears, the message's without it.
+        """
+        about = of or self.workload
         report = Report(
             dispatch_id=self.dispatch_id,
             queue=self.queue,
             state=state,
-            kind=self.workload.kind if self.workload else "",
-            key=self.workload.key if self.workload else [],
+            kind=about.kind if about else "",
+            key=about.key if about else [],
             worker=self.around.worker,
             worker_name=self.around.worker_name,
-            sender=self.workload.sender if self.workload else "",
+            sender=about.sender if about else "",
             attempt=self.attempt,
             generation=self.generation,
             info=info,
@@ -292,7 +315,7 @@ class Errand:
         return True
 
     async def report(self, state: State, info: str = "") -> None:
-        """Publish a report for as long as it takes, unless another worker's end came first.
+        """Publish a report for as long as it takes, unless it is void by now.
 
         The sequence may be wrong because an answer was lost and the report before is our own, or
         because the stream was wiped; then the last one there tells.
@@ -301,15 +324,22 @@ class Errand:
         async def attempt() -> None:
             while not await self.try_report(state, info):
                 last, self.sequence = await self.last_report()
-                if last is None:
-                    continue
-                is_ours = last.worker == self.around.worker
-                if last.state.is_final and (is_ours or last.state is not State.DROPPED):
-                    if not is_ours:
+                if last is not None and self.is_void(state, last):
+                    if last.worker != self.around.worker:
                         log.warning("%s: %s reported first", self.dispatch_id, last.worker_name)
                     return
 
         await persist(attempt)
+
+    def is_void(self, state: State, last: Report) -> bool:
+        """Whether a report has nothing to add to the last one there."""
+        is_ours = last.worker == self.around.worker
+        if last.state.is_final:
+            return is_ours or not state.is_final or last.state is not State.DROPPED
+        if is_ours and last.state is not State.RENEWED:
+            return last.state is state
+        # Another one's claim, or a new token: an end counts, giving it up does not.
+        return not state.is_final
 
 
 async def persist(action: Callable[[], Awaitable[object]]) -> None:

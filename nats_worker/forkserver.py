@@ -2,7 +2,7 @@
 
 Airflow's `supervise_task` forks and needs the main thread, so it may run neither in the worker's
 asyncio process nor beside threads. This process has no threads, opens no connection and is
-started by exec, `python -m nats_worker.forkserver REQUESTS EVENTS` with two inherited socket
+started by exec, `python -Pm nats_worker.forkserver REQUESTS EVENTS` with two inherited socket
 numbers. `frames.py` has the protocol.
 
 It lives in a session of its own and ignores SIGINT and SIGTERM: stopping is decided in the main
@@ -130,7 +130,12 @@ class ForkServer:
             self.tell({"event": "exited", "id": dispatch_id, "status": 0})
             return
         if pid == 0:
-            os._exit(self.become_child(server, work))
+            exit_code = 1
+            try:
+                exit_code = self.become_child(server, work)
+            finally:
+                # Whatever happens, a child may not get back into the server's loop.
+                os._exit(exit_code)
         self.supervisors[pid] = dispatch_id
         self.tell({"event": "forked", "id": dispatch_id, "pid": pid})
 
@@ -149,8 +154,7 @@ class ForkServer:
             adopt_orphans()
             prefer_as_oom_victim()
             return work()
-        except BaseException:
-            # Returning would run the server's loop a second time, so nothing may pass.
+        except Exception:
             log.exception("a process of the worker ends with an error")
             return 1
         finally:
@@ -171,7 +175,7 @@ class ForkServer:
             on_start=lambda pid: self.tell({"event": "started", "id": dispatch_id, "pid": pid}),
         )
         self.send(pack_report(dispatch_id, report))
-        return int(report.exit_code < 0)
+        return int(report.exit_code < 0 or report.ending is Ending.RAISED)
 
     def reap(self) -> None:
         """Collect what has ended, report supervisors, and clear up after those that were killed.

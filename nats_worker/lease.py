@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import BrokerError
@@ -11,7 +12,7 @@ from nats_executor.errors import BrokerError
 if TYPE_CHECKING:
     from nats_executor.ports import Delivery
 
-__all__ = ["Leases"]
+__all__ = ["Lease", "Leases"]
 
 log = logging.getLogger(__name__)
 
@@ -19,34 +20,58 @@ log = logging.getLogger(__name__)
 BEATS_PER_LEASE = 3
 
 
+@dataclass(slots=True, eq=False)
+class Lease:
+    """The hold on one dispatch.
+
+    Attributes:
+        delivery: the newest one of it, the one to renew, ack and nak.
+    """
+
+    dispatch_id: str
+    delivery: Delivery
+
+    async def ack(self) -> None:
+        await self.delivery.ack()
+
+    async def nak(self, delay_seconds: float) -> None:
+        await self.delivery.nak(delay_seconds)
+
+
 class Leases:
-    """The deliveries that this worker holds, by dispatch id."""
+    """The leases of this worker, by dispatch id."""
 
     def __init__(self, ack_wait_seconds: float) -> None:
         self._interval = ack_wait_seconds / BEATS_PER_LEASE
-        self._held: dict[str, Delivery] = {}
+        self._held: dict[str, Lease] = {}
 
     def __contains__(self, dispatch_id: str) -> bool:
         return dispatch_id in self._held
 
-    def hold(self, dispatch_id: str, delivery: Delivery) -> None:
-        """Renew a delivery from now on; it replaces an earlier one of the same dispatch."""
-        self._held[dispatch_id] = delivery
+    def __len__(self) -> int:
+        return len(self._held)
 
-    def delivery(self, dispatch_id: str) -> Delivery:
-        """Return the newest delivery of a dispatch, the one to ack."""
-        return self._held[dispatch_id]
+    def hold(self, dispatch_id: str, delivery: Delivery) -> Lease:
+        """Renew a delivery from now on."""
+        lease = self._held[dispatch_id] = Lease(dispatch_id, delivery)
+        return lease
 
-    def let_go(self, dispatch_id: str) -> None:
-        self._held.pop(dispatch_id, None)
+    def replace(self, dispatch_id: str, delivery: Delivery) -> None:
+        """Go on with a newer delivery of a dispatch that is held."""
+        self._held[dispatch_id].delivery = delivery
+
+    def let_go(self, lease: Lease) -> None:
+        """End a lease; one that somebody has taken since on the same dispatch stays."""
+        if self._held.get(lease.dispatch_id) is lease:
+            del self._held[lease.dispatch_id]
 
     async def renew_forever(self) -> None:
         """Renew every held delivery three times in each `ack_wait`."""
         while True:
             await asyncio.sleep(self._interval)
             try:
-                for delivery in list(self._held.values()):
-                    await delivery.in_progress()
+                for lease in list(self._held.values()):
+                    await lease.delivery.in_progress()
             except BrokerError as exc:
                 # The broker may offer them to others meanwhile; their claims keep those out.
                 log.debug("leases not renewed: %s", exc)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from nats_worker.exits import Ending, ExitReport
 from nats_worker.frames import MAX_EVENT_BYTES, pack, pack_request, unpack, unpack_report
-from nats_worker.processes import send_signal
+from nats_worker.processes import kill_tree, send_signal
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -50,6 +50,7 @@ class Run:
         self.supervisor_pid = 0
         self.task_pid = 0
         self.report: ExitReport | None = None
+        self._early_signal = 0
         self._started = asyncio.Event()
         self._exited = asyncio.Event()
 
@@ -71,14 +72,22 @@ class Run:
         """Signal the task's process group, or the supervisor as long as no task has started.
 
         A supervisor with a task lives on to report the task's state and to upload its log.
+        Airflow 3.4 ignores SIGTERM until the task has started; SIGKILL always works.
         """
-        if self.is_over or not self.supervisor_pid:
+        if self.is_over:
             return
-        if not self.task_pid:
+        if not self.supervisor_pid:
+            self._early_signal = sig
+        elif not self.task_pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.supervisor_pid, sig)
         elif is_in_session(self.task_pid, self.supervisor_pid):
             send_signal(self.task_pid, sig)
+
+    def fork(self, supervisor_pid: int) -> None:
+        self.supervisor_pid = supervisor_pid
+        if self._early_signal:
+            self.signal(self._early_signal)
 
     def start(self, task_pid: int) -> None:
         self.task_pid = task_pid
@@ -122,8 +131,9 @@ class ProcessPool:
         self.delivery_seconds = delivery_seconds
         self.runs: dict[str, Run] = {}
         self.server: ForkServerHandle | None = None
-        self._ready = asyncio.Event()
+        self.preloaded = asyncio.Event()
         self._broken = asyncio.Event()
+        self._reason = ""
         self._deaths: deque[float] = deque(maxlen=DEATHS_ALLOWED)
         self._is_closing = False
         self._keeper: asyncio.Task[None] | None = None
@@ -151,12 +161,13 @@ class ProcessPool:
         Raises:
             PoolBroken: it never will be.
         """
-        ready, broken = (asyncio.create_task(e.wait()) for e in (self._ready, self._broken))
-        try:
-            await asyncio.wait({ready, broken}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            ready.cancel()
-            broken.cancel()
+        if not self.preloaded.is_set():
+            waits = [asyncio.create_task(e.wait()) for e in (self.preloaded, self._broken)]
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()
         self._require_sound()
 
     async def broken(self) -> None:
@@ -180,27 +191,26 @@ class ProcessPool:
             raise ValueError(f"dispatch {dispatch_id} runs already")
         server = self._require_server()
         run = self.runs[dispatch_id] = Run(dispatch_id)
-        request = {
-            "op": "run",
-            "id": dispatch_id,
-            "body": pack(body),
-            "team": self.team,
-            "delivery_seconds": self.delivery_seconds,
-        }
-        await server.send(request)
+        # No await from here on: a caller that is cancelled must not leave a run behind.
+        server.send(
+            {
+                "op": "run",
+                "id": dispatch_id,
+                "body": pack(body),
+                "team": self.team,
+                "delivery_seconds": self.delivery_seconds,
+            }
+        )
         return run
 
     def cleanup_bundles(self) -> None:
         """Have a process of its own remove stale Dag bundle versions; its log says what it did."""
-        if self.server is not None and self._ready.is_set():
-            self.server.writer.write(pack_request({"op": "cleanup_bundles"}))
+        if self.server is not None and self.preloaded.is_set():
+            self.server.send({"op": "cleanup_bundles"})
 
     def _require_sound(self) -> None:
         if self._broken.is_set():
-            raise PoolBroken(
-                f"the fork server died {DEATHS_ALLOWED} times within "
-                f"{DEATHS_WINDOW_SECONDS:.0f} s; its messages are in this worker's stderr"
-            )
+            raise PoolBroken(self._reason)
 
     def _require_server(self) -> ForkServerHandle:
         if self.server is None or self._is_closing:
@@ -211,15 +221,27 @@ class ProcessPool:
         """Watch the fork server, settle its runs when it ends and launch the next one."""
         while True:
             end = await server.ended()
-            self._ready.clear()
+            self.preloaded.clear()
             self._bury_runs(f"the worker's fork server {end}")
             if self._is_closing:
                 return
             log.error("the fork server %s and took its workloads along; launching another", end)
             if self._has_died_too_often():
-                self._broken.set()
+                span = f"{DEATHS_ALLOWED} times within {DEATHS_WINDOW_SECONDS:.0f} s"
+                self._break(f"the fork server died {span}; this worker's stderr says why")
                 return
-            self.server = server = await ForkServerHandle.launch(self)
+            try:
+                self.server = server = await ForkServerHandle.launch(self)
+            except OSError as exc:
+                self._break(f"no fork server can be started: {exc}")
+                return
+            if self._is_closing:
+                # The exit of the context has closed the one before.
+                server.close()
+
+    def _break(self, reason: str) -> None:
+        self._reason = reason
+        self._broken.set()
 
     def _has_died_too_often(self) -> bool:
         self._deaths.append(time.monotonic())
@@ -228,24 +250,23 @@ class ProcessPool:
 
     def _bury_runs(self, info: str) -> None:
         """End every run; the kernel has killed the supervisors, but not their tasks."""
-        for run in list(self.runs.values()):
-            run.signal(signal.SIGKILL)
-            with contextlib.suppress(ProcessLookupError):
-                if run.supervisor_pid and is_in_session(run.supervisor_pid, run.supervisor_pid):
-                    os.kill(run.supervisor_pid, signal.SIGKILL)
+        for run in self.runs.values():
+            for pid in (run.task_pid, run.supervisor_pid):
+                if pid and is_in_session(pid, run.supervisor_pid):
+                    kill_tree(pid)
             run.end(info)
         self.runs.clear()
 
     def on_event(self, event: dict[str, Any]) -> None:
         if event["event"] == "ready":
-            self._ready.set()
+            self.preloaded.set()
             return
         run = self.runs.get(event["id"])
         if run is None:
             return
         match event["event"]:
             case "forked":
-                run.supervisor_pid = event["pid"]
+                run.fork(event["pid"])
             case "started":
                 run.start(event["pid"])
             case "finished":
@@ -281,11 +302,9 @@ class ForkServerHandle:
         asyncio.get_running_loop().add_reader(events, self.read_events)
         return self
 
-    async def send(self, request: dict[str, Any]) -> None:
+    def send(self, request: dict[str, Any]) -> None:
+        # If it is dead, `ended` is about to say so and to end the run that was asked for.
         self.writer.write(pack_request(request))
-        # Its death is noticed elsewhere, and ends the run that was asked for.
-        with contextlib.suppress(ConnectionError):
-            await self.writer.drain()
 
     def read_events(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -295,6 +314,9 @@ class ForkServerHandle:
     def close(self) -> None:
         """Ask the fork server to kill everything and exit; if it hangs, it is killed."""
         self.writer.close()
+        if not self.pool.preloaded.is_set():
+            # It imports Airflow, which takes seconds, and has forked nothing yet.
+            self.process.kill()
         loop = asyncio.get_running_loop()
         self.deadline = loop.call_later(CLOSE_SECONDS, self.process.kill)
 
@@ -321,7 +343,7 @@ def spawn() -> tuple[subprocess.Popen[bytes], socket.socket, socket.socket]:
     with served_requests, served_events:
         inherited = served_requests.fileno(), served_events.fileno()
         process = subprocess.Popen(  # noqa: S603 - our own interpreter, module and numbers
-            [sys.executable, "-m", "nats_worker.forkserver", *map(str, inherited)],
+            [sys.executable, "-P", "-m", "nats_worker.forkserver", *map(str, inherited)],
             stdin=subprocess.DEVNULL,
             pass_fds=inherited,
             start_new_session=True,

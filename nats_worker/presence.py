@@ -151,7 +151,9 @@ class Announcer:
             await self.beat()
 
     async def beat(self) -> None:
-        """Renew the record now."""
+        """Renew the record now, if there is one."""
+        if not self._is_named.is_set():
+            return
         presence = self._describe()
         with contextlib.suppress(BrokerError):  # the next beat tells it all again
             await self._broker.publish(self._names.presence(presence.name), encode(presence))
@@ -160,6 +162,7 @@ class Announcer:
         """Delete the record, as NATS's key-value stores mark a deleted key."""
         if not self._is_named.is_set():
             return
+        self._is_named.clear()  # a beat from here on would bring the record back
         subject = self._names.presence(self._describe().name)
         with contextlib.suppress(BrokerError):  # the record ages and is dropped by itself
             await self._broker.publish(subject, b"", headers={"KV-Operation": "DEL"})

@@ -20,8 +20,9 @@ __all__ = [
 # From <linux/prctl.h>.
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-# Half of the memory counts on top: the kernel's choice falls on a workload, not on the worker.
-OOM_SCORE_ADJUSTMENT = "500"
+# As if half of the memory were used on top: the kernel takes a workload, not the worker.
+OOM_SCORE_HANDICAP = 500
+OOM_SCORE_LIMIT = 1000
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -43,7 +44,8 @@ def prefer_as_oom_victim() -> None:
     """Offer this process and its children to the kernel first when memory runs out."""
     # Not every sandbox lets a process write here, and nothing depends on it.
     with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE_ADJUSTMENT)
+        score = Path("/proc/self/oom_score_adj")
+        score.write_text(str(min(int(score.read_text()) + OOM_SCORE_HANDICAP, OOM_SCORE_LIMIT)))
 
 
 def children_of(pid: int) -> set[int]:

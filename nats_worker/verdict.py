@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nats_executor.messages import State
-
 from nats_worker.exits import Ending
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ def judge(
             # With retries left nobody else tells Airflow: the supervisor sends no state then.
             return Final(State.FAILED, exit_text(report))
         case Ending.STOPPED_BY_SERVER:
-            # A success is what makes the scheduler run a cleared task again; else it changes nothing.
+            # A success makes the scheduler run a cleared task again; else it changes nothing.
             return Final(State.SUCCESS, "stopped, as the API server asked")
         case Ending.ALREADY_RUNNING if predecessor:
             return Final(State.FAILED, f"worker {predecessor} lost")

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from nats_executor.broker import connect
 from nats_executor.errors import BrokerError
 from nats_executor.messages import Presence, encode
-
 from nats_worker.errand import Errand, Surroundings
 from nats_worker.intake import Intake
 from nats_worker.lease import Leases
@@ -25,7 +24,7 @@ from nats_worker.presence import Announcer, Liveness
 from nats_worker.slots import Slots
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import AsyncIterator, Coroutine
     from typing import Any
 
     from nats_executor.ports import Broker, Delivery
@@ -73,7 +72,8 @@ class Worker:
         self.leases = Leases(settings.ack_wait_seconds)
         self.stop_requests = 0
         self._stop_requested = asyncio.Event()
-        self._errands: dict[str, Errand] = {}
+        self._is_draining = False
+        self._errands: set[Errand] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._started_at = time.time()
 
@@ -91,9 +91,10 @@ class Worker:
         ):
             announcer = Announcer(broker, self.settings, self.describe)
             # Both go on while the worker drains: its tasks run, and it is seen.
-            with background(self.leases.renew_forever(), announcer.beat_forever()):
-                await self.until_asked_to_stop(self.work(broker, pool, announcer))
-                if self.stop_requests:
+            async with background(self.leases.renew_forever(), announcer.beat_forever()):
+                try:
+                    await self.until_asked_to_stop(self.work(broker, pool, announcer))
+                finally:
                     await self.drain(announcer)
 
     def listen_to_signals(self) -> None:
@@ -181,20 +182,18 @@ class Worker:
                 holds_slot = False
                 self.slots.give()
 
-        dispatch_id = errand.dispatch_id
-        is_new = dispatch_id not in self._errands
-        if is_new:
-            self._errands[dispatch_id] = errand
+        self._errands.add(errand)
         try:
             await errand.carry(give_slot)
         except BrokerError as exc:
-            log.warning("%s: %s; next: the broker offers it again", dispatch_id, exc)
+            log.warning("%s: %s; next: the broker offers it again", errand.dispatch_id, exc)
+            with contextlib.suppress(BrokerError):  # then after ack_wait
+                await errand.delivery.nak(errand.pause)
         except Exception:
-            log.exception("%s failed here; next: the broker offers it again", dispatch_id)
+            log.exception("%s failed here; next: the broker offers it again", errand.dispatch_id)
         finally:
             give_slot()
-            if is_new:
-                del self._errands[dispatch_id]
+            self._errands.discard(errand)
 
     async def clean_up_bundles(self, pool: ProcessPool) -> None:
         while self.plan.cleanup_seconds:
@@ -217,15 +216,14 @@ class Worker:
 
     def revoke(self, dispatch_id: str) -> bytes:
         """Stop one workload because the scheduler took it back."""
-        errand = self._errands.get(dispatch_id)
-        if errand is None:
-            return b"unknown"
-        errand.is_revoked = True
-        if errand.run is not None:
-            errand.run.signal(signal.SIGTERM)
+        # More than one while a redelivery of what runs here finds that out.
+        errands = [errand for errand in self._errands if errand.dispatch_id == dispatch_id]
+        for errand in errands:
+            errand.is_revoked = True
+            errand.signal(signal.SIGTERM)
             kill_after = self.settings.kill_seconds
-            asyncio.get_running_loop().call_later(kill_after, errand.run.signal, signal.SIGKILL)
-        return b"stopping"
+            asyncio.get_running_loop().call_later(kill_after, errand.signal, signal.SIGKILL)
+        return b"stopping" if errands else b"unknown"
 
     def describe(self) -> Presence:
         return Presence(
@@ -236,7 +234,7 @@ class Worker:
             queues=list(self.plan.queues),
             concurrency=self.slots.concurrency,
             running=self.slots.used,
-            draining=self.stop_requests > 0,
+            draining=self._is_draining,
             started_at=self._started_at,
             at=time.time(),
             version=self.plan.version,
@@ -249,8 +247,9 @@ class Worker:
 
         Each further stop request moves one step on at once.
         """
+        self._is_draining = True
         await announcer.beat()
-        for errand in self._errands.values():
+        for errand in self._errands:
             errand.hand_back()
         steps = (
             (self.settings.drain_seconds, None),
@@ -268,9 +267,9 @@ class Worker:
         await announcer.retire()
 
     def signal_all(self, sig: signal.Signals | None) -> None:
-        for errand in self._errands.values():
-            if sig is not None and errand.run is not None:
-                errand.run.signal(sig)
+        for errand in self._errands:
+            if sig is not None:
+                errand.signal(sig)
 
     async def patience(self, seconds: float, step: int) -> None:
         """Wait until nothing runs, the time is over, or a stop request asks for the next step."""
@@ -285,12 +284,13 @@ class Worker:
             asked.cancel()
 
 
-@contextlib.contextmanager
-def background(*loops: Coroutine[Any, Any, None]) -> Iterator[None]:
-    """Run endless coroutines beside the body and cancel them after it."""
-    tasks = [asyncio.create_task(loop) for loop in loops]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
+@contextlib.asynccontextmanager
+async def background(*loops: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run endless coroutines beside the body, which ends when one of them fails."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(loop) for loop in loops]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()

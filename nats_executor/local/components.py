@@ -3,58 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import signal
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
+from nats_executor.local.interrupts import interrupts_held
 from nats_executor.local.process import LocalError, Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from types import FrameType
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
+__all__ = ["Components"]
 
-__all__ = ["Components", "Interrupted", "interrupts_held", "interrupts_raised"]
-
-INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 POLL_SECONDS = 0.1
-
-
-class Interrupted(BaseException):
-    """Somebody wants this process to stop. No error, so no `except Exception` may catch it."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.exit_code = 128 + number
-
-
-@contextmanager
-def interrupts_raised() -> Iterator[None]:
-    """Raise `Interrupted` for Ctrl-C, SIGTERM and SIGHUP, so that every `with` is left in order."""
-
-    def interrupt(number: int, _frame: FrameType | None) -> None:
-        raise Interrupted(number)
-
-    before = {number: signal.signal(number, interrupt) for number in INTERRUPTS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def interrupts_held() -> Iterator[None]:
-    """Deliver interrupts only afterwards: a second Ctrl-C must not end the cleaning up half-way."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Components:

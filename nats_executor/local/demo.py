@@ -17,12 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from nats_executor.errors import BrokerUnavailable, NatsExecutorError
 from nats_executor.local.api import AirflowApi, ApiSilent
-from nats_executor.local.components import (
-    Components,
-    Interrupted,
-    interrupts_held,
-    interrupts_raised,
-)
+from nats_executor.local.components import Components
 from nats_executor.local.deployment import (
     MIGRATE_SECONDS,
     Deployment,
@@ -31,6 +26,7 @@ from nats_executor.local.deployment import (
     require_free_port,
 )
 from nats_executor.local.embedded import HOST, EmbeddedServer, write_private
+from nats_executor.local.interrupts import Interrupted, interrupts_held, interrupts_raised
 from nats_executor.local.outcome import WORKERS, deviations, rows_of
 from nats_executor.local.process import LocalError
 from nats_executor.local.view import View
@@ -238,4 +234,4 @@ def temporary_home(*, keep: bool) -> Iterator[Path]:
     finally:
         if not keep:
             with interrupts_held():
-                shutil.rmtree(home)
+                shutil.rmtree(home, ignore_errors=True)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import random
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nats_executor.local.process import LocalError, Process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 __all__ = [
     "Deployment",
@@ -92,11 +93,18 @@ def python_environment(home: Path) -> dict[str, str]:
         # A proxy for the internet must not get what the components say to each other.
         **{k: ",".join(filter(None, (os.environ.get(k), local))) for k in ("NO_PROXY", "no_proxy")},
     }
-    if os.environ.get("PYTHONDONTWRITEBYTECODE") and "PYTHONPYCACHEPREFIX" not in os.environ:
+    if os.environ.get("PYTHONDONTWRITEBYTECODE") and not is_compiled("airflow"):
         # Without bytecode each of the seven processes compiles all of Airflow, four seconds each.
         # Somebody does not want it beside the sources; here it is out of the way.
-        env |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(home / "pycache")}
+        cache = os.environ.get("PYTHONPYCACHEPREFIX", str(home / "pycache"))
+        env |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": cache}
     return env
+
+
+def is_compiled(package: str) -> bool:
+    """Whether a package's bytecode is where Python looks for it, as pip leaves it and uv not."""
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.cached is not None and Path(spec.cached).exists()
 
 
 def free_port(host: str = "127.0.0.1") -> int:

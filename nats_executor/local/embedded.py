@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
-from nats_executor.local.components import interrupts_held
+from nats_executor.local.interrupts import interrupts_held
 from nats_executor.local.process import LocalError, Process
 
 if TYPE_CHECKING:

@@ -26,6 +26,7 @@ __all__ = ["leashed"]
 # From <linux/prctl.h>
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+SIGNALS = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def leashed(command: list[str], *, grace_seconds: float) -> list[str]:
@@ -36,12 +37,14 @@ def leashed(command: list[str], *, grace_seconds: float) -> list[str]:
 def main() -> int:
     """Run the command of the command line and return its exit code."""
     grace_seconds, command = float(sys.argv[1]), sys.argv[2:]
+    # Whoever started us held them back, and the command would inherit that.
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     # Orphans of the command become our children, so that none gets away by a second fork.
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     wakeups, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer)
-    for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, lambda *_: None)
 
     child = spawn(command)
@@ -62,13 +65,17 @@ def prctl(option: int, value: int) -> None:
 
 def spawn(command: list[str]) -> int:
     """Start the command in a process group of its own; a missing one exits with 127."""
+    # Until the child has the default handlers, a signal to it would be lost.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     if child := os.fork():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         return child
     try:
         os.setpgid(0, 0)
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in SIGNALS:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.execvp(command[0], command)  # noqa: S606
     except OSError as exc:

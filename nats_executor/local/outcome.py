@@ -88,7 +88,7 @@ def row_of(instance: dict[str, Any], reports: Sequence[Report]) -> Row:
     return Row(
         task_id=instance["task_id"],
         map_index=instance["map_index"],
-        state=instance["state"] or "none",
+        state=instance["state"] or "-",
         queue=instance["queue"],
         tries=instance["try_number"],
         workers=tuple(name for name, _ in itertools.groupby(r.worker_name for r in reports)),

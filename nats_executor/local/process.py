@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from nats_executor.errors import NatsExecutorError
+from nats_executor.local.interrupts import interrupts_held
 from nats_executor.local.leash import leashed
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ class Process:
 
     def start(self) -> Self:
         """Start it and return at once; a command that cannot be run exits with 127."""
-        with self.log.open("wb") as output:
+        # An interrupt between the process's birth and our knowing of it would leave it running.
+        with self.log.open("wb") as output, interrupts_held():
             # A session of its own, so that Ctrl-C in the terminal reaches this process alone.
             self.leash = subprocess.Popen(  # noqa: S603
                 leashed(self.command, grace_seconds=self.grace_seconds),

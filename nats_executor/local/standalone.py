@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from nats_executor.errors import NatsExecutorError
 from nats_executor.local.api import AirflowApi
-from nats_executor.local.components import Components, Interrupted, interrupts_raised
+from nats_executor.local.components import Components
 from nats_executor.local.deployment import (
     MIGRATE_SECONDS,
     Deployment,
@@ -20,6 +20,7 @@ from nats_executor.local.deployment import (
     require_free_port,
 )
 from nats_executor.local.embedded import EmbeddedServer, write_private
+from nats_executor.local.interrupts import Interrupted, interrupts_raised
 from nats_executor.local.prefixed import Prefixed
 from nats_executor.options import OPTIONS, SECTION
 

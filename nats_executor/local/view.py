@@ -64,7 +64,7 @@ class View:
             return
         for row in rows:
             now = (row.state, row.tries, row.workers)
-            if self.last.get(row.name) != now and row.state != "none":
+            if self.last.get(row.name) != now and row.state != "-":
                 self.last[row.name] = now
                 worker = row.workers[-1] if row.workers else "-"
                 self.say(f"{row.name:14} {row.state:18} {row.queue:8} {worker:9} try {row.tries}")

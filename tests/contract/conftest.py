@@ -38,30 +38,13 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def build(request: pytest.FixtureRequest, names: Names, server: str) -> AsyncIterator[Stage]:
-    """Build the stage that a parametrised fixture asks for."""
-    async with AsyncExitStack() as exits:
-        built: Stage = (
-            FakeStage(names, exits)
-            if request.param == "fake"
-            else RealStage(names, request.getfixturevalue(server), exits)
-        )
-        await built.build()
-        yield built
-
-
-@pytest.fixture(params=["fake", "real"])
-async def stage(request: pytest.FixtureRequest, names: Names) -> AsyncIterator[Stage]:
-    """Connections and streams of one test; the real server is shared, so leave it alive."""
-    async for built in build(request, names, "nats_server"):
-        yield built
-
-
-@pytest.fixture(params=["fake", "real"])
-async def fragile_stage(request: pytest.FixtureRequest, names: Names) -> AsyncIterator[Stage]:
-    """The same with a server of its own, which the test may stop."""
-    async for built in build(request, names, "private_nats_server"):
-        yield built
+def choose(
+    request: pytest.FixtureRequest, names: Names, exits: AsyncExitStack, server: str
+) -> Stage:
+    """The stage that a parametrised fixture asks for."""
+    if request.param == "fake":
+        return FakeStage(names, exits)
+    return RealStage(names, request.getfixturevalue(server), exits)
 
 
 @pytest.fixture
@@ -69,6 +52,32 @@ async def exits() -> AsyncIterator[AsyncExitStack]:
     """Closes a test's connections, before its servers end."""
     async with AsyncExitStack() as stack:
         yield stack
+
+
+@pytest.fixture(params=["fake", "real"])
+async def bare_stage(request: pytest.FixtureRequest, names: Names, exits: AsyncExitStack) -> Stage:
+    """A connection, and no streams yet."""
+    chosen = choose(request, names, exits, "nats_server")
+    await chosen.open()
+    return chosen
+
+
+@pytest.fixture(params=["fake", "real"])
+async def stage(request: pytest.FixtureRequest, names: Names, exits: AsyncExitStack) -> Stage:
+    """Connections and streams of one test; the real server is shared, so leave it alive."""
+    chosen = choose(request, names, exits, "nats_server")
+    await chosen.build()
+    return chosen
+
+
+@pytest.fixture(params=["fake", "real"])
+async def fragile_stage(
+    request: pytest.FixtureRequest, names: Names, exits: AsyncExitStack
+) -> Stage:
+    """The same with a server of its own, which the test may stop."""
+    chosen = choose(request, names, exits, "private_nats_server")
+    await chosen.build()
+    return chosen
 
 
 @pytest.fixture

@@ -101,8 +101,11 @@ class Stage(ABC):
             "max_ack_pending": -1,
         }  # fmt: skip
 
-    async def build(self) -> None:
+    async def open(self) -> None:
         self.broker = await self.another()
+
+    async def build(self) -> None:
+        await self.open()
         await self.broker.create_stream(self.tasks_config())
         await self.broker.create_stream(self.results_config())
 
@@ -113,6 +116,19 @@ class Stage(ABC):
 
     async def pulls(self, broker: Broker, name: str = "default") -> Pulls:
         return await broker.pull(self.tasks, self.names.consumer(name))
+
+    async def offers(self, count: int, queue: str = "default") -> None:
+        """Wait until a queue offers so many messages.
+
+        A server tells its consumers of a message just after it told the publisher, so a `take`
+        that follows a publish at once may come too early.
+        """
+
+        async def is_known() -> bool:
+            infos = await self.broker.consumer_infos(self.tasks)
+            return any(i.name == self.names.consumer(queue) and i.pending == count for i in infos)
+
+        await wait_until(is_known, 5, f"{count} messages in queue {queue}")
 
     async def send(self, dispatch_id: str = "d1", queue: str = "default") -> int:
         """Publish a task whose body is its dispatch id."""

@@ -54,7 +54,7 @@ async def test_a_message_id_is_stored_once_even_after_the_message_was_consumed(
 
     await stage.broker.publish(subject, b"", message_id="m1")
 
-    assert await pulls.take(1) == []
+    assert await stage.broker.scan(stage.tasks, stage.names.tasks()) == []
 
 
 async def test_a_repeated_message_id_on_an_occupied_subject_is_no_error(stage: Stage) -> None:
@@ -302,7 +302,7 @@ async def test_a_purged_message_in_flight_frees_its_subject_and_can_still_be_ack
     (consumer,) = await stage.broker.consumer_infos(stage.tasks)
     assert consumer.in_flight == 0
     await stage.send("d1")
-    assert [d.body for d in await pulls.take(5)] == [b"d1"]
+    assert (await soon(pulls.wait())).body == b"d1"
 
 
 async def test_purging_a_stream_that_is_not_there_is_not_found(stage: Stage) -> None:
@@ -335,12 +335,28 @@ async def test_consumer_infos_count_pending_and_in_flight(stage: Stage) -> None:
     await stage.queue("b")
     for dispatch_id in ("d1", "d2", "d3"):
         await stage.send(dispatch_id, queue="a")
-    await pulls.take(1)
+    await soon(pulls.wait())
+    await stage.offers(2, "a")
 
     infos = {info.name: info for info in await stage.broker.consumer_infos(stage.tasks)}
 
     assert (infos["a"].pending, infos["a"].in_flight, infos["a"].redelivered) == (2, 1, 0)
     assert (infos["b"].pending, infos["b"].in_flight, infos["b"].waiting) == (0, 0, 0)
+
+
+async def test_consumer_infos_tell_airflows_name_of_the_queue(stage: Stage) -> None:
+    config = stage.consumer_config("übergroß", ack_wait=30)
+    await stage.broker.create_consumer(
+        stage.tasks, config | {"metadata": {"airflow_queue": "übergroß"}}
+    )
+    await stage.queue("plain")
+
+    infos = await stage.broker.consumer_infos(stage.tasks)
+
+    assert {info.name: info.queue for info in infos} == {
+        stage.names.consumer("übergroß"): "übergroß",
+        "plain": "plain",
+    }
 
 
 async def test_consumer_infos_list_many_queues(stage: Stage) -> None:

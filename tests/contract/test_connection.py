@@ -60,7 +60,7 @@ async def test_every_question_is_refused_in_time_while_the_server_is_away(
     stage, broker = fragile_stage, fragile_stage.broker
     pulls = await stage.queue()
     await stage.send("d1")
-    (delivery,) = await pulls.take(1)
+    delivery = await soon(pulls.wait())
     subject = stage.names.task("default", "d2")
     await stage.stop_server()
     began = time.monotonic()
@@ -97,13 +97,14 @@ async def test_everything_works_again_without_a_new_object(fragile_stage: Stage)
     stage, broker = fragile_stage, fragile_stage.broker
     pulls = await stage.queue()
     await stage.send("d1")
-    (delivery,) = await pulls.take(1)
+    delivery = await soon(pulls.wait())
 
     await stage.restart_server()
 
     await delivery.in_progress()
     await delivery.ack()
     assert await stage.send("d2") == 2
+    await stage.offers(1)
     assert [d.body for d in await pulls.take(5)] == [b"d2"]
     assert await broker.purge(stage.tasks, stage.names.tasks()) == 1
 
@@ -192,7 +193,7 @@ async def test_a_frozen_server_is_unavailable_within_the_timeout(real_stage: Rea
     subject = stage.names.task("default", "d1")
     stage.server.pause()
     began = time.monotonic()
-    with pytest.raises(BrokerUnavailable, match="within 0.3 s"):
+    with pytest.raises(BrokerUnavailable, match="no answer"):
         await stage.broker.publish(subject, b"", message_id="m1", timeout=0.3)
     assert time.monotonic() - began < 1
 
@@ -222,7 +223,7 @@ async def test_a_start_without_a_server_connects_when_there_is_one(
     server = NatsServer(tmp_path)
     settings = settings_for(server.url, subject_prefix=names.prefix)
     async with connect(settings, role="contract") as broker:
-        with pytest.raises(BrokerUnavailable, match=f"127.0.0.1:{server.port}"):
+        with pytest.raises(BrokerUnavailable, match=str(server.port)):
             await broker.ready(0.3)
         try:
             await asyncio.to_thread(server.start)
@@ -305,7 +306,7 @@ async def guarded(
 ) -> RealStage:
     """A server with an admin, whose connection the stage has, and a worker of queue `mine`."""
     server = make_nats_server(config=WORKER.format(tasks=names.tasks_stream, prefix=names.prefix))
-    stage = RealStage(names, server, exits, user="admin", password="secret")  # noqa: S106
+    stage = RealStage(names, server, exits, user="admin", password="secret")
     await stage.build()
     await stage.queue("mine")
     await stage.queue("yours")
@@ -321,7 +322,7 @@ async def worker_of(stage: RealStage, **options: str) -> Broker:
 
 
 async def test_a_wrong_password_names_user_and_server(guarded: RealStage) -> None:
-    worker = await worker_of(guarded, password="wrong")  # noqa: S106
+    worker = await worker_of(guarded, password="wrong")
 
     with pytest.raises(AccessDenied, match="worker") as caught:
         await worker.ready(1)
@@ -342,10 +343,12 @@ async def test_a_worker_works_with_least_privileges(guarded: RealStage) -> None:
     await stage.send("d2", queue="mine")
     await worker.serve(stage.names.control("mine", "ping"), no_reply)
 
-    delivery = await soon(waiting)
-    await delivery.in_progress()
-    await delivery.nak()
-    for delivery in await pulls.take(5):
+    first = await soon(waiting)
+    await first.in_progress()
+    await first.nak()
+    await stage.offers(1, "mine")
+    deliveries = [await soon(pulls.wait()), *await pulls.take(5)]
+    for delivery in deliveries:
         await delivery.ack()
     await worker.publish(stage.names.result("mine", "d1"), b"", expected_last=0)
 
@@ -471,7 +474,8 @@ async def test_a_consumer_is_updated_in_place(stage: Stage) -> None:
     pulls = await stage.queue(ack_wait=30)
     await stage.send("d1")
     await stage.send("d2")
-    await pulls.take(1)
+    await soon(pulls.wait())
+    await stage.offers(1)
 
     await stage.broker.update_consumer(stage.tasks, stage.consumer_config("default", ack_wait=5))
 
@@ -493,10 +497,10 @@ async def test_a_lost_server_of_a_cluster_is_replaced_by_one_that_was_not_config
     stage = RealStage(names, first, exits, replicas=3)
     await stage.build()
     await stage.send("d1")
+    since = stage.broker.connected_since
 
     await asyncio.to_thread(first.kill)
-    await wait_until(lambda: not stage.broker.is_connected, 5, "disconnection")
-    await stage.broker.ready(5)
+    await wait_until(lambda: since < stage.broker.connected_since < math.inf, 5, "another server")
 
     async def is_published() -> bool:
         try:

@@ -57,6 +57,7 @@ async def test_take_returns_what_is_there_and_never_more_than_asked_for(stage: S
     for number in range(5):
         await stage.send(f"d{number}")
 
+    await stage.offers(5)
     first = await pulls.take(3)
     second = await pulls.take(3)
     third = await pulls.take(3)
@@ -69,6 +70,7 @@ async def test_take_returns_what_is_there_and_never_more_than_asked_for(stage: S
 async def test_a_take_of_fewer_than_asked_for_returns_at_once(stage: Stage) -> None:
     pulls = await stage.queue()
     await stage.send("d1")
+    await stage.offers(1)
     began = time.monotonic()
 
     taken = await pulls.take(100)
@@ -81,6 +83,7 @@ async def test_a_large_backlog_is_taken_completely(stage: Stage) -> None:
     pulls = await stage.queue()
     await asyncio.gather(*(stage.send(f"d{number}") for number in range(500)))
 
+    await stage.offers(500)
     taken = [*await pulls.take(400), *await pulls.take(400)]
 
     assert sorted(ids(taken)) == sorted(f"d{number}".encode() for number in range(500))
@@ -92,7 +95,7 @@ async def test_a_delivery_says_where_it_comes_from(stage: Stage) -> None:
     sequence = await stage.send("d1")
     stored = await stage.broker.last(stage.tasks, stage.names.task("default", "d1"))
 
-    (delivery,) = await pulls.take(1)
+    delivery = await soon(pulls.wait())
 
     assert stored is not None
     assert delivery.subject == stage.names.task("default", "d1")
@@ -107,6 +110,8 @@ async def test_two_queues_do_not_see_each_others_messages(stage: Stage) -> None:
     await stage.send("d1", queue="a")
     await stage.send("d2", queue="b")
 
+    await stage.offers(1, "a")
+    await stage.offers(1, "b")
     assert ids(await b.take(5)) == [b"d2"]
     assert ids(await a.take(5)) == [b"d1"]
 
@@ -117,6 +122,7 @@ async def test_two_workers_of_a_queue_share_its_messages(stage: Stage) -> None:
     for number in range(4):
         await stage.send(f"d{number}")
 
+    await stage.offers(4)
     taken = [*await one.take(2), *await two.take(10)]
 
     assert sorted(ids(taken)) == [b"d0", b"d1", b"d2", b"d3"]
@@ -127,6 +133,7 @@ async def test_messages_wait_for_a_queue_that_has_no_consumer_yet(stage: Stage) 
 
     pulls = await stage.queue()
 
+    await stage.offers(1)
     assert ids(await pulls.take(1)) == [b"d1"]
 
 
@@ -135,6 +142,7 @@ async def test_more_than_a_thousand_messages_may_be_in_flight(stage: Stage) -> N
     pulls = await stage.queue()
     await asyncio.gather(*(stage.send(f"d{number}") for number in range(1010)))
 
+    await stage.offers(1010)
     taken = [*await pulls.take(1000), *await pulls.take(1000)]
 
     assert len(taken) == 1010
@@ -179,6 +187,7 @@ async def test_wait_and_take_do_not_disturb_each_other(stage: Stage) -> None:
     delivery = await soon(waiting, 1.0)
     await stage.send("d2")
 
+    await stage.offers(1)
     assert ids([delivery, *await pulls.take(5)]) == [b"d1", b"d2"]
 
 
@@ -248,7 +257,7 @@ async def test_closed_pulls_leave_the_messages_to_others(stage: Stage) -> None:
 async def test_ack_removes_the_message(stage: Stage) -> None:
     pulls = await stage.queue()
     await stage.send("d1")
-    (delivery,) = await pulls.take(1)
+    delivery = await soon(pulls.wait())
 
     await delivery.ack()
 
@@ -261,7 +270,7 @@ async def test_ack_removes_the_message(stage: Stage) -> None:
 async def test_acking_twice_is_fine(stage: Stage) -> None:
     pulls = await stage.queue()
     await stage.send("d1")
-    (delivery,) = await pulls.take(1)
+    delivery = await soon(pulls.wait())
 
     await delivery.ack()
     await delivery.ack()
@@ -270,7 +279,7 @@ async def test_acking_twice_is_fine(stage: Stage) -> None:
 async def test_a_naked_message_is_offered_again_at_once(stage: Stage) -> None:
     pulls = await stage.queue()
     await stage.send("d1")
-    (delivery,) = await pulls.take(1)
+    delivery = await soon(pulls.wait())
 
     await delivery.nak()
 
@@ -284,7 +293,7 @@ async def test_a_naked_message_goes_before_new_ones(stage: Stage) -> None:
     pulls = await stage.queue()
     for dispatch_id in ("d1", "d2", "d3"):
         await stage.send(dispatch_id)
-    (delivery,) = await pulls.take(1)
+    delivery = await soon(pulls.wait())
 
     await delivery.nak()
 
@@ -294,7 +303,7 @@ async def test_a_naked_message_goes_before_new_ones(stage: Stage) -> None:
 async def test_a_naked_message_is_offered_again_after_its_delay(stage: Stage) -> None:
     pulls = await stage.queue(ack_wait=30)
     await stage.send("d1")
-    (delivery,) = await pulls.take(1)
+    delivery = await soon(pulls.wait())
 
     await delivery.nak(0.6)
 
@@ -307,7 +316,7 @@ async def test_a_naked_message_is_offered_again_after_its_delay(stage: Stage) ->
 async def test_a_terminated_message_is_gone(stage: Stage) -> None:
     pulls = await stage.queue(ack_wait=ACK_WAIT)
     await stage.send("d1")
-    (delivery,) = await pulls.take(1)
+    delivery = await soon(pulls.wait())
 
     await delivery.term("undecodable")
 
@@ -319,7 +328,7 @@ async def test_a_silent_worker_loses_its_message_after_ack_wait(stage: Stage) ->
     pulls = await stage.queue(ack_wait=ACK_WAIT)
     other = await stage.pulls(await stage.another())
     await stage.send("d1")
-    await pulls.take(1)
+    await soon(pulls.wait())
 
     await stage.elapse(ACK_WAIT / 2)
     assert await other.take(1) == []
@@ -334,7 +343,7 @@ async def test_in_progress_starts_ack_wait_anew(stage: Stage) -> None:
     pulls = await stage.queue(ack_wait=ACK_WAIT)
     other = await stage.pulls(await stage.another())
     await stage.send("d1")
-    (delivery,) = await pulls.take(1)
+    delivery = await soon(pulls.wait())
 
     for _ in range(4):
         await stage.elapse(ACK_WAIT / 2)
@@ -350,7 +359,7 @@ async def test_the_first_workers_late_ack_ends_a_redelivered_message(stage: Stag
     pulls = await stage.queue(ack_wait=ACK_WAIT)
     other = await stage.pulls(await stage.another())
     await stage.send("d1")
-    (delivery,) = await pulls.take(1)
+    delivery = await soon(pulls.wait())
     await stage.elapse(ACK_WAIT)
     again = await soon(other.wait())
 

@@ -22,7 +22,10 @@ VARIABLE = "NATS_EXECUTOR_TEST_MARK"
 
 @dataclass(frozen=True)
 class Mark:
-    """A variable that every descendant of a process inherits, wherever it moves to."""
+    """A variable that every descendant of a process inherits, wherever it moves to.
+
+    Whoever sets its title (the API server) overwrites it; but its leash keeps it.
+    """
 
     value: str
 

@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from nats_executor.local.components import Components
+from nats_executor.local.interrupts import Interrupted, interrupts_raised
 from nats_executor.local.process import LocalError, Process
 from tests.support.waiting import block_until
 
@@ -108,7 +109,8 @@ def test_a_condition_that_stays_false_is_named(tmp_path: Path, mark: Mark) -> No
 
 PARENT = """
     import pathlib, sys
-    from nats_executor.local.components import *
+    from nats_executor.local.components import Components
+    from nats_executor.local.interrupts import Interrupted, interrupts_raised
     from nats_executor.local.process import Process
 
     log = pathlib.Path(sys.argv[1])
@@ -169,3 +171,19 @@ def test_a_killed_leash_takes_its_command_along(tmp_path: Path, mark: Mark) -> N
         os.kill(process.leash.pid, signal.SIGKILL)
 
         mark.require_gone()
+
+
+def test_an_interrupt_during_a_start_leaves_nothing(
+    tmp_path: Path, mark: Mark, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted_popen(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        process = popen(*args, **options)
+        signal.raise_signal(signal.SIGINT)
+        return process
+
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", interrupted_popen)
+    with pytest.raises(Interrupted), interrupts_raised(), Components() as components:
+        components.start([shell("a", FAMILY, tmp_path, mark)])
+
+    assert mark.processes() == {}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Start = Callable[..., Command]
 
-pytestmark = pytest.mark.airflow
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(300)]
 
 RUNS = "nats_demo runs"
 # Airflow's own start may warn about other packages before the demo has said a word.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Start = Callable[..., Command]
 
-pytestmark = pytest.mark.airflow
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(300)]
 
 FAILURE = re.compile(r"^airflow nats standalone: .*$", re.MULTILINE)
 

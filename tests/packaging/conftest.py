@@ -34,7 +34,7 @@ class Installation:
         done = subprocess.run(
             [self.bin / command[0], *command[1:]],
             cwd=self.home,
-            env=environment | {"AIRFLOW_HOME": str(self.home), "COLUMNS": "200"},
+            env=environment | {"AIRFLOW_HOME": str(self.home), "COLUMNS": "100000"},
             capture_output=True,
             text=True,
             check=False,

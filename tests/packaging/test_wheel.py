@@ -68,14 +68,12 @@ def test_airflow_knows_the_executor(installation: Installation) -> None:
     assert INFO["executors"][0] in str(json.loads(shown))
 
 
-def test_airflow_knows_the_provider(installation: Installation) -> None:
-    """With the description, and the documentation's address from `[project.urls]`."""
-    shown = installation.run(
-        "airflow", "providers", "get", INFO["package-name"], "--full", "-o", "json"
-    )
+def test_airflow_finds_the_documentation(wheel: Path) -> None:
+    """It takes the address of `[project.urls]` with exactly this label."""
+    archive = zipfile.ZipFile(wheel)
+    metadata = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
 
-    assert INFO["description"] in shown
-    assert "documentation-url" in shown
+    assert "\nProject-URL: Documentation, https://" in archive.read(metadata).decode()
 
 
 def test_the_worker_has_a_command_of_its_own(installation: Installation) -> None:

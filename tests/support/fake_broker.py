@@ -375,6 +375,8 @@ class FakeBroker(Broker):
     async def create_stream(self, config: Config) -> None:
         await self.enter("create_stream")
         full = STREAM_DEFAULTS | config
+        if full["num_replicas"] > 1:
+            raise TopologyMismatch(f"{config['name']}: one server keeps no replicas")
         found = self.server.streams.setdefault(config["name"], FakeStream(full))
         if found.config != full:
             raise TopologyMismatch(f"stream {config['name']} exists with other settings")
@@ -389,8 +391,9 @@ class FakeBroker(Broker):
 
     async def consumer_config(self, stream: str, consumer: str) -> Config | None:
         await self.enter("consumer_config")
-        found = self.server.stream(stream).consumers.get(consumer)
-        return dict(found.config) if found else None
+        found = self.server.streams.get(stream)
+        known = found.consumers.get(consumer) if found else None
+        return dict(known.config) if known else None
 
     async def create_consumer(self, stream: str, config: Config) -> None:
         await self.enter("create_consumer")

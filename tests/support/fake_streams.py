@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from nats_executor.errors import MessageTooLarge, SubjectOccupied, WrongSequence
 from nats_executor.ports import Config, ConsumerInfo, Stored
+from nats_executor.replies import QUEUE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,7 +96,8 @@ class FakeConsumer:
 
     def info(self, name: str, stream: FakeStream) -> ConsumerInfo:
         pending = sum(1 for _ in self.undelivered(stream))
-        return ConsumerInfo(name, pending, len(self.flights), self.redelivered, self.waiting)
+        queue = self.config.get("metadata", {}).get(QUEUE, name)
+        return ConsumerInfo(name, queue, pending, len(self.flights), self.redelivered, self.waiting)
 
 
 @dataclass

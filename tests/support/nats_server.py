@@ -163,6 +163,8 @@ class NatsServer:
     def pause(self) -> None:
         """Freeze it: connections stay open and nothing answers."""
         self.signal(signal.SIGSTOP)
+        if self.process is not None:  # its threads stop one after the other
+            os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
 
     def resume(self) -> None:
         self.signal(signal.SIGCONT)

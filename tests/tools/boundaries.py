@@ -50,6 +50,8 @@ IMPURE = frozenset(
 EXCEPTIONS = {SETTINGS: frozenset({"os"}), "nats_worker.verdict": frozenset({"signal"})}
 # They start workers, and load that half only when they do.
 STARTERS = frozenset({"nats_executor.commands"})
+# Standalone asks whether anybody has configured a server at all, before there are settings.
+READ_OPTIONS = frozenset({SETTINGS, "nats_executor.local.standalone"})
 READERS = frozenset({"get", "getboolean", "getfloat", "getint", "getjson", "get_mandatory_value"})
 MODULE_LINES = 400
 FUNCTION_LINES = 40
@@ -176,7 +178,7 @@ def one_place_knows_versions(module: Module) -> Iterator[str]:
 
 
 def one_place_reads_options(module: Module) -> Iterator[str]:
-    if module.name == SETTINGS:
+    if module.name in READ_OPTIONS:
         return
     for node in ast.walk(module.tree):
         if (

@@ -276,7 +276,7 @@ ActivitySubprocess.wait = lambda self: self._monitor_subprocess() or (
     self._exit_code and self.update_task_state() or self._exit_code
 )
 from nats_worker.forkserver import main
-main(*map(int, sys.argv[3:]))
+main(*map(int, sys.argv[-2:]))
 """
 
 

@@ -123,6 +123,15 @@ async def test_a_signal_before_the_start_reaches_the_supervisor(stage: Stage) ->
     await wait_until(lambda: not is_alive(task), description="the task process to end")
 
 
+async def test_a_signal_before_the_fork_is_not_lost(stage: Stage) -> None:
+    run = await stage.start("stubborn")
+    assert run.supervisor_pid == 0
+
+    run.signal(signal.SIGKILL)
+
+    assert (await run.exited()).ending == Ending.DIED
+
+
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
 async def test_a_fork_server_does_not_mind_signals(stage: Stage, sig: int) -> None:
     run, task = await stage.start_sleeper()
@@ -167,7 +176,10 @@ async def test_a_supervisor_that_is_killed_takes_its_task_along(stage: Stage) ->
 
 
 async def test_a_fork_server_that_is_killed_takes_its_runs_along(stage: Stage) -> None:
-    runs = [(await stage.start_sleeper("stubborn"))[0] for _ in range(3)]
+    runs = [(await stage.start_sleeper("stubborn"))[0] for _ in range(2)]
+    parent, child = await stage.start_sleeper("parent")
+    runs.append(parent)
+    await parent.started()
     server = server_pid(stage.pool)
 
     os.kill(server, signal.SIGKILL)
@@ -175,7 +187,7 @@ async def test_a_fork_server_that_is_killed_takes_its_runs_along(stage: Stage) -
 
     assert {report.ending for report in reports} == {Ending.DIED}
     assert all("SIGKILL" in report.info for report in reports)
-    pids = [pid for run in runs for pid in (run.supervisor_pid, run.task_pid)]
+    pids = [child, *(pid for run in runs for pid in (run.supervisor_pid, run.task_pid))]
     await wait_until(lambda: not any(map(is_alive, pids)), description="every process to end")
     assert (await (await stage.start("succeed")).exited()).ending == Ending.FINISHED
     assert server_pid(stage.pool) != server
@@ -240,6 +252,18 @@ def test_a_main_process_that_is_killed_leaves_no_process(stage: Stage) -> None:
 
         block_until(lambda: not any(map(is_alive, pids)), 15, "every process to end")
     assert [body["state"] for body in stage.api.bodies(ti_id, "state")] == ["failed"]
+
+
+async def test_a_pool_may_be_left_at_any_moment(stage: Stage) -> None:  # noqa: ARG001
+    """Here while Airflow is being imported, and while the next fork server is launched."""
+    async with ProcessPool() as pool:
+        early = server_pid(pool)
+    assert not is_alive(early)
+
+    async with ProcessPool() as pool:
+        os.kill(server_pid(pool), signal.SIGKILL)
+        await wait_until(lambda: pool._deaths, description="its death to be noticed")
+    assert not is_alive(server_pid(pool))
 
 
 async def test_a_fork_server_that_cannot_live_breaks_the_pool(

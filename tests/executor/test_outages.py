@@ -1,0 +1,350 @@
+"""A broker that is away, wrong or hung: the scheduler goes on, and nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
+
+import pytest
+
+from nats_executor.errors import AccessDenied
+from nats_executor.messages import State
+from tests.executor.stage import (
+    RealStage,
+    callback_workload,
+    connection_test_workload,
+    events,
+    queue_up,
+    task_workload,
+)
+from tests.support.waiting import block_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from nats_executor import NatsExecutor
+    from nats_executor.names import Names
+    from tests.executor.stage import FakeStage
+    from tests.support.nats_server import NatsServer
+
+# A call into a broker that hangs may take `publish_timeout_seconds`, here 1; the rest is for a
+# busy machine.
+BOUND = 2.5
+
+
+@pytest.fixture
+def bounded() -> Callable[[], AbstractContextManager[None]]:
+    """Fail when what the scheduler's thread does takes too long."""
+    from contextlib import contextmanager
+
+    @contextmanager
+    def limit() -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        assert time.monotonic() - start < BOUND
+
+    return limit
+
+
+def waiting_task(ti_id: object = "an id") -> Any:
+    """A task instance as the sweep over stuck ones passes it, without a database."""
+    return Mock(
+        spec_set=["id", "dag_id", "task_id", "run_id", "map_index", "try_number", "queue", "state",
+                  "external_executor_id", "_sa_instance_state"],
+        id=ti_id, dag_id="a_dag", task_id="t", run_id="a_run", map_index=-1, try_number=1,
+        queue="default", state="queued", external_executor_id="d-1",
+    )  # fmt: skip
+
+
+def everything(executor: NatsExecutor, bounded: Callable[[], AbstractContextManager[None]]) -> None:
+    """Call whatever the scheduler calls, in a broker's absence."""
+    ti = waiting_task()
+    with bounded():
+        executor.heartbeat()
+    with bounded():
+        executor.sync()
+    with bounded():
+        executor.revoke_task(ti=waiting_task("another id"))
+    with bounded():
+        assert executor.try_adopt_task_instances([ti]) == []
+    with bounded():
+        executor.heartbeat()
+
+
+@pytest.fixture(autouse=True)
+def identities_without_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nats_executor.compat.object_session", lambda _: None)
+
+
+def all_arrive(stage: FakeStage | RealStage, executor: NatsExecutor, count: int) -> None:
+    def beat() -> bool:
+        executor.heartbeat()
+        return executor.slots_occupied == len(executor.running) == count
+
+    block_until(beat, 20, "everything to be sent")
+    sent = Counter(workload.dispatch_id for workload in stage.sent())
+    assert len(sent) == count
+    assert set(sent.values()) == {1}
+
+
+def test_a_broker_that_is_away_at_the_start(
+    real_stage: RealStage,
+    said: Callable[..., list[str]],
+    bounded: Callable[[], AbstractContextManager[None]],
+) -> None:
+    real_stage.server.stop()
+    with bounded():
+        executor = real_stage.executor()
+    queue_up(executor, task_workload("a"), callback_workload(), connection_test_workload())
+
+    for _ in range(3):
+        executor.heartbeat()
+
+    assert executor.slots_occupied == 3
+    assert executor.running == set()
+    [line] = said("NATS is away", level=logging.WARNING)
+    assert "cannot reach NATS at nats://127.0.0.1" in line
+    assert "next: starting without it; workloads stay queued until it is there" in line
+    real_stage.server.start()
+    real_stage.portal.call(real_stage.broker.ready, 10.0)
+    all_arrive(real_stage, executor, 3)
+    assert len(said("NATS is back")) == 1
+
+
+def test_a_broker_that_goes_away_in_the_middle(
+    real_stage: RealStage,
+    said: Callable[..., list[str]],
+    bounded: Callable[[], AbstractContextManager[None]],
+) -> None:
+    executor = real_stage.executor()
+    first = task_workload("first")
+    [sent] = real_stage.sent_by(executor, first)
+    real_stage.server.kill()
+    queue_up(executor, *[task_workload(f"t{n}") for n in range(20)])
+
+    everything(executor, bounded)
+
+    assert len(said("NATS is away")) == 1
+    assert executor.slots_occupied == 22  # 20, the first one, and what was adopted on trust
+    real_stage.server.start()
+    real_stage.portal.call(real_stage.broker.ready, 10.0)
+    block_until(lambda: executor._dispatcher and not executor._dispatcher.trouble, 10, "recovery")
+    real_stage.report(sent, State.SUCCESS)
+    assert list(events(executor)) == [first.ti.key]
+    executor.running.discard(waiting_key(executor))
+    all_arrive_besides(real_stage, executor, [sent.dispatch_id], 20)
+
+
+def waiting_key(executor: NatsExecutor) -> Any:
+    """The key of what was adopted."""
+    [key] = [key for key in executor.running if getattr(key, "task_id", "") == "t"]
+    return key
+
+
+def all_arrive_besides(
+    stage: RealStage, executor: NatsExecutor, known: list[str], count: int
+) -> None:
+    def beat() -> bool:
+        executor.heartbeat()
+        return executor.slots_occupied == len(executor.running) == count
+
+    block_until(beat, 20, "everything to be sent")
+    sent = Counter(w.dispatch_id for w in stage.sent() if w.dispatch_id not in known)
+    assert len(sent) == count
+    assert set(sent.values()) == {1}
+
+
+def test_a_broker_that_hangs(
+    real_stage: RealStage,
+    said: Callable[..., list[str]],
+    bounded: Callable[[], AbstractContextManager[None]],
+) -> None:
+    executor = real_stage.executor()
+    real_stage.server.pause()
+    try:
+        queue_up(executor, *[task_workload(f"t{n}") for n in range(20)])
+        everything(executor, bounded)
+        start = time.monotonic()
+        for _ in range(50):  # while it is away, asking costs nothing
+            executor.heartbeat()
+        assert time.monotonic() - start < BOUND
+        assert executor.slots_occupied == 21
+        [line] = said("NATS is away")
+        assert "20 workloads stay queued and are sent later" in line
+    finally:
+        real_stage.server.resume()
+
+    executor.running.discard(waiting_key(executor))
+    all_arrive(real_stage, executor, 20)
+
+
+def test_a_hundred_revocations_while_the_broker_hangs(
+    real_stage: RealStage, bounded: Callable[[], AbstractContextManager[None]]
+) -> None:
+    executor = real_stage.executor()
+    real_stage.server.pause()
+    try:
+        with bounded():
+            for n in range(100):
+                executor.revoke_task(ti=waiting_task(n))
+    finally:
+        real_stage.server.resume()
+
+
+def test_a_revocation_while_the_broker_is_away_is_carried_out_later(
+    real_stage: RealStage, said: Callable[..., list[str]]
+) -> None:
+    executor = real_stage.executor()
+    real_stage.sent_by(executor, task_workload("t", dispatch_id="d-1"))
+    real_stage.sent_by(executor, task_workload("u", dispatch_id="d-2"))
+    real_stage.server.stop()
+
+    executor.revoke_task(ti=waiting_task())
+
+    assert executor.slots_occupied == 1
+    block_until(lambda: said("cannot revoke d-1"), 5, "the warning")
+    assert "next: trying again until it is done" in said("cannot revoke d-1")[0]
+    real_stage.server.start()
+    real_stage.portal.call(real_stage.broker.ready, 10.0)
+    block_until(
+        lambda: [w.dispatch_id for w in real_stage.sent()] == ["d-2"], 15, "the revocation"
+    )
+    assert len(said("cannot revoke")) == 1
+
+
+def test_a_wrong_password(
+    names: Names,
+    monkeypatch: pytest.MonkeyPatch,
+    make_nats_server: Callable[..., NatsServer],
+    said: Callable[..., list[str]],
+    bounded: Callable[[], AbstractContextManager[None]],
+) -> None:
+    server = make_nats_server(
+        config="authorization { users: [{user: right, password: right}] }"
+    )
+    stage = RealStage(names, monkeypatch, server)
+    stage.configure(user="scheduler", password="wrong-and-secret")
+    executor = stage.executor()
+    queue_up(executor, task_workload())
+
+    everything(executor, bounded)
+
+    [line] = said("NATS is away")
+    assert "refuses user scheduler" in line
+    assert "check [nats_executor] user, password" in line
+    assert said("wrong-and-secret", level=logging.DEBUG) == []
+    assert len(said("refuses user scheduler", level=logging.WARNING)) <= 2  # and the connection's
+    assert executor.slots_occupied == 2
+    executor.end()
+    stage.exits.close()
+
+
+def test_an_existing_stream_that_cannot_work(
+    real_stage: RealStage, said: Callable[..., list[str]]
+) -> None:
+    name = real_stage.names.tasks_stream
+    config = {"name": name, "subjects": [real_stage.names.tasks()], "retention": "interest"}
+    real_stage.ask("create_stream", config)
+    executor = real_stage.executor()
+    queue_up(executor, task_workload())
+
+    for _ in range(5):
+        executor.heartbeat()
+
+    [line] = said("NATS cannot change that", level=logging.ERROR)
+    assert f"stream {name}: retention is 'interest', should be 'workqueue'" in line
+    assert "airflow nats setup" in line
+    assert "next: trying again, workloads stay queued" in line
+    assert executor.slots_occupied == 1
+    real_stage.ask("_call", f"STREAM.DELETE.{name}")
+    all_arrive(real_stage, executor, 1)
+
+
+def test_a_stream_that_differs_harmlessly(
+    real_stage: RealStage, said: Callable[..., list[str]]
+) -> None:
+    real_stage.executor().end()
+    real_stage.configure(result_retention_seconds=60)
+
+    executor = real_stage.executor()
+    queue_up(executor, task_workload())
+    all_arrive(real_stage, executor, 1)
+
+    [line] = said("max_age", level=logging.WARNING)
+    assert "should be 60000000000" in line
+    assert "next: going on with it; remedy: airflow nats setup" in line
+
+
+def test_a_broker_that_comes_back_without_its_data(real_stage: RealStage) -> None:
+    executor = real_stage.executor()
+    real_stage.sent_by(executor, task_workload("lost"))
+    real_stage.server.kill()
+    real_stage.server.wipe_storage()
+    real_stage.server.start()
+    real_stage.portal.call(real_stage.broker.ready, 10.0)
+
+    new = task_workload("new")
+    queue_up(executor, new)
+
+    def beat() -> bool:
+        executor.heartbeat()
+        return executor.key_of(new) in executor.running
+
+    block_until(beat, 20, "the new task to be sent")
+    [sent] = real_stage.sent()
+    assert sent.key[1] == "new"
+    [consumer] = real_stage.ask("consumer_infos", real_stage.names.tasks_stream)
+    assert consumer.pending == 1
+    real_stage.report(sent, State.SUCCESS)
+    assert list(events(executor)) == [new.ti.key]
+
+
+def test_a_user_who_may_not_publish_does_not_make_the_scheduler_hot(
+    fake_stage: FakeStage, said: Callable[..., list[str]]
+) -> None:
+    executor = fake_stage.executor()
+    scheduler = next(b for b in fake_stage.server.brokers if b is not fake_stage.broker)
+    denied = AccessDenied("NATS user scheduler may not publish")
+    scheduler.fail_next("publish", 1000, denied)
+    queue_up(executor, task_workload())
+
+    for _ in range(20):
+        executor.heartbeat()
+
+    assert len(scheduler.failures["publish"]) >= 998
+    assert len(said(str(denied))) == 1
+    scheduler.failures["publish"].clear()
+    all_arrive(fake_stage, executor, 1)
+
+
+def test_an_unexpected_error_is_logged_and_does_not_end_the_scheduler(
+    fake_stage: FakeStage, said: Callable[..., list[str]]
+) -> None:
+    executor = fake_stage.executor()
+    scheduler = next(b for b in fake_stage.server.brokers if b is not fake_stage.broker)
+    scheduler.fail_next("publish", error=KeyError("seq"))
+    queue_up(executor, task_workload())
+
+    executor.heartbeat()
+
+    assert len(said("a call to NATS failed", level=logging.ERROR)) == 1
+    all_arrive(fake_stage, executor, 1)
+
+
+def test_a_crash_of_the_nats_side_is_survived(
+    fake_stage: FakeStage, said: Callable[..., list[str]]
+) -> None:
+    executor = fake_stage.executor()
+    [sent] = fake_stage.sent_by(executor, task_workload())
+    scheduler = next(b for b in fake_stage.server.brokers if b is not fake_stage.broker)
+    fake_stage.monkeypatch.setattr("nats_executor.dispatcher.decode", Mock(side_effect=[OSError]))
+
+    fake_stage.report(sent, State.RUNNING)
+    block_until(lambda: scheduler not in fake_stage.server.brokers, 5, "the crash")
+    fake_stage.monkeypatch.undo()
+
+    assert len(said("the NATS side of the executor failed; next: starting it again")) == 1

@@ -1,0 +1,106 @@
+"""A process pool without processes: tests decide when a run starts and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Self
+
+from nats_worker.exits import Ending, ExitReport
+from nats_worker.pool import ProcessPool, Run
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    import signal
+
+__all__ = ["FakePool", "FakeRun"]
+
+PID = 77
+
+
+class FakeRun(Run):
+    """A run without a process.
+
+    Attributes:
+        body: Airflow's workload, as the pool got it.
+        signals: what was sent to it.
+        deadly: the signals that end it.
+    """
+
+    def __init__(self, dispatch_id: str, body: dict[str, Any]) -> None:
+        super().__init__(dispatch_id)
+        self.body = body
+        self.signals: list[int] = []
+        self.deadly: set[signal.Signals] = set()
+        self.supervisor_pid = 1
+
+    def signal(self, sig: int) -> None:
+        if self.is_over:
+            return
+        self.signals.append(sig)
+        if sig in self.deadly:
+            self.finish(Ending.FINISHED if self.task_pid else Ending.DIED, exit_code=-sig)
+
+    def begin(self) -> None:
+        """Have the API server accept the start."""
+        self.start(PID)
+
+    def finish(self, ending: Ending = Ending.FINISHED, **facts: Any) -> None:
+        """End the process."""
+        facts = {"started": bool(self.task_pid), "pid": self.task_pid} | facts
+        self.report = ExitReport(ending=ending, **facts)
+        self.end("")
+
+
+class FakePool(ProcessPool):
+    """Remembers every run that it was asked for.
+
+    Attributes:
+        requested: all runs, oldest first.
+        gate: while it is clear, a start does not return.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requested: list[FakeRun] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.cleanups = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Leave no run behind, as the real one does."""
+        for run in self.living:
+            run.end("the pool was closed")
+
+    @property
+    def living(self) -> list[FakeRun]:
+        return [run for run in self.requested if not run.is_over]
+
+    async def ready(self) -> None:
+        self._require_sound()
+
+    async def start(self, dispatch_id: str, body: dict[str, Any]) -> Run:
+        await self.gate.wait()
+        self._require_sound()
+        if any(run.dispatch_id == dispatch_id for run in self.living):
+            raise ValueError(f"dispatch {dispatch_id} runs already")
+        self.requested.append(FakeRun(dispatch_id, body))
+        return self.requested[-1]
+
+    def break_down(self) -> None:
+        """Lose the fork server for good, and every process with it."""
+        for run in self.living:
+            run.end("the fork server was killed by SIGKILL")
+        self._broken.set()
+
+    def cleanup_bundles(self) -> None:
+        self.cleanups += 1
+
+    async def run(self, number: int = 0) -> FakeRun:
+        """Wait for the start of a run and return it."""
+        await wait_until(lambda: len(self.requested) > number, 5, f"run {number} to be asked for")
+        return self.requested[number]
+
+
