@@ -97,7 +97,8 @@ class Dispatcher:
         """
         while True:
             try:
-                await broker.ready(RETRY_SECONDS)
+                # Shorter than the start waits, so that the start can tell the reason.
+                await broker.ready(self._settings.connect_timeout_seconds / 2)
             except BrokerError as exc:
                 self.trouble = exc
                 continue
@@ -224,13 +225,15 @@ class Dispatcher:
         self._pending[name] = action
         try:
             await action()
-        except BrokerUnavailable as exc:
+        except BrokerError as exc:
+            is_there = self.trouble is None and self._broker is not None and self._broker.is_connected
+            if is_there and not isinstance(exc, BrokerUnavailable):
+                log.error("cannot %s: %s; next: leaving it undone", name, exc)  # noqa: TRY400 - the text says it all
+                self._pending.pop(name, None)
+                return
             if not self._is_behind:
                 log.warning("cannot %s: %s; next: trying again until it is done", name, exc)
             self._is_behind = True
-        except BrokerError as exc:
-            log.error("cannot %s: %s; next: leaving it undone", name, exc)  # noqa: TRY400 - the text says it all
-            self._pending.pop(name, None)
         else:
             self._pending.pop(name, None)
 

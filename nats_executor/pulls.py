@@ -13,7 +13,7 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
-from nats_executor.errors import BrokerError, BrokerUnavailable
+from nats_executor.errors import BrokerError, BrokerUnavailable, NoResponders
 from nats_executor.link import Answer, Link, Listener
 from nats_executor.ports import Delivery, Pulls, Stored
 from nats_executor.replies import AckSubject
@@ -53,17 +53,23 @@ class PulledDelivery(Delivery):
         return f"<Delivery {self.subject} #{self.stream_sequence} delivered {self.num_delivered}>"
 
     async def ack(self) -> None:
-        await self._link.ask(self._ack_subject, b"+ACK")
+        await self._answer(b"+ACK")
 
     async def nak(self, delay_seconds: float = 0.0) -> None:
         delay = f' {{"delay": {int(delay_seconds * 1e9)}}}' if delay_seconds > 0 else ""
-        await self._link.ask(self._ack_subject, f"-NAK{delay}".encode())
+        await self._answer(f"-NAK{delay}".encode())
 
     async def term(self, reason: str) -> None:
-        await self._link.ask(self._ack_subject, f"+TERM {reason}".encode())
+        await self._answer(f"+TERM {reason}".encode())
 
     async def in_progress(self) -> None:
         await self._link.send(self._ack_subject, b"+WPI")
+
+    async def _answer(self, verb: bytes) -> None:
+        try:
+            await self._link.ask(self._ack_subject, verb)
+        except NoResponders as exc:
+            raise BrokerUnavailable(f"{self.subject}: its consumer does not answer") from exc
 
 
 class Pull:

@@ -71,15 +71,17 @@ class Intake:
     async def take_what_is_there(self) -> None:
         """Fill the free slots, each queue with its share first, then whoever has more."""
         self._queues.rotate(-1)
-        hungry = deque(queue for queue in self._queues if queue not in self._troubled)
+        hungry = [queue for queue in self._queues if queue not in self._troubled]
         while hungry and self._slots.free:
-            queue = hungry.popleft()
-            share = max(1, self._slots.free // (len(hungry) + 1))
-            taken = await self._take(queue, share)
-            for delivery in taken:
-                self._accept(queue, delivery)
-            if len(taken) == share:
-                hungry.append(queue)
+            more = []
+            for served, queue in enumerate(hungry):
+                share = max(1, self._slots.free // (len(hungry) - served))
+                taken = await self._take(queue, share) if self._slots.free else []
+                for delivery in taken:
+                    self._accept(queue, delivery)
+                if len(taken) == share:
+                    more.append(queue)
+            hungry = more
 
     async def _take(self, queue: str, batch: int) -> Sequence[Delivery]:
         taking = asyncio.create_task(self._pulls[queue].take(batch), name=f"take from {queue}")

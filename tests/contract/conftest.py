@@ -8,29 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.contract.stage import FakeStage, RealStage, Stage
-from tests.support.fixtures import (
-    make_nats_server_fixture,
-    names_fixture,
-    nats_cluster_of_three_fixture,
-    nats_container_fixture,
-    nats_server_fixture,
-    private_nats_server_fixture,
-)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from nats_executor.names import Names
     from tests.support.nats_server import NatsServer
-
-__all__ = [
-    "make_nats_server_fixture",
-    "names_fixture",
-    "nats_cluster_of_three_fixture",
-    "nats_container_fixture",
-    "nats_server_fixture",
-    "private_nats_server_fixture",
-]
 
 
 @pytest.fixture

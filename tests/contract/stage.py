@@ -105,7 +105,8 @@ class Stage(ABC):
         self.broker = await self.another()
 
     async def build(self) -> None:
-        await self.open()
+        if not self.brokers:
+            await self.open()
         await self.broker.create_stream(self.tasks_config())
         await self.broker.create_stream(self.results_config())
 

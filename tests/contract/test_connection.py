@@ -1,4 +1,4 @@
-"""Outages, recovery and access rights."""
+"""Outages and recovery."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from nats_executor import broker as broker_module
 from nats_executor.broker import connect
-from nats_executor.errors import AccessDenied, BrokerUnavailable, TopologyMismatch
+from nats_executor.errors import BrokerUnavailable
 from tests.contract.stage import PUBLISH_TIMEOUT, RealStage, soon
 from tests.support.fixtures import settings_for
 from tests.support.nats_server import NatsServer
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from testcontainers.community.nats import NatsContainer
 
     from nats_executor.names import Names
-    from nats_executor.ports import Broker
     from tests.contract.stage import Stage
-    from tests.support.fixtures import MakeNatsServer
 
 pytestmark = pytest.mark.anyio
 
@@ -161,6 +159,19 @@ async def test_a_pending_wait_survives_the_loss_of_its_consumer(real_stage: Real
     assert (await soon(waiting)).body == b"d1"
 
 
+async def test_an_ack_to_a_consumer_that_is_gone_is_unavailable(real_stage: RealStage) -> None:
+    stage = real_stage
+    pulls = await stage.queue()
+    await stage.send("d1")
+    delivery = await soon(pulls.wait())
+    await stage.stop_server()
+    stage.server.wipe_storage()
+    await stage.start_server()
+
+    with pytest.raises(BrokerUnavailable, match="d1"):
+        await delivery.ack()
+
+
 async def test_stored_messages_survive_kill_9(real_stage: RealStage) -> None:
     stage = real_stage
     await asyncio.gather(*(stage.send(f"d{n}") for n in range(100)))
@@ -285,205 +296,6 @@ async def test_a_connection_can_be_closed_while_the_server_is_away(
             await wait_until(lambda: not broker.is_connected, 5, "disconnection")
 
     await soon(open_and_close(), 5)
-
-
-# Access rights
-
-WORKER = """
-accounts {{ A: {{ jetstream: enabled, users: [
-  {{ user: admin, password: secret }},
-  {{ user: worker, password: secret, permissions: {{
-    publish: [ "$JS.API.CONSUMER.MSG.NEXT.{tasks}.mine", "$JS.ACK.{tasks}.mine.>",
-               "$JS.ACK.*.*.{tasks}.mine.>", "{prefix}.results.mine.*" ],
-    subscribe: [ "_INBOX_worker.>", "{prefix}.ctl.mine.*" ] }} }}
-] }} }}
-"""
-
-
-@pytest.fixture
-async def guarded(
-    names: Names, make_nats_server: MakeNatsServer, exits: AsyncExitStack
-) -> RealStage:
-    """A server with an admin, whose connection the stage has, and a worker of queue `mine`."""
-    server = make_nats_server(config=WORKER.format(tasks=names.tasks_stream, prefix=names.prefix))
-    stage = RealStage(names, server, exits, user="admin", password="secret")
-    await stage.build()
-    await stage.queue("mine")
-    await stage.queue("yours")
-    return stage
-
-
-async def worker_of(stage: RealStage, **options: str) -> Broker:
-    credentials = {"user": "worker", "password": "secret"}
-    settings = settings_for(
-        stage.server.url, subject_prefix=stage.names.prefix, **(credentials | options)
-    )
-    return await stage.exits.enter_async_context(connect(settings, role="worker"))
-
-
-async def test_a_wrong_password_names_user_and_server(guarded: RealStage) -> None:
-    worker = await worker_of(guarded, password="wrong")
-
-    with pytest.raises(AccessDenied, match="worker") as caught:
-        await worker.ready(1)
-
-    assert f"127.0.0.1:{guarded.server.port}" in str(caught.value)
-    assert "wrong" not in str(caught.value)
-    with pytest.raises(AccessDenied):
-        await worker.publish(guarded.names.result("mine", "d1"), b"")
-
-
-async def test_a_worker_works_with_least_privileges(guarded: RealStage) -> None:
-    stage = guarded
-    worker = await worker_of(stage)
-    await worker.ready(5)
-    pulls = await stage.pulls(worker, "mine")
-    waiting = asyncio.create_task(pulls.wait())
-    await stage.send("d1", queue="mine")
-    await stage.send("d2", queue="mine")
-    await worker.serve(stage.names.control("mine", "ping"), no_reply)
-
-    first = await soon(waiting)
-    await first.in_progress()
-    await first.nak()
-    await stage.offers(1, "mine")
-    deliveries = [await soon(pulls.wait()), *await pulls.take(5)]
-    for delivery in deliveries:
-        await delivery.ack()
-    await worker.publish(stage.names.result("mine", "d1"), b"", expected_last=0)
-
-    assert await stage.broker.scan(stage.tasks, stage.names.tasks()) == []
-
-
-async def test_a_publish_that_is_not_allowed_names_the_subject_at_once(guarded: RealStage) -> None:
-    worker = await worker_of(guarded)
-    await worker.ready(5)
-    subject = guarded.names.result("yours", "d1")
-    began = time.monotonic()
-
-    with pytest.raises(AccessDenied, match=subject) as caught:
-        await worker.publish(subject, b"")
-
-    assert time.monotonic() - began < 0.5
-    assert "worker" in str(caught.value)
-    assert await worker.publish(guarded.names.result("mine", "d1"), b"") == 1
-
-
-async def test_every_question_that_is_not_allowed_is_denied(guarded: RealStage) -> None:
-    stage = guarded
-    worker = await worker_of(stage)
-    await worker.ready(5)
-    pulls = await stage.pulls(worker, "yours")
-    subject = stage.names.task("yours", "d1")
-
-    outcomes = await asyncio.gather(
-        worker.publish(subject, b""),
-        worker.last(stage.tasks, subject),
-        worker.last_of_each(stage.tasks, [subject]),
-        worker.scan(stage.tasks, stage.names.tasks()),
-        worker.purge(stage.tasks, subject),
-        worker.request(stage.names.control("yours", "ping"), b"", timeout=1),
-        worker.stream_info(stage.tasks),
-        worker.consumer_infos(stage.tasks),
-        worker.create_consumer(stage.tasks, stage.consumer_config("third", ack_wait=30)),
-        worker.create_stream(stage.tasks_config()),
-        pulls.take(1),
-        return_exceptions=True,
-    )
-
-    assert [type(outcome) for outcome in outcomes] == [AccessDenied] * len(outcomes)
-
-
-async def test_waiting_for_a_queue_that_is_not_allowed_is_denied(guarded: RealStage) -> None:
-    worker = await worker_of(guarded)
-    await worker.ready(5)
-    pulls = await guarded.pulls(worker, "yours")
-
-    with pytest.raises(AccessDenied, match="yours"):
-        await soon(pulls.wait())
-
-
-async def test_following_a_stream_that_is_not_allowed_is_denied(guarded: RealStage) -> None:
-    worker = await worker_of(guarded)
-    await worker.ready(5)
-
-    with pytest.raises(AccessDenied, match=guarded.results):
-        await soon(anext(worker.follow(guarded.results, after=0)))
-
-
-async def test_serving_a_subject_that_is_not_allowed_is_denied(guarded: RealStage) -> None:
-    worker = await worker_of(guarded)
-    await worker.ready(5)
-
-    with pytest.raises(AccessDenied, match="yours"):
-        await worker.serve(guarded.names.control("yours", "ping"), no_reply)
-
-
-async def test_an_inbox_prefix_that_is_not_allowed_is_denied(guarded: RealStage) -> None:
-    """Otherwise every call would time out and nothing would say why."""
-    worker = await worker_of(guarded, inbox_prefix="_INBOX_other")
-
-    with pytest.raises(AccessDenied, match="_INBOX_other"):
-        await worker.ready(2)
-
-
-# Streams that are not as they should be
-
-
-async def test_creating_what_exists_already_does_nothing(stage: Stage) -> None:
-    await stage.queue()
-    await stage.send("d1")
-
-    await stage.broker.create_stream(stage.tasks_config())
-    await stage.queue()
-
-    assert len(await stage.broker.scan(stage.tasks, stage.names.tasks())) == 1
-
-
-async def test_creating_a_stream_that_exists_with_other_settings_is_a_mismatch(
-    stage: Stage,
-) -> None:
-    with pytest.raises(TopologyMismatch, match=stage.tasks):
-        await stage.broker.create_stream(stage.tasks_config() | {"retention": "limits"})
-
-
-@pytest.mark.parametrize("change", [{"storage": "memory"}, {"retention": "workqueue"}])
-async def test_what_a_server_cannot_change_is_a_mismatch(
-    stage: Stage, change: dict[str, str]
-) -> None:
-    before = await stage.broker.stream_config(stage.results)
-
-    with pytest.raises(TopologyMismatch, match=stage.results):
-        await stage.broker.update_stream(stage.results_config() | change)
-
-    assert await stage.broker.stream_config(stage.results) == before
-
-
-async def test_creating_a_consumer_that_exists_with_other_settings_is_a_mismatch(
-    stage: Stage,
-) -> None:
-    await stage.queue(ack_wait=30)
-
-    with pytest.raises(TopologyMismatch, match="default"):
-        await stage.broker.create_consumer(
-            stage.tasks, stage.consumer_config("default", ack_wait=5)
-        )
-
-
-async def test_a_consumer_is_updated_in_place(stage: Stage) -> None:
-    pulls = await stage.queue(ack_wait=30)
-    await stage.send("d1")
-    await stage.send("d2")
-    await soon(pulls.wait())
-    await stage.offers(1)
-
-    await stage.broker.update_consumer(stage.tasks, stage.consumer_config("default", ack_wait=5))
-
-    config = await stage.broker.consumer_config(stage.tasks, "default")
-    assert config is not None
-    assert config["ack_wait"] == 5_000_000_000
-    (info,) = await stage.broker.consumer_infos(stage.tasks)
-    assert (info.pending, info.in_flight) == (1, 1)
 
 
 # A cluster and the official image

@@ -31,6 +31,13 @@ def changed(settings: Settings, **options: Any) -> Settings:
     return dataclasses.replace(settings, **options)
 
 
+@pytest.fixture
+async def built_stage(bare_stage: Stage) -> Stage:
+    """A broker with the streams of the contract's other tests."""
+    await bare_stage.build()
+    return bare_stage
+
+
 async def set_up(stage: Stage, **options: Any) -> list[topology.Drift]:
     return await topology.apply(stage.broker, changed(stage.settings, **options), QUEUES)
 
@@ -275,3 +282,64 @@ async def test_more_replicas_than_servers_is_a_mismatch_that_names_the_reason(
 ) -> None:
     with pytest.raises(TopologyMismatch, match="replicas"):
         await set_up(stage, replicas=3)
+
+
+# What the broker itself says to streams that are not as they should be
+
+
+async def test_creating_what_exists_already_does_nothing(built_stage: Stage) -> None:
+    await built_stage.queue()
+    await built_stage.send("d1")
+
+    await built_stage.broker.create_stream(built_stage.tasks_config())
+    await built_stage.queue()
+
+    assert len(await built_stage.broker.scan(built_stage.tasks, built_stage.names.tasks())) == 1
+
+
+async def test_creating_a_stream_that_exists_with_other_settings_is_a_mismatch(
+    built_stage: Stage,
+) -> None:
+    with pytest.raises(TopologyMismatch, match=built_stage.tasks):
+        await built_stage.broker.create_stream(built_stage.tasks_config() | {"retention": "limits"})
+
+
+@pytest.mark.parametrize("change", [{"storage": "memory"}, {"retention": "workqueue"}])
+async def test_what_a_server_cannot_change_is_a_mismatch(
+    built_stage: Stage, change: dict[str, str]
+) -> None:
+    before = await built_stage.broker.stream_config(built_stage.results)
+
+    with pytest.raises(TopologyMismatch, match=built_stage.results):
+        await built_stage.broker.update_stream(built_stage.results_config() | change)
+
+    assert await built_stage.broker.stream_config(built_stage.results) == before
+
+
+async def test_creating_a_consumer_that_exists_with_other_settings_is_a_mismatch(
+    built_stage: Stage,
+) -> None:
+    await built_stage.queue(ack_wait=30)
+
+    with pytest.raises(TopologyMismatch, match="default"):
+        await built_stage.broker.create_consumer(
+            built_stage.tasks, built_stage.consumer_config("default", ack_wait=5)
+        )
+
+
+async def test_a_consumer_is_updated_in_place(built_stage: Stage) -> None:
+    pulls = await built_stage.queue(ack_wait=30)
+    await built_stage.send("d1")
+    await built_stage.send("d2")
+    await soon(pulls.wait())
+    await built_stage.offers(1)
+
+    await built_stage.broker.update_consumer(
+        built_stage.tasks, built_stage.consumer_config("default", ack_wait=5)
+    )
+
+    config = await built_stage.broker.consumer_config(built_stage.tasks, "default")
+    assert config is not None
+    assert config["ack_wait"] == 5_000_000_000
+    (info,) = await built_stage.broker.consumer_infos(built_stage.tasks)
+    assert (info.pending, info.in_flight) == (1, 1)

@@ -192,7 +192,9 @@ class Stage(ABC):
         assert keys <= {str(key) for key in executor.running}
         return self.sent()
 
-    def report(self, about: Workload, state: State, names: Names | None = None, **fields: Any) -> None:
+    def report(
+        self, about: Workload, state: State, names: Names | None = None, **fields: Any
+    ) -> None:
         """Report on a workload as a worker does."""
         names = names or self.names
         defaults: dict[str, Any] = {
@@ -245,9 +247,7 @@ class FakeStage(Stage):
 class RealStage(Stage):
     """A nats-server process."""
 
-    def __init__(
-        self, names: Names, monkeypatch: pytest.MonkeyPatch, server: NatsServer
-    ) -> None:
+    def __init__(self, names: Names, monkeypatch: pytest.MonkeyPatch, server: NatsServer) -> None:
         super().__init__(names, monkeypatch)
         self.server = server
         self.configure(servers=server.url)

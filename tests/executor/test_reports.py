@@ -146,7 +146,9 @@ async def read_nothing(*_: Any) -> None:
 
 def claims_of(token: str) -> dict[str, Any]:
     payload = token.split(".")[1]
-    found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    found: dict[str, Any] = json.loads(
+        base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
+    )
     return found
 
 

@@ -209,9 +209,7 @@ def test_many_workloads_go_out_in_one_heartbeat(stage: Stage) -> None:
     assert {w.dispatch_id for w in sent} == {t.ti.external_executor_id for t in tasks}
 
 
-def test_every_queue_gets_a_consumer(
-    stage: Stage, said: Callable[[str], list[str]]
-) -> None:
+def test_every_queue_gets_a_consumer(stage: Stage, said: Callable[[str], list[str]]) -> None:
     executor = stage.executor()
 
     stage.sent_by(executor, task_workload(queue="a"), task_workload("u", queue="b c"))

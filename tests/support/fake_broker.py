@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.errors import (
+    BrokerError,
     BrokerUnavailable,
     MessageTooLarge,
     NoResponders,
@@ -25,7 +26,6 @@ from nats_executor.errors import (
 from nats_executor.ports import Broker, Config, ConsumerInfo, Delivery, Pulls, Stored, StreamInfo
 from tests.support.fake_streams import (
     CONSUMER_DEFAULTS,
-    FIXED,
     STREAM_DEFAULTS,
     FakeConsumer,
     FakeStream,
@@ -114,15 +114,9 @@ class FakeServer:
         """Look into a stream."""
         return self.stream(stream).matching(subject)
 
-    def stream(self, name: str) -> FakeStream:
+    def stream(self, name: str, *, missing: type[BrokerError] = NotFound) -> FakeStream:
         if name not in self.streams:
-            raise NotFound(f"there is no stream {name}")
-        return self.streams[name]
-
-    def readable(self, name: str) -> FakeStream:
-        """Return a stream for a direct get, which a missing one does not answer."""
-        if name not in self.streams:
-            raise BrokerUnavailable(f"stream {name} does not answer")
+            raise missing(f"there is no stream {name}")
         return self.streams[name]
 
     def consumer(self, stream: str, name: str) -> FakeConsumer:
@@ -213,7 +207,7 @@ class FakePulls(Pulls):
                 consumer.waiting -= 1
 
     async def close(self) -> None:
-        """Nothing is open between calls."""
+        pass
 
     def next_offer(self) -> FakeDelivery | None:
         server = self.broker.server
@@ -295,9 +289,8 @@ class FakeBroker(Broker):
         await self.enter("publish")
         if len(body) > self.server.max_payload:
             raise MessageTooLarge(f"{len(body)} bytes, the server takes {self.server.max_payload}")
-        sequence = self.server.put(
-            subject, body, message_id=message_id, expected_last=expected_last
-        )
+        server = self.server
+        sequence = server.put(subject, body, message_id=message_id, expected_last=expected_last)
         if self.lost_pubacks:
             self.lost_pubacks -= 1
             raise BrokerUnavailable(f"{subject}: the answer was made to be lost")
@@ -305,16 +298,17 @@ class FakeBroker(Broker):
 
     async def last(self, stream: str, subject: str) -> Stored | None:
         await self.enter("last")
-        return self.server.readable(stream).last(subject)
+        return self.server.stream(stream, missing=BrokerUnavailable).last(subject)
 
     async def last_of_each(self, stream: str, subjects: Sequence[str]) -> list[Stored]:
         await self.enter("last_of_each")
-        found = [self.server.readable(stream).last(subject) for subject in subjects]
+        source = self.server.stream(stream, missing=BrokerUnavailable)
+        found = [source.last(subject) for subject in subjects]
         return [message for message in found if message is not None]
 
     async def scan(self, stream: str, subject: str) -> list[Stored]:
         await self.enter("scan")
-        return self.server.readable(stream).matching(subject)
+        return self.server.stream(stream, missing=BrokerUnavailable).matching(subject)
 
     async def purge(self, stream: str, subject: str) -> int:
         await self.enter("purge")
@@ -383,11 +377,7 @@ class FakeBroker(Broker):
 
     async def update_stream(self, config: Config) -> None:
         await self.enter("update_stream")
-        found = self.server.stream(config["name"])
-        full = STREAM_DEFAULTS | config
-        if changed := [name for name in FIXED if full[name] != found.config[name]]:
-            raise TopologyMismatch(f"stream {config['name']}: cannot change {', '.join(changed)}")
-        found.config = full
+        self.server.stream(config["name"]).update(STREAM_DEFAULTS | config)
 
     async def consumer_config(self, stream: str, consumer: str) -> Config | None:
         await self.enter("consumer_config")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import time
 from typing import TYPE_CHECKING, Any, Self
 
 from nats_worker.exits import Ending, ExitReport
@@ -56,23 +58,33 @@ class FakePool(ProcessPool):
 
     Attributes:
         requested: all runs, oldest first.
+        own: those of one worker; each worker of a test has a branch of the test's pool.
         gate: while it is clear, a start does not return.
+        cleanups: one entry for each time that bundles were to be cleaned up.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.requested: list[FakeRun] = []
+        self.own: list[FakeRun] = []
         self.gate = asyncio.Event()
         self.gate.set()
-        self.cleanups = 0
+        self.cleanups: list[float] = []
+
+    def branch(self) -> FakePool:
+        """Return the pool of one more worker."""
+        branch = copy.copy(self)
+        branch.own = []
+        return branch
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Leave no run behind, as the real one does."""
-        for run in self.living:
-            run.end("the pool was closed")
+        for run in self.own:
+            if not run.is_over:
+                run.end("the pool was closed")
 
     @property
     def living(self) -> list[FakeRun]:
@@ -84,10 +96,12 @@ class FakePool(ProcessPool):
     async def start(self, dispatch_id: str, body: dict[str, Any]) -> Run:
         await self.gate.wait()
         self._require_sound()
-        if any(run.dispatch_id == dispatch_id for run in self.living):
+        if any(run.dispatch_id == dispatch_id and not run.is_over for run in self.own):
             raise ValueError(f"dispatch {dispatch_id} runs already")
-        self.requested.append(FakeRun(dispatch_id, body))
-        return self.requested[-1]
+        run = FakeRun(dispatch_id, body)
+        self.own.append(run)
+        self.requested.append(run)
+        return run
 
     def break_down(self) -> None:
         """Lose the fork server for good, and every process with it."""
@@ -96,11 +110,9 @@ class FakePool(ProcessPool):
         self._broken.set()
 
     def cleanup_bundles(self) -> None:
-        self.cleanups += 1
+        self.cleanups.append(time.monotonic())
 
     async def run(self, number: int = 0) -> FakeRun:
         """Wait for the start of a run and return it."""
         await wait_until(lambda: len(self.requested) > number, 5, f"run {number} to be asked for")
         return self.requested[number]
-
-

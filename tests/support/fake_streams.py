@@ -8,7 +8,12 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from nats_executor.errors import MessageTooLarge, SubjectOccupied, WrongSequence
+from nats_executor.errors import (
+    MessageTooLarge,
+    SubjectOccupied,
+    TopologyMismatch,
+    WrongSequence,
+)
 from nats_executor.ports import Config, ConsumerInfo, Stored
 from nats_executor.replies import QUEUE
 
@@ -17,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONSUMER_DEFAULTS",
-    "FIXED",
     "STREAM_DEFAULTS",
     "FakeConsumer",
     "FakeStream",
@@ -110,6 +114,11 @@ class FakeStream:
     sequences: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     ids: dict[str, tuple[int, float]] = field(default_factory=dict)
     consumers: dict[str, FakeConsumer] = field(default_factory=dict)
+
+    def update(self, config: Config) -> None:
+        if changed := [name for name in FIXED if config[name] != self.config[name]]:
+            raise TopologyMismatch(f"stream {config['name']}: cannot change {', '.join(changed)}")
+        self.config = config
 
     def store(
         self, subject: str, body: bytes, now: float, *, message_id: str | None, expected: int | None

@@ -1,6 +1,6 @@
 """Fixtures around brokers: servers to share, servers to hurt, names that no other test uses.
 
-A conftest imports the functions; tests ask for the names without `_fixture`.
+`tests/conftest.py` registers them; tests ask for the names without `_fixture`.
 """
 
 from __future__ import annotations

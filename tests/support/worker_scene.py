@@ -23,7 +23,7 @@ from tests.support.fixtures import settings_for
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from nats_executor.settings import Settings
 
@@ -39,6 +39,7 @@ class RecordingServer(FakeServer):
 
     Attributes:
         events: the state of each report, `dead letter`, and ack, nak or term, in their order.
+        headers: those of the last message that was published on each subject.
     """
 
     def __init__(self) -> None:
@@ -46,6 +47,7 @@ class RecordingServer(FakeServer):
         super().__init__(monotonic=lambda: -1e9)
         self.now = time.time()
         self.events: list[str] = []
+        self.headers: dict[str, dict[str, str]] = {}
 
     def broker(self) -> RecordingBroker:
         return RecordingBroker(self)
@@ -61,9 +63,24 @@ class RecordingServer(FakeServer):
 
 
 class RecordingBroker(FakeBroker):
-    """A connection to it, which remembers the headers of dead letters."""
+    """A connection to it."""
 
     server: RecordingServer
+
+    async def publish(
+        self,
+        subject: str,
+        body: bytes,
+        *,
+        message_id: str | None = None,
+        expected_last: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 5.0,
+    ) -> int:
+        self.server.headers[subject] = dict(headers or {})
+        return await super().publish(
+            subject, body, message_id=message_id, expected_last=expected_last, timeout=timeout
+        )
 
     async def enter(self, method: str, *, needs_server: bool = True) -> None:
         await super().enter(method, needs_server=needs_server)
@@ -213,6 +230,10 @@ class Scene:
         await wait_until(lambda: len(self.events) >= len(events), 5, f"{events}")
         assert self.events == list(events)
 
+    async def counted(self, event: str, times: int) -> None:
+        """Wait until something has happened so many times."""
+        await wait_until(lambda: self.events.count(event) == times, 5, f"{times} x {event}")
+
     def dead_letters(self) -> list[bytes]:
         return [message.body for message in self.server.messages(self.names.dead_letters_stream)]
 
@@ -235,11 +256,11 @@ def holdings(worker: Worker) -> dict[str, object]:
 @pytest.fixture(name="scene")
 async def scene_fixture(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     """A scene on which every worker must end with empty hands."""
-    options = {"ack_wait_seconds": ACK_WAIT, "drain_seconds": 5, "kill_seconds": 1}
+    options = {"ack_wait_seconds": ACK_WAIT, "drain_seconds": 5, "kill_seconds": 0.3}
     scene = Scene(settings_for("nats://127.0.0.1:4222", **options))
     await topology.apply(scene.broker, scene.settings, QUEUES)
     monkeypatch.setattr(worker_module, "connect", scene.server.connect)
-    monkeypatch.setattr(worker_module, "ProcessPool", lambda **_: scene.pool)
+    monkeypatch.setattr(worker_module, "ProcessPool", lambda **_: scene.pool.branch())
     monkeypatch.setattr(Worker, "listen_to_signals", lambda _: None)
     monkeypatch.setattr(presence_module, "PING_PAUSE_SECONDS", 0.0)
     yield scene

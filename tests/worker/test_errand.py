@@ -1,0 +1,502 @@
+"""One delivery: who may run it, with which token, and what becomes of messages nobody can read."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+import pytest
+
+from nats_executor.errors import AccessDenied
+from nats_executor.messages import Kind, State, encode
+from nats_worker.errand import RENEWAL_SECONDS
+from nats_worker.exits import Ending
+from tests.support.waiting import wait_until
+from tests.support.worker_scene import ACK_WAIT, Scene, scene_fixture, task, token
+
+if TYPE_CHECKING:
+    from nats_executor.ports import Stored
+    from nats_worker.worker import Worker
+
+__all__ = ["scene_fixture"]
+
+pytestmark = pytest.mark.anyio
+
+# Longer than any pause before an errand looks again at what another worker holds.
+LATER = ACK_WAIT + 1
+
+
+def redeliveries(scene: Scene) -> int:
+    names = scene.names
+    return scene.server.consumer(names.tasks_stream, names.consumer("default")).redelivered
+
+
+async def redelivered(scene: Scene, worker: Worker, times: int = 1) -> None:
+    """Let the message come again, and wait until the worker has dealt with that."""
+    scene.server.advance(LATER)
+    await wait_until(lambda: redeliveries(scene) == times, 5, "a redelivery")
+    await wait_until(lambda: len(worker._tasks) == len(scene.pool.living), 5, "its errand to end")
+
+
+# Claiming
+
+
+async def test_a_workload_is_claimed_run_reported_and_acked_in_this_order(scene: Scene) -> None:
+    worker = await scene.start()
+    scene.send()
+    run = await scene.pool.run()
+    run.begin()
+    await scene.reported(State.RUNNING)
+
+    run.finish()
+    await scene.done()
+
+    assert scene.events == ["claimed", "running", "success", "ack"]
+    report = await scene.reported(State.SUCCESS)
+    assert (report.worker, report.worker_name, report.pid) == (worker.id, "me", 77)
+    assert (report.key, report.sender, report.kind) == (["dag", "d1"], "scheduler", Kind.TASK)
+    assert run.body["ti"] == {"id": "d1"}
+
+
+async def test_a_lost_race_hands_the_message_back(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = await scene.start()
+    link = scene.link_of(worker)
+    look = link.last
+
+    async def look_too_early(stream: str, subject: str) -> Stored | None:
+        found = await look(stream, subject)
+        scene.says(State.CLAIMED)
+        return found
+
+    monkeypatch.setattr(link, "last", look_too_early)
+    scene.send()
+
+    await scene.happened("nak")
+
+    assert scene.is_queued()
+    assert scene.pool.requested == []
+
+
+async def test_an_own_claim_whose_answer_was_lost_is_claimed_again(scene: Scene) -> None:
+    worker = await scene.start()
+    scene.link_of(worker).lose_next_pubacks()
+    scene.send()
+    await scene.happened("claimed", "nak")
+
+    scene.server.advance(LATER)
+    (await scene.pool.run()).finish()
+    await scene.done()
+
+    assert len(scene.pool.requested) == 1
+    assert scene.events == ["claimed", "nak", "claimed", "success", "ack"]
+
+
+@pytest.mark.parametrize("is_wiped", [False, True])
+async def test_a_redelivery_of_what_runs_here_only_renews_its_lease(
+    scene: Scene, is_wiped: bool
+) -> None:
+    """Also when the reports of it are gone, with the disk of the broker."""
+    worker = await scene.start()
+    scene.send()
+    run = await scene.pool.run()
+    run.begin()
+    await scene.reported(State.RUNNING)
+    if is_wiped:
+        await scene.broker.purge(scene.names.results_stream, scene.names.results())
+
+    await redelivered(scene, worker)
+
+    assert len(scene.pool.requested) == 1
+    assert worker.leases._held["d1"].delivery.num_delivered == 2
+    run.finish()
+    await scene.done()
+    assert scene.events == ["claimed", "running", "success", "ack"]
+
+
+async def test_a_redelivery_while_the_end_is_reported_is_the_one_to_ack(scene: Scene) -> None:
+    worker = await scene.start()
+    scene.send()
+    run = await scene.pool.run()
+    run.begin()
+    await scene.reported(State.RUNNING)
+    link = scene.link_of(worker)
+    link.fail_next("publish", times=3)
+    run.finish()
+    await redelivered(scene, worker)
+
+    await scene.done()
+
+    assert len(scene.pool.requested) == 1
+    assert scene.events == ["claimed", "running", "success", "ack"]
+
+
+@pytest.mark.parametrize("state", [State.CLAIMED, State.RUNNING])
+async def test_what_a_living_worker_has_is_left_to_it(scene: Scene, state: State) -> None:
+    await scene.living("other.1")
+    scene.says(state)
+    await scene.start()
+    scene.send()
+    await scene.happened("nak")
+
+    scene.says(State.SUCCESS)
+    scene.server.advance(LATER)
+    await scene.done()
+
+    assert scene.events == ["ack"]
+    assert scene.pool.requested == []
+
+
+async def test_a_worker_that_does_not_answer_in_time_lives(scene: Scene) -> None:
+    """Only "nobody listens" is a sign of death; a broken answer is one of life."""
+    other = scene.server.broker()
+
+    async def stall(_: bytes) -> bytes:
+        raise TimeoutError
+
+    await other.serve(scene.names.control("other.1", "ping"), stall)
+    scene.says(State.RUNNING)
+    await scene.start()
+    scene.send()
+
+    await scene.happened("nak")
+
+
+async def test_nobody_is_lost_while_our_own_connection_is_new(scene: Scene) -> None:
+    """After an outage of the broker, every worker is silent for a moment."""
+    scene.says(State.RUNNING)
+    worker = await scene.start()
+    link = scene.link_of(worker)
+    link.connected_since = time.monotonic()
+    scene.send()
+    await scene.happened("nak")
+
+    link.connected_since = -1e9
+    scene.server.advance(LATER)
+    await scene.done()
+
+    assert scene.events == ["nak", "failed", "ack"]
+
+
+async def test_a_dead_workers_claim_is_taken_over(scene: Scene) -> None:
+    scene.says(State.CLAIMED)
+    await scene.start()
+    scene.send()
+
+    (await scene.pool.run()).finish()
+    await scene.done()
+
+    assert scene.events == ["claimed", "success", "ack"]
+    assert (await scene.reported(State.SUCCESS)).attempt == 2
+
+
+async def test_airflow_decides_whether_a_dead_worker_had_started(scene: Scene) -> None:
+    """Its claim is all that is known; Airflow refuses the start, so it died in the middle."""
+    scene.says(State.CLAIMED)
+    await scene.start()
+    scene.send()
+
+    (await scene.pool.run()).finish(Ending.ALREADY_RUNNING)
+    await scene.done()
+
+    assert (await scene.reported(State.FAILED)).info == "worker other lost"
+
+
+async def test_a_dead_workers_running_task_is_lost(scene: Scene) -> None:
+    scene.says(State.RUNNING, key=["from", "the report"])
+    await scene.start()
+    scene.send()
+    await scene.done()
+
+    assert scene.events == ["failed", "ack"]
+    assert scene.pool.requested == []
+    report = await scene.reported(State.FAILED)
+    assert "worker other lost" in report.info
+    assert "55" in report.info
+
+
+async def test_a_lost_worker_is_reported_by_one_worker_only(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.says(State.RUNNING)
+    worker = await scene.start()
+    link = scene.link_of(worker)
+    look = link.last
+
+    async def look_too_early(stream: str, subject: str) -> Stored | None:
+        found = await look(stream, subject)
+        if stream == scene.names.results_stream:
+            scene.says(State.FAILED, "third.1")
+        return found
+
+    monkeypatch.setattr(link, "last", look_too_early)
+    scene.send()
+    await scene.happened("nak")
+    monkeypatch.undo()
+
+    scene.server.advance(LATER)
+    await scene.done()
+
+    assert scene.events == ["nak", "ack"]
+    assert (await scene.reported(State.FAILED)).worker == "third.1"
+
+
+@pytest.mark.parametrize("state", [state for state in State if state.is_final])
+async def test_what_is_over_is_only_acked(scene: Scene, state: State) -> None:
+    scene.says(state)
+    await scene.start()
+    scene.send()
+
+    await scene.done()
+
+    assert scene.events == ["ack"]
+    assert scene.pool.requested == []
+
+
+async def test_what_was_released_is_claimed(scene: Scene) -> None:
+    scene.says(State.RELEASED, attempt=2)
+    await scene.start()
+    scene.send()
+
+    (await scene.pool.run()).finish()
+
+    assert (await scene.reported(State.SUCCESS)).attempt == 3
+
+
+async def test_what_no_worker_could_start_becomes_a_dead_letter(scene: Scene) -> None:
+    worker = await scene.start()
+    scene.send()
+    attempts = scene.settings.max_attempts
+    for number in range(attempts):
+        (await scene.pool.run(number)).finish(Ending.DIED, info="no memory")
+    await scene.done()
+    await scene.idle(worker)
+
+    assert len(scene.pool.requested) == attempts
+    assert scene.events[-3:] == ["dead letter", "failed", "term"]
+    assert "5 workers took it" in (await scene.reported(State.FAILED)).info
+
+
+# Tokens
+
+
+async def test_an_expired_token_is_renewed_and_costs_no_attempt(scene: Scene) -> None:
+    await scene.start()
+    scene.send(body={"token": token(-1)})
+    await scene.happened("claimed", "expired", "nak")
+    report = await scene.reported(State.EXPIRED)
+
+    scene.says(State.RENEWED, report.worker, token="new.secret", generation=1)
+    scene.server.advance(RENEWAL_SECONDS)
+    run = await scene.pool.run()
+    run.finish()
+    await scene.done()
+
+    assert run.body["token"] == "new.secret"
+    report = await scene.reported(State.SUCCESS)
+    assert (report.attempt, report.generation) == (1, 1)
+    assert len(scene.pool.requested) == 1
+
+
+async def test_an_expired_token_waits_for_its_renewal(scene: Scene) -> None:
+    worker = await scene.start()
+    scene.send(body={"token": token(-1)})
+    await scene.happened("claimed", "expired", "nak")
+
+    scene.server.advance(RENEWAL_SECONDS)
+    await scene.happened("claimed", "expired", "nak", "nak")
+
+    await scene.idle(worker)
+    assert scene.pool.requested == []
+    assert scene.is_queued()
+
+
+async def test_a_token_that_the_api_server_refuses_is_renewed(scene: Scene) -> None:
+    """Its clock decides, not the worker's."""
+    await scene.start()
+    scene.send()
+    (await scene.pool.run()).finish(Ending.TOKEN_REFUSED, info="403 expired")
+    report = await scene.reported(State.EXPIRED)
+
+    # By our clock this one has expired as well.
+    scene.says(State.RENEWED, report.worker, token=token(-1, "newer"), generation=1)
+    scene.server.advance(RENEWAL_SECONDS)
+    run = await scene.pool.run(1)
+    run.finish()
+
+    await scene.reported(State.SUCCESS)
+    assert run.body["token"].startswith("newer")
+
+
+async def test_a_renewal_is_not_undone_by_a_report_whose_answer_was_lost(scene: Scene) -> None:
+    worker = await scene.start()
+    link = scene.link_of(worker)
+    scene.send()
+    run = await scene.pool.run()
+    link.lose_next_pubacks()
+    run.finish(Ending.TOKEN_REFUSED)
+    report = await scene.reported(State.EXPIRED)
+    scene.says(State.RENEWED, report.worker, token="new.secret", generation=1)
+    await scene.happened("nak")
+
+    scene.server.advance(RENEWAL_SECONDS)
+    second = await scene.pool.run(1)
+    second.finish()
+
+    assert second.body["token"] == "new.secret"
+
+
+async def test_a_token_that_nobody_can_read_is_tried(scene: Scene) -> None:
+    await scene.start()
+    scene.send(body={"token": "opaque"})
+
+    (await scene.pool.run()).finish()
+
+    await scene.reported(State.SUCCESS)
+
+
+# Messages that no worker can handle
+
+
+def changed(**changes: Any) -> bytes:
+    fields = msgpack.unpackb(encode(task())) | changes
+    return bytes(msgpack.packb({k: v for k, v in fields.items() if v is not None}))
+
+
+BAD = {
+    "no msgpack": (b"\xc1 what is this?", "not a msgpack message"),
+    "no map": (bytes(msgpack.packb([1])), "expected a map"),
+    "a new version": (changed(v=99), "format version 99; this release reads 1"),
+    "a field missing": (changed(body=None), "incomplete"),
+    "an unknown type": (changed(kind="ExecuteMiracle"), "unknown workload type 'ExecuteMiracle'"),
+    "another id": (changed(dispatch_id="d2\nX-Forged: 1"), "the message says it is 'd2"),
+}
+
+
+@pytest.mark.parametrize(("body", "reason"), BAD.values(), ids=BAD)
+async def test_a_bad_message_is_set_aside_and_reported(
+    scene: Scene, body: bytes, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = await scene.start()
+    scene.put(body)
+    await scene.done()
+    await scene.idle(worker)
+    scene.server.advance(LATER)
+
+    assert scene.events == ["dead letter", "failed", "term"]
+    assert scene.dead_letters() == [body]
+    header = scene.server.headers[scene.names.dead_letter("default", "d1")]["Airflow-Reason"]
+    assert reason in header
+    assert "\n" not in header
+    assert reason in (await scene.reported(State.FAILED)).info
+    assert reason in scene.server.terminated[scene.names.task("default", "d1")]
+    assert [r.levelname for r in caplog.records if "dead letter" in r.getMessage()] == ["ERROR"]
+    assert redeliveries(scene) == 0
+
+
+async def test_a_bad_message_is_set_aside_once_the_broker_takes_it(scene: Scene) -> None:
+    worker = await scene.start()
+    scene.link_of(worker).fail_next("publish", times=2)
+    scene.put(b"what?")
+
+    await scene.done()
+
+    assert scene.events == ["dead letter", "failed", "term"]
+
+
+async def test_a_dead_letter_is_not_written_twice(scene: Scene) -> None:
+    """Its worker died after the report and before the end of the message."""
+    scene.says(State.FAILED)
+    await scene.start()
+    scene.put(b"what?")
+
+    await scene.done()
+
+    assert scene.events == ["ack"]
+
+
+async def test_what_a_newer_worker_runs_is_left_to_it(scene: Scene) -> None:
+    """A redelivery to a worker that cannot read it must not fail a running task."""
+    await scene.living("other.1")
+    scene.says(State.RUNNING)
+    await scene.start()
+    scene.put(changed(v=99))
+
+    await scene.happened("nak")
+
+    assert scene.dead_letters() == []
+
+
+async def test_what_a_dead_newer_worker_ran_is_lost(scene: Scene) -> None:
+    """The report has the workload's facts, where this worker cannot read them."""
+    scene.says(State.RUNNING, key=["from", "the report"], sender="scheduler 2")
+    await scene.start()
+    scene.put(changed(v=99))
+
+    await scene.done()
+
+    report = await scene.reported(State.FAILED)
+    assert (report.key, report.sender) == (["from", "the report"], "scheduler 2")
+    assert scene.dead_letters() == []
+
+
+# Trouble of our own
+
+
+async def test_a_denied_report_does_not_loop(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = await scene.start()
+    scene.link_of(worker).fail_next("publish", error=AccessDenied("may not publish"))
+    scene.send()
+    await scene.happened("nak")
+    await scene.idle(worker)
+
+    assert "d1: may not publish; next: the broker offers it again" in caplog.text
+    assert redeliveries(scene) == 0
+    scene.server.advance(LATER)
+    (await scene.pool.run()).finish()
+    await scene.done()
+
+
+async def test_a_failure_of_ours_costs_neither_the_slot_nor_the_message(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = await scene.start(concurrency=1)
+
+    async def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scene.pool, "start", fail)
+        scene.send()
+        await wait_until(lambda: "d1 failed here" in caplog.text, 5, "a log line")
+        await scene.idle(worker)
+    scene.server.advance(LATER)
+    (await scene.pool.run()).finish()
+    await scene.done()
+
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_no_token_in_logs_or_reprs(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    worker = await scene.start()
+    scene.send(body={"token": token(-1)})
+    report = await scene.reported(State.EXPIRED)
+    scene.says(State.RENEWED, report.worker, token="very.secret", generation=1)
+    scene.server.advance(RENEWAL_SECONDS)
+    run = await scene.pool.run()
+    shown = [repr(worker._errands), repr(scene.report()), str(asyncio.all_tasks())]
+    scene.link_of(worker).fail_next("publish")
+    run.finish(Ending.RAISED, info="what the supervisor says")
+    await scene.done()
+    scene.put(changed(kind="Unknown"), "d9")
+    await scene.done("d9")
+
+    assert "secret" not in caplog.text + "".join(shown)
+    assert "d9 of queue default is a dead letter" in caplog.text

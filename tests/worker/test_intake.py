@@ -1,0 +1,347 @@
+"""Pulling: as many as fit, every queue in its turn, and nothing kept that cannot run here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nats_executor import topology
+from nats_executor.errors import AccessDenied, BrokerError
+from nats_worker import intake as intake_module
+from nats_worker.intake import Intake
+from nats_worker.slots import Slots
+from tests.support.fake_broker import FakeServer
+from tests.support.fixtures import settings_for
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from nats_executor.ports import Delivery, Pulls
+
+pytestmark = pytest.mark.anyio
+
+
+class Desk:
+    """An intake and what it accepted, as (queue, dispatch id)."""
+
+    def __init__(self, server: FakeServer, queues: Sequence[str], concurrency: int) -> None:
+        self.server = server
+        self.settings = settings_for("nats://127.0.0.1:4222")
+        self.names = self.settings.names
+        self.broker = server.broker()
+        self.slots = Slots(concurrency)
+        self.accepted: list[tuple[str, str]] = []
+        self.deliveries: list[Delivery] = []
+        self.intake = Intake(self.broker, self.settings, queues, self.slots, self.accept)
+        self.life: asyncio.Task[None] | None = None
+
+    def accept(self, queue: str, delivery: Delivery) -> None:
+        self.slots.take()
+        self.accepted.append((queue, self.names.place(delivery.subject).dispatch_id))
+        self.deliveries.append(delivery)
+
+    def open(self) -> None:
+        self.life = asyncio.create_task(self.intake.run())
+
+    async def close(self) -> None:
+        if self.life is not None:
+            self.life.cancel()
+            await asyncio.wait([self.life], timeout=5)
+            assert self.life.cancelled()
+
+    async def finish_one(self) -> None:
+        await self.deliveries.pop(0).ack()
+        self.slots.give()
+
+    def fill(self, queue: str, number: int) -> None:
+        for i in range(number):
+            self.server.put(self.names.task(queue, f"{queue}{i}"), b"")
+
+    def in_flight(self, queue: str = "a") -> int:
+        consumer = self.names.consumer(queue)
+        return len(self.server.consumer(self.names.tasks_stream, consumer).flights)
+
+    async def has(self, number: int) -> None:
+        await wait_until(lambda: len(self.accepted) >= number, 5, f"{number} deliveries")
+
+
+@pytest.fixture
+async def server() -> FakeServer:
+    server = FakeServer()
+    await topology.apply(server.broker(), settings_for("nats://127.0.0.1:4222"), ["a", "b", "c"])
+    return server
+
+
+class Desks:
+    def __init__(self, server: FakeServer) -> None:
+        self.server = server
+        self.opened: list[Desk] = []
+
+    def open(self, queues: Sequence[str] = ("a",), concurrency: int = 4) -> Desk:
+        desk = Desk(self.server, queues, concurrency)
+        self.opened.append(desk)
+        desk.open()
+        return desk
+
+
+@pytest.fixture
+async def desks(server: FakeServer) -> AsyncIterator[Desks]:
+    desks = Desks(server)
+    yield desks
+    for desk in desks.opened:
+        await desk.close()
+
+
+async def test_no_more_is_taken_than_there_are_slots(desks: Desks) -> None:
+    desk = desks.open(concurrency=3)
+    desk.fill("a", 10)
+    await desk.has(3)
+
+    for taken in range(4, 11):
+        assert desk.in_flight() == 3
+        await desk.finish_one()
+        await desk.has(taken)
+        assert desk.slots.used == 3
+
+    assert [dispatch for _, dispatch in desk.accepted] == [f"a{i}" for i in range(10)]
+
+
+async def test_what_comes_one_by_one_is_taken_at_once(desks: Desks) -> None:
+    desk = desks.open(concurrency=3)
+    for number in range(1, 4):
+        desk.server.put(desk.names.task("a", f"d{number}"), b"")
+        await desk.has(number)
+
+
+async def test_a_flooded_queue_leaves_the_others_their_share(desks: Desks) -> None:
+    desk = Desk(desks.server, ["a", "b"], 4)
+    desk.fill("a", 100)
+    desk.fill("b", 10)
+    desk.open()
+    desks.opened.append(desk)
+    await desk.has(4)
+    for taken in range(5, 31):
+        await desk.finish_one()
+        await desk.has(taken)
+
+    queues = [queue for queue, _ in desk.accepted]
+    assert queues[:4].count("b") == 2
+    assert queues.index("b") < 4
+    assert 8 <= queues[:20].count("b") <= 10
+
+
+async def test_what_a_queue_does_not_use_goes_to_the_others(desks: Desks) -> None:
+    desk = Desk(desks.server, ["a", "b", "c"], 6)
+    desk.fill("b", 10)
+    desk.open()
+    desks.opened.append(desk)
+
+    await desk.has(6)
+
+    assert {queue for queue, _ in desk.accepted} == {"b"}
+
+
+async def test_every_queue_wakes_an_idle_worker(desks: Desks) -> None:
+    desk = desks.open(["a", "b", "c"])
+    for number, queue in enumerate("cab", start=1):
+        desk.fill(queue, 1)
+        await desk.has(number)
+
+    assert [queue for queue, _ in desk.accepted] == ["c", "a", "b"]
+
+
+async def test_two_queues_that_wake_up_for_the_last_slot(desks: Desks) -> None:
+    """One message has no slot here; it goes back at once, and another worker gets it."""
+    desk = desks.open(["a", "b"], concurrency=1)
+    await wait_until(lambda: len(desk.intake._waits) == 2, 5, "two waits")
+    # Both in one step of the loop, so that both waits are over before the intake looks.
+    desk.fill("a", 1)
+    desk.fill("b", 1)
+    await desk.has(1)
+    other = desks.open(["a", "b"], concurrency=1)
+
+    await other.has(1)
+
+    assert {desk.accepted[0][0], other.accepted[0][0]} == {"a", "b"}
+    assert len(desk.accepted) == 1
+
+
+async def test_a_full_worker_waits_for_nothing(desks: Desks) -> None:
+    desk = desks.open(["a", "b"], concurrency=1)
+    desk.fill("a", 1)
+    await desk.has(1)
+
+    await wait_until(lambda: not desk.intake._waits, 5, "the waits to end")
+    desk.fill("b", 1)
+    other = desks.open(["b"], concurrency=1)
+    await other.has(1)
+
+
+# Trouble
+
+
+async def test_one_queues_trouble_does_not_stop_the_others(
+    desks: Desks, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.WARNING)
+    desk = Desk(desks.server, ["a", "b"], 4)
+    sick = SickPulls(AccessDenied("may not pull a"))
+    pull = desk.broker.pull
+
+    async def open_pulls(stream: str, consumer: str) -> Pulls:
+        return sick if consumer == "a" else await pull(stream, consumer)
+
+    monkeypatch.setattr(desk.broker, "pull", open_pulls)
+    monkeypatch.setattr(intake_module, "RETRY_SECONDS", 0.01)
+    desk.open()
+    desks.opened.append(desk)
+    for number in range(1, 4):
+        desk.server.put(desk.names.task("b", f"d{number}"), b"")
+        await desk.has(number)
+    await wait_until(lambda: sick.asked > 5, 5, "more attempts")
+
+    assert caplog.text.count("queue a: may not pull a; next: trying again until it works") == 1
+    sick.error = None
+    await wait_until(lambda: not desk.intake._troubled, 5, "the trouble to end")
+
+
+class SickPulls:
+    """Pulls that fail, until `error` is None."""
+
+    def __init__(self, error: BrokerError | None) -> None:
+        self.error = error
+        self.asked = 0
+
+    async def take(self, batch: int) -> Sequence[Delivery]:  # noqa: ARG002 - as in Pulls
+        self.asked += 1
+        if self.error:
+            raise self.error
+        return []
+
+    async def wait(self) -> Delivery:
+        self.asked += 1
+        if self.error:
+            raise self.error
+        return NoDelivery()
+
+    async def close(self) -> None: ...
+
+
+class NoDelivery:
+    """As good as any for an intake that only counts."""
+
+    subject = "airflow.tasks.a.d0"
+    body = b""
+    stream_sequence = 1
+    num_delivered = 1
+    at = 0.0
+
+    async def ack(self) -> None: ...
+
+    async def nak(self, delay_seconds: float = 0.0) -> None: ...
+
+    async def term(self, reason: str) -> None: ...
+
+    async def in_progress(self) -> None: ...
+
+
+async def test_a_broker_that_goes_away_is_waited_for(desks: Desks) -> None:
+    desk = desks.open()
+    await wait_until(lambda: desk.intake._waits, 5, "a wait")
+    desk.server.stop()
+    desk.fill("a", 6)
+    desk.server.start()
+
+    await desk.has(4)
+
+    assert desk.slots.used == 4
+
+
+# The end
+
+
+async def test_nothing_is_kept_at_the_end(desks: Desks) -> None:
+    """What is on its way when the intake is cancelled goes to another worker at once."""
+    desk = desks.open(["a"], concurrency=2)
+    await wait_until(lambda: desk.intake._waits, 5, "a wait")
+    desk.fill("a", 1)
+    assert desk.life
+    desk.life.cancel()
+    await asyncio.wait([desk.life])
+    other = desks.open(["a"], concurrency=1)
+
+    if not desk.accepted:
+        await other.has(1)
+
+    assert len(desk.accepted) + len(other.accepted) == 1
+    assert desk.in_flight() == 1
+
+
+async def test_what_is_taken_while_the_end_comes_is_handed_back(
+    desks: Desks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(desks.server, ["a"], 3)
+    desk.fill("a", 3)
+    gate, is_taking = asyncio.Event(), asyncio.Event()
+    pull = desk.broker.pull
+
+    async def open_pulls(stream: str, consumer: str) -> Pulls:
+        pulls = await pull(stream, consumer)
+        take = pulls.take
+
+        async def take_slowly(batch: int) -> Sequence[Delivery]:
+            taken = await take(batch)
+            is_taking.set()
+            await gate.wait()
+            return taken
+
+        monkeypatch.setattr(pulls, "take", take_slowly)
+        return pulls
+
+    monkeypatch.setattr(desk.broker, "pull", open_pulls)
+    desk.open()
+    await is_taking.wait()
+    assert desk.in_flight() == 3
+
+    assert desk.life
+    desk.life.cancel()
+    gate.set()
+    await asyncio.wait([desk.life])
+    other = desks.open(["a"], concurrency=3)
+    await other.has(3)
+
+    assert desk.accepted == []
+
+
+async def test_a_cancellation_is_never_lost(desks: Desks) -> None:
+    """It may come at every step, also while the waits of a full worker are being ended."""
+    for steps in range(40):
+        desk = desks.open(["a", "b"], concurrency=1)
+        desk.server.put(desk.names.task("a", f"x{steps}"), b"")
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await desk.close()
+        for delivery in desk.deliveries:
+            await delivery.ack()
+        await desk.broker.purge(desk.names.tasks_stream, desk.names.tasks())
+
+
+# Slots
+
+
+async def test_slots_are_counted() -> None:
+    slots = Slots(1)
+    await slots.one_free()
+    slots.take()
+    waiting = asyncio.create_task(slots.one_free())
+    await asyncio.sleep(0)
+    assert (slots.free, waiting.done()) == (0, False)
+
+    slots.give()
+    await asyncio.wait_for(waiting, 1)
+
+    assert slots.free == 1

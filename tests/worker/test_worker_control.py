@@ -1,0 +1,369 @@
+"""A worker from the outside: revoked workloads, drains, names, and the end of its parts."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import replace
+from signal import SIGINT, SIGKILL, SIGTERM
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nats_executor.messages import Presence, State, decode
+from nats_worker import worker as worker_module
+from nats_worker.exits import Ending
+from nats_worker.pool import PoolBroken
+from nats_worker.presence import NameTaken
+from nats_worker.worker import background
+from tests.support.waiting import wait_until
+from tests.support.worker_scene import Scene, scene_fixture
+
+if TYPE_CHECKING:
+    from nats_executor.ports import Stored
+    from nats_worker.worker import Worker
+    from tests.support.fake_pool import FakeRun
+
+__all__ = ["scene_fixture"]
+
+pytestmark = pytest.mark.anyio
+
+
+async def running(scene: Scene) -> tuple[Worker, FakeRun]:
+    worker = await scene.start()
+    scene.send()
+    run = await scene.pool.run()
+    run.begin()
+    await scene.reported(State.RUNNING)
+    return worker, run
+
+
+async def revoke(scene: Scene, worker: Worker, dispatch_id: str = "d1") -> bytes:
+    subject = scene.names.control(worker.id, "stop")
+    return await scene.broker.request(subject, dispatch_id.encode(), timeout=1.0)
+
+
+# Revoking
+
+
+async def test_a_running_workload_is_revoked(scene: Scene) -> None:
+    worker, run = await running(scene)
+    run.deadly = {SIGTERM}
+
+    assert await revoke(scene, worker) == b"stopping"
+    await scene.done()
+
+    assert run.signals == [SIGTERM]
+    assert scene.events == ["claimed", "running", "dropped", "ack"]
+
+
+async def test_a_revoked_workload_that_ignores_sigterm_is_killed(scene: Scene) -> None:
+    worker, run = await running(scene)
+    run.deadly = {SIGKILL}
+
+    await revoke(scene, worker)
+    await scene.done()
+
+    assert run.signals == [SIGTERM, SIGKILL]
+    assert scene.events == ["claimed", "running", "dropped", "ack"]
+
+
+async def test_a_workload_is_revoked_before_it_is_claimed(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = await scene.start()
+    link = scene.link_of(worker)
+    look = link.last
+
+    async def look_and_revoke(stream: str, subject: str) -> Stored | None:
+        worker.revoke("d1")
+        return await look(stream, subject)
+
+    monkeypatch.setattr(link, "last", look_and_revoke)
+    scene.send()
+    await scene.done()
+
+    assert scene.events == ["claimed", "dropped", "ack"]
+    assert scene.pool.requested == []
+
+
+async def test_a_workload_is_revoked_while_its_process_is_asked_for(scene: Scene) -> None:
+    worker = await scene.start()
+    scene.pool.gate.clear()
+    scene.send()
+    await scene.reported(State.CLAIMED)
+    await revoke(scene, worker)
+    scene.pool.gate.set()
+    run = await scene.pool.run()
+    run.deadly = {SIGTERM}
+
+    run.begin()
+    await scene.done()
+
+    assert run.signals == [SIGTERM]
+    assert (await scene.reported(State.DROPPED)).info == "the scheduler took it back"
+
+
+async def test_a_workload_is_revoked_after_its_redelivery(scene: Scene) -> None:
+    worker, run = await running(scene)
+    scene.server.advance(scene.settings.ack_wait_seconds + 1)
+    await wait_until(lambda: worker.leases._held["d1"].delivery.num_delivered == 2, 5, "it")
+    run.deadly = {SIGTERM}
+
+    assert await revoke(scene, worker) == b"stopping"
+    await scene.done()
+
+
+async def test_what_is_not_here_cannot_be_revoked(scene: Scene) -> None:
+    worker = await scene.start()
+
+    assert await revoke(scene, worker, "d7") == b"unknown"
+    subject = scene.names.control(worker.id, "stop")
+    assert await scene.broker.request(subject, b"\xff no text", timeout=1.0) == b"unknown"
+
+
+# Draining
+
+
+async def test_a_drain_lets_running_tasks_end_and_takes_no_more(scene: Scene) -> None:
+    worker, run = await running(scene)
+    life = scene.lives[worker.id]
+    worker.ask_to_stop(SIGTERM)
+    await wait_until(lambda: (p := scene.presence()) and p.draining, 5, "the record to say so")
+    scene.send(dispatch_id="d2")
+    assert not life.done()
+
+    run.finish()
+    await asyncio.wait_for(life, 5)
+
+    assert scene.events == ["claimed", "running", "success", "ack"]
+    assert scene.is_queued("d2")
+    assert run.signals == []
+    assert scene.presence() is None
+    record = scene.server.headers[scene.names.presence("me")]
+    assert record == {"KV-Operation": "DEL"}
+
+
+@pytest.mark.parametrize("is_started", [False, True])
+async def test_what_has_not_started_goes_to_another_worker_at_once(
+    scene: Scene, is_started: bool
+) -> None:
+    """Whether its process is there already or is still being asked for."""
+    worker = await scene.start("old")
+    if not is_started:
+        scene.pool.gate.clear()
+    scene.send()
+    await scene.reported(State.CLAIMED)
+    if is_started:
+        (await scene.pool.run()).deadly = {SIGKILL}
+    heir = await scene.start("new", concurrency=1)
+    first = len(scene.pool.requested)
+    worker.ask_to_stop(SIGTERM)
+    await wait_until(lambda: worker._is_draining, 5, "the drain")
+    if not is_started:
+        scene.pool.gate.set()
+        (await scene.pool.run()).finish(Ending.DIED)
+        first = 1
+
+    run = await scene.pool.run(first)
+    run.finish()
+    await scene.done()
+
+    assert scene.events == ["claimed", "released", "nak", "claimed", "success", "ack"]
+    report = await scene.reported(State.SUCCESS)
+    assert (report.worker, report.attempt) == (heir.id, 1)
+
+
+async def test_what_started_just_before_the_drain_goes_on(scene: Scene) -> None:
+    """Its supervisor was told to stop, but the API server had accepted the start by then."""
+    worker = await scene.start()
+    scene.send()
+    run = await scene.pool.run()
+    worker.ask_to_stop(SIGTERM)
+    await wait_until(lambda: run.signals, 5, "the signal")
+
+    run.begin()
+    run.finish(Ending.DIED)
+    await scene.done()
+
+    assert scene.events[-2:] == ["failed", "ack"]
+
+
+@pytest.mark.parametrize(
+    ("requests", "signals"), [(1, []), (2, [SIGTERM]), (3, [SIGTERM, SIGKILL])]
+)
+async def test_each_further_request_makes_the_drain_less_patient(
+    scene: Scene, requests: int, signals: list[int]
+) -> None:
+    scene.settings = replace(scene.settings, kill_seconds=60.0, drain_seconds=60.0)
+    worker, run = await running(scene)
+    for sig in (SIGTERM, SIGINT, SIGTERM)[:requests]:
+        worker.ask_to_stop(sig)
+    await wait_until(lambda: run.signals == signals, 5, "the signals")
+
+    run.finish(exit_code=-signals[-1] if signals else 0)
+    await asyncio.wait_for(scene.lives[worker.id], 5)
+    assert scene.events == ["claimed", "running", "failed" if signals else "success", "ack"]
+
+
+async def test_patience_ends_by_itself(scene: Scene) -> None:
+    scene.settings = replace(scene.settings, kill_seconds=0.1, drain_seconds=0.1)
+    worker, run = await running(scene)
+    run.deadly = {SIGKILL}
+
+    await scene.stop(worker)
+
+    assert run.signals == [SIGTERM, SIGKILL]
+    assert scene.events == ["claimed", "running", "failed", "ack"]
+
+
+async def test_what_nothing_ends_is_left_to_other_workers(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(worker_module, "FAREWELL_SECONDS", 0.1)
+    scene.settings = replace(scene.settings, kill_seconds=0.1, drain_seconds=0.1)
+    worker, run = await running(scene)
+    scene.server.stop()
+
+    await scene.stop(worker)
+
+    assert "leaving 1 workloads to other workers" in caplog.text
+    assert run.is_over
+    scene.server.start()
+    assert scene.is_queued()
+    await wait_until(lambda: not worker._tasks or cancel(worker._tasks), 5, "its tasks to end")
+
+
+def cancel(tasks: set[asyncio.Task[None]]) -> bool:
+    """Do what `asyncio.run` does at its end."""
+    for task in tasks:
+        task.cancel()
+    return False
+
+
+async def test_an_errand_ends_when_the_loop_does(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even while it reports the start, or the worker would hang instead of ending."""
+    worker = await scene.start()
+    scene.send()
+    run = await scene.pool.run()
+
+    async def hang(*_: object, **__: object) -> int:
+        await asyncio.Event().wait()
+        return 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scene.link_of(worker), "publish", hang)
+        run.begin()
+        run.finish()
+        await wait_until(lambda: worker.slots.used == 0, 5, "the end of the process")
+        cancel(worker._tasks)
+        await scene.idle(worker)
+
+
+# Names and presence
+
+
+async def test_two_workers_of_one_name(scene: Scene) -> None:
+    first = await scene.start()
+    second = scene.launch()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await scene.lives[second.id]
+
+    assert caught.group_contains(
+        NameTaken, match=r"a worker named 'me' runs already .*another name with --hostname"
+    )
+    assert scene.is_seen(first)
+    presence = scene.presence()
+    assert presence
+    assert not presence.draining
+
+
+async def test_two_workers_of_one_name_that_start_together(scene: Scene) -> None:
+    workers = [scene.launch(), scene.launch()]
+    lives = [scene.lives[worker.id] for worker in workers]
+
+    done, _ = await asyncio.wait(lives, return_when=asyncio.FIRST_COMPLETED)
+
+    assert len(done) == 1
+    assert isinstance(done.pop().exception(), ExceptionGroup)
+
+
+async def test_the_name_of_a_dead_worker_is_free(scene: Scene) -> None:
+    dead = await scene.start()
+    scene.lives[dead.id].cancel()
+    await asyncio.wait([scene.lives[dead.id]])
+
+    heir = await scene.start()
+
+    assert scene.is_seen(heir)
+
+
+async def test_a_worker_answers_with_what_it_does(scene: Scene) -> None:
+    worker, run = await running(scene)
+
+    answer = await scene.broker.request(scene.names.control(worker.id, "ping"), b"", timeout=1.0)
+
+    presence = decode(Presence, answer)
+    assert (presence.worker, presence.running, presence.concurrency) == (worker.id, 1, 2)
+    assert presence.queues == ["default"]
+    run.finish()
+
+
+async def test_a_worker_waits_for_the_broker_and_says_so_once(
+    scene: Scene, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "RETRY_SECONDS", 0.01)
+    scene.settings = replace(scene.settings, connect_timeout_seconds=0.01)
+    scene.server.stop()
+    worker = scene.launch()
+    link = scene.broker
+    await wait_until(lambda: "waiting for NATS" in caplog.text, 5, "the log line")
+
+    scene.server.start()
+    await wait_until(lambda: scene.is_seen(worker), 5, "the worker to start")
+
+    lines = re.findall(r"waiting for NATS: .*; next: asking until it answers", caplog.text)
+    assert len(lines) == 1
+    assert link.is_connected
+
+
+# Its parts
+
+
+async def test_a_pool_that_breaks_down_ends_the_worker_after_its_reports(scene: Scene) -> None:
+    worker, _ = await running(scene)
+
+    scene.pool.break_down()
+    with pytest.raises(ExceptionGroup) as caught:
+        await scene.lives[worker.id]
+
+    assert caught.group_contains(PoolBroken)
+    assert scene.events == ["claimed", "running", "failed", "ack"]
+    assert scene.presence() is None
+
+
+async def test_a_part_that_fails_ends_the_worker() -> None:
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ExceptionGroup):
+        async with background(fail()):
+            await asyncio.Event().wait()
+
+
+async def test_a_part_that_goes_on_for_ever_ends_with_the_body() -> None:
+    async def go_on() -> None:
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(1), background(go_on()):
+        pass
+
+
+async def test_bundles_are_cleaned_up_from_time_to_time(scene: Scene) -> None:
+    worker = scene.launch()
+    worker.plan = replace(worker.plan, cleanup_seconds=0.01)
+
+    await wait_until(lambda: len(scene.pool.cleanups) > 1, 5, "two cleanups")

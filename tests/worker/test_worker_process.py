@@ -1,0 +1,358 @@
+"""`nats-worker` as operators know it: real processes, real signals, a real nats-server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+
+from nats_executor import topology
+from nats_executor.broker import connect
+from nats_executor.messages import State
+from nats_worker.processes import children_of
+from tests.support.execution_api import ExecutionApi
+from tests.support.fixtures import settings_for
+from tests.support.nats_server import NatsServer, free_port
+from tests.support.waiting import wait_until
+from tests.support.worker_process import Post, WorkerProcess, descendants
+from tests.worker.conftest import is_alive, task_body
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from nats_executor.names import Names
+    from nats_executor.settings import Settings
+
+pytestmark = [pytest.mark.anyio, pytest.mark.integration]
+
+# A lost worker is found within seconds.
+QUICK = {"ack_wait_seconds": 2, "heartbeat_seconds": 0.5, "worker_lost_seconds": 1}
+
+
+@dataclass
+class Field:
+    """The processes of one test, and the way to give them work."""
+
+    settings: Settings
+    post: Post
+    api: ExecutionApi
+    marks: Path
+    directory: Path
+    workers: list[WorkerProcess]
+
+    def launch(self, *args: str, name: str = "w1", **options: object) -> WorkerProcess:
+        worker = WorkerProcess.launch(
+            self.directory, self.settings, *args, name=name, **(QUICK | options)
+        )
+        self.workers.append(worker)
+        return worker
+
+    async def start(self, *args: str, name: str = "w1", **options: object) -> WorkerProcess:
+        worker = self.launch("--skip-serve-logs", *args, name=name, **options)
+        await worker.said("is ready")
+        return worker
+
+    async def send(self, task: str) -> str:
+        """Queue a task of the test's Dag; its dispatch has the id of its task instance here."""
+        dispatch_id = str(uuid.uuid4())
+        await self.post.send(task_body(task, dispatch_id), dispatch_id)
+        return dispatch_id
+
+    async def pid_of(self, dispatch_id: str) -> int:
+        """The pid that a task of the test's Dag wrote down."""
+        mark = self.marks / dispatch_id
+        return int(await wait_until(lambda: mark.exists() and mark.read_text(), 30, "the task"))
+
+
+@pytest.fixture
+async def ground(
+    nats_server: NatsServer,
+    names: Names,
+    airflow_home: Path,
+    api: ExecutionApi,
+    marks: Path,
+    tmp_path: Path,
+) -> AsyncIterator[Field]:
+    assert airflow_home.exists()
+    settings = settings_for(nats_server.url, subject_prefix=names.prefix, **QUICK)
+    async with connect(settings, role="test") as broker:
+        await broker.ready(5)
+        await topology.apply(broker, settings, ["default"])
+        field = Field(settings, Post(broker, settings), api, marks, tmp_path, [])
+        yield field
+        for worker in field.workers:
+            worker.clear_away()
+
+
+# One worker that all of these share, because each one takes seconds to start
+
+
+@dataclass
+class Veteran:
+    field: Field
+    worker: WorkerProcess
+    log_port: int
+
+
+@pytest.fixture(scope="module")
+async def veteran(
+    airflow_home: Path, api: ExecutionApi, marks: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Veteran]:
+    """A worker that was started before its broker; its end is checked as well."""
+    assert airflow_home.exists()
+    directory = tmp_path_factory.mktemp("veteran")
+    server = NatsServer(directory / "nats")
+    settings = settings_for(server.url, subject_prefix="veteran", connect_timeout_seconds=0.5)
+    port = free_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT", str(port))
+        patch.setenv("AIRFLOW__API__SECRET_KEY", "the signature of logs")
+        (directory / "output").mkdir()
+        worker = WorkerProcess.launch(
+            directory / "output", settings, connect_timeout_seconds=0.5, **QUICK
+        )
+        try:
+            await worker.said("next: asking until it answers")
+            server.start()
+            async with connect(settings, role="test") as broker:
+                await broker.ready(10)
+                await topology.apply(broker, replace(settings, ack_wait_seconds=2), ["default"])
+                await worker.said("is ready")
+                field = Field(settings, Post(broker, settings), api, marks, directory / "output", [])
+                yield Veteran(field, worker, port)
+                below = descendants(worker.pid)
+                worker.tell(signal.SIGINT)
+                assert await worker.ended() == 0, worker.text
+                assert not any(map(is_alive, below))
+                assert not is_open(port)
+        finally:
+            worker.clear_away()
+            server.kill()
+
+
+def is_open(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+async def test_a_worker_waits_for_its_broker_and_says_so(veteran: Veteran) -> None:
+    text = veteran.worker.text
+
+    assert "cannot reach NATS at nats://127.0.0.1" in text
+    assert "check [nats_executor] servers" in text
+    assert "worker w1 is ready: queues default, 16 slots" in text
+
+
+async def test_a_task_runs_and_its_log_is_served_to_whoever_may_read_it(veteran: Veteran) -> None:
+    field = veteran.field
+    task = await field.send("succeed")
+    report = await field.post.reported(task, State.SUCCESS, State.FAILED)
+    assert report.state is State.SUCCESS, report.info
+    await wait_until(lambda: field.post.is_acked(task), 5, "the ack")
+    from airflow.utils.log.file_task_handler import _fetch_logs_from_service
+
+    url = f"http://127.0.0.1:{veteran.log_port}/log/{task}.log"
+    await wait_until(lambda: is_open(veteran.log_port), 30, "the log server")
+    answer = _fetch_logs_from_service(url, f"{task}.log")
+
+    assert answer.status_code == 200
+    assert "Task started" in answer.text or "task" in answer.text.lower()
+    assert requests.get(url, timeout=5).status_code == 403
+
+
+async def test_a_second_worker_of_the_same_name_does_not_start(veteran: Veteran) -> None:
+    second = veteran.field.launch()
+
+    assert await second.ended() == 1
+    errors = [line for line in second.text.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert "a worker named 'w1' runs already on" in errors[0]
+    assert "another name with --hostname" in errors[0]
+    # It shares the host's log server, which is not its own to end.
+    assert "is taken" in second.text
+    assert is_open(veteran.log_port)
+    assert "Traceback" not in second.text
+
+
+# Stopping
+
+
+async def test_a_drain(ground: Field) -> None:
+    """What runs may end, what has not started goes back at once; no signal but ours hits a task."""
+    worker = await ground.start("-c", "2")
+    running = await ground.send("sleep")
+    task = await ground.pid_of(running)
+    waiting = str(uuid.uuid4())
+    ground.api.hold(waiting, "run")
+    await ground.post.send(task_body("succeed", waiting), waiting)
+    await wait_until(lambda: ground.api.bodies(waiting, "run"), 30, "/run to be asked")
+
+    # As Ctrl-C in a terminal, or a supervisor of services that signals whole groups.
+    os.killpg(worker.pid, signal.SIGTERM)
+    report = await ground.post.reported(waiting, State.RELEASED)
+    ground.api.let_go()
+    assert report.info == "this worker stops"
+    assert not await ground.post.is_acked(waiting)
+    presence = await ground.post.presence("w1")
+    assert presence
+    assert presence.draining
+    assert is_alive(task)
+    os.kill(task, signal.SIGTERM)
+
+    assert await worker.ended() == 0
+    assert (await ground.post.reported(running, State.SUCCESS)).info == ""
+    assert await ground.post.is_acked(running)
+    assert await ground.post.presence("w1") is None
+
+
+async def test_an_impatient_drain(ground: Field) -> None:
+    worker = await ground.start("-c", "2")
+    gentle, stubborn = await ground.send("sleep"), await ground.send("stubborn")
+    pids = [await ground.pid_of(task) for task in (gentle, stubborn)]
+    below = descendants(worker.pid)
+    worker.tell(signal.SIGINT)
+    await worker.said("SIGINT: stop request 1")
+    assert all(map(is_alive, pids))
+
+    worker.tell(signal.SIGTERM)
+    await ground.post.reported(gentle, State.SUCCESS)
+    assert is_alive(pids[1])
+    worker.tell(signal.SIGINT)
+
+    report = await ground.post.reported(stubborn, State.FAILED)
+    assert "SIGKILL" in report.info
+    assert await worker.ended() == 0
+    assert not any(map(is_alive, below))
+    assert [body["state"] for body in ground.api.bodies(stubborn, "state")] == ["failed"]
+
+
+async def test_a_worker_that_is_killed(ground: Field) -> None:
+    """Nothing of it lives on, and another one reports its task."""
+    workers = [ground.launch(name="w1"), ground.launch("--skip-serve-logs", name="w2")]
+    for worker in workers:
+        await worker.said("is ready")
+    lost = await ground.send("parent")
+    child = await ground.pid_of(lost)
+    report = await ground.post.reported(lost, State.RUNNING)
+    victim = next(worker for worker in workers if worker.name == report.worker_name)
+    below = descendants(victim.pid)
+    assert {child, report.pid} <= below
+
+    victim.tell(signal.SIGKILL)
+
+    await wait_until(lambda: not any(map(is_alive, below)), 15, f"the end of {below}")
+    report = await ground.post.reported(lost, State.FAILED)
+    assert f"worker {victim.name} lost" in report.info
+    assert report.worker_name != victim.name
+    await wait_until(lambda: ground.post.is_acked(lost), 5, "the ack")
+
+
+async def test_a_daemon(ground: Field) -> None:
+    pid_file, log = ground.directory / "worker.pid", ground.directory / "worker.log"
+    files = [ground.directory / "stdout", ground.directory / "stderr"]
+    launcher = ground.launch(
+        "--skip-serve-logs", "--daemon", "--pid", str(pid_file), "--log-file", str(log),
+        "--stdout", str(files[0]), "--stderr", str(files[1]),
+    )  # fmt: skip
+    await wait_until(lambda: log.exists() and "is ready" in log.read_text(), 60, "the daemon")
+    pid = int(pid_file.read_text())
+    below = descendants(pid)
+
+    assert await launcher.ended() == 0
+    assert os.getsid(pid) != launcher.pid
+    os.kill(pid, signal.SIGTERM)
+    await wait_until(lambda: not any(map(is_alive, {pid, *below})), 30, "its end")
+    assert not pid_file.exists()
+    assert await ground.post.presence("w1") is None
+
+
+# The command line
+
+
+@pytest.fixture(scope="module")
+def answers(airflow_home: Path) -> Iterator[Callable[[str], subprocess.CompletedProcess[str]]]:
+    """What several calls print, started together; each costs seconds of imports."""
+    assert airflow_home.exists()
+    calls = {
+        "help": (["--help"], {}),
+        "unknown option": (["--what"], {}),
+        "no number": (["-c", "0"], {}),
+        "bad value": ([], {"AIRFLOW__NATS_EXECUTOR__REPLICAS": "two"}),
+        "bad value, daemon": (["--daemon"], {"AIRFLOW__NATS_EXECUTOR__ACK_WAIT_SECONDS": "0"}),
+    }
+    processes = {
+        name: subprocess.Popen(
+            [sys.executable, "-P", "-m", "nats_worker", *args],
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name, (args, environment) in calls.items()
+    }
+
+    def answer(name: str) -> subprocess.CompletedProcess[str]:
+        process = processes[name]
+        stdout, stderr = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+    yield answer
+    for process in processes.values():
+        process.kill()
+        process.communicate()
+
+
+def test_the_help_has_examples(
+    answers: Callable[[str], subprocess.CompletedProcess[str]],
+) -> None:
+    shown = answers("help")
+
+    assert shown.returncode == 0
+    assert "nats-worker -q default,gpu -c 4" in shown.stdout
+    assert "drain_seconds" in shown.stdout
+    assert "airflow nats worker" not in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("call", "message"), [("unknown option", "--what"), ("no number", "-c/--concurrency")]
+)
+def test_a_call_that_makes_no_sense(
+    answers: Callable[[str], subprocess.CompletedProcess[str]], call: str, message: str
+) -> None:
+    shown = answers(call)
+
+    assert shown.returncode == 2
+    assert "usage: nats-worker" in shown.stderr
+    assert message in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("bad value", "error: [nats_executor] replicas = 'two': write an integer, for example 3"),
+        (
+            "bad value, daemon",
+            "error: [nats_executor] ack_wait_seconds = 0.0: write at least 1",
+        ),
+    ],
+)
+def test_a_value_that_cannot_work_is_one_line(
+    answers: Callable[[str], subprocess.CompletedProcess[str]], call: str, message: str
+) -> None:
+    shown = answers(call)
+
+    assert shown.returncode == 2
+    lines = [line for line in shown.stderr.splitlines() if line.strip()]
+    assert message in lines[-1]
+    assert not any("Traceback" in line for line in lines)
