@@ -35,6 +35,7 @@ class Bridge:
         """Prepare to run `main`, again should it end, until `stop`; nothing starts yet."""
         self._main = main
         self._loop = asyncio.new_event_loop()
+        self._is_stopping = False
         self._task: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run, name="nats-executor", daemon=True)
 
@@ -53,7 +54,8 @@ class Bridge:
             self._loop.close()
 
     async def _keep_running(self) -> None:
-        while True:
+        # What fails while it is being cancelled hides the cancellation, hence the flag.
+        while not self._is_stopping:
             try:
                 await self._main()
             except Exception:
@@ -104,5 +106,6 @@ class Bridge:
 
     def _cancel(self) -> None:
         # In the loop, so after `_run` has made the task, however early `stop` is called.
+        self._is_stopping = True
         if self._task is not None:
             self._task.cancel()

@@ -15,14 +15,15 @@ import math
 import random
 import secrets
 import socket
-import ssl
 import time
-from pathlib import Path
+from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import nats.errors
-from nats.aio.client import Client
+from nats.aio import client as nats_client
 
+from nats_executor import login
 from nats_executor.errors import (
     AccessDenied,
     BrokerError,
@@ -32,7 +33,6 @@ from nats_executor.errors import (
 )
 from nats_executor.jetstream import JetStream
 from nats_executor.link import Answer, Link, Listener
-from nats_executor.replies import connect_error
 from nats_executor.settings import Settings, without_userinfo
 
 if TYPE_CHECKING:
@@ -52,6 +52,10 @@ CLOSE_SECONDS = 1.0
 # Delays between attempts to connect double up to this; each is randomised, so that a fleet
 # does not return in step.
 LONGEST_DELAY = 2.0
+# Each is logged once; a subject may be that of one workload, so there can be any number.
+REMEMBERED_DENIALS = 100
+# Failures to connect that tell a person enough; any other one is logged with its traceback.
+FORESEEN = (BrokerError, nats.errors.Error, ImportError, OSError, TimeoutError)
 
 
 @contextlib.asynccontextmanager
@@ -74,6 +78,22 @@ async def connect(settings: Settings, *, role: str) -> AsyncIterator[JetStream]:
             keeper.result()
 
 
+class Client(nats_client.Client):
+    """nats-py's client, which looks at the server's greeting before it sends a login."""
+
+    def __init__(self, require_safe: Callable[[Mapping[str, Any]], None]) -> None:
+        super().__init__()
+        self._require_safe = require_safe
+
+    @property
+    def greeting(self) -> Mapping[str, Any]:
+        return self._server_info
+
+    def _connect_command(self) -> bytes:
+        self._require_safe(self._server_info)
+        return super()._connect_command()
+
+
 class Connection(Link):
     """A connection that renews itself; all calls belong to the event loop that it was made in."""
 
@@ -83,7 +103,9 @@ class Connection(Link):
         self._client: Client | None = None
         self._connected = asyncio.Event()
         self._connected_since = math.inf
-        self._reason: BrokerError = BrokerUnavailable("not connected yet")
+        self._reason: BrokerError = login.not_yet(settings)
+        self._failures: set[str] = set()  # what was logged since the last connection
+        self._denials: deque[str] = deque(maxlen=REMEMBERED_DENIALS)
         self._lost = asyncio.Event()
         self._inbox = f"{settings.inbox_prefix}.{secrets.token_hex(11)}"
         self._tokens = itertools.count()
@@ -119,43 +141,45 @@ class Connection(Link):
         attempts = 0
         while True:
             random.shuffle(servers)
-            client = await self._connect_to_any(servers)
-            if client is None:
-                attempts += 1
-                delay = min(LONGEST_DELAY, 0.05 * 2 ** min(attempts, 10))
-                await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
-                continue
-            attempts = 0
-            servers = [*self._settings.servers, *discovered(client, self._settings.servers)]
             try:
-                await self._watch(client)
-            finally:
-                self._disconnected(BrokerUnavailable("the connection to NATS was lost"))
-                await close(client)
+                if client := await self._connect_to_any(servers):
+                    await self._watch(client)
+                    servers = [*self._settings.servers, *discovered(client, self._settings.servers)]
+                    attempts = 0
+                    continue
+            except Exception:
+                log.exception("a fault in the connection to NATS; next: a new connection")
+            attempts += 1
+            delay = min(LONGEST_DELAY, 0.05 * 2 ** min(attempts, 10))
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
 
     async def _connect_to_any(self, servers: Iterable[str]) -> Client | None:
         for server in servers:
-            client = Client()
+            client = Client(partial(login.require_safe, server, self._settings))
             is_open = False
             try:
                 async with asyncio.timeout(self._settings.connect_timeout_seconds):
                     await self._open(client, server)
+                self._renewed()
                 is_open = True
-            except (BrokerError, nats.errors.Error, OSError, TimeoutError, ValueError) as exc:
-                self._note_failure(server, exc)
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the next attempt may work
+                self._note_failure(server, exc, client.greeting)
                 continue
             finally:
                 if not is_open:
                     self._disconnected(self._reason)
                     await close(client)
             log.info("connected to NATS at %s as %s", without_userinfo(server), self._role)
-            self._reason = BrokerUnavailable("the connection to NATS was lost")
-            self._connected_since = time.monotonic()
-            self._connected.set()
-            for listener in self._listeners.values():
-                listener.on_renewed()
             return client
         return None
+
+    def _renewed(self) -> None:
+        self._reason = BrokerUnavailable("the connection to NATS was lost")
+        self._failures.clear()
+        self._connected_since = time.monotonic()
+        self._connected.set()
+        for listener in self._listeners.values():
+            listener.on_renewed()
 
     async def _open(self, client: Client, server: str) -> None:
         """Connect to one server and subscribe; raises at once what is in the way."""
@@ -187,7 +211,7 @@ class Connection(Link):
 
     def _connect_options(self) -> dict[str, Any]:
         s = self._settings
-        seed_is_file = s.nkey_seed is not None and Path(s.nkey_seed).is_file()
+        creds = login.credentials(s)
         return {
             "name": f"{self._role}@{socket.gethostname()}",
             "allow_reconnect": False,  # `stay_connected` does it
@@ -195,28 +219,29 @@ class Connection(Link):
             "user": s.user,
             "password": s.password,
             "token": s.token,
-            "nkeys_seed": s.nkey_seed if seed_is_file else None,
-            "nkeys_seed_str": None if seed_is_file else s.nkey_seed,
-            "user_credentials": s.credentials_file,
-            "tls": tls_context(s),
+            "nkeys_seed_str": login.nkey_seed(s),
+            "user_credentials": None if creds is None else nats_client.RawCredentials(creds),
+            "tls": login.tls_context(s),
             "tls_handshake_first": s.tls_handshake_first,
             "inbox_prefix": s.inbox_prefix.encode(),
             "closed_cb": self._on_closed,
         }
 
     async def _watch(self, client: Client) -> None:
-        """Return when the client is closed, or connected but deaf."""
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(WATCH_SECONDS):
-                    await self._lost.wait()
-                    return
-            try:
-                # A timed-out flush breaks nats-py's read loop; here the client is given up anyway.
+        """Return when the client is closed, or connected but deaf; then it is given up."""
+        try:
+            while not self._lost.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(WATCH_SECONDS):
+                        await self._lost.wait()
+                        return
+                # A timed-out flush breaks nats-py's read loop; here its client is given up anyway.
                 await client.flush(timeout=int(WATCH_SECONDS))
-            except (nats.errors.Error, OSError, TimeoutError):
-                log.warning("NATS does not answer; next: a new connection")
-                return
+        except (nats.errors.Error, OSError, TimeoutError):
+            log.warning("NATS does not answer; next: a new connection")
+        finally:
+            self._disconnected(BrokerUnavailable("the connection to NATS was lost"))
+            await close(client)
 
     def _disconnected(self, reason: BrokerError) -> None:
         self._client = None
@@ -225,16 +250,14 @@ class Connection(Link):
         for _, resolve in list(self._pending.values()):
             resolve(reason)
 
-    def _note_failure(self, server: str, exc: Exception) -> None:
-        """Keep the reason for callers, and log it when it is a new one."""
-        reason = (
-            exc
-            if isinstance(exc, BrokerError)
-            else connect_error(without_userinfo(server), self._settings.user, exc)
-        )
-        if str(reason) != str(self._reason):
-            log.warning("%s; next: trying again until it works", reason)
-        self._reason = reason
+    def _note_failure(self, server: str, exc: Exception, greeting: Mapping[str, Any]) -> None:
+        """Keep the reason for callers, and log it once in an outage."""
+        self._reason = login.connect_error(server, self._settings, exc, greeting)
+        text = str(self._reason)
+        if text not in self._failures:
+            trace = None if isinstance(exc, FORESEEN) else exc
+            log.warning("%s; next: trying again until it works", text, exc_info=trace)
+        self._failures.add(text)
 
     async def _on_closed(self) -> None:
         self._lost.set()
@@ -245,7 +268,9 @@ class Connection(Link):
         if "permissions violation" not in text.lower():
             log.debug("nats client: %s", text)
             return
-        log.error("NATS denies: %s; remedy: allow it in the server's configuration", text)
+        if text not in self._denials:
+            log.error("NATS denies: %s; remedy: allow it in the server's configuration", text)
+            self._denials.append(text)
         for subject, fail in list(self._concerned()):
             # nats-py writes the server's reason in lower case.
             if f'"{subject}"'.lower() in text.lower():
@@ -364,7 +389,7 @@ async def settle(client: Client) -> None:
 
 async def close(client: Client) -> None:
     """Close what may be broken, half open or deaf."""
-    with contextlib.suppress(nats.errors.Error, OSError, AttributeError, TimeoutError):
+    with contextlib.suppress(Exception):
         async with asyncio.timeout(CLOSE_SECONDS):
             await client.close()
 
@@ -372,14 +397,3 @@ async def close(client: Client) -> None:
 def discovered(client: Client, known: Iterable[str]) -> list[str]:
     """Return the cluster's other servers, for a day on which none of the configured ones is up."""
     return [url.geturl() for url in client.discovered_servers if url.geturl() not in known]
-
-
-def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """Return what to trust and to show; None leaves the system's CAs to servers that want TLS."""
-    files = (settings.tls_ca_file, settings.tls_certificate_file)
-    if not any(files) and not settings.tls_handshake_first:
-        return None
-    context = ssl.create_default_context(cafile=settings.tls_ca_file)
-    if settings.tls_certificate_file:
-        context.load_cert_chain(settings.tls_certificate_file, settings.tls_key_file)
-    return context

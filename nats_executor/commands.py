@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["check", "demo", "queues_list", "setup", "standalone", "worker", "workers_list"]
 
 UNREACHABLE = 2
+ATTEMPT_MARGIN_SECONDS = 0.5
 
 Result = TypeVar("Result")
 Command = TypeVar("Command", bound="Callable[[Namespace], None]")
@@ -66,7 +67,8 @@ def ask(settings: Settings, question: Callable[[Broker], Awaitable[Result]]) -> 
 
     async def talk() -> Result:
         async with connect(settings, role="cli") as broker:
-            await broker.ready(settings.connect_timeout_seconds)
+            # A little more than one attempt takes, because its end says what is wrong.
+            await broker.ready(settings.connect_timeout_seconds + ATTEMPT_MARGIN_SECONDS)
             return await question(broker)
 
     return asyncio.run(talk())
@@ -80,6 +82,7 @@ def queue_names(args: Namespace) -> list[str]:
 
 
 @command
+@quiet
 def setup(args: Namespace) -> None:
     """Create or update streams and consumers; with --check only look, and exit 1 on drift."""
     settings = settings_for(args)
@@ -91,11 +94,20 @@ def setup(args: Namespace) -> None:
 
     drifts = ask(settings, carry_out)
     for drift in drifts:
-        print(drift if args.check else f"changed {drift}")
+        print(told(drift, is_done=not args.check))
     if not drifts:
         print("everything is as it should be")
     elif args.check:
         raise SystemExit(1)
+
+
+def told(drift: topology.Drift, *, is_done: bool) -> str:
+    """Return a line about what differs, or about what was done about it."""
+    if drift.setting == "existence":
+        return f"created {drift.where}" if is_done else f"{drift.where}: does not exist"
+    if is_done:
+        return f"changed {drift.where}: {drift.setting} from {drift.found!r} to {drift.wanted!r}"
+    return str(drift)
 
 
 @command

@@ -226,8 +226,8 @@ class Dispatcher:
         try:
             await action()
         except BrokerError as exc:
-            is_there = self.trouble is None and self._broker is not None and self._broker.is_connected
-            if is_there and not isinstance(exc, BrokerUnavailable):
+            is_connected = self._broker is not None and self._broker.is_connected
+            if is_connected and not self.trouble and not isinstance(exc, BrokerUnavailable):
                 log.error("cannot %s: %s; next: leaving it undone", name, exc)  # noqa: TRY400 - the text says it all
                 self._pending.pop(name, None)
                 return

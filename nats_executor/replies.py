@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nats_executor.errors import (
-    AccessDenied,
     BrokerError,
     BrokerUnavailable,
     MessageTooLarge,
@@ -28,7 +27,6 @@ __all__ = [
     "Answer",
     "api_error",
     "batches",
-    "connect_error",
     "consumer_info",
     "stored",
 ]
@@ -67,24 +65,6 @@ def api_error(what: str, error: Mapping[str, Any]) -> BrokerError:
     if code == STORE_FAILED and "per subject" in text:
         return SubjectOccupied(text)
     return BY_CODE.get(code, BrokerUnavailable)(text)
-
-
-def connect_error(server: str, user: str | None, exc: Exception) -> BrokerError:
-    """Return a reason for a person why a connection could not be made, with the remedy."""
-    text = str(exc).removeprefix("nats: ").strip("'") or type(exc).__name__
-    if "authorization" in text.lower() or "authentication" in text.lower():
-        return AccessDenied(
-            f"NATS at {server} refuses user {user or '(none)'}: {text}; check [nats_executor] "
-            "user, password, token, nkey_seed and credentials_file"
-        )
-    if "certificate" in text.lower() or "ssl" in text.lower() or "tls" in text.lower():
-        return AccessDenied(
-            f"no TLS with NATS at {server}: {text}; check [nats_executor] tls_ca_file, "
-            "tls_certificate_file, tls_key_file and tls_handshake_first"
-        )
-    return BrokerUnavailable(
-        f"cannot reach NATS at {server}: {text}; check [nats_executor] servers"
-    )
 
 
 def stored(answer: Answer) -> Stored | None:

@@ -9,6 +9,7 @@ import math
 import os
 import re
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
@@ -26,6 +27,8 @@ SENSITIVE = frozenset(option.name for option in OPTIONS if option.sensitive)
 TRUE = frozenset({"t", "true", "1", "yes", "on"})
 FALSE = frozenset({"f", "false", "0", "no", "off"})
 SCHEMES = frozenset({"nats", "tls", "ws", "wss"})
+# An NKey of a user, as text.
+SEED = r"SU[A-Z2-7]{56}"
 
 
 class Configuration(Protocol):
@@ -180,12 +183,14 @@ def checks(s: Settings) -> list[tuple[str, bool, str]]:
 def connection_checks(s: Settings) -> list[tuple[str, bool, str]]:
     paths = ("credentials_file", "tls_ca_file", "tls_certificate_file", "tls_key_file")
     ways = [n for n in ("user", "token", "nkey_seed", "credentials_file") if getattr(s, n)]
+    seed = "write the seed of a user (SU...), or name a file that this process can read"
     choice = f"choose one way to log in, not {' and '.join(ways)}"
     return [
         ("servers", bool(s.servers), "name at least one server, such as nats://nats-1:4222"),
         ("servers", all(map(is_server, s.servers)), "write nats://host:port, separated by commas"),
         ("user", bool(s.user) == bool(s.password), "set user and password together"),
         *[(n, False, choice) for n in ways[1:]],
+        ("nkey_seed", is_seed(s.nkey_seed), seed),
         *[(n, is_readable(getattr(s, n)), "name a file that this process can read") for n in paths],
         (
             "tls_key_file",
@@ -242,5 +247,9 @@ def is_server(address: str) -> bool:
         return False
 
 
+def is_seed(seed: str | None) -> bool:
+    return seed is None or bool(re.fullmatch(SEED, seed)) or is_readable(seed)
+
+
 def is_readable(path: str | None) -> bool:
-    return path is None or os.access(path, os.R_OK)
+    return path is None or (os.access(path, os.R_OK) and not Path(path).is_dir())

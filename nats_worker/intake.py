@@ -55,7 +55,7 @@ class Intake:
             consumer = self._names.consumer(queue)
             self._pulls[queue] = await self._broker.pull(self._names.tasks_stream, consumer)
         try:
-            while True:
+            while not is_cancelled():
                 await self._slots.one_free()
                 await self.take_what_is_there()
                 if self._slots.free:
@@ -137,12 +137,18 @@ class Intake:
             await delivery.nak()
 
     async def _stop_waiting(self) -> None:
-        for wait in self._waits.values():
-            wait.cancel()
         # Cancelled here, it is all done again on the way out: so each one stays until it is over.
-        if self._waits:
-            await asyncio.wait(self._waits.values())
+        while pending := [wait for wait in self._waits.values() if not wait.done()]:
+            for wait in pending:
+                wait.cancel()
+            await asyncio.wait(pending, timeout=0.1)
         while self._waits:
             queue, wait = self._waits.popitem()
             if not wait.cancelled():
                 await self._receive(queue, wait.result())
+
+
+def is_cancelled() -> bool:
+    """Whether this task was cancelled; nats-py swallows what meets a subscription of its own."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -115,9 +115,12 @@ class Worker:
             await asyncio.wait({working, asked}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             asked.cancel()
-            working.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await working
+            # nats-py swallows a cancellation that meets a subscription, so once is not enough.
+            while not working.done():
+                working.cancel()
+                await asyncio.wait([working], timeout=0.1)
+            if not working.cancelled():
+                working.result()
 
     # Working
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from abc import ABC, abstractmethod
@@ -9,6 +10,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from unittest.mock import Mock
 
 from airflow.executors import workloads
 from airflow.executors.workloads.base import BundleInfo
@@ -48,7 +50,7 @@ BUNDLE = BundleInfo(name="dags", version=None)
 SECRET = "a.very-secret.token"
 
 
-def task_workload(  # noqa: PLR0913 - what tests vary
+def task_workload(
     task_id: str = "t",
     *,
     queue: str = "default",
@@ -106,7 +108,7 @@ def connection_test_workload(queue: str | None = None) -> workloads.TestConnecti
 def queue_up(executor: NatsExecutor, *items: ExecutorWorkload) -> None:
     """Hand workloads over as the scheduler does; the session is not used."""
     for item in items:
-        executor.queue_workload(item, session=None)  # type: ignore[arg-type]
+        executor.queue_workload(item, session=Mock())
 
 
 def events(executor: NatsExecutor, count: int = 1) -> dict[Any, tuple[Any, Any]]:
@@ -149,6 +151,7 @@ class Stage(ABC):
         for executor in self.executors:
             executor.end()
         self.exits.close()
+        assert not [thread for thread in threading.enumerate() if thread.name == "nats-executor"]
 
     def connect_peer(self) -> Broker:
         connection = self.portal.wrap_async_context_manager(self.connection())

@@ -222,7 +222,7 @@ def test_unreadable_and_forged_reports_are_ignored_with_a_warning(
     executor = stage.executor()
     tasks = [task_workload("a", dispatch_id="d-a"), task_workload("b", dispatch_id="d-b")]
     first, second = stage.sent_by(executor, *tasks)
-    garbage = stage.names.result("default", "d-a")
+    garbage = stage.names.result("default", "d-garbage")
     stage.ask("publish", garbage, b"\xc1 no msgpack")
     stage.report(first, State.SUCCESS, dispatch_id="d-b")  # on the subject of d-a
     stage.report(second, State.SUCCESS, queue="another")  # on a subject of its own queue

@@ -18,6 +18,7 @@ from airflow.utils.state import DagRunState, TaskInstanceState
 from sqlalchemy import event, insert, select
 from sqlalchemy.orm import load_only
 
+from nats_executor.compat import AIRFLOW_V_3_4_PLUS
 from nats_executor.messages import State
 from tests.executor.stage import events, task_workload
 from tests.support.waiting import block_until
@@ -88,10 +89,13 @@ def orphans(session: Session) -> Sequence[TaskInstance]:
     return session.scalars(select(TaskInstance).options(load_only(*columns))).all()
 
 
-COLUMNS = ("id", "dag_id", "task_id", "run_id", "map_index", "state", "external_executor_id")
-if not hasattr(TaskInstance, "map_index") or "map_index" not in TaskInstance.__table__.c:
-    COLUMNS = ("id", "dag_id", "task_id", "run_id", "region_index", "region_id", "dag_version_id",
-               "try_number", "state", "external_executor_id")  # fmt: skip
+# What the scheduler of 3.3 loads, and that of 3.4.
+COLUMNS = ["id", "dag_id", "task_id", "run_id", "state", "external_executor_id"]
+COLUMNS += (
+    ["region_index", "region_id", "dag_version_id", "try_number"]
+    if AIRFLOW_V_3_4_PLUS
+    else ["map_index"]
+)
 
 
 @contextmanager

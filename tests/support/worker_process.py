@@ -139,5 +139,3 @@ class Post:
         names = self.settings.names
         found = await self.broker.last(names.workers_stream, names.presence(name))
         return decode(Presence, found.body) if found and found.body else None
-
-

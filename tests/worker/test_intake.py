@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -328,6 +329,31 @@ async def test_a_cancellation_is_never_lost(desks: Desks) -> None:
         for delivery in desk.deliveries:
             await delivery.ack()
         await desk.broker.purge(desk.names.tasks_stream, desk.names.tasks())
+
+
+async def test_a_cancellation_that_the_client_swallows_is_not_lost(
+    desks: Desks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nats-py does that to a subscription: a worker hung that was stopped as it got ready."""
+    desk = Desk(desks.server, ["a"], 1)
+    is_opening = asyncio.Event()
+    pull = desk.broker.pull
+
+    async def swallow(stream: str, consumer: str) -> Pulls:
+        is_opening.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return await pull(stream, consumer)
+
+    monkeypatch.setattr(desk.broker, "pull", swallow)
+    desk.open()
+    await is_opening.wait()
+
+    assert desk.life
+    desk.life.cancel()
+    done, _ = await asyncio.wait([desk.life], timeout=5)
+
+    assert done
 
 
 # Slots

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from dataclasses import replace
 from signal import SIGINT, SIGKILL, SIGTERM
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,8 +21,11 @@ from tests.support.waiting import wait_until
 from tests.support.worker_scene import Scene, scene_fixture
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from nats_executor.ports import Stored
     from nats_worker.worker import Worker
+    from tests.support.fake_broker import FakeBroker
     from tests.support.fake_pool import FakeRun
 
 __all__ = ["scene_fixture"]
@@ -215,6 +219,30 @@ async def test_patience_ends_by_itself(scene: Scene) -> None:
 
     assert run.signals == [SIGTERM, SIGKILL]
     assert scene.events == ["claimed", "running", "failed", "ack"]
+
+
+async def test_a_request_that_comes_while_the_worker_starts(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client swallows the cancellation that meets its subscription."""
+    broker = scene.server.broker()
+    is_serving = asyncio.Event()
+
+    async def swallow(*_: object) -> None:
+        is_serving.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    @contextlib.asynccontextmanager
+    async def connect(*_: Any, **__: Any) -> AsyncIterator[FakeBroker]:
+        yield broker
+
+    monkeypatch.setattr(broker, "serve", swallow)
+    monkeypatch.setattr(worker_module, "connect", connect)
+    worker = scene.launch()
+    await is_serving.wait()
+
+    await scene.stop(worker)
 
 
 async def test_what_nothing_ends_is_left_to_other_workers(

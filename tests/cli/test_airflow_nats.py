@@ -1,0 +1,153 @@
+"""The `airflow nats` command line itself: its parser, its exit codes, its streams."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nats_executor import commands
+from nats_executor.cli import get_nats_cli_commands
+from nats_worker.cli import main
+
+if TYPE_CHECKING:
+    import argparse
+
+    from tests.cli.conftest import Console
+
+
+@pytest.fixture(scope="module")
+def parser() -> argparse.ArgumentParser:
+    from airflow.cli import cli_parser
+
+    return cli_parser.get_parser()
+
+
+def shown_help(
+    parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str], *words: str
+) -> str:
+    with pytest.raises(SystemExit) as caught:
+        parser.parse_args(["nats", *words, "--help"])
+    assert caught.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "texts"),
+    [
+        ("", ["worker", "setup", "check", "queues", "workers", "standalone", "demo"]),
+        ("worker", ["airflow nats worker -q default,gpu -c 4", "--skip-serve-logs", "--daemon"]),
+        ("setup", ["airflow nats setup --check", "--queues", "safe to repeat"]),
+        ("check", ["exit codes: 0 all is well; 1", "airflow nats check -o json", "--output"]),
+        ("queues list", ["List queues with their backlog", "--output"]),
+        ("workers list", ["List workers with their load", "--output"]),
+    ],
+)
+def test_the_help(
+    parser: argparse.ArgumentParser,
+    capsys: pytest.CaptureFixture[str],
+    words: str,
+    texts: list[str],
+) -> None:
+    shown = shown_help(parser, capsys, *words.split())
+
+    for text in texts:
+        assert text in shown
+
+
+def test_every_command_leads_to_its_function(parser: argparse.ArgumentParser) -> None:
+    """The functions are imported when they are called; a wrong path would only show then."""
+    for words in commands_of(get_nats_cli_commands()):
+        function = parser.parse_args(["nats", *words]).func
+        assert callable(getattr(commands, "_".join(words)))
+        assert function.__name__ == "_".join(words) or callable(function)
+
+
+def commands_of(group: object, words: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+    for command in group:  # type: ignore[attr-defined]
+        below = getattr(command, "subcommands", None)
+        here = (*words, command.name) if command.name != "nats" else words
+        found += commands_of(below, here) if below else [here]
+    return found
+
+
+# The worker's own name
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["--help"], 0, "nats-worker -q default,gpu -c 4"),
+        (["--what"], 2, "unrecognized arguments: --what"),
+        (["-c", "0"], 2, "argument -c/--concurrency"),
+        (["-c", "many"], 2, "argument -c/--concurrency"),
+    ],
+)
+def test_nats_worker(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    args: list[str],
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["nats-worker", *args])
+
+    with pytest.raises(SystemExit) as caught:
+        main()
+
+    printed = capsys.readouterr()
+    assert caught.value.code == code
+    assert message in (printed.err if code else printed.out)
+    assert "usage: nats-worker" in printed.err + printed.out
+
+
+def test_a_value_that_cannot_work_is_told_before_a_daemon_starts(tmp_path: Path) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-P", "-m", "nats_worker", "--daemon", "--pid", str(tmp_path / "pid")],
+        env=os.environ | {"AIRFLOW__NATS_EXECUTOR__REPLICAS": "two"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert shown.returncode == 2
+    last = shown.stderr.strip().splitlines()[-1]
+    assert last == "error: [nats_executor] replicas = 'two': write an integer, for example 3"
+    assert "Traceback" not in shown.stderr
+    assert not list(tmp_path.iterdir())
+
+
+# Real processes
+
+
+@pytest.mark.integration
+def test_what_a_script_sees(console: Console, tmp_path: Path) -> None:
+    """Nothing but the answer on stdout, and an exit code."""
+    first = airflow(console, tmp_path, "setup", "--check")
+    assert first.returncode == 1
+    lines = first.stdout.splitlines()
+    assert f"stream {console.settings.names.tasks_stream}: does not exist" in lines
+    assert all(line.startswith(("stream ", "consumer ")) for line in lines), first.stdout
+
+    console.run(commands.setup)
+    second = airflow(console, tmp_path, "check", "-o", "json")
+
+    assert second.returncode == 0
+    assert json.loads(second.stdout)[0]["check"] == "broker"
+
+
+def airflow(console: Console, directory: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("airflow")), "nats", *args],
+        env=os.environ | console.environment,
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=False,
+    )

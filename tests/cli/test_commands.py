@@ -1,0 +1,348 @@
+"""`airflow nats setup`, `check`, `queues list` and `workers list`, on a real nats-server."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from nats_executor import commands
+from tests.support.nats_server import free_port
+from tests.support.waiting import block_until
+
+if TYPE_CHECKING:
+    from nats_executor.ports import Broker, Config
+    from tests.cli.conftest import Console
+    from tests.support.fixtures import MakeNatsServer
+    from tests.support.nats_server import NatsServer
+
+pytestmark = pytest.mark.integration
+
+ODD = ["a.b", "a b", "*", ">", "größe", "x" * 200, "A", "a--" + "0" * 32]
+
+
+def checked(console: Console) -> tuple[int, dict[str, tuple[str, str]]]:
+    """Run `check` and return its exit code and rows."""
+    code, output = console.run(commands.check, output="json")
+    rows = json.loads(output)
+    return code, {row["check"]: (row["status"], row["details"]) for row in rows}
+
+
+# setup
+
+
+def test_setup_creates_everything_and_may_be_repeated(console: Console) -> None:
+    names = console.settings.names
+
+    code, output = console.run(commands.setup, queues="default,gpu")
+
+    assert code == 0
+    for made in ("tasks", "results", "dead_letters", "workers"):
+        stream = getattr(names, f"{made}_stream")
+        assert f"created stream {stream}\n" in output
+    assert "created consumer of queue 'gpu'\n" in output
+    assert console.run(commands.setup, queues="default,gpu") == (
+        0,
+        "everything is as it should be\n",
+    )
+    assert console.run(commands.setup, queues="gpu", check=True)[0] == 0
+
+
+def test_setup_takes_queue_names_of_any_text(console: Console) -> None:
+    console.run(commands.setup, queues=",".join(ODD))
+
+    infos = commands.ask(
+        console.settings, lambda broker: broker.consumer_infos(console.settings.names.tasks_stream)
+    )
+    assert sorted(info.queue for info in infos) == sorted(ODD)
+    assert console.run(commands.setup, queues=",".join(ODD))[1] == "everything is as it should be\n"
+
+
+def test_setup_without_queues_takes_airflows_default(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_QUEUE", "standard")
+
+    assert "consumer of queue 'standard'" in console.run(commands.setup, queues=" , ")[1]
+
+
+def test_setup_check_changes_nothing_and_names_what_is_missing(console: Console) -> None:
+    for _ in range(2):
+        code, output = console.run(commands.setup, check=True)
+
+        assert code == 1
+        stream = console.settings.names.tasks_stream
+        assert f"stream {stream}: does not exist\n" in output
+
+
+def test_setup_check_names_a_setting_that_differs_and_setup_mends_it(console: Console) -> None:
+    console.run(commands.setup)
+    console.configure(ack_wait_seconds=77, max_stream_bytes=1_000_000)
+
+    code, output = console.run(commands.setup, check=True)
+    assert code == 1
+    assert "consumer of queue 'default': ack_wait is 30000000000, should be 77000000000" in output
+    assert "max_bytes is -1, should be 1000000" in output
+
+    code, output = console.run(commands.setup)
+    assert code == 0
+    change = "changed consumer of queue 'default': ack_wait from 30000000000 to 77000000000"
+    assert change in output
+    assert console.run(commands.setup, check=True)[0] == 0
+
+
+def test_setup_looks_after_queues_that_it_is_not_told(console: Console) -> None:
+    """Executors create consumers for queues that nobody lists."""
+    console.run(commands.setup, queues="gpu")
+    console.configure(ack_wait_seconds=77)
+
+    assert "consumer of queue 'gpu': ack_wait" in console.run(commands.setup, check=True)[1]
+
+
+def test_setup_refuses_a_stream_that_cannot_be_mended(console: Console) -> None:
+    names = console.settings.names
+    create(console, {"name": names.tasks_stream, "subjects": [names.tasks()]})
+
+    code, _ = console.run(commands.setup)
+
+    assert code == 2
+    (line,) = console.error.strip().splitlines()
+    assert line.startswith(f"error: stream {names.tasks_stream}: retention is 'limits'")
+    assert "nats stream rm" in line
+    assert console.run(commands.setup, check=True)[0] == 1
+
+
+def create(console: Console, config: Config) -> None:
+    commands.ask(
+        console.settings, lambda broker: broker.create_stream({"storage": "file"} | config)
+    )
+
+
+# check
+
+
+def test_check_of_a_system_that_is_well(console: Console) -> None:
+    console.run(commands.setup, queues="default,gpu")
+    console.announce("w1", "default", "gpu")
+    console.send("gpu")
+
+    code, rows = checked(console)
+
+    assert code == 0
+    assert rows == {
+        "broker": ("ok", f"connected to {console.settings.servers!r}"),
+        "streams": ("ok", "as configured"),
+        "queue default": ("ok", "0 pending, served by w1"),
+        "queue gpu": ("ok", "1 pending, served by w1"),
+    }
+
+
+def test_check_before_setup(console: Console) -> None:
+    code, rows = checked(console)
+
+    assert code == 1
+    status, details = rows["streams"]
+    assert status == "drift"
+    assert "run: airflow nats setup" in details
+
+
+def test_check_of_a_queue_that_waits_for_a_worker(console: Console) -> None:
+    console.run(commands.setup, queues="default,gpu")
+    console.announce("w1", "default")
+    console.announce("w2", "gpu", draining=True)
+    console.send("gpu")
+
+    code, rows = checked(console)
+
+    assert code == 1
+    status, details = rows["queue gpu"]
+    assert status == "unserved"
+    assert details == "1 pending and no worker; run: airflow nats worker -q gpu"
+
+
+def test_check_of_a_queue_that_nobody_needs(console: Console) -> None:
+    """A consumer stays when its queue is no longer used; that is no reason to worry for ever."""
+    console.run(commands.setup, queues="old")
+
+    assert checked(console) == (
+        0,
+        {
+            "broker": ("ok", f"connected to {console.settings.servers!r}"),
+            "streams": ("ok", "as configured"),
+            "queue old": ("ok", "empty, no worker"),
+        },
+    )
+
+
+def test_check_of_a_lost_worker(console: Console) -> None:
+    console.run(commands.setup)
+    console.announce("w1", "default")
+    assert checked(console)[0] == 0
+    console.configure(heartbeat_seconds=0.01, worker_lost_seconds=0.02)
+
+    code, rows = block_until(lambda: lost(console), 5, "the worker to be lost")
+
+    assert code == 1
+    assert rows["worker w1"][0] == "lost"
+    assert rows["worker w1"][1].startswith("silent for ")
+
+
+def lost(console: Console) -> tuple[int, dict[str, Any]] | None:
+    code, rows = checked(console)
+    return (code, rows) if "worker w1" in rows else None
+
+
+# A broker that cannot be asked
+
+ALL = [commands.check, commands.setup, commands.queues_list, commands.workers_list]
+
+
+@pytest.mark.parametrize("command", ALL)
+def test_a_broker_that_is_down(console: Console, command: Any) -> None:
+    url = f"nats://127.0.0.1:{free_port()}"
+    console.configure(servers=url, connect_timeout_seconds=0.3)
+    begin = time.monotonic()
+
+    code, output = console.run(command)
+
+    assert time.monotonic() - begin < 3
+    assert (code, output) == (2, "")
+    (line,) = console.error.strip().splitlines()
+    assert line.startswith(f"error: cannot reach NATS at {url}: ")
+    assert line.endswith("check [nats_executor] servers")
+
+
+def test_a_broker_that_hangs(console: Console, private_nats_server: NatsServer) -> None:
+    console.configure(servers=private_nats_server.url, connect_timeout_seconds=0.3)
+    private_nats_server.pause()
+
+    code, _ = console.run(commands.check)
+
+    private_nats_server.resume()
+    assert code == 2
+    assert console.error.startswith(f"error: cannot reach NATS at {private_nats_server.url}: ")
+
+
+def test_a_wrong_password(console: Console, make_nats_server: MakeNatsServer) -> None:
+    server = make_nats_server(config="authorization { user: airflow, password: right }")
+    console.configure(
+        servers=server.url, user="airflow", password="wrong", connect_timeout_seconds=0.5
+    )
+
+    code, output = console.run(commands.check)
+
+    assert (code, output) == (2, "")
+    (line,) = console.error.strip().splitlines()
+    assert line.startswith(f"error: NATS at {server.url} refuses user airflow: ")
+    assert "check [nats_executor] user, password" in line
+    assert "wrong" not in line
+    console.configure(password="right")
+    assert console.run(commands.setup)[0] == 0
+    assert console.run(commands.check)[0] == 0
+
+
+def test_a_value_that_cannot_work(console: Console) -> None:
+    console.configure(replicas=2)
+
+    assert console.run(commands.check) == (2, "")
+    assert console.error == "error: [nats_executor] replicas = 2: write 1, 3 or 5\n"
+
+
+def test_a_teams_own_settings(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They hold their own servers; Airflow does not let a team inherit."""
+    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
+    for name, value in console.environment.items():
+        monkeypatch.setenv(name.replace("AIRFLOW__", "AIRFLOW__RED___", 1), value + "-red")
+    monkeypatch.setenv("AIRFLOW__RED___NATS_EXECUTOR__SERVERS", console.settings.servers[0])
+
+    code, output = console.run(commands.setup, team_name="red")
+
+    assert code == 0
+    assert f"stream {console.settings.subject_prefix.upper()}-RED_TASKS" in output
+
+
+# Lists
+
+
+@pytest.fixture
+def busy(console: Console) -> Console:
+    """Two queues and two workers with something to show."""
+    console.run(commands.setup, queues="default,gpu")
+    console.announce("w1", "default", "gpu")
+    console.announce("w2", "default", draining=True, running=0)
+    for number in range(3):
+        console.send("default", f"d{number}")
+    commands.ask(console.settings, lambda broker: take_one(console, broker))
+    return console
+
+
+async def take_one(console: Console, broker: Broker) -> None:
+    names = console.settings.names
+    pulls = await broker.pull(names.tasks_stream, names.consumer("default"))
+    assert await pulls.take(1)
+    await pulls.close()
+
+
+QUEUES = [
+    ["default", 2, 1, 0, 1, 4],
+    ["gpu", 0, 0, 0, 1, 4],
+]
+QUEUE_COLUMNS = ["queue", "pending", "in_flight", "redelivered", "workers", "slots"]
+WORKERS = [
+    ["w1", "running", "default,gpu", 1, 4, "host-7", 7],
+    ["w2", "draining", "default", 0, 4, "host-7", 7],
+]
+WORKER_COLUMNS = [
+    "worker", "state", "queues", "running", "concurrency", "host", "pid", "last_seen_seconds",
+    "version",
+]  # fmt: skip
+
+
+def rows_of(output: str, kind: str, columns: list[str]) -> list[list[str]]:
+    """Read a list back, header included; Airflow sorts the fields of YAML."""
+    match kind:
+        case "json":
+            rows = json.loads(output)
+        case "yaml":
+            rows = yaml.safe_load(output)
+        case "plain":
+            return [line.split() for line in output.splitlines()]
+        case _:
+            lines = [line for line in output.splitlines() if "|" in line]
+            return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter="|")]
+    assert all(set(row) == set(columns) for row in rows)
+    return [columns, *[[str(row[column]) for column in columns] for row in rows]]
+
+
+@pytest.mark.parametrize("kind", ["table", "json", "yaml", "plain"])
+def test_the_lists(busy: Console, kind: str) -> None:
+    code, queues = busy.run(commands.queues_list, output=kind)
+    assert code == 0
+    wanted = [[str(value) for value in row] for row in QUEUES]
+    assert rows_of(queues, kind, QUEUE_COLUMNS) == [QUEUE_COLUMNS, *wanted]
+
+    code, workers = busy.run(commands.workers_list, output=kind)
+    assert code == 0
+    wanted = [[str(value) for value in row] for row in WORKERS]
+    header, *rows = rows_of(workers, kind, WORKER_COLUMNS)
+    assert header == WORKER_COLUMNS
+    # The age of the record may differ by a moment.
+    assert [row[:7] for row in rows] == wanted
+
+
+@pytest.mark.parametrize("command", [commands.queues_list, commands.workers_list])
+def test_the_lists_of_nothing(console: Console, command: Any) -> None:
+    assert console.run(command, output="table") == (0, "No data found\n")
+    assert console.run(command, output="json") == (0, "[]\n")
+
+
+def test_a_worker_that_left_is_not_listed(console: Console) -> None:
+    console.run(commands.setup)
+    console.announce("w1", "default")
+    console.publish(console.settings.names.presence("w1"), b"")
+
+    assert console.run(commands.workers_list, output="json") == (0, "[]\n")
