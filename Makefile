@@ -23,6 +23,10 @@ demo: $(STAMP) ## Run an example Dag on two workers, with an embedded server, an
 test: $(STAMP) ## Run all tests (ARGS="-k name" and the like go to pytest)
 	@$(BIN)/pytest $(ARGS)
 
+.PHONY: test-slow
+test-slow: $(STAMP) ## Run the tests that `make test` leaves out: more whole Airflows, PostgreSQL among them
+	@$(BIN)/pytest -m slow $(ARGS)
+
 .PHONY: test-matrix
 test-matrix: $(SERVER_VERSIONS:%=test-server-%) ## Run the tests that need a server on every supported nats-server
 

@@ -23,6 +23,8 @@ Result = TypeVar("Result")
 # The connection is closed within this time or left to the end of the process.
 STOP_SECONDS = 5.0
 RESTART_SECONDS = 1.0
+# Longer than the closing of a connection in good order takes.
+INSIST_SECONDS = 1.5
 
 
 class Bridge:
@@ -109,3 +111,11 @@ class Bridge:
         self._is_stopping = True
         if self._task is not None:
             self._task.cancel()
+            self._loop.call_later(INSIST_SECONDS, self._insist)
+
+    def _insist(self) -> None:
+        # nats-py and Python 3.11's `wait_for` may lose a cancellation, and a task group passes one
+        # on to its tasks only once.
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+        self._loop.call_later(INSIST_SECONDS, self._insist)

@@ -85,10 +85,6 @@ class Client(nats_client.Client):
         super().__init__()
         self._require_safe = require_safe
 
-    @property
-    def greeting(self) -> Mapping[str, Any]:
-        return self._server_info
-
     def _connect_command(self) -> bytes:
         self._require_safe(self._server_info)
         return super()._connect_command()
@@ -163,7 +159,7 @@ class Connection(Link):
                 self._renewed()
                 is_open = True
             except Exception as exc:  # noqa: BLE001 - whatever it is, the next attempt may work
-                self._note_failure(server, exc, client.greeting)
+                self._note_failure(server, exc, client._server_info)  # noqa: SLF001
                 continue
             finally:
                 if not is_open:
@@ -388,10 +384,14 @@ async def settle(client: Client) -> None:
 
 
 async def close(client: Client) -> None:
-    """Close what may be broken, half open or deaf."""
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await client.close()
+    """Close what may be broken, half open or deaf; a cancellation leaves it time to do so."""
+    closing = asyncio.create_task(client.close())
+    closing.add_done_callback(lambda task: task.cancelled() or task.exception())  # gone is gone
+    try:
+        await asyncio.wait([closing], timeout=CLOSE_SECONDS)
+    finally:
+        await asyncio.wait([closing], timeout=CLOSE_SECONDS / 20)
+        closing.cancel()
 
 
 def discovered(client: Client, known: Iterable[str]) -> list[str]:

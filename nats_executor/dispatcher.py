@@ -250,9 +250,18 @@ class Dispatcher:
         """Collect reports from now on; those of before are looked up at adoption, by their ids."""
         await self._is_prepared.wait()
         after = self._read_after or 0
-        async for message in broker.follow(self._names.results_stream, after=after):
-            if report := self._report(message):
-                self.reports.append(report)
+        said = ""
+        while True:
+            try:
+                async for message in broker.follow(self._names.results_stream, after=after):
+                    after = message.sequence
+                    if report := self._report(message):
+                        self.reports.append(report)
+            except BrokerError as exc:  # denied: the rest goes on, and the sweep finds reports
+                if str(exc) != said:
+                    said = str(exc)
+                    log.error("cannot follow results: %s; next: trying again", said)  # noqa: TRY400 - the text says it all
+            await asyncio.sleep(RETRY_SECONDS)
 
     def _report(self, message: Stored) -> Report | None:
         """Decode a report, unless it speaks for a subject other than the one it came on."""

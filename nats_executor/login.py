@@ -143,7 +143,7 @@ def connect_error(
             f"nothing speaks WebSocket to {shown}: pip install 'airflow-nats-executor[websocket]', "
             "or write nats:// in [nats_executor] servers"
         )
-    if not greeting and not is_out_of_reach(exc):
+    if not greeting and is_silent(exc):
         return BrokerUnavailable(
             f"no greeting of a NATS server from {shown}; {first_remedy(settings)}"
         )
@@ -166,8 +166,8 @@ def refusal(
         return f"the certificate of NATS at {shown} is not valid: {reason}; {remedy}"
     if is_certificate_refused(server, settings, exc, greeting):
         return (
-            f"NATS at {shown} ends the TLS connection: {reason}; check that it trusts the client "
-            "certificate in [nats_executor] tls_certificate_file, and that this is not expired"
+            f"NATS at {shown} ends the TLS connection: {reason}; check [nats_executor] servers, and "
+            "that the client certificate in tls_certificate_file is valid and trusted there"
         )
     if isinstance(exc, ssl.SSLError):
         return f"no TLS with NATS at {shown}: {reason}; {first_remedy(settings)}"
@@ -220,13 +220,13 @@ def is_certificate_refused(
         return "CERTIFICATE" in (exc.reason or "") or "UNKNOWN_CA" in (exc.reason or "")
     is_checked = asks_for_certificate(urlsplit(server).scheme, greeting)
     is_handshake_done = is_checked or (settings.tls_handshake_first and not greeting)
-    return is_handshake_done and not is_out_of_reach(exc) and not isinstance(exc, TimeoutError)
+    return is_handshake_done and is_silent(exc) and not isinstance(exc, TimeoutError)
 
 
-def is_out_of_reach(exc: Exception) -> bool:
-    """Whether there was no TCP connection; what is lost later is another ConnectionError."""
+def is_silent(exc: Exception) -> bool:
+    """Whether there was a TCP connection, and nothing of NATS came out of it."""
     is_lost = isinstance(exc, (ConnectionResetError, BrokenPipeError, TimeoutError))
-    return isinstance(exc, OSError) and not is_lost
+    return is_lost or "INFO message" in str(exc)
 
 
 def first_remedy(settings: Settings) -> str:

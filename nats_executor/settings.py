@@ -9,7 +9,6 @@ import math
 import os
 import re
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
@@ -252,4 +251,5 @@ def is_seed(seed: str | None) -> bool:
 
 
 def is_readable(path: str | None) -> bool:
-    return path is None or (os.access(path, os.R_OK) and not Path(path).is_dir())
+    is_directory = path is not None and os.path.isdir(path)  # noqa: PTH112 - os is what is let in
+    return path is None or (os.access(path, os.R_OK) and not is_directory)

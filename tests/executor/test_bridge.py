@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -97,6 +98,32 @@ def test_a_failure_while_it_is_cancelled_does_not_keep_it_alive() -> None:
     bridge = Bridge(fail_to_close)
     bridge.start()
     bridge.call(asyncio.sleep(0), timeout=5)
+
+    bridge.stop()
+
+    assert not is_running()
+
+
+def test_a_task_that_loses_its_cancellation_does_not_keep_it_alive(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As nats-py's calls do now and then."""
+    monkeypatch.setattr("nats_executor.bridge.INSIST_SECONDS", 0.05)
+    has_begun = threading.Event()
+
+    async def lose_one() -> None:
+        has_begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await forever()
+        await forever()
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(lose_one())
+
+    bridge = Bridge(main)
+    bridge.start()
+    assert has_begun.wait(5)
 
     bridge.stop()
 

@@ -220,7 +220,7 @@ def test_a_wrong_password(
 
         [line] = said("NATS is away")
         assert "refuses user scheduler" in line
-        assert "check [nats_executor] user, password" in line
+        assert "check [nats_executor] user" in line
         assert said("wrong-and-secret", level=logging.DEBUG) == []
         # The connection, the executor and the revocation each say once what they do next.
         assert len(said("refuses user scheduler", level=logging.WARNING)) == 3

@@ -12,7 +12,7 @@ import pytest
 from airflow.models.connection_test import ConnectionTestState
 from airflow.utils.state import CallbackState, TaskInstanceState
 
-from nats_executor.messages import Kind, State, encode
+from nats_executor.messages import Kind, Report, State, encode
 from tests.executor.stage import (
     callback_workload,
     connection_test_workload,
@@ -24,6 +24,7 @@ from tests.support.waiting import block_until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from nats_executor.ports import Stored
     from tests.executor.stage import FakeStage, Stage
 
 
@@ -211,6 +212,45 @@ def test_a_renewal_gives_way_to_a_report_that_came_first(fake_stage: FakeStage) 
     fake_stage.seen(executor)
 
     assert fake_stage.last_report(sent).state is State.CLAIMED
+
+
+def test_a_renewal_that_is_overtaken_is_not_published(fake_stage: FakeStage) -> None:
+    """The worker has claimed it between the executor's look and its answer."""
+    executor = fake_stage.executor()
+    [sent] = fake_stage.sent_by(executor, task_workload())
+    scheduler = next(b for b in fake_stage.server.brokers if b is not fake_stage.broker)
+    look = scheduler.last
+    claimed = Report(
+        dispatch_id=sent.dispatch_id, queue=sent.queue, state=State.CLAIMED, kind=sent.kind,
+        key=sent.key, worker="w2", worker_name="worker-2",
+    )  # fmt: skip
+
+    async def overtaken(stream: str, subject: str) -> Stored | None:
+        found = await look(stream, subject)
+        fake_stage.server.put(subject, encode(claimed))
+        return found
+
+    fake_stage.monkeypatch.setattr(scheduler, "last", overtaken)
+    fake_stage.report(sent, State.EXPIRED)
+    block_until(lambda: executor.sync() or fake_stage.last_report(sent).worker == "w2", 5, "it")
+    fake_stage.seen(executor)
+
+    assert fake_stage.last_report(sent).state is State.CLAIMED
+
+
+def test_a_report_on_what_the_scheduler_gave_up_changes_nothing(stage: Stage) -> None:
+    """It does so itself, for a task without heartbeats; a late end must not undo that."""
+    executor = stage.executor()
+    task = task_workload()
+    [sent] = stage.sent_by(executor, task)
+    executor.change_state(task.ti.key, TaskInstanceState.FAILED)
+    assert list(executor.get_event_buffer()) == [task.ti.key]
+
+    stage.report(sent, State.SUCCESS)
+    stage.seen(executor)
+
+    assert dict(executor.get_event_buffer()) == {}
+    assert len(executor.ledger) == 0
 
 
 # Bad input

@@ -41,7 +41,9 @@ def test_the_demo_runs_as_expected_and_leaves_nothing(airflow_nats: Start) -> No
         socket.create_server(("127.0.0.1", int(port))).close()
 
 
-@pytest.mark.parametrize("moment", ["nats-server", "database created", RUNS])
+@pytest.mark.parametrize(
+    "moment", ["nats-server", "database created", pytest.param(RUNS, marks=pytest.mark.slow)]
+)
 def test_an_interrupt_at_any_time_leaves_nothing(airflow_nats: Start, moment: str) -> None:
     command = airflow_nats("demo")
     command.wait_for_text(moment)

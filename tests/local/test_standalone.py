@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.airflow, pytest.mark.timeout(300)]
 FAILURE = re.compile(r"^airflow nats standalone: .*$", re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_standalone_stays_up_until_it_is_interrupted(airflow_nats: Start, tmp_path: Path) -> None:
     port = free_port()
     command = airflow_nats("standalone", "--port", str(port), "--workers", "2", "--queues", "a,b")

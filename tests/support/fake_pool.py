@@ -59,6 +59,7 @@ class FakePool(ProcessPool):
     Attributes:
         requested: all runs, oldest first.
         own: those of one worker; each worker of a test has a branch of the test's pool.
+        failures: what the next starts raise.
         gate: while it is clear, a start does not return.
         cleanups: one entry for each time that bundles were to be cleaned up.
     """
@@ -67,6 +68,7 @@ class FakePool(ProcessPool):
         super().__init__()
         self.requested: list[FakeRun] = []
         self.own: list[FakeRun] = []
+        self.failures: list[Exception] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.cleanups: list[float] = []
@@ -96,6 +98,8 @@ class FakePool(ProcessPool):
     async def start(self, dispatch_id: str, body: dict[str, Any]) -> Run:
         await self.gate.wait()
         self._require_sound()
+        if self.failures:
+            raise self.failures.pop()
         if any(run.dispatch_id == dispatch_id and not run.is_over for run in self.own):
             raise ValueError(f"dispatch {dispatch_id} runs already")
         run = FakeRun(dispatch_id, body)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -116,23 +117,23 @@ def has_docker_socket() -> bool:
 def nats_container_fixture() -> Iterator[NatsContainer]:
     """The official image in a container, of the version under test or of `NATS_IMAGE`."""
     docker = pytest.importorskip("docker", reason="testcontainers is not installed")
-    with warnings.catch_warnings():
-        # testcontainers warns about a decorator that it uses itself.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        from testcontainers.community.nats import NatsContainer
-
     if not has_docker_socket():
         pytest.skip("no Docker engine: its socket is not there")
     version = ".".join(str(part) for part in server_version())
     image = os.environ.get("NATS_IMAGE", f"nats:{version}")
-    try:
-        docker.from_env(timeout=5).ping()
-        container = NatsContainer(image, jetstream=True).start()
-    except docker.errors.DockerException as exc:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"no container of {image}: {exc}")
-    try:
+    with ExitStack() as exits:
+        try:
+            docker.from_env(timeout=5).ping()
+            with warnings.catch_warnings():
+                # testcontainers warns about what it uses itself.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                from testcontainers.community.nats import NatsContainer
+
+                container = NatsContainer(image, jetstream=True)
+                exits.callback(container.stop)
+                container.start()
+        except docker.errors.DockerException as exc:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(f"no container of {image}: {exc}")
         yield container
-    finally:
-        container.stop()

@@ -20,7 +20,7 @@ from tests.support.fixtures import settings_for
 if TYPE_CHECKING:
     from pathlib import Path
 
-SECRET = "hunter2-hunter2"
+SECRET = "SU" + "HUNTER2" * 8  # in the form of an NKey, so that every secret may be it
 PAIRS = {"password": {"user": "u"}, "token": {}, "nkey_seed": {}}
 
 
