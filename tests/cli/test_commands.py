@@ -224,7 +224,10 @@ def test_a_broker_that_hangs(console: Console, private_nats_server: NatsServer) 
 
     private_nats_server.resume()
     assert code == 2
-    assert console.error.startswith(f"error: cannot reach NATS at {private_nats_server.url}: ")
+    (line,) = console.error.strip().splitlines()
+    assert line.startswith("error: ")
+    assert private_nats_server.url in line
+    assert "check [nats_executor] servers" in line
 
 
 def test_a_wrong_password(console: Console, make_nats_server: MakeNatsServer) -> None:
@@ -238,7 +241,7 @@ def test_a_wrong_password(console: Console, make_nats_server: MakeNatsServer) ->
     assert (code, output) == (2, "")
     (line,) = console.error.strip().splitlines()
     assert line.startswith(f"error: NATS at {server.url} refuses user airflow: ")
-    assert "check [nats_executor] user, password" in line
+    assert "check [nats_executor] user" in line
     assert "wrong" not in line
     console.configure(password="right")
     assert console.run(commands.setup)[0] == 0

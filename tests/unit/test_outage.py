@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import logging
-
-import pytest
+from typing import TYPE_CHECKING
 
 from nats_executor.errors import BrokerUnavailable
 from nats_executor.outage import FIRST_PAUSE, LONGEST_PAUSE, Outage
+
+if TYPE_CHECKING:
+    import pytest
 
 
 class Clock:

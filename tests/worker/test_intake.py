@@ -206,6 +206,7 @@ async def test_one_queues_trouble_does_not_stop_the_others(
     await wait_until(lambda: sick.asked > 5, 5, "more attempts")
 
     assert caplog.text.count("queue a: may not pull a; next: trying again until it works") == 1
+    assert sick.takes == 1  # each one may cost the others a time-out
     sick.error = None
     await wait_until(lambda: not desk.intake._troubled, 5, "the trouble to end")
 
@@ -216,9 +217,10 @@ class SickPulls:
     def __init__(self, error: BrokerError | None) -> None:
         self.error = error
         self.asked = 0
+        self.takes = 0
 
     async def take(self, batch: int) -> Sequence[Delivery]:  # noqa: ARG002 - as in Pulls
-        self.asked += 1
+        self.takes += 1
         if self.error:
             raise self.error
         return []
