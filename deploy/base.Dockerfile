@@ -14,6 +14,6 @@ COPY requirements.lock /tmp/requirements.lock
 RUN awk '/^uv==/ { p = 1 } p { print } p && !/\\$/ { exit }' /tmp/requirements.lock > /tmp/uv.lock \
     && python -m venv /tmp/tools \
     && /tmp/tools/bin/pip install -q --no-cache-dir --require-hashes -r /tmp/uv.lock \
-    && /tmp/tools/bin/uv pip install -q --no-cache --prefix /home/airflow/.local -p /usr/local/bin/python \
+    && /tmp/tools/bin/uv pip install -q --no-cache --compile-bytecode --prefix /home/airflow/.local -p /usr/local/bin/python \
         -c /tmp/requirements.lock apache-airflow asyncpg psycopg2-binary \
     && rm -rf /tmp/tools /tmp/uv.lock

@@ -33,6 +33,7 @@ from nats_executor.errors import (
 )
 from nats_executor.jetstream import JetStream
 from nats_executor.link import Answer, Link, Listener
+from nats_executor.replies import header_bytes
 from nats_executor.settings import Settings, without_userinfo
 
 if TYPE_CHECKING:
@@ -344,13 +345,12 @@ class Connection(Link):
             raise type(self._reason)(str(self._reason))
         if reply in self._listeners:
             self._listeners[reply].asks = subject
+        # The server counts headers too and closes the connection; nats-py looks at the body alone.
+        size = len(body) + header_bytes(headers)
+        if size > (limit := self._client.max_payload):
+            raise MessageTooLarge(f"{size} bytes; the server's max_payload is {limit}")
         try:
             await self._client.publish(subject, body, reply, dict(headers) if headers else None)
-        except nats.errors.MaxPayloadError as exc:
-            limit = self._client.max_payload
-            raise MessageTooLarge(
-                f"{len(body)} bytes; the server's max_payload is {limit}"
-            ) from exc
         except (nats.errors.Error, OSError) as exc:
             raise BrokerUnavailable(f"cannot send to {subject}: {exc}") from exc
 

@@ -15,19 +15,20 @@ from nats_executor.errors import (
     TopologyMismatch,
     WrongSequence,
 )
-from nats_executor.link import Answer
 from nats_executor.ports import ConsumerInfo, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from nats_executor.link import Answer
+
 __all__ = [
     "QUEUE",
     "AckSubject",
-    "Answer",
     "api_error",
     "batches",
     "consumer_info",
+    "header_bytes",
     "stored",
 ]
 
@@ -65,6 +66,14 @@ def api_error(what: str, error: Mapping[str, Any]) -> BrokerError:
     if code == STORE_FAILED and "per subject" in text:
         return SubjectOccupied(text)
     return BY_CODE.get(code, BrokerUnavailable)(text)
+
+
+def header_bytes(headers: Mapping[str, str] | None) -> int:
+    """Return how long headers are on the wire: a version line, `name: value` lines, an end."""
+    if not headers:
+        return 0
+    lines = sum(len(name.encode()) + len(value.encode()) + 4 for name, value in headers.items())
+    return len("NATS/1.0\r\n") + lines + len("\r\n")
 
 
 def stored(answer: Answer) -> Stored | None:

@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import signal
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from nats_executor.errors import BrokerError, BrokerUnavailable, DecodeError, WrongSequence
+from nats_executor.errors import (
+    BrokerError,
+    BrokerUnavailable,
+    DecodeError,
+    MessageTooLarge,
+    WrongSequence,
+)
 from nats_executor.messages import Kind, Report, State, Workload, decode, encode
 from nats_worker import claims
 from nats_worker.verdict import Back, Expired, Final, Left, judge
@@ -253,14 +260,16 @@ class Errand:
         """Set a message aside that no worker can handle, and tell Airflow that it failed."""
         names = self.around.settings.names
         log.error("%s of queue %s is a dead letter: %s", self.dispatch_id, self.queue, reason)
-        await persist(
-            lambda: self.around.broker.publish(
-                names.dead_letter(self.queue, self.dispatch_id),
-                self.delivery.body,
-                message_id=f"{self.dispatch_id}.{self.delivery.stream_sequence}",
-                headers={"Airflow-Reason": header_text(reason)},
-            )
+        letter = functools.partial(
+            self.around.broker.publish,
+            names.dead_letter(self.queue, self.dispatch_id),
+            message_id=f"{self.dispatch_id}.{self.delivery.stream_sequence}",
+            headers={"Airflow-Reason": header_text(reason)},
         )
+        try:
+            await persist(lambda: letter(self.delivery.body))
+        except MessageTooLarge:  # with its reason it is over the limit that it just met without
+            await persist(lambda: letter(b""))
         await self.report(State.FAILED, f"dead letter: {reason}")
         await persist(lambda: self.delivery.term(header_text(reason)))
 

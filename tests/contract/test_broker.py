@@ -143,6 +143,16 @@ async def test_a_body_over_the_servers_limit_is_too_large(stage: Stage) -> None:
     assert stage.broker.is_connected
 
 
+async def test_a_body_that_is_over_the_limit_with_its_headers_is_too_large(stage: Stage) -> None:
+    """nats-py looks at the body alone, and the server closes the connection for it."""
+    with pytest.raises(MessageTooLarge):
+        await stage.broker.publish(
+            stage.names.task("q", "d1"), bytes(1024 * 1024 - 20), headers={"Airflow-Reason": "why"}
+        )
+
+    assert stage.broker.is_connected
+
+
 async def test_a_body_over_the_streams_limit_is_too_large(stage: Stage) -> None:
     with pytest.raises(MessageTooLarge):
         await stage.broker.publish(stage.names.result("q", "d1"), bytes(2000))

@@ -349,21 +349,19 @@ async def listening(
     """Let something else listen where a NATS server should."""
     talks: list[asyncio.Task[None]] = []
 
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async def talk_and_close() -> None:
-            with contextlib.suppress(OSError), contextlib.closing(writer):
-                await talk(reader, writer)
+    async def talk_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError), contextlib.closing(writer):
+            await talk(reader, writer)
 
-        talks.append(asyncio.create_task(talk_and_close()))
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talks.append(asyncio.create_task(talk_and_close(reader, writer)))
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
     try:
         yield f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
-        for task in talks:
-            task.cancel()
-        await asyncio.gather(*talks, return_exceptions=True)
+        await wait_until(lambda: all(t.done() for t in talks), 5, "the end of every connection")
 
 
 @pytest.mark.parametrize("way", ["tls://", "tls_ca_file", "tls_certificate_file"])

@@ -24,6 +24,7 @@ from nats_executor.errors import (
     TopologyMismatch,
 )
 from nats_executor.ports import Broker, Config, ConsumerInfo, Delivery, Pulls, Stored, StreamInfo
+from nats_executor.replies import header_bytes
 from tests.support.fake_streams import (
     CONSUMER_DEFAULTS,
     STREAM_DEFAULTS,
@@ -283,12 +284,12 @@ class FakeBroker(Broker):
         *,
         message_id: str | None = None,
         expected_last: int | None = None,
-        headers: Mapping[str, str] | None = None,  # noqa: ARG002 - nobody reads them back
+        headers: Mapping[str, str] | None = None,
         timeout: float = 5.0,  # noqa: ARG002 - it answers at once or not at all
     ) -> int:
         await self.enter("publish")
-        if len(body) > self.server.max_payload:
-            raise MessageTooLarge(f"{len(body)} bytes, the server takes {self.server.max_payload}")
+        if (size := len(body) + header_bytes(headers)) > self.server.max_payload:
+            raise MessageTooLarge(f"{size} bytes, the server takes {self.server.max_payload}")
         server = self.server
         sequence = server.put(subject, body, message_id=message_id, expected_last=expected_last)
         if self.lost_pubacks:

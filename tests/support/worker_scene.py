@@ -79,7 +79,12 @@ class RecordingBroker(FakeBroker):
     ) -> int:
         self.server.headers[subject] = dict(headers or {})
         return await super().publish(
-            subject, body, message_id=message_id, expected_last=expected_last, timeout=timeout
+            subject,
+            body,
+            message_id=message_id,
+            expected_last=expected_last,
+            headers=headers,
+            timeout=timeout,
         )
 
     async def enter(self, method: str, *, needs_server: bool = True) -> None:

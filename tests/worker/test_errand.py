@@ -41,6 +41,18 @@ async def redelivered(scene: Scene, worker: Worker, times: int = 1) -> None:
     await wait_until(lambda: len(worker._tasks) == len(scene.pool.living), 5, "its errand to end")
 
 
+async def test_a_dead_letter_too_large_for_its_reason_leaves_the_reason(scene: Scene) -> None:
+    await scene.start()
+    scene.server.max_payload = 400
+    names = scene.names
+    scene.server.put(names.task("default", "d1"), b"x" * 390)
+    await scene.done()
+
+    (letter,) = scene.server.messages(names.dead_letters_stream)
+    assert letter.body == b""
+    assert (await scene.reported(State.FAILED)).info.startswith("dead letter: not a msgpack")
+
+
 # Claiming
 
 
