@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from airflow.executors import workloads
 from airflow.utils.state import CallbackState, TaskInstanceState
+from pydantic import TypeAdapter
 
 from nats_executor import NatsExecutor
 from nats_executor.messages import Kind, State
@@ -38,6 +40,20 @@ def test_a_task_goes_to_the_subject_of_its_queue_in_an_envelope(stage: Stage) ->
     assert sent.sender == executor.sender
     assert sent.body == task.model_dump(mode="json")
     assert sent.body["token"] == task.token
+
+
+def test_sentry_and_open_telemetry_keep_their_context(stage: Stage) -> None:
+    """The supervisor's own reading of what arrives holds what the scheduler put in."""
+    task = task_workload("extract")
+    task.sentry_integration = "a_package.an_integration"
+    task.ti.context_carrier = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-01"}
+
+    [sent] = stage.sent_by(stage.executor(), task)
+    arrived = TypeAdapter(workloads.ExecutorWorkload).validate_python(sent.body)
+
+    assert isinstance(arrived, workloads.ExecuteTask)
+    assert arrived.sentry_integration == task.sentry_integration
+    assert arrived.ti.context_carrier == task.ti.context_carrier
 
 
 def test_a_callback_goes_to_the_default_queue(
