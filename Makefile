@@ -23,7 +23,7 @@ demo: $(STAMP) ## Run an example Dag on two workers, with an embedded server, an
 
 .PHONY: test
 test: $(STAMP) ## Run all tests (ARGS="-k name" and the like go to pytest)
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 .PHONY: test-slow
 test-slow: $(STAMP) ## Run the tests that `make test` leaves out: more whole Airflows, PostgreSQL among them
