@@ -329,7 +329,7 @@ async def test_a_certificate_for_another_name(make_nats_server: MakeNatsServer, 
 
 
 async def test_files_that_are_not_what_they_should_be(nats_server: NatsServer, pki: Pki) -> None:
-    """An encrypted key must not make OpenSSL ask a terminal for its passphrase."""
+    """Garbage, a key of another certificate, and one that wants a passphrase."""
     mixed = Certificate(pki.client.certificate_file, pki.server.key_file)
     locked = pki.ca.issue("locked", passphrase=PASSWORD)
     for options, named in (
@@ -503,10 +503,9 @@ async def test_streams_of_a_domain_are_reached_through_a_leaf_node(
                 await broker.ready(5)
                 await topology.apply(broker, settings, ["default"])
                 await carry_a_task(broker, names)
+        assert [server.monitor("/jsz")["streams"] for server in (hub, leaf)] == [4, 0]
     finally:
         await asyncio.to_thread(leaf.kill)
-
-    assert hub.monitor("/jsz")["streams"] == 4
 
 
 async def carry_a_task(broker: Broker, names: Names) -> None:

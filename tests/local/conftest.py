@@ -31,7 +31,9 @@ class Mark:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, VARIABLE: self.value}
+        # Other tests of this process may have configured their own Airflow.
+        inherited = {n: v for n, v in os.environ.items() if not n.startswith("AIRFLOW__")}
+        return {**inherited, VARIABLE: self.value}
 
     def processes(self) -> dict[int, str]:
         """Return the living processes with this mark, with their command lines."""
@@ -124,6 +126,7 @@ def airflow_nats(tmp_path: Path, mark: Mark, bytecode: Path) -> Iterator[Callabl
             **mark.environment,
             "TMPDIR": str(temporary),
             "AIRFLOW_HOME": str(tmp_path / "home"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             **variables,
         }
         if env.pop("PYTHONDONTWRITEBYTECODE", None):
