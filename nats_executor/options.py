@@ -106,7 +106,8 @@ OPTIONS: tuple[Option, ...] = (
         example="_INBOX_worker_gpu",
         description="Prefix of the subjects on which answers arrive. Every NATS user needs one of "
         "its own, or it could read the answers, and so the task tokens, of others. Without a value "
-        "it is `_INBOX_` and the user name.",
+        "it is `_INBOX_` and `user`, or `_INBOX_airflow` where the login has no user name: set it "
+        "then. Each connection adds a random token of its own.",
     ),
     Option(
         name="connect_timeout_seconds",
