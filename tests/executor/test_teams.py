@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import pytest
+from airflow.executors import executor_loader
+from airflow.models.team import Team
+from airflow.utils.session import create_session
+from sqlalchemy import delete
 
 from nats_executor import NatsExecutor
 from nats_executor.errors import ConfigError
@@ -15,7 +20,7 @@ from nats_executor.names import Names
 from tests.executor.stage import SECRET, callback_workload, events, queue_up, task_workload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.executor.stage import FakeStage, Stage
 
@@ -41,6 +46,34 @@ def test_a_team_has_streams_of_its_own(stage: Stage) -> None:
     assert dict(everybody.get_event_buffer()) == {}
     stage.report(ours, State.SUCCESS)
     assert len(events(everybody)) == 1
+
+
+@pytest.fixture
+def team_blue(airflow_database: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:  # noqa: ARG001
+    """A team in Airflow's database, an executor for it, and a loader that has read nothing yet."""
+    for lookup in ("alias", "module", "classname"):
+        monkeypatch.setattr(executor_loader, f"_{lookup}_to_executors_per_team", defaultdict(dict))
+    monkeypatch.setattr(executor_loader, "_team_name_to_executors", defaultdict(list))
+    monkeypatch.setattr(executor_loader, "_executor_names", [])
+    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor;blue=nats_executor.NatsExecutor")
+    monkeypatch.setenv("AIRFLOW__BLUE___NATS_EXECUTOR__SERVERS", "nats://blue:4222")
+    with create_session(scoped=False) as session:
+        session.add(Team(name="blue"))
+    yield
+    with create_session(scoped=False) as session:
+        session.execute(delete(Team))
+
+
+@pytest.mark.usefixtures("team_blue")
+def test_airflow_loads_a_teams_executor_with_the_teams_own_section() -> None:
+    everybody, team = executor_loader.ExecutorLoader.init_executors()
+
+    assert not isinstance(everybody, NatsExecutor)
+    assert isinstance(team, NatsExecutor)
+    assert team.team_name == "blue"
+    assert team.settings.servers == ("nats://blue:4222",)
+    assert team.settings.names.tasks_stream == "AIRFLOW-BLUE_TASKS"
 
 
 def test_a_team_without_a_prefix_gets_one_with_its_name() -> None:
