@@ -106,6 +106,8 @@ class NatsExecutor(compat.VersionedExecutor):
 
     def _process_workloads(self, workload_items: Sequence[ExecutorWorkload]) -> None:
         """Publish; what the broker did not take stays queued here for the next heartbeat."""
+        if self.outage.is_waiting():
+            return
         sealed: list[tuple[ExecutorWorkload, Envelope]] = []
         for workload in workload_items:
             try:
@@ -142,7 +144,7 @@ class NatsExecutor(compat.VersionedExecutor):
         self.fail(key, info=reason)
 
     def _publish(self, messages: list[Envelope]) -> dict[str, BrokerError | None]:
-        if self._bridge is None or self._dispatcher is None or self.outage.is_waiting():
+        if self._bridge is None or self._dispatcher is None:
             return {}
         try:
             failure: BrokerError | None
