@@ -24,6 +24,7 @@ import nats.errors
 from nats.aio import client as nats_client
 
 from nats_executor import login
+from nats_executor.closing import close
 from nats_executor.errors import (
     AccessDenied,
     BrokerError,
@@ -48,8 +49,6 @@ log = logging.getLogger(__name__)
 
 # A worker that is cut off is found after two unanswered checks of this length.
 WATCH_SECONDS = 5.0
-# To say goodbye to a server that may not read any more.
-CLOSE_SECONDS = 1.0
 # Delays between attempts to connect double up to this; each is randomised, so that a fleet
 # does not return in step.
 LONGEST_DELAY = 2.0
@@ -381,17 +380,6 @@ async def settle(client: Client) -> None:
     # nats-py's first PING overtakes what its writer has not sent yet; the second one cannot.
     await client.flush(timeout=int(WATCH_SECONDS))
     await client.flush(timeout=int(WATCH_SECONDS))
-
-
-async def close(client: Client) -> None:
-    """Close what may be broken, half open or deaf; a cancellation leaves it time to do so."""
-    closing = asyncio.create_task(client.close())
-    closing.add_done_callback(lambda task: task.cancelled() or task.exception())  # gone is gone
-    try:
-        await asyncio.wait([closing], timeout=CLOSE_SECONDS)
-    finally:
-        await asyncio.wait([closing], timeout=CLOSE_SECONDS / 20)
-        closing.cancel()
 
 
 def discovered(client: Client, known: Iterable[str]) -> list[str]:

@@ -1,0 +1,34 @@
+"""Ends a client of nats-py for good, whatever state its connection is in."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+__all__ = ["close"]
+
+# To say goodbye to a server that may not read any more.
+CLOSE_SECONDS = 1.0
+
+
+async def close(client: Any) -> None:
+    """Close what may be broken, half open or deaf; a cancellation leaves it time to do so."""
+    closing = asyncio.create_task(client.close())
+    closing.add_done_callback(lambda task: task.cancelled() or task.exception())  # gone is gone
+    try:
+        await asyncio.wait([closing], timeout=CLOSE_SECONDS)
+    finally:
+        await asyncio.wait([closing], timeout=CLOSE_SECONDS / 20)
+        closing.cancel()
+        abort(client)
+
+
+def abort(client: Any) -> None:
+    """Free the socket of an attempt that was cut short, which nats-py leaves to the collector.
+
+    A failed TLS handshake leaves the plain stream open under the one that nats-py knows.
+    """
+    connection = getattr(client, "_transport", None)
+    for name in ("_io_writer", "_bare_io_writer"):
+        if (writer := getattr(connection, name, None)) is not None:
+            writer.transport.abort()
