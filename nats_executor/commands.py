@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
-import time
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from airflow.cli.simple_table import AirflowConsole
@@ -116,7 +115,7 @@ def check(args: Namespace) -> None:
     """Print what needs attention; exit 1 if anything does, 2 if NATS does not answer."""
     settings = settings_for(args)
     survey = ask(settings, lambda broker: take_survey(broker, settings))
-    rows = findings(survey, settings, now=time.time())
+    rows = findings(survey, settings)
     AirflowConsole().print_as(data=rows, output=args.output)
     if any(row["status"] != "ok" for row in rows):
         raise SystemExit(1)
@@ -128,9 +127,7 @@ def queues_list(args: Namespace) -> None:
     """Print one row for each queue."""
     settings = settings_for(args)
     survey = ask(settings, lambda broker: take_survey(broker, settings))
-    AirflowConsole().print_as(
-        data=queue_rows(survey, settings, now=time.time()), output=args.output
-    )
+    AirflowConsole().print_as(data=queue_rows(survey, settings), output=args.output)
 
 
 @command
@@ -139,9 +136,7 @@ def workers_list(args: Namespace) -> None:
     """Print one row for each worker that was seen in the last hour."""
     settings = settings_for(args)
     survey = ask(settings, lambda broker: take_survey(broker, settings))
-    AirflowConsole().print_as(
-        data=worker_rows(survey, settings, now=time.time()), output=args.output
-    )
+    AirflowConsole().print_as(data=worker_rows(survey, settings), output=args.output)
 
 
 @command

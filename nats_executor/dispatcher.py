@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import logging
 import math
-import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -315,8 +314,7 @@ class Dispatcher:
     async def _warn_of_unserved(self, broker: Broker, waiting: Counter[str]) -> None:
         """Say once for each queue that its workloads wait for a worker that is not there."""
         workers = await seen_workers(broker, self._settings) if waiting else []
-        now = time.time()
-        unserved = {q for q in waiting if not serving(workers, q, self._settings, now)}
+        unserved = {q for q in waiting if not serving(workers, q, self._settings)}
         for queue in unserved - self._unserved:
             log.warning(
                 "no worker serves queue %r, %d workloads wait; remedy: airflow nats worker -q %s",

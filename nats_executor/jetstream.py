@@ -22,7 +22,7 @@ from nats_executor.errors import (
 )
 from nats_executor.link import Answer, Link, Listener
 from nats_executor.ports import Broker, Config, ConsumerInfo, Pulls, Reply, Stored, StreamInfo
-from nats_executor.replies import api_error, batches, consumer_info, stored
+from nats_executor.replies import api_error, batches, consumer_info, stored, timestamp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -218,7 +218,14 @@ class JetStream(Broker):
         if response is None:
             return None
         state = response["state"]
-        return StreamInfo(stream, state["messages"], state["bytes"], state["last_seq"])
+        return StreamInfo(
+            stream,
+            state["messages"],
+            state["bytes"],
+            state["last_seq"],
+            time=timestamp(response["ts"]),
+            created=timestamp(response["created"]),
+        )
 
     async def consumer_infos(self, stream: str) -> list[ConsumerInfo]:
         infos: list[ConsumerInfo] = []

@@ -42,6 +42,8 @@ class StreamInfo:
     messages: int
     bytes: int
     last_sequence: int
+    time: float  # epoch seconds, the clock of the server that answered
+    created: float  # likewise; another one says that the stream was made anew
 
 
 class Delivery(Protocol):

@@ -30,6 +30,7 @@ __all__ = [
     "consumer_info",
     "header_bytes",
     "stored",
+    "timestamp",
 ]
 
 # Error codes of nats-server, as `nats errors` lists them.
@@ -89,8 +90,13 @@ def stored(answer: Answer) -> Stored | None:
         subject=headers["Nats-Subject"],
         sequence=int(headers["Nats-Sequence"]),
         body=answer.data,
-        at=datetime.fromisoformat(headers["Nats-Time-Stamp"]).timestamp(),
+        at=timestamp(headers["Nats-Time-Stamp"]),
     )
+
+
+def timestamp(text: str) -> float:
+    """Return a time of nats-server's JSON or headers in epoch seconds."""
+    return datetime.fromisoformat(text).timestamp()
 
 
 def consumer_info(entry: Mapping[str, Any]) -> ConsumerInfo:

@@ -30,10 +30,10 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A worker's record, and when the broker got it (epoch seconds)."""
+    """A worker's record, and the seconds since the broker got it."""
 
     presence: Presence
-    at: float
+    age: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,42 +52,45 @@ async def take_survey(broker: Broker, settings: Settings) -> Survey:
         return Survey(await topology.inspect(broker, settings, []), [], [])
     consumers = await broker.consumer_infos(names.tasks_stream)
     drifts = await topology.inspect(broker, settings, [c.queue for c in consumers])
-    has_workers = await broker.stream_info(names.workers_stream) is not None
-    return Survey(drifts, consumers, await seen_workers(broker, settings) if has_workers else [])
+    return Survey(drifts, consumers, await seen_workers(broker, settings))
 
 
 async def seen_workers(broker: Broker, settings: Settings) -> list[Seen]:
     """Return the readable records of the workers bucket."""
+    names = settings.names
     workers: list[Seen] = []
-    for message in await broker.scan(settings.names.workers_stream, settings.names.presences()):
+    if (info := await broker.stream_info(names.workers_stream)) is None:
+        return workers
+    for message in await broker.scan(names.workers_stream, names.presences()):
         try:
-            workers.append(Seen(decode(Presence, message.body), message.at))
+            # By the broker's clock alone, because this machine's may be wrong.
+            workers.append(Seen(decode(Presence, message.body), info.time - message.at))
         except DecodeError:
             continue  # a deleted record, or one of a release that we cannot read
     return workers
 
 
-def state_of(seen: Seen, settings: Settings, now: float) -> str:
+def state_of(seen: Seen, settings: Settings) -> str:
     """Name a worker's state, by the age of its record."""
-    if now - seen.at > settings.worker_lost_seconds:
+    if seen.age > settings.worker_lost_seconds:
         return "lost"
     return "draining" if seen.presence.draining else "running"
 
 
-def serving(workers: list[Seen], queue: str, settings: Settings, now: float) -> list[Seen]:
+def serving(workers: list[Seen], queue: str, settings: Settings) -> list[Seen]:
     """The workers that take workloads of a queue."""
     return [
         seen
         for seen in workers
-        if queue in seen.presence.queues and state_of(seen, settings, now) == "running"
+        if queue in seen.presence.queues and state_of(seen, settings) == "running"
     ]
 
 
-def queue_rows(survey: Survey, settings: Settings, *, now: float) -> list[Row]:
+def queue_rows(survey: Survey, settings: Settings) -> list[Row]:
     """One row for each queue, in the words of NATS's consumer info."""
     rows = []
     for consumer in sorted(survey.consumers, key=lambda c: c.queue):
-        workers = serving(survey.workers, consumer.queue, settings, now)
+        workers = serving(survey.workers, consumer.queue, settings)
         rows.append(
             {
                 "queue": consumer.queue,
@@ -101,36 +104,36 @@ def queue_rows(survey: Survey, settings: Settings, *, now: float) -> list[Row]:
     return rows
 
 
-def worker_rows(survey: Survey, settings: Settings, *, now: float) -> list[Row]:
+def worker_rows(survey: Survey, settings: Settings) -> list[Row]:
     """One row for each worker."""
     return [
         {
             "worker": seen.presence.name,
-            "state": state_of(seen, settings, now),
+            "state": state_of(seen, settings),
             "queues": ",".join(map(str, seen.presence.queues)),
             "running": seen.presence.running,
             "concurrency": seen.presence.concurrency,
             "host": seen.presence.host,
             "pid": seen.presence.pid,
-            "last_seen_seconds": max(0, math.floor(now - seen.at)),
+            "last_seen_seconds": max(0, math.floor(seen.age)),
             "version": seen.presence.version,
         }
         for seen in sorted(survey.workers, key=lambda s: s.presence.name)
     ]
 
 
-def findings(survey: Survey, settings: Settings, *, now: float) -> list[Row]:
+def findings(survey: Survey, settings: Settings) -> list[Row]:
     """One row for each thing that was checked; a status other than `ok` needs attention."""
     rows = [finding("broker", "ok", f"connected to {settings.shown('servers')}")]
     rows += [finding("streams", "drift", f"{d}; run: airflow nats setup") for d in survey.drifts]
     if not survey.drifts:
         rows.append(finding("streams", "ok", "as configured"))
     for consumer in sorted(survey.consumers, key=lambda c: c.queue):
-        rows.append(queue_finding(consumer, serving(survey.workers, consumer.queue, settings, now)))
+        rows.append(queue_finding(consumer, serving(survey.workers, consumer.queue, settings)))
     rows += [
-        finding(f"worker {seen.presence.name}", "lost", f"silent for {now - seen.at:.0f} s")
+        finding(f"worker {seen.presence.name}", "lost", f"silent for {seen.age:.0f} s")
         for seen in survey.workers
-        if state_of(seen, settings, now) == "lost"
+        if state_of(seen, settings) == "lost"
     ]
     return rows
 

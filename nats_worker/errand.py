@@ -30,11 +30,11 @@ from nats_worker.verdict import Back, Expired, Final, Left, judge
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from nats_executor.liveness import Liveness
     from nats_executor.ports import Broker, Delivery
     from nats_executor.settings import Settings
     from nats_worker.lease import Lease, Leases
     from nats_worker.pool import ProcessPool, Run
-    from nats_worker.presence import Liveness
     from nats_worker.verdict import Verdict
 
 __all__ = ["Errand", "Surroundings"]

@@ -355,7 +355,14 @@ class FakeBroker(Broker):
         if (found := self.server.streams.get(stream)) is None:
             return None
         size = sum(len(message.body) for message in found.messages.values())
-        return StreamInfo(stream, len(found.messages), size, found.last_sequence)
+        return StreamInfo(
+            stream,
+            len(found.messages),
+            size,
+            found.last_sequence,
+            time=self.server.now,
+            created=found.created,
+        )
 
     async def consumer_infos(self, stream: str) -> list[ConsumerInfo]:
         await self.enter("consumer_infos")
@@ -372,7 +379,7 @@ class FakeBroker(Broker):
         full = STREAM_DEFAULTS | config
         if full["num_replicas"] > 1:
             raise TopologyMismatch(f"{config['name']}: one server keeps no replicas")
-        found = self.server.streams.setdefault(config["name"], FakeStream(full))
+        found = self.server.streams.setdefault(config["name"], FakeStream(full, self.server.now))
         if found.config != full:
             raise TopologyMismatch(f"stream {config['name']} exists with other settings")
 

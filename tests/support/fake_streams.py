@@ -109,6 +109,7 @@ class FakeStream:
     """A stream, its consumers and its duplicate window."""
 
     config: Config
+    created: float = 0.0
     last_sequence: int = 0
     messages: dict[int, Stored] = field(default_factory=dict)
     sequences: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))

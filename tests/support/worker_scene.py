@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import topology
+from nats_executor import liveness, topology
 from nats_executor.messages import Kind, Presence, Report, State, Workload, decode, encode
-from nats_worker import presence as presence_module
 from nats_worker import worker as worker_module
 from nats_worker.worker import Plan, Worker
 from tests.support.fake_broker import FakeBroker, FakeServer
@@ -267,7 +266,7 @@ async def scene_fixture(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]
     monkeypatch.setattr(worker_module, "connect", scene.server.connect)
     monkeypatch.setattr(worker_module, "ProcessPool", lambda **_: scene.pool.branch())
     monkeypatch.setattr(Worker, "listen_to_signals", lambda _: None)
-    monkeypatch.setattr(presence_module, "PING_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(liveness, "PING_PAUSE_SECONDS", 0.0)
     yield scene
     for worker in scene.workers:
         life = scene.lives[worker.id]

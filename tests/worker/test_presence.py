@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nats_executor import topology
+from nats_executor import liveness, topology
+from nats_executor.liveness import Liveness, is_suspect
 from nats_executor.messages import Presence, decode, encode
-from nats_worker import presence as presence_module
-from nats_worker.presence import Announcer, Liveness, NameTaken, is_lost
+from nats_worker.presence import Announcer, NameTaken
 from tests.support.fake_broker import FakeServer
 from tests.support.fixtures import settings_for
 from tests.support.waiting import wait_until
@@ -34,7 +34,7 @@ def record(worker: str = "w.1") -> Presence:
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presence_module, "PING_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(liveness, "PING_PAUSE_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -57,15 +57,18 @@ def stored(server: FakeServer) -> Presence | None:
 # Liveness
 
 
-@given(
-    st.booleans(),
-    st.floats(min_value=0, allow_nan=False),
-    st.floats(allow_nan=False),
-)
-def test_one_sign_of_life_is_enough(answers: bool, age: float, connected: float) -> None:
-    lost = is_lost(answers=answers, record_age=age, connected_for=connected, lost_after_seconds=10)
+@given(st.floats(min_value=0, allow_nan=False), st.floats(allow_nan=False))
+def test_a_fresh_record_or_a_fresh_connection_is_enough(age: float, connected: float) -> None:
+    suspect = is_suspect(record_age=age, connected_for=connected, lost_after_seconds=10)
 
-    assert lost == (not answers and age > 10 and connected > 10)
+    assert suspect == (age > 10 and connected > 10)
+
+
+async def test_an_answer_is_enough(server: FakeServer) -> None:
+    worker = server.broker()
+    await worker.serve(NAMES.control("w.1", "ping"), echo)
+
+    assert await Liveness(server.broker(), SETTINGS).lost({"w.1": "w", "x.1": "x"}) == {"x.1"}
 
 
 @pytest.mark.parametrize(
@@ -75,8 +78,8 @@ async def test_a_record_is_a_sign_of_life_for_a_while(
     server: FakeServer, age: int | None, is_alive: bool
 ) -> None:
     if age is not None:
-        server.now -= age
         server.put(RECORD, encode(record()))
+        server.advance(age)
 
     assert await Liveness(server.broker(), SETTINGS).is_alive("w.1", "w") == is_alive
 
@@ -86,7 +89,7 @@ async def test_anothers_record_is_none(server: FakeServer, body: bytes) -> None:
     """A worker of the same name has started since, or the record was deleted."""
     server.put(RECORD, body)
 
-    assert await Liveness(server.broker(), SETTINGS).record_age("w.1", "w") == math.inf
+    assert await Liveness(server.broker(), SETTINGS).record_ages({"w.1": "w"}) == {"w.1": math.inf}
 
 
 async def test_a_worker_that_was_not_subscribed_yet_is_asked_again(server: FakeServer) -> None:

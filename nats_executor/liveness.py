@@ -1,0 +1,114 @@
+"""Whether a worker lives: its presence record, and the question to it. Both sides ask."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from typing import TYPE_CHECKING
+
+from nats_executor.errors import BrokerError, DecodeError, NoResponders
+from nats_executor.messages import Presence, decode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from nats_executor.ports import Broker, Stored
+    from nats_executor.settings import Settings
+
+__all__ = ["Liveness", "is_suspect", "readable"]
+
+log = logging.getLogger(__name__)
+
+PING_SECONDS = 1.0
+# A worker that has just connected may not be subscribed yet when it is pinged.
+PINGS = 3
+PING_PAUSE_SECONDS = 0.1
+
+
+def is_suspect(*, record_age: float, connected_for: float, lost_after_seconds: float) -> bool:
+    """Whether a worker that does not answer either counts as dead.
+
+    We must have been connected long enough for its record to be renewed: after an outage of the
+    broker every record is old.
+
+    Args:
+        record_age: seconds since its last presence record, infinity without one.
+        connected_for: seconds since our own last connect.
+    """
+    return record_age > lost_after_seconds and connected_for > lost_after_seconds
+
+
+class Liveness:
+    """Answers whether workers live."""
+
+    def __init__(self, broker: Broker, settings: Settings) -> None:
+        self._broker = broker
+        self._names = settings.names
+        self._lost_after_seconds = settings.worker_lost_seconds
+
+    async def is_alive(self, worker: str, name: str) -> bool:
+        """Whether to leave a worker's claims alone."""
+        return not await self.lost({worker: name})
+
+    async def lost(self, workers: Mapping[str, str]) -> set[str]:
+        """Return which of these workers, ids with their names, are dead."""
+        ages = await self.record_ages(workers)
+        connected_for = time.monotonic() - self._broker.connected_since
+        suspects = [
+            worker
+            for worker, age in ages.items()
+            if is_suspect(
+                record_age=age,
+                connected_for=connected_for,
+                lost_after_seconds=self._lost_after_seconds,
+            )
+        ]
+        answers = await asyncio.gather(*map(self.answers, suspects))
+        return {worker for worker, is_there in zip(suspects, answers, strict=True) if not is_there}
+
+    async def answers(self, worker: str) -> bool:
+        """Whether a worker answers a ping; false only if nobody listens, several times in a row."""
+        for _ in range(PINGS):
+            with contextlib.suppress(NoResponders):
+                try:
+                    subject = self._names.control(worker, "ping")
+                    await self._broker.request(subject, b"", timeout=PING_SECONDS)
+                except NoResponders:
+                    raise
+                except BrokerError:
+                    return True  # no answer is no proof: the broker or the network may be slow
+                else:
+                    return True
+            await asyncio.sleep(PING_PAUSE_SECONDS)
+        return False
+
+    async def record_ages(self, workers: Mapping[str, str]) -> dict[str, float]:
+        """Return the seconds since the broker got each worker's last record.
+
+        By the broker's clock alone, because this machine's may be wrong.
+        """
+        stream = self._names.workers_stream
+        subjects = [self._names.presence(name) for name in workers.values()]
+        records = {m.subject: m for m in await self._broker.last_of_each(stream, subjects)}
+        info = await self._broker.stream_info(stream)
+        ages = {}
+        for (worker, _), subject in zip(workers.items(), subjects, strict=True):
+            found = records.get(subject)
+            presence = readable(found)
+            is_its_own = presence is not None and presence.worker == worker
+            ages[worker] = info.time - found.at if info and found and is_its_own else math.inf
+        return ages
+
+
+def readable(message: Stored | None) -> Presence | None:
+    """Decode a record; None for a deleted or unreadable one."""
+    if message is None or not message.body:
+        return None
+    try:
+        return decode(Presence, message.body)
+    except DecodeError as exc:
+        log.warning("unreadable presence record %s: %s", message.subject, exc)
+        return None
