@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import time
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import BrokerError, DecodeError, NoResponders
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nats_executor.ports import Broker, Stored
     from nats_executor.settings import Settings
 
-__all__ = ["Liveness", "is_suspect", "readable"]
+__all__ = ["Answer", "Liveness", "is_lost", "readable"]
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,23 @@ PINGS = 3
 PING_PAUSE_SECONDS = 0.1
 
 
-def is_suspect(*, record_age: float, connected_for: float, lost_after_seconds: float) -> bool:
-    """Whether a worker that does not answer either counts as dead.
+# How much longer a worker is waited for that is subscribed and does not answer: its process or its
+# network may hang, and its tasks may run. Servers notice a dead peer only after minutes.
+PATIENCE = 2
+
+
+class Answer(Enum):
+    """What came of pinging a worker."""
+
+    ALIVE = auto()
+    SILENT = auto()  # it is subscribed and does not answer
+    NOBODY = auto()  # nobody listens: its connection is gone
+
+
+def is_lost(
+    *, answer: Answer, record_age: float, connected_for: float, lost_after_seconds: float
+) -> bool:
+    """Whether a worker counts as dead.
 
     We must have been connected long enough for its record to be renewed: after an outage of the
     broker every record is old.
@@ -38,7 +53,8 @@ def is_suspect(*, record_age: float, connected_for: float, lost_after_seconds: f
         record_age: seconds since its last presence record, infinity without one.
         connected_for: seconds since our own last connect.
     """
-    return record_age > lost_after_seconds and connected_for > lost_after_seconds
+    limit = lost_after_seconds * (PATIENCE if answer is Answer.SILENT else 1)
+    return answer is not Answer.ALIVE and record_age > limit and connected_for > limit
 
 
 class Liveness:
@@ -54,36 +70,41 @@ class Liveness:
         return not await self.lost({worker: name})
 
     async def lost(self, workers: Mapping[str, str]) -> set[str]:
-        """Return which of these workers, ids with their names, are dead."""
+        """Return which of these workers, ids with their names, are dead.
+
+        Only those whose record is old are pinged: a fresh one is proof enough.
+        """
         ages = await self.record_ages(workers)
+        suspects = [w for w, age in ages.items() if age > self._lost_after_seconds]
+        answers = await asyncio.gather(*map(self.ping, suspects))
+        # Only now: a connection that broke meanwhile makes everyone look silent.
         connected_for = time.monotonic() - self._broker.connected_since
-        suspects = [
+        return {
             worker
-            for worker, age in ages.items()
-            if is_suspect(
-                record_age=age,
+            for worker, answer in zip(suspects, answers, strict=True)
+            if is_lost(
+                answer=answer,
+                record_age=ages[worker],
                 connected_for=connected_for,
                 lost_after_seconds=self._lost_after_seconds,
             )
-        ]
-        answers = await asyncio.gather(*map(self.answers, suspects))
-        return {worker for worker, is_there in zip(suspects, answers, strict=True) if not is_there}
+        }
 
-    async def answers(self, worker: str) -> bool:
-        """Whether a worker answers a ping; false only if nobody listens, several times in a row."""
+    async def ping(self, worker: str) -> Answer:
+        """Ask a worker several times, because it may be about to subscribe."""
+        answer = Answer.NOBODY
         for _ in range(PINGS):
-            with contextlib.suppress(NoResponders):
-                try:
-                    subject = self._names.control(worker, "ping")
-                    await self._broker.request(subject, b"", timeout=PING_SECONDS)
-                except NoResponders:
-                    raise
-                except BrokerError:
-                    return True  # no answer is no proof: the broker or the network may be slow
-                else:
-                    return True
+            try:
+                subject = self._names.control(worker, "ping")
+                await self._broker.request(subject, b"", timeout=PING_SECONDS)
+            except NoResponders:
+                pass
+            except BrokerError:
+                answer = Answer.SILENT
+            else:
+                return Answer.ALIVE
             await asyncio.sleep(PING_PAUSE_SECONDS)
-        return False
+        return answer
 
     async def record_ages(self, workers: Mapping[str, str]) -> dict[str, float]:
         """Return the seconds since the broker got each worker's last record.

@@ -7,7 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import BrokerError, NatsExecutorError, WrongSequence
-from nats_executor.liveness import Liveness, readable
+from nats_executor.liveness import Answer, Liveness, readable
 from nats_executor.messages import encode
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Announcer:
         while True:
             found = await self._broker.last(self._names.workers_stream, subject)
             other = readable(found)
-            if other and other.worker != mine.worker and await self._liveness.answers(other.worker):
+            if other and other.worker != mine.worker and await self.is_in_use(other):
                 raise NameTaken(
                     f"a worker named {mine.name!r} runs already on {other.host} (process "
                     f"{other.pid}): give this one another name with --hostname"
@@ -60,6 +60,12 @@ class Announcer:
                 continue  # two start at this moment: look who it is
             self._is_named.set()
             return
+
+    async def is_in_use(self, other: Presence) -> bool:
+        """Whether another worker keeps its name; one whose connection is gone does not."""
+        return await self._liveness.ping(
+            other.worker
+        ) is not Answer.NOBODY and await self._liveness.is_alive(other.worker, other.name)
 
     async def beat_forever(self) -> None:
         """Renew the record with every heartbeat, from the first one on."""

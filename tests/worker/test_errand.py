@@ -11,7 +11,7 @@ import msgpack
 import pytest
 
 from nats_executor.errors import AccessDenied
-from nats_executor.messages import Kind, State, encode
+from nats_executor.messages import Kind, Presence, State, encode
 from nats_worker.errand import RENEWAL_SECONDS
 from nats_worker.exits import Ending
 from tests.support.waiting import wait_until
@@ -163,19 +163,35 @@ async def test_what_a_living_worker_has_is_left_to_it(scene: Scene, state: State
     assert scene.pool.requested == []
 
 
-async def test_a_worker_that_does_not_answer_in_time_lives(scene: Scene) -> None:
-    """Only "nobody listens" is a sign of death; a broken answer is one of life."""
+async def test_a_worker_that_hangs_keeps_its_claim_for_a_while(scene: Scene) -> None:
+    """Nobody listens: it is dead. Somebody listens and says nothing: it may only hang."""
     other = scene.server.broker()
 
     async def stall(_: bytes) -> bytes:
         raise TimeoutError
 
     await other.serve(scene.names.control("other.1", "ping"), stall)
+    await announce(scene, "other.1")
     scene.says(State.RUNNING)
     await scene.start()
+    scene.server.advance(1.5 * scene.settings.worker_lost_seconds)
     scene.send()
-
     await scene.happened("nak")
+
+    scene.server.advance(scene.settings.worker_lost_seconds)
+    await scene.done()
+
+    assert scene.events == ["nak", "failed", "ack"]
+
+
+async def announce(scene: Scene, worker: str) -> None:
+    """Write the record of another worker."""
+    name = worker.partition(".")[0]
+    record = Presence(
+        worker=worker, name=name, host="h", pid=1, queues=["default"], concurrency=1, running=1,
+        draining=False, started_at=0.0, at=0.0, version="1",
+    )  # fmt: skip
+    scene.server.put(scene.names.presence(name), encode(record))
 
 
 async def test_nobody_is_lost_while_our_own_connection_is_new(scene: Scene) -> None:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nats_executor import liveness, topology
-from nats_executor.liveness import Liveness, is_suspect
+from nats_executor import liveness as liveness_module
+from nats_executor import topology
+from nats_executor.liveness import Answer, Liveness, is_lost
 from nats_executor.messages import Presence, decode, encode
 from nats_worker.presence import Announcer, NameTaken
 from tests.support.fake_broker import FakeServer
@@ -34,7 +35,8 @@ def record(worker: str = "w.1") -> Presence:
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(liveness, "PING_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(liveness_module, "PING_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(liveness_module, "PING_SECONDS", 0.02)
 
 
 @pytest.fixture
@@ -57,11 +59,16 @@ def stored(server: FakeServer) -> Presence | None:
 # Liveness
 
 
-@given(st.floats(min_value=0, allow_nan=False), st.floats(allow_nan=False))
-def test_a_fresh_record_or_a_fresh_connection_is_enough(age: float, connected: float) -> None:
-    suspect = is_suspect(record_age=age, connected_for=connected, lost_after_seconds=10)
+@given(
+    st.sampled_from(Answer),
+    st.floats(min_value=0, allow_nan=False),
+    st.floats(allow_nan=False),
+)
+def test_one_sign_of_life_is_enough(answer: Answer, age: float, connected: float) -> None:
+    lost = is_lost(answer=answer, record_age=age, connected_for=connected, lost_after_seconds=10)
 
-    assert suspect == (age > 10 and connected > 10)
+    limits = {Answer.ALIVE: math.inf, Answer.SILENT: 20, Answer.NOBODY: 10}
+    assert lost == (min(age, connected) > limits[answer])
 
 
 async def test_an_answer_is_enough(server: FakeServer) -> None:
@@ -106,7 +113,7 @@ async def test_a_worker_that_was_not_subscribed_yet_is_asked_again(server: FakeS
 
     link.enter = enter_and_wait  # type: ignore[method-assign]
 
-    assert await Liveness(link, SETTINGS).answers("w.1")
+    assert await Liveness(link, SETTINGS).ping("w.1") is Answer.ALIVE
     assert asked == 2
 
 
@@ -114,11 +121,36 @@ async def echo(body: bytes) -> bytes:
     return body
 
 
-async def test_without_a_connection_nobody_is_lost(server: FakeServer) -> None:
-    link = server.broker()
-    link.disconnect()
+async def test_a_worker_that_hangs_is_waited_for_longer(server: FakeServer) -> None:
+    """Its connection is open, as that of a machine that lost its power."""
+    worker = server.broker()
+    await worker.serve(NAMES.control("w.1", "ping"), never)
+    server.put(RECORD, encode(record()))
+    liveness = Liveness(server.broker(), SETTINGS)
 
-    assert await Liveness(link, SETTINGS).answers("w.1")
+    server.advance(15)
+    assert await liveness.lost({"w.1": "w"}) == set()
+    server.advance(10)
+    assert await liveness.lost({"w.1": "w"}) == {"w.1"}
+
+
+async def never(_: bytes) -> bytes:
+    return await asyncio.Event().wait() and b""
+
+
+async def test_a_connection_that_breaks_makes_nobody_look_lost(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = server.broker()
+    liveness = Liveness(link, SETTINGS)
+
+    async def ping(_: str) -> Answer:
+        link.disconnect()
+        return Answer.SILENT
+
+    monkeypatch.setattr(liveness, "ping", ping)
+
+    assert await liveness.lost({"w.1": "w"}) == set()
 
 
 # Records
