@@ -20,6 +20,18 @@ class Evidence:
     last_report: Report | None
     is_in_stream: bool  # its message is queued, or delivered and not acked
 
+    @property
+    def is_over(self) -> bool:
+        """Whether its end was reported."""
+        return self.last_report is not None and self.last_report.state.is_final
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nobody will ever run it: it has no message, and no worker has it."""
+        report = self.last_report
+        is_with_worker = report is not None and (report.state.is_held or report.state.is_final)
+        return not self.is_in_stream and not is_with_worker
+
 
 def can_adopt(*, is_waiting: bool, evidence: Evidence | None) -> bool:
     """Whether to keep a task instance, rather than have the scheduler queue it again.
@@ -33,12 +45,12 @@ def can_adopt(*, is_waiting: bool, evidence: Evidence | None) -> bool:
         evidence: None when the broker could not be asked; then everything is kept and the sweep
             finds out later.
     """
-    if not is_waiting or evidence is None or evidence.is_in_stream:
+    if not is_waiting or evidence is None:
         return True
+    return not evidence.is_lost and not is_dropped(evidence)
+
+
+def is_dropped(evidence: Evidence) -> bool:
+    """Whether it ended without a run."""
     report = evidence.last_report
-    return report is not None and report.state in {
-        State.CLAIMED,
-        State.RUNNING,
-        State.SUCCESS,
-        State.FAILED,
-    }
+    return report is not None and report.state is State.DROPPED

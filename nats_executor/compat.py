@@ -13,35 +13,34 @@ from airflow import __version__ as airflow_version
 from airflow.configuration import conf
 from airflow.executors import workloads
 from airflow.executors.base_executor import BaseExecutor
-from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.utils.state import CallbackState, TaskInstanceState
 from packaging.version import Version
-from sqlalchemy import select
-from sqlalchemy.orm import object_session
 
 from nats_executor.messages import Kind
-from nats_executor.replies import batches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from airflow.executors.workloads import ExecutorWorkload
     from airflow.executors.workloads.types import WorkloadKey
+    from airflow.models.taskinstance import TaskInstance
 
 __all__ = [
     "AIRFLOW_V_3_4_PLUS",
     "VersionedExecutor",
     "body_of",
+    "callback_workload",
+    "connection_test_workload",
+    "default_queue",
     "dispatch_id_of",
+    "ended_event",
     "fresh_token",
-    "identities",
     "is_waiting",
     "key_parts",
     "kind_of",
     "queue_of",
     "queued_event",
     "running_event",
+    "task_workload",
     "token_subject_of",
 ]
 
@@ -90,6 +89,9 @@ class VersionedExecutor(BaseExecutor):
             queues: dict[Any, dict[Any, Any]] = vars(self)["executor_queues"]
             return list(queues.values())
         return [self.queued_tasks, self.queued_callbacks, self.queued_connection_tests]
+
+    def is_waiting(self, key: WorkloadKey) -> bool:
+        return any(key in queue for queue in self.waiting())
 
     def discard_waiting(self, key: WorkloadKey) -> None:
         for queue in self.waiting():
@@ -160,6 +162,35 @@ def key_parts(key: WorkloadKey) -> list[Any]:
     return [str(key.id)]
 
 
+def task_workload(ti: TaskInstance, executor: BaseExecutor) -> workloads.ExecuteTask:
+    """Make a task's workload as the scheduler does when it queues one."""
+    return workloads.ExecuteTask.make(
+        ti, generator=executor.jwt_generator, sentry_integration=executor.sentry_integration
+    )
+
+
+def callback_workload(row: Any, dag_run: Any, executor: BaseExecutor) -> ExecutorWorkload:
+    """Make a callback's workload as the scheduler does when it queues one."""
+    return workloads.ExecuteCallback.make(
+        callback=row, dag_run=dag_run, generator=executor.jwt_generator
+    )
+
+
+def connection_test_workload(row: Any, executor: BaseExecutor) -> ExecutorWorkload:
+    """Make a connection test's workload as the scheduler does when it queues one."""
+    make: Any = workloads.TestConnection.make
+    team = {"team_name": row.team_name} if AIRFLOW_V_3_4_PLUS else {}
+    workload: ExecutorWorkload = make(
+        connection_test_id=row.id,
+        connection_id=row.connection_id,
+        timeout=conf.getint("connection_test", "timeout", fallback=60),
+        queue=row.queue,
+        generator=executor.jwt_generator,
+        **team,
+    )
+    return workload
+
+
 def queued_event() -> Any:
     """Return the state whose event makes the scheduler store its `info` as the external id."""
     return TaskInstanceState.QUEUED
@@ -170,26 +201,9 @@ def running_event(kind: str) -> Any:
     return CallbackState.RUNNING if kind == Kind.CALLBACK else None
 
 
-def identities(
-    tis: Sequence[TaskInstance],
-) -> Iterable[tuple[TaskInstance, TaskInstanceKey, str]]:
-    """Yield each task instance with its key and queue.
-
-    The scheduler loads neither `try_number` nor `queue` for adoption, and touching them would
-    cost one query for each row. The rows' own session is used: another one, if it were Airflow's
-    scoped session, would detach the scheduler's objects.
-    """
-    facts: dict[Any, tuple[int, str | None]] = {}
-    session = object_session(tis[0]) if tis else None
-    if session is not None:
-        for batch in batches(tis, ROWS_PER_QUERY):
-            query = select(TaskInstance.id, TaskInstance.try_number, TaskInstance.queue)
-            rows = session.execute(query.where(TaskInstance.id.in_([ti.id for ti in batch])))
-            facts.update({row.id: (row.try_number, row.queue) for row in rows})
-    for ti in tis:
-        try_number, queue = facts.get(ti.id) or (ti.try_number, ti.queue)
-        key = TaskInstanceKey(ti.dag_id, ti.task_id, ti.run_id, try_number, ti.map_index)
-        yield ti, key, queue or default_queue()
+def ended_event(succeeded: bool) -> Any:
+    """Return the state that tells the scheduler of a callback's end."""
+    return CallbackState.SUCCESS if succeeded else CallbackState.FAILED
 
 
 def is_waiting(ti: TaskInstance) -> bool:

@@ -1,6 +1,6 @@
-"""The executor's asyncio side: publishes workloads, collects reports, answers look-ups.
+"""The executor's asyncio side: keeps a connection and its streams, sends, takes back, collects.
 
-Everything here runs in the bridge's thread; the scheduler's thread reads `reports` only.
+Everything here runs in the bridge's thread.
 """
 
 from __future__ import annotations
@@ -11,30 +11,26 @@ import dataclasses
 import functools
 import logging
 import math
-from collections import Counter, deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from nats_executor import topology
-from nats_executor.adoption import Evidence
 from nats_executor.broker import connect
 from nats_executor.errors import (
     BrokerError,
     BrokerUnavailable,
-    DecodeError,
     NoResponders,
     SubjectOccupied,
     WrongSequence,
 )
-from nats_executor.messages import Report, State, decode, encode
-from nats_executor.names import token
+from nats_executor.inspector import Inspector
+from nats_executor.messages import State, encode
 from nats_executor.replies import batches
-from nats_executor.survey import seen_workers, serving
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from nats_executor.ledger import Dispatch
-    from nats_executor.ports import Broker, Stored
+    from nats_executor.ports import Broker
     from nats_executor.settings import Settings
 
 __all__ = ["Dispatcher", "Envelope"]
@@ -51,6 +47,7 @@ class Envelope(NamedTuple):
 
     queue: str
     dispatch_id: str
+    message_id: str | None
     body: bytes
 
 
@@ -58,23 +55,22 @@ class Dispatcher:
     """One connection of an executor; `run` is its life.
 
     Attributes:
-        reports: what workers reported, oldest first; the scheduler's thread pops from the left.
+        inspector: what arrives and is found on this connection.
         trouble: why nothing can be sent at present, None when all is well.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, sender: str) -> None:
         self._settings = settings
         self._names = settings.names
         self._broker: Broker | None = None
         self._queues: set[str] = set()
-        self._unserved: set[str] = set()
         self._pending: dict[str, Callable[[], Awaitable[None]]] = {}
         self._is_behind = False  # on `_pending`, and it was said
         self._is_prepared = asyncio.Event()
         self._prepared_since = math.nan  # `connected_since` of the broker at that time
         self._drifts: set[str] = set()
         self._read_after: int | None = None
-        self.reports: deque[Report] = deque()
+        self.inspector = Inspector(settings, sender, self._require_broker)
         self.trouble: BrokerError | None = BrokerUnavailable("not connected yet")
 
     async def run(self) -> None:
@@ -84,7 +80,7 @@ class Dispatcher:
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._stay_prepared(broker), name="streams")
-                    group.create_task(self._read(broker), name="results")
+                    group.create_task(self._follow(broker), name="results")
                     group.create_task(self._carry_out_pending(), name="pending")
             finally:
                 self.trouble = BrokerUnavailable("the connection to NATS is closed")
@@ -126,6 +122,7 @@ class Dispatcher:
             info = await broker.stream_info(self._names.results_stream)
             self._read_after = info.last_sequence if info else 0
         self._prepared_since = since
+        self.inspector.is_renewed = True
 
     async def prepared(self) -> None:
         """Wait until the broker was reached for the first time and its streams are there."""
@@ -169,7 +166,7 @@ class Dispatcher:
             await broker.publish(
                 self._names.task(workload.queue, workload.dispatch_id),
                 workload.body,
-                message_id=workload.dispatch_id,
+                message_id=workload.message_id,
                 timeout=self._settings.publish_timeout_seconds,
             )
         except SubjectOccupied:
@@ -190,7 +187,7 @@ class Dispatcher:
         broker = self._require_broker()
         subject = self._names.result(dispatch.queue, dispatch.id)
         found = await broker.last(self._names.results_stream, subject)
-        report = self._report(found) if found else None
+        report = self.inspector.read(found) if found else None
         if found is None or report is None or report.state is not State.EXPIRED:
             return
         answer = dataclasses.replace(
@@ -212,7 +209,10 @@ class Dispatcher:
         broker = self._require_broker()
         await broker.purge(self._names.tasks_stream, self._names.task(queue, dispatch_id))
         if not worker:
-            report = (await self._evidence(broker, queue, dispatch_id)).last_report
+            found = await broker.last(
+                self._names.results_stream, self._names.result(queue, dispatch_id)
+            )
+            report = self.inspector.read(found) if found else None
             worker = report.worker if report and not report.state.is_final else ""
         if worker:
             with contextlib.suppress(NoResponders):  # a worker that is gone runs nothing
@@ -233,6 +233,9 @@ class Dispatcher:
             if not self._is_behind:
                 log.warning("cannot %s: %s; next: trying again until it is done", name, exc)
             self._is_behind = True
+        except Exception:
+            log.exception("cannot %s; next: leaving it undone", name)
+            self._pending.pop(name, None)
         else:
             self._pending.pop(name, None)
 
@@ -245,7 +248,7 @@ class Dispatcher:
 
     # Reports
 
-    async def _read(self, broker: Broker) -> None:
+    async def _follow(self, broker: Broker) -> None:
         """Collect reports from now on; those of before are looked up at adoption, by their ids."""
         await self._is_prepared.wait()
         after = self._read_after or 0
@@ -254,75 +257,12 @@ class Dispatcher:
             try:
                 async for message in broker.follow(self._names.results_stream, after=after):
                     after = message.sequence
-                    if report := self._report(message):
-                        self.reports.append(report)
+                    self.inspector.take(message)
             except BrokerError as exc:  # denied: the rest goes on, and the sweep finds reports
                 if str(exc) != said:
                     said = str(exc)
                     log.error("cannot follow results: %s; next: trying again", said)  # noqa: TRY400 - the text says it all
             await asyncio.sleep(RETRY_SECONDS)
-
-    def _report(self, message: Stored) -> Report | None:
-        """Decode a report, unless it speaks for a subject other than the one it came on."""
-        place = self._names.place(message.subject)
-        try:
-            report = decode(Report, message.body)
-        except DecodeError as exc:
-            log.warning("unreadable report on %s: %s; next: ignoring it", message.subject, exc)
-            return None
-        if (token(report.queue), token(report.dispatch_id)) != (place.queue, place.dispatch_id):
-            log.warning(
-                "report on %s is about another workload; next: ignoring it", message.subject
-            )
-            return None
-        return report
-
-    async def look_up(self, places: Sequence[tuple[str, str]]) -> dict[str, Evidence]:
-        """Return what the streams hold of each (queue, dispatch id), by dispatch id."""
-        broker = self._require_broker()
-        found: dict[str, Evidence] = {}
-        for window in batches(places, WINDOW):
-            evidence = await asyncio.gather(*(self._evidence(broker, *place) for place in window))
-            found.update(zip((dispatch_id for _, dispatch_id in window), evidence, strict=True))
-        return found
-
-    async def _evidence(self, broker: Broker, queue: str, dispatch_id: str) -> Evidence:
-        # Results first: a workload that ends in between leaves its report before its message goes.
-        result = self._names.result(queue, dispatch_id)
-        stored = await broker.last(self._names.results_stream, result)
-        report = self._report(stored) if stored else None
-        if report is not None and report.state.is_final:
-            return Evidence(report, is_in_stream=False)
-        task = self._names.task(queue, dispatch_id)
-        waiting = await broker.last(self._names.tasks_stream, task)
-        return Evidence(report, is_in_stream=waiting is not None)
-
-    async def sweep(self, dispatches: Sequence[Dispatch]) -> None:
-        """Read the last reports of outstanding workloads, for those that the reader missed."""
-        try:
-            subjects = [self._names.result(d.queue, d.id) for d in dispatches]
-            broker = self._require_broker()
-            for message in await broker.last_of_each(self._names.results_stream, subjects):
-                if report := self._report(message):
-                    self.reports.append(report)
-            await self._warn_of_unserved(
-                broker, Counter(d.queue for d in dispatches if not d.state)
-            )
-        except BrokerError as exc:
-            log.debug("sweep: %s", exc)
-
-    async def _warn_of_unserved(self, broker: Broker, waiting: Counter[str]) -> None:
-        """Say once for each queue that its workloads wait for a worker that is not there."""
-        workers = await seen_workers(broker, self._settings) if waiting else []
-        unserved = {q for q in waiting if not serving(workers, q, self._settings)}
-        for queue in unserved - self._unserved:
-            log.warning(
-                "no worker serves queue %r, %d workloads wait; remedy: airflow nats worker -q %s",
-                queue,
-                waiting[queue],
-                queue,
-            )
-        self._unserved = unserved
 
     def _require_broker(self) -> Broker:
         if self._broker is None or self.trouble is not None:

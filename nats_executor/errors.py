@@ -12,6 +12,7 @@ __all__ = [
     "NatsExecutorError",
     "NoResponders",
     "NotFound",
+    "StreamFull",
     "SubjectOccupied",
     "TopologyMismatch",
     "UnknownVersion",
@@ -47,6 +48,10 @@ class BrokerError(NatsExecutorError):
 
 class BrokerUnavailable(BrokerError):
     """No usable answer: disconnected, timed out, no quorum or no leader. Trying again may help."""
+
+
+class StreamFull(BrokerUnavailable):
+    """The stream or its server has reached a limit (NATS errors 10023, 10047, 10077)."""
 
 
 class AccessDenied(BrokerError):

@@ -12,7 +12,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-from nats_executor import compat
+from nats_executor import compat, rows
 from nats_executor.adoption import can_adopt
 from nats_executor.bridge import Bridge
 from nats_executor.dispatcher import Dispatcher, Envelope
@@ -21,6 +21,7 @@ from nats_executor.ledger import Dispatch, Ended, Ledger, Renewal, Started, Unwa
 from nats_executor.messages import Kind, Workload, encode
 from nats_executor.outage import Outage
 from nats_executor.settings import Settings
+from nats_executor.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -60,9 +61,10 @@ class NatsExecutor(compat.VersionedExecutor):
         self._settings: Settings | None = None
         self._bridge: Bridge | None = None
         self._dispatcher: Dispatcher | None = None
-        self._next_sweep = 0.0
+        self._upkeep: Upkeep | None = None
         self._complaints: set[str] = set()
         self._minted: set[str] = set()  # dispatch ids that the scheduler does not know yet
+        self._lost: set[str] = set()  # dispatch ids whose messages the broker has lost
 
     def __repr__(self) -> str:
         team = f"team_name={self.team_name!r}, " if self.team_name else ""
@@ -82,10 +84,10 @@ class NatsExecutor(compat.VersionedExecutor):
             ConfigError: an option's value cannot work; Airflow stops the scheduler then.
         """
         self.sender = f"{socket.gethostname()}-{self.job_id}-{secrets.token_hex(4)}"
-        self._dispatcher = Dispatcher(self.settings)
+        self._dispatcher = Dispatcher(self.settings, self.sender)
         self._bridge = Bridge(self._dispatcher.run)
         self._bridge.start()
-        self._next_sweep = time.monotonic() + self.settings.sweep_seconds
+        self._upkeep = Upkeep(self, self._bridge, self._dispatcher.inspector)
         try:
             # The scheduler adopts right after this, which is only exact with the broker's answers.
             timeout = self.settings.connect_timeout_seconds
@@ -136,7 +138,9 @@ class NatsExecutor(compat.VersionedExecutor):
             sender=self.sender,
             sent_at=time.time(),
         )
-        return Envelope(queue, dispatch_id, encode(message))
+        # The broker may remember the id of a message that it has no more.
+        message_id = None if dispatch_id in self._lost else dispatch_id
+        return Envelope(queue, dispatch_id, message_id, encode(message))
 
     def _refuse(self, workload: ExecutorWorkload, reason: str) -> None:
         key = self.key_of(workload)
@@ -158,7 +162,8 @@ class NatsExecutor(compat.VersionedExecutor):
         if failure is None:
             self.outage.over()
         else:
-            self.outage.note(failure, f"{len(messages)} workloads stay queued and are sent later")
+            left = len(messages) - sum(outcome is None for outcome in outcomes.values())
+            self.outage.note(failure, f"{left} workloads stay queued and are sent later")
         return outcomes
 
     def _complain(self, outcomes: Iterable[BrokerError | None]) -> None:
@@ -174,6 +179,7 @@ class NatsExecutor(compat.VersionedExecutor):
         key, dispatch_id = self.key_of(workload), envelope.dispatch_id
         self.discard_waiting(key)
         self.running.add(key)
+        self._lost.discard(dispatch_id)
         kind, subject = compat.kind_of(workload), compat.token_subject_of(workload)
         self.ledger.track(Dispatch(dispatch_id, key, envelope.queue, kind, subject))
         if dispatch_id in self._minted:
@@ -194,16 +200,14 @@ class NatsExecutor(compat.VersionedExecutor):
 
     def sync(self) -> None:
         """Turn the reports that have arrived into events; costs nothing when there are none."""
-        if self._dispatcher is None or self._bridge is None:
+        if self._dispatcher is None or self._upkeep is None:
             return
-        reports = self._dispatcher.reports
+        reports = self._dispatcher.inspector.reports
         while reports:
             report = reports.popleft()
             if outcome := self.ledger.apply(report):
                 self._settle(outcome)
-        if len(self.ledger) and time.monotonic() >= self._next_sweep:
-            self._next_sweep = time.monotonic() + self.settings.sweep_seconds
-            self._bridge.post(self._dispatcher.sweep(list(self.ledger)))
+        self._upkeep.tick()
 
     def _settle(self, outcome: Outcome) -> None:
         key: Any = outcome.dispatch.key
@@ -211,10 +215,13 @@ class NatsExecutor(compat.VersionedExecutor):
             case Started(dispatch):
                 if state := compat.running_event(dispatch.kind):
                     self.change_state(key, state, dispatch.id, remove_running=False)
-            case Ended(_, succeeded, info):
-                (self.success if succeeded else self.fail)(key, info=info or None)
+            case Ended(dispatch, succeeded, info) as ended:
+                self.tell(ended)
                 if not succeeded:
                     self.log_task_event(event="nats executor", extra=info, ti_key=key)
+                # A plain success is in the database already; for the rest this event is all.
+                if info and dispatch.kind == Kind.TASK and self._upkeep is not None:
+                    self._upkeep.expect(ended)
             case Unwanted(dispatch, info):
                 log.info("%s was not run: %s", dispatch.key, info)
                 self.running.discard(key)
@@ -224,11 +231,22 @@ class NatsExecutor(compat.VersionedExecutor):
                     new_token = compat.fresh_token(dispatch.kind, dispatch.token_subject, self)
                     self._bridge.post(self._dispatcher.renew(dispatch, new_token))
 
+    def tell(self, ended: Ended) -> None:
+        """Make the event of an end."""
+        key: Any = ended.dispatch.key
+        (self.success if ended.succeeded else self.fail)(key, info=ended.info or None)
+
+    def queue_again(self, workload: ExecutorWorkload) -> None:
+        """Queue a workload here that the broker has lost; the next heartbeat sends it."""
+        self._lost.add(compat.dispatch_id_of(workload)[0])
+        no_session: Any = None  # `BaseExecutor` does not use it
+        self.queue_workload(workload, session=no_session)
+
     # Taking over and taking back
 
     def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:
         """Take over what a dead scheduler left; return what the scheduler shall queue again."""
-        known = list(compat.identities(tis))
+        known = list(rows.identities(tis))
         evidence = self._look_up(
             [(queue, ti.external_executor_id) for ti, _, queue in known if ti.external_executor_id]
         )
@@ -245,7 +263,7 @@ class NatsExecutor(compat.VersionedExecutor):
                 self.ledger.track(Dispatch(dispatch_id, key, queue, Kind.TASK, str(ti.id)))
             if found and found.last_report and self._dispatcher is not None:
                 # For the next `sync`: Airflow 3.4 gives a slot to all that is adopted here.
-                self._dispatcher.reports.append(found.last_report)
+                self._dispatcher.inspector.reports.append(found.last_report)
         return rejected
 
     def _look_up(self, places: list[tuple[str, str]]) -> dict[str, Evidence] | None:
@@ -254,7 +272,7 @@ class NatsExecutor(compat.VersionedExecutor):
             return None
         try:
             return self._bridge.call(
-                self._dispatcher.look_up(places),
+                self._dispatcher.inspector.look_up(places),
                 timeout=self.settings.publish_timeout_seconds + len(places) / 1000,
             )
         except BrokerError as exc:
@@ -262,16 +280,31 @@ class NatsExecutor(compat.VersionedExecutor):
             return None
 
     def revoke_task(self, *, ti: TaskInstance) -> None:
-        """Take a task instance back that is stuck in queued; never raises, sends no event."""
-        ((_, key, queue),) = compat.identities([ti])
+        """Take a task instance back whose queue nobody serves; sends no event.
+
+        Airflow calls this for all that was queued longer than `[scheduler] task_queued_timeout`,
+        also in a healthy backlog, and would fail it the third time.
+
+        Raises:
+            NotImplementedError: it waits its turn. Airflow then leaves this executor's queued
+                tasks alone until it looks again.
+        """
+        ((_, key, queue),) = rows.identities([ti])
+        if self._dispatcher is None or queue not in self._dispatcher.inspector.unserved:
+            raise NotImplementedError(f"{key} waits its turn in queue {queue!r}")
         self.discard_waiting(key)
         self.running.discard(key)
         dispatch = self.ledger.forget(key)
         dispatch_id = dispatch.id if dispatch else ti.external_executor_id
-        if dispatch_id and self._bridge is not None and self._dispatcher is not None:
+        if dispatch_id and self._bridge is not None:
             worker = dispatch.worker if dispatch else ""
             # Not waited for: hundreds may be stuck, and the broker or the worker may be, too.
             self._bridge.post(self._dispatcher.revoke(queue, dispatch_id, worker))
+
+    def fail_connection_test(self, key: Any) -> None:
+        """Forget a connection test that Airflow has given up."""
+        self.ledger.forget(key)
+        super().fail_connection_test(key)
 
     # For operators
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nats_executor import pulls
@@ -160,18 +161,22 @@ class JetStream(Broker):
         return int(response["purged"])
 
     async def pull(self, stream: str, consumer: str) -> Pulls:
-        return await pulls.QueuePulls.open(self._link, self._next(stream, consumer))
+        look = partial(self.last, stream)
+        return await pulls.QueuePulls.open(self._link, self._next(stream, consumer), look)
 
     def _next(self, stream: str, consumer: str) -> str:
         return f"{self._api}.CONSUMER.MSG.NEXT.{stream}.{consumer}"
 
     async def follow(self, stream: str, *, after: int) -> AsyncIterator[Stored]:
+        created: float | None = None
         while True:
             try:
                 info = await self.stream_info(stream)
-                if info is not None and info.last_sequence < after:
-                    log.warning("stream %s was emptied; next: reading it from its start", stream)
-                    after = 0
+                if info is not None:
+                    if created not in {None, info.created} or info.last_sequence < after:
+                        log.warning("stream %s is a new one; next: reading it all", stream)
+                        after = 0
+                    created = info.created
                 reader = await self._create_reader(stream, after)
                 reading = pulls.read(self._link, self._next(stream, reader))
                 async with contextlib.aclosing(reading) as messages:

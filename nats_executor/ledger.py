@@ -34,7 +34,13 @@ class Dispatch:
     token_subject: str
     state: State | None = None  # None: no worker has said anything yet
     worker: str = ""
+    worker_name: str = ""
     generation: int = 0
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a worker has it in its hands."""
+        return self.state is not None and self.state.is_held
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,7 @@ class Ledger:
     def __init__(self) -> None:
         self._by_id: dict[str, Dispatch] = {}
         self._by_key: dict[Hashable, Dispatch] = {}
+        self._held: dict[str, Dispatch] = {}
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -87,6 +94,19 @@ class Ledger:
     def __repr__(self) -> str:
         running = sum(d.state is State.RUNNING for d in self._by_id.values())
         return f"<Ledger [{len(self._by_id)} outstanding, {running} running]>"
+
+    def __contains__(self, dispatch: object) -> bool:
+        """Whether this very dispatch is outstanding."""
+        return isinstance(dispatch, Dispatch) and self._by_id.get(dispatch.id) is dispatch
+
+    def knows(self, dispatch_id: str) -> bool:
+        """Whether a dispatch of this id is outstanding."""
+        return dispatch_id in self._by_id
+
+    @property
+    def held(self) -> list[Dispatch]:
+        """What workers have in their hands; far fewer than all that is outstanding."""
+        return list(self._held.values())
 
     def track(self, dispatch: Dispatch) -> None:
         """Enter a dispatch; it replaces an earlier one of its key."""
@@ -99,6 +119,7 @@ class Ledger:
         dispatch = self._by_key.pop(key, None)
         if dispatch is not None:
             del self._by_id[dispatch.id]
+            self._held.pop(dispatch.id, None)
         return dispatch
 
     def apply(self, report: Report) -> Outcome | None:
@@ -114,7 +135,12 @@ class Ledger:
             report.generation < dispatch.generation and not report.state.is_final
         ):
             return None
-        was, dispatch.state, dispatch.worker = dispatch.state, report.state, report.worker
+        was, dispatch.state = dispatch.state, report.state
+        dispatch.worker, dispatch.worker_name = report.worker, report.worker_name
+        if dispatch.is_held:
+            self._held[dispatch.id] = dispatch
+        else:
+            self._held.pop(dispatch.id, None)
         match report.state:
             case State.RUNNING if was is not State.RUNNING:
                 return Started(dispatch)

@@ -17,9 +17,21 @@ import msgpack
 
 from nats_executor.errors import DecodeError, UnknownVersion
 
-__all__ = ["FORMAT", "Kind", "Presence", "Report", "State", "Workload", "decode", "encode"]
+__all__ = [
+    "FORMAT",
+    "Kind",
+    "Presence",
+    "Report",
+    "State",
+    "Workload",
+    "decode",
+    "encode",
+    "token_expiry",
+]
 
 FORMAT = 1
+# Of any count here; msgpack ends at 64 bits, and what is counted up must stay below that.
+LARGEST = 2**53
 
 # What reading a token from anyone can raise; the last two come from huge numbers and deep nesting.
 UNREADABLE = (
@@ -58,6 +70,24 @@ class State(StrEnum):
         """Whether no further report will follow for this dispatch id."""
         return self in {State.SUCCESS, State.FAILED, State.DROPPED}
 
+    @property
+    def is_held(self) -> bool:
+        """Whether a worker has the workload in its hands."""
+        return self in {State.CLAIMED, State.RUNNING}
+
+
+def token_expiry(token: Any) -> float | None:
+    """Return the `exp` claim of a token in epoch seconds, unverified; None if unreadable.
+
+    Only the API server can judge a token. This saves a start that is sure to be refused.
+    """
+    try:
+        payload = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return float(claims["exp"])
+    except UNREADABLE:
+        return None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
@@ -83,16 +113,8 @@ class Workload:
 
     @property
     def token_expires_at(self) -> float | None:
-        """The `exp` claim of the workload's token in epoch seconds, unverified; None if unreadable.
-
-        Only the API server can judge a token. This saves a start that is sure to be refused.
-        """
-        try:
-            payload = self.body["token"].split(".")[1]
-            claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-            return float(claims["exp"])
-        except UNREADABLE:
-            return None
+        """When the workload's token dies; see `token_expiry`."""
+        return token_expiry(self.body.get("token"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +124,10 @@ class Report:
     Attributes:
         worker: the worker's id, unique for each of its starts; `worker_name` is what people see.
         attempt: the number of claims made for this dispatch, this one included.
+        predecessors: the names of workers that claimed it before, the latest ones.
         generation: how often its token was renewed.
-        token: the new token of a renewal; the subject is readable by the same workers as the task.
+        token: the token of the last renewal, until the workload starts; the subject is readable by
+            the same workers as the task.
         info: for a person: why it failed, was released or dropped.
         pid: the task process, once it runs.
         at: seconds since the epoch, the worker's clock.
@@ -118,11 +142,18 @@ class Report:
     worker_name: str
     sender: str = ""
     attempt: int = 1
+    predecessors: list[Any] = field(default_factory=list)
     generation: int = 0
     info: str = ""
     pid: int = 0
     at: float = 0.0
     token: str = field(default="", repr=False)
+
+    @property
+    def obituary(self) -> str:
+        """Say that its worker died, for the person who reads the task's history."""
+        running = f" while it ran process {self.pid}" if self.pid else ""
+        return f"worker {self.worker_name} lost{running}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +230,8 @@ def checked(name: str, value: Any, hint: Any) -> Any:
         return float(value)
     if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
         raise DecodeError(f"field {name!r}: expected {wanted.__name__}, got {type(value).__name__}")
+    if wanted is int and not 0 <= value <= LARGEST:
+        raise DecodeError(f"field {name!r}: {value} is not between 0 and {LARGEST}")
     return value
 
 

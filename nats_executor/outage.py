@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from nats_executor.errors import StreamFull
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -35,7 +37,8 @@ class Outage:
         if self._since is None:
             self._since = self._clock()
             self._pause = FIRST_PAUSE
-            log.warning("NATS is away: %s; next: %s", reason, next_step)
+            what = "full" if isinstance(reason, StreamFull) else "away"
+            log.warning("NATS is %s: %s; next: %s", what, reason, next_step)
         self._until = self._clock() + self._pause
         self._pause = min(LONGEST_PAUSE, 2 * self._pause)
 

@@ -47,7 +47,11 @@ class StreamInfo:
 
 
 class Delivery(Protocol):
-    """One received message with its ack handle."""
+    """One received message with its ack handle.
+
+    Nothing happens to a message that is not the one that was received, because the stream was lost
+    and made anew.
+    """
 
     subject: str
     body: bytes
@@ -161,7 +165,10 @@ class Broker(Protocol):
         ...
 
     def follow(self, stream: str, *, after: int) -> AsyncIterator[Stored]:
-        """Yield a stream's messages in order after a sequence, across reconnects, for ever."""
+        """Yield a stream's messages in order after a sequence, across reconnects, for ever.
+
+        A stream that was lost and made anew is read from its start.
+        """
         ...
 
     async def request(self, subject: str, body: bytes, *, timeout: float) -> bytes:

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import json
 import logging
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.errors import BrokerError, BrokerUnavailable, NoResponders
@@ -19,7 +20,7 @@ from nats_executor.ports import Delivery, Pulls, Stored
 from nats_executor.replies import AckSubject
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
 __all__ = ["QueuePulls", "read"]
 
@@ -36,11 +37,23 @@ FOLLOW_BATCH = 1000
 RETRY_SECONDS = 1.0
 
 
-class PulledDelivery(Delivery):
-    """One message of a durable consumer."""
+Look = Callable[[str], Awaitable[Stored | None]]
+"""Return the message of a subject in the stream that is pulled from."""
 
-    def __init__(self, link: Link, msg: Answer) -> None:
+
+class PulledDelivery(Delivery):
+    """One message of a durable consumer.
+
+    An ack names its message by the sequence alone, and a server that lost its disk counts anew. So
+    after each reconnect the message is looked at before anything is said about it: otherwise
+    another workload's message might be acked.
+    """
+
+    def __init__(self, link: Link, look: Look, msg: Answer) -> None:
         self._link = link
+        self._look = look
+        self._seen_on = link.connected_since
+        self._is_gone = False
         self._ack_subject = msg.reply
         self.subject = msg.subject
         self.body = msg.data
@@ -63,9 +76,20 @@ class PulledDelivery(Delivery):
         await self._answer(f"+TERM {reason}".encode())
 
     async def in_progress(self) -> None:
-        await self._link.send(self._ack_subject, b"+WPI")
+        if await self._is_there():
+            await self._link.send(self._ack_subject, b"+WPI")
+
+    async def _is_there(self) -> bool:
+        connection = self._link.connected_since
+        if connection != self._seen_on:
+            found = await self._look(self.subject)
+            self._is_gone = found is None or found.sequence != self.stream_sequence
+            self._seen_on = connection
+        return not self._is_gone
 
     async def _answer(self, verb: bytes) -> None:
+        if not await self._is_there():
+            return
         try:
             await self._link.ask(self._ack_subject, verb)
         except NoResponders as exc:
@@ -123,8 +147,9 @@ class QueuePulls(Pulls):
     `take` and `wait` have an inbox each: a status message does not say which pull it ends.
     """
 
-    def __init__(self, link: Link, subject: str) -> None:
+    def __init__(self, link: Link, subject: str, look: Look) -> None:
         self._link = link
+        self._look = look
         self._taking = Pull(link, subject)
         self._waiting = Pull(link, subject)
         self._is_awaited = False
@@ -133,8 +158,8 @@ class QueuePulls(Pulls):
         self._reported = ""
 
     @classmethod
-    async def open(cls, link: Link, subject: str) -> QueuePulls:
-        queue = cls(link, subject)
+    async def open(cls, link: Link, subject: str, look: Look) -> QueuePulls:
+        queue = cls(link, subject, look)
         await queue._taking.open()
         await queue._waiting.open(queue._arrived)
         return queue
@@ -155,7 +180,7 @@ class QueuePulls(Pulls):
                 raise BrokerUnavailable("a pull got no answer")
             if msg is None or self._ends(msg):
                 break
-            taken.append(PulledDelivery(self._link, msg))
+            taken.append(PulledDelivery(self._link, self._look, msg))
         return taken
 
     async def wait(self) -> Delivery:
@@ -173,7 +198,7 @@ class QueuePulls(Pulls):
                     self._is_outstanding = False
                 elif not status(msg):
                     self._is_outstanding = False
-                    return PulledDelivery(self._link, msg)
+                    return PulledDelivery(self._link, self._look, msg)
                 elif status(msg) != "100":
                     self._is_outstanding = False
                     if self._ends(msg) and status(msg) == "503":
@@ -223,7 +248,7 @@ class QueuePulls(Pulls):
     def _nak(self, msg: Answer) -> None:
         async def nak() -> None:
             with contextlib.suppress(BrokerError):  # offered again after ack_wait then
-                await PulledDelivery(self._link, msg).nak()
+                await PulledDelivery(self._link, self._look, msg).nak()
 
         task = asyncio.create_task(nak(), name="hand-back")
         self._naks.add(task)

@@ -11,6 +11,7 @@ from nats_executor.errors import (
     BrokerUnavailable,
     MessageTooLarge,
     NotFound,
+    StreamFull,
     SubjectOccupied,
     TopologyMismatch,
     WrongSequence,
@@ -52,6 +53,7 @@ BY_CODE: dict[int, type[BrokerError]] = {
 
 
 STORE_FAILED = 10077
+FULL = "start more workers, raise [nats_executor] max_stream_bytes or make room on the server"
 # Tokens of an ack subject in its older form.
 ACK_TOKENS = 9
 
@@ -66,6 +68,8 @@ def api_error(what: str, error: Mapping[str, Any]) -> BrokerError:
     # This code covers all that a store can refuse; only the text tells which limit it was.
     if code == STORE_FAILED and "per subject" in text:
         return SubjectOccupied(text)
+    if code in {10023, 10047, STORE_FAILED}:  # storage resources; the account's or a store's limit
+        return StreamFull(f"{text}; {FULL}")
     return BY_CODE.get(code, BrokerUnavailable)(text)
 
 

@@ -17,22 +17,31 @@ if TYPE_CHECKING:
 __all__ = ["Claim", "Decision", "Done", "Exhausted", "Held", "Lost", "Mine", "Unanswered", "decide"]
 
 
+# A dispatch that nobody can start because Airflow's API is away is claimed any number of times.
+KEPT = 10
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """Claim it, if the subject's last sequence is still the expected one.
 
     Attributes:
         attempt: the number of this claim.
-        predecessor: who may have started it already, if someone may; then the API server decides.
+        predecessors: the workers that claimed it before; any of them may have started it.
         token: the renewed token, '' for the one in the message.
         generation: how often it was renewed.
     """
 
     expected_last: int
     attempt: int
-    predecessor: str = ""
+    predecessors: tuple[str, ...] = ()
     token: str = field(default="", repr=False)
     generation: int = 0
+
+    @property
+    def predecessor(self) -> str:
+        """Who may have started it already, '' if nobody may; then the API server decides."""
+        return self.predecessors[-1] if self.predecessors else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,7 @@ class Exhausted:
 
     expected_last: int
     attempt: int
+    predecessors: tuple[str, ...]
 
 
 Decision = Claim | Done | Mine | Held | Unanswered | Lost | Exhausted
@@ -107,9 +117,20 @@ def decide(
         case State.EXPIRED:
             return Unanswered()
         case State.RENEWED:
-            return Claim(sequence, last.attempt, token=last.token, generation=last.generation)
+            return Claim(
+                sequence, last.attempt, tuple(last.predecessors), last.token, last.generation
+            )
         case State.RUNNING:
             return Lost(sequence, last)
+    predecessors = known(last)
     if last.attempt >= max_attempts:
-        return Exhausted(sequence, last.attempt)
-    return Claim(sequence, last.attempt + 1, last.worker_name, generation=last.generation)
+        return Exhausted(sequence, last.attempt, predecessors)
+    return Claim(sequence, last.attempt + 1, predecessors, last.token, last.generation)
+
+
+def known(last: Report) -> tuple[str, ...]:
+    """Return the latest workers that claimed a dispatch, the last one at the end."""
+    names = [*last.predecessors, last.worker_name]
+    if names[-2:-1] == names[-1:]:  # it has taken it again
+        names.pop()
+    return tuple(str(name) for name in names[-KEPT:])

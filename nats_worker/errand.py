@@ -23,12 +23,21 @@ from nats_executor.errors import (
     MessageTooLarge,
     WrongSequence,
 )
-from nats_executor.messages import Kind, Report, State, Workload, decode, encode
+from nats_executor.messages import (
+    Kind,
+    Report,
+    State,
+    Workload,
+    decode,
+    encode,
+    token_expiry,
+)
 from nats_worker import claims
+from nats_worker.persist import persist
 from nats_worker.verdict import Back, Expired, Final, Left, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from nats_executor.liveness import Liveness
     from nats_executor.ports import Broker, Delivery
@@ -41,8 +50,6 @@ __all__ = ["Errand", "Surroundings"]
 
 log = logging.getLogger(__name__)
 
-# A report that the broker does not take is offered again after a pause that doubles up to this.
-LONGEST_PAUSE = 5.0
 # An executor answers an expired token within a loop of its scheduler.
 RENEWAL_SECONDS = 2.0
 STOPPING = "this worker stops"
@@ -81,6 +88,8 @@ class Errand:
     attempt: int = 1
     sequence: int = 0
     generation: int = 0
+    predecessors: tuple[str, ...] = ()
+    token: str = field(default="", repr=False)
     workload: Workload | None = field(default=None, repr=False)
     defect: str = ""
 
@@ -98,15 +107,20 @@ class Errand:
             self.workload = self.read()
         except DecodeError as exc:
             self.defect = str(exc)
-        claim = await self.follow(await self.decide())
-        if claim is None or self.workload is None:
+        leases = self.around.leases
+        if self.dispatch_id in leases:
+            # It is here already: this delivery renews the other one.
+            leases.replace(self.dispatch_id, self.delivery)
             return
-        lease = self.around.leases.hold(self.dispatch_id, self.delivery)
+        lease = leases.hold(self.dispatch_id, self.delivery)
         try:
+            claim = await self.follow(await self.decide())
+            if claim is None or self.workload is None:
+                return
             verdict = await self.execute(self.workload, claim, on_exit)
             await self.settle(verdict, lease)
         finally:
-            self.around.leases.let_go(lease)
+            leases.let_go(lease)
 
     def read(self) -> Workload:
         """Decode the message; raises `DecodeError` for what this release cannot run."""
@@ -149,7 +163,7 @@ class Errand:
             last,
             self.sequence,
             worker=self.around.worker,
-            is_held=self.dispatch_id in self.around.leases,
+            is_held=False,  # two deliveries of one dispatch meet in `carry`
             is_alive=is_alive,
             max_attempts=self.around.settings.max_attempts,
         )
@@ -161,8 +175,6 @@ class Errand:
                 return await self.claim(decision)
             case claims.Done():
                 await self.delivery.ack()
-            case claims.Mine():
-                self.around.leases.replace(self.dispatch_id, self.delivery)
             case claims.Held(worker):
                 log.debug("%s is with %s; handing it back", self.dispatch_id, worker)
                 await self.delivery.nak(self.pause)
@@ -170,36 +182,54 @@ class Errand:
                 await self.delivery.nak(min(RENEWAL_SECONDS, self.pause))
             case claims.Lost(expected_last, report):
                 self.sequence, self.attempt = expected_last, report.attempt
-                info = f"worker {report.worker_name} lost while it ran process {report.pid}"
-                log.warning("%s: %s; next: reporting it failed", self.dispatch_id, info)
-                if await self.try_report(State.FAILED, info, of=report):
+                log.warning("%s: %s; next: reporting it failed", self.dispatch_id, report.obituary)
+                if await self.try_report(State.FAILED, report.obituary, of=report):
                     await self.delivery.ack()
                 else:
                     await self.delivery.nak(self.pause)
-            case claims.Exhausted(expected_last, attempt):
+            case claims.Exhausted(expected_last, attempt, predecessors):
                 self.sequence, self.attempt = expected_last, attempt
-                await self.bury(f"{attempt} workers took it and none could start it")
+                self.predecessors = predecessors
+                names = ", ".join(predecessors)
+                await self.bury(f"it was claimed {attempt} times and never started, last by {names}")
         return None
 
     async def claim(self, claim: claims.Claim) -> claims.Claim | None:
         self.sequence, self.attempt = claim.expected_last, claim.attempt
-        self.generation = claim.generation
+        self.generation, self.predecessors = claim.generation, claim.predecessors
+        self.token = claim.token
         if self.defect:
             await self.bury(self.defect)
-        elif await self.try_report(State.CLAIMED):
+        elif await self.try_claim():
             return claim
         else:
             await self.delivery.nak(self.pause)  # somebody else was faster
         return None
+
+    async def try_claim(self) -> bool:
+        """Claim it; without an answer look whose it is, as nobody else may touch our claim."""
+        try:
+            return await self.try_report(State.CLAIMED)
+        except BrokerUnavailable:
+            last: Report | None = None
+
+            async def look() -> None:
+                nonlocal last
+                last, self.sequence = await self.last_report()
+
+            await persist(look)
+            claimed = (self.around.worker, State.CLAIMED, self.attempt)
+            return last is not None and (last.worker, last.state, last.attempt) == claimed
 
     # Running
 
     async def execute(
         self, workload: Workload, claim: claims.Claim, on_exit: Callable[[], None]
     ) -> Verdict:
-        expires_at = workload.token_expires_at
-        # A token that was just renewed is tried even so: this machine's clock may be wrong.
-        if not claim.token and expires_at is not None and expires_at < time.time():
+        expires_at = token_expiry(claim.token or workload.body.get("token"))
+        is_fresh = expires_at is None or expires_at >= time.time()
+        # A token that was renewed is tried even so: this machine's clock may be wrong.
+        if not claim.token and not is_fresh:
             return Expired("its token expired while it was queued")
         if self.is_revoked:
             return Final(State.DROPPED, "the scheduler took it back")
@@ -221,6 +251,7 @@ class Errand:
             report,
             predecessor=claim.predecessor,
             generation=claim.generation,
+            is_token_fresh=is_fresh,
             is_revoked=self.is_revoked,
         )
 
@@ -307,7 +338,9 @@ class Errand:
             worker_name=self.around.worker_name,
             sender=about.sender if about else "",
             attempt=self.attempt,
+            predecessors=list(self.predecessors),
             generation=self.generation,
+            token=self.token if state in {State.CLAIMED, State.RELEASED} else "",
             info=info,
             pid=self.run.task_pid if self.run else 0,
             at=time.time(),
@@ -349,20 +382,6 @@ class Errand:
             return last.state is state
         # Another one's claim, or a new token: an end counts, giving it up does not.
         return not state.is_final
-
-
-async def persist(action: Callable[[], Awaitable[object]]) -> None:
-    """Carry out a step on the broker, for as long as it takes it to come back."""
-    pause = 0.1
-    while True:
-        try:
-            await action()
-        except BrokerUnavailable as exc:
-            log.debug("%s; trying again", exc)
-            await asyncio.sleep(pause)
-            pause = min(LONGEST_PAUSE, 2 * pause)
-        else:
-            return
 
 
 def header_text(text: str) -> str:

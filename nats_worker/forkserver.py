@@ -82,6 +82,7 @@ class ForkServer:
         self.tolerated: set[int] = set()
         self.selector = selectors.DefaultSelector()
         self.wakeup, self.wakeup_writer = socket.socketpair()
+        self.main = os.getppid()
         self.is_open = True
 
     def serve(self) -> None:
@@ -109,6 +110,9 @@ class ForkServer:
 
     def answer(self) -> None:
         request = receive_request(self.requests)
+        if os.getppid() != self.main:
+            # What the main process asked for before it died would only start to be killed.
+            request = None
         match request:
             case None:
                 self.is_open = False

@@ -20,8 +20,9 @@ __all__ = ["Back", "Expired", "Final", "Left", "Verdict", "judge"]
 
 # Pause before another worker tries to reach an API server that did not answer.
 API_PAUSE_SECONDS = 10.0
-# New tokens that the API server may refuse before the cause must be something else.
-RENEWALS = 3
+# New tokens that the API server may refuse before the cause must be something else. Far more where
+# they are not fresh by this machine's clock: in a long backlog they die while they wait.
+RENEWALS = {True: 3, False: 50}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +64,19 @@ Verdict = Final | Back | Left | Expired
 
 
 def judge(
-    report: ExitReport, *, predecessor: str, generation: int, is_revoked: bool = False
+    report: ExitReport,
+    *,
+    predecessor: str,
+    generation: int,
+    is_token_fresh: bool = True,
+    is_revoked: bool = False,
 ) -> Verdict:
     """Return the verdict on one exit.
 
     Args:
         predecessor: the worker that may have started this dispatch before, '' if none may have.
         generation: how often the workload's token was renewed.
+        is_token_fresh: by this machine's clock.
         is_revoked: the scheduler took it back while it was here.
     """
     if is_revoked:
@@ -90,7 +97,7 @@ def judge(
         case Ending.STALE:
             state = report.previous_state or "gone"
             return Final(State.DROPPED, f"Airflow no longer wants it, the task instance is {state}")
-        case Ending.TOKEN_REFUSED if generation < RENEWALS:
+        case Ending.TOKEN_REFUSED if generation < RENEWALS[is_token_fresh]:
             return Expired(report.info)
         case Ending.TOKEN_REFUSED:
             return Final(

@@ -44,6 +44,7 @@ __all__ = [
     "events",
     "queue_up",
     "task_workload",
+    "unserved",
 ]
 
 BUNDLE = BundleInfo(name="dags", version=None)
@@ -120,6 +121,12 @@ def events(executor: NatsExecutor, count: int = 1) -> dict[Any, tuple[Any, Any]]
 
     block_until(beat, 10, f"{count} events")
     return dict(executor.get_event_buffer())
+
+
+def unserved(executor: NatsExecutor, queue: str = "default") -> None:
+    """Let an executor know that no worker serves a queue, which it finds out at each sweep."""
+    assert executor._dispatcher
+    executor._dispatcher.inspector.unserved.add(queue)
 
 
 class Stage(ABC):

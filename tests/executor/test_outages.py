@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections import Counter
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from tests.executor.stage import (
     events,
     queue_up,
     task_workload,
+    unserved,
 )
 from tests.support.waiting import block_until
 
@@ -46,7 +48,7 @@ def bounded() -> Iterator[None]:
     assert time.monotonic() - start < BOUND
 
 
-def waiting_task(ti_id: object = "an id") -> Any:
+def waiting_task(ti_id: object = uuid.UUID(int=0)) -> Any:  # noqa: B008 - a constant
     """A task instance as the sweep over stuck ones passes it, without a database."""
     row: dict[str, Any] = {
         "dag_id": "a_dag",
@@ -72,8 +74,9 @@ def everything(executor: NatsExecutor) -> None:
         executor.heartbeat()
     with bounded():
         executor.sync()
+    unserved(executor)
     with bounded():
-        executor.revoke_task(ti=waiting_task("another id"))
+        executor.revoke_task(ti=waiting_task(uuid.UUID(int=1)))
     with bounded():
         assert executor.try_adopt_task_instances([ti]) == []
     with bounded():
@@ -82,7 +85,7 @@ def everything(executor: NatsExecutor) -> None:
 
 @pytest.fixture(autouse=True)
 def identities_without_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nats_executor.compat.object_session", lambda _: None)
+    monkeypatch.setattr("nats_executor.rows.object_session", lambda _: None)
 
 
 def all_arrive(
@@ -175,6 +178,7 @@ def test_a_broker_that_hangs(
 
 def test_a_hundred_revocations_while_the_broker_hangs(real_stage: RealStage) -> None:
     executor = real_stage.executor()
+    unserved(executor)
     real_stage.server.pause()
     try:
         with bounded():
@@ -190,6 +194,7 @@ def test_a_revocation_while_the_broker_is_away_is_carried_out_later(
     executor = real_stage.executor()
     real_stage.sent_by(executor, task_workload("t", dispatch_id="d-1"))
     real_stage.sent_by(executor, task_workload("u", dispatch_id="d-2"))
+    unserved(executor)
     real_stage.server.stop()
 
     executor.revoke_task(ti=waiting_task())
@@ -330,7 +335,7 @@ def test_a_crash_of_the_nats_side_is_survived(
     [sent] = fake_stage.sent_by(executor, task_workload())
     scheduler = next(b for b in fake_stage.server.brokers if b is not fake_stage.broker)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nats_executor.dispatcher.decode", Mock(side_effect=OSError))
+        patch.setattr("nats_executor.inspector.decode", Mock(side_effect=OSError))
         fake_stage.report(sent, State.RUNNING)
         block_until(lambda: scheduler not in fake_stage.server.brokers, 5, "the crash")
 

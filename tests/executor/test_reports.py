@@ -128,7 +128,7 @@ def test_a_report_on_an_earlier_dispatch_of_the_same_key_changes_nothing(stage: 
 
 def test_what_the_reader_missed_is_found_by_the_sweep(stage: Stage) -> None:
     stage.configure(sweep_seconds=0.05)
-    stage.monkeypatch.setattr("nats_executor.dispatcher.Dispatcher._read", read_nothing)
+    stage.monkeypatch.setattr("nats_executor.dispatcher.Dispatcher._follow", read_nothing)
     executor = stage.executor()
     task = task_workload()
     [sent] = stage.sent_by(executor, task)
@@ -204,8 +204,9 @@ def test_a_renewal_gives_way_to_a_report_that_came_first(fake_stage: FakeStage) 
     executor = fake_stage.executor()
     [sent] = fake_stage.sent_by(executor, task_workload())
     fake_stage.report(sent, State.EXPIRED)
-    dispatcher = executor._dispatcher
-    block_until(lambda: dispatcher and dispatcher.reports, 5, "the report")
+    assert executor._dispatcher
+    inspector = executor._dispatcher.inspector
+    block_until(lambda: inspector.reports, 5, "the report")
     fake_stage.report(sent, State.CLAIMED, worker="w2")
 
     fake_stage.seen(executor)

@@ -20,7 +20,7 @@ from sqlalchemy.orm import load_only
 
 from nats_executor.compat import AIRFLOW_V_3_4_PLUS
 from nats_executor.messages import State
-from tests.executor.stage import events, task_workload
+from tests.executor.stage import events, task_workload, unserved
 from tests.support.waiting import block_until
 
 if TYPE_CHECKING:
@@ -250,6 +250,7 @@ def test_a_revoked_task_leaves_its_queue(stage: Stage, session: Session) -> None
     executor = stage.executor()
     stage.sent_by(executor, *[task_of(name, dispatch_id=d) for name, d in ids.items()])
 
+    unserved(executor)
     executor.revoke_task(ti=stuck(session))
 
     assert executor.running == {key_of("u")}
@@ -265,6 +266,7 @@ def test_a_task_that_was_not_sent_yet_is_revoked_too(stage: Stage, session: Sess
     executor.queue_workload(task_of("t", dispatch_id=dispatch_id), session=session)
     assert executor.has_task(stuck(session))
 
+    unserved(executor)
     executor.revoke_task(ti=stuck(session))
     executor.heartbeat()
 
@@ -290,6 +292,7 @@ def test_a_worker_that_has_claimed_it_is_told(
     if is_known:
         stage.seen(executor)
 
+    unserved(executor)
     executor.revoke_task(ti=stuck(session))
 
     block_until(lambda: told, 5, "the worker to be told")
@@ -305,6 +308,7 @@ def test_the_next_dispatch_of_a_revoked_task_goes_out(
     dispatch_id = add_row(session, "t", QUEUED)
     executor = stage.executor()
     stage.sent_by(executor, task_of("t", dispatch_id=dispatch_id))
+    unserved(executor)
     executor.revoke_task(ti=stuck(session))
     block_until(lambda: stage.sent() == [], 5, "the revocation")
 

@@ -28,8 +28,10 @@ def test_what_runs_is_always_kept(state: State | None, is_in_stream: bool) -> No
 
 
 @pytest.mark.parametrize("state", [None, *State])
-def test_what_is_in_the_stream_is_kept(state: State | None) -> None:
-    assert can_adopt(is_waiting=True, evidence=Evidence(last(state) if state else None, True))
+def test_what_is_in_the_stream_is_kept_unless_airflow_has_refused_it(state: State | None) -> None:
+    evidence = Evidence(last(state) if state else None, is_in_stream=True)
+
+    assert can_adopt(is_waiting=True, evidence=evidence) is (state is not State.DROPPED)
 
 
 @pytest.mark.parametrize(

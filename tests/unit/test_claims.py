@@ -62,7 +62,7 @@ def test_a_living_workers_claim_is_respected(state: State) -> None:
 
 
 def test_a_dead_workers_unstarted_claim_is_taken_over_and_airflow_decides() -> None:
-    assert decision(said(State.CLAIMED)) == Claim(9, attempt=2, predecessor="other")
+    assert decision(said(State.CLAIMED)) == Claim(9, attempt=2, predecessors=("other",))
 
 
 def test_a_dead_workers_running_task_is_lost() -> None:
@@ -77,11 +77,11 @@ def test_a_redelivery_of_what_runs_here_renews_the_lease(state: State) -> None:
 
 
 def test_an_own_claim_whose_answer_was_lost_is_claimed_again() -> None:
-    assert decision(said(State.CLAIMED, "me.1")) == Claim(9, attempt=2, predecessor="me")
+    assert decision(said(State.CLAIMED, "me.1")) == Claim(9, attempt=2, predecessors=("me",))
 
 
 def test_what_was_released_may_be_claimed() -> None:
-    assert decision(said(State.RELEASED), is_alive=True) == Claim(9, 2, "other")
+    assert decision(said(State.RELEASED), is_alive=True) == Claim(9, 2, ("other",))
 
 
 def test_an_expired_token_waits_for_its_renewal() -> None:
@@ -96,7 +96,7 @@ def test_a_renewed_token_is_used_and_costs_no_attempt() -> None:
 
 @pytest.mark.parametrize("state", [State.CLAIMED, State.RELEASED])
 def test_after_max_attempts_it_is_set_aside(state: State) -> None:
-    assert decision(said(state, attempt=3)) == Exhausted(9, 3)
+    assert decision(said(state, attempt=3)) == Exhausted(9, 3, ("other",))
 
 
 def test_a_token_is_not_shown() -> None:
@@ -127,3 +127,24 @@ def test_every_combination_has_a_decision() -> None:
     for state, alive, held in itertools.product([None, *State], [True, False], [True, False]):
         last = said(state) if state else None
         assert isinstance(decision(last, is_alive=alive, is_held=held), Decision)
+
+
+def test_the_names_of_earlier_claimants_are_kept_once_each_time_they_change() -> None:
+    last = said(State.RELEASED, "c.1", attempt=2, predecessors=["a", "b"])
+    again = said(State.RELEASED, "b.1", attempt=2, predecessors=["a", "b"])
+
+    assert decision(last) == Claim(9, 3, ("a", "b", "c"))
+    assert decision(again) == Claim(9, 3, ("a", "b"))
+
+
+def test_a_renewal_keeps_who_may_have_started_it() -> None:
+    """The claimant died after its start was accepted and before it could say so."""
+    last = said(State.RENEWED, attempt=1, token="new", predecessors=["a"])
+
+    assert decision(last) == Claim(9, 1, ("a",), "new")
+
+
+def test_what_is_given_back_keeps_its_renewed_token() -> None:
+    last = said(State.RELEASED, attempt=1, token="new", generation=2)
+
+    assert decision(last) == Claim(9, 2, ("other",), "new", 2)

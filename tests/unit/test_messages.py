@@ -54,7 +54,7 @@ EXAMPLES: dict[Kind, Workload | Report | Presence] = {
 }
 
 TEXT = st.text()
-INTEGERS = st.integers(min_value=-(2**63), max_value=2**64 - 1)
+INTEGERS = st.integers(min_value=0, max_value=2**53)
 SCALARS = st.none() | st.booleans() | INTEGERS | st.floats(allow_nan=False) | TEXT
 JSON = st.recursive(
     SCALARS,

@@ -94,18 +94,30 @@ async def test_a_lost_race_hands_the_message_back(
     assert scene.pool.requested == []
 
 
-async def test_an_own_claim_whose_answer_was_lost_is_claimed_again(scene: Scene) -> None:
+async def test_a_claim_whose_answer_was_lost_is_found_and_kept(scene: Scene) -> None:
+    """Everybody else leaves it to this worker, which may have no slot the next time."""
     worker = await scene.start()
     scene.link_of(worker).lose_next_pubacks()
     scene.send()
-    await scene.happened("claimed", "nak")
+
+    (await scene.pool.run()).finish()
+    await scene.done()
+
+    assert len(scene.pool.requested) == 1
+    assert scene.events == ["claimed", "success", "ack"]
+
+
+async def test_a_claim_that_did_not_arrive_goes_back(scene: Scene) -> None:
+    worker = await scene.start()
+    scene.link_of(worker).fail_next("publish", 1)
+    scene.send()
+    await scene.happened("nak")
 
     scene.server.advance(LATER)
     (await scene.pool.run()).finish()
     await scene.done()
 
-    assert len(scene.pool.requested) == 1
-    assert scene.events == ["claimed", "nak", "claimed", "success", "ack"]
+    assert scene.events == ["nak", "claimed", "success", "ack"]
 
 
 @pytest.mark.parametrize("is_wiped", [False, True])
@@ -306,7 +318,8 @@ async def test_what_no_worker_could_start_becomes_a_dead_letter(scene: Scene) ->
 
     assert len(scene.pool.requested) == attempts
     assert scene.events[-3:] == ["dead letter", "failed", "term"]
-    assert "5 workers took it" in (await scene.reported(State.FAILED)).info
+    info = (await scene.reported(State.FAILED)).info
+    assert info == "dead letter: it was claimed 5 times and never started, last by me"
 
 
 # Tokens

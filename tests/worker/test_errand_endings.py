@@ -8,7 +8,7 @@ import pytest
 
 from nats_executor.errors import BrokerUnavailable
 from nats_executor.messages import Report, State
-from nats_worker.errand import persist
+from nats_worker.persist import persist
 from nats_worker.exits import Ending
 from nats_worker.verdict import API_PAUSE_SECONDS
 from tests.support.waiting import wait_until

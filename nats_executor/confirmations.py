@@ -1,0 +1,54 @@
+"""Events that only count once Airflow's database shows their effect. No I/O, no clock.
+
+A worker's death reaches Airflow by an event alone. Airflow 3.3 drops the events of rows that some
+transaction has locked at that moment (`process_executor_events` skips locked rows), so such an
+event is emitted again until its row has moved on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nats_executor.ledger import Ended
+
+__all__ = ["Confirmation", "Confirmations"]
+
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+
+
+@dataclass(slots=True)
+class Confirmation:
+    """One end that the scheduler was told, and when to look whether it has taken it in."""
+
+    ended: Ended
+    due: float
+    pause: float = FIRST_PAUSE
+
+
+class Confirmations:
+    """The ends whose effect was not seen yet."""
+
+    def __init__(self) -> None:
+        self._expected: dict[str, Confirmation] = {}
+
+    def __len__(self) -> int:
+        return len(self._expected)
+
+    def expect(self, ended: Ended, now: float) -> None:
+        """Look after an event from now on; times are in seconds of any clock."""
+        self._expected[ended.dispatch.id] = Confirmation(ended, now + FIRST_PAUSE)
+
+    def due(self, now: float) -> list[Confirmation]:
+        """Return what is to be looked at now; each one again after a pause that doubles."""
+        found = [c for c in self._expected.values() if c.due <= now]
+        for confirmation in found:
+            confirmation.pause = min(LONGEST_PAUSE, 2 * confirmation.pause)
+            confirmation.due = now + confirmation.pause
+        return found
+
+    def settle(self, confirmation: Confirmation) -> None:
+        """Strike out an event that has had its effect."""
+        self._expected.pop(confirmation.ended.dispatch.id, None)

@@ -1,0 +1,210 @@
+"""Finds out what no report tells: workers that died, messages that are gone, queues nobody serves.
+
+Everything here runs in the bridge's thread; the scheduler's thread takes `reports` and `findings`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import random
+import time
+from collections import Counter, deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from nats_executor.adoption import Evidence
+from nats_executor.errors import BrokerError, DecodeError, WrongSequence
+from nats_executor.liveness import Liveness
+from nats_executor.messages import Report, State, decode, encode
+from nats_executor.names import token
+from nats_executor.survey import seen_workers, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from nats_executor.ledger import Dispatch
+    from nats_executor.ports import Broker, Stored
+    from nats_executor.settings import Settings
+
+__all__ = ["Finding", "Inspector"]
+
+log = logging.getLogger(__name__)
+
+# A message that the broker lost while it stayed up is found by samples; a full look at a hundred
+# thousand of them would cost more than that is worth.
+SAMPLE = 512
+SECOND_LOOK_SECONDS = 1.0
+# Each is logged once; there can be any number.
+REMEMBERED_COMPLAINTS = 100
+
+
+class Finding(NamedTuple):
+    """What the streams hold of one dispatch that nobody has reported on."""
+
+    dispatch: Dispatch
+    evidence: Evidence
+
+
+class Inspector:
+    """Looks into the streams on behalf of one executor.
+
+    Attributes:
+        reports: what workers reported, oldest first.
+        findings: what looks at single dispatches brought to light.
+        unserved: queues with workloads that wait, and without a living worker.
+        is_renewed: the connection is a new one, so anything may have been lost since the last look.
+    """
+
+    def __init__(self, settings: Settings, sender: str, require: Callable[[], Broker]) -> None:
+        self._settings = settings
+        self._names = settings.names
+        self._sender = sender
+        self._require = require
+        self.reports: deque[Report] = deque()
+        self.findings: deque[Finding] = deque()
+        self.unserved: set[str] = set()
+        self.is_renewed = False
+        self._complaints: deque[str] = deque(maxlen=REMEMBERED_COMPLAINTS)
+
+    # Reports
+
+    def take(self, message: Stored) -> None:
+        """Add a message of the result stream to the reports."""
+        if report := self.read(message):
+            self.reports.append(report)
+
+    def read(self, message: Stored) -> Report | None:
+        """Decode a report, unless it speaks for a subject other than the one it came on."""
+        place = self._names.place(message.subject)
+        try:
+            report = decode(Report, message.body)
+        except DecodeError as exc:
+            self._complain(f"unreadable report on {message.subject}: {exc}")
+            return None
+        if (token(report.queue), token(report.dispatch_id)) != (place.queue, place.dispatch_id):
+            self._complain(f"report on {message.subject} is about another workload")
+            return None
+        return report
+
+    def _complain(self, text: str) -> None:
+        """Log once what every sweep will find again."""
+        if text not in self._complaints:
+            self._complaints.append(text)
+            log.warning("%s; next: ignoring it", text)
+
+    async def look_up(self, places: Sequence[tuple[str, str]]) -> dict[str, Evidence]:
+        """Return what the streams hold of each (queue, dispatch id), by dispatch id."""
+        broker = self._require()
+        tasks = [self._names.task(*place) for place in places]
+        results = [self._names.result(*place) for place in places]
+        # Messages first: a workload that ends in between has left its report by then.
+        waiting = await broker.last_of_each(self._names.tasks_stream, tasks)
+        queued = {message.subject for message in waiting}
+        reported = await broker.last_of_each(self._names.results_stream, results)
+        reports = {message.subject: self.read(message) for message in reported}
+        return {
+            dispatch_id: Evidence(reports.get(result), is_in_stream=task in queued)
+            for (_, dispatch_id), task, result in zip(places, tasks, results, strict=True)
+        }
+
+    # From time to time
+
+    async def sweep(self, dispatches: Sequence[Dispatch]) -> None:
+        """Look at every outstanding workload: its last report, its message, its queue's workers."""
+        try:
+            broker = self._require()
+            is_renewed, self.is_renewed = self.is_renewed, False
+            subjects = [self._names.result(d.queue, d.id) for d in dispatches]
+            for message in await broker.last_of_each(self._names.results_stream, subjects):
+                self.take(message)
+            waiting = [d for d in dispatches if not d.is_held]
+            await self._warn_of_unserved(broker, Counter(d.queue for d in waiting))
+            if not is_renewed and len(waiting) > SAMPLE and await self._may_be_whole(len(waiting)):
+                waiting = random.sample(waiting, SAMPLE)
+            await self.examine(waiting)
+        except BrokerError as exc:
+            log.debug("sweep: %s", exc)
+
+    async def _may_be_whole(self, waiting: int) -> bool:
+        info = await self._require().stream_info(self._names.tasks_stream)
+        return info is not None and info.messages >= waiting
+
+    async def examine(self, dispatches: Sequence[Dispatch]) -> None:
+        """Look at single dispatches; what the scheduler has to act on becomes a finding."""
+        try:
+            evidence = await self.look_up([(d.queue, d.id) for d in dispatches])
+            if any(e.is_lost for e in evidence.values()):
+                # Twice, because the follower that answered may have been a moment behind.
+                await asyncio.sleep(SECOND_LOOK_SECONDS)
+                evidence = await self.look_up([(d.queue, d.id) for d in dispatches])
+        except BrokerError as exc:
+            log.debug("not examined: %s", exc)
+            return
+        looked = (Finding(d, evidence[d.id]) for d in dispatches)
+        self.findings.extend(f for f in looked if f.evidence.is_lost or f.evidence.is_over)
+
+    async def watch(self, held: Sequence[Dispatch]) -> None:
+        """Report what dead workers ran as failed, so that Airflow retries it at once.
+
+        A worker that gets the message again would do the same; but they may all be busy, or there
+        may be none.
+        """
+        try:
+            broker = self._require()
+            workers = {d.worker: d.worker_name for d in held}
+            lost = await Liveness(broker, self._settings).lost(workers)
+            await asyncio.gather(*(self._bury(broker, d) for d in held if d.worker in lost))
+        except BrokerError as exc:
+            log.debug("watch: %s", exc)
+
+    async def _bury(self, broker: Broker, dispatch: Dispatch) -> None:
+        subject = self._names.result(dispatch.queue, dispatch.id)
+        found = await broker.last(self._names.results_stream, subject)
+        last = self.read(found) if found else self._last_known(dispatch)
+        if last is None or not last.state.is_held or last.worker != dispatch.worker:
+            return
+        task = self._names.task(dispatch.queue, dispatch.id)
+        state = State.FAILED
+        if last.state is State.CLAIMED:
+            # It may not have started: whoever gets the message again asks Airflow. Without a
+            # message nobody would.
+            if await broker.last(self._names.tasks_stream, task):
+                return
+            state = State.RELEASED
+        log.warning("%s: %s; next: reporting it %s", dispatch.id, last.obituary, state)
+        verdict = dataclasses.replace(
+            last, state=state, info=last.obituary, worker=self._sender, worker_name=self._sender,
+            at=time.time(),
+        )  # fmt: skip
+        with contextlib.suppress(WrongSequence):  # somebody else has reported
+            sequence = found.sequence if found else 0
+            await broker.publish(subject, encode(verdict), expected_last=sequence)
+            if state.is_final:
+                await broker.purge(self._names.tasks_stream, task)
+
+    def _last_known(self, dispatch: Dispatch) -> Report:
+        """Return what a worker had reported before the broker lost it."""
+        return Report(
+            dispatch_id=dispatch.id,
+            queue=dispatch.queue,
+            state=dispatch.state or State.CLAIMED,
+            kind=dispatch.kind,
+            key=[],
+            worker=dispatch.worker,
+            worker_name=dispatch.worker_name,
+        )
+
+    async def _warn_of_unserved(self, broker: Broker, waiting: Counter[str]) -> None:
+        """Say once for each queue that its workloads wait for a worker that is not there."""
+        workers = await seen_workers(broker, self._settings) if waiting else []
+        unserved = {q for q in waiting if not serving(workers, q, self._settings)}
+        for queue in unserved - self.unserved:
+            log.warning(
+                "no worker serves queue %r, %d workloads wait; remedy: airflow nats worker -q %s",
+                queue,
+                waiting[queue],
+                queue,
+            )
+        self.unserved = unserved

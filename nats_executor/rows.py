@@ -1,0 +1,239 @@
+"""Airflow's database, as far as the executor asks it: what it adopts, repairs and checks on.
+
+Every function that opens a session of its own returns None when the database gives no answer:
+the scheduler notices that by itself, and what is asked here can wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import uuid
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from airflow.configuration import conf
+from airflow.executors.executor_loader import ExecutorLoader
+from airflow.models.callback import CallbackKey, ExecutorCallback
+from airflow.models.connection_test import ConnectionTestKey, ConnectionTestRequest
+from airflow.models.dag import DagModel
+from airflow.models.dagrun import DagRun
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.taskinstancekey import TaskInstanceKey
+from airflow.utils.session import create_session
+from airflow.utils.state import CallbackState, TaskInstanceState
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import joinedload, object_session
+
+from nats_executor import compat
+from nats_executor.ledger import Dispatch
+from nats_executor.messages import Kind
+from nats_executor.replies import batches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from airflow.executors.workloads import ExecutorWorkload
+    from sqlalchemy.orm import Session
+
+    from nats_executor.executor import NatsExecutor
+
+__all__ = ["identities", "standing", "unfinished", "workloads_again"]
+
+log = logging.getLogger(__name__)
+
+# SQLite takes 999 variables in a statement at the least.
+ROWS_PER_QUERY = 500
+WAITING = "queued"  # the same word for tasks, callbacks and connection tests
+
+Asked = ParamSpec("Asked")
+Found = TypeVar("Found")
+
+
+def unless_away(question: Callable[Asked, Found]) -> Callable[Asked, Found | None]:
+    """Have a question return None where the database gives no answer."""
+
+    @functools.wraps(question)
+    def ask(*args: Asked.args, **kwargs: Asked.kwargs) -> Found | None:
+        try:
+            return question(*args, **kwargs)
+        except SQLAlchemyError as exc:
+            log.debug("%s: %s; next: asking again later", question.__name__, exc)
+        except Exception:
+            # One row that nobody foresaw must not end the scheduler.
+            log.exception("a question to the database failed; next: asking again later")
+        return None
+
+    return ask
+
+
+def identities(
+    tis: Sequence[TaskInstance],
+) -> Iterable[tuple[TaskInstance, TaskInstanceKey, str]]:
+    """Yield each task instance with its key and queue.
+
+    The scheduler loads neither `try_number` nor `queue` for adoption, and touching them would
+    cost one query for each row. The rows' own session is used: another one, if it were Airflow's
+    scoped session, would detach the scheduler's objects.
+    """
+    facts: dict[Any, tuple[int, str | None]] = {}
+    session = object_session(tis[0]) if tis else None
+    if session is not None:
+        for batch in batches(tis, ROWS_PER_QUERY):
+            query = select(TaskInstance.id, TaskInstance.try_number, TaskInstance.queue)
+            rows = session.execute(query.where(TaskInstance.id.in_([ti.id for ti in batch])))
+            facts.update({row.id: (row.try_number, row.queue) for row in rows})
+    for ti in tis:
+        try_number, queue = facts.get(ti.id) or (ti.try_number, ti.queue)
+        key = TaskInstanceKey(ti.dag_id, ti.task_id, ti.run_id, try_number, ti.map_index)
+        yield ti, key, queue or compat.default_queue()
+
+
+@unless_away
+def standing(dispatches: Sequence[Dispatch], job_id: Any) -> dict[str, str]:
+    """Return the state of each row that still waits for the end of its dispatch, by dispatch id.
+
+    What is missing ended, was queued anew or belongs to another scheduler by now.
+    """
+    of_kind = by_kind(dispatches)
+    found: dict[str, str] = {}
+    with create_session(scoped=False) as session:
+        for batch in batches(of_kind[Kind.TASK], ROWS_PER_QUERY):
+            found |= standing_tasks(session, batch, job_id)
+        for model, kind in (
+            (ExecutorCallback, Kind.CALLBACK),
+            (ConnectionTestRequest, Kind.CONNECTION_TEST),
+        ):
+            for batch in batches(of_kind[kind], ROWS_PER_QUERY):
+                query = select(model.id, model.state).where(model.id.in_(subjects(batch)))
+                found |= {
+                    str(row.id): str(row.state)
+                    for row in session.execute(query)
+                    if row.state in {WAITING, CallbackState.RUNNING}
+                }
+    return found
+
+
+def standing_tasks(session: Session, batch: Sequence[Dispatch], job_id: Any) -> dict[str, str]:
+    by_row = {uuid.UUID(dispatch.token_subject): dispatch for dispatch in batch}
+    query = select(TaskInstance.id, TaskInstance.state, TaskInstance.external_executor_id).where(
+        TaskInstance.id.in_(by_row),
+        TaskInstance.queued_by_job_id == job_id,
+        TaskInstance.state.in_(
+            [TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING]
+        ),
+    )
+    # The scheduler may not have stored an id yet that we minted.
+    return {
+        by_row[row.id].id: str(row.state)
+        for row in session.execute(query)
+        if row.external_executor_id in {by_row[row.id].id, None}
+    }
+
+
+@unless_away
+def workloads_again(
+    dispatches: Sequence[Dispatch], executor: NatsExecutor
+) -> list[ExecutorWorkload]:
+    """Make the workloads of those dispatches anew whose rows are queued, with new tokens."""
+    of_kind = by_kind(dispatches)
+    made: list[ExecutorWorkload] = []
+    with create_session(scoped=False) as session:
+        for batch in batches(of_kind[Kind.TASK], ROWS_PER_QUERY):
+            made += tasks_again(session, batch, executor)
+        for row in waiting(session, ExecutorCallback, of_kind[Kind.CALLBACK]):
+            dag_run = session.get(DagRun, row.data["dag_run_id"])
+            with reported(row):
+                made.append(compat.callback_workload(row, dag_run, executor))
+        for row in waiting(session, ConnectionTestRequest, of_kind[Kind.CONNECTION_TEST]):
+            with reported(row):
+                made.append(compat.connection_test_workload(row, executor))
+    return made
+
+
+@contextlib.contextmanager
+def reported(row: Any) -> Iterator[None]:
+    """Log what keeps one row from becoming a workload; it must not keep the others."""
+    try:
+        yield
+    except SQLAlchemyError:
+        raise
+    except Exception:
+        log.exception("cannot make the workload of %s; next: leaving it to Airflow", row)
+
+
+def tasks_again(
+    session: Session, batch: Sequence[Dispatch], executor: NatsExecutor
+) -> list[ExecutorWorkload]:
+    made: list[ExecutorWorkload] = []
+    states = standing_tasks(session, batch, executor.job_id)
+    ids = {uuid.UUID(d.token_subject): d.id for d in batch if states.get(d.id) == WAITING}
+    query = select(TaskInstance).where(TaskInstance.id.in_(ids))
+    for ti in session.scalars(
+        query.options(joinedload(TaskInstance.dag_model), joinedload(TaskInstance.dag_run))
+    ):
+        with reported(ti):
+            workload = compat.task_workload(ti, executor)
+            workload.ti.external_executor_id = ids[ti.id]
+            made.append(workload)
+    return made
+
+
+def waiting(session: Session, model: Any, batch: Sequence[Dispatch]) -> Iterable[Any]:
+    query = select(model).where(model.id.in_(subjects(batch)), model.state == WAITING)
+    return session.scalars(query) if batch else ()
+
+
+@unless_away
+def unfinished(executor: NatsExecutor) -> list[Dispatch]:
+    """Return the callbacks and connection tests that some scheduler gave to an executor like this.
+
+    Airflow adopts task instances only. Nobody owns these: what a dead scheduler left would stay
+    queued for ever.
+    """
+    with create_session(scoped=False) as session:
+        callbacks = select(ExecutorCallback).where(
+            ExecutorCallback.state.in_([CallbackState.QUEUED, CallbackState.RUNNING])
+        )
+        tests = select(ConnectionTestRequest).where(ConnectionTestRequest.state == WAITING)
+        rows: Iterable[Any] = (*session.scalars(callbacks), *session.scalars(tests))
+        return [dispatch_of(row) for row in rows if is_for(executor, row, session)]
+
+
+def dispatch_of(row: Any) -> Dispatch:
+    """Return the dispatch of a callback or connection test; its id is the row's own."""
+    subject = str(row.id)
+    if isinstance(row, ExecutorCallback):  # without a queue in Airflow 3.3 and 3.4
+        key = CallbackKey(subject)
+        return Dispatch(subject, key, compat.default_queue(), Kind.CALLBACK, subject)
+    queue = row.queue or compat.default_queue()
+    return Dispatch(subject, ConnectionTestKey(subject), queue, Kind.CONNECTION_TEST, subject)
+
+
+def is_for(executor: NatsExecutor, row: Any, session: Session) -> bool:
+    """Whether the scheduler's routing gives a row to this executor (`_try_to_load_executor`)."""
+    if conf.getboolean("core", "multi_team"):
+        dag_id = row.get_dag_id()
+        team = DagModel.get_team_name(dag_id, session=session) if dag_id else row.team_name
+        if team != executor.team_name:
+            return False
+    wanted, name = row.get_executor_name(), executor.name
+    if wanted is None:
+        return name is None or name == ExecutorLoader.get_default_executor_name(executor.team_name)
+    return name is not None and wanted in {
+        name.alias,
+        name.module_path,
+        name.module_path.rpartition(".")[-1],
+    }
+
+
+def by_kind(dispatches: Sequence[Dispatch]) -> dict[str, list[Dispatch]]:
+    found: dict[str, list[Dispatch]] = {kind: [] for kind in Kind}
+    for dispatch in dispatches:
+        found[dispatch.kind].append(dispatch)
+    return found
+
+
+def subjects(batch: Sequence[Dispatch]) -> list[uuid.UUID]:
+    return [uuid.UUID(dispatch.token_subject) for dispatch in batch]

@@ -1,0 +1,135 @@
+"""What the executor looks after from one event to the next, in the scheduler's thread.
+
+It asks the inspector to look, without waiting, and acts on what was found: sends again what the
+broker lost, tells again what Airflow missed, and ends what a dead scheduler left.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from nats_executor import compat, rows
+from nats_executor.confirmations import Confirmations
+from nats_executor.messages import Kind, State
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nats_executor.bridge import Bridge
+    from nats_executor.executor import NatsExecutor
+    from nats_executor.inspector import Inspector
+    from nats_executor.ledger import Dispatch, Ended
+    from nats_executor.messages import Report
+
+__all__ = ["Upkeep"]
+
+log = logging.getLogger(__name__)
+
+
+class Upkeep:
+    """The executor's periodic duties; `tick` is called in every loop of the scheduler."""
+
+    def __init__(self, executor: NatsExecutor, bridge: Bridge, inspector: Inspector) -> None:
+        self._executor = executor
+        self._bridge = bridge
+        self._inspector = inspector
+        self._sweep_seconds = executor.settings.sweep_seconds
+        self._watch_seconds = executor.settings.heartbeat_seconds
+        self._next_sweep = 0.0
+        self._next_watch = 0.0
+        self._confirmations = Confirmations()
+
+    def tick(self) -> None:
+        """Do what is due; costs next to nothing when nothing is."""
+        now = time.monotonic()
+        if self._inspector.findings:
+            self._act()
+        if now >= self._next_watch and (held := self._executor.ledger.held):
+            self._next_watch = now + self._watch_seconds
+            self._bridge.post(self._inspector.watch(held))
+        if now >= self._next_sweep or self._inspector.is_renewed:
+            self._next_sweep = now + self._sweep_seconds
+            self._sweep()
+        if len(self._confirmations):
+            self._confirm(now)
+
+    # Looking
+
+    def _sweep(self) -> None:
+        ledger = self._executor.ledger
+        if len(ledger) or self._inspector.is_renewed:
+            self._inspector.is_renewed = False
+            self._bridge.post(self._inspector.sweep(list(ledger)))
+        orphans = [d for d in rows.unfinished(self._executor) or () if not ledger.knows(d.id)]
+        if orphans:
+            self._bridge.post(self._inspector.examine(orphans))
+
+    # Acting
+
+    def _act(self) -> None:
+        """Follow up the findings; a report of a workload of ours has come by its own way."""
+        findings, ledger = self._inspector.findings, self._executor.ledger
+        lost: list[Dispatch] = []
+        while findings:
+            dispatch, evidence = findings.popleft()
+            is_ours = dispatch in ledger
+            if evidence.is_over and not is_ours and dispatch.kind == Kind.CALLBACK:
+                self._end_callback(dispatch, evidence.last_report)
+            elif evidence.is_lost and (is_ours or dispatch.kind != Kind.TASK):
+                lost.append(dispatch)
+        if lost:
+            self._send_again(lost)
+
+    def _end_callback(self, dispatch: Dispatch, report: Report | None) -> None:
+        """Tell of the end of a callback whose scheduler did not live to hear of it."""
+        if report is not None and report.state is not State.DROPPED:
+            succeeded = report.state is State.SUCCESS
+            key: Any = dispatch.key
+            self._executor.change_state(key, compat.ended_event(succeeded), report.info or None)
+
+    def _send_again(self, lost: Sequence[Dispatch]) -> None:
+        """Queue workloads here anew that NATS has lost; the next heartbeat sends them."""
+        executor = self._executor
+        states = rows.standing(lost, executor.job_id)
+        workloads = rows.workloads_again(lost, executor)
+        if states is None or workloads is None:
+            return  # the next sweep finds them again
+        for workload in workloads:
+            self._forget(executor.key_of(workload))
+            executor.queue_again(workload)
+        if workloads:
+            log.warning("NATS has lost %d workloads; next: sending them again", len(workloads))
+        for dispatch in lost:
+            # Queued anew or ended without us: its slot is free.
+            if dispatch in executor.ledger and dispatch.id not in states:
+                self._forget(dispatch.key)
+
+    def _forget(self, key: Any) -> None:
+        self._executor.ledger.forget(key)
+        self._executor.running.discard(key)
+
+    # Making sure
+
+    def expect(self, ended: Ended) -> None:
+        """Look after an event that alone tells Airflow what became of a task."""
+        if self._executor.job_id is not None:
+            self._confirmations.expect(ended, time.monotonic())
+
+    def _confirm(self, now: float) -> None:
+        """Tell again what has had no effect on its row."""
+        due = self._confirmations.due(now)
+        ends = [confirmation.ended for confirmation in due]
+        states = rows.standing([e.dispatch for e in ends], self._executor.job_id) if due else {}
+        if states is None:
+            return
+        for confirmation in due:
+            ended = confirmation.ended
+            key: Any = ended.dispatch.key
+            is_here = key in self._executor.running or self._executor.is_waiting(key)
+            if ended.dispatch.id in states and not is_here:
+                log.warning("%s: the scheduler missed its end; next: telling it again", key)
+                self._executor.tell(ended)
+            else:
+                self._confirmations.settle(confirmation)

@@ -1,0 +1,577 @@
+"""What the executor does by itself: dead workers, lost messages, missed events, orphaned callbacks.
+
+Workers are played by the stage's peer; rows are those of a real database.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.models.callback import CallbackKey, ExecutorCallback
+from airflow.models.connection_test import ConnectionTestKey, ConnectionTestRequest
+from airflow.models.dag import DagModel
+from airflow.models.dag_version import DagVersion
+from airflow.models.dagbundle import DagBundleModel
+from airflow.models.dagrun import DagRun
+from airflow.models.taskinstance import TaskInstance
+from airflow.sdk import timezone
+from airflow.utils.session import create_session
+from airflow.utils.state import CallbackState, DagRunState, TaskInstanceState
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.exc import OperationalError
+
+from nats_executor import rows
+from nats_executor.messages import Kind, Presence, State, decode, encode
+from tests.executor.stage import events, task_workload
+from tests.support.waiting import block_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from nats_executor import NatsExecutor
+    from nats_executor.messages import Workload
+    from tests.executor.stage import FakeStage, RealStage, Stage
+
+pytestmark = pytest.mark.usefixtures("airflow_database")
+
+QUEUED, RUNNING = TaskInstanceState.QUEUED, TaskInstanceState.RUNNING
+JOB = 7  # the stage's scheduler
+LOST_SECONDS = 0.4
+VERSION = uuid.uuid4()  # of the Dag
+
+
+class Rows:
+    """Committed rows, because the executor looks at them in sessions of its own."""
+
+    def add(self, model: Any, **values: Any) -> None:
+        with create_session(scoped=False) as session:
+            session.execute(insert(model.__table__).values(**values))
+
+    def add_task(self, task_id: str, state: str = QUEUED, **more: Any) -> dict[str, Any]:
+        """Insert a task instance as the scheduler leaves it; return the workload's arguments."""
+        ids: dict[str, Any] = {"ti_id": uuid.uuid4(), "dispatch_id": str(uuid.uuid4())}
+        values: dict[str, Any] = {
+            "id": ids["ti_id"], "external_executor_id": ids["dispatch_id"], "task_id": task_id,
+            "dag_id": "a_dag", "run_id": "a_run", "state": state, "try_number": 1, "map_index": -1,
+            "queue": "default", "pool": "default_pool", "pool_slots": 1, "queued_by_job_id": JOB,
+            "dag_version_id": VERSION, "priority_weight": 1,
+        }  # fmt: skip
+        self.add(TaskInstance, **(values | more))
+        return ids | {"task_id": task_id}
+
+    def change_task(self, task_id: str, **values: Any) -> None:
+        with create_session(scoped=False) as session:
+            session.execute(
+                update(TaskInstance).where(TaskInstance.task_id == task_id).values(**values)
+            )
+
+    def add_callback(self, state: str) -> str:
+        subject = uuid.uuid4()
+        with create_session(scoped=False) as session:
+            run = session.scalar(select(DagRun.id).where(DagRun.dag_id == "a_dag"))
+        data = {"path": "a.callback", "kwargs": {}, "dag_run_id": run, "dag_id": "a_dag"}
+        self.add(
+            ExecutorCallback, id=subject, type="executor", fetch_method="import_path", data=data,
+            state=state, priority_weight=1, created_at=timezone.utcnow(),
+        )  # fmt: skip
+        return str(subject)
+
+    def add_connection_test(self, state: str) -> str:
+        subject, now = uuid.uuid4(), timezone.utcnow()
+        self.add(
+            ConnectionTestRequest, id=subject, token=str(subject), connection_id="c", state=state,
+            conn_type="fs", queue="heavy", created_at=now, updated_at=now,
+        )  # fmt: skip
+        return str(subject)
+
+
+@pytest.fixture
+def table(airflow_database: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rows]:  # noqa: ARG001
+    """Rows of a Dag run whose scheduler is the stage's; all gone after the test."""
+    made = Rows()
+    models = (
+        ConnectionTestRequest, ExecutorCallback, TaskInstance, DagRun, DagVersion, DagModel,
+        DagBundleModel,
+    )  # fmt: skip
+    try:
+        made.add(DagBundleModel, name="dags")
+        made.add(DagModel, dag_id="a_dag", bundle_name="dags", max_active_tasks=1,
+                 max_consecutive_failed_dag_runs=0, has_task_concurrency_limits=False,
+                 relative_fileloc="a_dag.py")  # fmt: skip
+        made.add(DagVersion, id=VERSION, dag_id="a_dag", version_number=1, bundle_name="dags",
+                 created_at=timezone.utcnow())  # fmt: skip
+        made.add(DagRun, dag_id="a_dag", run_id="a_run", run_type="manual",
+                 run_after=timezone.utcnow(), state=DagRunState.RUNNING)  # fmt: skip
+        options = {"heartbeat": 0.1, "worker_lost": LOST_SECONDS, "sweep": 0.2}
+        for name, seconds in options.items():
+            monkeypatch.setenv(f"AIRFLOW__NATS_EXECUTOR__{name.upper()}_SECONDS", str(seconds))
+        monkeypatch.setattr("nats_executor.inspector.SECOND_LOOK_SECONDS", 0.0)
+        yield made
+    finally:
+        with create_session(scoped=False) as session:
+            for model in models:
+                session.execute(delete(model.__table__))
+
+
+def until(executor: NatsExecutor, is_so: Callable[[], Any], what: str) -> Any:
+    """Heartbeat as the scheduler does until something is so."""
+
+    def beat() -> Any:
+        executor.heartbeat()
+        return is_so()
+
+    return block_until(beat, 20, what)
+
+
+def sent_for(stage: Stage, executor: NatsExecutor, row: dict[str, Any]) -> Workload:
+    found = stage.sent_by(executor, task_workload(**row))
+    return next(w for w in found if w.dispatch_id == row["dispatch_id"])
+
+
+def lose(stage: Stage, *dispatch_ids: str, queue: str = "default") -> None:
+    """Lose messages as a broker does that was robbed of its disk."""
+    for dispatch_id in dispatch_ids:
+        stage.ask("purge", stage.names.tasks_stream, stage.names.task(queue, dispatch_id))
+
+
+# What the broker lost
+
+
+def test_a_queued_task_that_the_broker_lost_is_sent_again(
+    stage: Stage, table: Rows, said: Callable[..., list[str]]
+) -> None:
+    executor = stage.executor(job_id=JOB)
+    row = table.add_task("t")
+    sent = sent_for(stage, executor, row)
+
+    lose(stage, row["dispatch_id"])
+
+    again: Workload = until(executor, lambda: stage.sent() and stage.sent()[0], "the message")
+    assert (again.dispatch_id, again.key, again.kind) == (sent.dispatch_id, sent.key, sent.kind)
+    assert again.body["ti"]["id"] == str(row["ti_id"])
+    assert again.body["token"] != sent.body["token"]
+    assert again.body["log_path"]
+    assert len(executor.running) == len(executor.ledger) == executor.slots_occupied == 1
+    assert len(said("NATS has lost 1 workloads; next: sending them again")) == 1
+    stage.report(again, State.SUCCESS)
+    assert len(events(executor)) == 1
+
+
+def test_a_callback_and_a_connection_test_that_the_broker_lost_are_sent_again(
+    stage: Stage, table: Rows
+) -> None:
+    callback = table.add_callback(CallbackState.QUEUED)
+    test = table.add_connection_test("queued")
+    executor = stage.executor(job_id=JOB)
+    until(executor, lambda: len(stage.sent()) == 2, "both to be sent")
+
+    lose(stage, callback)
+    lose(stage, test, queue="heavy")
+
+    until(executor, lambda: len(stage.sent()) == 2, "both to be sent again")
+    assert {w.dispatch_id for w in stage.sent()} == {callback, test}
+
+
+@pytest.mark.parametrize("state", [RUNNING, TaskInstanceState.SUCCESS, None])
+def test_what_is_not_queued_any_more_is_not_sent_again(
+    stage: Stage, table: Rows, state: str | None
+) -> None:
+    """What runs somewhere without a trace keeps its slot until Airflow misses its heartbeat."""
+    executor = stage.executor(job_id=JOB)
+    row = table.add_task("t")
+    sent_for(stage, executor, row)
+    table.change_task("t", state=state)
+
+    lose(stage, row["dispatch_id"])
+
+    asked = spy(stage, executor)
+    until(executor, lambda: len(asked) > (state == RUNNING), "a look at it, or two")
+    assert stage.sent() == []
+    assert executor.slots_occupied == (state == RUNNING)
+
+
+def spy(stage: Stage, _: NatsExecutor) -> list[int]:
+    """Count how often the database is asked to make lost workloads again."""
+    calls: list[int] = []
+    real = rows.workloads_again
+
+    def ask(dispatches: Any, executor: Any) -> Any:
+        calls.append(len(dispatches))
+        return real(dispatches, executor) if dispatches else []
+
+    stage.monkeypatch.setattr("nats_executor.rows.workloads_again", ask)
+    return calls
+
+
+def test_a_queue_anew_frees_the_slot_of_a_lost_dispatch(stage: Stage, table: Rows) -> None:
+    executor = stage.executor(job_id=JOB)
+    row = table.add_task("t")
+    sent_for(stage, executor, row)
+    table.change_task("t", external_executor_id=str(uuid.uuid4()), queued_by_job_id=8)
+
+    lose(stage, row["dispatch_id"])
+
+    until(executor, lambda: not executor.slots_occupied, "the slot to be free")
+    assert stage.sent() == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "said_so"), [(OperationalError("x", {}, Exception()), 0), (KeyError("x"), 1)]
+)
+def test_a_database_that_is_away_is_asked_again(
+    stage: Stage,
+    table: Rows,
+    fault: Exception,
+    said_so: int,
+    said: Callable[..., list[str]],
+) -> None:
+    """The scheduler must not end by what is asked here, and nothing may get lost by it."""
+    executor = stage.executor(job_id=JOB)
+    row = table.add_task("t")
+    sent_for(stage, executor, row)
+    asked: list[str] = []
+
+    def fail(*_: Any, **__: Any) -> Any:
+        asked.append("it")
+        raise fault
+
+    with stage.monkeypatch.context() as patch:
+        patch.setattr("nats_executor.rows.create_session", fail)
+        lose(stage, row["dispatch_id"])
+        until(executor, lambda: len(asked) > 5, "several questions")
+        assert len(executor.running) == 1
+    assert bool(said("a question to the database failed")) == bool(said_so)
+    until(executor, stage.sent, "the message")
+
+
+def test_a_broker_that_comes_back_with_an_empty_disk(
+    real_stage: RealStage, table: Rows, said: Callable[..., list[str]]
+) -> None:
+    """What was queued is sent again at once; what runs goes on."""
+    real_stage.configure(sweep_seconds=600)
+    executor = real_stage.executor(job_id=JOB)
+    queued = [table.add_task(f"t{n}") for n in range(20)]
+    sent = real_stage.sent_by(executor, *(task_workload(**row) for row in queued))
+    running = sent_for(real_stage, executor, table.add_task("running"))
+    table.change_task("running", state=RUNNING)
+    real_stage.report(running, State.RUNNING)
+    until(executor, lambda: executor.ledger.held, "its start")
+
+    real_stage.server.kill()
+    real_stage.server.wipe_storage()
+    real_stage.server.start()
+    real_stage.portal.call(real_stage.broker.ready, 10.0)
+
+    until(executor, lambda: "sending them again" in "".join(said("NATS has lost")), "the notice")
+    until(executor, lambda: len(real_stage.sent()) == len(queued), "all to be sent again")
+    ids = {w.dispatch_id for w in real_stage.sent()}
+    assert ids == {w.dispatch_id for w in sent} - {running.dispatch_id}
+    assert executor.slots_occupied == len(queued) + 1
+    for workload in [*real_stage.sent(), running]:
+        real_stage.report(workload, State.SUCCESS)
+    assert len(events(executor, len(queued) + 1)) == len(queued) + 1
+    assert executor.slots_occupied == 0
+
+
+# Workers that died
+
+
+def announce(stage: Stage, worker: str = "w1", name: str = "worker-1") -> None:
+    record = Presence(
+        worker=worker, name=name, host="h", pid=1, queues=["default"], concurrency=1, running=1,
+        draining=False, started_at=0.0, at=0.0, version="1",
+    )  # fmt: skip
+    stage.ask("publish", stage.names.presence(name), encode(record))
+
+
+async def pong(_: bytes) -> bytes:
+    return b"pong"
+
+
+def grow_old(stage: Stage, executor: NatsExecutor) -> None:
+    """Let records and connections be older than a worker may be silent, as time does."""
+    if server := getattr(stage.server, "advance", None):  # type: ignore[attr-defined]
+        server(60)
+        for broker in stage.server.brokers:  # type: ignore[attr-defined]
+            broker.connected_since = -1e9
+        return
+    broker = executor._dispatcher and executor._dispatcher._broker
+    assert broker
+    ages = __import__("time").monotonic
+    block_until(
+        lambda: ages() - broker.connected_since > 3 * LOST_SECONDS, 10, "the connection's age"
+    )
+
+
+def test_a_dead_workers_running_task_fails_and_says_so_without_another_worker(
+    stage: Stage, table: Rows
+) -> None:
+    executor = stage.executor(job_id=JOB)
+    row, other = table.add_task("t"), table.add_task("u")
+    sent, alive = sent_for(stage, executor, row), sent_for(stage, executor, other)
+    announce(stage)
+    announce(stage, "w2", "worker-2")
+    stage.ask("serve", stage.names.control("w2", "ping"), pong)
+    stage.report(sent, State.RUNNING, pid=44)
+    stage.report(alive, State.RUNNING, worker="w2", worker_name="worker-2", pid=45)
+
+    grow_old(stage, executor)
+
+    [(key, (state, info))] = events(executor).items()
+    assert (key.task_id, state) == ("t", TaskInstanceState.FAILED)
+    assert info == "worker worker-1 lost while it ran process 44"
+    assert [str(log.extra) for log in executor._task_event_logs] == [info]
+    last = stage.last_report(sent)
+    assert (last.state, last.info, last.worker) == (State.FAILED, info, executor.sender)
+    assert [w.key[1] for w in stage.sent()] == ["u"]
+    assert stage.last_report(alive).state is State.RUNNING
+
+
+def test_what_a_dead_worker_had_not_started_waits_for_the_next(stage: Stage, table: Rows) -> None:
+    executor = stage.executor(job_id=JOB)
+    row = table.add_task("t")
+    sent = sent_for(stage, executor, row)
+    announce(stage)
+    stage.report(sent, State.CLAIMED)
+    stage.seen(executor)
+
+    grow_old(stage, executor)
+    looked = count_calls(stage, "nats_executor.inspector.Liveness.lost")
+    until(executor, lambda: len(looked) > 2, "several looks")
+
+    assert stage.last_report(sent).state is State.CLAIMED
+    assert dict(executor.get_event_buffer()) == {}
+    assert [w.key[1] for w in stage.sent() if w.queue == "default"] == ["t"]
+
+
+def test_what_a_dead_worker_had_claimed_and_the_broker_lost_is_sent_again(
+    stage: Stage, table: Rows
+) -> None:
+    executor = stage.executor(job_id=JOB)
+    row = table.add_task("t")
+    sent = sent_for(stage, executor, row)
+    announce(stage)
+    stage.report(sent, State.CLAIMED)
+    lose(stage, row["dispatch_id"])
+
+    grow_old(stage, executor)
+
+    until(executor, stage.sent, "the message")
+    last = stage.last_report(sent)
+    assert (last.state, last.info) == (State.RELEASED, "worker worker-1 lost")
+
+
+def test_a_running_task_whose_reports_are_lost_fails_with_its_worker(
+    stage: Stage, table: Rows
+) -> None:
+    executor = stage.executor(job_id=JOB)
+    row = table.add_task("t", RUNNING)
+    sent = sent_for(stage, executor, row)
+    stage.report(sent, State.RUNNING)
+    until(executor, lambda: executor.ledger.held, "the report to be read")
+    lose(stage, row["dispatch_id"])
+    stage.ask("purge", stage.names.results_stream, stage.names.results())
+
+    grow_old(stage, executor)
+
+    [(_, (state, info))] = events(executor).items()
+    assert (state, info) == (TaskInstanceState.FAILED, "worker worker-1 lost")
+
+
+def count_calls(stage: Stage, name: str) -> list[Any]:
+    module, _, attribute = name.rpartition(".")
+    owner = __import__("nats_executor.inspector", fromlist=["Liveness"]).Liveness
+    assert module.endswith("Liveness")
+    real = getattr(owner, attribute)
+    calls: list[Any] = []
+
+    async def call(self: Any, *args: Any) -> Any:
+        calls.append(args)
+        return await real(self, *args)
+
+    stage.monkeypatch.setattr(owner, attribute, call)
+    return calls
+
+
+# Events that Airflow missed
+
+
+@pytest.fixture
+def quick_confirmations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nats_executor.confirmations.FIRST_PAUSE", 0.01)
+
+
+@pytest.mark.usefixtures("quick_confirmations")
+def test_a_failure_is_told_again_until_its_row_has_moved(
+    stage: Stage, table: Rows, said: Callable[..., list[str]]
+) -> None:
+    """Airflow 3.3 drops the event of a row that is locked at that moment."""
+    executor = stage.executor(job_id=JOB)
+    row = table.add_task("t")
+    sent = sent_for(stage, executor, row)
+    table.change_task("t", state=RUNNING)
+    stage.report(sent, State.FAILED, info="killed")
+
+    first, second, third = events(executor), events(executor), events(executor)
+    assert first == second == third != {}
+    assert executor.slots_occupied == 0
+    assert said("the scheduler missed its end; next: telling it again")
+    table.change_task("t", state=TaskInstanceState.UP_FOR_RETRY)
+    until(executor, lambda: is_settled(executor), "the end of it")
+    assert dict(executor.get_event_buffer()) == {}
+
+
+def is_settled(executor: NatsExecutor) -> bool:
+    assert executor._upkeep
+    executor.get_event_buffer()
+    return not len(executor._upkeep._confirmations)
+
+
+@pytest.mark.usefixtures("quick_confirmations")
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"external_executor_id": str(uuid.uuid4())},  # queued anew, here or elsewhere
+        {"queued_by_job_id": 8},
+        {"state": TaskInstanceState.SUCCESS},
+        {"state": TaskInstanceState.SCHEDULED},
+    ],
+    ids=["queued anew", "of another scheduler", "over", "scheduled"],
+)
+def test_a_failure_is_not_told_again_of_what_has_gone_on(
+    stage: Stage, table: Rows, change: dict[str, Any]
+) -> None:
+    """A stale event would fail a live task."""
+    executor = stage.executor(job_id=JOB)
+    sent = sent_for(stage, executor, table.add_task("t"))
+    table.change_task("t", **({"state": RUNNING} | change))
+    stage.report(sent, State.FAILED, info="killed")
+    assert len(events(executor)) == 1
+
+    until(executor, lambda: is_settled(executor), "the end of it")
+
+    assert dict(executor.get_event_buffer()) == {}
+
+
+@pytest.mark.usefixtures("quick_confirmations")
+def test_a_plain_success_needs_no_second_word(stage: Stage, table: Rows) -> None:
+    executor = stage.executor(job_id=JOB)
+    sent = sent_for(stage, executor, table.add_task("t"))
+    stage.report(sent, State.SUCCESS)
+    assert len(events(executor)) == 1
+    assert executor._upkeep
+    assert not len(executor._upkeep._confirmations)
+
+
+# What a dead scheduler left
+
+
+@pytest.mark.parametrize("state", [State.SUCCESS, State.FAILED])
+def test_a_callback_of_a_dead_scheduler_gets_its_end(
+    stage: Stage, table: Rows, state: State
+) -> None:
+    callback = table.add_callback(CallbackState.RUNNING)
+    dead = stage.executor(job_id=1)
+    until(dead, lambda: True, "its start")
+    dead.end()
+    report_of(stage, callback, state)
+
+    executor = stage.executor(job_id=JOB)
+
+    assert events(executor) == {CallbackKey(callback): (CallbackState(state.value), "why")}
+    assert executor.slots_occupied == 0
+
+
+def report_of(stage: Stage, callback: str, state: State) -> None:
+    from nats_executor.messages import Workload
+
+    workload = Workload(
+        dispatch_id=callback, queue="default", kind=Kind.CALLBACK, body={}, key=[callback],
+        sender="dead",
+    )  # fmt: skip
+    stage.report(workload, state, info="why")
+
+
+def test_a_callback_that_was_never_sent_is_sent(stage: Stage, table: Rows) -> None:
+    """Its scheduler died between its commit and the message."""
+    callback = table.add_callback(CallbackState.QUEUED)
+    test = table.add_connection_test("queued")
+
+    executor = stage.executor(job_id=JOB)
+
+    until(executor, lambda: len(stage.sent()) == 2, "both to be sent")
+    assert {(w.dispatch_id, w.kind, w.queue) for w in stage.sent()} == {
+        (callback, Kind.CALLBACK, "default"),
+        (test, Kind.CONNECTION_TEST, "heavy"),
+    }
+    assert executor.running == {CallbackKey(callback), ConnectionTestKey(test)}
+
+
+def test_a_callback_that_another_scheduler_sent_is_left_to_it(stage: Stage, table: Rows) -> None:
+    callback = table.add_callback(CallbackState.QUEUED)
+    first = stage.executor(job_id=1)
+    until(first, stage.sent, "the message")
+    second = stage.executor(job_id=JOB)
+    looked = count_examinations(stage)
+
+    until(second, lambda: len(looked) > 2, "several looks at it")
+
+    assert [w.dispatch_id for w in stage.sent()] == [callback]
+    assert second.slots_occupied == 0
+    assert first.slots_occupied == 1
+
+
+def count_examinations(stage: Stage) -> list[Any]:
+    from nats_executor.inspector import Inspector
+
+    real = Inspector.examine
+    calls: list[Any] = []
+
+    async def examine(self: Inspector, dispatches: Any) -> None:
+        await real(self, dispatches)
+        if dispatches:
+            calls.append(dispatches)
+
+    stage.monkeypatch.setattr(Inspector, "examine", examine)
+    return calls
+
+
+def test_a_callback_for_another_executor_is_left_alone(stage: Stage, table: Rows) -> None:
+    callback = table.add_callback(CallbackState.QUEUED)
+    with create_session(scoped=False) as session:
+        row = session.get(ExecutorCallback, uuid.UUID(callback))
+        assert row
+        row.data = {**row.data, "executor": "LocalExecutor"}
+    executor = stage.executor(job_id=JOB)
+    until(executor, lambda: True, "a loop")
+
+    assert rows.unfinished(executor) == []
+
+
+def test_a_connection_test_that_airflow_gave_up_is_forgotten(stage: Stage, table: Rows) -> None:
+    test = table.add_connection_test("queued")
+    executor = stage.executor(job_id=JOB)
+    until(executor, lambda: len(executor.ledger), "its dispatch")
+
+    executor.fail_connection_test(ConnectionTestKey(test))
+
+    assert len(executor.ledger) == executor.slots_occupied == 0
+
+
+# The sweep over what is stuck in queued
+
+
+def test_a_task_that_waits_its_turn_is_not_stuck(stage: Stage, table: Rows) -> None:
+    executor = stage.executor(job_id=JOB)
+    announce(stage)
+    sent = sent_for(stage, executor, table.add_task("t"))
+    with create_session(scoped=False) as session:
+        ti = session.scalars(select(TaskInstance).where(TaskInstance.task_id == "t")).one()
+
+        with pytest.raises(NotImplementedError, match="waits its turn in queue 'default'"):
+            executor.revoke_task(ti=ti)
+
+    assert [w.dispatch_id for w in stage.sent()] == [sent.dispatch_id]
+    assert executor.slots_occupied == 1
