@@ -47,8 +47,11 @@ __all__ = ["Connection", "connect"]
 
 log = logging.getLogger(__name__)
 
-# A worker that is cut off is found after two unanswered checks of this length.
+# A worker that is cut off finds out after at most twice this time.
 WATCH_SECONDS = 5.0
+# It has to be back before the others take it for lost.
+WATCHES_PER_LOSS = 4
+LOOK_SECONDS = 0.25
 # Delays between attempts to connect double up to this; each is randomised, so that a fleet
 # does not return in step.
 LONGEST_DELAY = 2.0
@@ -225,19 +228,25 @@ class Connection(Link):
 
     async def _watch(self, client: Client) -> None:
         """Return when the client is closed, or connected but deaf; then it is given up."""
+        seconds = min(WATCH_SECONDS, self._settings.worker_lost_seconds / WATCHES_PER_LOSS)
         try:
-            while not self._lost.is_set():
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(WATCH_SECONDS):
-                        await self._lost.wait()
-                        return
+            while not await self._is_lost_within(seconds, client):
                 # A timed-out flush breaks nats-py's read loop; here its client is given up anyway.
-                await client.flush(timeout=int(WATCH_SECONDS))
+                await client.flush(timeout=seconds)  # type: ignore[arg-type] # any number will do
         except (nats.errors.Error, OSError, TimeoutError):
             log.warning("NATS does not answer; next: a new connection")
         finally:
             self._disconnected(BrokerUnavailable("the connection to NATS was lost"))
             await close(client)
+
+    async def _is_lost_within(self, seconds: float, client: Client) -> bool:
+        """Wait; nats-py does not call `closed_cb` when its last write meets a dead socket."""
+        deadline = time.monotonic() + seconds
+        while not (self._lost.is_set() or client.is_closed) and time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._lost.wait()
+        return self._lost.is_set() or client.is_closed
 
     def _disconnected(self, reason: BrokerError) -> None:
         self._client = None

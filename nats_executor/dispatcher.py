@@ -207,7 +207,7 @@ class Dispatcher:
 
     async def _revoke(self, queue: str, dispatch_id: str, worker: str) -> None:
         broker = self._require_broker()
-        await broker.purge(self._names.tasks_stream, self._names.task(queue, dispatch_id))
+        await broker.remove(self._names.tasks_stream, self._names.task(queue, dispatch_id))
         if not worker:
             found = await broker.last(
                 self._names.results_stream, self._names.result(queue, dispatch_id)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from nats_executor.adoption import Evidence
 from nats_executor.errors import BrokerError, DecodeError, WrongSequence
 from nats_executor.liveness import Liveness
-from nats_executor.messages import Report, State, decode, encode
+from nats_executor.messages import Report, State, decode, encode, presentable
 from nats_executor.names import token
 from nats_executor.survey import seen_workers, serving
 
@@ -86,7 +86,9 @@ class Inspector:
         if (token(report.queue), token(report.dispatch_id)) != (place.queue, place.dispatch_id):
             self._complain(f"report on {message.subject} is about another workload")
             return None
-        return report
+        return dataclasses.replace(
+            report, info=presentable(report.info), worker_name=presentable(report.worker_name)
+        )
 
     def _complain(self, text: str) -> None:
         """Log once what every sweep will find again."""
@@ -182,7 +184,7 @@ class Inspector:
             sequence = found.sequence if found else 0
             await broker.publish(subject, encode(verdict), expected_last=sequence)
             if state.is_final:
-                await broker.purge(self._names.tasks_stream, task)
+                await broker.remove(self._names.tasks_stream, task)
 
     def _last_known(self, dispatch: Dispatch) -> Report:
         """Return what a worker had reported before the broker lost it."""

@@ -111,6 +111,8 @@ class Ledger:
     def track(self, dispatch: Dispatch) -> None:
         """Enter a dispatch; it replaces an earlier one of its key."""
         self.forget(dispatch.key)
+        if earlier := self._by_id.get(dispatch.id):
+            self.forget(earlier.key)
         self._by_id[dispatch.id] = dispatch
         self._by_key[dispatch.key] = dispatch
 
@@ -131,9 +133,10 @@ class Ledger:
         dispatch = self._by_id.get(report.dispatch_id)
         if dispatch is None or report.queue != dispatch.queue:
             return None
-        if report.state is State.RENEWED or (
-            report.generation < dispatch.generation and not report.state.is_final
-        ):
+        is_old = report.generation < dispatch.generation
+        # An expiry is answered by compare-and-set, so once; and its answer may have got lost.
+        counts_always = report.state.is_final or report.state is State.EXPIRED
+        if report.state is State.RENEWED or (is_old and not counts_always):
             return None
         was, dispatch.state = dispatch.state, report.state
         dispatch.worker, dispatch.worker_name = report.worker, report.worker_name

@@ -11,7 +11,7 @@ import base64
 import json
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any, TypeVar, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgpack
 
@@ -26,12 +26,16 @@ __all__ = [
     "Workload",
     "decode",
     "encode",
+    "presentable",
+    "shown",
     "token_expiry",
 ]
 
 FORMAT = 1
 # Of any count here; msgpack ends at 64 bits, and what is counted up must stay below that.
 LARGEST = 2**53
+LONGEST_TEXT = 4000
+MARK = "\N{REPLACEMENT CHARACTER}"
 
 # What reading a token from anyone can raise; the last two come from huge numbers and deep nesting.
 UNREADABLE = (
@@ -142,7 +146,7 @@ class Report:
     worker_name: str
     sender: str = ""
     attempt: int = 1
-    predecessors: list[Any] = field(default_factory=list)
+    predecessors: list[str] = field(default_factory=list)
     generation: int = 0
     info: str = ""
     pid: int = 0
@@ -230,9 +234,20 @@ def checked(name: str, value: Any, hint: Any) -> Any:
         return float(value)
     if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
         raise DecodeError(f"field {name!r}: expected {wanted.__name__}, got {type(value).__name__}")
+    if wanted is list and get_args(hint) == (str,) and not all(type(v) is str for v in value):
+        raise DecodeError(f"field {name!r}: not a list of texts")
     if wanted is int and not 0 <= value <= LARGEST:
         raise DecodeError(f"field {name!r}: {value} is not between 0 and {LARGEST}")
     return value
+
+
+def presentable(text: str) -> str:
+    """Return text from anyone as a database and a log take it: no control characters, not endless.
+
+    PostgreSQL refuses NUL, and that would end the scheduler.
+    """
+    marked = (c if c.isprintable() or c in "\n\t" else MARK for c in text[:LONGEST_TEXT])
+    return "".join(marked)
 
 
 def shown(value: Any) -> str:

@@ -60,7 +60,7 @@ class Delivery(Protocol):
     at: float  # epoch seconds at which the stream stored it, the server's clock
 
     async def ack(self) -> None:
-        """Ack and wait until the server confirms. Acking twice, or a purged message, succeeds."""
+        """Ack and wait until the server confirms. Acking twice, or a removed message, succeeds."""
 
     async def nak(self, delay_seconds: float = 0.0) -> None:
         """Hand the message back; the server offers it again after the delay."""
@@ -156,8 +156,8 @@ class Broker(Protocol):
         """Return every message under a subject with wildcards, oldest first."""
         ...
 
-    async def purge(self, stream: str, subject: str) -> int:
-        """Remove every message of a subject and return how many there were."""
+    async def remove(self, stream: str, subject: str) -> bool:
+        """Remove the last message of a subject; returns whether there was one."""
         ...
 
     async def pull(self, stream: str, consumer: str) -> Pulls:

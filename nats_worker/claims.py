@@ -14,7 +14,18 @@ from nats_executor.messages import State
 if TYPE_CHECKING:
     from nats_executor.messages import Report
 
-__all__ = ["Claim", "Decision", "Done", "Exhausted", "Held", "Lost", "Mine", "Unanswered", "decide"]
+__all__ = [
+    "Claim",
+    "Decision",
+    "Done",
+    "Exhausted",
+    "Held",
+    "Lost",
+    "Mine",
+    "Unanswered",
+    "decide",
+    "is_void",
+]
 
 
 # A dispatch that nobody can start because Airflow's API is away is claimed any number of times.
@@ -134,3 +145,18 @@ def known(last: Report) -> tuple[str, ...]:
     if names[-2:-1] == names[-1:]:  # it has taken it again
         names.pop()
     return tuple(str(name) for name in names[-KEPT:])
+
+
+def is_void(state: State, last: Report, *, worker: str) -> bool:
+    """Whether a claimant's report has nothing to add to the last one there.
+
+    Args:
+        worker: the id of the claimant.
+    """
+    is_ours = last.worker == worker
+    if last.state.is_final:
+        return is_ours or not state.is_final or last.state is not State.DROPPED
+    if is_ours and last.state is not State.RENEWED:
+        return last.state is state
+    # Another one's claim, or a new token: an end counts, giving it up does not.
+    return not state.is_final

@@ -30,6 +30,8 @@ from nats_executor.messages import (
     Workload,
     decode,
     encode,
+    presentable,
+    shown,
     token_expiry,
 )
 from nats_worker import claims
@@ -50,6 +52,8 @@ __all__ = ["Errand", "Surroundings"]
 
 log = logging.getLogger(__name__)
 
+# Airflow's own are below 1500; a report that held any more might be too large to publish.
+LONGEST_KEY = 10_000
 # An executor answers an expired token within a loop of its scheduler.
 RENEWAL_SECONDS = 2.0
 STOPPING = "this worker stops"
@@ -126,9 +130,11 @@ class Errand:
         """Decode the message; raises `DecodeError` for what this release cannot run."""
         workload = decode(Workload, self.delivery.body)
         if workload.dispatch_id != self.dispatch_id:
-            raise DecodeError(f"the message says it is {workload.dispatch_id!r}")
+            raise DecodeError(f"the message says it is {shown(workload.dispatch_id)}")
         if workload.kind not in set(Kind):
-            raise DecodeError(f"unknown workload type {workload.kind!r}")
+            raise DecodeError(f"unknown workload type {shown(workload.kind)}")
+        if len(str(workload.key)) > LONGEST_KEY:
+            raise DecodeError("its key is too long for a report")
         return workload
 
     @property
@@ -190,8 +196,8 @@ class Errand:
             case claims.Exhausted(expected_last, attempt, predecessors):
                 self.sequence, self.attempt = expected_last, attempt
                 self.predecessors = predecessors
-                names = ", ".join(predecessors)
-                await self.bury(f"it was claimed {attempt} times and never started, last by {names}")
+                by = ", ".join(predecessors)
+                await self.bury(f"it was claimed {attempt} times and never started, last by {by}")
         return None
 
     async def claim(self, claim: claims.Claim) -> claims.Claim | None:
@@ -238,12 +244,14 @@ class Errand:
         body = workload.body | ({"token": claim.token} if claim.token else {})
         self.run = await self.around.pool.start(self.dispatch_id, body)
         announced = asyncio.create_task(self.announce_start(self.run), name="announce start")
+        known = asyncio.create_task(self.stay_known(announced), name="stay known")
         try:
             report = await self.run.exited()
             on_exit()
             if self.run.task_pid:
                 await announced
         finally:
+            known.cancel()
             announced.cancel()
         if self.is_handed_back and not report.started:
             return Back(STOPPING, 0.0, counts=False)
@@ -262,6 +270,14 @@ class Errand:
             run.signal(signal.SIGTERM)  # the first one came before there was a process
         with contextlib.suppress(BrokerError):
             await self.try_report(State.RUNNING)
+
+    async def stay_known(self, announced: asyncio.Task[None]) -> None:
+        """Repeat the report that it runs before the broker drops it for its age."""
+        await asyncio.wait([announced])
+        while True:
+            await asyncio.sleep(self.around.settings.result_retention_seconds / 2)
+            with contextlib.suppress(BrokerError):
+                await self.try_report(State.RUNNING)
 
     # Ending
 
@@ -341,7 +357,7 @@ class Errand:
             predecessors=list(self.predecessors),
             generation=self.generation,
             token=self.token if state in {State.CLAIMED, State.RELEASED} else "",
-            info=info,
+            info=presentable(info),
             pid=self.run.task_pid if self.run else 0,
             at=time.time(),
         )
@@ -366,22 +382,12 @@ class Errand:
         async def attempt() -> None:
             while not await self.try_report(state, info):
                 last, self.sequence = await self.last_report()
-                if last is not None and self.is_void(state, last):
+                if last is not None and claims.is_void(state, last, worker=self.around.worker):
                     if last.worker != self.around.worker:
                         log.warning("%s: %s reported first", self.dispatch_id, last.worker_name)
                     return
 
         await persist(attempt)
-
-    def is_void(self, state: State, last: Report) -> bool:
-        """Whether a report has nothing to add to the last one there."""
-        is_ours = last.worker == self.around.worker
-        if last.state.is_final:
-            return is_ours or not state.is_final or last.state is not State.DROPPED
-        if is_ours and last.state is not State.RENEWED:
-            return last.state is state
-        # Another one's claim, or a new token: an end counts, giving it up does not.
-        return not state.is_final
 
 
 def header_text(text: str) -> str:

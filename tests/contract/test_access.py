@@ -119,7 +119,7 @@ async def test_every_question_that_is_not_allowed_is_denied(guarded: RealStage) 
         worker.last(stage.tasks, subject),
         worker.last_of_each(stage.tasks, [subject]),
         worker.scan(stage.tasks, stage.names.tasks()),
-        worker.purge(stage.tasks, subject),
+        worker.remove(stage.tasks, subject),
         worker.request(stage.names.control("yours", "ping"), b"", timeout=1),
         worker.stream_info(stage.tasks),
         worker.consumer_infos(stage.tasks),

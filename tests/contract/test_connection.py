@@ -68,7 +68,7 @@ async def test_every_question_is_refused_in_time_while_the_server_is_away(
         broker.last(stage.tasks, subject),
         broker.last_of_each(stage.tasks, [subject, subject]),
         broker.scan(stage.tasks, stage.names.tasks()),
-        broker.purge(stage.tasks, subject),
+        broker.remove(stage.tasks, subject),
         broker.request(subject, b"", timeout=PUBLISH_TIMEOUT),
         broker.stream_info(stage.tasks),
         broker.consumer_infos(stage.tasks),
@@ -104,7 +104,7 @@ async def test_everything_works_again_without_a_new_object(fragile_stage: Stage)
     assert await stage.send("d2") == 2
     await stage.offers(1)
     assert [d.body for d in await pulls.take(5)] == [b"d2"]
-    assert await broker.purge(stage.tasks, stage.names.tasks()) == 1
+    assert await broker.remove(stage.tasks, stage.names.task("default", "d2"))
 
 
 async def test_what_is_opened_during_an_outage_works_after_it(fragile_stage: Stage) -> None:

@@ -525,7 +525,7 @@ async def carry_a_task(broker: Broker, names: Names) -> None:
     followed = broker.follow(names.results_stream, after=0)
     assert (await soon(anext(followed))).body == b"done"
     assert await broker.scan(names.tasks_stream, names.tasks()) == []
-    await broker.purge(names.results_stream, subject)
+    await broker.remove(names.results_stream, subject)
 
 
 NEIGHBOURS = """

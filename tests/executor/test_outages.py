@@ -48,7 +48,7 @@ def bounded() -> Iterator[None]:
     assert time.monotonic() - start < BOUND
 
 
-def waiting_task(ti_id: object = uuid.UUID(int=0)) -> Any:  # noqa: B008 - a constant
+def waiting_task(ti_id: object = uuid.UUID(int=0)) -> Any:
     """A task instance as the sweep over stuck ones passes it, without a database."""
     row: dict[str, Any] = {
         "dag_id": "a_dag",

@@ -184,17 +184,17 @@ def test_an_expired_token_is_replaced_by_a_valid_one(
     assert len(executor.running) == 1
 
 
-def test_a_repeated_report_of_an_expired_token_is_answered_once(stage: Stage) -> None:
+def test_each_report_of_an_expired_token_is_answered(stage: Stage) -> None:
     executor = stage.executor()
     [sent] = stage.sent_by(executor, task_workload())
     stage.report(sent, State.EXPIRED)
     stage.seen(executor)
     block_until(lambda: stage.last_report(sent).state is State.RENEWED, 5, "a new token")
 
-    stage.report(sent, State.EXPIRED)
+    stage.report(sent, State.EXPIRED)  # as if the answer had been lost
     stage.seen(executor)
 
-    assert stage.last_report(sent).state is State.EXPIRED
+    block_until(lambda: stage.last_report(sent).state is State.RENEWED, 5, "the token again")
     stage.report(sent, State.EXPIRED, generation=1)
     stage.seen(executor)
     block_until(lambda: stage.last_report(sent).generation == 2, 5, "the next token")

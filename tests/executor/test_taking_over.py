@@ -149,7 +149,7 @@ def test_each_task_instance_is_judged_by_what_the_broker_knows(
         ("dropped", State.DROPPED),
     ):
         stage.report(sent[name], state, info=f"it {name}")
-        stage.ask("purge", stage.names.tasks_stream, stage.names.task("default", ids[name]))
+        stage.ask("remove", stage.names.tasks_stream, stage.names.task("default", ids[name]))
     executor = stage.executor(job_id=2)
 
     rejected = executor.try_adopt_task_instances(orphans(session))

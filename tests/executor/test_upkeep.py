@@ -5,6 +5,7 @@ Workers are played by the stage's peer; rows are those of a real database.
 
 from __future__ import annotations
 
+import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +24,18 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import OperationalError
 
 from nats_executor import rows
-from nats_executor.messages import Kind, Presence, State, decode, encode
+from nats_executor.inspector import Inspector
+from nats_executor.liveness import Liveness
+from nats_executor.messages import Kind, Presence, State, Workload, encode
 from tests.executor.stage import events, task_workload
+from tests.support.emptying import empty
 from tests.support.waiting import block_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from nats_executor import NatsExecutor
-    from nats_executor.messages import Workload
-    from tests.executor.stage import FakeStage, RealStage, Stage
+    from tests.executor.stage import RealStage, Stage
 
 pytestmark = pytest.mark.usefixtures("airflow_database")
 
@@ -71,7 +74,12 @@ class Rows:
         subject = uuid.uuid4()
         with create_session(scoped=False) as session:
             run = session.scalar(select(DagRun.id).where(DagRun.dag_id == "a_dag"))
-        data = {"path": "a.callback", "kwargs": {}, "dag_run_id": run, "dag_id": "a_dag"}
+        data: dict[str, Any] = {
+            "path": "a.callback",
+            "kwargs": {},
+            "dag_run_id": run,
+            "dag_id": "a_dag",
+        }
         self.add(
             ExecutorCallback, id=subject, type="executor", fetch_method="import_path", data=data,
             state=state, priority_weight=1, created_at=timezone.utcnow(),
@@ -133,7 +141,7 @@ def sent_for(stage: Stage, executor: NatsExecutor, row: dict[str, Any]) -> Workl
 def lose(stage: Stage, *dispatch_ids: str, queue: str = "default") -> None:
     """Lose messages as a broker does that was robbed of its disk."""
     for dispatch_id in dispatch_ids:
-        stage.ask("purge", stage.names.tasks_stream, stage.names.task(queue, dispatch_id))
+        stage.ask("remove", stage.names.tasks_stream, stage.names.task(queue, dispatch_id))
 
 
 # What the broker lost
@@ -299,10 +307,8 @@ def grow_old(stage: Stage, executor: NatsExecutor) -> None:
         return
     broker = executor._dispatcher and executor._dispatcher._broker
     assert broker
-    ages = __import__("time").monotonic
-    block_until(
-        lambda: ages() - broker.connected_since > 3 * LOST_SECONDS, 10, "the connection's age"
-    )
+    since = broker.connected_since
+    block_until(lambda: time.monotonic() - since > 3 * LOST_SECONDS, 10, "the connection's age")
 
 
 def test_a_dead_workers_running_task_fails_and_says_so_without_another_worker(
@@ -338,7 +344,7 @@ def test_what_a_dead_worker_had_not_started_waits_for_the_next(stage: Stage, tab
     stage.seen(executor)
 
     grow_old(stage, executor)
-    looked = count_calls(stage, "nats_executor.inspector.Liveness.lost")
+    looked = count_looks(stage)
     until(executor, lambda: len(looked) > 2, "several looks")
 
     assert stage.last_report(sent).state is State.CLAIMED
@@ -372,7 +378,7 @@ def test_a_running_task_whose_reports_are_lost_fails_with_its_worker(
     stage.report(sent, State.RUNNING)
     until(executor, lambda: executor.ledger.held, "the report to be read")
     lose(stage, row["dispatch_id"])
-    stage.ask("purge", stage.names.results_stream, stage.names.results())
+    stage.portal.call(empty, stage.broker, stage.names.results_stream, stage.names.results())
 
     grow_old(stage, executor)
 
@@ -380,18 +386,16 @@ def test_a_running_task_whose_reports_are_lost_fails_with_its_worker(
     assert (state, info) == (TaskInstanceState.FAILED, "worker worker-1 lost")
 
 
-def count_calls(stage: Stage, name: str) -> list[Any]:
-    module, _, attribute = name.rpartition(".")
-    owner = __import__("nats_executor.inspector", fromlist=["Liveness"]).Liveness
-    assert module.endswith("Liveness")
-    real = getattr(owner, attribute)
+def count_looks(stage: Stage) -> list[Any]:
+    """Count how often workers are looked at."""
+    real = Liveness.lost
     calls: list[Any] = []
 
-    async def call(self: Any, *args: Any) -> Any:
-        calls.append(args)
-        return await real(self, *args)
+    async def lost(self: Liveness, workers: Any) -> set[str]:
+        calls.append(workers)
+        return await real(self, workers)
 
-    stage.monkeypatch.setattr(owner, attribute, call)
+    stage.monkeypatch.setattr(Liveness, "lost", lost)
     return calls
 
 
@@ -485,8 +489,6 @@ def test_a_callback_of_a_dead_scheduler_gets_its_end(
 
 
 def report_of(stage: Stage, callback: str, state: State) -> None:
-    from nats_executor.messages import Workload
-
     workload = Workload(
         dispatch_id=callback, queue="default", kind=Kind.CALLBACK, body={}, key=[callback],
         sender="dead",
@@ -524,8 +526,6 @@ def test_a_callback_that_another_scheduler_sent_is_left_to_it(stage: Stage, tabl
 
 
 def count_examinations(stage: Stage) -> list[Any]:
-    from nats_executor.inspector import Inspector
-
     real = Inspector.examine
     calls: list[Any] = []
 

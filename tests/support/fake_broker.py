@@ -311,13 +311,14 @@ class FakeBroker(Broker):
         await self.enter("scan")
         return self.server.stream(stream, missing=BrokerUnavailable).matching(subject)
 
-    async def purge(self, stream: str, subject: str) -> int:
-        await self.enter("purge")
-        purged = self.server.messages(stream, subject)
-        for message in purged:
-            self.server.stream(stream).remove(message.sequence)
+    async def remove(self, stream: str, subject: str) -> bool:
+        await self.enter("remove")
+        found = self.server.stream(stream, missing=BrokerUnavailable)
+        if (message := found.last(subject)) is None:
+            return False
+        found.remove(message.sequence)
         self.server.wake()  # room under max_ack_pending
-        return len(purged)
+        return True
 
     async def pull(self, stream: str, consumer: str) -> Pulls:
         await self.enter("pull", needs_server=False)

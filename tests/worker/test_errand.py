@@ -14,6 +14,7 @@ from nats_executor.errors import AccessDenied
 from nats_executor.messages import Kind, Presence, State, encode
 from nats_worker.errand import RENEWAL_SECONDS
 from nats_worker.exits import Ending
+from tests.support.emptying import empty
 from tests.support.waiting import wait_until
 from tests.support.worker_scene import ACK_WAIT, Scene, scene_fixture, task, token
 
@@ -131,7 +132,7 @@ async def test_a_redelivery_of_what_runs_here_only_renews_its_lease(
     run.begin()
     await scene.reported(State.RUNNING)
     if is_wiped:
-        await scene.broker.purge(scene.names.results_stream, scene.names.results())
+        await empty(scene.broker, scene.names.results_stream, scene.names.results())
 
     await redelivered(scene, worker)
 

@@ -8,9 +8,10 @@ import pytest
 
 from nats_executor.errors import BrokerUnavailable
 from nats_executor.messages import Report, State
-from nats_worker.persist import persist
 from nats_worker.exits import Ending
+from nats_worker.persist import persist
 from nats_worker.verdict import API_PAUSE_SECONDS
+from tests.support.emptying import empty
 from tests.support.waiting import wait_until
 from tests.support.worker_scene import Scene, scene_fixture
 
@@ -207,7 +208,7 @@ async def test_a_wiped_result_stream_gets_the_end_all_the_same(
     worker = await scene.start()
     scene.send()
     run = await scene.pool.run()
-    await scene.broker.purge(scene.names.results_stream, scene.names.results())
+    await empty(scene.broker, scene.names.results_stream, scene.names.results())
 
     run.finish(ending)
 

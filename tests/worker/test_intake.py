@@ -14,6 +14,7 @@ from nats_executor.errors import AccessDenied, BrokerError
 from nats_worker import intake as intake_module
 from nats_worker.intake import Intake
 from nats_worker.slots import Slots
+from tests.support.emptying import empty
 from tests.support.fake_broker import FakeServer
 from tests.support.fixtures import settings_for
 from tests.support.waiting import wait_until
@@ -330,7 +331,7 @@ async def test_a_cancellation_is_never_lost(desks: Desks) -> None:
         await desk.close()
         for delivery in desk.deliveries:
             await delivery.ack()
-        await desk.broker.purge(desk.names.tasks_stream, desk.names.tasks())
+        await empty(desk.broker, desk.names.tasks_stream, desk.names.tasks())
 
 
 async def test_a_cancellation_that_the_client_swallows_is_not_lost(
