@@ -36,21 +36,16 @@ class Evidence:
 def can_adopt(*, is_waiting: bool, evidence: Evidence | None) -> bool:
     """Whether to keep a task instance, rather than have the scheduler queue it again.
 
-    What runs is always kept: un-adopted it would run twice until its next heartbeat. What waits
-    is kept when the broker or a worker has it. Absence is proof here, because the id was assigned
-    before the message was sent; other executors have to wait for a time-out.
+    What runs is always kept: un-adopted it would run twice until its next heartbeat. What waits is
+    kept, too, and sent (again) where the broker has no message: queued again, it would lose a try.
+    Absence is proof, because the id was assigned before the message was sent; other executors have
+    to wait for a time-out. Only what Airflow itself has refused to start is given back.
 
     Args:
         is_waiting: the row is still QUEUED.
         evidence: None when the broker could not be asked; then everything is kept and the sweep
             finds out later.
     """
-    if not is_waiting or evidence is None:
+    if not is_waiting or evidence is None or evidence.last_report is None:
         return True
-    return not evidence.is_lost and not is_dropped(evidence)
-
-
-def is_dropped(evidence: Evidence) -> bool:
-    """Whether it ended without a run."""
-    report = evidence.last_report
-    return report is not None and report.state is State.DROPPED
+    return evidence.last_report.state is not State.DROPPED

@@ -7,6 +7,7 @@ Supported: 3.3 and 3.4 (read in 3.4.0b2). 3.4 keeps the queues of a `BaseExecuto
 from __future__ import annotations
 
 import uuid
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from airflow import __version__ as airflow_version
@@ -50,7 +51,7 @@ AIRFLOW_V_3_4_PLUS = Version(Version(airflow_version).base_version) >= Version("
 newer: Any = workloads
 
 # SQLite takes 999 variables in a statement at the least.
-ROWS_PER_QUERY = 500
+KEPT_LOGS = 1000
 
 
 class VersionedExecutor(BaseExecutor):
@@ -67,6 +68,19 @@ class VersionedExecutor(BaseExecutor):
     else:
         supports_callbacks = True
         supports_connection_test = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._audited: deque[Any] = deque(maxlen=KEPT_LOGS)
+
+    def log_task_event(self, *, event: str, extra: str, ti_key: Any) -> None:
+        """Add a line to the audit log, and keep it until the scheduler has written it.
+
+        `_process_task_event_logs` (3.3.2) hands a generator to SQLAlchemy, which refers to objects
+        weakly; without another reference every line is lost with an error in the log.
+        """
+        super().log_task_event(event=event, extra=extra, ti_key=ti_key)
+        self._audited.extend(list(self._task_event_logs)[-1:])
 
     def _get_workloads_to_schedule(
         self, open_slots: int

@@ -206,10 +206,11 @@ class NatsExecutor(compat.VersionedExecutor):
         while reports:
             report = reports.popleft()
             if outcome := self.ledger.apply(report):
-                self._settle(outcome)
+                self.settle(outcome)
         self._upkeep.tick()
 
-    def _settle(self, outcome: Outcome) -> None:
+    def settle(self, outcome: Outcome) -> None:
+        """Tell the scheduler what an outcome means to it."""
         key: Any = outcome.dispatch.key
         match outcome:
             case Started(dispatch):
@@ -260,10 +261,11 @@ class NatsExecutor(compat.VersionedExecutor):
                 continue
             self.running.add(key)
             if dispatch_id:
-                self.ledger.track(Dispatch(dispatch_id, key, queue, Kind.TASK, str(ti.id)))
-            if found and found.last_report and self._dispatcher is not None:
-                # For the next `sync`: Airflow 3.4 gives a slot to all that is adopted here.
-                self._dispatcher.inspector.reports.append(found.last_report)
+                dispatch = Dispatch(dispatch_id, key, queue, Kind.TASK, str(ti.id))
+                self.ledger.track(dispatch)
+                if found and self._dispatcher is not None:
+                    # For the next `sync`: Airflow 3.4 gives a slot to all that is adopted here.
+                    self._dispatcher.inspector.note(dispatch, found)
         return rejected
 
     def _look_up(self, places: list[tuple[str, str]]) -> dict[str, Evidence] | None:

@@ -45,6 +45,7 @@ class Finding(NamedTuple):
 
     dispatch: Dispatch
     evidence: Evidence
+    obituary: str = ""  # the worker that had it is dead
 
 
 class Inspector:
@@ -111,6 +112,13 @@ class Inspector:
             for (_, dispatch_id), task, result in zip(places, tasks, results, strict=True)
         }
 
+    def note(self, dispatch: Dispatch, evidence: Evidence) -> None:
+        """Pass evidence on as what it is: a report, or a finding where there is no message."""
+        if evidence.last_report:
+            self.reports.append(evidence.last_report)
+        if evidence.is_lost:
+            self.findings.append(Finding(dispatch, evidence))
+
     # From time to time
 
     async def sweep(self, dispatches: Sequence[Dispatch]) -> None:
@@ -168,23 +176,22 @@ class Inspector:
         if last is None or not last.state.is_held or last.worker != dispatch.worker:
             return
         task = self._names.task(dispatch.queue, dispatch.id)
-        state = State.FAILED
         if last.state is State.CLAIMED:
             # It may not have started: whoever gets the message again asks Airflow. Without a
             # message nobody would.
-            if await broker.last(self._names.tasks_stream, task):
-                return
-            state = State.RELEASED
-        log.warning("%s: %s; next: reporting it %s", dispatch.id, last.obituary, state)
+            if not await broker.last(self._names.tasks_stream, task):
+                evidence = Evidence(last, is_in_stream=False)
+                self.findings.append(Finding(dispatch, evidence, last.obituary))
+            return
+        log.warning("%s: %s; next: reporting it failed", dispatch.id, last.obituary)
         verdict = dataclasses.replace(
-            last, state=state, info=last.obituary, worker=self._sender, worker_name=self._sender,
-            at=time.time(),
+            last, state=State.FAILED, info=last.obituary, worker=self._sender,
+            worker_name=self._sender, at=time.time(),
         )  # fmt: skip
         with contextlib.suppress(WrongSequence):  # somebody else has reported
             sequence = found.sequence if found else 0
             await broker.publish(subject, encode(verdict), expected_last=sequence)
-            if state.is_final:
-                await broker.remove(self._names.tasks_stream, task)
+            await broker.remove(self._names.tasks_stream, task)
 
     def _last_known(self, dispatch: Dispatch) -> Report:
         """Return what a worker had reported before the broker lost it."""

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from nats_executor import compat, rows
 from nats_executor.confirmations import Confirmations
+from nats_executor.ledger import Ended
 from nats_executor.messages import Kind, State
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
     from nats_executor.bridge import Bridge
     from nats_executor.executor import NatsExecutor
-    from nats_executor.inspector import Inspector
-    from nats_executor.ledger import Dispatch, Ended
+    from nats_executor.inspector import Finding, Inspector
+    from nats_executor.ledger import Dispatch
     from nats_executor.messages import Report
 
 __all__ = ["Upkeep"]
@@ -71,14 +72,15 @@ class Upkeep:
     def _act(self) -> None:
         """Follow up the findings; a report of a workload of ours has come by its own way."""
         findings, ledger = self._inspector.findings, self._executor.ledger
-        lost: list[Dispatch] = []
+        lost: dict[str, Finding] = {}
         while findings:
-            dispatch, evidence = findings.popleft()
+            finding = findings.popleft()
+            dispatch, evidence, obituary = finding
             is_ours = dispatch in ledger
             if evidence.is_over and not is_ours and dispatch.kind == Kind.CALLBACK:
                 self._end_callback(dispatch, evidence.last_report)
-            elif evidence.is_lost and (is_ours or dispatch.kind != Kind.TASK):
-                lost.append(dispatch)
+            elif (evidence.is_lost or obituary) and (is_ours or dispatch.kind != Kind.TASK):
+                lost[dispatch.id] = finding
         if lost:
             self._send_again(lost)
 
@@ -89,22 +91,26 @@ class Upkeep:
             key: Any = dispatch.key
             self._executor.change_state(key, compat.ended_event(succeeded), report.info or None)
 
-    def _send_again(self, lost: Sequence[Dispatch]) -> None:
+    def _send_again(self, lost: Mapping[str, Finding]) -> None:
         """Queue workloads here anew that NATS has lost; the next heartbeat sends them."""
         executor = self._executor
-        states = rows.standing(lost, executor.job_id)
-        workloads = rows.workloads_again(lost, executor)
+        dispatches = [finding.dispatch for finding in lost.values()]
+        states = rows.standing(dispatches, executor.job_id)
+        workloads = rows.workloads_again(dispatches, executor)
         if states is None or workloads is None:
             return  # the next sweep finds them again
         for workload in workloads:
             self._forget(executor.key_of(workload))
             executor.queue_again(workload)
         if workloads:
-            log.warning("NATS has lost %d workloads; next: sending them again", len(workloads))
-        for dispatch in lost:
-            # Queued anew or ended without us: its slot is free.
-            if dispatch in executor.ledger and dispatch.id not in states:
-                self._forget(dispatch.key)
+            log.warning("NATS has no more of %d workloads; next: sending them", len(workloads))
+        for dispatch, _, obituary in lost.values():
+            if dispatch not in executor.ledger:
+                continue
+            if dispatch.id not in states:
+                self._forget(dispatch.key)  # queued anew, or ended without us
+            elif obituary and states[dispatch.id] != rows.WAITING:
+                executor.settle(Ended(dispatch, succeeded=False, info=obituary))
 
     def _forget(self, key: Any) -> None:
         self._executor.ledger.forget(key)

@@ -76,6 +76,8 @@ class Held:
 class Unanswered:
     """It waits for an executor to renew its token."""
 
+    report: Report
+
 
 @dataclass(frozen=True, slots=True)
 class Lost:
@@ -126,7 +128,7 @@ def decide(
         case _ if is_held:
             return Mine()
         case State.EXPIRED:
-            return Unanswered()
+            return Unanswered(last)
         case State.RENEWED:
             return Claim(
                 sequence, last.attempt, tuple(last.predecessors), last.token, last.generation

@@ -13,15 +13,13 @@ import functools
 import logging
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import (
     BrokerError,
-    BrokerUnavailable,
     DecodeError,
     MessageTooLarge,
-    WrongSequence,
 )
 from nats_executor.messages import (
     Kind,
@@ -29,26 +27,22 @@ from nats_executor.messages import (
     State,
     Workload,
     decode,
-    encode,
-    presentable,
     shown,
     token_expiry,
 )
 from nats_worker import claims
 from nats_worker.persist import persist
+from nats_worker.record import Record
 from nats_worker.verdict import Back, Expired, Final, Left, judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nats_executor.liveness import Liveness
-    from nats_executor.ports import Broker, Delivery
-    from nats_executor.settings import Settings
-    from nats_worker.lease import Lease, Leases
-    from nats_worker.pool import ProcessPool, Run
+    from nats_worker.lease import Lease
+    from nats_worker.pool import Run
     from nats_worker.verdict import Verdict
 
-__all__ = ["Errand", "Surroundings"]
+__all__ = ["Errand"]
 
 log = logging.getLogger(__name__)
 
@@ -56,54 +50,24 @@ log = logging.getLogger(__name__)
 LONGEST_KEY = 10_000
 # An executor answers an expired token within a loop of its scheduler.
 RENEWAL_SECONDS = 2.0
+# Longer than any restart of all schedulers that goes by plan.
+ABANDONED_SECONDS = 900.0
 STOPPING = "this worker stops"
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What every errand of a worker shares."""
-
-    broker: Broker
-    settings: Settings
-    pool: ProcessPool
-    leases: Leases
-    liveness: Liveness
-    worker: str  # this worker's id
-    worker_name: str
-
-
 @dataclass(slots=True, eq=False)
-class Errand:
+class Errand(Record):
     """One delivery of one queue's consumer.
 
     Attributes:
         is_revoked: the scheduler took the workload back.
         is_handed_back: this worker stops, and the workload has not started.
-        run: the process, once there is one.
         defect: why this release cannot run the message, '' if it can.
     """
 
-    around: Surroundings
-    queue: str
-    delivery: Delivery
     is_revoked: bool = False
     is_handed_back: bool = False
-    run: Run | None = None
-    attempt: int = 1
-    sequence: int = 0
-    generation: int = 0
-    predecessors: tuple[str, ...] = ()
-    token: str = field(default="", repr=False)
-    workload: Workload | None = field(default=None, repr=False)
     defect: str = ""
-
-    @property
-    def dispatch_id(self) -> str:
-        return self.around.settings.names.place(self.delivery.subject).dispatch_id
-
-    @property
-    def subject(self) -> str:
-        return self.around.settings.names.result(self.queue, self.dispatch_id)
 
     async def carry(self, on_exit: Callable[[], None]) -> None:
         """See the delivery through; calls `on_exit` once its process is gone, if it had one."""
@@ -157,7 +121,7 @@ class Errand:
 
     async def decide(self) -> claims.Decision:
         """Decide from the dispatch's history; even what cannot be read may be another's by now."""
-        last, self.sequence = await self.last_report()
+        last = await self.last_report()
         held_by_other = last is not None and last.worker != self.around.worker
         is_alive = bool(
             last
@@ -184,8 +148,8 @@ class Errand:
             case claims.Held(worker):
                 log.debug("%s is with %s; handing it back", self.dispatch_id, worker)
                 await self.delivery.nak(self.pause)
-            case claims.Unanswered():
-                await self.delivery.nak(min(RENEWAL_SECONDS, self.pause))
+            case claims.Unanswered(report):
+                await self.await_renewal(report)
             case claims.Lost(expected_last, report):
                 self.sequence, self.attempt = expected_last, report.attempt
                 log.warning("%s: %s; next: reporting it failed", self.dispatch_id, report.obituary)
@@ -200,6 +164,21 @@ class Errand:
                 await self.bury(f"it was claimed {attempt} times and never started, last by {by}")
         return None
 
+    async def await_renewal(self, expired: Report) -> None:
+        """Leave it to an executor, or take it out of the queue when none has cared for long.
+
+        An executor that knows it finds out that it is gone and sends it again.
+        """
+        names = self.around.settings.names
+        info = await self.around.broker.stream_info(names.results_stream)
+        if info is None or info.time - self.said_at < ABANDONED_SECONDS:
+            await self.delivery.nak(min(RENEWAL_SECONDS, self.pause))
+            return
+        self.attempt, self.generation = expired.attempt, expired.generation
+        self.predecessors = tuple(expired.predecessors)
+        if await self.try_report(State.RELEASED, "nobody renews its token", of=expired):
+            await self.delivery.ack()
+
     async def claim(self, claim: claims.Claim) -> claims.Claim | None:
         self.sequence, self.attempt = claim.expected_last, claim.attempt
         self.generation, self.predecessors = claim.generation, claim.predecessors
@@ -211,21 +190,6 @@ class Errand:
         else:
             await self.delivery.nak(self.pause)  # somebody else was faster
         return None
-
-    async def try_claim(self) -> bool:
-        """Claim it; without an answer look whose it is, as nobody else may touch our claim."""
-        try:
-            return await self.try_report(State.CLAIMED)
-        except BrokerUnavailable:
-            last: Report | None = None
-
-            async def look() -> None:
-                nonlocal last
-                last, self.sequence = await self.last_report()
-
-            await persist(look)
-            claimed = (self.around.worker, State.CLAIMED, self.attempt)
-            return last is not None and (last.worker, last.state, last.attempt) == claimed
 
     # Running
 
@@ -272,12 +236,20 @@ class Errand:
             await self.try_report(State.RUNNING)
 
     async def stay_known(self, announced: asyncio.Task[None]) -> None:
-        """Repeat the report that it runs before the broker drops it for its age."""
+        """Report again that it runs, before the broker drops that for its age or has lost it."""
         await asyncio.wait([announced])
+        settings, broker = self.around.settings, self.around.broker
+        said_at, said_on = time.monotonic(), broker.connected_since
         while True:
-            await asyncio.sleep(self.around.settings.result_retention_seconds / 2)
+            await asyncio.sleep(self.pause)
+            is_old = time.monotonic() - said_at > settings.result_retention_seconds / 2
+            if not broker.is_connected or (broker.connected_since == said_on and not is_old):
+                continue
             with contextlib.suppress(BrokerError):
-                await self.try_report(State.RUNNING)
+                if is_old or await self.last_report() is None:
+                    await self.try_report(State.RUNNING)
+                    said_at = time.monotonic()
+                said_on = broker.connected_since
 
     # Ending
 
@@ -319,75 +291,6 @@ class Errand:
             await persist(lambda: letter(b""))
         await self.report(State.FAILED, f"dead letter: {reason}")
         await persist(lambda: self.delivery.term(header_text(reason)))
-
-    # Reports
-
-    async def last_report(self) -> tuple[Report | None, int]:
-        """Return the dispatch's last readable report, and the sequence to expect in any case."""
-        found = await self.around.broker.last(
-            self.around.settings.names.results_stream, self.subject
-        )
-        if found is None:
-            return None, 0
-        try:
-            return decode(Report, found.body), found.sequence
-        except DecodeError as exc:
-            log.warning("unreadable report on %s: %s", self.subject, exc)
-            return None, found.sequence
-
-    async def try_report(
-        self, state: State, info: str = "", *, of: Workload | Report | None = None
-    ) -> bool:
-        """Publish a report on the claim's sequence; False when somebody else has reported.
-
-        Args:
-            of: whose kind, key and sender it bears, the message's without it.
-        """
-        about = of or self.workload
-        report = Report(
-            dispatch_id=self.dispatch_id,
-            queue=self.queue,
-            state=state,
-            kind=about.kind if about else "",
-            key=about.key if about else [],
-            worker=self.around.worker,
-            worker_name=self.around.worker_name,
-            sender=about.sender if about else "",
-            attempt=self.attempt,
-            predecessors=list(self.predecessors),
-            generation=self.generation,
-            token=self.token if state in {State.CLAIMED, State.RELEASED} else "",
-            info=presentable(info),
-            pid=self.run.task_pid if self.run else 0,
-            at=time.time(),
-        )
-        try:
-            self.sequence = await self.around.broker.publish(
-                self.subject,
-                encode(report),
-                expected_last=self.sequence,
-                timeout=self.around.settings.publish_timeout_seconds,
-            )
-        except WrongSequence:
-            return False
-        return True
-
-    async def report(self, state: State, info: str = "") -> None:
-        """Publish a report for as long as it takes, unless it is void by now.
-
-        The sequence may be wrong because an answer was lost and the report before is our own, or
-        because the stream was wiped; then the last one there tells.
-        """
-
-        async def attempt() -> None:
-            while not await self.try_report(state, info):
-                last, self.sequence = await self.last_report()
-                if last is not None and claims.is_void(state, last, worker=self.around.worker):
-                    if last.worker != self.around.worker:
-                        log.warning("%s: %s reported first", self.dispatch_id, last.worker_name)
-                    return
-
-        await persist(attempt)
 
 
 def header_text(text: str) -> str:

@@ -13,16 +13,25 @@ OWN = Path("/proc/self/cgroup")
 def oom_kills(*, own: Path = OWN, root: Path = ROOT) -> int | None:
     """Return how many processes of this cgroup the OOM killer has ended, None if not known.
 
-    Reads `memory.events` of cgroup v2, which counts kills for its own limit and for the host's.
+    Reads `memory.events` of cgroup v2 or `memory.oom_control` of v1, which count kills for the
+    group's own limit and for the host's.
     """
     try:
-        place = next(line[3:] for line in own.read_text().splitlines() if line.startswith("0::"))
-        events = (root / place.lstrip("/") / "memory.events").read_text()
-        return next(
-            int(line.split()[1]) for line in events.splitlines() if line.startswith("oom_kill ")
-        )
-    except (KeyError, OSError, StopIteration, ValueError):
+        lines = own.read_text().splitlines()
+    except OSError:
         return None
+    # The line of v1 first: where both are there, it is v1 that limits the memory.
+    for start, directory, name in (
+        (":memory:", root / "memory", "memory.oom_control"),
+        ("0::", root, "memory.events"),
+    ):
+        try:
+            place = next(line.partition(start)[2] for line in lines if start in line)
+            events = (directory / place.lstrip("/") / name).read_text().splitlines()
+            return next(int(line.split()[1]) for line in events if line.startswith("oom_kill "))
+        except (IndexError, OSError, StopIteration, ValueError):
+            continue
+    return None
 
 
 def sigkill_reason(before: int | None) -> str:

@@ -17,11 +17,12 @@ from nats_executor.broker import connect
 from nats_executor.errors import BrokerError
 from nats_executor.liveness import Liveness
 from nats_executor.messages import Presence, encode
-from nats_worker.errand import Errand, Surroundings
+from nats_worker.errand import Errand
 from nats_worker.intake import Intake
 from nats_worker.lease import Leases
 from nats_worker.pool import ProcessPool
 from nats_worker.presence import Announcer
+from nats_worker.record import Surroundings
 from nats_worker.slots import Slots
 
 if TYPE_CHECKING:

@@ -154,7 +154,9 @@ def test_each_task_instance_is_judged_by_what_the_broker_knows(
 
     rejected = executor.try_adopt_task_instances(orphans(session))
 
-    assert {ti.task_id for ti in rejected} == {"never_sent", "without_id"}
+    assert {ti.task_id for ti in rejected} == {"without_id"}
+    # It will be sent from its row; here the row is not committed, so its slot is freed instead.
+    assert key_of("never_sent") in executor.running
     assert events(executor, 2) == {
         key_of("succeeded"): (TaskInstanceState.SUCCESS, "it succeeded"),
         key_of("failed"): (TaskInstanceState.FAILED, "it failed"),
@@ -189,7 +191,7 @@ def test_keys_and_queues_come_in_one_statement(fake_stage: FakeStage, session: S
     with counted() as statements:
         rejected = executor.try_adopt_task_instances(found)
 
-    assert len(rejected) == 300
+    assert len(rejected) == 0
     assert len(statements) == 1
 
 

@@ -28,32 +28,37 @@ def test_what_runs_is_always_kept(state: State | None, is_in_stream: bool) -> No
 
 
 @pytest.mark.parametrize("state", [None, *State])
-def test_what_is_in_the_stream_is_kept_unless_airflow_has_refused_it(state: State | None) -> None:
-    evidence = Evidence(last(state) if state else None, is_in_stream=True)
+@pytest.mark.parametrize("is_in_stream", [True, False])
+def test_what_waits_is_kept_unless_airflow_has_refused_it(
+    state: State | None, is_in_stream: bool
+) -> None:
+    """Given back it would lose a try; where the broker has nothing it is sent instead."""
+    evidence = Evidence(last(state) if state else None, is_in_stream)
 
     assert can_adopt(is_waiting=True, evidence=evidence) is (state is not State.DROPPED)
 
 
 @pytest.mark.parametrize(
-    ("state", "kept"),
+    ("state", "lost"),
     [
-        (None, False),  # never sent, or lost with the broker's disk: absence is proof
-        (State.RELEASED, False),
-        (State.EXPIRED, False),
-        (State.RENEWED, False),
+        (None, True),  # never sent, or lost with the broker's disk: absence is proof
+        (State.RELEASED, True),
+        (State.EXPIRED, True),
+        (State.RENEWED, True),
         (State.DROPPED, False),
-        (State.CLAIMED, True),
-        (State.RUNNING, True),
-        (State.SUCCESS, True),
-        (State.FAILED, True),
+        (State.CLAIMED, False),
+        (State.RUNNING, False),
+        (State.SUCCESS, False),
+        (State.FAILED, False),
     ],
 )
-def test_what_waits_and_is_not_in_the_stream_is_kept_if_a_worker_has_it(
-    state: State | None, kept: bool
+def test_what_has_no_message_is_lost_unless_a_worker_has_or_had_it(
+    state: State | None, lost: bool
 ) -> None:
-    evidence = Evidence(last(state) if state else None, is_in_stream=False)
+    report = last(state) if state else None
 
-    assert can_adopt(is_waiting=True, evidence=evidence) is kept
+    assert Evidence(report, is_in_stream=False).is_lost is lost
+    assert not Evidence(report, is_in_stream=True).is_lost
 
 
 def test_everything_is_kept_while_the_broker_cannot_be_asked() -> None:

@@ -85,7 +85,9 @@ def test_what_was_released_may_be_claimed() -> None:
 
 
 def test_an_expired_token_waits_for_its_renewal() -> None:
-    assert decision(said(State.EXPIRED)) == Unanswered()
+    expired = said(State.EXPIRED)
+
+    assert decision(expired) == Unanswered(expired)
 
 
 def test_a_renewed_token_is_used_and_costs_no_attempt() -> None:

@@ -19,7 +19,7 @@ V1 = "4:memory:/workers/a\n"
     [
         (V2, "low 0\noom 3\noom_kill 2\noom_group_kill 0\n", 2),
         (HYBRID, "oom_kill 0\n", 0),
-        (V1, "oom_kill 2\n", None),
+        (V1, "oom_kill 2\n", None),  # that file is not v1's
         (V2, "low 0\n", None),
         (V2, "nonsense", None),
         ("", "oom_kill 2\n", None),
@@ -33,6 +33,16 @@ def test_the_kernels_count_is_read_or_not_known(
     (tmp_path / "own").write_text(own)
 
     assert memory.oom_kills(own=tmp_path / "own", root=tmp_path) == count
+
+
+@pytest.mark.parametrize("own", [V1, HYBRID])
+def test_the_older_cgroups_are_read_as_well(tmp_path: Path, own: str) -> None:
+    (tmp_path / "memory/workers/a").mkdir(parents=True)
+    control = tmp_path / "memory/workers/a/memory.oom_control"
+    control.write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")
+    (tmp_path / "own").write_text(own)
+
+    assert memory.oom_kills(own=tmp_path / "own", root=tmp_path) == 3
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,155 @@
+"""The record of one dispatch on the result stream: read, and written by compare-and-set."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from nats_executor.errors import BrokerUnavailable, DecodeError, WrongSequence
+from nats_executor.messages import Report, State, decode, encode, presentable
+from nats_worker import claims
+from nats_worker.persist import persist
+
+if TYPE_CHECKING:
+    from nats_executor.liveness import Liveness
+    from nats_executor.messages import Workload
+    from nats_executor.ports import Broker, Delivery
+    from nats_executor.settings import Settings
+    from nats_worker.lease import Leases
+    from nats_worker.pool import ProcessPool, Run
+
+__all__ = ["Record", "Surroundings"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every errand of a worker shares."""
+
+    broker: Broker
+    settings: Settings
+    pool: ProcessPool
+    leases: Leases
+    liveness: Liveness
+    worker: str  # this worker's id
+    worker_name: str
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """What this worker knows and says about the dispatch of one delivery.
+
+    Attributes:
+        workload: the message, once it was read.
+        run: the process, once there is one.
+        sequence: of the last report on the subject, as far as known here; what is said next
+            expects that nobody has reported since.
+        said_at: when the broker got that report, by its clock; 0 without one.
+        attempt: the number of this worker's claim.
+        predecessors: the workers that claimed it before.
+        generation: how often its token was renewed; `token` is the last one.
+    """
+
+    around: Surroundings
+    queue: str
+    delivery: Delivery
+    workload: Workload | None = field(default=None, repr=False)
+    run: Run | None = None
+    sequence: int = 0
+    said_at: float = 0.0
+    attempt: int = 1
+    predecessors: tuple[str, ...] = ()
+    generation: int = 0
+    token: str = field(default="", repr=False)
+
+    @property
+    def dispatch_id(self) -> str:
+        return self.around.settings.names.place(self.delivery.subject).dispatch_id
+
+    @property
+    def subject(self) -> str:
+        return self.around.settings.names.result(self.queue, self.dispatch_id)
+
+    async def try_claim(self) -> bool:
+        """Claim it; without an answer look whose it is, as nobody else may touch our claim."""
+        try:
+            return await self.try_report(State.CLAIMED)
+        except BrokerUnavailable:
+            last: Report | None = None
+
+            async def look() -> None:
+                nonlocal last
+                last = await self.last_report()
+
+            await persist(look)
+            claimed = (self.around.worker, State.CLAIMED, self.attempt)
+            return last is not None and (last.worker, last.state, last.attempt) == claimed
+
+    async def last_report(self) -> Report | None:
+        """Return the last report, None if it is unreadable; what is published next expects it."""
+        found = await self.around.broker.last(
+            self.around.settings.names.results_stream, self.subject
+        )
+        self.sequence, self.said_at = (found.sequence, found.at) if found else (0, 0.0)
+        try:
+            return decode(Report, found.body) if found else None
+        except DecodeError as exc:
+            log.warning("unreadable report on %s: %s", self.subject, exc)
+            return None
+
+    async def try_report(
+        self, state: State, info: str = "", *, of: Workload | Report | None = None
+    ) -> bool:
+        """Publish a report on the claim's sequence; False when somebody else has reported.
+
+        Args:
+            of: whose kind, key and sender it bears, the message's without it.
+        """
+        about = of or self.workload
+        report = Report(
+            dispatch_id=self.dispatch_id,
+            queue=self.queue,
+            state=state,
+            kind=about.kind if about else "",
+            key=about.key if about else [],
+            worker=self.around.worker,
+            worker_name=self.around.worker_name,
+            sender=about.sender if about else "",
+            attempt=self.attempt,
+            predecessors=list(self.predecessors),
+            generation=self.generation,
+            token=self.token if state in {State.CLAIMED, State.RELEASED} else "",
+            info=presentable(info),
+            pid=self.run.task_pid if self.run else 0,
+            at=time.time(),
+        )
+        try:
+            self.sequence = await self.around.broker.publish(
+                self.subject,
+                encode(report),
+                expected_last=self.sequence,
+                timeout=self.around.settings.publish_timeout_seconds,
+            )
+        except WrongSequence:
+            return False
+        return True
+
+    async def report(self, state: State, info: str = "") -> None:
+        """Publish a report for as long as it takes, unless it is void by now.
+
+        The sequence may be wrong because an answer was lost and the report before is our own, or
+        because the stream was wiped; then the last one there tells.
+        """
+
+        async def attempt() -> None:
+            while not await self.try_report(state, info):
+                last = await self.last_report()
+                if last is not None and claims.is_void(state, last, worker=self.around.worker):
+                    if last.worker != self.around.worker:
+                        log.warning("%s: %s reported first", self.dispatch_id, last.worker_name)
+                    return
+
+        await persist(attempt)
