@@ -47,9 +47,8 @@ __all__ = ["Connection", "connect"]
 
 log = logging.getLogger(__name__)
 
-# A worker that is cut off finds out after at most twice this time.
+# A worker that is cut off finds out after at most twice this time, and before it is taken for lost.
 WATCH_SECONDS = 5.0
-# It has to be back before the others take it for lost.
 WATCHES_PER_LOSS = 4
 LOOK_SECONDS = 0.25
 # Delays between attempts to connect double up to this; each is randomised, so that a fleet
@@ -117,6 +116,7 @@ class Connection(Link):
 
     @property
     def is_connected(self) -> bool:
+        self._notice_end()
         return self._connected.is_set()
 
     @property
@@ -128,6 +128,7 @@ class Connection(Link):
         return f"{self._inbox}.pull.{next(self._tokens)}"
 
     async def ready(self, timeout: float) -> None:
+        self._notice_end()
         try:
             async with asyncio.timeout(timeout):
                 await self._connected.wait()
@@ -143,7 +144,7 @@ class Connection(Link):
             try:
                 if client := await self._connect_to_any(servers):
                     await self._watch(client)
-                    servers = [*self._settings.servers, *discovered(client, self._settings.servers)]
+                    servers = login.known_servers(self._settings, client.discovered_servers)
                     attempts = 0
                     continue
             except Exception:
@@ -166,7 +167,7 @@ class Connection(Link):
                 continue
             finally:
                 if not is_open:
-                    self._disconnected(self._reason)
+                    self._disconnected()
                     await close(client)
             log.info("connected to NATS at %s as %s", without_userinfo(server), self._role)
             return client
@@ -230,30 +231,36 @@ class Connection(Link):
         """Return when the client is closed, or connected but deaf; then it is given up."""
         seconds = min(WATCH_SECONDS, self._settings.worker_lost_seconds / WATCHES_PER_LOSS)
         try:
-            while not await self._is_lost_within(seconds, client):
+            while not await self._is_lost_within(seconds):
                 # A timed-out flush breaks nats-py's read loop; here its client is given up anyway.
                 await client.flush(timeout=seconds)  # type: ignore[arg-type] # any number will do
         except (nats.errors.Error, OSError, TimeoutError):
             log.warning("NATS does not answer; next: a new connection")
         finally:
-            self._disconnected(BrokerUnavailable("the connection to NATS was lost"))
+            self._disconnected()
             await close(client)
 
-    async def _is_lost_within(self, seconds: float, client: Client) -> bool:
-        """Wait; nats-py does not call `closed_cb` when its last write meets a dead socket."""
+    async def _is_lost_within(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
-        while not (self._lost.is_set() or client.is_closed) and time.monotonic() < deadline:
+        while not self._lost.is_set() and time.monotonic() < deadline:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._lost.wait()
-        return self._lost.is_set() or client.is_closed
+            self._notice_end()
+        return self._lost.is_set()
 
-    def _disconnected(self, reason: BrokerError) -> None:
+    def _notice_end(self) -> None:
+        """Look; nats-py does not call `closed_cb` when its last write meets a dead socket."""
+        if self._client is not None and self._client.is_closed:
+            self._lost.set()
+            self._disconnected()
+
+    def _disconnected(self) -> None:
         self._client = None
         self._connected.clear()
         self._connected_since = math.inf
         for _, resolve in list(self._pending.values()):
-            resolve(reason)
+            resolve(self._reason)
 
     def _note_failure(self, server: str, exc: Exception, greeting: Mapping[str, Any]) -> None:
         """Keep the reason for callers, and log it once in an outage."""
@@ -349,6 +356,7 @@ class Connection(Link):
         reply: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        self._notice_end()
         if self._client is None:
             raise type(self._reason)(str(self._reason))
         if reply in self._listeners:
@@ -389,8 +397,3 @@ async def settle(client: Client) -> None:
     # nats-py's first PING overtakes what its writer has not sent yet; the second one cannot.
     await client.flush(timeout=int(WATCH_SECONDS))
     await client.flush(timeout=int(WATCH_SECONDS))
-
-
-def discovered(client: Client, known: Iterable[str]) -> list[str]:
-    """Return the cluster's other servers, for a day on which none of the configured ones is up."""
-    return [url.geturl() for url in client.discovered_servers if url.geturl() not in known]

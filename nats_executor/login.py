@@ -16,11 +16,19 @@ from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable
 from nats_executor.settings import SEED, without_userinfo
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from nats_executor.settings import Settings
 
-__all__ = ["connect_error", "credentials", "nkey_seed", "not_yet", "require_safe", "tls_context"]
+__all__ = [
+    "connect_error",
+    "credentials",
+    "known_servers",
+    "nkey_seed",
+    "not_yet",
+    "require_safe",
+    "tls_context",
+]
 
 TLS_FILES = ("tls_ca_file", "tls_certificate_file", "tls_key_file")
 CREDENTIALS = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
@@ -232,3 +240,9 @@ def is_silent(exc: Exception) -> bool:
 def first_remedy(settings: Settings) -> str:
     value = "False if it greets" if settings.tls_handshake_first else "True if it starts TLS"
     return f"check [nats_executor] servers, and set tls_handshake_first = {value} first"
+
+
+def known_servers(settings: Settings, discovered: Iterable[Any]) -> list[str]:
+    """Return the configured servers and the cluster's others, for a day on which those are down."""
+    others = [url.geturl() for url in discovered]
+    return [*settings.servers, *(url for url in others if url not in settings.servers)]

@@ -168,8 +168,56 @@ async def test_an_ack_to_a_consumer_that_is_gone_is_unavailable(real_stage: Real
     stage.server.wipe_storage()
     await stage.start_server()
 
-    with pytest.raises(BrokerUnavailable, match="d1"):
+    with pytest.raises(BrokerUnavailable, match="does not answer"):
         await delivery.ack()
+
+
+async def test_an_ack_from_before_a_wipe_spares_the_message_that_has_its_number(
+    real_stage: RealStage,
+) -> None:
+    """An ack names its message by the sequence alone, and a wiped server counts from 1 again."""
+    stage = real_stage
+    pulls = await stage.queue()
+    await stage.send("d1")
+    old = await soon(pulls.wait())
+    await stage.stop_server()
+    stage.server.wipe_storage()
+    await stage.start_server()
+    await stage.broker.create_stream(stage.tasks_config())
+    pulls = await stage.queue()
+    assert await stage.send("d2") == old.stream_sequence
+    new = await soon(pulls.wait())
+
+    await old.in_progress()
+    await old.nak()
+    await old.ack()
+
+    [left] = await stage.broker.scan(stage.tasks, stage.names.tasks())
+    assert left.subject == new.subject
+    await new.ack()
+    assert await stage.broker.scan(stage.tasks, stage.names.tasks()) == []
+
+
+async def test_removing_messages_keeps_those_in_flight_over_a_restart(
+    real_stage: RealStage,
+) -> None:
+    """With STREAM.PURGE nats-server 2.15.1 never offers some of them again."""
+    stage = real_stage
+    pulls = await stage.queue(ack_wait=1)
+    for number in range(30):
+        await stage.send(f"d{number}")
+    await stage.offers(30)
+    held = list(await pulls.take(30))
+    assert len(held) == 30
+    for delivery in held[:12]:
+        await delivery.ack()
+    for delivery in held[15:]:
+        assert await stage.broker.remove(stage.tasks, delivery.subject)
+
+    await stage.restart_server()
+
+    again = {(await soon(pulls.wait())).subject for _ in range(3)}
+    assert again == {delivery.subject for delivery in held[12:15]}
 
 
 async def test_stored_messages_survive_kill_9(real_stage: RealStage) -> None:

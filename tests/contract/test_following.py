@@ -193,6 +193,24 @@ async def test_following_starts_over_when_the_stream_was_lost(real_stage: RealSt
         assert bodies(await first(4))[3:] == [b"d4"]
 
 
+async def test_following_reads_a_new_stream_from_its_start_however_long_it_is(
+    real_stage: RealStage,
+) -> None:
+    """Its numbers say nothing: it may have caught up before the reader looks."""
+    stage = real_stage
+    await report(stage, "d1")
+    async with collecting(stage) as first:
+        await first(1)
+
+        await stage.stop_server()
+        stage.server.wipe_storage()
+        await stage.start_server()
+        await stage.broker.create_stream(stage.results_config())
+        await report(stage, *(f"n{number}" for number in range(5)))
+
+        assert bodies(await first(6))[1:] == [f"n{number}".encode() for number in range(5)]
+
+
 async def test_following_waits_for_a_stream_that_is_not_there_yet(stage: Stage) -> None:
     async with collecting(stage, stream="LATER") as first:
         await stage.elapse(0.1)

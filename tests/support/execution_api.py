@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
+
+from tests.support.nats_server import free_port
 
 __all__ = ["Answer", "ExecutionApi", "Received"]
 
@@ -51,21 +55,41 @@ class ExecutionApi:
         self.may_retry: set[str] = set()
         self.held: set[tuple[str, str]] = set()
         self.gate = threading.Event()
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
+        self.connections: set[socket.socket] = set()
+        self.port = free_port()
+        self.server: ThreadingHTTPServer | None = None
+        self.thread: threading.Thread | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}/execution/"
+        return f"http://127.0.0.1:{self.port}/execution/"
 
     def __enter__(self) -> Self:
-        self.thread.start()
+        self.come_back()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.go_away()
+
+    def come_back(self) -> None:
+        """Listen again, on the same port."""
+        if self.server is not None:
+            return
+        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), self.handler())
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
+        self.thread.start()
+
+    def go_away(self) -> None:
+        """Refuse connections from now on and close those that are open."""
+        if self.server is None or self.thread is None:
+            return
         self.server.shutdown()
         self.thread.join()
         self.server.server_close()
+        self.server = None
+        for connection in list(self.connections):
+            with contextlib.suppress(OSError):  # closed by its client
+                connection.shutdown(socket.SHUT_RDWR)
 
     def script(self, about: str, action: str, *answers: Answer) -> None:
         """Answer an id's requests for an action this way from now on."""
@@ -106,6 +130,19 @@ class ExecutionApi:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                super().setup()
+                api.connections.add(self.connection)
+
+            def finish(self) -> None:
+                api.connections.discard(self.connection)
+                with contextlib.suppress(OSError):  # shut down already
+                    super().finish()
+
+            def handle(self) -> None:
+                with contextlib.suppress(ConnectionError):  # one end has gone away
+                    super().handle()
 
             def handle_request(self) -> None:
                 size = int(self.headers.get("content-length", 0))

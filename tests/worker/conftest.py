@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,11 +11,13 @@ import pytest
 from nats_worker.pool import ProcessPool, Run
 from tests.support.execution_api import ExecutionApi
 from tests.support.waiting import wait_until
+from tests.support.worker_ground import DAG, is_alive, make_home, task_body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
-DAG = Path(__file__).parent / "outcomes_dag.py"
+__all__ = ["Stage", "callback_body", "connection_test_body", "is_alive", "task_body"]
 
 
 @pytest.fixture(scope="session")
@@ -44,33 +42,7 @@ def airflow_home(
     tmp_path_factory: pytest.TempPathFactory, api: ExecutionApi, marks: Path
 ) -> Iterator[Path]:
     home = tmp_path_factory.mktemp("airflow")
-    bundle = home / "bundle"
-    bundle.mkdir()
-    (bundle / DAG.name).write_text(DAG.read_text())
-    bundles = [
-        {
-            "name": "outcomes",
-            "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-            "kwargs": {"path": str(bundle)},
-        }
-    ]
-    environment = {
-        "AIRFLOW_HOME": str(home),
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": api.url,
-        "AIRFLOW__GHOSTS___CORE__EXECUTION_API_SERVER_URL": "http://127.0.0.1:1/execution/",
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__MULTI_TEAM": "True",
-        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
-        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
-        "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "2",
-        "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MIN": "0.01",
-        "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "0.02",
-        # Airflow's supervisor sleeps this long when nothing wakes it: an exit that is noticed
-        # within a test was noticed by our watch.
-        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "100",
-        "TEST_MARKS": str(marks),
-    }
+    environment = make_home(home, api, marks)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
@@ -116,29 +88,6 @@ def stage(pool: ProcessPool, api: ExecutionApi, marks: Path) -> Stage:
     return Stage(pool, api, marks)
 
 
-def task_body(task: str, ti_id: str) -> dict[str, Any]:
-    """Airflow's `ExecuteTask` as JSON."""
-    return {
-        "type": "ExecuteTask",
-        "token": "a.secret.token",
-        "ti": {
-            "id": ti_id,
-            "dag_version_id": str(uuid.uuid4()),
-            "task_id": task,
-            "dag_id": "outcomes",
-            "run_id": "manual",
-            "try_number": 1,
-            "map_index": -1,
-            "pool_slots": 1,
-            "queue": "default",
-            "priority_weight": 1,
-        },
-        "dag_rel_path": DAG.name,
-        "bundle_info": {"name": "outcomes", "version": None},
-        "log_path": f"{ti_id}.log",
-    }
-
-
 def callback_body(path: str) -> dict[str, Any]:
     """Airflow's `ExecuteCallback` as JSON."""
     callback_id = str(uuid.uuid4())
@@ -165,11 +114,3 @@ def connection_test_body(test_id: str) -> dict[str, Any]:
         "connection_id": "a",
         "timeout": 10,
     }
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process exists and is not just waiting to be reaped."""
-    with contextlib.suppress(OSError):
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False

@@ -50,8 +50,29 @@ class Parent(Stubborn):
         child.wait()
 
 
+class Talk(Sleep):
+    """Says in its log what it is told."""
+
+    def execute(self, context: Any) -> None:
+        self.log.info("the first words")
+        super().execute(context)
+        self.log.info("the last words")
+
+
+class Hog(Stubborn):
+    """Takes memory until the kernel has had enough."""
+
+    def execute(self, context: Any) -> None:
+        mark(context, os.getpid())
+        taken = []
+        while True:
+            taken.append(b"x" * 2**23)
+
+
 with DAG("outcomes", schedule=None):
     Sleep(task_id="sleep")
+    Talk(task_id="talk")
+    Hog(task_id="hog")
     Stubborn(task_id="stubborn")
     Parent(task_id="parent")
 

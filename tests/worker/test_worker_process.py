@@ -8,8 +8,8 @@ import os
 import signal
 import socket
 import uuid
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import pytest
 import requests
@@ -21,57 +21,17 @@ from nats_worker.processes import children_of
 from tests.support.fixtures import settings_for
 from tests.support.nats_server import NatsServer, free_port
 from tests.support.waiting import wait_until
+from tests.support.worker_ground import QUICK, Field, is_alive, task_body
 from tests.support.worker_process import Post, WorkerProcess, descendants
-from tests.worker.conftest import is_alive, task_body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
     from nats_executor.names import Names
-    from nats_executor.settings import Settings
     from tests.support.execution_api import ExecutionApi
 
 pytestmark = [pytest.mark.anyio, pytest.mark.integration]
-
-# A lost worker is found within seconds.
-QUICK: dict[str, Any] = {"ack_wait_seconds": 2, "heartbeat_seconds": 0.5, "worker_lost_seconds": 1}
-
-
-@dataclass
-class Field:
-    """The processes of one test, and the way to give them work."""
-
-    settings: Settings
-    post: Post
-    api: ExecutionApi
-    marks: Path
-    directory: Path
-    workers: list[WorkerProcess] = field(default_factory=list)
-    daemons: list[int] = field(default_factory=list)
-
-    def launch(self, *args: str, name: str = "w1", **options: object) -> WorkerProcess:
-        worker = WorkerProcess.launch(
-            self.directory, self.settings, *args, name=name, **(QUICK | options)
-        )
-        self.workers.append(worker)
-        return worker
-
-    async def start(self, *args: str, name: str = "w1", **options: object) -> WorkerProcess:
-        worker = self.launch("--skip-serve-logs", *args, name=name, **options)
-        await worker.said("is ready")
-        return worker
-
-    async def send(self, task: str) -> str:
-        """Queue a task of the test's Dag; its dispatch has the id of its task instance here."""
-        dispatch_id = str(uuid.uuid4())
-        await self.post.send(task_body(task, dispatch_id), dispatch_id)
-        return dispatch_id
-
-    async def pid_of(self, dispatch_id: str) -> int:
-        """The pid that a task of the test's Dag wrote down."""
-        mark = self.marks / dispatch_id
-        return int(await wait_until(lambda: mark.exists() and mark.read_text(), 30, "the task"))
 
 
 @pytest.fixture
@@ -89,11 +49,7 @@ async def ground(
         await topology.apply(broker, settings, ["default"])
         made = Field(settings, Post(broker, settings), api, marks, tmp_path)
         yield made
-        for worker in made.workers:
-            worker.clear_away()
-        for pid in made.daemons:
-            with contextlib.suppress(ProcessLookupError):  # as it should be
-                os.kill(pid, signal.SIGKILL)
+        made.clear_away()
 
 
 # One worker that all of these share, because each one takes seconds to start

@@ -1,0 +1,98 @@
+"""SIGTERM to a busy worker: once, twice, three times, and to its whole process group."""
+
+from __future__ import annotations
+
+import os
+import signal
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nats_executor.messages import State
+from tests.support.waiting import wait_until
+from tests.support.worker_ground import is_alive, task_body
+from tests.support.worker_process import descendants
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.faults.ground import Ground
+
+pytestmark = [pytest.mark.anyio, pytest.mark.integration, pytest.mark.chaos]
+
+
+def log_of(home: Path, task: str) -> str:
+    return (home / "logs" / f"{task}.log").read_text()
+
+
+async def send_unstarted(ground: Ground) -> str:
+    """Have a worker hold a workload whose start the API server has not answered yet."""
+    task = str(uuid.uuid4())
+    ground.api.hold(task, "run")
+    await ground.post.send(task_body("succeed", task), task)
+    await wait_until(lambda: ground.starts(task), 30, "/run to be asked")
+    return task
+
+
+@pytest.mark.slow
+async def test_a_sigterm_to_the_whole_group_of_a_busy_worker(ground: Ground, home: Path) -> None:
+    """As a container is stopped: another worker has the unstarted work, the task its time."""
+    worker = await ground.start(name="w1")
+    running, unstarted = await ground.running("talk"), await send_unstarted(ground)
+    other = await ground.start(name="w2")
+    below = descendants(worker.pid)
+
+    os.killpg(worker.pid, signal.SIGTERM)
+    await wait_until(lambda: len(ground.history[unstarted]) > 1, 30, "the hand-back")
+    ground.api.let_go()
+
+    report = await ground.post.reported(unstarted, State.SUCCESS, State.FAILED)
+    assert (report.state, report.worker_name, report.attempt) == (State.SUCCESS, other.name, 1)
+    assert await ground.is_running(running)
+    assert worker.process.poll() is None
+    assert (await ground.carry_out(running)).worker_name == worker.name
+    assert await worker.ended() == 0
+    assert "the last words" in log_of(home, running)
+    assert not any(map(is_alive, below))
+
+
+async def test_a_second_and_a_third_sigterm(ground: Ground, home: Path) -> None:
+    """The second one stops what obeys, the third one the rest; states and logs are delivered."""
+    worker = await ground.start()
+    gentle, stubborn = await ground.running("talk"), await ground.running("parent")
+    below = descendants(worker.pid)
+
+    worker.tell(signal.SIGTERM)
+    await worker.said("SIGTERM: stop request 1")
+    assert await ground.is_running(gentle)
+    worker.tell(signal.SIGTERM)
+    await ground.succeeded(gentle)
+    assert "the last words" in log_of(home, gentle)
+    assert await ground.is_running(stubborn)
+    worker.tell(signal.SIGTERM)
+
+    report = await ground.failed(stubborn)
+    assert "SIGKILL" in report.info
+    assert ground.final_states(stubborn) == ["failed"]
+    assert await worker.ended() == 0
+    assert log_of(home, stubborn)
+    assert not any(map(is_alive, below))
+
+
+async def test_a_single_sigterm_takes_the_same_steps_in_time(ground: Ground, home: Path) -> None:
+    """After `drain_seconds` SIGTERM, after `kill_seconds` SIGKILL, to tasks alone."""
+    worker = await ground.start(drain_seconds=1, kill_seconds=1)
+    gentle, stubborn = await ground.running("talk"), await ground.running("stubborn")
+    below = descendants(worker.pid)
+
+    worker.tell(signal.SIGTERM)
+
+    await ground.succeeded(gentle)
+    assert "the last words" in log_of(home, gentle)
+    assert "SIGKILL" in (await ground.failed(stubborn)).info
+    assert ground.final_states(stubborn) == ["failed"]
+    assert await worker.ended() == 0
+    assert "next step in 1 s" in worker.text
+    assert not any(map(is_alive, below))
+    assert await ground.post.presence("w1") is None

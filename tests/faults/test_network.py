@@ -1,0 +1,174 @@
+"""A network that is cut between a worker and one of its two partners only."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nats_executor.messages import State
+from tests.faults.ground import Ground, lasts, open_ground
+from tests.support.cable import Cable
+from tests.support.execution_api import Answer
+from tests.support.nats_server import NatsServer
+from tests.support.waiting import wait_until
+from tests.support.worker_ground import QUICK, is_alive
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from tests.support.execution_api import ExecutionApi
+    from tests.support.worker_process import WorkerProcess
+
+pytestmark = [pytest.mark.anyio, pytest.mark.integration, pytest.mark.chaos, pytest.mark.slow]
+
+DEAF = "NATS does not answer; next: a new connection"
+# Airflow's supervisor: SIGTERM, then SIGKILL after five seconds; and one heartbeat before.
+ESCALATION_SECONDS = 5.0
+
+
+@dataclass
+class Sea:
+    """A worker at the ends of two cables, and one that is connected directly."""
+
+    ground: Ground
+    near: WorkerProcess
+    far: WorkerProcess
+    to_nats: Cable
+    to_api: Cable
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    server = NatsServer(tmp_path_factory.mktemp("nats"))
+    try:
+        yield server.start()
+    finally:
+        server.kill()
+
+
+@pytest.fixture(scope="module")
+async def sea(
+    server: NatsServer,
+    home: Path,  # noqa: ARG001 - its environment
+    api: ExecutionApi,
+    marks: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Sea]:
+    with ExitStack() as exits:
+        to_nats, to_api = (exits.enter_context(Cable(port)) for port in (server.port, api.port))
+        prefix = f"sea{secrets.token_hex(4)}"
+        output = tmp_path_factory.mktemp("sea")
+        async with open_ground(server.url, prefix, api, marks, output) as ground:
+            near = ground.launch("--skip-serve-logs", name="near")
+            direct = ground.settings
+            ground.settings = replace(direct, servers=(f"nats://127.0.0.1:{to_nats.port}",))
+            with pytest.MonkeyPatch.context() as patch:
+                url = f"http://127.0.0.1:{to_api.port}/execution/"
+                patch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", url)
+                far = ground.launch("--skip-serve-logs", name="far")
+            ground.settings = direct
+            for worker in (near, far):
+                await worker.said("is ready")
+            yield Sea(ground, near, far, to_nats, to_api)
+
+
+async def test_a_worker_that_is_cut_off_from_the_broker_stops_its_lost_task(sea: Sea) -> None:
+    """Reported lost by another one, told so by the API server, it kills the task and goes on."""
+    ground = sea.ground
+    lost = await ground.running_on(sea.far, "stubborn")
+    kept = await ground.running_on(sea.near)
+    pid = await ground.pid_of(lost)
+
+    sea.to_nats.cut()
+    try:
+        report = await ground.failed(lost)
+        assert (report.worker_name, report.info[:15]) == ("near", "worker far lost")
+        assert is_alive(pid)  # only the API server can tell its worker
+        # As it answers once the scheduler has handled the report.
+        ground.api.script(lost, "heartbeat", Answer(409, {"reason": "not_running"}))
+        limit = 1 + ESCALATION_SECONDS + 10  # the rest is for a busy machine
+        await wait_until(lambda: not is_alive(pid), limit, "the loser's task to be gone")
+    finally:
+        sea.to_nats.mend()
+
+    await ground.works(sea.far)
+    assert await ground.is_running(kept)
+    assert ground.starts(lost) == 1
+    assert ground.states(lost)[-1] is State.FAILED
+    assert State.SUCCESS not in ground.states(lost)
+    assert ground.final_states(lost) == []
+    await ground.carry_out(kept)
+
+
+async def test_a_worker_that_is_cut_off_from_the_broker_for_a_moment(sea: Sea) -> None:
+    """What it runs stays its own: it is back before the broker offers it to others."""
+    ground = sea.ground
+    task = await ground.running_on(sea.far)
+
+    sea.to_nats.cut()
+    try:
+        await lasts(QUICK["ack_wait_seconds"] / 2)
+        assert await ground.is_running(task)
+    finally:
+        sea.to_nats.mend()
+
+    await ground.works(sea.far)
+    assert await ground.is_running(task)
+    await ground.carry_out(task)
+
+
+async def test_a_connection_that_is_deaf_is_replaced(sea: Sea) -> None:
+    """It stays open and nothing arrives any more: the worker gives it up for a new one."""
+    ground = sea.ground
+    task = await ground.running_on(sea.far)
+    before = sea.far.text.count(DEAF)
+
+    sea.to_nats.deafen()
+    await ground.says_again(sea.far, DEAF, before)
+
+    await ground.works(sea.far)
+    assert ground.starts(task) == 1
+
+
+async def test_a_worker_that_is_cut_off_from_the_api_server_delivers_later(sea: Sea) -> None:
+    """A task that ends in the outage keeps its success; it is neither repeated nor failed."""
+    ground = sea.ground
+    task = await ground.running_on(sea.far)
+    said = sea.far.text.count("cannot deliver a task's state")
+    # The first request arrives late, its answer never: Airflow has the state when asked again.
+    ground.api.script(task, "state", Answer(200), Answer(409, {"reason": "invalid_state"}))
+
+    sea.to_api.cut()
+    try:
+        await ground.end(task)
+        await ground.says_again(sea.far, "cannot deliver a task's state", said)
+        assert State.SUCCESS not in ground.states(task)
+    finally:
+        sea.to_api.mend()
+
+    await ground.succeeded(task)
+
+
+async def test_a_task_without_an_api_server_runs_as_long_as_airflow_allows(sea: Sea) -> None:
+    """Airflow ends it after its own number of heartbeats; the failure is delivered afterwards."""
+    ground = sea.ground
+    task = await ground.running_on(sea.far, "stubborn")
+    pid = await ground.pid_of(task)
+
+    sea.to_api.cut()
+    try:
+        await sea.far.said("Too many failed heartbeats")
+        await wait_until(lambda: not is_alive(pid), ESCALATION_SECONDS + 15, "its end")
+        assert State.FAILED not in ground.states(task)
+    finally:
+        sea.to_api.mend()
+
+    assert "SIGKILL" in (await ground.failed(task)).info
+    assert ground.final_states(task) == ["failed"]
+    assert ground.starts(task) == 1
+    await ground.works(sea.far)

@@ -1,0 +1,119 @@
+"""The processes of one worker that are killed, one kind after the other."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nats_executor.messages import State
+from tests.faults.ground import fork_server, parent_of
+from tests.faults.memory_group import MemoryGroup
+from tests.support.waiting import wait_until
+from tests.support.worker_ground import is_alive
+
+if TYPE_CHECKING:
+    from tests.faults.conftest import Steady
+    from tests.faults.ground import Ground
+
+pytestmark = [pytest.mark.anyio, pytest.mark.integration, pytest.mark.chaos]
+
+SPARE_BYTES = 128 * 2**20
+
+
+async def test_a_killed_task_fails_with_its_signal(steady: Steady) -> None:
+    """It is reported at once, and Airflow is told; its neighbours do not notice."""
+    ground = steady.ground
+    other, killed = await ground.running(), await ground.running("stubborn")
+
+    os.kill(await ground.pid_of(killed), signal.SIGKILL)
+
+    assert "SIGKILL" in (await ground.failed(killed)).info
+    assert ground.final_states(killed) == ["failed"]
+    assert await ground.is_running(other)
+    await ground.carry_out(other)
+
+
+async def test_a_killed_supervisor_takes_only_its_task_along(steady: Steady) -> None:
+    """The task and its child are gone, the report names the signal, neighbours run on."""
+    ground = steady.ground
+    other, killed = await ground.running(), await ground.running("parent")
+    child = await ground.pid_of(killed)
+    task = (await ground.post.reported(killed, State.RUNNING)).pid
+
+    os.kill(parent_of(task), signal.SIGKILL)
+
+    assert "the supervisor was killed by SIGKILL" in (await ground.failed(killed)).info
+    await wait_until(lambda: not is_alive(task) and not is_alive(child), 15, "their end")
+    assert ground.starts(killed) == 1
+    assert await ground.is_running(other)
+    await ground.carry_out(other)
+
+
+async def test_a_worker_outlives_its_fork_server(steady: Steady) -> None:
+    """What ran under it fails with the signal; the next fork server runs what comes next."""
+    ground = steady.ground
+    lost = [await ground.running(task) for task in ("sleep", "stubborn")]
+    pids = [await ground.pid_of(task) for task in lost]
+    server = fork_server(steady.worker)
+
+    os.kill(server, signal.SIGKILL)
+
+    for task in lost:
+        report = await ground.failed(task)
+        assert "fork server was killed by SIGKILL" in report.info
+        assert (report.worker_name, ground.starts(task)) == ("w1", 1)
+    await wait_until(lambda: not any(map(is_alive, pids)), 15, "their processes to be gone")
+    await ground.works(steady.worker)
+    assert fork_server(steady.worker) != server
+
+
+async def test_a_fork_server_that_cannot_live_ends_the_worker(ground: Ground) -> None:
+    """It hands back what it holds and exits with 1 and one line that says why."""
+    worker = await ground.start()
+    lost = await ground.running()
+    dead: set[int] = set()
+
+    def next_server() -> int:
+        server = fork_server(worker)
+        return 0 if server in dead else server
+
+    for _ in range(5):
+        server = await wait_until(next_server, 10, "the next fork server")
+        os.kill(server, signal.SIGKILL)
+        dead.add(server)
+
+    assert await worker.ended() == 1
+    [error] = [line for line in worker.text.splitlines() if line.startswith("error:")]
+    assert "the fork server died 5 times within 60 s" in error
+    assert "Traceback" not in worker.text
+    assert (await ground.failed(lost)).worker_name == "w1"
+    assert await ground.post.presence("w1") is None
+
+
+async def test_a_task_that_takes_too_much_memory(ground: Ground) -> None:
+    """The kernel takes the greedy task alone, and the report gives the hint."""
+    with ExitStack() as exits:
+        try:
+            group = exits.enter_context(MemoryGroup())
+        except OSError as exc:
+            pytest.skip(f"no memory cgroup of our own: {exc}")
+        worker = ground.launch("--skip-serve-logs")
+        exits.callback(worker.clear_away)
+        group.add(worker.pid)  # its children, all of them, are yet to come
+        await worker.said("is ready")
+        other = await ground.running()
+        group.limit(group.usage + SPARE_BYTES)
+
+        greedy = await ground.send("hog")
+
+        report = await ground.failed(greedy)
+        assert "SIGKILL" in report.info
+        assert "out of memory" in report.info
+        assert await ground.is_running(other)
+        assert worker.process.poll() is None
+        await ground.carry_out(other)
+        await ground.works()

@@ -1,0 +1,304 @@
+"""No message, report, record or request brings a worker, an executor or a command down."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+import msgpack
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from nats_executor import topology
+from nats_executor.dispatcher import Dispatcher
+from nats_executor.inspector import Inspector
+from nats_executor.ledger import Dispatch, Ledger
+from nats_executor.liveness import Liveness, readable
+from nats_executor.messages import Kind, Presence, Report, State, Workload, decode, encode
+from nats_executor.ports import Stored
+from nats_executor.survey import findings, queue_rows, take_survey, worker_rows
+from nats_worker.errand import Errand
+from nats_worker.exits import Ending
+from nats_worker.record import Surroundings
+from nats_worker.worker import Plan, Worker
+from tests.support.fake_broker import FakePulls, FakeServer
+from tests.support.fake_pool import FakePool
+from tests.support.fixtures import settings_for
+from tests.support.gated_broker import Loop
+from tests.support.strange_messages import EXAMPLES, ME, as_map, bodies, nested, read
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+SETTINGS = settings_for("nats://127.0.0.1:4222")
+NAMES = SETTINGS.names
+TASK_SUBJECT = NAMES.task("default", "d1")
+RESULT_SUBJECT = NAMES.result("default", "d1")
+PLAN = Plan(
+    name="me", queues=("default",), concurrency=9, team=None, cleanup_seconds=0.0, version="1"
+)
+
+
+# A worker
+
+
+class Site:
+    """A worker, its broker and the loop that it runs in."""
+
+    def __init__(self) -> None:
+        self.loop = Loop()
+        self.server = FakeServer(monotonic=lambda: -1e9)
+        self.broker = self.server.broker()
+        self.pool = FakePool()
+        self.is_other_alive = False
+        self.finish(topology.apply(self.broker, SETTINGS, ["default"]))
+        self.worker = Worker(SETTINGS, PLAN)
+        self.worker.id = ME
+
+    async def is_alive(self, *_: str) -> bool:
+        return self.is_other_alive
+
+    def finish(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run to the end, however long that takes by the loop's clock."""
+        task = self.loop.create_task(coroutine)
+        for _ in range(100):
+            self.loop.settle()
+            if task.done():
+                return task.result()
+            self.loop.now += 1.0
+        raise AssertionError("it never ends")
+
+    def errand(self) -> Errand:
+        around = Surroundings(
+            broker=self.broker, settings=SETTINGS, pool=self.pool, leases=self.worker.leases,
+            liveness=cast("Any", self), worker=ME, worker_name="me",
+        )  # fmt: skip
+        delivery = FakePulls(self.broker, NAMES.tasks_stream, "default").next_offer()
+        assert delivery is not None
+        return Errand(around, "default", delivery)
+
+    def carry(self, ending: Ending, *, is_started: bool = False) -> None:
+        """Deliver once, and let the process, if there is one, end so."""
+        carrying = self.loop.create_task(self.errand().carry(lambda: None))
+        self.loop.settle()
+        for run in self.pool.living:
+            if is_started:
+                run.begin()
+                self.loop.settle()
+            run.finish(ending)
+        self.finish(asyncio.wait_for(carrying, 50))
+
+    def put(self, body: bytes) -> None:
+        self.server.put(TASK_SUBJECT, body)
+
+    @property
+    def is_queued(self) -> bool:
+        return bool(self.server.messages(NAMES.tasks_stream))
+
+    @property
+    def is_handed_back(self) -> bool:
+        """Whether the broker will offer the message again, before its time is up by itself."""
+        (flight,) = self.server.consumer(NAMES.tasks_stream, "default").flights.values()
+        return flight.due < self.server.now + SETTINGS.ack_wait_seconds
+
+    @property
+    def last(self) -> Report | None:
+        found = self.server.stream(NAMES.results_stream).last(RESULT_SUBJECT)
+        return read(Report, found.body) if found else None
+
+    @property
+    def dead_letters(self) -> list[bytes]:
+        return [message.body for message in self.server.messages(NAMES.dead_letters_stream)]
+
+    def close(self) -> None:
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        self.loop.settle()
+        self.loop.close()
+
+
+endings = st.sampled_from(Ending)
+
+
+@settings(max_examples=60)
+@given(bodies(Workload), endings, st.booleans())
+@example(b"", Ending.FINISHED, False)
+def test_no_message_falls_a_worker(body: bytes, ending: Ending, is_started: bool) -> None:
+    site = Site()
+    try:
+        site.put(body)
+
+        site.carry(ending, is_started=is_started)
+
+        assert site.last is not None
+        if site.pool.requested:
+            assert site.dead_letters == []
+            is_given_back = site.last.state in {State.RELEASED, State.EXPIRED}
+            assert site.last.state.is_final or is_given_back
+            assert not site.is_queued or (is_given_back and site.is_handed_back)
+        elif site.last.state is State.FAILED:
+            assert site.dead_letters == [body]
+            assert not site.is_queued
+        else:
+            assert site.last.state is State.EXPIRED
+            assert site.is_handed_back
+    finally:
+        site.close()
+
+
+@settings(max_examples=60)
+@given(bodies(Report), bodies(Workload) | st.just(encode(EXAMPLES[Workload])), endings)
+def test_no_report_falls_a_worker(report: bytes, body: bytes, ending: Ending) -> None:
+    """Whatever is said about a workload, its message goes or comes again."""
+    for is_other_alive in (False, True):
+        site = Site()
+        site.is_other_alive = is_other_alive
+        try:
+            site.server.put(RESULT_SUBJECT, report)
+            site.put(body)
+
+            site.carry(ending)
+
+            assert not site.is_queued or site.is_handed_back
+            assert not site.worker.leases._held
+        finally:
+            site.close()
+
+
+@given(st.binary() | st.sampled_from([b"d1", b"d1\x00", b"d1 ", b"\xff", b"x" * 10_000]))
+def test_no_control_request_falls_a_worker(body: bytes) -> None:
+    site = Site()
+    try:
+        site.put(encode(EXAMPLES[Workload]))
+        errand = site.errand()
+        site.worker._errands.add(errand)
+        site.finish(site.worker.serve_control(site.broker))
+
+        stop = site.broker.request(NAMES.control(ME, "stop"), body, timeout=1.0)
+        ping = site.broker.request(NAMES.control(ME, "ping"), body, timeout=1.0)
+
+        assert site.finish(stop) == (b"stopping" if body == b"d1" else b"unknown")
+        assert errand.is_revoked is (body == b"d1")
+        assert decode(Presence, site.finish(ping)).worker == ME
+    finally:
+        site.close()
+
+
+# An executor, and the commands
+
+
+@given(bodies(Report))
+def test_no_report_falls_an_executor(body: bytes) -> None:
+    inspector = Inspector(SETTINGS, "s", cast("Any", None))
+    ledger = Ledger()
+    ledger.track(Dispatch("d1", "key", "default", Kind.TASK, "ti"))
+
+    inspector.take(Stored(RESULT_SUBJECT, 1, body))
+
+    for report in inspector.reports:
+        assert (report.dispatch_id, report.queue) == ("d1", "default")
+        outcome = ledger.apply(report)
+        assert (outcome is None) or outcome.dispatch.id == "d1"
+
+
+@settings(max_examples=30)
+@given(st.lists(bodies(Presence), min_size=1, max_size=3))
+def test_no_presence_record_falls_anybody(records: list[bytes]) -> None:
+    site = Site()
+    try:
+        for number, record in enumerate(records):
+            site.server.put(NAMES.presence(f"w{number}"), record)
+        message = site.server.messages(NAMES.workers_stream)[0]
+
+        presence = readable(message)
+        survey = site.finish(take_survey(site.broker, SETTINGS))
+        liveness = Liveness(site.broker, SETTINGS)
+
+        assert len(survey.workers) == len([r for r in records if read(Presence, r)])
+        for rows in (worker_rows, queue_rows, findings):
+            assert all(isinstance(row, dict) for row in rows(survey, SETTINGS))
+        if presence is not None:
+            assert isinstance(site.finish(liveness.is_alive(presence.worker, "w0")), bool)
+    finally:
+        site.close()
+
+
+# Single messages that are too much
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"dispatch_id": "\0" * 900_000}, id="an id that is longer when it is shown"),
+        pytest.param({"kind": "\0" * 900_000}, id="a kind that is longer when it is shown"),
+        pytest.param({"key": ["x" * (1_048_576 - 140)]}, id="a key that fills a message"),
+    ],
+)
+def test_a_message_about_which_no_report_would_fit_is_set_aside(changes: dict[str, Any]) -> None:
+    site = Site()
+    try:
+        site.put(bytes(msgpack.packb(as_map(Workload, **changes))))
+
+        site.carry(Ending.FINISHED)
+
+        assert site.last is not None
+        assert not site.is_queued
+    finally:
+        site.close()
+
+
+@pytest.mark.parametrize("generation", [2**64 - 1])
+def test_no_generation_falls_a_dispatcher(generation: int) -> None:
+    """One that `renew` cannot write would be tried again for ever."""
+    site = Site()
+    dispatcher = Dispatcher(SETTINGS, "s")
+    dispatcher._broker, dispatcher.trouble = site.broker, None
+    values = as_map(Report, state="expired", generation=generation)
+    site.server.put(RESULT_SUBJECT, bytes(msgpack.packb(values)))
+    try:
+        site.finish(dispatcher.renew(Dispatch("d1", "key", "default", Kind.TASK, "ti"), "new"))
+
+        assert dispatcher._pending == {}
+    finally:
+        site.close()
+
+
+def test_no_attempt_falls_a_worker() -> None:
+    site = Site()
+    try:
+        values = as_map(Report, state="renewed", attempt=-(2**63))
+        site.server.put(RESULT_SUBJECT, bytes(msgpack.packb(values)))
+        site.put(encode(EXAMPLES[Workload]))
+
+        site.carry(Ending.UNREACHABLE)
+
+        assert site.is_handed_back
+    finally:
+        site.close()
+
+
+def test_a_record_with_deeply_nested_queues_does_no_harm() -> None:
+    site = Site()
+    try:
+        record = bytes(msgpack.packb(as_map(Presence, queues=nested(1000))))
+        site.server.put(NAMES.presence("w"), record)
+
+        rows = worker_rows(site.finish(take_survey(site.broker, SETTINGS)), SETTINGS)
+
+        assert len(rows) <= 1
+    finally:
+        site.close()
+
+
+def test_what_a_report_tells_can_be_stored_by_postgresql() -> None:
+    """Its text columns take no NUL, and the scheduler does not survive the refusal."""
+    values = as_map(Report, state="failed", info="a\0b")
+    ledger = Ledger()
+    ledger.track(Dispatch("d1", "key", "default", Kind.TASK, "ti"))
+    inspector = Inspector(SETTINGS, "s", cast("Any", None))
+
+    inspector.take(Stored(RESULT_SUBJECT, 1, bytes(msgpack.packb(values))))
+
+    told = [ledger.apply(report) for report in inspector.reports]
+    assert all("\0" not in getattr(outcome, "info", "") for outcome in told)
