@@ -29,13 +29,19 @@ test: $(STAMP) ## Run all tests (ARGS="-k name" and the like go to pytest)
 test-slow: $(STAMP) ## Run the tests that `make test` leaves out: more whole Airflows, PostgreSQL among them
 	@$(BIN)/pytest -m slow $(ARGS)
 
+.PHONY: chaos
+chaos: $(STAMP) ## Ten minutes and more of seeded faults: one server, a cluster, a whole Airflow (ARGS="--seed 7")
+	@$(BIN)/python -m tests.chaos --seconds 300 $(ARGS)
+	@$(BIN)/python -m tests.chaos --seconds 300 --servers 3 $(ARGS)
+	@$(BIN)/python -m tests.chaos --airflow --seconds 120 $(ARGS)
+
 .PHONY: test-matrix
 test-matrix: $(SERVER_VERSIONS:%=test-server-%) ## Run the tests that need a server on every supported nats-server
 
 .PHONY: $(SERVER_VERSIONS:%=test-server-%)
 $(SERVER_VERSIONS:%=test-server-%): test-server-%: $(SERVERS)/%/bin/nats-server
 	@echo "nats-server $*"
-	@NATS_SERVER_BINARY=$(abspath $<) $(BIN)/pytest -q -n logical --maxprocesses 4 --dist loadfile -m integration $(ARGS)
+	@NATS_SERVER_BINARY=$(abspath $<) $(BIN)/pytest -q -n logical --maxprocesses 4 --dist loadfile -m "integration and not slow" $(ARGS)
 
 $(SERVERS)/%/bin/nats-server: tests/servers.lock | $(STAMP)
 	@mkdir -p $(SERVERS)/$*

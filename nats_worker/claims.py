@@ -21,7 +21,6 @@ __all__ = [
     "Exhausted",
     "Held",
     "Lost",
-    "Mine",
     "Unanswered",
     "decide",
     "is_void",
@@ -61,11 +60,6 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
-class Mine:
-    """This worker runs it: the delivery renews the one that it holds."""
-
-
-@dataclass(frozen=True, slots=True)
 class Held:
     """Another worker, which lives, has it."""
 
@@ -96,7 +90,7 @@ class Exhausted:
     predecessors: tuple[str, ...]
 
 
-Decision = Claim | Done | Mine | Held | Unanswered | Lost | Exhausted
+Decision = Claim | Done | Held | Unanswered | Lost | Exhausted
 
 
 def decide(
@@ -104,7 +98,6 @@ def decide(
     sequence: int,
     *,
     worker: str,
-    is_held: bool,
     is_alive: bool,
     max_attempts: int,
 ) -> Decision:
@@ -114,19 +107,15 @@ def decide(
         last: the last report of the dispatch, None if there is none.
         sequence: that report's sequence in the result stream, 0 if there is none.
         worker: this worker's id.
-        is_held: whether this worker runs the dispatch already.
         is_alive: whether the worker that made the last report lives; asked only where it matters.
     """
     if last is None:
-        # What runs here is ours even when its reports were lost with the stream.
-        return Mine() if is_held else Claim(sequence, attempt=1)
+        return Claim(sequence, attempt=1)
     match last.state:
         case state if state.is_final:
             return Done()
         case State.CLAIMED | State.RUNNING if last.worker != worker and is_alive:
             return Held(last.worker_name)
-        case _ if is_held:
-            return Mine()
         case State.EXPIRED:
             return Unanswered(last)
         case State.RENEWED:

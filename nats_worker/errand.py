@@ -133,7 +133,6 @@ class Errand(Record):
             last,
             self.sequence,
             worker=self.around.worker,
-            is_held=False,  # two deliveries of one dispatch meet in `carry`
             is_alive=is_alive,
             max_attempts=self.around.settings.max_attempts,
         )

@@ -15,7 +15,6 @@ from nats_worker.claims import (
     Exhausted,
     Held,
     Lost,
-    Mine,
     Unanswered,
     decide,
 )
@@ -36,10 +35,8 @@ def said(state: State, worker: str = "other.1", **changes: object) -> Report:
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
 
 
-def decision(
-    last: Report | None, *, is_alive: bool = False, is_held: bool = False, sequence: int = 9
-) -> Decision:
-    return decide(last, sequence, worker="me.1", is_held=is_held, is_alive=is_alive, max_attempts=3)
+def decision(last: Report | None, *, is_alive: bool = False, sequence: int = 9) -> Decision:
+    return decide(last, sequence, worker="me.1", is_alive=is_alive, max_attempts=3)
 
 
 def test_the_first_delivery_expects_that_nobody_has_reported() -> None:
@@ -69,11 +66,6 @@ def test_a_dead_workers_running_task_is_lost() -> None:
     last = said(State.RUNNING)
 
     assert decision(last) == Lost(9, last)
-
-
-@pytest.mark.parametrize("state", [State.CLAIMED, State.RUNNING])
-def test_a_redelivery_of_what_runs_here_renews_the_lease(state: State) -> None:
-    assert decision(said(state, "me.1"), is_held=True) == Mine()
 
 
 def test_an_own_claim_whose_answer_was_lost_is_claimed_again() -> None:
@@ -108,14 +100,14 @@ def test_a_token_is_not_shown() -> None:
 states = st.sampled_from([None, *State])
 
 
-@given(states, st.booleans(), st.booleans(), st.booleans(), st.integers(1, 5))
+@given(states, st.booleans(), st.booleans(), st.integers(1, 5))
 def test_two_workers_never_both_take_what_may_be_running(
-    state: State | None, is_mine: bool, is_held: bool, is_alive: bool, attempt: int
+    state: State | None, is_mine: bool, is_alive: bool, attempt: int
 ) -> None:
     """Who claims expects the very sequence it has seen, so only one of two can win."""
     worker = "me.1" if is_mine else "other.1"
     last = said(state, worker, attempt=attempt) if state else None
-    result = decision(last, is_alive=is_alive, is_held=is_held)
+    result = decision(last, is_alive=is_alive)
 
     if isinstance(result, (Claim, Lost, Exhausted)):
         assert result.expected_last == 9
@@ -126,9 +118,9 @@ def test_two_workers_never_both_take_what_may_be_running(
 
 
 def test_every_combination_has_a_decision() -> None:
-    for state, alive, held in itertools.product([None, *State], [True, False], [True, False]):
+    for state, alive in itertools.product([None, *State], [True, False]):
         last = said(state) if state else None
-        assert isinstance(decision(last, is_alive=alive, is_held=held), Decision)
+        assert isinstance(decision(last, is_alive=alive), Decision)
 
 
 def test_the_names_of_earlier_claimants_are_kept_once_each_time_they_change() -> None:
