@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tests.tools.boundaries import ROOT
 from tests.tools.document_configuration import document
 
@@ -9,3 +11,13 @@ from tests.tools.document_configuration import document
 def test_the_configuration_page_is_current() -> None:
     """`make docs` writes it."""
     assert (ROOT / "docs/configuration.md").read_text() == document()
+
+
+def test_every_test_that_a_guarantee_names_is_there() -> None:
+    text = (ROOT / "docs/guarantees.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", text))
+    files = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py")]
+    defined = {name for source in files for name in re.findall(r"def (test_\w+)\(", source)}
+
+    assert len(named) > 40
+    assert named - defined == set()
