@@ -122,7 +122,7 @@ class Dispatcher:
             info = await broker.stream_info(self._names.results_stream)
             self._read_after = info.last_sequence if info else 0
         self._prepared_since = since
-        self.inspector.is_renewed = True
+        self.inspector.renew()
 
     async def prepared(self) -> None:
         """Wait until the broker was reached for the first time and its streams are there."""

@@ -55,7 +55,7 @@ class Inspector:
         reports: what workers reported, oldest first.
         findings: what looks at single dispatches brought to light.
         unserved: queues with workloads that wait, and without a living worker.
-        is_renewed: the connection is a new one, so anything may have been lost since the last look.
+        is_renewed: the connection is a new one, so it is time for a look.
     """
 
     def __init__(self, settings: Settings, sender: str, require: Callable[[], Broker]) -> None:
@@ -67,7 +67,13 @@ class Inspector:
         self.findings: deque[Finding] = deque()
         self.unserved: set[str] = set()
         self.is_renewed = False
+        self._has_looked_at_all = False  # since the connection was made
         self._complaints: deque[str] = deque(maxlen=REMEMBERED_COMPLAINTS)
+
+    def renew(self) -> None:
+        """Note that the connection is a new one: anything may be lost since the last look."""
+        self._has_looked_at_all = False
+        self.is_renewed = True
 
     # Reports
 
@@ -125,16 +131,17 @@ class Inspector:
         """Look at every outstanding workload: its last report, its message, its queue's workers."""
         try:
             broker = self._require()
-            is_renewed, self.is_renewed = self.is_renewed, False
+            has_looked, self._has_looked_at_all = self._has_looked_at_all, True
             subjects = [self._names.result(d.queue, d.id) for d in dispatches]
             for message in await broker.last_of_each(self._names.results_stream, subjects):
                 self.take(message)
             waiting = [d for d in dispatches if not d.is_held]
             await self._warn_of_unserved(broker, Counter(d.queue for d in waiting))
-            if not is_renewed and len(waiting) > SAMPLE and await self._may_be_whole(len(waiting)):
+            if has_looked and len(waiting) > SAMPLE and await self._may_be_whole(len(waiting)):
                 waiting = random.sample(waiting, SAMPLE)
             await self.examine(waiting)
         except BrokerError as exc:
+            self._has_looked_at_all = False
             log.debug("sweep: %s", exc)
 
     async def _may_be_whole(self, waiting: int) -> bool:
@@ -142,18 +149,23 @@ class Inspector:
         return info is not None and info.messages >= waiting
 
     async def examine(self, dispatches: Sequence[Dispatch]) -> None:
-        """Look at single dispatches; what the scheduler has to act on becomes a finding."""
-        try:
+        """Look at single dispatches; what the scheduler has to act on becomes a finding.
+
+        Raises:
+            BrokerError: there was no answer.
+        """
+        evidence = await self.look_up([(d.queue, d.id) for d in dispatches])
+        if any(e.is_lost for e in evidence.values()):
+            # Twice, because the follower that answered may have been a moment behind.
+            await asyncio.sleep(SECOND_LOOK_SECONDS)
             evidence = await self.look_up([(d.queue, d.id) for d in dispatches])
-            if any(e.is_lost for e in evidence.values()):
-                # Twice, because the follower that answered may have been a moment behind.
-                await asyncio.sleep(SECOND_LOOK_SECONDS)
-                evidence = await self.look_up([(d.queue, d.id) for d in dispatches])
-        except BrokerError as exc:
-            log.debug("not examined: %s", exc)
-            return
         looked = (Finding(d, evidence[d.id]) for d in dispatches)
         self.findings.extend(f for f in looked if f.evidence.is_lost or f.evidence.is_over)
+
+    async def examine_orphans(self, dispatches: Sequence[Dispatch]) -> None:
+        """Look at what no living executor may own."""
+        with contextlib.suppress(BrokerError):  # the next sweep does it
+            await self.examine(dispatches)
 
     async def watch(self, held: Sequence[Dispatch]) -> None:
         """Report what dead workers ran as failed, so that Airflow retries it at once.

@@ -65,7 +65,7 @@ class Upkeep:
             self._bridge.post(self._inspector.sweep(list(ledger)))
         orphans = [d for d in rows.unfinished(self._executor) or () if not ledger.knows(d.id)]
         if orphans:
-            self._bridge.post(self._inspector.examine(orphans))
+            self._bridge.post(self._inspector.examine_orphans(orphans))
 
     # Acting
 

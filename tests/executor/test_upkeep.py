@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from nats_executor import NatsExecutor
-    from tests.executor.stage import RealStage, Stage
+    from tests.executor.stage import FakeStage, RealStage, Stage
 
 pytestmark = pytest.mark.usefixtures("airflow_database")
 
@@ -281,6 +281,35 @@ def test_a_broker_that_comes_back_with_an_empty_disk(
         real_stage.report(workload, State.SUCCESS)
     assert len(events(executor, len(queued) + 1)) == len(queued) + 1
     assert executor.slots_occupied == 0
+
+
+def test_after_a_reconnect_every_queued_task_is_looked_at(
+    fake_stage: FakeStage, table: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only a sample: a server that lost its power has lost what it had not written down."""
+    monkeypatch.setattr("nats_executor.inspector.SAMPLE", 1)
+    monkeypatch.setattr("nats_executor.dispatcher.RETRY_SECONDS", 0.05)
+    fake_stage.configure(sweep_seconds=600)
+    executor = fake_stage.executor(job_id=JOB)
+    queued = [table.add_task(f"t{n}") for n in range(5)]
+    fake_stage.sent_by(executor, *(task_workload(**row) for row in queued))
+    assert executor._dispatcher
+    inspector = executor._dispatcher.inspector
+    until(executor, lambda: inspector._has_looked_at_all, "the first look")
+    # Another executor's, so that the number of messages says nothing.
+    other = fake_stage.executor(job_id=8)
+    fake_stage.sent_by(other, *(task_workload(f"u{n}") for n in range(9)))
+    lose(fake_stage, *(row["dispatch_id"] for row in queued))
+
+    fake_stage.portal.call(restart, fake_stage.server)
+
+    ids = {row["dispatch_id"] for row in queued}
+    until(executor, lambda: ids <= {w.dispatch_id for w in fake_stage.sent()}, "all five")
+
+
+async def restart(server: Any) -> None:
+    server.stop()
+    server.start()
 
 
 # Workers that died
