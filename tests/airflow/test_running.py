@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.airflow.deployed import Airflow
 
-pytestmark = [pytest.mark.airflow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +72,7 @@ def test_another_executor_runs_beside_it(flow: dict[str, list[dict[str, Any]]]) 
 
 
 def test_a_task_that_is_cleared_while_it_runs_runs_again(airflow: Airflow) -> None:
-    airflow.wait_for_mark("clear_me-runs")
+    airflow.wait_for_hold("clear_me")
     first = only(airflow.tasks("cleared")["clear_me"])
 
     airflow.api.call(
@@ -96,10 +96,9 @@ def test_a_missed_deadline_calls_back_on_a_worker(airflow: Airflow) -> None:
     airflow.wait_for_mark("callback")
     assert (airflow.marks / "callback").read_text() == "too late"
 
-    def is_over() -> bool:
-        return [row["state"] for row in airflow.rows("SELECT state FROM callback")] == ["success"]
-
-    airflow.wait(is_over, "the callback's success in the database")
+    airflow.wait(
+        lambda: airflow.callbacks("late") == ["success"], "the callback's success in the database"
+    )
     airflow.release("dawdle")
     airflow.finish("late")
 
@@ -121,15 +120,15 @@ def test_a_connection_is_tested_on_a_worker(airflow: Airflow) -> None:
 
 def test_a_killed_scheduler_costs_no_try(airflow: Airflow) -> None:
     airflow.trigger("orphans")
-    airflow.wait_for_mark("running-runs")
+    airflow.wait_for_hold("running")
     airflow.wait(
         lambda: only(airflow.tasks("orphans")["queued"])["external_executor_id"], "the dispatch"
     )
     before = airflow.tasks("orphans")
     old = only(before["running"])["queued_by_job_id"]
 
-    airflow.kill_scheduler()
-    airflow.start_scheduler()
+    airflow.kill("scheduler")
+    airflow.start_component("scheduler")
 
     def is_adopted() -> bool:
         rows = [only(rows) for rows in airflow.tasks("orphans").values()]

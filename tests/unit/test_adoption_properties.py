@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from hypothesis import event, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from nats_executor.adoption import Evidence, can_adopt
 from nats_executor.messages import Kind, Report, State
@@ -62,6 +62,13 @@ class Adoption(RuleBasedStateMachine):
         return self.was_in_stream is not None
 
     # A scheduler, and Airflow
+
+    @initialize(stage=st.sampled_from(["new", "sent", "claimed", "claimed"]))
+    def begin(self, stage: str) -> None:
+        if stage != "new":
+            self.send()
+        if stage == "claimed":
+            self.deliver(is_first=True)
 
     # Who sends is dead by the time that another one looks.
     @precondition(lambda self: not self.was_sent and not self.is_looking)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -540,3 +541,41 @@ async def test_no_token_in_logs_or_reprs(scene: Scene, caplog: pytest.LogCapture
 
     assert "secret" not in caplog.text + "".join(shown)
     assert "d9 of queue default is a dead letter" in caplog.text
+
+
+# Staying known
+
+
+async def test_a_run_that_outlasts_its_report_says_again_that_it_runs(scene: Scene) -> None:
+    """The result stream keeps reports for `result_retention_seconds`; a task may run for days."""
+    scene.settings = dataclasses.replace(
+        scene.settings, result_retention_seconds=0.2, ack_wait_seconds=0.3
+    )
+    await scene.start()
+    scene.send()
+    run = await scene.pool.run()
+    run.begin()
+
+    await wait_until(lambda: scene.events.count("running") >= 3, 10, "the report, again and again")
+    run.finish()
+    await scene.done()
+
+    assert scene.events[-2:] == ["success", "ack"]
+
+
+async def test_a_run_says_again_what_it_is_when_the_broker_has_lost_it(scene: Scene) -> None:
+    """Otherwise nobody would know whose task it is when this worker dies."""
+    scene.settings = dataclasses.replace(scene.settings, ack_wait_seconds=0.3)
+    worker = await scene.start()
+    scene.send()
+    run = await scene.pool.run()
+    run.begin()
+    await scene.reported(State.RUNNING)
+    await empty(scene.broker, scene.names.results_stream, scene.names.results())
+
+    scene.link_of(worker).connected_since = time.monotonic()
+
+    await scene.reported(State.RUNNING)
+    run.finish()
+    await scene.done()
+    assert scene.events == ["claimed", "running", "running", "success", "ack"]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
@@ -14,20 +12,14 @@ from airflow.sdk import DAG, BaseOperator, get_current_context, task
 from airflow.sdk.definitions.callback import SyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
-MARKS = Path(os.environ["TEST_MARKS"])
+from tests.airflow.lib.proving_marks import hold
+
 AT_ONCE = timedelta(0)
 
 
 def attempt() -> int:
     number: int = get_current_context()["ti"].try_number
     return number
-
-
-def hold(name: str) -> None:
-    """Run until the test says that it may end."""
-    (MARKS / f"{name}-runs").touch()
-    while not (MARKS / f"{name}-may-end").exists():
-        time.sleep(0.05)
 
 
 class Defers(BaseOperator):
@@ -113,7 +105,9 @@ with DAG(
     deadline=DeadlineAlert(
         reference=DeadlineReference.DAGRUN_QUEUED_AT,
         interval=timedelta(seconds=0),
-        callback=SyncCallback("proving_callbacks.note", kwargs={"text": "too late"}),
+        callback=SyncCallback(
+            "tests.airflow.lib.proving_callbacks.note", kwargs={"text": "too late"}
+        ),
     ),
 ):
 
