@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,7 @@ from tests.chaos.report import table
 if TYPE_CHECKING:
     from tests.airflow.chaos import AirflowChaosResult
 
-__all__ = ["as_text", "fault_rows"]
+__all__ = ["as_json", "as_text", "fault_rows"]
 
 LEGEND = """\
 recovered, in seconds:
@@ -39,6 +41,10 @@ def fault_rows(result: AirflowChaosResult) -> list[dict[str, Any]]:
     return rows
 
 
+def as_json(result: AirflowChaosResult) -> str:
+    return json.dumps(dataclasses.asdict(result), default=str, indent=1) + "\n"
+
+
 def as_text(result: AirflowChaosResult) -> str:
     """Return the tables with their legend and the verdict."""
     rows: dict[str, Any] = {"task_instances": sum(result.rows.values()), **result.rows}
@@ -48,5 +54,8 @@ def as_text(result: AirflowChaosResult) -> str:
         parts.append(table([{"violated": text} for text in result.violations]))
     count = len(result.violations)
     verdict = f"{count} violations" if count else "no violation"
-    parts += [LEGEND, f"{len(result.faults)} faults: {verdict}; repeat with --seed {result.seed}"]
+    parts += [
+        LEGEND,
+        f"{len(result.faults)} faults: {verdict}; repeat with --airflow --seed {result.seed}",
+    ]
     return "\n\n".join(parts) + "\n"

@@ -549,7 +549,7 @@ async def test_no_token_in_logs_or_reprs(scene: Scene, caplog: pytest.LogCapture
 async def test_a_run_that_outlasts_its_report_says_again_that_it_runs(scene: Scene) -> None:
     """The result stream keeps reports for `result_retention_seconds`; a task may run for days."""
     scene.settings = dataclasses.replace(
-        scene.settings, result_retention_seconds=0.2, ack_wait_seconds=0.3
+        scene.settings, result_retention_seconds=1, ack_wait_seconds=0.3
     )
     await scene.start()
     scene.send()
