@@ -57,7 +57,7 @@ class Rows:
         ids: dict[str, Any] = {"ti_id": uuid.uuid4(), "dispatch_id": str(uuid.uuid4())}
         values: dict[str, Any] = {
             "id": ids["ti_id"], "external_executor_id": ids["dispatch_id"], "task_id": task_id,
-            "dag_id": "a_dag", "run_id": "a_run", "state": state, "try_number": 1, "map_index": -1,
+            "dag_id": "a_dag", "run_id": "a_run", "state": state, "try_number": 1,
             "queue": "default", "pool": "default_pool", "pool_slots": 1, "queued_by_job_id": JOB,
             "dag_version_id": VERSION, "priority_weight": 1,
         }  # fmt: skip
