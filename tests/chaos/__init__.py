@@ -1,0 +1,1 @@
+"""Real servers, schedulers and workers under a seeded storm of faults: `python -m tests.chaos`."""

@@ -1,0 +1,64 @@
+"""Stands in for `nats_executor.rows`, the executor's questions to Airflow's database."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from nats_executor import rows as real
+from nats_executor.ledger import Dispatch
+from nats_executor.messages import Kind
+from tests.chaos.workloads import key_of, workload_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from airflow.executors.workloads import ExecutorWorkload
+
+    from tests.chaos.database import Database, Row
+
+__all__ = ["stand_in"]
+
+
+def stand_in(database: Database) -> None:
+    """Have the executor of this process ask the stand-in database from now on."""
+    vars(real).update(
+        identities=identities,
+        standing=partial(standing, database),
+        workloads_again=partial(workloads_again, database),
+        unfinished=partial(unfinished, database),
+    )
+
+
+def identities(tis: Sequence[Any]) -> Iterator[tuple[Any, Any, str]]:
+    for ti in tis:
+        yield ti, ti.key, ti.queue
+
+
+def standing(database: Database, dispatches: Sequence[Dispatch], job_id: int) -> dict[str, str]:
+    """Return the state of each row that still waits for the end of its dispatch."""
+    found = ((d.id, waiting_for(database, d, job_id)) for d in dispatches)
+    return {dispatch_id: row.state for dispatch_id, row in found if row is not None}
+
+
+def waiting_for(database: Database, dispatch: Dispatch, job_id: Any) -> Row | None:
+    for row in database.rows("ti_id = ?", dispatch.token_subject):
+        is_mine = row.is_callback or (row.dispatch, row.queued_by) == (dispatch.id, job_id)
+        if is_mine and row.state in {"queued", "running", "restarting"}:
+            return row
+    return None
+
+
+def workloads_again(
+    database: Database, dispatches: Sequence[Dispatch], executor: Any
+) -> list[ExecutorWorkload]:
+    """Make the workloads of those dispatches anew whose rows are queued, with new tokens."""
+    found = [waiting_for(database, dispatch, executor.job_id) for dispatch in dispatches]
+    return [workload_of(row, is_fresh=True) for row in found if row and row.state == "queued"]
+
+
+def unfinished(database: Database, executor: Any) -> list[Dispatch]:
+    """Return the callbacks that some scheduler has queued and none has seen end."""
+    del executor
+    found = database.rows("behaviour = 'callback' AND state IN ('queued', 'running')")
+    return [Dispatch(r.ti_id, key_of(r), r.queue, Kind.CALLBACK, r.ti_id) for r in found]

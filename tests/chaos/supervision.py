@@ -1,0 +1,260 @@
+"""Stands in for `nats_worker.supervision`: the same contract without Airflow, so it is cheap.
+
+Everything around it is real: the fork server that runs it, the sessions and process groups, the
+signals, the worker. A task process sleeps for as long as its row says, and the journal knows it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nats_worker.exits import Ending, ExitReport
+from nats_worker.frames import unpack
+from nats_worker.processes import send_signal
+from tests.chaos.api import CONFLICT, NOT_FOUND, OK, ask
+from tests.chaos.database import Behaviour
+from tests.chaos.journal import executing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["HEARTBEAT_SECONDS", "Task", "supervise", "warm_up", "without_api"]
+
+HEARTBEAT_SECONDS = 1.0
+# Airflow's client tries five times; its pauses would make every outage of a run minutes long.
+START_SECONDS = 4.0
+PAUSE_SECONDS = 0.3
+# Airflow gives a task that it stops five seconds after SIGTERM.
+STOP_SECONDS = 0.5
+FAILS = 3
+
+
+def warm_up() -> None:
+    """Do nothing: there is nothing to import."""
+
+
+def supervise(
+    body: bytes, *, team: str | None, delivery_seconds: float, on_start: Callable[[int], None]
+) -> ExitReport:
+    """Run one workload to its end."""
+    del team
+    workload = unpack(body)
+    if workload["type"] == "ExecuteCallback":
+        return Callback(workload["callback"]["data"]["kwargs"], on_start).run()
+    return Task(workload["ti"], on_start, delivery_seconds).run()
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the fork server knows of the workload that this process is for."""
+
+    dispatch_id: str
+
+    @property
+    def directory(self) -> str:
+        return os.environ["CHAOS_DIRECTORY"]
+
+    @property
+    def worker(self) -> int:
+        """The worker's main process: the fork server's parent."""
+        status = Path(f"/proc/{os.getppid()}/stat").read_text()
+        return int(status.rpartition(")")[2].split()[1])
+
+
+around = Surroundings("")
+
+
+def enter(dispatch_id: str) -> None:
+    """Say which dispatch this process is for."""
+    global around  # noqa: PLW0603 - a process of its own for each workload
+    around = Surroundings(dispatch_id)
+
+
+class Child:
+    """A process that waits for its turn, sleeps and is in the journal meanwhile."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.worker = around.worker
+        self.supervisor = os.getpid()
+        self.gate, self.opener = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 1
+            try:
+                code = self.work()
+            finally:
+                os._exit(code)
+        os.close(self.gate)
+        with contextlib.suppress(OSError):  # it was faster, or is gone
+            os.setpgid(self.pid, self.pid)
+        self.pidfd = os.pidfd_open(self.pid)
+
+    def work(self) -> int:
+        os.setpgid(0, 0)  # the same session as the supervisor, as Airflow does it
+        os.close(self.opener)
+        order = os.read(self.gate, 100).decode().split()
+        if not order:
+            return 0
+        length, try_number, fails = float(order[0]), int(order[1]), order[2] == "fails"
+        with executing(
+            f"{around.directory}/journal",
+            number=self.number, try_number=try_number, dispatch=around.dispatch_id,
+            worker=self.worker, supervisor=self.supervisor, pid=os.getpid(),
+        ):  # fmt: skip
+            time.sleep(length)
+        return FAILS if fails else 0
+
+    def begin(self, length: float, try_number: int, *, fails: bool) -> None:
+        os.write(self.opener, f"{length} {try_number} {'fails' if fails else 'ends'}".encode())
+        os.close(self.opener)
+
+    def dismiss(self) -> None:
+        os.close(self.opener)
+        self.exit_code()
+
+    def has_ended(self, timeout: float) -> bool:
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(max(0.0, timeout) * 1000))
+
+    def exit_code(self) -> int:
+        _, status = os.waitpid(self.pid, 0)
+        return os.waitstatus_to_exitcode(status)
+
+    def stop(self) -> int:
+        send_signal(self.pid, signal.SIGTERM)
+        if not self.has_ended(STOP_SECONDS):
+            send_signal(self.pid, signal.SIGKILL)
+        return self.exit_code()
+
+
+class Callback:
+    """A callback: it has no row at the API server, so nothing is asked."""
+
+    def __init__(self, data: dict[str, Any], on_start: Callable[[int], None]) -> None:
+        self.data = data
+        self.on_start = on_start
+
+    def run(self) -> ExitReport:
+        child = Child(self.data["number"])
+        self.on_start(child.pid)
+        child.begin(self.data["length"], 1, fails=False)
+        code = child.exit_code()
+        info = f"callback process exited with code {code}"
+        ending = Ending.RAISED if code else Ending.FINISHED
+        return ExitReport(
+            ending=ending, exit_code=min(code, 0), started=True, pid=child.pid, info=info
+        )
+
+
+class Task:
+    """A task: start, heartbeats and state are the API server's to accept."""
+
+    def __init__(
+        self, ti: dict[str, Any], on_start: Callable[[int], None], delivery_seconds: float
+    ) -> None:
+        self.ti_id = ti["id"]
+        self.behaviour = ti["dag_id"]
+        self.number = int(ti["task_id"].removeprefix("w"))
+        self.on_start = on_start
+        self.delivery_seconds = delivery_seconds
+
+    def run(self) -> ExitReport:
+        if self.behaviour == Behaviour.POISON:
+            os.kill(around.worker, signal.SIGKILL)
+            signal.pause()  # the fork server ends this process too
+        child = Child(self.number)
+        parents = [child.supervisor, child.worker]
+        try:
+            answer = self.insist(START_SECONDS, op="run", pid=child.pid, parents=parents)
+        except OSError as exc:
+            child.dismiss()
+            return ExitReport(ending=Ending.UNREACHABLE, info=str(exc))
+        if answer["status"] != OK:
+            child.dismiss()
+            return refused(answer)
+        self.on_start(child.pid)
+        child.begin(answer["length"], answer["try_number"], fails=answer["fails"])
+        return self.end(child, answer)
+
+    def end(self, child: Child, answer: dict[str, Any]) -> ExitReport:
+        if not self.see_through(child):
+            return self.report(Ending.STOPPED_BY_SERVER, child, child.stop())
+        code = child.exit_code()
+        if code < 0 and answer["may_retry"]:
+            # As Airflow's supervisor: only the executor's event moves the task on.
+            return self.report(Ending.FINISHED, child, code)
+        state = "failed" if code else "success"
+        try:
+            delivered = self.insist(self.delivery_seconds, op="state", state=state)
+        except OSError as exc:
+            return self.report(Ending.UNDELIVERED, child, code, str(exc))
+        decided_elsewhere = delivered["status"] != OK
+        ending = Ending.STOPPED_BY_SERVER if decided_elsewhere else Ending.FINISHED
+        return self.report(ending, child, min(code, 0))
+
+    def report(self, ending: Ending, child: Child, code: int, info: str = "") -> ExitReport:
+        return ExitReport(ending=ending, exit_code=code, started=True, pid=child.pid, info=info)
+
+    def see_through(self, child: Child) -> bool:
+        """Send heartbeats until it ends; False when the API server asks to stop it."""
+        while not child.has_ended(HEARTBEAT_SECONDS):
+            with contextlib.suppress(OSError):  # the next one may arrive
+                answer = ask(self.path, op="heartbeat", ti_id=self.ti_id, pid=child.pid)
+                if answer["status"] in {NOT_FOUND, CONFLICT}:
+                    return False
+        return True
+
+    @property
+    def path(self) -> str:
+        """The API server's socket, or what it finds there if its worker is cut off from it."""
+        barrier = barrier_of(Path(around.directory), around.worker)
+        return str(barrier if barrier.exists() else Path(around.directory, "api"))
+
+    def insist(self, seconds: float, **request: Any) -> dict[str, Any]:
+        """Ask until there is an answer; raises `OSError` when the time is over."""
+        for is_last in attempts(seconds):
+            try:
+                return ask(self.path, ti_id=self.ti_id, **request)
+            except OSError:
+                if is_last:
+                    raise
+        raise TimeoutError("no time at all")
+
+
+@contextlib.contextmanager
+def without_api(directory: Path, worker: int) -> Iterator[None]:
+    """Have every request of one worker's tasks to the API server refused."""
+    barrier = barrier_of(directory, worker)
+    barrier.touch()
+    try:
+        yield
+    finally:
+        barrier.unlink()
+
+
+def barrier_of(directory: Path, worker: int) -> Path:
+    return directory / f"no-api-for-{worker}"
+
+
+def attempts(seconds: float) -> Iterator[bool]:
+    """Yield whether the time is over, with a pause before each further attempt."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        yield False
+        time.sleep(PAUSE_SECONDS)
+    yield True
+
+
+def refused(answer: dict[str, Any]) -> ExitReport:
+    state = answer.get("previous_state", "")
+    ending = Ending.ALREADY_RUNNING if state == "running" else Ending.STALE
+    return ExitReport(ending=ending, previous_state=state)
