@@ -110,6 +110,19 @@ def parse() -> argparse.Namespace:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_storm(parser)
+    parser.add_argument(
+        "--airflow",
+        action="store_true",
+        help="two schedulers of a whole Airflow on PostgreSQL and fewer tasks, instead",
+    )
+    parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    parser.add_argument("--keep", action="store_true", help="keep the directory with the logs")
+    return parser.parse_args()
+
+
+def add_storm(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what happens."""
     parser.add_argument("--seed", type=int, help="of faults and workloads; a random one without it")
     parser.add_argument(
         "--seconds", type=float, default=60.0, help="length of the fault phase (default 60)"
@@ -138,14 +151,6 @@ def parse() -> argparse.Namespace:
         help="this kind of fault, and others so named, instead of all: "
         + ", ".join(sorted({*kinds_for(1), *kinds_for(3)})),
     )
-    parser.add_argument(
-        "--airflow",
-        action="store_true",
-        help="two schedulers of a whole Airflow on PostgreSQL and fewer tasks, instead",
-    )
-    parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
-    parser.add_argument("--keep", action="store_true", help="keep the directory with the logs")
-    return parser.parse_args()
 
 
 @contextlib.contextmanager

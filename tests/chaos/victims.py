@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["Victims"]
 
 # Longer than the longest cut that leaves a worker alive, and than one that has it counted as lost.
-OUTLIVES_SHORT_CUT_SECONDS, OUTLIVES_LONG_CUT_SECONDS = 3.1, 9.0
+OUTLIVES_SHORT_CUT_SECONDS, OUTLIVES_LONG_CUT_SECONDS = 3.6, 9.0
 # A task that has begun before that may end while its worker is cut off.
-RECENT_SECONDS = 0.5
+RECENT_SECONDS = 1.0
 LONG_RECENT_SECONDS = 2.0
 
 
