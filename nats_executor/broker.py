@@ -150,7 +150,8 @@ class Connection(Link):
             except Exception:
                 log.exception("a fault in the connection to NATS; next: a new connection")
             attempts += 1
-            delay = min(LONGEST_DELAY, 0.05 * 2 ** min(attempts, 10))
+            longest = min(LONGEST_DELAY, self._settings.worker_lost_seconds / WATCHES_PER_LOSS)
+            delay = min(longest, 0.05 * 2 ** min(attempts, 10))
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
 
     async def _connect_to_any(self, servers: Iterable[str]) -> Client | None:

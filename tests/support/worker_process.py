@@ -128,7 +128,7 @@ class Post:
             report = await self.report(dispatch_id)
             return report if report and report.state in states else None
 
-        found: Report = await wait_until(last, 30, f"{dispatch_id} to be reported {states}")
+        found: Report = await wait_until(last, 60, f"{dispatch_id} to be reported {states}")
         return found
 
     async def is_acked(self, dispatch_id: str, queue: str = "default") -> bool:
