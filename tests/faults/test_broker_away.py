@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.support.execution_api import ExecutionApi
     from tests.support.worker_process import WorkerProcess
 
-pytestmark = [pytest.mark.anyio, pytest.mark.integration, pytest.mark.chaos]
+pytestmark = [pytest.mark.anyio, pytest.mark.integration, pytest.mark.chaos, pytest.mark.slow]
 
 FINAL = (State.SUCCESS, State.FAILED)
 CONNECTED = "connected to NATS"
@@ -114,7 +114,6 @@ async def test_a_broker_that_goes_away(
         await ground.carry_out(task)
 
 
-@pytest.mark.slow
 async def test_a_broker_that_hangs_is_given_up(coast: Coast) -> None:
     """The watchdog of every worker notices, and they are back by themselves when it is."""
     ground = coast.ground

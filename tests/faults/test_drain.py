@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tests.faults.ground import Ground
 
-pytestmark = [pytest.mark.anyio, pytest.mark.integration, pytest.mark.chaos]
+pytestmark = [pytest.mark.anyio, pytest.mark.integration, pytest.mark.chaos, pytest.mark.slow]
 
 
 def log_of(home: Path, task: str) -> str:
@@ -35,7 +35,6 @@ async def send_unstarted(ground: Ground) -> str:
     return task
 
 
-@pytest.mark.slow
 async def test_a_sigterm_to_the_whole_group_of_a_busy_worker(ground: Ground, home: Path) -> None:
     """As a container is stopped: another worker has the unstarted work, the task its time."""
     worker = await ground.start(name="w1")
