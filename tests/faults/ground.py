@@ -114,12 +114,17 @@ class Ground(Field):
         return dispatch_id
 
     async def running_on(self, worker: WorkerProcess, task: str = "sleep") -> str:
-        """Send tasks until one of them runs on this worker; any of them may get each."""
+        """Send tasks until one of them runs on this worker; any of them may get each.
+
+        What came to another one is ended: else a worker that comes back late finds the others full,
+        and nobody has a slot left for what the test is about.
+        """
         for _ in range(20):
             dispatch_id = await self.running(task)
             report = await self.post.reported(dispatch_id, State.RUNNING)
             if report.worker_name == worker.name:
                 return dispatch_id
+            await self.end(dispatch_id)
         raise AssertionError(f"none of 20 tasks came to {worker.name}")
 
     async def is_running(self, dispatch_id: str) -> bool:
