@@ -13,7 +13,7 @@ CLOSE_SECONDS = 1.0
 
 async def close(client: Any) -> None:
     """Close what may be broken, half open or deaf; a cancellation leaves it time to do so."""
-    closing = asyncio.create_task(client.close())
+    closing = asyncio.create_task(leave(client))
     closing.add_done_callback(lambda task: task.cancelled() or task.exception())  # gone is gone
     try:
         await asyncio.wait([closing], timeout=CLOSE_SECONDS)
@@ -21,6 +21,16 @@ async def close(client: Any) -> None:
         await asyncio.wait([closing], timeout=CLOSE_SECONDS / 20)
         closing.cancel()
         abort(client)
+
+
+async def leave(client: Any) -> None:
+    """Close; a WebSocket whose goodbye is cut short stays open unless its session is closed."""
+    try:
+        await client.close()
+    finally:
+        session = getattr(getattr(client, "_transport", None), "_client", None)
+        if session is not None:
+            await session.close()
 
 
 def abort(client: Any) -> None:

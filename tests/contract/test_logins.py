@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from cryptography import x509
@@ -74,7 +74,7 @@ async def refusal(*urls: str, **options: Any) -> BrokerError:
 
 async def users_of(server: NatsServer) -> list[str]:
     connections = await asyncio.to_thread(server.monitor, "/connz?auth=true")
-    return [connection["authorized_user"] for connection in connections["connections"]]
+    return [connection.get("authorized_user", "") for connection in connections["connections"]]
 
 
 async def test_a_user_and_a_password(make_nats_server: MakeNatsServer) -> None:
@@ -414,6 +414,26 @@ async def test_a_websocket_with_tls(make_nats_server: MakeNatsServer, pki: Pki) 
     make_nats_server(config=f"websocket {{\nlisten: 127.0.0.1:{port}\n{tls_block(pki)}\n}}")
 
     assert await is_answered(f"wss://127.0.0.1:{port}", **trust(pki.ca))
+
+
+@old_time_limit
+async def test_a_websocket_is_closed_even_if_its_client_cannot(
+    make_nats_server: MakeNatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client of a server that hangs may be cut short before it comes to its socket."""
+    pytest.importorskip("aiohttp", reason="the extra `websocket` is not installed")
+    port = free_port()
+    server = make_nats_server(config=f"websocket {{ listen: 127.0.0.1:{port}, no_tls: true }}")
+
+    async with connected(f"ws://127.0.0.1:{port}") as broker:
+        client = cast("Any", broker)._link._client
+        monkeypatch.setattr(client, "close", asyncio.Event().wait)
+        assert len(await users_of(server)) == 1
+
+    async def is_gone() -> bool:
+        return not await users_of(server)
+
+    await wait_until(is_gone, 5, "the end of the connection")
 
 
 async def test_a_websocket_without_its_package_names_the_extra(
