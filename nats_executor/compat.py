@@ -38,6 +38,7 @@ __all__ = [
     "is_waiting",
     "key_parts",
     "kind_of",
+    "priority_of",
     "queue_of",
     "queued_event",
     "running_event",
@@ -124,6 +125,11 @@ def queue_of(workload: ExecutorWorkload) -> str:
     else:
         queue = getattr(workload, "queue", None)
     return queue or default_queue()
+
+
+def priority_of(workload: ExecutorWorkload) -> int | None:
+    """Return a task's effective `priority_weight`; the other workloads have none."""
+    return workload.ti.priority_weight if isinstance(workload, workloads.ExecuteTask) else None
 
 
 def default_queue() -> str:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from nats_executor.ledger import Dispatch
+    from nats_executor.names import Lane
     from nats_executor.ports import Broker
     from nats_executor.settings import Settings
 
@@ -45,7 +46,7 @@ RETRY_SECONDS = 2.0
 class Envelope(NamedTuple):
     """An encoded workload and where it goes."""
 
-    queue: str
+    lane: Lane
     dispatch_id: str
     message_id: str | None
     body: bytes
@@ -116,7 +117,7 @@ class Dispatcher:
             log.warning("%s; next: going on with it; remedy: airflow nats setup", drift)
         self._drifts = drifts
         for queue in self._queues:
-            await topology.ensure_consumer(broker, self._settings, queue)
+            await topology.ensure_queue(broker, self._settings, queue)
         if self._read_after is None:
             # Before anything can be published, so that no report on it is missed.
             info = await broker.stream_info(self._names.results_stream)
@@ -138,11 +139,11 @@ class Dispatcher:
             tried, because the broker went away before.
         """
         broker = self._require_broker()
-        refused = await self._open_queues(broker, {workload.queue for workload in workloads})
+        refused = await self._open_queues(broker, {workload.lane.queue for workload in workloads})
         outcomes: dict[str, BrokerError | None] = {
-            w.dispatch_id: refused[w.queue] for w in workloads if w.queue in refused
+            w.dispatch_id: refused[w.lane.queue] for w in workloads if w.lane.queue in refused
         }
-        for window in batches([w for w in workloads if w.queue not in refused], WINDOW):
+        for window in batches([w for w in workloads if w.lane.queue not in refused], WINDOW):
             results = await asyncio.gather(*(self._publish(broker, w) for w in window))
             outcomes.update(zip((w.dispatch_id for w in window), results, strict=True))
             if any(isinstance(result, BrokerUnavailable) for result in results):
@@ -154,7 +155,7 @@ class Dispatcher:
         refused: dict[str, BrokerError] = {}
         for queue in queues - self._queues:
             try:
-                await topology.ensure_consumer(broker, self._settings, queue)
+                await topology.ensure_queue(broker, self._settings, queue)
             except BrokerError as exc:
                 refused[queue] = exc
             else:
@@ -164,7 +165,7 @@ class Dispatcher:
     async def _publish(self, broker: Broker, workload: Envelope) -> BrokerError | None:
         try:
             await broker.publish(
-                self._names.task(workload.queue, workload.dispatch_id),
+                self._names.task(workload.lane.queue, workload.dispatch_id, workload.lane.band),
                 workload.body,
                 message_id=workload.message_id,
                 timeout=self._settings.publish_timeout_seconds,
@@ -196,21 +197,22 @@ class Dispatcher:
         with contextlib.suppress(WrongSequence):  # somebody else has answered
             await broker.publish(subject, encode(answer), expected_last=found.sequence)
 
-    async def revoke(self, queue: str, dispatch_id: str, worker: str) -> None:
+    async def revoke(self, lane: Lane, dispatch_id: str, worker: str) -> None:
         """Take a workload back: out of the queue, or off the worker that has it.
 
         Goes on trying after this call when the broker is away: a message left behind would run
         beside the next dispatch of the same task.
         """
-        action = functools.partial(self._revoke, queue, dispatch_id, worker)
+        action = functools.partial(self._revoke, lane, dispatch_id, worker)
         await self._carry_out(f"revoke {dispatch_id}", action)
 
-    async def _revoke(self, queue: str, dispatch_id: str, worker: str) -> None:
+    async def _revoke(self, lane: Lane, dispatch_id: str, worker: str) -> None:
         broker = self._require_broker()
-        await broker.remove(self._names.tasks_stream, self._names.task(queue, dispatch_id))
+        subject = self._names.task(lane.queue, dispatch_id, lane.band)
+        await broker.remove(self._names.tasks_stream, subject)
         if not worker:
             found = await broker.last(
-                self._names.results_stream, self._names.result(queue, dispatch_id)
+                self._names.results_stream, self._names.result(lane.queue, dispatch_id)
             )
             report = self.inspector.read(found) if found else None
             worker = report.worker if report and not report.state.is_final else ""

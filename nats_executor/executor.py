@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from nats_executor.adoption import Evidence
     from nats_executor.ledger import Outcome
+    from nats_executor.names import Lane
 
 __all__ = ["NatsExecutor"]
 
@@ -128,10 +129,10 @@ class NatsExecutor(compat.VersionedExecutor):
         dispatch_id, is_new = compat.dispatch_id_of(workload)
         if is_new:
             self._minted.add(dispatch_id)
-        queue = compat.queue_of(workload)
+        lane = self.settings.lane(compat.queue_of(workload), compat.priority_of(workload))
         message = Workload(
             dispatch_id=dispatch_id,
-            queue=queue,
+            queue=lane.queue,
             kind=compat.kind_of(workload),
             body=compat.body_of(workload),
             key=compat.key_parts(self.key_of(workload)),
@@ -140,7 +141,7 @@ class NatsExecutor(compat.VersionedExecutor):
         )
         # The broker may remember the id of a message that it has no more.
         message_id = None if dispatch_id in self._lost else dispatch_id
-        return Envelope(queue, dispatch_id, message_id, encode(message))
+        return Envelope(lane, dispatch_id, message_id, encode(message))
 
     def _refuse(self, workload: ExecutorWorkload, reason: str) -> None:
         key = self.key_of(workload)
@@ -181,7 +182,8 @@ class NatsExecutor(compat.VersionedExecutor):
         self.running.add(key)
         self._lost.discard(dispatch_id)
         kind, subject = compat.kind_of(workload), compat.token_subject_of(workload)
-        self.ledger.track(Dispatch(dispatch_id, key, envelope.queue, kind, subject))
+        queue, band = envelope.lane
+        self.ledger.track(Dispatch(dispatch_id, key, queue, kind, subject, band))
         if dispatch_id in self._minted:
             self._minted.discard(dispatch_id)
             # The scheduler stores the id then, which a later adoption needs. `queued()` would
@@ -247,12 +249,12 @@ class NatsExecutor(compat.VersionedExecutor):
 
     def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:
         """Take over what a dead scheduler left; return what the scheduler shall queue again."""
-        known = list(rows.identities(tis))
+        known = list(rows.identities(tis, self.settings))
         evidence = self._look_up(
-            [(queue, ti.external_executor_id) for ti, _, queue in known if ti.external_executor_id]
+            [(lane, ti.external_executor_id) for ti, _, lane in known if ti.external_executor_id]
         )
         rejected: list[TaskInstance] = []
-        for ti, key, queue in known:
+        for ti, key, lane in known:
             dispatch_id = ti.external_executor_id or ""
             found = evidence.get(dispatch_id) if evidence is not None else None
             is_waiting = compat.is_waiting(ti)
@@ -261,14 +263,14 @@ class NatsExecutor(compat.VersionedExecutor):
                 continue
             self.running.add(key)
             if dispatch_id:
-                dispatch = Dispatch(dispatch_id, key, queue, Kind.TASK, str(ti.id))
+                dispatch = Dispatch(dispatch_id, key, lane.queue, Kind.TASK, str(ti.id), lane.band)
                 self.ledger.track(dispatch)
                 if found and self._dispatcher is not None:
                     # For the next `sync`: Airflow 3.4 gives a slot to all that is adopted here.
                     self._dispatcher.inspector.note(dispatch, found)
         return rejected
 
-    def _look_up(self, places: list[tuple[str, str]]) -> dict[str, Evidence] | None:
+    def _look_up(self, places: list[tuple[Lane, str]]) -> dict[str, Evidence] | None:
         """Return what the broker knows; None when it cannot be asked."""
         if self._bridge is None or self._dispatcher is None:
             return None
@@ -291,9 +293,9 @@ class NatsExecutor(compat.VersionedExecutor):
             NotImplementedError: it waits its turn. Airflow then leaves this executor's queued
                 tasks alone until it looks again.
         """
-        ((_, key, queue),) = rows.identities([ti])
-        if self._dispatcher is None or queue not in self._dispatcher.inspector.unserved:
-            raise NotImplementedError(f"{key} waits its turn in queue {queue!r}")
+        ((_, key, lane),) = rows.identities([ti], self.settings)
+        if self._dispatcher is None or lane not in self._dispatcher.inspector.unserved:
+            raise NotImplementedError(f"{key} waits its turn in queue {lane.queue!r}")
         self.discard_waiting(key)
         self.running.discard(key)
         dispatch = self.ledger.forget(key)
@@ -301,7 +303,7 @@ class NatsExecutor(compat.VersionedExecutor):
         if dispatch_id and self._bridge is not None:
             worker = dispatch.worker if dispatch else ""
             # Not waited for: hundreds may be stuck, and the broker or the worker may be, too.
-            self._bridge.post(self._dispatcher.revoke(queue, dispatch_id, worker))
+            self._bridge.post(self._dispatcher.revoke(lane, dispatch_id, worker))
 
     def fail_connection_test(self, key: Any) -> None:
         """Forget a connection test that Airflow has given up."""

@@ -18,8 +18,8 @@ from nats_executor.adoption import Evidence
 from nats_executor.errors import BrokerError, DecodeError, WrongSequence
 from nats_executor.liveness import Liveness
 from nats_executor.messages import Report, State, decode, encode, presentable
-from nats_executor.names import token
-from nats_executor.survey import seen_workers, serving
+from nats_executor.names import Lane, token
+from nats_executor.survey import described, remedy, seen_workers, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,7 +54,7 @@ class Inspector:
     Attributes:
         reports: what workers reported, oldest first.
         findings: what looks at single dispatches brought to light.
-        unserved: queues with workloads that wait, and without a living worker.
+        unserved: lanes with workloads that wait, and without a living worker.
         is_renewed: the connection is a new one, so it is time for a look.
     """
 
@@ -65,7 +65,7 @@ class Inspector:
         self._require = require
         self.reports: deque[Report] = deque()
         self.findings: deque[Finding] = deque()
-        self.unserved: set[str] = set()
+        self.unserved: set[Lane] = set()
         self.is_renewed = False
         self._has_looked_at_all = False  # since the connection was made
         self._complaints: deque[str] = deque(maxlen=REMEMBERED_COMPLAINTS)
@@ -103,11 +103,11 @@ class Inspector:
             self._complaints.append(text)
             log.warning("%s; next: ignoring it", text)
 
-    async def look_up(self, places: Sequence[tuple[str, str]]) -> dict[str, Evidence]:
-        """Return what the streams hold of each (queue, dispatch id), by dispatch id."""
+    async def look_up(self, places: Sequence[tuple[Lane, str]]) -> dict[str, Evidence]:
+        """Return what the streams hold of each (lane, dispatch id), by dispatch id."""
         broker = self._require()
-        tasks = [self._names.task(*place) for place in places]
-        results = [self._names.result(*place) for place in places]
+        tasks = [self._names.task(lane.queue, id_, lane.band) for lane, id_ in places]
+        results = [self._names.result(lane.queue, id_) for lane, id_ in places]
         # Messages first: a workload that ends in between has left its report by then.
         waiting = await broker.last_of_each(self._names.tasks_stream, tasks)
         queued = {message.subject for message in waiting}
@@ -136,7 +136,7 @@ class Inspector:
             for message in await broker.last_of_each(self._names.results_stream, subjects):
                 self.take(message)
             waiting = [d for d in dispatches if not d.is_held]
-            await self._warn_of_unserved(broker, Counter(d.queue for d in waiting))
+            await self._warn_of_unserved(broker, Counter(d.lane for d in waiting))
             if has_looked and len(waiting) > SAMPLE and await self._may_be_whole(len(waiting)):
                 waiting = random.sample(waiting, SAMPLE)
             await self.examine(waiting)
@@ -154,11 +154,11 @@ class Inspector:
         Raises:
             BrokerError: there was no answer.
         """
-        evidence = await self.look_up([(d.queue, d.id) for d in dispatches])
+        evidence = await self.look_up([(d.lane, d.id) for d in dispatches])
         if any(e.is_lost for e in evidence.values()):
             # Twice, because the follower that answered may have been a moment behind.
             await asyncio.sleep(SECOND_LOOK_SECONDS)
-            evidence = await self.look_up([(d.queue, d.id) for d in dispatches])
+            evidence = await self.look_up([(d.lane, d.id) for d in dispatches])
         looked = (Finding(d, evidence[d.id]) for d in dispatches)
         self.findings.extend(f for f in looked if f.evidence.is_lost or f.evidence.is_over)
 
@@ -187,7 +187,7 @@ class Inspector:
         last = self.read(found) if found else self._last_known(dispatch)
         if last is None or not last.state.is_held or last.worker != dispatch.worker:
             return
-        task = self._names.task(dispatch.queue, dispatch.id)
+        task = self._names.task(dispatch.queue, dispatch.id, dispatch.band)
         if last.state is State.CLAIMED:
             # It may not have started: whoever gets the message again asks Airflow. Without a
             # message nobody would.
@@ -217,15 +217,15 @@ class Inspector:
             worker_name=dispatch.worker_name,
         )
 
-    async def _warn_of_unserved(self, broker: Broker, waiting: Counter[str]) -> None:
+    async def _warn_of_unserved(self, broker: Broker, waiting: Counter[Lane]) -> None:
         """Say once for each queue that its workloads wait for a worker that is not there."""
         workers = await seen_workers(broker, self._settings) if waiting else []
-        unserved = {q for q in waiting if not serving(workers, q, self._settings)}
-        for queue in unserved - self.unserved:
+        unserved = {lane for lane in waiting if not serving(workers, lane, self._settings)}
+        for lane in unserved - self.unserved:
             log.warning(
-                "no worker serves queue %r, %d workloads wait; remedy: airflow nats worker -q %s",
-                queue,
-                waiting[queue],
-                queue,
+                "no worker serves %s, %d workloads wait; remedy: %s",
+                described(lane),
+                waiting[lane],
+                remedy(lane, has_workers=bool(serving(workers, Lane(lane.queue), self._settings))),
             )
         self.unserved = unserved

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nats_executor.messages import State
+from nats_executor.names import Lane
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
@@ -25,6 +26,7 @@ class Dispatch:
 
     Attributes:
         token_subject: the id that the workload's token is issued for; never taken from a report.
+        band: of the queue, in which it was published.
     """
 
     id: str
@@ -32,10 +34,15 @@ class Dispatch:
     queue: str
     kind: str
     token_subject: str
+    band: int = 0
     state: State | None = None  # None: no worker has said anything yet
     worker: str = ""
     worker_name: str = ""
     generation: int = 0
+
+    @property
+    def lane(self) -> Lane:
+        return Lane(self.queue, self.band)
 
     @property
     def is_held(self) -> bool:

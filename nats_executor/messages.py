@@ -162,7 +162,11 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presence:
-    """A worker's record in the workers bucket, renewed with every heartbeat."""
+    """A worker's record in the workers bucket, renewed with every heartbeat.
+
+    Attributes:
+        bands: how many priority bands of each queue it pulls from, the lowest ones.
+    """
 
     worker: str
     name: str
@@ -175,6 +179,7 @@ class Presence:
     started_at: float
     at: float
     version: str
+    bands: int = 1
 
 
 Message = TypeVar("Message", Workload, Report, Presence)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
-__all__ = ["Names", "Place", "token"]
+__all__ = ["Lane", "Names", "Place", "token"]
 
 # 64 characters leave room for prefix and dispatch id in a subject; NATS allows 255 for a consumer.
 PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 PLAIN_LOWER = re.compile(r"[a-z0-9_-]{1,64}")
-MARKED = re.compile(r".*--[0-9a-f]{32}")
+# What `token` and `lane` make of a name that they have to change or to tell apart.
+MARKED = re.compile(r".*--([0-9a-f]{32}|b[0-9]+)")
 
 
 def token(text: str, *, plain: re.Pattern[str] = PLAIN) -> str:
@@ -31,9 +33,21 @@ def token(text: str, *, plain: re.Pattern[str] = PLAIN) -> str:
     return f"{slug or 'x'}--{digest}"
 
 
+class Lane(NamedTuple):
+    """One priority band of a queue; band 0 is the lowest, and a queue may have no other."""
+
+    queue: str
+    band: int = 0
+
+    @property
+    def token(self) -> str:
+        """The lane's token in subjects, and the name of its consumer."""
+        return f"{token(self.queue)}--b{self.band}" if self.band else token(self.queue)
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The queue token and the dispatch id that a task or result subject ends with."""
+    """The lane or queue token and the dispatch id that a subject ends with."""
 
     queue: str
     dispatch_id: str
@@ -66,18 +80,16 @@ class Names:
         """The stream under the bucket, by the naming rule of NATS key-value stores."""
         return f"KV_{self.workers_bucket}"
 
-    def consumer(self, queue: str) -> str:
-        """Name the durable consumer of a queue; it is also the queue's token in every subject."""
-        return token(queue)
+    def consumer(self, queue: str, band: int = 0) -> str:
+        """Name the durable consumer of a queue's band."""
+        return Lane(queue, band).token
 
-    def task(self, queue: str, dispatch_id: str) -> str:
-        return f"{self.prefix}.tasks.{token(queue)}.{token(dispatch_id)}"
+    def task(self, queue: str, dispatch_id: str, band: int = 0) -> str:
+        return f"{self.prefix}.tasks.{Lane(queue, band).token}.{token(dispatch_id)}"
 
-    def tasks(self, queue: str | None = None) -> str:
-        """All task subjects, of one queue or of every queue."""
-        return (
-            f"{self.prefix}.tasks.>" if queue is None else f"{self.prefix}.tasks.{token(queue)}.*"
-        )
+    def tasks(self, lane: Lane | None = None) -> str:
+        """All task subjects, of one lane or of every queue."""
+        return f"{self.prefix}.tasks.>" if lane is None else f"{self.prefix}.tasks.{lane.token}.*"
 
     def result(self, queue: str, dispatch_id: str) -> str:
         """The subject of a workload's reports.
@@ -108,7 +120,7 @@ class Names:
 
     @staticmethod
     def place(subject: str) -> Place:
-        """Read queue token and dispatch id back from a task, result or dead-letter subject."""
+        """Read the last two tokens back from a task, result or dead-letter subject."""
         queue, dispatch_id = subject.rsplit(".", 2)[-2:]
         return Place(queue, dispatch_id)
 

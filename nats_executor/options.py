@@ -11,7 +11,11 @@ SECTION = "nats_executor"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """One option, in the terms of Airflow's provider metadata (`provider_info.schema.json`)."""
+    """One option, in the terms of Airflow's provider metadata (`provider_info.schema.json`).
+
+    Attributes:
+        form: what a string holds, where that is not text; Airflow knows nothing of it.
+    """
 
     name: str
     type: str
@@ -19,6 +23,7 @@ class Option:
     example: str
     description: str
     sensitive: bool = False
+    form: str = ""
     version_added: str = "0.1.0"
 
 
@@ -205,6 +210,28 @@ OPTIONS: tuple[Option, ...] = (
         example="3",
         description="Claims of one workload after which it becomes a dead letter, when every "
         "worker that took it died or gave it back before it started.",
+    ),
+    # Who goes first
+    Option(
+        name="priority_bands",
+        type="string",
+        form="integers",
+        default="10,100",
+        example="50",
+        description="Thresholds of `priority_weight`, in ascending order, that divide each queue "
+        "into bands: a workload at or above a threshold overtakes what waits in lower bands, "
+        "except that one slot in eight goes to a lower band. Schedulers and workers need the same "
+        "value, and another one is for empty queues. `none`: one band, first come, first served.",
+    ),
+    Option(
+        name="queue_limits",
+        type="string",
+        form="limits",
+        default=None,
+        example="gpu=4,warehouse=10",
+        description="Workloads of a queue that all workers together run at a time, for queues that "
+        "stand for something scarce. Such a queue has one priority band. Changed by "
+        "`airflow nats setup`, or by a scheduler at its start.",
     ),
     # Workers
     Option(

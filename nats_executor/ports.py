@@ -28,6 +28,7 @@ class ConsumerInfo:
 
     name: str
     queue: str  # Airflow's name of the queue, from the consumer's metadata
+    band: int  # likewise
     pending: int  # num_pending: not delivered yet
     in_flight: int  # num_ack_pending: delivered, not acked
     redelivered: int

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nats_executor.link import Answer
 
 __all__ = [
+    "BAND",
     "QUEUE",
     "AckSubject",
     "api_error",
@@ -59,6 +60,7 @@ ACK_TOKENS = 9
 
 # A queue's name in the metadata of its consumer; the consumer's own name may be a hash of it.
 QUEUE = "airflow_queue"
+BAND = "airflow_band"
 
 
 def api_error(what: str, error: Mapping[str, Any]) -> BrokerError:
@@ -105,9 +107,12 @@ def timestamp(text: str) -> float:
 
 def consumer_info(entry: Mapping[str, Any]) -> ConsumerInfo:
     """Read one entry of CONSUMER.LIST."""
+    metadata = entry["config"].get("metadata") or {}
+    band = str(metadata.get(BAND, ""))
     return ConsumerInfo(
         name=entry["name"],
-        queue=(entry["config"].get("metadata") or {}).get(QUEUE, entry["name"]),
+        queue=metadata.get(QUEUE, entry["name"]),
+        band=int(band) if band.isdecimal() else 0,
         pending=entry["num_pending"],
         in_flight=entry["num_ack_pending"],
         redelivered=entry["num_redelivered"],

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from nats_executor.executor import NatsExecutor
+    from nats_executor.names import Lane
+    from nats_executor.settings import Settings
 
 __all__ = ["identities", "standing", "unfinished", "workloads_again"]
 
@@ -69,25 +71,27 @@ def unless_away(question: Callable[Asked, Found]) -> Callable[Asked, Found | Non
 
 
 def identities(
-    tis: Sequence[TaskInstance],
-) -> Iterable[tuple[TaskInstance, TaskInstanceKey, str]]:
-    """Yield each task instance with its key and queue.
+    tis: Sequence[TaskInstance], settings: Settings
+) -> Iterable[tuple[TaskInstance, TaskInstanceKey, Lane]]:
+    """Yield each task instance with its key and lane.
 
-    The scheduler loads neither `try_number` nor `queue` for adoption, and touching them would
-    cost one query for each row. The rows' own session is used: another one, if it were Airflow's
+    The scheduler does not load all of these columns for adoption, and touching them would cost one
+    query for each row. The rows' own session is used: another one, if it were Airflow's
     scoped session, would detach the scheduler's objects.
     """
-    facts: dict[Any, tuple[int, str | None]] = {}
+    columns = TaskInstance.try_number, TaskInstance.queue, TaskInstance.priority_weight
+    facts: dict[Any, tuple[Any, ...]] = {}
     session = object_session(tis[0]) if tis else None
     if session is not None:
         for batch in batches(tis, ROWS_PER_QUERY):
-            query = select(TaskInstance.id, TaskInstance.try_number, TaskInstance.queue)
-            rows = session.execute(query.where(TaskInstance.id.in_([ti.id for ti in batch])))
-            facts.update({row.id: (row.try_number, row.queue) for row in rows})
+            ids = [ti.id for ti in batch]
+            query = select(TaskInstance.id, *columns).where(TaskInstance.id.in_(ids))
+            facts.update({row.id: tuple(row)[1:] for row in session.execute(query)})
     for ti in tis:
-        try_number, queue = facts.get(ti.id) or (ti.try_number, ti.queue)
+        found = facts.get(ti.id) or (ti.try_number, ti.queue, ti.priority_weight)
+        try_number, queue, priority = found
         key = TaskInstanceKey(ti.dag_id, ti.task_id, ti.run_id, try_number, ti.map_index)
-        yield ti, key, queue or compat.default_queue()
+        yield ti, key, settings.lane(queue or compat.default_queue(), priority or 0)
 
 
 @unless_away
@@ -198,17 +202,21 @@ def unfinished(executor: NatsExecutor) -> list[Dispatch]:
         )
         tests = select(ConnectionTestRequest).where(ConnectionTestRequest.state == WAITING)
         rows: Iterable[Any] = (*session.scalars(callbacks), *session.scalars(tests))
-        return [dispatch_of(row) for row in rows if is_for(executor, row, session)]
+        settings = executor.settings
+        return [dispatch_of(row, settings) for row in rows if is_for(executor, row, session)]
 
 
-def dispatch_of(row: Any) -> Dispatch:
+def dispatch_of(row: Any, settings: Settings) -> Dispatch:
     """Return the dispatch of a callback or connection test; its id is the row's own."""
     subject = str(row.id)
     if isinstance(row, ExecutorCallback):  # without a queue in Airflow 3.3 and 3.4
-        key = CallbackKey(subject)
-        return Dispatch(subject, key, compat.default_queue(), Kind.CALLBACK, subject)
-    queue = row.queue or compat.default_queue()
-    return Dispatch(subject, ConnectionTestKey(subject), queue, Kind.CONNECTION_TEST, subject)
+        key: Any = CallbackKey(subject)
+        kind, queue = Kind.CALLBACK, None
+    else:
+        key = ConnectionTestKey(subject)
+        kind, queue = Kind.CONNECTION_TEST, row.queue
+    lane = settings.lane(queue or compat.default_queue(), priority=None)
+    return Dispatch(subject, key, lane.queue, kind, subject, lane.band)
 
 
 def is_for(executor: NatsExecutor, row: Any, session: Session) -> bool:

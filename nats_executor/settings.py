@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 import os
 import re
+from bisect import bisect_right
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from nats_executor.errors import ConfigError
-from nats_executor.names import Names, token
+from nats_executor.names import Lane, Names, token
 from nats_executor.options import OPTIONS, SECTION, Option
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ SENSITIVE = frozenset(option.name for option in OPTIONS if option.sensitive)
 TRUE = frozenset({"t", "true", "1", "yes", "on"})
 FALSE = frozenset({"f", "false", "0", "no", "off"})
 SCHEMES = frozenset({"nats", "tls", "ws", "wss"})
+# Each one costs a pull for every free slot, and one that waits for every idle worker.
+MOST_BANDS = 9
 # An NKey of a user, as text.
 SEED = r"SU[A-Z2-7]{56}"
 
@@ -63,6 +66,8 @@ class Settings:
     ack_wait_seconds: float
     sweep_seconds: float
     max_attempts: int
+    priority_bands: tuple[int, ...]
+    queue_limits: tuple[tuple[str, int], ...] | None
     worker_concurrency: int
     heartbeat_seconds: float
     worker_lost_seconds: float
@@ -94,6 +99,25 @@ class Settings:
     @property
     def names(self) -> Names:
         return Names(self.subject_prefix)
+
+    def limit(self, queue: str) -> int | None:
+        """Return how many workloads of a queue may run at a time, None for any number."""
+        return dict(self.queue_limits or ()).get(queue)
+
+    def lanes(self, queue: str) -> list[Lane]:
+        """Return the lanes of a queue, the most urgent one first.
+
+        A limited queue has one: NATS limits consumers, and each lane has a consumer of its own.
+        """
+        highest = 0 if self.limit(queue) else len(self.priority_bands)
+        return [Lane(queue, band) for band in range(highest, -1, -1)]
+
+    def lane(self, queue: str, priority: int | None) -> Lane:
+        """Return the lane of a workload; without a priority, as callbacks are, the most urgent."""
+        first, *_ = self.lanes(queue)
+        if priority is None:
+            return first
+        return Lane(queue, min(first.band, bisect_right(self.priority_bands, priority)))
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{f.name}={self.shown(f.name)}" for f in fields(self))
@@ -129,10 +153,11 @@ def parse(option: Option, conf: Configuration) -> Any:
 
 
 def convert(option: Option, text: str) -> Any:
+    form = option.form or option.type
     try:
-        return CONVERTERS[option.type](text)
+        return CONVERTERS[form](text)
     except ValueError as exc:
-        remedy = f"write {a_or_an(option.type)}, for example {option.example}"
+        remedy = f"write {FORMS[form]}, for example {option.example}"
         raise refusal(option.name, text, remedy) from exc
 
 
@@ -149,16 +174,36 @@ def boolean(text: str) -> bool:
     return text.lower() in TRUE
 
 
+def integers(text: str) -> tuple[int, ...]:
+    return () if text.lower() == "none" else tuple(int(part) for part in text.split(","))
+
+
+def limits(text: str) -> tuple[tuple[str, int], ...]:
+    parts = [part.rpartition("=") for part in text.split(",")]
+    pairs = tuple((queue.strip(), int(limit)) for queue, _, limit in parts)
+    if not all(queue and limit > 0 for queue, limit in pairs):
+        raise ValueError(text)
+    return pairs
+
+
 CONVERTERS: dict[str, Callable[[str], Any]] = {
     "boolean": boolean,
     "float": number,
     "integer": int,
+    "integers": integers,
+    "limits": limits,
     "string": str,
 }
 
 
-def a_or_an(noun: str) -> str:
-    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+FORMS = {
+    "boolean": "a boolean",
+    "float": "a float",
+    "integer": "an integer",
+    "integers": "numbers separated by commas, or none",
+    "limits": "queue=number pairs with numbers above 0, separated by commas",
+    "string": "text",
+}
 
 
 def refusal(name: str, value: object, remedy: str) -> ConfigError:
@@ -226,6 +271,12 @@ def limit_checks(s: Settings) -> list[tuple[str, bool, str]]:
         ("storage", s.storage in {"file", "memory"}, "write file or memory"),
         ("max_stream_bytes", is_size, "write -1 or a size"),
         *[(n, getattr(s, n) > 0, "write a number above 0") for n in positive],
+        (
+            "priority_bands",
+            list(s.priority_bands) == sorted(set(s.priority_bands))
+            and len(s.priority_bands) <= MOST_BANDS,
+            f"write at most {MOST_BANDS} numbers, each greater than the one before",
+        ),
         # Below a second the renewals of a busy worker would arrive too late.
         ("ack_wait_seconds", s.ack_wait_seconds >= 1, "write at least 1"),
         (

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from nats_executor import topology
 from nats_executor.errors import DecodeError
 from nats_executor.messages import Presence, decode
+from nats_executor.names import Lane
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from nats_executor.ports import Broker, ConsumerInfo
     from nats_executor.settings import Settings
 
 __all__ = [
     "Seen",
     "Survey",
+    "described",
     "findings",
     "queue_rows",
+    "remedy",
     "seen_workers",
     "serving",
     "take_survey",
@@ -51,7 +57,7 @@ async def take_survey(broker: Broker, settings: Settings) -> Survey:
     if await broker.stream_info(names.tasks_stream) is None:
         return Survey(await topology.inspect(broker, settings, []), [], [])
     consumers = await broker.consumer_infos(names.tasks_stream)
-    drifts = await topology.inspect(broker, settings, [c.queue for c in consumers])
+    drifts = await topology.inspect(broker, settings, list(by_queue(consumers)))
     return Survey(drifts, consumers, await seen_workers(broker, settings))
 
 
@@ -77,31 +83,56 @@ def state_of(seen: Seen, settings: Settings) -> str:
     return "draining" if seen.presence.draining else "running"
 
 
-def serving(workers: list[Seen], queue: str, settings: Settings) -> list[Seen]:
-    """The workers that take workloads of a queue."""
+def serving(workers: list[Seen], lane: Lane, settings: Settings) -> list[Seen]:
+    """The workers that take workloads of a lane."""
     return [
         seen
         for seen in workers
-        if queue in seen.presence.queues and state_of(seen, settings) == "running"
+        if lane.queue in seen.presence.queues
+        and lane.band < seen.presence.bands
+        and state_of(seen, settings) == "running"
     ]
 
 
+def described(lane: Lane) -> str:
+    band = f"priority band {lane.band} of " if lane.band else ""
+    return f"{band}queue {lane.queue!r}"
+
+
+def remedy(lane: Lane, *, has_workers: bool) -> str:
+    """Return what to do about a lane that nobody serves.
+
+    Args:
+        has_workers: whether the queue has workers that take its lowest band.
+    """
+    if has_workers:
+        return "start its workers with the scheduler's [nats_executor] priority_bands"
+    return f"airflow nats worker -q {lane.queue}"
+
+
 def queue_rows(survey: Survey, settings: Settings) -> list[Row]:
-    """One row for each queue, in the words of NATS's consumer info."""
+    """One row for each queue, in the words of NATS's consumer info, all its bands together."""
     rows = []
-    for consumer in sorted(survey.consumers, key=lambda c: c.queue):
-        workers = serving(survey.workers, consumer.queue, settings)
+    for queue, bands in by_queue(survey.consumers).items():
+        workers = serving(survey.workers, Lane(queue), settings)
         rows.append(
             {
-                "queue": consumer.queue,
-                "pending": consumer.pending,
-                "in_flight": consumer.in_flight,
-                "redelivered": consumer.redelivered,
+                "queue": queue,
+                "pending": sum(band.pending for band in bands),
+                "pending_by_band": ",".join(str(band.pending) for band in bands),
+                "in_flight": sum(band.in_flight for band in bands),
+                "redelivered": sum(band.redelivered for band in bands),
                 "workers": len(workers),
                 "slots": sum(seen.presence.concurrency for seen in workers),
             }
         )
     return rows
+
+
+def by_queue(consumers: Iterable[ConsumerInfo]) -> dict[str, list[ConsumerInfo]]:
+    """Group consumers by their queue, the lowest band first."""
+    ordered = sorted(consumers, key=lambda c: (c.queue, c.band))
+    return {queue: list(bands) for queue, bands in groupby(ordered, key=lambda c: c.queue)}
 
 
 def worker_rows(survey: Survey, settings: Settings) -> list[Row]:
@@ -128,8 +159,16 @@ def findings(survey: Survey, settings: Settings) -> list[Row]:
     rows += [finding("streams", "drift", f"{d}; run: airflow nats setup") for d in survey.drifts]
     if not survey.drifts:
         rows.append(finding("streams", "ok", "as configured"))
-    for consumer in sorted(survey.consumers, key=lambda c: c.queue):
-        rows.append(queue_finding(consumer, serving(survey.workers, consumer.queue, settings)))
+    for queue, bands in by_queue(survey.consumers).items():
+        workers = serving(survey.workers, Lane(queue), settings)
+        rows.append(queue_finding(queue, bands, workers))
+        rows += [
+            band_finding(band)
+            for band in bands
+            if workers
+            and band.pending + band.in_flight
+            and not serving(survey.workers, Lane(queue, band.band), settings)
+        ]
     rows += [
         finding(f"worker {seen.presence.name}", "lost", f"silent for {seen.age:.0f} s")
         for seen in survey.workers
@@ -138,18 +177,22 @@ def findings(survey: Survey, settings: Settings) -> list[Row]:
     return rows
 
 
-def queue_finding(consumer: ConsumerInfo, workers: list[Seen]) -> Row:
-    what = f"queue {consumer.queue}"
+def queue_finding(queue: str, bands: list[ConsumerInfo], workers: list[Seen]) -> Row:
+    what, pending = f"queue {queue}", sum(band.pending for band in bands)
     if workers:
         names = ", ".join(seen.presence.name for seen in workers)
-        return finding(what, "ok", f"{consumer.pending} pending, served by {names}")
-    if not consumer.pending + consumer.in_flight:
+        return finding(what, "ok", f"{pending} pending, served by {names}")
+    if not pending + sum(band.in_flight for band in bands):
         return finding(what, "ok", "empty, no worker")
-    return finding(
-        what,
-        "unserved",
-        f"{consumer.pending} pending and no worker; run: airflow nats worker -q {consumer.queue}",
-    )
+    advice = remedy(Lane(queue), has_workers=False)
+    return finding(what, "unserved", f"{pending} pending and no worker; run: {advice}")
+
+
+def band_finding(band: ConsumerInfo) -> Row:
+    """The row of a band with workloads that the queue's workers, of other settings, never pull."""
+    what = f"queue {band.queue}, priority band {band.band}"
+    advice = remedy(Lane(band.queue, band.band), has_workers=True)
+    return finding(what, "unserved", f"{band.pending} pending and no worker; {advice}")
 
 
 def finding(what: str, status: str, details: str) -> Row:

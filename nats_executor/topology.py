@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.errors import TopologyMismatch
-from nats_executor.replies import QUEUE
+from nats_executor.replies import BAND, QUEUE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from nats_executor.names import Names
+    from nats_executor.names import Lane, Names
     from nats_executor.ports import Broker, Config
     from nats_executor.settings import Settings
 
@@ -24,6 +24,7 @@ __all__ = [
     "apply",
     "consumer",
     "ensure_consumer",
+    "ensure_queue",
     "inspect",
     "known_queues",
     "prepare",
@@ -120,22 +121,22 @@ def workers_stream(names: Names) -> Config:
     }
 
 
-def consumer(settings: Settings, queue: str) -> Config:
-    """The durable consumer of a queue."""
+def consumer(settings: Settings, lane: Lane) -> Config:
+    """The durable consumer of a queue's band."""
     names = settings.names
     return {
-        "durable_name": names.consumer(queue),
-        "name": names.consumer(queue),
-        "filter_subject": names.tasks(queue),
+        "durable_name": names.consumer(*lane),
+        "name": names.consumer(*lane),
+        "filter_subject": names.tasks(lane),
         "ack_policy": "explicit",
         "deliver_policy": "all",
         "ack_wait": int(settings.ack_wait_seconds * SECOND),
         # The server gives nothing up by itself: a worker does after `max_attempts`, and says so.
         "max_deliver": -1,
         # NATS's default would stop a queue at 1000 running workloads.
-        "max_ack_pending": -1,
+        "max_ack_pending": settings.limit(lane.queue) or -1,
         "max_waiting": 10000,
-        "metadata": {QUEUE: queue},
+        "metadata": {QUEUE: lane.queue, BAND: str(lane.band)},
     }
 
 
@@ -168,9 +169,11 @@ async def inspect(broker: Broker, settings: Settings, queues: Iterable[str]) -> 
         existing = await broker.stream_config(wanted["name"])
         found += compare(f"stream {wanted['name']}", existing, wanted)
     for queue in queues:
-        wanted = consumer(settings, queue)
-        existing = await broker.consumer_config(settings.names.tasks_stream, wanted["durable_name"])
-        found += compare(f"consumer of queue {queue!r}", existing, wanted)
+        for lane in settings.lanes(queue):
+            wanted = consumer(settings, lane)
+            name = wanted["durable_name"]
+            existing = await broker.consumer_config(settings.names.tasks_stream, name)
+            found += compare(described(lane), existing, wanted)
     return found
 
 
@@ -187,7 +190,7 @@ async def apply(broker: Broker, settings: Settings, queues: Iterable[str]) -> li
     for wanted in streams(settings):
         changed += await ensure_stream(broker, wanted)
     for queue in queues:
-        changed += await ensure_consumer(broker, settings, queue)
+        changed += await ensure_queue(broker, settings, queue)
     return changed
 
 
@@ -204,11 +207,11 @@ async def ensure_stream(broker: Broker, wanted: Config) -> list[Drift]:
 
 
 async def known_queues(broker: Broker, settings: Settings) -> list[str]:
-    """The queues that have a consumer."""
+    """The queues that have a consumer, each once."""
     stream = settings.names.tasks_stream
     if await broker.stream_info(stream) is None:
         return []
-    return [info.queue for info in await broker.consumer_infos(stream)]
+    return list(dict.fromkeys(info.queue for info in await broker.consumer_infos(stream)))
 
 
 async def prepare(broker: Broker, settings: Settings) -> list[Drift]:
@@ -228,12 +231,25 @@ async def prepare(broker: Broker, settings: Settings) -> list[Drift]:
     return differences
 
 
-async def ensure_consumer(broker: Broker, settings: Settings, queue: str) -> list[Drift]:
-    """Create or update a queue's consumer; looks first, as creating is what servers got wrong."""
-    wanted = consumer(settings, queue)
+async def ensure_queue(broker: Broker, settings: Settings, queue: str) -> list[Drift]:
+    """Create or update a queue's consumers."""
+    changed: list[Drift] = []
+    for lane in settings.lanes(queue):
+        changed += await ensure_consumer(broker, settings, lane)
+    return changed
+
+
+def described(lane: Lane) -> str:
+    band = f", priority band {lane.band}" if lane.band else ""
+    return f"consumer of queue {lane.queue!r}{band}"
+
+
+async def ensure_consumer(broker: Broker, settings: Settings, lane: Lane) -> list[Drift]:
+    """Create or update one consumer; looks first, as creating is what servers got wrong."""
+    wanted = consumer(settings, lane)
     stream = settings.names.tasks_stream
     existing = await broker.consumer_config(stream, wanted["durable_name"])
-    differences = compare(f"consumer of queue {queue!r}", existing, wanted)
+    differences = compare(described(lane), existing, wanted)
     if existing is None:
         await broker.create_consumer(stream, wanted)
     elif differences:

@@ -1,18 +1,20 @@
-"""Pulls as many workloads as there are free slots, round robin over the queues."""
+"""Pulls as many workloads as there are free slots: urgent ones first, queues in turn."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import BrokerError, BrokerUnavailable
+from nats_worker.bands import asks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from nats_executor.names import Lane
     from nats_executor.ports import Broker, Delivery, Pulls
     from nats_executor.settings import Settings
     from nats_worker.slots import Slots
@@ -25,7 +27,7 @@ RETRY_SECONDS = 1.0
 
 
 class Intake:
-    """The pulls of one worker, one durable consumer for each of its queues.
+    """The pulls of one worker, one durable consumer for each lane of its queues.
 
     `accept` gets each delivery with its queue and takes a slot for it before it returns.
     """
@@ -40,21 +42,21 @@ class Intake:
     ) -> None:
         self._broker = broker
         self._names = settings.names
-        self._queues = deque(queues)
+        self._lanes = {queue: settings.lanes(queue) for queue in queues}
+        self._queues = deque(self._lanes)  # in the order of their turns
+        self._turns: Counter[str] = Counter()
         self._slots = slots
         self._accept = accept
-        self._pulls: dict[str, Pulls] = {}
-        self._waits: dict[str, asyncio.Task[Delivery]] = {}
-        # Queues that gave an error the last time, with its text: one must not hold up the others.
-        self._troubled: dict[str, str] = {}
+        self._pulls: dict[Lane, Pulls] = {}
+        self._waits: dict[Lane, asyncio.Task[Delivery]] = {}
+        # Lanes that gave an error the last time, with its text: one must not hold up the others.
+        self._troubled: dict[Lane, str] = {}
         self._is_closing = False
 
     async def run(self) -> None:
         """Pull until cancelled; what arrives after that goes back to the broker at once."""
-        for queue in self._queues:
-            consumer = self._names.consumer(queue)
-            self._pulls[queue] = await self._broker.pull(self._names.tasks_stream, consumer)
         try:
+            await self._open()
             while not is_cancelled():
                 await self._slots.one_free()
                 await self.take_what_is_there()
@@ -68,27 +70,50 @@ class Intake:
             for pulls in self._pulls.values():
                 await pulls.close()
 
+    async def _open(self) -> None:
+        for lane in self._all_lanes():
+            if is_cancelled():
+                return
+            consumer = self._names.consumer(*lane)
+            self._pulls[lane] = await self._broker.pull(self._names.tasks_stream, consumer)
+
     async def take_what_is_there(self) -> None:
         """Fill the free slots, each queue with its share first, then whoever has more."""
         self._queues.rotate(-1)
-        hungry = [queue for queue in self._queues if queue not in self._troubled]
+        hungry = list(self._queues)
         while hungry and self._slots.free:
             more = []
             for served, queue in enumerate(hungry):
                 share = max(1, self._slots.free // (len(hungry) - served))
-                taken = await self._take(queue, share) if self._slots.free else []
-                for delivery in taken:
-                    self._accept(queue, delivery)
-                if len(taken) == share:
+                if self._slots.free and await self._fill(queue, share) == share:
                     more.append(queue)
             hungry = more
 
-    async def _take(self, queue: str, batch: int) -> Sequence[Delivery]:
-        taking = asyncio.create_task(self._pulls[queue].take(batch), name=f"take from {queue}")
+    async def _fill(self, queue: str, slots: int) -> int:
+        """Fill slots from a queue, its bands in their order, and return how many there were for."""
+        filled = 0
+        dry: set[Lane] = set()
+        lanes = {lane.band: lane for lane in self._lanes[queue]}
+        for band, most in asks(len(lanes), self._turns[queue], slots):
+            lane = lanes[band]
+            batch = min(most, slots - filled)
+            if not batch or lane in dry or lane in self._troubled:
+                continue
+            taken = await self._take(lane, batch)
+            for delivery in taken:
+                self._accept(queue, delivery)
+            if len(taken) < batch:
+                dry.add(lane)
+            filled += len(taken)
+        self._turns[queue] += filled
+        return filled
+
+    async def _take(self, lane: Lane, batch: int) -> Sequence[Delivery]:
+        taking = asyncio.create_task(self._pulls[lane].take(batch), name=f"take from {lane.token}")
         try:
             return await asyncio.shield(taking)
         except BrokerError as exc:
-            self._note_trouble(queue, exc)
+            self._note_trouble(lane, exc)
             return []
         except asyncio.CancelledError:
             # The broker may have handed them out by now.
@@ -98,38 +123,42 @@ class Intake:
             raise
 
     async def wait_for_more(self) -> None:
-        """Wait until any queue has a message, with one pull for each."""
-        for queue in self._queues:
-            if queue not in self._waits:
-                wait = asyncio.create_task(self._wait(queue), name=f"wait for {queue}")
-                self._waits[queue] = wait
+        """Wait until any lane has a message, with one pull for each."""
+        for lane in self._all_lanes():
+            if lane not in self._waits:
+                wait = asyncio.create_task(self._wait(lane), name=f"wait for {lane.token}")
+                self._waits[lane] = wait
         done, _ = await asyncio.wait(self._waits.values(), return_when=asyncio.FIRST_COMPLETED)
-        for queue in [queue for queue, wait in self._waits.items() if wait in done]:
-            await self._receive(queue, self._waits.pop(queue).result())
+        for lane in [lane for lane, wait in self._waits.items() if wait in done]:
+            await self._receive(lane, self._waits.pop(lane).result())
 
-    async def _wait(self, queue: str) -> Delivery:
+    def _all_lanes(self) -> list[Lane]:
+        return [lane for lanes in self._lanes.values() for lane in lanes]
+
+    async def _wait(self, lane: Lane) -> Delivery:
         while True:
             try:
-                delivery = await self._pulls[queue].wait()
+                delivery = await self._pulls[lane].wait()
             except BrokerError as exc:
-                self._note_trouble(queue, exc)
+                self._note_trouble(lane, exc)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
-                self._troubled.pop(queue, None)
+                self._troubled.pop(lane, None)
                 return delivery
 
-    def _note_trouble(self, queue: str, exc: BrokerError) -> None:
-        if self._troubled.get(queue) != str(exc):
+    def _note_trouble(self, lane: Lane, exc: BrokerError) -> None:
+        if self._troubled.get(lane) != str(exc):
             # Of a broker that is away, the connection itself tells.
             level = logging.DEBUG if isinstance(exc, BrokerUnavailable) else logging.WARNING
-            log.log(level, "queue %s: %s; next: trying again until it works", queue, exc)
-        self._troubled[queue] = str(exc)
+            log.log(level, "queue %s: %s; next: trying again until it works", lane.queue, exc)
+        self._troubled[lane] = str(exc)
 
-    async def _receive(self, queue: str, delivery: Delivery) -> None:
+    async def _receive(self, lane: Lane, delivery: Delivery) -> None:
         if self._slots.free and not self._is_closing:
-            self._accept(queue, delivery)
+            self._turns[lane.queue] += 1
+            self._accept(lane.queue, delivery)
         else:
-            # Several queues woke up for the last slot; another worker may have one.
+            # Several lanes woke up for the last slot; another worker may have one.
             await self._hand_back(delivery)
 
     async def _hand_back(self, delivery: Delivery) -> None:
@@ -143,9 +172,9 @@ class Intake:
                 wait.cancel()
             await asyncio.wait(pending, timeout=0.1)
         while self._waits:
-            queue, wait = self._waits.popitem()
+            lane, wait = self._waits.popitem()
             if not wait.cancelled():
-                await self._receive(queue, wait.result())
+                await self._receive(lane, wait.result())
 
 
 def is_cancelled() -> bool:

@@ -243,6 +243,7 @@ class Worker:
             started_at=self._started_at,
             at=time.time(),
             version=self.plan.version,
+            bands=len(self.settings.priority_bands) + 1,
         )
 
     # Draining

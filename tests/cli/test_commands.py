@@ -58,7 +58,8 @@ def test_setup_takes_queue_names_of_any_text(console: Console) -> None:
     infos = commands.ask(
         console.settings, lambda broker: broker.consumer_infos(console.settings.names.tasks_stream)
     )
-    assert sorted(info.queue for info in infos) == sorted(ODD)
+    assert sorted(info.queue for info in infos if not info.band) == sorted(ODD)
+    assert len(infos) == 3 * len(ODD)
     assert console.run(commands.setup, queues=",".join(ODD))[1] == "everything is as it should be\n"
 
 
@@ -279,6 +280,7 @@ def busy(console: Console) -> Console:
     console.announce("w2", "default", draining=True, running=0)
     for number in range(3):
         console.send("default", f"d{number}")
+    console.publish(console.settings.names.task("default", "urgent", band=2), b"urgent")
     commands.ask(console.settings, lambda broker: take_one(console, broker))
     return console
 
@@ -291,10 +293,18 @@ async def take_one(console: Console, broker: Broker) -> None:
 
 
 QUEUES = [
-    ["default", 2, 1, 0, 1, 4],
-    ["gpu", 0, 0, 0, 1, 4],
+    ["default", 3, "2,0,1", 1, 0, 1, 4],
+    ["gpu", 0, "0,0,0", 0, 0, 1, 4],
 ]
-QUEUE_COLUMNS = ["queue", "pending", "in_flight", "redelivered", "workers", "slots"]
+QUEUE_COLUMNS = [
+    "queue",
+    "pending",
+    "pending_by_band",
+    "in_flight",
+    "redelivered",
+    "workers",
+    "slots",
+]
 WORKERS = [
     ["w1", "running", "default,gpu", 1, 4, "host-7", 7],
     ["w2", "draining", "default", 0, 4, "host-7", 7],

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, TypeVar
 
 from nats_executor.broker import connect
+from nats_executor.names import Lane
 from tests.support.fake_broker import FakeServer
 from tests.support.fixtures import settings_for
 from tests.support.waiting import wait_until
@@ -96,7 +97,7 @@ class Stage(ABC):
     def consumer_config(self, queue: str, *, ack_wait: float) -> Config:
         return {
             "durable_name": self.names.consumer(queue), "name": self.names.consumer(queue),
-            "filter_subject": self.names.tasks(queue), "ack_policy": "explicit",
+            "filter_subject": self.names.tasks(Lane(queue)), "ack_policy": "explicit",
             "deliver_policy": "all", "ack_wait": int(ack_wait * SECOND), "max_deliver": -1,
             "max_ack_pending": -1,
         }  # fmt: skip

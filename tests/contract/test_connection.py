@@ -12,6 +12,7 @@ import pytest
 from nats_executor import broker as broker_module
 from nats_executor.broker import connect
 from nats_executor.errors import BrokerUnavailable
+from nats_executor.names import Lane
 from tests.contract.stage import PUBLISH_TIMEOUT, RealStage, soon
 from tests.support.fixtures import settings_for
 from tests.support.nats_server import NatsServer
@@ -387,7 +388,11 @@ async def test_the_official_image_carries_a_task_from_end_to_end(
         await broker.create_stream(config)
         await broker.create_consumer(
             names.tasks_stream,
-            {"durable_name": "q", "filter_subject": names.tasks("q"), "ack_policy": "explicit"},
+            {
+                "durable_name": "q",
+                "filter_subject": names.tasks(Lane("q")),
+                "ack_policy": "explicit",
+            },
         )
         await broker.publish(names.task("q", "d1"), b"d1")
         pulls = await broker.pull(names.tasks_stream, "q")

@@ -9,6 +9,7 @@ import pytest
 
 from nats_executor import topology
 from nats_executor.errors import NotFound, TopologyMismatch
+from nats_executor.names import Lane
 from tests.contract.stage import soon
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ async def test_setup_creates_every_stream_and_consumer(stage: Stage) -> None:
     done = await set_up(stage)
 
     assert None not in await everything(stage.broker, stage.settings)
-    assert [drift.setting for drift in done] == ["existence"] * 6
+    assert [drift.setting for drift in done] == ["existence"] * (4 + 3 * len(QUEUES))
     assert await topology.known_queues(stage.broker, stage.settings) == sorted(
         QUEUES, key=stage.names.consumer
     )
@@ -111,7 +112,7 @@ async def test_a_second_setup_does_nothing_with_other_options_either(stage: Stag
 async def test_a_check_before_setup_tells_everything_that_is_missing(stage: Stage) -> None:
     found = await inspect(stage)
 
-    assert [drift.setting for drift in found] == ["existence"] * 6
+    assert [drift.setting for drift in found] == ["existence"] * (4 + 3 * len(QUEUES))
     assert any("große Modelle" in str(drift) for drift in found)
     assert await stage.broker.stream_info(stage.tasks) is None
 
@@ -138,7 +139,7 @@ async def test_a_check_names_setting_wanted_and_found_value_and_changes_nothing(
     )
     assert [(drift.setting, drift.wanted) for drift in in_consumers] == [
         ("ack_wait", 60 * 10**9)
-    ] * 2
+    ] * (3 * len(QUEUES))
     assert await everything(stage.broker, stage.settings) == before
 
 
@@ -258,10 +259,10 @@ async def test_an_executors_start_creates_streams_but_updates_nothing(stage: Sta
 async def test_a_queues_consumer_is_created_once_and_updated_later(stage: Stage) -> None:
     await topology.prepare(stage.broker, stage.settings)
 
-    created = await topology.ensure_consumer(stage.broker, stage.settings, "gpu")
-    again = await topology.ensure_consumer(stage.broker, stage.settings, "gpu")
+    created = await topology.ensure_consumer(stage.broker, stage.settings, Lane("gpu"))
+    again = await topology.ensure_consumer(stage.broker, stage.settings, Lane("gpu"))
     slower = changed(stage.settings, ack_wait_seconds=60.0)
-    updated = await topology.ensure_consumer(stage.broker, slower, "gpu")
+    updated = await topology.ensure_consumer(stage.broker, slower, Lane("gpu"))
 
     assert [drift.setting for drift in created] == ["existence"]
     assert again == []
@@ -270,7 +271,7 @@ async def test_a_queues_consumer_is_created_once_and_updated_later(stage: Stage)
 
 async def test_a_consumer_needs_its_stream(stage: Stage) -> None:
     with pytest.raises(NotFound):
-        await topology.ensure_consumer(stage.broker, stage.settings, "gpu")
+        await topology.ensure_consumer(stage.broker, stage.settings, Lane("gpu"))
 
 
 async def test_without_streams_no_queue_is_known(stage: Stage) -> None:

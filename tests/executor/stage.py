@@ -21,6 +21,7 @@ from anyio.from_thread import start_blocking_portal
 from nats_executor import NatsExecutor
 from nats_executor.broker import connect
 from nats_executor.messages import Report, State, Workload, decode, encode
+from nats_executor.names import Lane
 from tests.support.fake_broker import FakeServer
 from tests.support.fixtures import settings_for
 from tests.support.waiting import block_until
@@ -123,10 +124,10 @@ def events(executor: NatsExecutor, count: int = 1) -> dict[Any, tuple[Any, Any]]
     return dict(executor.get_event_buffer())
 
 
-def unserved(executor: NatsExecutor, queue: str = "default") -> None:
+def unserved(executor: NatsExecutor, queue: str = "default", band: int = 0) -> None:
     """Let an executor know that no worker serves a queue, which it finds out at each sweep."""
     assert executor._dispatcher
-    executor._dispatcher.inspector.unserved.add(queue)
+    executor._dispatcher.inspector.unserved.add(Lane(queue, band))
 
 
 class Stage(ABC):

@@ -62,6 +62,7 @@ def waiting_task(ti_id: object = uuid.UUID(int=0)) -> Any:
         id=ti_id,
         key=TaskInstanceKey(**row),
         queue="default",
+        priority_weight=1,
         state="queued",
         external_executor_id="d-1",
     )
@@ -290,7 +291,7 @@ def test_a_broker_that_comes_back_without_its_data(real_stage: RealStage) -> Non
     block_until(beat, 20, "the new task to be sent")
     [sent] = real_stage.sent()
     assert sent.key[1] == "new"
-    [consumer] = real_stage.ask("consumer_infos", real_stage.names.tasks_stream)
+    consumer, *_ = real_stage.ask("consumer_infos", real_stage.names.tasks_stream)
     assert consumer.pending == 1
     real_stage.report(sent, State.SUCCESS)
     assert list(events(executor)) == [new.ti.key]

@@ -56,6 +56,33 @@ def test_sentry_and_open_telemetry_keep_their_context(stage: Stage) -> None:
     assert arrived.ti.context_carrier == task.ti.context_carrier
 
 
+# Bands of the default setting; what has no priority goes into the most urgent one.
+HIGHEST = 2
+
+
+@pytest.mark.parametrize(
+    ("priority", "band"), [(-5, 0), (1, 0), (9, 0), (10, 1), (99, 1), (100, 2), (10**6, 2)]
+)
+def test_a_task_goes_into_the_band_of_its_priority(stage: Stage, priority: int, band: int) -> None:
+    task = task_workload(dispatch_id="d-1", priority=priority)
+
+    stage.sent_by(stage.executor(), task)
+
+    assert stage.subjects() == [stage.names.task("default", "d-1", band)]
+
+
+def test_a_limited_queue_has_one_band_and_its_consumer_the_limit(stage: Stage) -> None:
+    stage.configure(queue_limits="gpu=4")
+    task = task_workload(dispatch_id="d-1", priority=1000, queue="gpu")
+
+    stage.sent_by(stage.executor(), task)
+
+    assert stage.subjects() == [stage.names.task("gpu", "d-1")]
+    [info] = stage.ask("consumer_infos", stage.names.tasks_stream)
+    config = stage.ask("consumer_config", stage.names.tasks_stream, info.name)
+    assert config["max_ack_pending"] == 4
+
+
 def test_a_callback_goes_to_the_default_queue(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,7 +91,7 @@ def test_a_callback_goes_to_the_default_queue(
 
     [sent] = stage.sent_by(stage.executor(), callback)
 
-    assert stage.subjects() == [stage.names.task("everything", callback.callback.id)]
+    assert stage.subjects() == [stage.names.task("everything", callback.callback.id, HIGHEST)]
     assert (sent.kind, sent.key) == (Kind.CALLBACK, [callback.callback.id])
     assert sent.body["callback"]["data"]["kwargs"] == {"text": "hello"}
 
@@ -75,7 +102,7 @@ def test_a_connection_test_goes_to_its_queue(stage: Stage, queue: str | None, fo
 
     [sent] = stage.sent_by(stage.executor(), test)
 
-    assert stage.subjects() == [stage.names.task(found, str(test.connection_test_id))]
+    assert stage.subjects() == [stage.names.task(found, str(test.connection_test_id), HIGHEST)]
     assert (sent.kind, sent.key) == (Kind.CONNECTION_TEST, [str(test.connection_test_id)])
     assert sent.body["connection_id"] == "a_connection"
 
@@ -231,5 +258,7 @@ def test_every_queue_gets_a_consumer(stage: Stage, said: Callable[[str], list[st
     stage.sent_by(executor, task_workload(queue="a"), task_workload("u", queue="b c"))
 
     found = stage.ask("consumer_infos", stage.names.tasks_stream)
-    assert {(info.queue, info.pending) for info in found} == {("a", 1), ("b c", 1)}
+    bands = {(info.queue, info.band): info.pending for info in found}
+    waiting = {("a", 0): 1, ("b c", 0): 1}
+    assert bands == {(queue, band): 0 for queue in ("a", "b c") for band in range(3)} | waiting
     assert said("NATS is away") == []

@@ -210,6 +210,25 @@ def test_the_try_and_the_queue_are_those_of_the_row(stage: Stage, session: Sessi
     assert list(events(executor)) == [task.ti.key]
 
 
+def test_a_workload_of_an_upper_band_is_found_there(stage: Stage, session: Session) -> None:
+    """Looked for elsewhere, it would be sent a second time."""
+    dispatch_id = add_row(session, "t", QUEUED, priority_weight=50)
+    task = task_of("t", dispatch_id=dispatch_id)
+    task.ti.priority_weight = 50
+    stage.sent_by(stage.executor(), task)
+    executor = stage.executor()
+
+    assert executor.try_adopt_task_instances(orphans(session)) == []
+
+    (dispatch,) = executor.ledger
+    assert dispatch.band == 1
+    assert executor._dispatcher
+    assert not executor._dispatcher.inspector.findings
+    unserved(executor, band=1)
+    executor.revoke_task(ti=stuck(session))
+    block_until(lambda: stage.subjects() == [], 5, "the revocation")
+
+
 def test_everything_is_adopted_while_the_broker_is_away_and_the_sweep_finds_out(
     real_stage: RealStage, session: Session
 ) -> None:

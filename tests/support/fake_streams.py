@@ -15,7 +15,7 @@ from nats_executor.errors import (
     WrongSequence,
 )
 from nats_executor.ports import Config, ConsumerInfo, Stored
-from nats_executor.replies import QUEUE
+from nats_executor.replies import BAND, QUEUE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,8 +100,10 @@ class FakeConsumer:
 
     def info(self, name: str, stream: FakeStream) -> ConsumerInfo:
         pending = sum(1 for _ in self.undelivered(stream))
-        queue = self.config.get("metadata", {}).get(QUEUE, name)
-        return ConsumerInfo(name, queue, pending, len(self.flights), self.redelivered, self.waiting)
+        metadata = self.config.get("metadata", {})
+        queue, band = metadata.get(QUEUE, name), int(metadata.get(BAND, "0"))
+        flights = len(self.flights)
+        return ConsumerInfo(name, queue, band, pending, flights, self.redelivered, self.waiting)
 
 
 @dataclass

@@ -120,7 +120,7 @@ def job(**fields: Any) -> Job:
 
 
 def consumer(pending: int, in_flight: int) -> ConsumerInfo:
-    return ConsumerInfo("c", "default", pending, in_flight, 0, 0)
+    return ConsumerInfo("c", "default", 0, pending, in_flight, 0, 0)
 
 
 def letters(*task_ids: str) -> BrokerContent:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nats_executor.names import PLAIN_LOWER, Names, Place, token
+from nats_executor.names import PLAIN_LOWER, Lane, Names, Place, token
 
 # Lone surrogates included: what a file system or a bad decoder hands on.
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=250)
@@ -94,12 +94,21 @@ def test_a_subject_gives_back_queue_and_dispatch(queue: str, dispatch_id: str) -
         assert len(subject) < 255
 
 
-@given(TEXT)
-def test_a_queue_owns_the_subjects_of_its_own_token(queue: str) -> None:
-    names = Names()
+@given(TEXT, st.integers(0, 9))
+def test_a_lane_owns_the_subjects_of_its_own_token(queue: str, band: int) -> None:
+    names, lane = Names(), Lane(queue, band)
 
-    assert names.tasks(queue) == f"airflow.tasks.{names.consumer(queue)}.*"
-    assert names.task(queue, "x").startswith(names.tasks(queue)[:-1])
+    assert names.tasks(lane) == f"airflow.tasks.{names.consumer(queue, band)}.*"
+    assert names.task(queue, "x", band).startswith(names.tasks(lane)[:-1])
+
+
+@given(TEXT, TEXT, st.integers(0, 9), st.integers(0, 9))
+@example("a--b1", "a", 0, 1)
+@example("a", "a", 0, 1)
+def test_two_lanes_share_no_token(one: str, other: str, band: int, other_band: int) -> None:
+    first, second = Lane(one, band), Lane(other, other_band)
+
+    assert (first.token == second.token) == (first == second)
 
 
 @given(TEXT, TEXT)
@@ -121,7 +130,9 @@ def test_teams_share_no_name(one: str, other: str) -> None:
         (Names("a").workers_stream, "KV_a_workers"),
         (Names("a").task("default", "id"), "a.tasks.default.id"),
         (Names("a").tasks(), "a.tasks.>"),
-        (Names("a").tasks("default"), "a.tasks.default.*"),
+        (Names("a").tasks(Lane("default")), "a.tasks.default.*"),
+        (Names("a").tasks(Lane("default", 2)), "a.tasks.default--b2.*"),
+        (Names("a").consumer("default", 2), "default--b2"),
         (Names("a").result("default", "id"), "a.results.default.id"),
         (Names("a").results(), "a.results.>"),
         (Names("a").dead_letter("default", "id"), "a.dead.default.id"),

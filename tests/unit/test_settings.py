@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nats_executor.errors import ConfigError
-from nats_executor.names import Names
+from nats_executor.names import Lane, Names
 from nats_executor.options import OPTIONS, SECTION, Option
 from nats_executor.settings import Settings
 from tests.support.fixtures import settings_for
@@ -152,6 +152,13 @@ BAD = [
     ("heartbeat_seconds", "0", "a number above 0"),
     ("worker_lost_seconds", "9", "at least twice heartbeat_seconds (5)"),
     ("max_attempts", "0", "a number above 0"),
+    ("priority_bands", "high", "numbers separated by commas, or none"),
+    ("priority_bands", "10,10", "each greater than the one before"),
+    ("priority_bands", "1,2,3,4,5,6,7,8,9,10", "at most 9 numbers"),
+    ("queue_limits", "gpu", "queue=number pairs"),
+    ("queue_limits", "gpu=x", "queue=number pairs"),
+    ("queue_limits", "=4", "queue=number pairs"),
+    ("queue_limits", "gpu=0", "numbers above 0"),
     ("worker_concurrency", "0", "a number above 0"),
     ("ack_wait_seconds", "0.9", "at least 1"),
     ("drain_seconds", "-1", "0 or more"),
@@ -168,6 +175,25 @@ def test_a_bad_value_names_option_value_and_remedy(name: str, text: str, remedy:
     assert message.startswith(f"[nats_executor] {name} = ")
     assert remedy in message
     assert text.strip(" ,").split(",")[0] in message
+
+
+@pytest.mark.parametrize(
+    ("text", "bands"), [("", (10, 100)), ("50", (50,)), (" 1, 2 ", (1, 2)), ("none", ())]
+)
+def test_priority_bands(text: str, bands: tuple[int, ...]) -> None:
+    settings = load(priority_bands=text)
+
+    assert settings.priority_bands == bands
+    assert [lane.band for lane in settings.lanes("a")] == list(range(len(bands), -1, -1))
+
+
+def test_limits_of_queues() -> None:
+    settings = load(queue_limits="gpu=4, a=b=10")
+
+    assert [settings.limit(queue) for queue in ("gpu", "a=b", "a")] == [4, 10, None]
+    assert settings.lanes("gpu") == [Lane("gpu")]
+    assert settings.lane("gpu", 1000) == settings.lane("gpu", None) == Lane("gpu")
+    assert settings.lane("a", 1000) == settings.lane("a", None) == Lane("a", 2)
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)

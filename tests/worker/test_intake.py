@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 
 from nats_executor import topology
 from nats_executor.errors import AccessDenied, BrokerError
+from nats_executor.names import Lane
 from nats_worker import intake as intake_module
 from nats_worker.intake import Intake
 from nats_worker.slots import Slots
@@ -30,9 +32,11 @@ pytestmark = pytest.mark.anyio
 class Desk:
     """An intake and what it accepted, as (queue, dispatch id)."""
 
-    def __init__(self, server: FakeServer, queues: Sequence[str], concurrency: int) -> None:
+    def __init__(
+        self, server: FakeServer, queues: Sequence[str], concurrency: int, **options: object
+    ) -> None:
         self.server = server
-        self.settings = settings_for("nats://127.0.0.1:4222")
+        self.settings = settings_for("nats://127.0.0.1:4222", **options)
         self.names = self.settings.names
         self.broker = server.broker()
         self.slots = Slots(concurrency)
@@ -59,9 +63,12 @@ class Desk:
         await self.deliveries.pop(0).ack()
         self.slots.give()
 
-    def fill(self, queue: str, number: int) -> None:
+    def fill(self, queue: str, number: int, *, band: int = 0) -> None:
+        name = f"{queue}{band or ''}"
         for i in range(number):
-            self.server.put(self.names.task(queue, f"{queue}{i}"), b"")
+            self.server.put(
+                self.names.task(queue, f"{name}-{i}" if band else f"{name}{i}", band), b""
+            )
 
     def in_flight(self, queue: str = "a") -> int:
         consumer = self.names.consumer(queue)
@@ -136,6 +143,62 @@ async def test_a_flooded_queue_leaves_the_others_their_share(desks: Desks) -> No
     assert 8 <= queues[:20].count("b") <= 10
 
 
+async def test_urgent_workloads_overtake_a_backlog(desks: Desks) -> None:
+    """Those of the highest band get the next slots, but for the one in eight of a lower band."""
+    desk = Desk(desks.server, ["a"], 4)
+    desk.fill("a", 500)
+    desks.opened.append(desk)
+    desk.open()
+    await desk.has(4)
+    desk.fill("a", 5, band=2)
+
+    for started in range(5, 11):
+        await desk.finish_one()
+        await desk.has(started)
+
+    next_six = [dispatch_id for _, dispatch_id in desk.accepted[4:]]
+    assert [name for name in next_six if name.startswith("a2-")] == [f"a2-{i}" for i in range(5)]
+
+
+async def test_the_lowest_band_does_not_starve(desks: Desks) -> None:
+    desk = Desk(desks.server, ["a"], 1)
+    for band in range(3):
+        desk.fill("a", 40, band=band)
+    desks.opened.append(desk)
+    desk.open()
+
+    for started in range(1, 33):
+        await desk.has(started)
+        await desk.finish_one()
+
+    bands = Counter(
+        "210"[("a1-" in name) + 2 * ("-" not in name)] for _, name in desk.accepted[:32]
+    )
+    assert bands == {"2": 28, "1": 2, "0": 2}
+
+
+async def test_a_workload_of_any_band_wakes_an_idle_worker(desks: Desks) -> None:
+    desk = desks.open(["a", "b"], concurrency=8)
+    await wait_until(lambda: len(desk.intake._waits) == 6, 5, "a wait for each lane")
+
+    for number, (queue, band) in enumerate((q, b) for q in ("a", "b") for b in range(3)):
+        desk.fill(queue, 1, band=band)
+        await desk.has(number + 1)
+
+
+async def test_a_worker_without_bands_pulls_from_the_lowest(server: FakeServer) -> None:
+    desk = Desk(server, ["a"], 2, priority_bands="none")
+    desk.fill("a", 1, band=1)
+    desk.fill("a", 1)
+    desk.open()
+
+    await desk.has(1)
+
+    assert desk.accepted == [("a", "a0")]
+    assert list(desk.intake._waits) == [Lane("a")]
+    await desk.close()
+
+
 async def test_what_a_queue_does_not_use_goes_to_the_others(desks: Desks) -> None:
     desk = Desk(desks.server, ["a", "b", "c"], 6)
     desk.fill("b", 10)
@@ -159,7 +222,7 @@ async def test_every_queue_wakes_an_idle_worker(desks: Desks) -> None:
 async def test_two_queues_that_wake_up_for_the_last_slot(desks: Desks) -> None:
     """One message has no slot here; it goes back at once, and another worker gets it."""
     desk = desks.open(["a", "b"], concurrency=1)
-    await wait_until(lambda: len(desk.intake._waits) == 2, 5, "two waits")
+    await wait_until(lambda: len(desk.intake._waits) == 6, 5, "a wait for each lane")
     # Both in one step of the loop, so that both waits are over before the intake looks.
     desk.fill("a", 1)
     desk.fill("b", 1)
@@ -296,6 +359,9 @@ async def test_what_is_taken_while_the_end_comes_is_handed_back(
     async def open_pulls(stream: str, consumer: str) -> Pulls:
         pulls = await pull(stream, consumer)
         take = pulls.take
+
+        if consumer != desk.names.consumer("a"):
+            return pulls
 
         async def take_slowly(batch: int) -> Sequence[Delivery]:
             taken = await take(batch)
