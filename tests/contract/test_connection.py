@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from nats_executor.names import Names
     from tests.contract.stage import Stage
+    from tests.support.fixtures import MakeNatsServer
 
 pytestmark = pytest.mark.anyio
 
@@ -402,3 +403,29 @@ async def test_the_official_image_carries_a_task_from_end_to_end(
         info = await broker.stream_info(names.tasks_stream)
         assert info is not None
         assert info.messages == 0
+
+
+@pytest.mark.parametrize("number", [41, 60])
+async def test_more_than_the_server_sends_at_a_time_is_asked_for_again(
+    make_nats_server: MakeNatsServer, names: Names, number: int
+) -> None:
+    """A batched get ends before its answers are too much for one connection."""
+    server = make_nats_server(config="max_pending: 10000000")
+    subjects = [names.task("q", f"d{n}") for n in range(number)]
+    async with connect(settings_for(server.url), role="contract") as broker:
+        await broker.ready(5)
+        config = {
+            "name": names.tasks_stream,
+            "subjects": [names.tasks()],
+            "storage": "memory",
+            "allow_direct": True,
+        }
+        await broker.create_stream(config)
+        for subject in subjects:
+            await broker.publish(subject, bytes(200_000))
+
+        each = await broker.last_of_each(names.tasks_stream, subjects)
+        all_of_them = await broker.scan(names.tasks_stream, names.tasks())
+
+    assert [message.subject for message in each] == subjects
+    assert [message.subject for message in all_of_them] == subjects

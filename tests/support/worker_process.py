@@ -108,12 +108,14 @@ class Post:
     settings: Settings
     sent: list[str] = field(default_factory=list)
 
-    async def send(self, body: dict[str, Any], dispatch_id: str, queue: str = "default") -> None:
+    async def send(
+        self, body: dict[str, Any], dispatch_id: str, queue: str = "default", band: int = 0
+    ) -> None:
         workload = Workload(
             dispatch_id=dispatch_id, queue=queue, kind=Kind.TASK, body=body, key=[dispatch_id],
             sender="test",
         )  # fmt: skip
-        subject = self.settings.names.task(queue, dispatch_id)
+        subject = self.settings.names.task(queue, dispatch_id, band)
         await self.broker.publish(subject, encode(workload), message_id=dispatch_id)
 
     async def report(self, dispatch_id: str, queue: str = "default") -> Report | None:
