@@ -85,10 +85,11 @@ async def test_five_urgent_tasks_overtake_five_hundred(field: Field) -> None:
 
 
 async def test_a_limit_holds_for_all_workers_together(field: Field) -> None:
-    workers = [
-        await field.start("-q", "scarce,default", name=name, queue_limits=f"scarce={LIMIT}")
-        for name in ("w1", "w2")
-    ]
+    options = "--skip-serve-logs", "-q", "scarce,default"
+    limits = f"scarce={LIMIT}"
+    workers = [field.launch(*options, name=name, queue_limits=limits) for name in ("w1", "w2")]
+    for worker in workers:
+        await worker.said("is ready")
     scarce = [await send(field, "sleep", "scarce") for _ in range(LIMIT + 2)]
     # All workers have looked since, because this one came later and runs.
     other = await send(field, "sleep")
