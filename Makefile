@@ -9,6 +9,7 @@ STAMP := $(VENV)/.stamp
 SERVERS := .servers
 NEXT := .next
 NEXT_AIRFLOW := 3.4.0b2
+BENCH := .bench
 SERVER_VERSIONS := 2.11.11 2.12.8 2.14.6 2.15.1
 IMAGE ?= airflow-nats-executor:dev
 ARGS ?=
@@ -60,6 +61,17 @@ $(NEXT)/.stamp: tests/airflow-next.lock pyproject.toml | $(STAMP)
 	@$(BIN)/uv pip install -q -p $(NEXT) --no-deps --no-build-isolation -e .
 	@touch $@
 
+.PHONY: bench
+bench: $(BENCH)/.stamp ## Measure this executor beside Celery's and the local one, an hour or two (ARGS="--scale 0.05")
+	@$(BENCH)/bin/python -m tests.bench $(ARGS)
+
+$(BENCH)/.stamp: tests/bench.lock pyproject.toml | $(STAMP)
+	@echo "Setting up $(BENCH) with the CeleryExecutor ..."
+	@$(BIN)/uv venv -q --clear -p $(BIN)/python $(BENCH)
+	@$(BIN)/uv pip install -q -p $(BENCH) --compile-bytecode --require-hashes -r tests/bench.lock
+	@$(BIN)/uv pip install -q -p $(BENCH) --no-deps --no-build-isolation -e .
+	@touch $@
+
 .PHONY: lint
 lint: $(STAMP) ## Check style and formatting (ruff)
 	@$(BIN)/ruff check --quiet
@@ -81,6 +93,8 @@ lock: $(STAMP) ## Pin the newest versions of everything in requirements.lock
 	done | grep -v '^#' > tests/servers.lock
 	@echo "apache-airflow==$(NEXT_AIRFLOW)" | $(call compile,tests/airflow-next.lock) \
 		--prerelease=allow --universal --extra server --group dev pyproject.toml -
+	@$(call compile,tests/bench.lock) --upgrade --universal -c requirements.lock \
+		--extra server --group dev --group bench pyproject.toml
 
 # Neither an index nor a path of this machine belongs into a lock.
 define compile
@@ -98,7 +112,7 @@ image: ## Build the worker's container image
 
 .PHONY: clean
 clean: ## Remove everything that make created
-	@rm -rf $(VENV) $(NEXT) $(VENV).lock $(SERVERS) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(NEXT) $(BENCH) $(VENV).lock $(SERVERS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): requirements.lock pyproject.toml scripts/make-venv

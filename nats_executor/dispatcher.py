@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 # Publishes under way at once: enough to fill the pipe, few enough to stop early when it breaks.
 WINDOW = 512
+# Of the time that the scheduler waits: the rest is for the way back.
+SHARE = 0.9
 RETRY_SECONDS = 2.0
 
 
@@ -132,22 +134,32 @@ class Dispatcher:
     # Workloads
 
     async def publish(self, workloads: Sequence[Envelope]) -> dict[str, BrokerError | None]:
-        """Send workloads in their order.
+        """Send workloads in their order, as many as there is time for.
 
         Returns:
             For each dispatch id None when the broker has it, or why not. What is missing was not
-            tried, because the broker went away before.
+            tried, or not answered in time.
+
+        Raises:
+            BrokerUnavailable: there was no answer at all.
         """
         broker = self._require_broker()
         refused = await self._open_queues(broker, {workload.lane.queue for workload in workloads})
         outcomes: dict[str, BrokerError | None] = {
             w.dispatch_id: refused[w.lane.queue] for w in workloads if w.lane.queue in refused
         }
-        for window in batches([w for w in workloads if w.lane.queue not in refused], WINDOW):
-            results = await asyncio.gather(*(self._publish(broker, w) for w in window))
-            outcomes.update(zip((w.dispatch_id for w in window), results, strict=True))
-            if any(isinstance(result, BrokerUnavailable) for result in results):
-                break
+        sendable = [w for w in workloads if w.lane.queue not in refused]
+        seconds = self._settings.publish_timeout_seconds * SHARE
+        try:
+            async with asyncio.timeout(seconds):
+                for window in batches(sendable, WINDOW):
+                    await asyncio.gather(*(self._publish(broker, w, outcomes) for w in window))
+                    if any(isinstance(outcomes[w.dispatch_id], BrokerUnavailable) for w in window):
+                        break
+        except TimeoutError:
+            # What is confirmed by now counts, or a large batch would begin anew each time.
+            if not any(w.dispatch_id in outcomes for w in sendable):
+                raise BrokerUnavailable(f"NATS took no workload within {seconds:g} s") from None
         return outcomes
 
     async def _open_queues(self, broker: Broker, queues: set[str]) -> dict[str, BrokerError]:
@@ -162,7 +174,10 @@ class Dispatcher:
                 self._queues.add(queue)
         return refused
 
-    async def _publish(self, broker: Broker, workload: Envelope) -> BrokerError | None:
+    async def _publish(
+        self, broker: Broker, workload: Envelope, outcomes: dict[str, BrokerError | None]
+    ) -> None:
+        outcome: BrokerError | None = None
         try:
             await broker.publish(
                 self._names.task(workload.lane.queue, workload.dispatch_id, workload.lane.band),
@@ -171,10 +186,10 @@ class Dispatcher:
                 timeout=self._settings.publish_timeout_seconds,
             )
         except SubjectOccupied:
-            return None  # it is there already: an earlier attempt's answer was lost
+            pass  # it is there already: an earlier attempt's answer was lost
         except BrokerError as exc:
-            return exc
-        return None
+            outcome = exc
+        outcomes[workload.dispatch_id] = outcome
 
     async def renew(self, dispatch: Dispatch, new_token: str) -> None:
         """Answer a report of an expired token with a new one, on the report's own subject.

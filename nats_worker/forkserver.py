@@ -31,6 +31,7 @@ from nats_worker.processes import (
     adopt_orphans,
     children_of,
     die_with,
+    gather_memory,
     kill_tree,
     prefer_as_oom_victim,
 )
@@ -261,6 +262,7 @@ def preload() -> None:
         )
     gc.collect()
     gc.freeze()
+    gather_memory()
 
 
 def main(requests: int, events: int) -> None:

@@ -21,6 +21,7 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from airflow.configuration import conf
 from airflow.executors import workloads
 from airflow.executors.base_executor import (
     BaseExecutor,
@@ -30,7 +31,7 @@ from airflow.executors.base_executor import (
 from airflow.sdk.api import client as api
 from airflow.sdk.exceptions import TaskAlreadyRunningError
 from airflow.sdk.execution_time import callback_supervisor, supervisor
-from pydantic import TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from nats_worker.exits import Ending, ExitReport
 from nats_worker.frames import unpack
@@ -98,10 +99,53 @@ class Watch:
 
 
 def warm_up() -> None:
-    """Do before the forks what every supervisor would do again; opens no connection."""
+    """Do before the forks what every workload would do again; opens no connection."""
     lacks()
     # Airflow keeps the certificate authorities that its first API client reads.
     api.Client(base_url=get_execution_api_server_url(), token="").close()
+    for step in (share_decoders, rehearse_request, prepare_log_lines):
+        try:
+            step()
+        except Exception:
+            log.warning("cannot %s before the forks; each task does", step.__name__, exc_info=True)
+
+
+def share_decoders() -> None:
+    """Build once the decoders that Airflow's task process builds anew for each task.
+
+    Pydantic's decoders are costly to build and keep no state. Where a module of Airflow no longer
+    finds `TypeAdapter` among its own names, it goes on building them.
+    """
+    from airflow.sdk.execution_time import comms, task_runner
+
+    kinds: list[Any] = [comms.ToTask, JsonValue]
+    ready: dict[int, TypeAdapter[Any]] = {id(kind): TypeAdapter(kind) for kind in kinds}
+
+    def decoder(kind: Any, *, _parent_depth: int = 2, **options: Any) -> TypeAdapter[Any]:
+        found = None if options else ready.get(id(kind))
+        return found or TypeAdapter(kind, _parent_depth=_parent_depth + 1, **options)
+
+    for module in (comms, task_runner):
+        if vars(module).get("TypeAdapter") is TypeAdapter:
+            vars(module)["TypeAdapter"] = decoder
+
+
+def rehearse_request() -> None:
+    """Send a request through Airflow's API client for dry runs, which answers it itself."""
+    with api.Client(base_url=None, dry_run=True, token="") as client:
+        client.request("PATCH", "/", content="{}")
+
+
+def prepare_log_lines() -> None:
+    """Have Airflow prepare how task logs are written, unless they may go to a remote place.
+
+    What sends logs elsewhere may start a thread or connect, and its place is in a workload.
+    """
+    from airflow.sdk.log import logging_processors
+
+    is_remote = conf.getboolean("logging", "remote_logging", fallback=False)
+    if not is_remote and not conf.get("logging", "logging_config_class", fallback=""):
+        logging_processors(json_output=True)
 
 
 def supervise(
@@ -137,11 +181,13 @@ def details(exc: ValidationError) -> list[Any]:
     return list(exc.errors(include_url=False, include_context=False, include_input=False))
 
 
-def run(workload: Any, conf: ExecutorConf) -> int:
+def run(workload: Any, team_conf: ExecutorConf) -> int:
     return BaseExecutor.run_workload(
         workload,
-        server=get_execution_api_server_url(conf),
-        subprocess_logs_to_stdout=conf.getboolean("logging", "task_logs_to_stdout", fallback=False),
+        server=get_execution_api_server_url(team_conf),
+        subprocess_logs_to_stdout=team_conf.getboolean(
+            "logging", "task_logs_to_stdout", fallback=False
+        ),
     )
 
 

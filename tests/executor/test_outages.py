@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
@@ -25,6 +26,7 @@ from tests.executor.stage import (
     task_workload,
     unserved,
 )
+from tests.support.fake_broker import FakeBroker
 from tests.support.waiting import block_until
 
 if TYPE_CHECKING:
@@ -175,6 +177,38 @@ def test_a_broker_that_hangs(
 
     executor.running.discard(waiting_key(executor))
     all_arrive(real_stage, executor, 20)
+
+
+def test_a_batch_that_takes_too_long_goes_on_where_it_was(
+    fake_stage: FakeStage, monkeypatch: pytest.MonkeyPatch, said: Callable[..., list[str]]
+) -> None:
+    """Started anew with each heartbeat, a large one would never end."""
+    fake_stage.configure(publish_timeout_seconds=0.5)
+    monkeypatch.setattr("nats_executor.dispatcher.WINDOW", 1)
+    executor = fake_stage.executor()
+    asked: list[str] = []
+    publish = FakeBroker.publish
+
+    async def slowly(broker: FakeBroker, subject: str, *args: Any, **options: Any) -> int:
+        if ".tasks." in subject:
+            asked.append(subject)
+            if len(asked) == 3:
+                await asyncio.Event().wait()
+        return await publish(broker, subject, *args, **options)
+
+    monkeypatch.setattr(FakeBroker, "publish", slowly)
+    workloads = [task_workload(f"t{n}") for n in range(5)]
+    queue_up(executor, *workloads)
+
+    executor.heartbeat()
+    assert len(asked) == 3
+    assert len(executor.ledger) == 2
+    executor.heartbeat()
+
+    assert len(executor.ledger) == 5
+    assert asked[3] == asked[2]
+    assert len(set(asked)) == 5
+    assert said("NATS is away") == []
 
 
 def test_a_hundred_revocations_while_the_broker_hangs(real_stage: RealStage) -> None:

@@ -1,0 +1,93 @@
+"""nats-py alone publishes what NatsExecutor would; `dispatch.py` runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+from unittest.mock import patch
+
+from nats_executor import NatsExecutor
+from nats_executor.broker import connect
+from nats_executor.dispatcher import WINDOW
+from nats_executor.replies import batches
+from tests.bench.aside import answer, asked
+from tests.executor.stage import queue_up, task_workload
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nats_executor.settings import Settings
+
+# The product has one door to it; this is about how much that door costs.
+nats = importlib.import_module("nats")
+
+
+class Message(NamedTuple):
+    """What the executor hands to its connection."""
+
+    subject: str
+    body: bytes
+    message_id: str
+
+
+def main() -> None:
+    count = asked()["count"]
+    messages, settings = recorded(count)
+    assert len(messages) == count
+    seconds = asyncio.run(published(settings, messages))
+    answer({"rate": count / seconds})
+
+
+def recorded(count: int) -> tuple[list[Message], Settings]:
+    """Let an executor make its streams and its messages, and keep them from the broker."""
+    messages: list[Message] = []
+
+    async def publish(_self: Any, subject: str, body: bytes, **options: Any) -> int:
+        messages.append(Message(subject, body, options["message_id"]))
+        return len(messages)
+
+    executor = NatsExecutor()
+    executor.job_id = 1
+    executor.start()
+    try:
+        queue_up(executor, *(task_workload(f"t{number}") for number in range(count)))
+        with patch("nats_executor.jetstream.JetStream.publish", publish):
+            executor.heartbeat()
+        return messages, executor.settings
+    finally:
+        executor.end()
+
+
+async def published(settings: Settings, messages: Sequence[Message]) -> float:
+    """Return the seconds until nats-py has every confirmation."""
+    client = await nats.connect(settings.servers[0])
+    try:
+        jetstream = client.jetstream()
+        await send(jetstream, [Message(messages[0].subject + "-first", b"", "first")])
+        began = time.perf_counter()
+        await send(jetstream, messages)
+        seconds = time.perf_counter() - began
+    finally:
+        await client.close()
+    async with connect(settings, role="bench") as broker:
+        await broker.ready(10.0)
+        info = await broker.stream_info(settings.names.tasks_stream)
+        assert info
+        assert info.messages == len(messages) + 1
+    return seconds
+
+
+async def send(jetstream: Any, messages: Sequence[Message]) -> None:
+    for window in batches(messages, WINDOW):
+        await asyncio.gather(
+            *(
+                jetstream.publish(m.subject, m.body, headers={"Nats-Msg-Id": m.message_id})
+                for m in window
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()

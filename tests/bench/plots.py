@@ -1,0 +1,107 @@
+"""Pictures of a run, for docs/performance.md."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from tests.bench.goals import KEYS
+from tests.bench.needs import Missing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+__all__ = ["draw"]
+
+# Told apart by people who see no red or green, too.
+COLOURS = {"nats": "#0072b2", "celery": "#e69f00", "local": "#999999", "bare": "#cccccc"}
+OTHER = "#56b4e9"
+# The largest bar at this many times the smallest hides the smallest.
+LOGARITHMIC = 50
+DPI = 110
+
+
+def draw(document: Mapping[str, Any], directory: Path) -> Iterator[Path]:
+    """Draw one picture for each key that compares anything; yields their paths."""
+    pyplot = plotter()
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, entry in document["keys"].items():
+        bars = comparable(entry)
+        if len(bars) > 1:
+            path = directory / f"{name}.png"
+            draw_bars(pyplot, path, name, entry, bars)
+            yield path
+    if rows := judged(document):
+        path = directory / "goals.png"
+        draw_goals(pyplot, path, rows)
+        yield path
+
+
+def plotter() -> Any:
+    try:
+        matplotlib = importlib.import_module("matplotlib")
+    except ImportError as exc:
+        raise Missing("matplotlib is not installed: run this as `make bench`") from exc
+    matplotlib.use("Agg")
+    return importlib.import_module("matplotlib.pyplot")
+
+
+def comparable(entry: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    contenders = entry["contenders"].items()
+    return {name: c for name, c in contenders if c["unit"] == entry["unit"]}
+
+
+def draw_bars(
+    pyplot: Any, path: Path, name: str, entry: Mapping[str, Any], bars: Mapping[str, Any]
+) -> None:
+    """Medians as bars, from minimum to maximum as whiskers."""
+    figure, axes = pyplot.subplots(figsize=(7, 0.9 + 0.5 * len(bars)))
+    labels = list(bars)[::-1]
+    medians = [bars[label]["median"] for label in labels]
+    # With many samples the slowest one is a matter of the p99 in the table.
+    highest = [bars[label].get("p99", bars[label]["max"]) for label in labels]
+    below = [m - bars[label]["min"] for m, label in zip(medians, labels, strict=True)]
+    above = [max(0.0, h - m) for m, h in zip(medians, highest, strict=True)]
+    colours = [COLOURS.get(label.partition("-")[0], OTHER) for label in labels]
+    axes.barh(labels, medians, xerr=[below, above], color=colours, ecolor="#333333", capsize=3)
+    positive = [m for m in medians if m > 0]
+    if positive and max(positive) > LOGARITHMIC * min(positive):
+        axes.set_xscale("log")
+    for row, m in enumerate(medians):
+        axes.annotate(f" {m:,.3g}" if m < 1000 else f" {m:,.0f}", (m, row), va="bottom")
+    better = "more is better" if entry["better"] == "higher" else "less is better"
+    axes.set_xlabel(f"{entry['unit']} ({better})")
+    axes.set_title(f"{name}: {KEYS[name].what}", fontsize=9)
+    save(pyplot, figure, path)
+
+
+def judged(document: Mapping[str, Any]) -> list[tuple[str, float, bool]]:
+    """Every measured goal, with how many times over it is reached."""
+    rows = []
+    for name, entry in document["keys"].items():
+        for goal in entry["goals"]:
+            if goal["value"]:
+                share = goal["value"] / goal["limit"]
+                better = share if goal["bound"] == ">=" else 1 / share
+                rows.append((f"{name}\n{goal['of']}", better, goal["is_met"]))
+    return rows
+
+
+def draw_goals(pyplot: Any, path: Path, rows: list[tuple[str, float, bool]]) -> None:
+    """How far each figure is on the good side of its limit."""
+    figure, axes = pyplot.subplots(figsize=(7, 0.9 + 0.42 * len(rows)))
+    labels, shares, met = zip(*rows[::-1], strict=True)
+    colours = [COLOURS["nats"] if is_met else COLOURS["celery"] for is_met in met]
+    axes.barh(range(len(labels)), shares, color=colours)
+    axes.set_yticks(range(len(labels)), labels, fontsize=6)
+    axes.axvline(1, color="#333333", linewidth=1)
+    axes.set_xscale("log")
+    axes.set_xlabel("times better than the goal (the line)")
+    save(pyplot, figure, path)
+
+
+def save(pyplot: Any, figure: Any, path: Path) -> None:
+    figure.tight_layout()
+    figure.savefig(path, dpi=DPI)
+    pyplot.close(figure)

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from tests.bench import goals, whole
+from tests.bench.sample import Task
+from tests.bench.sides import CELERY, LOCAL, NATS, SIDES
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def asking_for(*keys: str) -> tuple[Task, list[str]]:
+    said: list[str] = []
+    return Task(1, 1.0, Path("/nowhere"), said.append, frozenset(keys)), said
+
+
+def test_every_key_is_measured_of_every_contender_that_its_goals_name() -> None:
+    for key in whole.KEYS:
+        [work] = [work for work in whole.WORKS if key in work.table]
+        named = {name for goal in goals.KEYS[key].goals for name in goal.of.split("/")}
+        assert named <= {side.name for side in work.table[key]}, key
+
+
+def test_its_keys_are_those_of_the_goals() -> None:
+    assert {key.name for key in goals.KEYS.values() if key.module == "whole"} == whole.KEYS
+
+
+def test_a_contender_that_is_not_installed_costs_no_other_its_figures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lack = {"celery": "no redis: install it"}
+    monkeypatch.setattr(whole, "missing", lambda name: lack.get(name, ""))
+    task, said = asking_for("e2e_tasks_per_s_4_slots")
+    assert whole.sides_here(task) == [NATS, LOCAL]
+    assert said == ["without celery: no redis: install it"]
+
+
+def test_only_contenders_that_are_asked_for_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whole, "missing", lambda _: "")
+    assert whole.sides_here(asking_for("worker_idle_pss")[0]) == [NATS, CELERY]
+    assert whole.sides_here(asking_for("e2e_vs_local_4_slots")[0]) == [NATS, LOCAL]
+    assert whole.sides_here(asking_for(*whole.KEYS)[0]) == list(SIDES)
+
+
+def test_nothing_is_started_when_no_key_is_its_own() -> None:
+    assert list(whole.measure(asking_for("dispatch_per_s_10k")[0])) == []
+
+
+def test_the_local_executors_slots_are_its_parallelism() -> None:
+    assert LOCAL.settings(4)["CORE__PARALLELISM"] == 4
+    assert "CORE__PARALLELISM" not in CELERY.settings(4)
+
+
+def test_ends_and_releases_are_joined_by_task_instance(tmp_path: Path) -> None:
+    (tmp_path / "ended").write_text("a 1000000\nb 5000000\n")
+    (tmp_path / "freed").write_text("other 1\nb 7500000\na 4000000\nnot-ended 9\n")
+    session: Any = SimpleNamespace(airflow=SimpleNamespace(notes=tmp_path))
+    assert sorted(whole.release_times(session)) == [2.5, 3.0]
