@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from airflow.cli.cli_config import (
     ARG_DAEMON,
     ARG_LOG_FILE,
@@ -50,6 +52,18 @@ ARG_PORT = Arg(
     type=positive_int(allow_zero=False),
     help="Port of Airflow's UI; without it [api] port, or any free one for the demo",
 )
+ARG_WORKER_NAMES = Arg(
+    ("workers",),
+    metavar="NAME",
+    help="Name of the worker as in `airflow nats workers list`, or several, separated by commas",
+)
+ARG_NEW_CONCURRENCY = Arg(
+    ("concurrency",),
+    metavar="N",
+    type=positive_int(allow_zero=False),
+    help="Workloads that run at a time from now on",
+)
+ARG_QUEUE = Arg(("queue",), metavar="QUEUE", help="Name of the queue")
 ARG_KEEP = Arg(("--keep",), action="store_true", help="Keep the demo's AIRFLOW_HOME with its logs")
 
 WORKER_ARGS = (
@@ -91,15 +105,75 @@ examples:
   airflow nats check -o json
 """
 
+# Of every command that changes workers.
+UNTIL_RESTART = """\
+A change holds until the worker restarts; then its command line and configuration count again.
+What runs goes on.
+
+exit codes: 0 it is so now, or was already; 1 a worker refused or did not answer; 2 NATS does not
+"""
+
+SET_CONCURRENCY_EPILOG = f"""\
+examples:
+  airflow nats workers set-concurrency etl-1 32
+  airflow nats workers set-concurrency etl-1,etl-2 4   takes nothing until fewer than four run
+
+{UNTIL_RESTART}"""
+
+ADD_QUEUE_EPILOG = f"""\
+examples:
+  airflow nats workers add-queue etl-1 backfill        the worker pulls from it at once
+  airflow nats workers add-queue etl-1,etl-2 backfill
+
+{UNTIL_RESTART}"""
+
+REMOVE_QUEUE_EPILOG = f"""\
+examples:
+  airflow nats workers remove-queue etl-1 backfill     what waits in it is left to other workers
+
+A worker keeps its last queue; to have it take nothing, stop it.
+{UNTIL_RESTART}"""
+
 
 def action(name: str, what: str, args: tuple[Arg, ...], epilog: str | None = None) -> ActionCommand:
     """Define a command whose function has its name, with `_` for `-` and spaces."""
     return ActionCommand(
         name=name.rpartition(" ")[2],
         help=what,
-        func=lazy_load_command(f"nats_executor.commands.{name.replace(' ', '_')}"),
+        func=lazy_load_command(f"nats_executor.commands.{re.sub('[- ]', '_', name)}"),
         args=args,
         epilog=epilog,
+    )
+
+
+def workers() -> GroupCommand:
+    """Return the commands for workers that run."""
+    common = (ARG_TEAM, ARG_VERBOSE)
+    subcommands = (
+        action("workers list", "List workers with their load", (ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE)),
+        action(
+            "workers set-concurrency",
+            "Change how many workloads a worker runs at a time",
+            (ARG_WORKER_NAMES, ARG_NEW_CONCURRENCY, *common),
+            SET_CONCURRENCY_EPILOG,
+        ),
+        action(
+            "workers add-queue",
+            "Have a worker serve one more queue",
+            (ARG_WORKER_NAMES, ARG_QUEUE, *common),
+            ADD_QUEUE_EPILOG,
+        ),
+        action(
+            "workers remove-queue",
+            "Have a worker take nothing more from a queue",
+            (ARG_WORKER_NAMES, ARG_QUEUE, *common),
+            REMOVE_QUEUE_EPILOG,
+        ),
+    )
+    return GroupCommand(
+        name="workers",
+        help="Look at workers and change them while they run",
+        subcommands=subcommands,
     )
 
 
@@ -126,11 +200,7 @@ def get_nats_cli_commands() -> list[GroupCommand]:
                     help="Look at queues",
                     subcommands=(action("queues list", "List queues with their backlog", output),),
                 ),
-                GroupCommand(
-                    name="workers",
-                    help="Look at workers",
-                    subcommands=(action("workers list", "List workers with their load", output),),
-                ),
+                workers(),
                 action(
                     "standalone",
                     "Run NATS, all of Airflow and workers on this machine",

@@ -15,6 +15,8 @@ from airflow.utils.providers_configuration_loader import providers_configuration
 from nats_executor import topology
 from nats_executor.broker import connect
 from nats_executor.errors import NatsExecutorError
+from nats_executor.messages import Order
+from nats_executor.orders import give_orders
 from nats_executor.settings import Settings
 from nats_executor.survey import findings, queue_rows, take_survey, worker_rows
 
@@ -24,7 +26,18 @@ if TYPE_CHECKING:
 
     from nats_executor.ports import Broker
 
-__all__ = ["check", "demo", "queues_list", "setup", "standalone", "worker", "workers_list"]
+__all__ = [
+    "check",
+    "demo",
+    "queues_list",
+    "setup",
+    "standalone",
+    "worker",
+    "workers_add_queue",
+    "workers_list",
+    "workers_remove_queue",
+    "workers_set_concurrency",
+]
 
 UNREACHABLE = 2
 ATTEMPT_MARGIN_SECONDS = 0.5
@@ -137,6 +150,41 @@ def workers_list(args: Namespace) -> None:
     settings = settings_for(args)
     survey = ask(settings, lambda broker: take_survey(broker, settings))
     AirflowConsole().print_as(data=worker_rows(survey, settings), output=args.output)
+
+
+@command
+@quiet
+def workers_set_concurrency(args: Namespace) -> None:
+    """Change the number of a running worker's slots."""
+    order(args, Order.SET_CONCURRENCY, str(args.concurrency))
+
+
+@command
+@quiet
+def workers_add_queue(args: Namespace) -> None:
+    """Have a running worker serve one more queue."""
+    order(args, Order.ADD_QUEUE, args.queue)
+
+
+@command
+@quiet
+def workers_remove_queue(args: Namespace) -> None:
+    """Have a running worker take nothing more from a queue."""
+    order(args, Order.REMOVE_QUEUE, args.queue)
+
+
+def order(args: Namespace, what: Order, value: str) -> None:
+    """Tell workers what to change; exit 1 if one does not obey, 2 if NATS does not answer."""
+    settings = settings_for(args)
+    names = [name for part in args.workers.split(",") if (name := part.strip())]
+    answers = ask(settings, lambda broker: give_orders(broker, settings, names, what, value))
+    for answer in answers:
+        if answer.is_obeyed:
+            print(answer.text)
+        else:
+            sys.stderr.write(f"error: {answer.text}\n")
+    if not all(answer.is_obeyed for answer in answers):
+        raise SystemExit(1)
 
 
 @command

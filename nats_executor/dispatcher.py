@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import logging
 import math
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from nats_executor import topology
@@ -138,28 +139,23 @@ class Dispatcher:
 
         Returns:
             For each dispatch id None when the broker has it, or why not. What is missing was not
-            tried, or not answered in time.
-
-        Raises:
-            BrokerUnavailable: there was no answer at all.
+            tried, because the broker went away before or the time was over.
         """
         broker = self._require_broker()
         refused = await self._open_queues(broker, {workload.lane.queue for workload in workloads})
         outcomes: dict[str, BrokerError | None] = {
             w.dispatch_id: refused[w.lane.queue] for w in workloads if w.lane.queue in refused
         }
-        sendable = [w for w in workloads if w.lane.queue not in refused]
-        seconds = self._settings.publish_timeout_seconds * SHARE
-        try:
-            async with asyncio.timeout(seconds):
-                for window in batches(sendable, WINDOW):
-                    await asyncio.gather(*(self._publish(broker, w, outcomes) for w in window))
-                    if any(isinstance(outcomes[w.dispatch_id], BrokerUnavailable) for w in window):
-                        break
-        except TimeoutError:
-            # What is confirmed by now counts, or a large batch would begin anew each time.
-            if not any(w.dispatch_id in outcomes for w in sendable):
-                raise BrokerUnavailable(f"NATS took no workload within {seconds:g} s") from None
+        # No window begins in the second half of the time, and each one ends within a half: so what
+        # is confirmed counts, or a large batch would begin anew each time.
+        limit = self._settings.publish_timeout_seconds * SHARE / 2
+        last_start = time.monotonic() + limit
+        for window in batches([w for w in workloads if w.lane.queue not in refused], WINDOW):
+            results = await asyncio.gather(*(self._publish(broker, w, limit) for w in window))
+            outcomes.update(zip((w.dispatch_id for w in window), results, strict=True))
+            is_away = any(isinstance(result, BrokerUnavailable) for result in results)
+            if is_away or time.monotonic() > last_start:
+                break
         return outcomes
 
     async def _open_queues(self, broker: Broker, queues: set[str]) -> dict[str, BrokerError]:
@@ -175,21 +171,20 @@ class Dispatcher:
         return refused
 
     async def _publish(
-        self, broker: Broker, workload: Envelope, outcomes: dict[str, BrokerError | None]
-    ) -> None:
-        outcome: BrokerError | None = None
+        self, broker: Broker, workload: Envelope, timeout: float
+    ) -> BrokerError | None:
         try:
             await broker.publish(
                 self._names.task(workload.lane.queue, workload.dispatch_id, workload.lane.band),
                 workload.body,
                 message_id=workload.message_id,
-                timeout=self._settings.publish_timeout_seconds,
+                timeout=timeout,
             )
         except SubjectOccupied:
-            pass  # it is there already: an earlier attempt's answer was lost
+            return None  # it is there already: an earlier attempt's answer was lost
         except BrokerError as exc:
-            outcome = exc
-        outcomes[workload.dispatch_id] = outcome
+            return exc
+        return None
 
     async def renew(self, dispatch: Dispatch, new_token: str) -> None:
         """Answer a report of an expired token with a new one, on the report's own subject.

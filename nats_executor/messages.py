@@ -1,8 +1,8 @@
 """The wire format: msgpack maps with a format version.
 
 `Workload` travels from the executor to a worker, `Report` back, `Presence` is a worker's record
-in the workers bucket. A reader ignores fields it does not know, so releases may add fields;
-a change that an older reader must not guess at raises `FORMAT`.
+in the workers bucket, `Outcome` its answer to an order. A reader ignores fields it does not know,
+so releases may add fields; a change that an older reader must not guess at raises `FORMAT`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from nats_executor.errors import DecodeError, UnknownVersion
 __all__ = [
     "FORMAT",
     "Kind",
+    "Order",
+    "Outcome",
     "Presence",
     "Report",
     "State",
@@ -55,6 +57,14 @@ class Kind(StrEnum):
     TASK = "ExecuteTask"
     CALLBACK = "ExecuteCallback"
     CONNECTION_TEST = "TestConnection"
+
+
+class Order(StrEnum):
+    """What a running worker may be told to change; the body is the number or the queue as text."""
+
+    SET_CONCURRENCY = "set-concurrency"
+    ADD_QUEUE = "add-queue"
+    REMOVE_QUEUE = "remove-queue"
 
 
 class State(StrEnum):
@@ -165,7 +175,9 @@ class Presence:
     """A worker's record in the workers bucket, renewed with every heartbeat.
 
     Attributes:
+        running: the slots that its workloads hold.
         bands: how many priority bands of each queue it pulls from, the lowest ones.
+        paused: why it takes nothing at the moment, '' if it does.
     """
 
     worker: str
@@ -180,12 +192,29 @@ class Presence:
     at: float
     version: str
     bands: int = 1
+    paused: str = ""
 
 
-Message = TypeVar("Message", Workload, Report, Presence)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A worker's answer to an order, with what it is afterwards.
+
+    Attributes:
+        is_changed: False if it was as ordered already.
+        refusal: why it does not obey, '' if it does.
+    """
+
+    queues: list[str]
+    concurrency: int
+    running: int
+    is_changed: bool = False
+    refusal: str = ""
 
 
-def encode(message: Workload | Report | Presence) -> bytes:
+Message = TypeVar("Message", Workload, Report, Presence, Outcome)
+
+
+def encode(message: Workload | Report | Presence | Outcome) -> bytes:
     """Encode a message with its format version."""
     values = {f.name: getattr(message, f.name) for f in fields(message)}
     body: bytes = msgpack.packb({"v": FORMAT, **values})
@@ -224,7 +253,7 @@ def layout(kind: type[Any]) -> list[tuple[str, Any]]:
 
 
 # Resolved once: it costs more than a decode.
-LAYOUTS = {kind: layout(kind) for kind in (Workload, Report, Presence)}
+LAYOUTS = {kind: layout(kind) for kind in (Workload, Report, Presence, Outcome)}
 
 
 def checked(name: str, value: Any, hint: Any) -> Any:

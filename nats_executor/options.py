@@ -243,6 +243,33 @@ OPTIONS: tuple[Option, ...] = (
         "otherwise.",
     ),
     Option(
+        name="pool_slots_as_weight",
+        type="boolean",
+        default="False",
+        example="True",
+        description="Let a task take as many of a worker's slots as its `pool_slots`, at most all. "
+        "A worker that has too few free slots for a task keeps it and takes nothing else until "
+        "there are enough.",
+    ),
+    Option(
+        name="memory_high_percent",
+        type="float",
+        default="90",
+        example="80",
+        description="Share of the memory of the machine, or of the worker's cgroup, above which a "
+        "worker takes no more workloads; what runs goes on. It resumes 5 percentage points below. "
+        "Caches that the kernel can drop do not count. 0: no limit.",
+    ),
+    Option(
+        name="memory_pressure_percent",
+        type="float",
+        default="0",
+        example="20",
+        description="Share of the last ten seconds in which some process waited for memory, by the "
+        "kernel's pressure stall information (`some avg10`), above which a worker pauses likewise. "
+        "0: no limit.",
+    ),
+    Option(
         name="heartbeat_seconds",
         type="float",
         default="5",

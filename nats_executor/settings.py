@@ -29,6 +29,7 @@ FALSE = frozenset({"f", "false", "0", "no", "off"})
 SCHEMES = frozenset({"nats", "tls", "ws", "wss"})
 # Each one costs a pull for every free slot, and one that waits for every idle worker.
 MOST_BANDS = 9
+WHOLE = 100  # percent
 # An NKey of a user, as text.
 SEED = r"SU[A-Z2-7]{56}"
 
@@ -69,6 +70,9 @@ class Settings:
     priority_bands: tuple[int, ...]
     queue_limits: tuple[tuple[str, int], ...] | None
     worker_concurrency: int
+    pool_slots_as_weight: bool
+    memory_high_percent: float
+    memory_pressure_percent: float
     heartbeat_seconds: float
     worker_lost_seconds: float
     drain_seconds: float
@@ -271,6 +275,10 @@ def limit_checks(s: Settings) -> list[tuple[str, bool, str]]:
         ("storage", s.storage in {"file", "memory"}, "write file or memory"),
         ("max_stream_bytes", is_size, "write -1 or a size"),
         *[(n, getattr(s, n) > 0, "write a number above 0") for n in positive],
+        *[
+            (n, 0 <= getattr(s, n) <= WHOLE, "write a number from 0 to 100")
+            for n in ("memory_high_percent", "memory_pressure_percent")
+        ],
         (
             "priority_bands",
             list(s.priority_bands) == sorted(set(s.priority_bands))

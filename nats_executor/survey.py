@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nats_executor import topology
 from nats_executor.errors import DecodeError
-from nats_executor.messages import Presence, decode
+from nats_executor.messages import Presence, decode, presentable
 from nats_executor.names import Lane
 
 if TYPE_CHECKING:
@@ -80,17 +80,23 @@ def state_of(seen: Seen, settings: Settings) -> str:
     """Name a worker's state, by the age of its record."""
     if seen.age > settings.worker_lost_seconds:
         return "lost"
-    return "draining" if seen.presence.draining else "running"
+    if seen.presence.draining:
+        return "draining"
+    return "paused" if seen.presence.paused else "running"
 
 
 def serving(workers: list[Seen], lane: Lane, settings: Settings) -> list[Seen]:
-    """The workers that take workloads of a lane."""
+    """The workers that take workloads of a lane.
+
+    A paused one, too: it comes back by itself, and one more worker beside it would not find more
+    memory than it did. `findings` has it.
+    """
     return [
         seen
         for seen in workers
         if lane.queue in seen.presence.queues
         and lane.band < seen.presence.bands
-        and state_of(seen, settings) == "running"
+        and state_of(seen, settings) in {"running", "paused"}
     ]
 
 
@@ -173,6 +179,11 @@ def findings(survey: Survey, settings: Settings) -> list[Row]:
         finding(f"worker {seen.presence.name}", "lost", f"silent for {seen.age:.0f} s")
         for seen in survey.workers
         if state_of(seen, settings) == "lost"
+    ]
+    rows += [
+        finding(f"worker {seen.presence.name}", "paused", presentable(seen.presence.paused))
+        for seen in survey.workers
+        if state_of(seen, settings) == "paused"
     ]
     return rows
 

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import contextlib
 import logging
-import os
 import socket
-import subprocess
-import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from nats_executor.errors import NatsExecutorError
-
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterator
 
     from nats_executor.settings import Settings
     from nats_worker.worker import Plan
@@ -26,15 +18,8 @@ __all__ = ["main", "start"]
 
 log = logging.getLogger(__name__)
 
-# The log server dies with the worker, also when that is killed.
-LOG_SERVER = """\
-import sys
-from nats_worker.processes import die_with
-die_with(int(sys.argv[1]))
-from airflow.utils.serve_logs import serve_logs
-serve_logs()
-"""
-LOG_SERVER_SECONDS = 5.0
+# Of a daemon's pid and log files.
+PROCESS = "nats-worker"
 
 
 def main() -> None:
@@ -64,7 +49,7 @@ def start(args: Namespace) -> None:
     plan = plan_for(args, queue_names(args), settings.worker_concurrency)
     run_command_with_daemon_option(
         args=args,
-        process_name="nats-worker",
+        process_name=PROCESS,
         callback=lambda: run(args, settings, plan),
         should_setup_logging=True,
         pid_file=args.pid,
@@ -72,29 +57,25 @@ def start(args: Namespace) -> None:
 
 
 def run(args: Namespace, settings: Settings, plan: Plan) -> None:
-    """Run a worker; a reason that ends it is one line on stderr and exit code 1."""
-    from nats_worker.pool import PoolBroken
-    from nats_worker.worker import Worker
+    """Become the worker's main process."""
+    from airflow.configuration import conf
+    from airflow.utils.cli import setup_locations
 
-    if not args.daemon:
-        level = logging.DEBUG if args.verbose else logging.INFO
-        for package in ("nats_executor", "nats_worker"):
-            logging.getLogger(package).setLevel(level)
-    try:
-        with log_server(skip=args.skip_serve_logs):
-            asyncio.run(Worker(settings, plan).run())
-    except* (NatsExecutorError, PoolBroken) as group:
-        for exc in leaves(group):
-            sys.stderr.write(f"error: {exc}\n")
-        raise SystemExit(1) from None
+    from nats_worker import main
 
-
-def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for exc in group.exceptions:
-        if isinstance(exc, BaseExceptionGroup):
-            yield from leaves(exc)
-        else:
-            yield exc
+    pid_file = log_file = None
+    if args.daemon:
+        pid_file, _, _, log_file = setup_locations(PROCESS, args.pid, log=args.log_file)
+    main.become(
+        main.Start(
+            settings=settings,
+            plan=plan,
+            is_verbose=args.verbose,
+            is_json=conf.getboolean("logging", "json_logs", fallback=False),
+            pid_file=pid_file,
+            log_file=log_file,
+        )
+    )
 
 
 def plan_for(args: Namespace, queues: list[str], concurrency: int) -> Plan:
@@ -112,34 +93,22 @@ def plan_for(args: Namespace, queues: list[str], concurrency: int) -> Plan:
             "dag_processor", "stale_bundle_cleanup_interval", fallback=1800.0
         ),
         version=version("airflow-nats-executor"),
+        serves_logs=is_log_server_wanted(args),
     )
 
 
-@contextlib.contextmanager
-def log_server(*, skip: bool) -> Iterator[None]:
-    """Serve this host's task logs to the UI while the worker runs, by Airflow's own log server.
+def is_log_server_wanted(args: Namespace) -> bool:
+    """Whether this worker serves its host's task logs to the UI.
 
     A second worker on a host shares the first one's server, as it shares its log folder.
     """
     from airflow.configuration import conf
 
     port = conf.getint("logging", "worker_log_server_port")
-    if skip or is_taken(port):
-        if not skip:
-            log.warning("[logging] worker_log_server_port %d is taken; going on without", port)
-        yield
-        return
-    command = [sys.executable, "-P", "-c", LOG_SERVER, str(os.getpid())]
-    server = subprocess.Popen(command, start_new_session=True)  # noqa: S603 - all our own
-    try:
-        yield
-    finally:
-        server.terminate()
-        try:
-            server.wait(LOG_SERVER_SECONDS)
-        except subprocess.TimeoutExpired:  # somebody reads a log without an end
-            server.kill()
-            server.wait()
+    if args.skip_serve_logs or not is_taken(port):
+        return not args.skip_serve_logs
+    log.warning("[logging] worker_log_server_port %d is taken; going on without", port)
+    return False
 
 
 def is_taken(port: int) -> bool:

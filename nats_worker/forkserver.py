@@ -85,6 +85,7 @@ class ForkServer:
         self.wakeup, self.wakeup_writer = socket.socketpair()
         self.main = os.getppid()
         self.is_open = True
+        self.log_server = 0
 
     def serve(self) -> None:
         """Fork and reap until the request stream ends, then leave no process behind."""
@@ -121,10 +122,13 @@ class ForkServer:
                 self.fork(request["id"], lambda: self.supervise(request))
             case {"op": "cleanup_bundles"}:
                 self.fork("", cleanup_bundles)
+            case {"op": "serve_logs"}:
+                self.log_server = self.fork("", serve_logs)
             case _:
                 log.error("unknown request %r; main process and fork server differ", request["op"])
 
-    def fork(self, dispatch_id: str, work: Callable[[], int]) -> None:
+    def fork(self, dispatch_id: str, work: Callable[[], int]) -> int:
+        """Have a child do some work, and return its pid, 0 if there is none."""
         server = os.getpid()
         try:
             pid = os.fork()
@@ -133,7 +137,7 @@ class ForkServer:
             report = ExitReport(ending=Ending.DIED, info=f"the worker could not fork: {exc}")
             self.send(pack_report(dispatch_id, report))
             self.tell({"event": "exited", "id": dispatch_id, "status": 0})
-            return
+            return 0
         if pid == 0:
             exit_code = 1
             try:
@@ -143,6 +147,7 @@ class ForkServer:
                 os._exit(exit_code)
         self.supervisors[pid] = dispatch_id
         self.tell({"event": "forked", "id": dispatch_id, "pid": pid})
+        return pid
 
     def become_child(self, server: int, work: Callable[[], int]) -> int:
         """Shed what belongs to the server, do the work and return the exit code."""
@@ -201,6 +206,8 @@ class ForkServer:
             self.clear_up(is_violent=pid not in self.tolerated and status != 0)
             self.tolerated.discard(pid)
             dispatch_id = self.supervisors.pop(pid, "")
+            if pid == self.log_server and self.is_open:
+                log.error("the log server has ended: the UI cannot read this worker's task logs")
             if dispatch_id:
                 self.tell({"event": "exited", "id": dispatch_id, "status": status})
 
@@ -215,6 +222,8 @@ class ForkServer:
     def end_all(self) -> None:
         """Kill the tasks, let supervisors report that for a moment, then kill the rest."""
         deadline = time.monotonic() + FAREWELL_SECONDS
+        if self.log_server in self.supervisors:
+            kill_tree(self.log_server)
         while self.supervisors and time.monotonic() < deadline:
             # Again and again, because a supervisor may just be forking its task.
             for supervisor in self.supervisors:
@@ -240,6 +249,14 @@ def cleanup_bundles() -> int:
     from airflow.dag_processing.bundles.base import BundleUsageTrackingManager
 
     BundleUsageTrackingManager().remove_stale_bundle_versions()
+    return 0
+
+
+def serve_logs() -> int:
+    """Serve this host's task logs to the UI, by Airflow's own log server."""
+    from airflow.utils.serve_logs import serve_logs as serve
+
+    serve()
     return 0
 
 

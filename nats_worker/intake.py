@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from nats_executor.errors import BrokerError, BrokerUnavailable
 from nats_worker.bands import asks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from nats_executor.names import Lane
     from nats_executor.ports import Broker, Delivery, Pulls
@@ -29,7 +30,7 @@ RETRY_SECONDS = 1.0
 class Intake:
     """The pulls of one worker, one durable consumer for each lane of its queues.
 
-    `accept` gets each delivery with its queue and takes a slot for it before it returns.
+    `accept` gets each delivery with its queue and takes slots for it before it returns.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Intake:
     ) -> None:
         self._broker = broker
         self._names = settings.names
+        self._lanes_of = settings.lanes
         self._lanes = {queue: settings.lanes(queue) for queue in queues}
         self._queues = deque(self._lanes)  # in the order of their turns
         self._turns: Counter[str] = Counter()
@@ -51,14 +53,36 @@ class Intake:
         self._waits: dict[Lane, asyncio.Task[Delivery]] = {}
         # Lanes that gave an error the last time, with its text: one must not hold up the others.
         self._troubled: dict[Lane, str] = {}
+        # What weighs how much is known only once it is here, so that more at once might not fit.
+        self._most_at_once = 1 if settings.pool_slots_as_weight else sys.maxsize
+        self._recalled = asyncio.Event()
+        self._recalled.set()  # no pulls are open yet
         self._is_closing = False
+
+    def add(self, queue: str) -> None:
+        """Pull from one more queue, from now on."""
+        self._lanes[queue] = self._lanes_of(queue)
+        self._queues.append(queue)
+        self.recall()
+
+    def remove(self, queue: str) -> None:
+        """Pull from a queue no more; what is on its way here goes back to the broker."""
+        del self._lanes[queue]
+        self._queues.remove(queue)
+        self.recall()
+
+    def recall(self) -> None:
+        """Have the slots and queues looked at anew, as somebody else has changed them."""
+        self._recalled.set()
 
     async def run(self) -> None:
         """Pull until cancelled; what arrives after that goes back to the broker at once."""
         try:
-            await self._open()
             while not is_cancelled():
                 await self._slots.one_free()
+                if self._recalled.is_set():
+                    await self._match_pulls()
+                    continue
                 await self.take_what_is_there()
                 if self._slots.free:
                     await self.wait_for_more()
@@ -70,12 +94,21 @@ class Intake:
             for pulls in self._pulls.values():
                 await pulls.close()
 
-    async def _open(self) -> None:
-        for lane in self._all_lanes():
+    async def _match_pulls(self) -> None:
+        """Open the pulls of new lanes, and close those of lanes that are gone."""
+        self._recalled.clear()  # first: what changes from here on needs another look
+        lanes = [lane for lanes in self._lanes.values() for lane in lanes]
+        gone = [lane for lane in self._pulls if lane not in lanes]
+        await self._stop_waiting(gone)
+        for lane in gone:
+            self._troubled.pop(lane, None)
+            await self._pulls.pop(lane).close()
+        for lane in lanes:
             if is_cancelled():
                 return
-            consumer = self._names.consumer(*lane)
-            self._pulls[lane] = await self._broker.pull(self._names.tasks_stream, consumer)
+            if lane not in self._pulls:
+                consumer = self._names.consumer(*lane)
+                self._pulls[lane] = await self._broker.pull(self._names.tasks_stream, consumer)
 
     async def take_what_is_there(self) -> None:
         """Fill the free slots, each queue with its share first, then whoever has more."""
@@ -93,19 +126,22 @@ class Intake:
         """Fill slots from a queue, its bands in their order, and return how many there were for."""
         filled = 0
         dry: set[Lane] = set()
-        lanes = {lane.band: lane for lane in self._lanes[queue]}
+        lanes = {lane.band: lane for lane in self._lanes.get(queue, ())}
+        if not lanes or not self._pulls.keys() >= set(lanes.values()):
+            return 0  # removed or added a moment ago
         for band, most in asks(len(lanes), self._turns[queue], slots):
-            lane = lanes[band]
-            batch = min(most, slots - filled)
-            if not batch or lane in dry or lane in self._troubled:
-                continue
-            taken = await self._take(lane, batch)
-            for delivery in taken:
-                self._accept(queue, delivery)
-            if len(taken) < batch:
-                dry.add(lane)
-            filled += len(taken)
-        self._turns[queue] += filled
+            lane, left = lanes[band], most
+            while lane not in dry and lane not in self._troubled:
+                batch = min(left, slots - filled, self._slots.free, self._most_at_once)
+                if not batch:
+                    break
+                taken = await self._take(lane, batch)
+                for delivery in taken:
+                    await self._receive(lane, delivery)
+                if len(taken) < batch:
+                    dry.add(lane)
+                filled += len(taken)
+                left -= len(taken)
         return filled
 
     async def _take(self, lane: Lane, batch: int) -> Sequence[Delivery]:
@@ -123,17 +159,20 @@ class Intake:
             raise
 
     async def wait_for_more(self) -> None:
-        """Wait until any lane has a message, with one pull for each."""
-        for lane in self._all_lanes():
+        """Wait until any lane has a message, with one pull for each, or until a recall."""
+        for lane in self._pulls:
             if lane not in self._waits:
                 wait = asyncio.create_task(self._wait(lane), name=f"wait for {lane.token}")
                 self._waits[lane] = wait
-        done, _ = await asyncio.wait(self._waits.values(), return_when=asyncio.FIRST_COMPLETED)
+        recalled = asyncio.create_task(self._recalled.wait(), name="recall")
+        try:
+            done, _ = await asyncio.wait(
+                {recalled, *self._waits.values()}, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            recalled.cancel()
         for lane in [lane for lane, wait in self._waits.items() if wait in done]:
             await self._receive(lane, self._waits.pop(lane).result())
-
-    def _all_lanes(self) -> list[Lane]:
-        return [lane for lanes in self._lanes.values() for lane in lanes]
 
     async def _wait(self, lane: Lane) -> Delivery:
         while True:
@@ -154,25 +193,28 @@ class Intake:
         self._troubled[lane] = str(exc)
 
     async def _receive(self, lane: Lane, delivery: Delivery) -> None:
-        if self._slots.free and not self._is_closing:
+        if self._slots.free and lane.queue in self._lanes and not self._is_closing:
             self._turns[lane.queue] += 1
             self._accept(lane.queue, delivery)
         else:
-            # Several lanes woke up for the last slot; another worker may have one.
+            # Several lanes woke up for the last slot, or slots and queues were changed meanwhile;
+            # another worker may have room.
             await self._hand_back(delivery)
 
     async def _hand_back(self, delivery: Delivery) -> None:
         with contextlib.suppress(BrokerError):  # offered again after ack_wait then
             await delivery.nak()
 
-    async def _stop_waiting(self) -> None:
+    async def _stop_waiting(self, lanes: Iterable[Lane] | None = None) -> None:
+        """End the waits of some lanes, or of all."""
+        ending = list(self._waits) if lanes is None else [x for x in lanes if x in self._waits]
         # Cancelled here, it is all done again on the way out: so each one stays until it is over.
-        while pending := [wait for wait in self._waits.values() if not wait.done()]:
+        while pending := [self._waits[lane] for lane in ending if not self._waits[lane].done()]:
             for wait in pending:
                 wait.cancel()
             await asyncio.wait(pending, timeout=0.1)
-        while self._waits:
-            lane, wait = self._waits.popitem()
+        for lane in ending:
+            wait = self._waits.pop(lane)
             if not wait.cancelled():
                 await self._receive(lane, wait.result())
 

@@ -1,13 +1,21 @@
-"""Whether the kernel killed a process because memory ran out, as far as it tells."""
+"""What the kernel tells about memory: how much is used, and whether it killed a process for it."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["oom_kills", "sigkill_reason"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Reading", "oom_kills", "read", "sigkill_reason"]
 
 ROOT = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")
+PROC = Path("/proc")
+GIB = 2**30
 
 
 def oom_kills(*, own: Path = OWN, root: Path = ROOT) -> int | None:
@@ -42,3 +50,102 @@ def sigkill_reason(before: int | None) -> str:
     if after > before:
         return "the task process was killed by SIGKILL, out of memory according to the kernel"
     return "the task process was killed by SIGKILL; the kernel counted no out-of-memory kill"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """The memory at one moment; None is what the kernel does not tell.
+
+    Attributes:
+        used_percent: of the limit that is closest, a cgroup's or the machine's.
+        where: what that is, for a person.
+        pressure_percent: the time in which somebody waited for memory, in the last ten seconds.
+    """
+
+    used_percent: float | None = None
+    where: str = ""
+    pressure_percent: float | None = None
+
+
+def read(*, own: Path = OWN, root: Path = ROOT, proc: Path = PROC) -> Reading:
+    """Read how full the memory is that this process may use."""
+    uses = list(uses_of_cgroups(own, root))
+    if machine := use_of_machine(proc / "meminfo"):
+        uses.append(machine)
+    used, limit, what = max(uses, key=lambda use: use[0] / use[1], default=(0, 0, ""))
+    return Reading(
+        used_percent=100 * used / limit if limit else None,
+        where=f"{used / GIB:.1f} of {limit / GIB:.1f} GiB of the {what}" if limit else "",
+        pressure_percent=pressure(own, root, proc),
+    )
+
+
+def uses_of_cgroups(own: Path, root: Path) -> Iterator[tuple[int, int, str]]:
+    """Yield use and limit of this process's cgroup and of those above it, as far as they have one.
+
+    In a container its own cgroup may be mounted as the root, whatever its path says.
+    """
+    for version, directory in memory_cgroups(own, root):
+        if version == 1:
+            limits, use = ["memory.limit_in_bytes"], "memory.usage_in_bytes"
+            droppable = ["total_inactive_file", "total_active_file"]
+        else:
+            limits, use = ["memory.max", "memory.high"], "memory.current"
+            droppable = ["inactive_file", "active_file", "slab_reclaimable"]
+        found = [limit for name in limits if (limit := number_in(directory / name))]
+        used = number_in(directory / use)
+        if found and used is not None:
+            # Without what the kernel drops before it kills anybody: reading files must not pause.
+            facts = table_in(directory / "memory.stat")
+            used -= sum(facts.get(name, 0) for name in droppable)
+            yield max(0, used), min(found), "cgroup"
+
+
+def memory_cgroups(own: Path, root: Path) -> Iterator[tuple[int, Path]]:
+    """Yield the version and the directory of each cgroup that may limit this process's memory."""
+    lines = text_of(own).splitlines()
+    # The line of v1 first: where both are there, it is v1 that limits the memory.
+    for version, start, base in ((1, ":memory:", root / "memory"), (2, "0::", root)):
+        if place := next((line.partition(start)[2] for line in lines if start in line), ""):
+            directory = base / place.lstrip("/")
+            yield version, directory
+            for above in directory.parents:
+                if base in (above, *above.parents):
+                    yield version, above
+            return
+
+
+def use_of_machine(meminfo: Path) -> tuple[int, int, str] | None:
+    facts = table_in(meminfo)
+    total, available = facts.get("MemTotal:", 0), facts.get("MemAvailable:")
+    if not total or available is None:
+        return None
+    return 1024 * max(0, total - available), 1024 * total, "machine"
+
+
+def pressure(own: Path, root: Path, proc: Path) -> float | None:
+    """Return `some avg10` of this process's cgroup, or else of the machine."""
+    own_cgroup = [place / "memory.pressure" for _, place in memory_cgroups(own, root)][:1]
+    for file in (*own_cgroup, proc / "pressure" / "memory"):
+        if found := re.search(r"^some avg10=([0-9]+(\.[0-9]+)?)\b", text_of(file), re.MULTILINE):
+            return float(found[1])
+    return None
+
+
+def text_of(file: Path) -> str:
+    try:
+        return file.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def number_in(file: Path) -> int | None:
+    """Read a file that holds a number; None for one that says `max`, or is not there."""
+    text = text_of(file).strip()
+    return int(text) if text.isdecimal() else None
+
+
+def table_in(file: Path) -> dict[str, int]:
+    """Read lines of a name and a number; what else they hold does not count."""
+    rows = (line.split() for line in text_of(file).splitlines())
+    return {row[0]: int(row[1]) for row in rows if len(row) > 1 and row[1].isdecimal()}

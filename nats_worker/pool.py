@@ -124,10 +124,18 @@ class ProcessPool:
         team: whose configuration the workloads' supervisors read.
         delivery_seconds: how long a supervisor goes on delivering a task's state to an API server
             that is away; the default is the life of Airflow's execution token.
+        serves_logs: whether one process more serves this host's task logs to the UI.
     """
 
-    def __init__(self, *, team: str | None = None, delivery_seconds: float = 600.0) -> None:
+    def __init__(
+        self,
+        *,
+        team: str | None = None,
+        delivery_seconds: float = 600.0,
+        serves_logs: bool = False,
+    ) -> None:
         self.team = team
+        self.serves_logs = serves_logs
         self.delivery_seconds = delivery_seconds
         self.runs: dict[str, Run] = {}
         self.server: ForkServerHandle | None = None
@@ -260,6 +268,8 @@ class ProcessPool:
     def on_event(self, event: dict[str, Any]) -> None:
         if event["event"] == "ready":
             self.preloaded.set()
+            if self.serves_logs and self.server is not None:
+                self.server.send({"op": "serve_logs"})
             return
         run = self.runs.get(event["id"])
         if run is None:

@@ -1,33 +1,107 @@
-"""How many workloads a worker may still take."""
+"""How many slots of a worker are free, and which workload waits until it fits."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Slots"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Seat", "Slots", "weight_of"]
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """The slots of one workload.
+
+    Attributes:
+        weight: how many it asks for.
+        held: how many it has: those, or all there are if it asks for more.
+        settled: it has them, or does not wait for them any longer.
+    """
+
+    weight: int
+    held: int = 0
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Slots:
-    """A counter to wait on; `concurrency` of them in all."""
+    """The slots of a worker, to wait on; `concurrency` of them in all.
+
+    Attributes:
+        used: how many are taken; more than there are after a change to fewer.
+        kept: the one workload that is here and does not fit yet. Everything that is free is its
+            own until it fits, because lighter ones that overtake it would keep it out for ever.
+        is_paused: nothing new is seated, whatever is free.
+    """
 
     def __init__(self, concurrency: int) -> None:
         self.concurrency = concurrency
         self.used = 0
+        self.kept: Seat | None = None
+        self.is_paused = False
         self._changed = asyncio.Event()
 
     @property
     def free(self) -> int:
+        """How many may be taken now."""
+        if self.is_paused or self.kept:
+            return 0
         return max(0, self.concurrency - self.used)
 
-    def take(self) -> None:
-        self.used += 1
+    def take(self, weight: int = 1) -> Seat:
+        """Seat a workload, or keep it until it fits; only while a slot is free."""
+        if not self.free:
+            raise ValueError("no slot is free")
+        self.kept = seat = Seat(weight)
+        self._look()
+        return seat
 
-    def give(self) -> None:
-        self.used -= 1
-        self._changed.set()
+    def give(self, seat: Seat) -> None:
+        """Take back what a workload holds, or let it wait no longer; twice is as good as once."""
+        if seat is self.kept:
+            self.kept = None
+        self.used -= seat.held
+        seat.held = 0
+        seat.settled.set()
+        self._look()
+
+    def resize(self, concurrency: int) -> None:
+        """Change how many there are; nobody loses what it holds."""
+        self.concurrency = concurrency
+        self._look()
+
+    def pause(self) -> None:
+        """Seat nobody until `resume`."""
+        self.is_paused = True
+
+    def resume(self) -> None:
+        self.is_paused = False
+        self._look()
 
     async def one_free(self) -> None:
         """Wait until a slot is free."""
         while not self.free:
             self._changed.clear()
             await self._changed.wait()
+
+    def _look(self) -> None:
+        """Seat the kept workload if it fits, and wake up whoever waits for a free slot."""
+        if (seat := self.kept) and not self.is_paused:
+            # By the concurrency of now: one that shrank below the weight would never have enough.
+            needed = min(seat.weight, self.concurrency)
+            if needed <= self.concurrency - self.used:
+                self.kept = None
+                seat.held = needed
+                self.used += needed
+                seat.settled.set()
+        self._changed.set()
+
+
+def weight_of(body: Mapping[str, Any]) -> int:
+    """Return the `pool_slots` of a task, 1 for what has none that makes sense."""
+    instance = body.get("ti")
+    weight = instance.get("pool_slots") if isinstance(instance, dict) else None
+    return weight if type(weight) is int and weight >= 1 else 1

@@ -14,16 +14,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nats_executor.broker import connect
-from nats_executor.errors import BrokerError
+from nats_executor.errors import BrokerError, DecodeError
 from nats_executor.liveness import Liveness
 from nats_executor.messages import Presence, encode
+from nats_worker.control import serve_changes
 from nats_worker.errand import Errand
+from nats_worker.guard import Guard
 from nats_worker.intake import Intake
 from nats_worker.lease import Leases
 from nats_worker.pool import ProcessPool
 from nats_worker.presence import Announcer
 from nats_worker.record import Surroundings
-from nats_worker.slots import Slots
+from nats_worker.slots import Slots, weight_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from nats_executor.ports import Broker, Delivery
     from nats_executor.settings import Settings
+    from nats_worker.slots import Seat
 
 __all__ = ["Plan", "Worker", "background"]
 
@@ -48,6 +51,7 @@ class Plan:
     Attributes:
         cleanup_seconds: how often to remove stale versions of Dag bundles, 0 for never.
         version: of this distribution, for the presence record.
+        serves_logs: whether to serve this host's task logs to the UI.
     """
 
     name: str
@@ -56,6 +60,7 @@ class Plan:
     team: str | None
     cleanup_seconds: float
     version: str
+    serves_logs: bool = False
 
 
 class Worker:
@@ -63,6 +68,8 @@ class Worker:
 
     Attributes:
         id: unique for each start, so that a restarted worker is never taken for its predecessor.
+        queues: those that it serves now; `control` changes them and the slots while it runs.
+        intake: what pulls from them, once it does.
         stop_requests: signals to stop so far; each one makes the drain less patient.
     """
 
@@ -70,11 +77,17 @@ class Worker:
         self.settings = settings
         self.plan = plan
         self.id = f"{plan.name}.{secrets.token_hex(4)}"
+        self.queues = list(dict.fromkeys(plan.queues))
         self.slots = Slots(plan.concurrency)
+        self.guard = Guard(settings)
         self.leases = Leases(settings.ack_wait_seconds)
         self.stop_requests = 0
         self._stop_requested = asyncio.Event()
-        self._is_draining = False
+        self.intake: Intake | None = None
+        # The one that waits for slots, as long as they keep one.
+        self._kept: Errand | None = None
+        self.is_draining = False
+        self._announcer: Announcer | None = None
         self._errands: set[Errand] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._started_at = time.time()
@@ -88,12 +101,16 @@ class Worker:
         """
         self.listen_to_signals()
         async with (
-            ProcessPool(team=self.plan.team) as pool,
+            ProcessPool(team=self.plan.team, serves_logs=self.plan.serves_logs) as pool,
             connect(self.settings, role=f"worker {self.plan.name}") as broker,
         ):
-            announcer = Announcer(broker, self.settings, self.describe)
-            # Both go on while the worker drains: its tasks run, and it is seen.
-            async with background(self.leases.renew_forever(), announcer.beat_forever()):
+            announcer = self._announcer = Announcer(broker, self.settings, self.describe)
+            # All go on while the worker drains: its tasks run, and it is seen.
+            async with background(
+                self.leases.renew_forever(),
+                announcer.beat_forever(),
+                self.guard.watch_forever(self.pause, self.resume),
+            ):
                 try:
                     await self.until_asked_to_stop(self.work(broker, pool, announcer))
                 finally:
@@ -143,14 +160,14 @@ class Worker:
         log.info(
             "worker %s is ready: queues %s, %d slots",
             self.plan.name,
-            ", ".join(self.plan.queues),
-            self.plan.concurrency,
+            ", ".join(self.queues),
+            self.slots.concurrency,
         )
 
         def accept(queue: str, delivery: Delivery) -> None:
             self.accept(Errand(around, queue, delivery))
 
-        intake = Intake(broker, self.settings, self.plan.queues, self.slots, accept)
+        intake = self.intake = Intake(broker, self.settings, self.queues, self.slots, accept)
         async with asyncio.TaskGroup() as group:
             group.create_task(intake.run(), name="intake")
             group.create_task(pool.broken(), name="process pool")
@@ -172,24 +189,34 @@ class Worker:
                 return
 
     def accept(self, errand: Errand) -> None:
-        """Carry a delivery in the background; its slot is free again once its process is gone."""
-        self.slots.take()
-        task = asyncio.create_task(self.carry(errand), name=f"errand {errand.dispatch_id}")
+        """Carry a delivery in the background; its slots are free again once its process is gone."""
+        seat = self.slots.take(self.weight(errand))
+        if not seat.settled.is_set():
+            self._kept = errand
+        task = asyncio.create_task(self.carry(errand, seat), name=f"errand {errand.dispatch_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def carry(self, errand: Errand) -> None:
-        holds_slot = True
+    def weight(self, errand: Errand) -> int:
+        """Return how many slots a delivery asks for."""
+        # Another delivery of what is here only renews its lease.
+        if not self.settings.pool_slots_as_weight or errand.dispatch_id in self.leases:
+            return 1
+        try:
+            return weight_of(errand.read().body)
+        except DecodeError:
+            return 1
 
-        def give_slot() -> None:
-            nonlocal holds_slot
-            if holds_slot:
-                holds_slot = False
-                self.slots.give()
+    async def carry(self, errand: Errand, seat: Seat) -> None:
+        def give_slots() -> None:
+            self.slots.give(seat)
 
         self._errands.add(errand)
         try:
-            await errand.carry(give_slot)
+            if seat.settled.is_set() or await self.has_room(errand, seat):
+                await errand.carry(give_slots)
+            else:
+                await errand.delivery.nak()
         except BrokerError as exc:
             log.warning("%s: %s; next: the broker offers it again", errand.dispatch_id, exc)
             with contextlib.suppress(BrokerError):  # then after ack_wait
@@ -197,8 +224,33 @@ class Worker:
         except Exception:
             log.exception("%s failed here; next: the broker offers it again", errand.dispatch_id)
         finally:
-            give_slot()
+            give_slots()
             self._errands.discard(errand)
+
+    async def has_room(self, errand: Errand, seat: Seat) -> bool:
+        """Keep a delivery until it fits; False if it is handed back instead."""
+        log.info("%s waits for %d slots", errand.dispatch_id, seat.weight)
+        # Not claimed yet: a claim says that it is about to run here.
+        lease = self.leases.hold(errand.dispatch_id, errand.delivery)
+        try:
+            await seat.settled.wait()
+        finally:
+            self.leases.let_go(lease)
+            errand.delivery = lease.delivery
+        return not errand.is_handed_back
+
+    def release_kept(self) -> Errand | None:
+        """End the wait of the workload that does not fit, without slots for it."""
+        errand, seat = self._kept, self.slots.kept
+        if errand is None or seat is None:
+            return None
+        self.slots.give(seat)
+        return errand
+
+    def hand_back_kept(self, queue: str = "") -> None:
+        """Leave the workload that does not fit, if it is of this queue, to other workers."""
+        if self._kept and queue in {"", self._kept.queue} and (errand := self.release_kept()):
+            errand.is_handed_back = True
 
     async def clean_up_bundles(self, pool: ProcessPool) -> None:
         while self.plan.cleanup_seconds:
@@ -218,6 +270,7 @@ class Worker:
 
         await broker.serve(names.control(self.id, "ping"), ping)
         await broker.serve(names.control(self.id, "stop"), stop)
+        await serve_changes(broker, names, self)
 
     def revoke(self, dispatch_id: str) -> bytes:
         """Stop one workload because the scheduler took it back."""
@@ -228,7 +281,26 @@ class Worker:
             errand.signal(signal.SIGTERM)
             kill_after = self.settings.kill_seconds
             asyncio.get_running_loop().call_later(kill_after, errand.signal, signal.SIGKILL)
+            if errand is self._kept:
+                self.release_kept()
         return b"stopping" if errands else b"unknown"
+
+    async def beat(self) -> None:
+        """Renew the record now, so that everybody sees a change."""
+        if self._announcer:
+            await self._announcer.beat()
+
+    async def pause(self) -> None:
+        """Take nothing until `resume`; what runs goes on."""
+        self.slots.pause()
+        self.hand_back_kept()  # another worker may have the memory
+        if self.intake:
+            self.intake.recall()
+        await self.beat()
+
+    async def resume(self) -> None:
+        self.slots.resume()
+        await self.beat()
 
     def describe(self) -> Presence:
         return Presence(
@@ -236,14 +308,15 @@ class Worker:
             name=self.plan.name,
             host=socket.gethostname(),
             pid=os.getpid(),
-            queues=list(self.plan.queues),
+            queues=list(self.queues),
             concurrency=self.slots.concurrency,
             running=self.slots.used,
-            draining=self._is_draining,
+            draining=self.is_draining,
             started_at=self._started_at,
             at=time.time(),
             version=self.plan.version,
             bands=len(self.settings.priority_bands) + 1,
+            paused=self.guard.reason,
         )
 
     # Draining
@@ -253,10 +326,11 @@ class Worker:
 
         Each further stop request moves one step on at once.
         """
-        self._is_draining = True
+        self.is_draining = True
         await announcer.beat()
         for errand in self._errands:
             errand.hand_back()
+        self.hand_back_kept()
         steps = (
             (self.settings.drain_seconds, None),
             (self.settings.kill_seconds, signal.SIGTERM),

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Console
 
 
+# What some commands need.
+VALUES = {
+    "set-concurrency": ("w1", "4"),
+    "add-queue": ("w1", "gpu"),
+    "remove-queue": ("w1", "gpu"),
+}
+
+
 @pytest.fixture(scope="module")
 def parser() -> argparse.ArgumentParser:
     from airflow.cli import cli_parser
@@ -46,6 +54,14 @@ def shown_help(
         ("check", ["exit codes: 0 all is well; 1", "airflow nats check -o json", "--output"]),
         ("queues list", ["List queues with their backlog", "--output"]),
         ("workers list", ["List workers with their load", "--output"]),
+        *[
+            (f"workers {name}", [example, "holds until the worker restarts", "exit codes: 0"])
+            for name, example in (
+                ("set-concurrency", "airflow nats workers set-concurrency etl-1 32"),
+                ("add-queue", "airflow nats workers add-queue etl-1 backfill"),
+                ("remove-queue", "airflow nats workers remove-queue etl-1 backfill"),
+            )
+        ],
     ],
 )
 def test_the_help(
@@ -63,9 +79,11 @@ def test_the_help(
 def test_every_command_leads_to_its_function(parser: argparse.ArgumentParser) -> None:
     """The functions are imported when they are called; a wrong path would only show then."""
     for words in commands_of(get_nats_cli_commands()):
-        function = parser.parse_args(["nats", *words]).func
-        assert callable(getattr(commands, "_".join(words)))
-        assert function.__name__ == "_".join(words) or callable(function)
+        values = VALUES.get(words[-1], ())
+        function = parser.parse_args(["nats", *words, *values]).func
+        name = "_".join(words).replace("-", "_")
+        assert callable(getattr(commands, name))
+        assert function.__name__ == name or callable(function)
 
 
 def commands_of(group: object, words: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

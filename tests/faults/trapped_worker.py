@@ -56,6 +56,7 @@ if __name__ == "__main__":
     if OFFSET:
         shift_clock()
     set_traps()
-    from nats_worker.cli import main
+    from nats_worker import cli, main
 
-    main()
+    main.become = main.run  # type: ignore[assignment] # what is trapped here must stay
+    cli.main()

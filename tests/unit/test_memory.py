@@ -1,3 +1,5 @@
+"""What the kernel tells about memory, as files of every kind say it; what it does not is None."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -60,3 +62,119 @@ def test_a_kill_is_explained_as_far_as_the_kernel_tells(
     monkeypatch.setattr(memory, "oom_kills", lambda: after)
 
     assert words in memory.sigkill_reason(before)
+
+
+# How much is used
+
+GIB = 2**30
+MEMINFO = "MemTotal: 10485760 kB\nMemFree: 1 kB\nMemAvailable: 5242880 kB\nHugePages_Total: 0\n"
+V2_FILES = {
+    "memory.max": str(4 * GIB),
+    "memory.high": "max",
+    "memory.current": str(3 * GIB),
+    "memory.stat": f"anon {GIB}\ninactive_file {GIB // 2}\nactive_file 0\nslab_reclaimable 0\n",
+}
+V1_FILES = {
+    "memory.limit_in_bytes": str(4 * GIB),
+    "memory.usage_in_bytes": str(3 * GIB),
+    "memory.stat": f"active_file 77\ntotal_inactive_file 0\ntotal_active_file {GIB}\n",
+}
+
+
+class Kernel:
+    """The files of a kernel, under a directory of the test's."""
+
+    def __init__(self, directory: Path, own: str, meminfo: str = MEMINFO) -> None:
+        self.directory = directory
+        self.write("own", own)
+        self.write("proc/meminfo", meminfo)
+
+    def write(self, name: str, text: str) -> None:
+        file = self.directory / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    def group(self, name: str, files: dict[str, str]) -> Kernel:
+        for file, text in files.items():
+            self.write(f"cgroup/{name}/{file}", text)
+        return self
+
+    def read(self) -> memory.Reading:
+        at = self.directory
+        return memory.read(own=at / "own", root=at / "cgroup", proc=at / "proc")
+
+
+@pytest.mark.parametrize(
+    ("own", "group", "files", "percent", "where"),
+    [
+        # Caches that the kernel drops before it kills anybody do not count.
+        (V2, "workers/a", V2_FILES, 62.5, "2.5 of 4.0 GiB of the cgroup"),
+        (V1, "memory/workers/a", V1_FILES, 50.0, "2.0 of 4.0 GiB of the cgroup"),
+        (HYBRID, "memory/workers/a", V1_FILES, 50.0, "2.0 of 4.0 GiB of the cgroup"),
+        # A limit of a group above, and a container that sees its own group as the root.
+        (V2, "workers", V2_FILES, 62.5, "2.5 of 4.0 GiB of the cgroup"),
+        (V2, "", V2_FILES, 62.5, "2.5 of 4.0 GiB of the cgroup"),
+        (V1, "memory", V1_FILES, 50.0, "2.0 of 4.0 GiB of the cgroup"),
+        (V2, "workers/a", V2_FILES | {"memory.high": str(3 * GIB)}, 83.3, "2.5 of 3.0 GiB"),
+        (V2, "workers/a", V2_FILES | {"memory.stat": ""}, 75.0, "3.0 of 4.0 GiB"),
+        # No limit, or one that nobody can reach: the machine's counts.
+        (V2, "workers/a", V2_FILES | {"memory.max": "max"}, 50.0, "5.0 of 10.0 GiB of the machine"),
+        (V1, "memory", V1_FILES | {"memory.limit_in_bytes": str(2**63 - 4096)}, 50.0, "machine"),
+        (V2, "workers/a", V2_FILES | {"memory.current": str(GIB)}, 50.0, "of the machine"),
+        # Nonsense, somebody else's group, none at all.
+        (V2, "workers/a", V2_FILES | {"memory.current": "many"}, 50.0, "of the machine"),
+        (V2, "workers/a", V2_FILES | {"memory.max": "0"}, 50.0, "of the machine"),
+        (V2, "others", V2_FILES, 50.0, "of the machine"),
+        ("", "", V2_FILES, 50.0, "of the machine"),
+    ],
+)
+def test_the_limit_that_is_closest_counts(
+    tmp_path: Path, own: str, group: str, files: dict[str, str], percent: float, where: str
+) -> None:
+    reading = Kernel(tmp_path, own).group(group, files).read()
+
+    assert reading.used_percent == pytest.approx(percent, abs=0.05)
+    assert where in reading.where
+
+
+@pytest.mark.parametrize(
+    "meminfo", ["", "MemTotal: 5 kB\n", "MemTotal: 0 kB\nMemAvailable: 0 kB\n"]
+)
+def test_without_any_limit_nothing_is_known(tmp_path: Path, meminfo: str) -> None:
+    assert Kernel(tmp_path, V2, meminfo).read() == memory.Reading()
+
+
+def test_a_machine_without_these_files(tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+
+    assert memory.read(own=nowhere, root=nowhere, proc=nowhere) == memory.Reading()
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "machine", "percent"),
+    [
+        ("some avg10=12.50 avg60=1.00 total=1\nfull avg10=99.00\n", "some avg10=3.00\n", 12.5),
+        (None, "some avg10=3.00 avg60=1.00 total=1\nfull avg10=99.00\n", 3.0),
+        ("", "some avg10=3\n", 3.0),
+        (None, "full avg10=99.00\n", None),
+        (None, "some avg10=much\n", None),
+        (None, None, None),
+    ],
+)
+def test_the_pressure_is_the_cgroups_or_the_machines(
+    tmp_path: Path, cgroup: str | None, machine: str | None, percent: float | None
+) -> None:
+    kernel = Kernel(tmp_path, V2)
+    if cgroup is not None:
+        kernel.write("cgroup/workers/a/memory.pressure", cgroup)
+    if machine is not None:
+        kernel.write("proc/pressure/memory", machine)
+
+    assert kernel.read().pressure_percent == percent
+
+
+def test_this_machine_can_be_read() -> None:
+    reading = memory.read()
+
+    assert reading.used_percent is not None
+    assert 0 < reading.used_percent < 100

@@ -13,12 +13,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nats_executor.errors import DecodeError, UnknownVersion
-from nats_executor.messages import FORMAT, Presence, Report, State, Workload, decode, encode
+from nats_executor.messages import (
+    FORMAT,
+    Outcome,
+    Presence,
+    Report,
+    State,
+    Workload,
+    decode,
+    encode,
+)
 
-Kind = type[Any]  # of the three; the type variable of `decode` takes no union
-KINDS: list[Kind] = [Workload, Report, Presence]
+Kind = type[Any]  # of the four; the type variable of `decode` takes no union
+KINDS: list[Kind] = [Workload, Report, Presence, Outcome]
 KEY = ["dag", "task", "run", 1, -1]
-EXAMPLES: dict[Kind, Workload | Report | Presence] = {
+EXAMPLES: dict[Kind, Workload | Report | Presence | Outcome] = {
     Workload: Workload(
         dispatch_id="d1",
         queue="größe.*",
@@ -51,6 +60,7 @@ EXAMPLES: dict[Kind, Workload | Report | Presence] = {
         at=2.0,
         version="0.1.0",
     ),
+    Outcome: Outcome(queues=["default"], concurrency=4, running=1, is_changed=True),
 }
 
 TEXT = st.text()

@@ -15,7 +15,7 @@ from nats_executor.errors import AccessDenied, BrokerError
 from nats_executor.names import Lane
 from nats_worker import intake as intake_module
 from nats_worker.intake import Intake
-from nats_worker.slots import Slots
+from nats_worker.slots import Seat, Slots
 from tests.support.emptying import empty
 from tests.support.fake_broker import FakeServer
 from tests.support.fixtures import settings_for
@@ -42,11 +42,12 @@ class Desk:
         self.slots = Slots(concurrency)
         self.accepted: list[tuple[str, str]] = []
         self.deliveries: list[Delivery] = []
+        self.seats: list[Seat] = []
         self.intake = Intake(self.broker, self.settings, queues, self.slots, self.accept)
         self.life: asyncio.Task[None] | None = None
 
     def accept(self, queue: str, delivery: Delivery) -> None:
-        self.slots.take()
+        self.seats.append(self.slots.take())
         self.accepted.append((queue, self.names.place(delivery.subject).dispatch_id))
         self.deliveries.append(delivery)
 
@@ -61,7 +62,7 @@ class Desk:
 
     async def finish_one(self) -> None:
         await self.deliveries.pop(0).ack()
-        self.slots.give()
+        self.slots.give(self.seats.pop(0))
 
     def fill(self, queue: str, number: int, *, band: int = 0) -> None:
         name = f"{queue}{band or ''}"
@@ -431,12 +432,12 @@ async def test_a_cancellation_that_the_client_swallows_is_not_lost(
 async def test_slots_are_counted() -> None:
     slots = Slots(1)
     await slots.one_free()
-    slots.take()
+    seat = slots.take()
     waiting = asyncio.create_task(slots.one_free())
     await asyncio.sleep(0)
     assert (slots.free, waiting.done()) == (0, False)
 
-    slots.give()
+    slots.give(seat)
     await asyncio.wait_for(waiting, 1)
 
     assert slots.free == 1

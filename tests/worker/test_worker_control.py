@@ -163,7 +163,7 @@ async def test_what_has_not_started_goes_to_another_worker_at_once(
     heir = await scene.start("new", concurrency=1)
     first = len(scene.pool.requested)
     worker.ask_to_stop(SIGTERM)
-    await wait_until(lambda: worker._is_draining, 5, "the drain")
+    await wait_until(lambda: worker.is_draining, 5, "the drain")
     if not is_started:
         scene.pool.gate.set()
         (await scene.pool.run()).finish(Ending.DIED)

@@ -9,6 +9,7 @@ import signal
 import socket
 import uuid
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,12 +27,27 @@ from tests.support.worker_process import Post, WorkerProcess, descendants
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from nats_executor.names import Names
     from tests.support.execution_api import ExecutionApi
 
 pytestmark = [pytest.mark.anyio, pytest.mark.integration]
+
+
+def title(pid: int) -> str:
+    """What a process list shows."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").strip()
+    return ""
+
+
+def log_servers(fork_server: int) -> set[int]:
+    return {pid for pid in children_of(fork_server) if title(pid) == "airflow serve-logs"}
+
+
+def maps(pid: int) -> str:
+    """What a process has loaded."""
+    return Path(f"/proc/{pid}/maps").read_text()
 
 
 @pytest.fixture
@@ -212,7 +228,8 @@ async def test_a_worker_that_is_killed(ground: Field, monkeypatch: pytest.Monkey
     victim = next(worker for worker in workers if worker.name == report.worker_name)
     below = descendants(victim.pid)
     assert {child, report.pid} <= below
-    assert len(children_of(victim.pid)) == 2  # the fork server and the log server
+    (fork_server,) = children_of(victim.pid)
+    await wait_until(lambda: log_servers(fork_server), 30, "the log server")
 
     victim.tell(signal.SIGKILL)
 
@@ -221,6 +238,36 @@ async def test_a_worker_that_is_killed(ground: Field, monkeypatch: pytest.Monkey
     assert f"worker {victim.name} lost" in report.info
     assert report.worker_name != victim.name
     await wait_until(lambda: ground.post.is_acked(lost), 5, "the ack")
+
+
+async def test_a_log_server_comes_back_with_the_fork_server(
+    ground: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is forked from it, which shares its memory, and dies with it."""
+    port = free_port()
+    monkeypatch.setenv("AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT", str(port))
+    worker = ground.launch()
+    await wait_until(lambda: is_open(port), 60, "the log server")
+    (fork_server,) = children_of(worker.pid)
+    first = log_servers(fork_server)
+    assert first
+
+    os.kill(fork_server, signal.SIGKILL)
+
+    await wait_until(lambda: not any(map(is_alive, first)), 15, "its end")
+    await wait_until(lambda: is_open(port), 60, "the next log server")
+    worker.tell(signal.SIGTERM)
+    assert await worker.ended() == 0
+    assert not is_open(port)
+
+
+async def test_the_main_process_imports_nothing_of_airflow(ground: Field) -> None:
+    worker = await ground.start()
+
+    assert title(worker.pid) == "airflow nats worker w1"
+    mapped = maps(worker.pid)
+    assert "msgpack" in mapped
+    assert not any(library in mapped for library in ("pydantic_core", "sqlalchemy", "lxml"))
 
 
 async def test_a_daemon(ground: Field) -> None:

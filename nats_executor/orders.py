@@ -1,0 +1,84 @@
+"""Tells running workers what to change, and says what came of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from nats_executor.errors import BrokerUnavailable, DecodeError, NoResponders
+from nats_executor.messages import Order, Outcome, decode, presentable
+from nats_executor.survey import seen_workers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nats_executor.ports import Broker
+    from nats_executor.settings import Settings
+    from nats_executor.survey import Seen
+
+__all__ = ["Answer", "give_orders"]
+
+# A worker renews its record before it answers, and that takes up to five seconds.
+ANSWER_SECONDS = 8.0
+
+
+class Answer(NamedTuple):
+    """What came of an order to one worker, in one line."""
+
+    is_obeyed: bool
+    text: str
+
+
+async def give_orders(
+    broker: Broker, settings: Settings, names: Sequence[str], order: Order, value: str
+) -> list[Answer]:
+    """Tell each of these workers, by the names that people know, one after another."""
+    workers = {seen.presence.name: seen for seen in await seen_workers(broker, settings)}
+    answers = []
+    for name in names or [""]:
+        if seen := workers.get(name):
+            answers.append(await give_order(broker, settings, seen, order, value))
+        else:
+            known = ", ".join(map(presentable, sorted(workers))) or "none"
+            answers.append(Answer(False, f"no worker is named {name!r}; there are: {known}"))
+    return answers
+
+
+async def give_order(
+    broker: Broker, settings: Settings, seen: Seen, order: Order, value: str
+) -> Answer:
+    """Tell one worker; raises `BrokerUnavailable` only if it is NATS that does not answer."""
+    worker, name = seen.presence, presentable(seen.presence.name)
+    subject = settings.names.control(worker.worker, order)
+    try:
+        body = await broker.request(
+            subject, value.encode(errors="surrogateescape"), timeout=ANSWER_SECONDS
+        )
+        outcome = decode(Outcome, body)
+    except NoResponders:
+        remedy = f"it is gone, or its release {worker.version} cannot change while it runs"
+        return Answer(
+            False, f"worker {name} does not answer, last seen {seen.age:.0f} s ago: {remedy}"
+        )
+    except BrokerUnavailable:
+        if not broker.is_connected:
+            raise
+        return Answer(False, f"worker {name} did not answer within {ANSWER_SECONDS:g} s")
+    except DecodeError as exc:
+        return Answer(False, f"worker {name} gave an answer that cannot be read: {exc}")
+    if outcome.refusal:
+        return Answer(False, f"worker {name} refuses: {presentable(outcome.refusal)}")
+    return Answer(True, told(name, outcome, order, value))
+
+
+def told(name: str, outcome: Outcome, order: Order, value: str) -> str:
+    """Say what a worker is now, or was before."""
+    queues = ",".join(map(presentable, outcome.queues))
+    state = f"concurrency {outcome.concurrency}, queues {queues}"
+    if outcome.is_changed:
+        return f"worker {name} now has {state}; until it restarts"
+    found = {
+        Order.SET_CONCURRENCY: f"has concurrency {value} already",
+        Order.ADD_QUEUE: f"serves queue {value!r} already",
+        Order.REMOVE_QUEUE: f"does not serve queue {value!r}",
+    }
+    return f"worker {name} {found[order]}; nothing changed: {state}"

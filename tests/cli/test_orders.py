@@ -1,0 +1,270 @@
+"""`airflow nats workers set-concurrency`, `add-queue`, `remove-queue`: answers and exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+
+from nats_executor import commands, orders, survey
+from nats_executor.broker import connect
+from nats_executor.messages import Order, Outcome, encode
+from tests.support.nats_server import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from nats_executor.ports import Broker
+    from nats_executor.settings import Settings
+    from tests.cli.conftest import Console
+    from tests.support.nats_server import NatsServer
+
+pytestmark = pytest.mark.integration
+
+STATE: dict[str, Any] = {"queues": ["default", "gpu"], "concurrency": 8, "running": 1}
+
+
+@dataclass
+class Pretender:
+    """Answers orders to workers, in a thread of its own; an answer of None stays out."""
+
+    settings: Settings
+    answers: dict[str, bytes | None]
+    got: list[tuple[str, str, bytes]] = field(default_factory=list)
+    is_ready: threading.Event = field(default_factory=threading.Event)
+    is_over: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> Self:
+        self.thread = threading.Thread(target=lambda: asyncio.run(self.live()))
+        self.thread.start()
+        assert self.is_ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.is_over.set()
+        self.thread.join(10)
+
+    async def live(self) -> None:
+        async with connect(self.settings, role="test") as broker:
+            await broker.ready(5)
+            for name in self.answers:
+                for order in Order:
+                    await self.serve(broker, name, order)
+            self.is_ready.set()
+            await asyncio.to_thread(self.is_over.wait)
+
+    async def serve(self, broker: Broker, name: str, order: Order) -> None:
+        async def reply(body: bytes) -> bytes:
+            self.got.append((name, order, body))
+            if (answer := self.answers[name]) is None:
+                await asyncio.Event().wait()
+            return answer or b""
+
+        await broker.serve(self.settings.names.control(f"{name}.1", order), reply)
+
+
+@pytest.fixture
+def office(console: Console) -> Console:
+    console.run(commands.setup)
+    for name in ("w1", "w2"):
+        console.announce(name, "default", "gpu")
+    return console
+
+
+@pytest.fixture
+def pretend(office: Console) -> Iterator[Any]:
+    """Have workers answer, each with the same outcome unless it says otherwise."""
+    living: list[Pretender] = []
+
+    def start(answers: dict[str, bytes | None]) -> Pretender:
+        pretender = Pretender(office.settings, answers)
+        living.append(pretender)
+        return pretender.__enter__()
+
+    yield start
+    for pretender in living:
+        pretender.__exit__()
+
+
+def outcome(**changes: Any) -> bytes:
+    return encode(Outcome(**(STATE | {"is_changed": True} | changes)))
+
+
+COMMANDS: list[tuple[Any, dict[str, Any], str, bytes]] = [
+    (commands.workers_set_concurrency, {"concurrency": 8}, "set-concurrency", b"8"),
+    (commands.workers_add_queue, {"queue": "größe *"}, "add-queue", "größe *".encode()),
+    (commands.workers_remove_queue, {"queue": "gpu"}, "remove-queue", b"gpu"),
+]
+
+
+@pytest.mark.parametrize(("command", "args", "order", "body"), COMMANDS)
+def test_a_worker_is_told_and_says_what_it_is_now(
+    office: Console, pretend: Any, command: Any, args: dict[str, Any], order: str, body: bytes
+) -> None:
+    pretender = pretend({"w1": outcome(), "w2": outcome()})
+
+    code, output = office.run(command, workers="w1", **args)
+
+    assert (code, office.error) == (0, "")
+    assert output == "worker w1 now has concurrency 8, queues default,gpu; until it restarts\n"
+    assert pretender.got == [("w1", order, body)]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "worker w1 has concurrency 8 already"),
+        (1, "worker w1 serves queue 'größe *' already"),
+        (2, "worker w1 does not serve queue 'gpu'"),
+    ],
+)
+def test_what_is_so_already_is_no_error(
+    office: Console, pretend: Any, number: int, text: str
+) -> None:
+    pretend({"w1": outcome(is_changed=False)})
+    command, args, _, _ = COMMANDS[number]
+
+    code, output = office.run(command, workers="w1", **args)
+
+    assert (code, office.error) == (0, "")
+    assert output == f"{text}; nothing changed: concurrency 8, queues default,gpu\n"
+
+
+def test_several_workers_each_have_a_line(office: Console, pretend: Any) -> None:
+    pretend({"w1": outcome(), "w2": outcome(refusal="it stops")})
+
+    code, output = office.run(commands.workers_add_queue, workers="w1, w2,w3", queue="gpu")
+
+    assert code == 1
+    assert output.startswith("worker w1 now has concurrency 8")
+    assert office.error.splitlines() == [
+        "error: worker w2 refuses: it stops",
+        "error: no worker is named 'w3'; there are: w1, w2",
+    ]
+
+
+@pytest.mark.parametrize("workers", ["", " , ", "w"])
+def test_an_unknown_worker(office: Console, workers: str) -> None:
+    code, output = office.run(commands.workers_set_concurrency, workers=workers, concurrency=2)
+
+    assert (code, output) == (1, "")
+    name = workers.strip(" ,")
+    assert office.error == f"error: no worker is named {name!r}; there are: w1, w2\n"
+
+
+def test_no_worker_at_all(console: Console) -> None:
+    code, _ = console.run(commands.workers_add_queue, workers="w1", queue="gpu")
+
+    assert code == 1
+    assert console.error == "error: no worker is named 'w1'; there are: none\n"
+
+
+def test_a_worker_that_is_gone_or_too_old(office: Console) -> None:
+    code, output = office.run(commands.workers_add_queue, workers="w1", queue="gpu")
+
+    assert (code, output) == (1, "")
+    (line,) = office.error.splitlines()
+    assert line.startswith("error: worker w1 does not answer, last seen ")
+    assert line.endswith("it is gone, or its release 0.1 cannot change while it runs")
+
+
+def test_a_worker_that_hangs(
+    office: Console, pretend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orders, "ANSWER_SECONDS", 0.2)
+    pretend({"w1": None})
+
+    code, output = office.run(commands.workers_add_queue, workers="w1", queue="gpu")
+
+    assert (code, output) == (1, "")
+    assert office.error == "error: worker w1 did not answer within 0.2 s\n"
+
+
+@pytest.mark.parametrize("answer", [b"", b"stopping", b"\xff", b"\x80"])
+def test_an_answer_that_cannot_be_read(office: Console, pretend: Any, answer: bytes) -> None:
+    pretend({"w1": answer})
+
+    code, output = office.run(commands.workers_add_queue, workers="w1", queue="gpu")
+
+    assert (code, output) == (1, "")
+    (line,) = office.error.splitlines()
+    assert line.startswith("error: worker w1 gave an answer that cannot be read: ")
+
+
+def test_what_a_worker_says_cannot_write_on_the_terminal(office: Console, pretend: Any) -> None:
+    pretend({"w1": outcome(refusal="\x1b[2J"), "w2": outcome(queues=["\x1b[2J"])})
+
+    _, output = office.run(commands.workers_add_queue, workers="w1,w2", queue="gpu")
+
+    assert "\x1b" not in output + office.error
+
+
+@pytest.mark.parametrize(("command", "args", "order", "body"), COMMANDS)
+def test_a_broker_that_is_down(
+    console: Console, command: Any, args: dict[str, Any], order: str, body: bytes
+) -> None:
+    console.configure(servers=f"nats://127.0.0.1:{free_port()}", connect_timeout_seconds=0.3)
+
+    assert console.run(command, workers="w1", **args) == (2, ""), (order, body)
+    assert console.error.startswith("error: cannot reach NATS at ")
+
+
+def test_a_broker_that_goes_away_meanwhile(
+    console: Console, private_nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not the worker that does not answer then."""
+    from dataclasses import replace
+
+    console.settings = replace(console.settings, servers=(private_nats_server.url,))
+    console.configure(servers=private_nats_server.url)
+    console.run(commands.setup)
+    console.announce("w1", "default")
+    look = survey.seen_workers
+
+    async def look_and_lose(broker: Broker, settings: Settings) -> Any:
+        seen = await look(broker, settings)
+        private_nats_server.kill()
+        return seen
+
+    monkeypatch.setattr(orders, "seen_workers", look_and_lose)
+
+    code, _ = console.run(commands.workers_add_queue, workers="w1", queue="gpu")
+
+    assert code == 2
+    assert console.error.startswith("error: ")
+    assert "worker w1" not in console.error
+
+
+# A worker that pauses
+
+
+def test_a_worker_that_pauses_is_shown_with_its_reason(console: Console) -> None:
+    reason = "memory is 95.0% used (7.6 of 8.0 GiB of the cgroup), memory_high_percent is 90"
+    console.run(commands.setup)
+    console.announce("w1", "default", paused=f"{reason}\x1b")
+    console.send("default")
+
+    code, listed = console.run(commands.workers_list, output="plain")
+    assert code == 0
+    assert listed.splitlines()[1].split()[:3] == ["w1", "paused", "default"]
+    code, checked = console.run(commands.check, output="json")
+
+    assert code == 1
+    assert '"status": "paused"' in checked
+    assert reason in checked
+    assert "1 pending, served by w1" in checked
+    assert "\x1b" not in console.run(commands.check, output="plain")[1]
+    code, queues = console.run(commands.queues_list, output="plain")
+    assert queues.splitlines()[1].split()[5:] == ["1", "4"]
+
+
+def test_a_paused_worker_that_drains_or_is_lost_is_that(console: Console) -> None:
+    console.run(commands.setup)
+    console.announce("w1", "default", paused="memory", draining=True)
+
+    _, listed = console.run(commands.workers_list, output="plain")
+
+    assert listed.splitlines()[1].split()[1] == "draining"

@@ -1,0 +1,247 @@
+"""Slots: never more than there are, and a heavy workload gets its own in the end."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nats_worker.slots import Seat, Slots, weight_of
+
+
+def test_a_workload_takes_its_weight_and_gives_it_back_once() -> None:
+    slots = Slots(4)
+
+    seat = slots.take(3)
+    assert (seat.held, slots.used, slots.free) == (3, 3, 1)
+
+    slots.give(seat)
+    slots.give(seat)
+    assert (slots.used, slots.free) == (0, 4)
+
+
+def test_a_weight_above_the_concurrency_takes_all() -> None:
+    slots = Slots(4)
+
+    assert slots.take(10**30).held == 4
+    assert slots.free == 0
+
+
+def test_what_does_not_fit_takes_all_that_is_free_until_it_fits() -> None:
+    slots = Slots(4)
+    light = [slots.take() for _ in range(3)]
+
+    heavy = slots.take(3)
+    assert (heavy.held, heavy.settled.is_set(), slots.free) == (0, False, 0)
+    slots.give(light[0])
+    assert (heavy.held, slots.free) == (0, 0)
+    slots.give(light[1])
+
+    assert (heavy.held, heavy.settled.is_set()) == (3, True)
+    assert (slots.used, slots.kept) == (4, None)
+
+
+def test_nothing_is_taken_while_no_slot_is_free() -> None:
+    slots = Slots(2)
+    slots.take()
+    slots.take(2)
+
+    with pytest.raises(ValueError, match="no slot is free"):
+        slots.take()
+
+
+def test_what_is_kept_may_give_up() -> None:
+    slots = Slots(2)
+    slots.take()
+    kept = slots.take(2)
+
+    slots.give(kept)
+
+    assert (kept.held, kept.settled.is_set(), slots.free) == (0, True, 1)
+
+
+def test_fewer_slots_take_nothing_from_anybody() -> None:
+    slots = Slots(4)
+    seats = [slots.take() for _ in range(4)]
+
+    slots.resize(2)
+    for free in (0, 0, 1):
+        slots.give(seats.pop())
+        assert slots.free == free
+
+
+def test_what_is_kept_fits_when_the_worker_shrinks_below_its_weight() -> None:
+    """It would wait for ever if it still asked for the four slots of before."""
+    slots = Slots(4)
+    light = slots.take()
+    kept = slots.take(4)
+
+    slots.resize(2)
+    held = [kept.held]
+    slots.give(light)
+
+    assert [*held, kept.held] == [0, 2]
+
+
+def test_more_slots_seat_what_is_kept() -> None:
+    slots = Slots(4)
+    slots.take(2)
+    kept = slots.take(3)
+
+    slots.resize(5)
+
+    assert (kept.held, slots.free) == (3, 0)
+
+
+def test_a_pause_frees_nothing_and_ends() -> None:
+    slots = Slots(2)
+    seat = slots.take()
+
+    slots.pause()
+    free = [slots.free]
+    slots.give(seat)
+    free.append(slots.free)
+    slots.resume()
+
+    assert [*free, slots.free] == [0, 0, 2]
+
+
+def test_a_pause_does_not_seat_what_is_kept_either() -> None:
+    slots = Slots(2)
+    light = slots.take()
+    kept = slots.take(2)
+
+    slots.pause()
+    slots.give(light)
+    held = [kept.held]
+    slots.resume()
+
+    assert [*held, kept.held] == [0, 2]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("change", ["give", "resize", "resume"])
+async def test_whoever_waits_for_a_free_slot_wakes_up(change: str) -> None:
+    slots = Slots(1)
+    seat = slots.take()
+    if change == "resume":
+        slots.give(seat)
+        slots.pause()
+    waiting = asyncio.create_task(slots.one_free())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+
+    {"give": lambda: slots.give(seat), "resize": lambda: slots.resize(2), "resume": slots.resume}[
+        change
+    ]()
+
+    await asyncio.wait_for(waiting, 5)
+
+
+@dataclass
+class Crowd:
+    """A worker's workloads, in any order of events; `seats` in the order of their arrival."""
+
+    slots: Slots
+    seats: list[Seat] = field(default_factory=list)
+
+    def arrive(self, weight: int) -> None:
+        if self.slots.free:
+            self.seats.append(self.slots.take(weight))
+
+    def end(self, number: int) -> None:
+        running = [seat for seat in self.seats if seat.held]
+        if running:
+            seat = running[number % len(running)]
+            self.seats.remove(seat)
+            self.slots.give(seat)
+
+    def check(self, was_used: int) -> None:
+        slots = self.slots
+        assert slots.used == sum(seat.held for seat in self.seats)
+        assert slots.used <= max(slots.concurrency, was_used)
+        waiting = [seat for seat in self.seats if not seat.held]
+        assert waiting == ([slots.kept] if slots.kept else [])
+        if waiting and not slots.is_paused:
+            vacant = slots.concurrency - slots.used
+            assert vacant < min(waiting[0].weight, slots.concurrency), "it fits and waits"
+            assert slots.free == 0, "somebody could overtake it"
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("arrive"), st.integers(1, 12)),
+    st.tuples(st.just("end"), st.integers(0, 20)),
+    st.tuples(st.just("resize"), st.integers(1, 8)),
+    st.tuples(st.sampled_from(["pause", "resume"]), st.none()),
+)
+
+
+@given(st.integers(1, 8), st.lists(STEPS, max_size=60))
+def test_no_order_of_events_overfills_a_worker_or_keeps_anybody_out(
+    concurrency: int, steps: list[tuple[str, Any]]
+) -> None:
+    """And once everything that runs has ended, nobody waits and every slot is free."""
+    slots = Slots(concurrency)
+    crowd = Crowd(slots)
+    for step, value in steps:
+        was_used = slots.used
+        if step in {"arrive", "end"}:
+            getattr(crowd, step)(value)
+        elif step == "resize":
+            slots.resize(value)
+        else:
+            getattr(slots, step)()
+        crowd.check(was_used)
+
+    slots.resume()
+    for _ in range(len(crowd.seats)):
+        assert any(seat.held for seat in crowd.seats), "they wait for each other"
+        crowd.end(0)
+    assert (slots.used, slots.free, slots.kept) == (0, slots.concurrency, None)
+
+
+@given(st.integers(2, 8), st.data())
+def test_a_heavy_workload_waits_only_for_those_that_ran_before_it(
+    concurrency: int, data: st.DataObject
+) -> None:
+    """Light ones that arrive all the time do not overtake it."""
+    crowd = Crowd(Slots(concurrency))
+    for _ in range(data.draw(st.integers(1, concurrency - 1))):
+        crowd.arrive(1)
+    before = len(crowd.seats)
+    crowd.arrive(concurrency)
+    heavy = crowd.seats[-1]
+
+    for ended in range(1, before + 1):
+        assert not heavy.held
+        crowd.end(data.draw(st.integers(0, 20)))
+        for _ in range(concurrency):
+            crowd.arrive(1)
+        assert len(crowd.seats) == before - ended + 1
+
+    assert heavy.held == concurrency
+
+
+@pytest.mark.parametrize(
+    ("body", "weight"),
+    [
+        ({"ti": {"pool_slots": 3}}, 3),
+        ({"ti": {"pool_slots": 1}}, 1),
+        ({"ti": {"pool_slots": 0}}, 1),
+        ({"ti": {"pool_slots": -2}}, 1),
+        ({"ti": {"pool_slots": True}}, 1),
+        ({"ti": {"pool_slots": 2.0}}, 1),
+        ({"ti": {"pool_slots": "8"}}, 1),
+        ({"ti": {"pool_slots": [8]}}, 1),
+        ({"ti": {}}, 1),
+        ({"ti": None}, 1),
+        ({"ti": [3]}, 1),
+        ({}, 1),
+    ],
+)
+def test_the_weight_of_whatever_was_sent(body: dict[str, Any], weight: int) -> None:
+    assert weight_of(body) == weight

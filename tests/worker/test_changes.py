@@ -1,0 +1,311 @@
+"""A worker that is changed while it runs: by whomever, and what becomes of what it has."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nats_executor.messages import Order, Outcome, State, decode
+from nats_worker import control
+from nats_worker.control import LONGEST_QUEUE, MOST_SLOTS, Refused, concurrency_in, queue_in
+from tests.support.waiting import wait_until
+from tests.support.worker_scene import Scene, scene_fixture
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nats_executor.ports import Delivery
+    from nats_worker.worker import Worker
+
+__all__ = ["scene_fixture"]
+
+pytestmark = pytest.mark.anyio
+
+
+async def tell(scene: Scene, worker: Worker, order: str, body: bytes | str) -> Outcome:
+    body = body.encode() if isinstance(body, str) else body
+    subject = scene.names.control(worker.id, order)
+    return decode(Outcome, await scene.broker.request(subject, body, timeout=1.0))
+
+
+async def started(scene: Scene, **options: object) -> Worker:
+    """Start a worker and return once it waits for workloads."""
+    worker = await scene.start(**options)  # type: ignore[arg-type]
+    await wait_until(lambda: worker.intake and worker.intake._waits, 5, "a wait")
+    return worker
+
+
+def in_flight(scene: Scene, queue: str = "default") -> int:
+    names = scene.names
+    return len(scene.server.consumer(names.tasks_stream, names.consumer(queue)).flights)
+
+
+async def finish_all(scene: Scene, number: int) -> None:
+    for run in scene.pool.requested:
+        if not run.is_over:
+            run.finish()
+    for dispatch in range(1, number + 1):
+        await scene.done(f"d{dispatch}")
+
+
+# Concurrency
+
+
+async def test_more_slots_are_filled_at_once(scene: Scene) -> None:
+    worker = await started(scene, concurrency=1)
+    for number in (1, 2, 3):
+        scene.send(dispatch_id=f"d{number}")
+    await scene.pool.run(0)
+
+    outcome = await tell(scene, worker, "set-concurrency", "3")
+
+    assert (outcome.concurrency, outcome.is_changed, outcome.refusal) == (3, True, "")
+    await scene.pool.run(2)
+    record = scene.presence()
+    assert record
+    assert record.concurrency == 3
+    await finish_all(scene, 3)
+
+
+async def test_fewer_slots_stop_nothing_and_take_nothing(scene: Scene) -> None:
+    worker = await started(scene, concurrency=4)
+    for number in (1, 2, 3):
+        scene.send(dispatch_id=f"d{number}")
+    runs = [await scene.pool.run(number) for number in range(3)]
+
+    await tell(scene, worker, "set-concurrency", "2")
+    await wait_until(lambda: worker.intake and not worker.intake._waits, 5, "the waits to end")
+    scene.send(dispatch_id="d4")
+    for run in runs[:2]:
+        assert not runs[2].is_over
+        assert len(scene.pool.requested) == 3
+        run.finish()
+
+    # One runs now, which is below two.
+    (await scene.pool.run(3)).begin()
+    assert [run.signals for run in runs] == [[], [], []]
+    await finish_all(scene, 4)
+
+
+async def test_what_was_asked_for_before_the_slots_became_fewer_goes_back(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = await started(scene, concurrency=3)
+    assert worker.intake
+    (lane, *_) = [lane for lane in worker.intake._pulls if not lane.band]
+    pulls = worker.intake._pulls[lane]
+    take, gate, taking = pulls.take, asyncio.Event(), asyncio.Event()
+
+    async def take_slowly(batch: int) -> Sequence[Delivery]:
+        taken = await take(batch)
+        if len(taken) > 1:
+            taking.set()
+            await gate.wait()
+        return taken
+
+    monkeypatch.setattr(pulls, "take", take_slowly)
+    for number in (1, 2, 3):
+        scene.send(dispatch_id=f"d{number}")
+    await taking.wait()
+    await tell(scene, worker, "set-concurrency", "1")
+    gate.set()
+    await scene.pool.run()
+
+    await scene.counted("nak", 2)
+
+    assert len(scene.pool.requested) == 1
+    await tell(scene, worker, "set-concurrency", "3")
+    await scene.pool.run(2)
+    await finish_all(scene, 3)
+
+
+# Queues
+
+
+async def test_a_queue_is_added_and_served_at_once(scene: Scene) -> None:
+    worker = await started(scene)
+    scene.send(queue="heavy")
+
+    outcome = await tell(scene, worker, "add-queue", "heavy")
+
+    assert (outcome.queues, outcome.is_changed) == (["default", "heavy"], True)
+    record = scene.presence()
+    assert record
+    assert record.queues == ["default", "heavy"]
+    (await scene.pool.run()).finish()
+    await wait_until(lambda: not scene.is_queued(queue="heavy"), 5, "its end")
+    scene.send(dispatch_id="d2")
+    (await scene.pool.run(1)).finish()
+    await scene.done("d2")
+
+
+async def test_a_queue_that_nobody_has_used_yet_may_be_added(scene: Scene) -> None:
+    """An executor creates its consumers with the first workload."""
+    worker = await started(scene)
+
+    assert (await tell(scene, worker, "add-queue", "gr\u00f6\u00dfe.*")).is_changed
+    scene.send()
+
+    (await scene.pool.run()).finish()
+    await scene.done()
+
+
+async def test_a_removed_queue_is_left_to_others_and_its_workload_goes_on(scene: Scene) -> None:
+    worker = await started(scene, queues=("default", "heavy"))
+    scene.send(queue="heavy")
+    run = await scene.pool.run()
+
+    outcome = await tell(scene, worker, "remove-queue", "heavy")
+    assert worker.intake
+    await wait_until(
+        lambda: worker.intake and {lane.queue for lane in worker.intake._pulls} == {"default"},
+        5,
+        "its pulls to be closed",
+    )
+    scene.send(dispatch_id="d2", queue="heavy")
+    scene.send(dispatch_id="d3")
+    (await scene.pool.run(1)).finish()
+    await scene.done("d3")
+
+    assert (outcome.queues, outcome.is_changed) == (["default"], True)
+    assert in_flight(scene, "heavy") == 1
+    assert run.signals == []
+    run.finish()
+    await wait_until(lambda: not scene.is_queued(queue="heavy"), 5, "the end of what ran")
+    assert scene.is_queued("d2", "heavy")
+    assert len(scene.pool.requested) == 2
+
+
+async def test_what_arrives_from_a_queue_as_it_is_removed_goes_back(scene: Scene) -> None:
+    worker = await started(scene, queues=("default", "heavy"))
+    # In one step of the loop: the wait has it when the intake learns that it is not wanted.
+    scene.send(queue="heavy")
+    control.remove_queue(worker, "heavy")
+
+    heir = await started(scene, name="heir", queues=("heavy",))
+    (await scene.pool.run()).finish()
+    await wait_until(lambda: not scene.is_queued(queue="heavy"), 5, "its end")
+
+    report = scene.report(queue="heavy")
+    assert report
+    assert (report.worker, report.attempt) == (heir.id, 1)
+
+
+async def test_a_queue_comes_back(scene: Scene) -> None:
+    worker = await started(scene, queues=("default", "heavy"))
+    for order in ("remove-queue", "add-queue") * 3:
+        assert (await tell(scene, worker, order, "heavy")).is_changed
+    scene.send(queue="heavy")
+
+    (await scene.pool.run()).finish()
+    await wait_until(lambda: not scene.is_queued(queue="heavy"), 5, "its end")
+
+
+async def test_a_full_worker_learns_of_its_queues_as_well(scene: Scene) -> None:
+    worker = await started(scene, concurrency=1)
+    scene.send()
+    run = await scene.pool.run()
+    await tell(scene, worker, "add-queue", "heavy")
+    await tell(scene, worker, "remove-queue", "default")
+    scene.send(dispatch_id="d2")
+    scene.send(dispatch_id="d3", queue="heavy")
+
+    run.finish()
+
+    (await scene.pool.run(1)).finish()
+    await wait_until(lambda: not scene.is_queued("d3", "heavy"), 5, "its end")
+    assert scene.is_queued("d2")
+    assert in_flight(scene) == 0
+
+
+# Orders that change nothing
+
+
+@pytest.mark.parametrize(
+    ("order", "body"),
+    [("set-concurrency", "2"), ("add-queue", "default"), ("remove-queue", "heavy")],
+)
+async def test_what_is_so_already_is_no_change(scene: Scene, order: str, body: str) -> None:
+    worker = await started(scene, concurrency=2)
+
+    outcome = await tell(scene, worker, order, body)
+
+    assert outcome == Outcome(queues=["default"], concurrency=2, running=0)
+
+
+@pytest.mark.parametrize(
+    ("order", "body", "reason"),
+    [
+        ("remove-queue", b"default", "'default' is its last queue; to take nothing, stop it"),
+        ("set-concurrency", b"0", "'0' is no number from 1 to 10000"),
+        ("set-concurrency", b"10001", "'10001' is no number from 1 to 10000"),
+        ("set-concurrency", b"-1", "'-1' is no number from 1 to 10000"),
+        ("set-concurrency", b"4\n", "is no number"),
+        ("set-concurrency", "\u0664".encode(), "is no number"),
+        ("set-concurrency", b"9" * 10_000, "is no number"),
+        ("set-concurrency", b"", "'' is no number"),
+        ("add-queue", b"", "'' is no name of a queue"),
+        ("add-queue", b" a", "' a' is no name of a queue"),
+        ("add-queue", b"a\nb", "is no name of a queue"),
+        ("add-queue", b"\x1b[2J", "is no name of a queue"),
+        ("add-queue", b"\xff", "is no name of a queue"),
+        ("add-queue", b"q" * 257, "is no name of a queue"),
+        ("remove-queue", b"\xff", "is no name of a queue"),
+    ],
+)
+async def test_nonsense_is_refused_with_a_reason(
+    scene: Scene, order: str, body: bytes, reason: str
+) -> None:
+    worker = await started(scene)
+
+    outcome = await tell(scene, worker, order, body)
+
+    assert reason in outcome.refusal
+    assert len(outcome.refusal) < 200
+    assert (outcome.queues, outcome.concurrency) == (["default"], 2)
+    assert not outcome.is_changed
+
+
+async def test_nobody_makes_a_worker_pull_from_any_number_of_queues(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "MOST_QUEUES", 2)
+    worker = await started(scene)
+    await tell(scene, worker, "add-queue", "a")
+
+    outcome = await tell(scene, worker, "add-queue", "b")
+
+    assert outcome.refusal == "it serves 2 queues and takes no more"
+
+
+async def test_a_worker_that_stops_changes_no_more(scene: Scene) -> None:
+    worker = await started(scene)
+    scene.send()
+    run = await scene.pool.run()
+    run.begin()
+    await scene.reported(State.RUNNING)
+    worker.ask_to_stop(signal.SIGTERM)
+    await wait_until(lambda: worker.is_draining, 5, "the drain")
+
+    for order in Order:
+        assert (await tell(scene, worker, order, "4")).refusal == "it stops"
+    run.finish()
+    await scene.done()
+
+
+@given(st.binary(max_size=300))
+def test_any_order_is_read_or_refused(body: bytes) -> None:
+    for read in (concurrency_in, queue_in):
+        try:
+            value = read(body)
+        except Refused as exc:
+            assert str(exc).isprintable()  # noqa: PT017 - both outcomes are right
+        else:
+            assert str(value).isprintable()
+            assert len(str(value)) <= LONGEST_QUEUE
+            assert not isinstance(value, int) or 1 <= value <= MOST_SLOTS

@@ -1,0 +1,198 @@
+"""Changes, weights and the memory guard, with real workers, tasks and commands on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from nats_executor import topology
+from nats_executor.broker import connect
+from nats_executor.messages import Order, State
+from nats_executor.orders import give_orders
+from tests.support.fixtures import settings_for
+from tests.support.waiting import wait_until
+from tests.support.worker_ground import QUICK, Field, task_body
+from tests.support.worker_process import Post
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from nats_executor.names import Names
+    from nats_executor.orders import Answer
+    from nats_executor.ports import ConsumerInfo
+    from tests.support.execution_api import ExecutionApi
+    from tests.support.nats_server import NatsServer
+
+pytestmark = [pytest.mark.anyio, pytest.mark.integration]
+
+
+@dataclass
+class Ground(Field):
+    """One that also runs commands and looks at consumers."""
+
+    async def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        environment = {
+            "AIRFLOW__NATS_EXECUTOR__SERVERS": ",".join(self.settings.servers),
+            "AIRFLOW__NATS_EXECUTOR__SUBJECT_PREFIX": self.settings.subject_prefix,
+        }
+        return await asyncio.to_thread(
+            subprocess.run,
+            [str(Path(sys.executable).with_name("airflow")), "nats", "workers", *words],
+            env=os.environ | environment,
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    async def order(self, order: Order, value: str) -> Answer:
+        """Do what the command does, without the seconds that Airflow's start takes."""
+        (answer,) = await give_orders(self.post.broker, self.settings, ["w1"], order, value)
+        return answer
+
+    async def time(self) -> float:
+        """The broker's clock."""
+        info = await self.post.broker.stream_info(self.settings.names.tasks_stream)
+        assert info
+        return info.time
+
+    async def queue_task(self, task: str, queue: str = "default", **facts: Any) -> str:
+        dispatch_id = str(uuid.uuid4())
+        body = task_body(task, dispatch_id)
+        body["ti"] |= facts
+        await self.post.send(body, dispatch_id, queue)
+        return dispatch_id
+
+    async def end(self, dispatch_id: str) -> None:
+        os.kill(await self.pid_of(dispatch_id), signal.SIGTERM)
+
+    async def consumer(self, queue: str = "default") -> ConsumerInfo:
+        infos = await self.post.broker.consumer_infos(self.settings.names.tasks_stream)
+        return next(info for info in infos if (info.queue, info.band) == (queue, 0))
+
+    async def build(self, *queues: str) -> None:
+        await topology.apply(self.post.broker, self.settings, list(queues))
+
+
+@pytest.fixture
+async def ground(
+    nats_server: NatsServer,
+    names: Names,
+    airflow_home: Path,  # noqa: ARG001 - its environment
+    api: ExecutionApi,
+    marks: Path,
+    tmp_path: Path,
+) -> AsyncIterator[Ground]:
+    settings = settings_for(nats_server.url, subject_prefix=names.prefix, **QUICK)
+    async with connect(settings, role="test") as broker:
+        await broker.ready(5)
+        made = Ground(settings, Post(broker, settings), api, marks, tmp_path)
+        await made.build("default")
+        yield made
+        made.clear_away()
+
+
+async def test_a_worker_is_changed_while_it_runs(ground: Ground) -> None:
+    worker = await ground.start("-c", "1")
+    first = await ground.queue_task("sleep")
+    await ground.pid_of(first)
+    second = await ground.queue_task("sleep")
+
+    more = await ground.order(Order.SET_CONCURRENCY, "2")
+    assert more == (True, "worker w1 now has concurrency 2, queues default; until it restarts")
+    await ground.pid_of(second)
+
+    # Fewer again, and a queue whose consumers are not there yet.
+    assert (await ground.order(Order.SET_CONCURRENCY, "1")).is_obeyed
+    assert (await ground.order(Order.ADD_QUEUE, "late")).is_obeyed
+    presence = await ground.post.presence("w1")
+    assert presence
+    assert (presence.queues, presence.concurrency) == (["default", "late"], 1)
+    await ground.build("default", "late")
+    third = await ground.queue_task("sleep", "late")
+    await ground.end(first)
+    await ground.post.reported(first, State.SUCCESS)
+    assert (await ground.consumer("late")).pending == 1
+    await ground.end(second)
+    await ground.pid_of(third)
+
+    told = await ground.command("remove-queue", "w1", "late")
+    assert told.stdout == "worker w1 now has concurrency 1, queues default; until it restarts\n"
+    refused = await ground.order(Order.REMOVE_QUEUE, "default")
+    assert not refused.is_obeyed
+    assert "worker w1 refuses: 'default' is its last queue" in refused.text
+    left = await ground.queue_task("succeed", "late")
+    await ground.end(third)
+    fourth = await ground.queue_task("succeed")
+    await ground.post.reported(fourth, State.SUCCESS)
+    await wait_until(lambda: ground.post.is_acked(third, "late"), 10, "the ack")
+    late = await ground.consumer("late")
+    assert (late.pending, late.in_flight, late.waiting) == (1, 0, 0)
+    assert not await ground.post.is_acked(left, "late")
+    worker.tell(signal.SIGTERM)
+    assert await worker.ended() == 0
+
+
+async def test_a_heavy_task_waits_for_its_slots_and_keeps_its_lease(ground: Ground) -> None:
+    worker = await ground.start("-c", "2", pool_slots_as_weight=True)
+    light = await ground.queue_task("sleep")
+    await ground.pid_of(light)
+    heavy = await ground.queue_task("sleep", pool_slots=2)
+    await worker.said(f"{heavy} waits for 2 slots")
+    later = await ground.queue_task("succeed")
+
+    # Longer than the broker waits for a sign of life.
+    over = await ground.time() + 2 * ground.settings.ack_wait_seconds
+    await wait_until(lambda: is_past(ground, over), 30, "the time to pass")
+    seen = await ground.consumer()
+    assert (seen.pending, seen.in_flight, seen.redelivered) == (1, 2, 0)
+    assert await ground.post.report(heavy) is None
+    await ground.end(light)
+
+    await ground.pid_of(heavy)
+    await wait_until(lambda: weighs_two(ground), 10, "the record to say so")
+    assert await ground.post.report(later) is None
+    await ground.end(heavy)
+    await ground.post.reported(later, State.SUCCESS)
+    report = await ground.post.reported(heavy, State.SUCCESS)
+    assert report.attempt == 1
+
+
+async def is_past(ground: Ground, time: float) -> bool:
+    return await ground.time() > time
+
+
+async def weighs_two(ground: Ground) -> bool:
+    presence = await ground.post.presence("w1")
+    return presence is not None and presence.running == 2
+
+
+async def test_a_worker_without_memory_takes_nothing_and_says_so(ground: Ground) -> None:
+    """Any use is above this share, so that it never resumes."""
+    worker = await ground.start(memory_high_percent=0.01)
+    await worker.said("memory_high_percent is 0.01; next: taking no workloads until it is lower")
+    task = await ground.queue_task("succeed")
+
+    listed = await ground.command("list", "-o", "plain")
+    assert listed.stdout.splitlines()[-1].split()[:2] == ["w1", "paused"]
+    assert (await ground.consumer()).pending == 1
+    presence = await ground.post.presence("w1")
+    assert presence
+    assert "memory is " in presence.paused
+    assert worker.text.count("next: taking no workloads") == 1
+
+    await ground.start(name="w2")
+    report = await ground.post.reported(task, State.SUCCESS)
+    assert report.worker_name == "w2"
+    worker.tell(signal.SIGTERM)
+    assert await worker.ended() == 0
+    await wait_until(lambda: ground.post.is_acked(task), 10, "the ack")

@@ -1,0 +1,164 @@
+"""The memory guard: when a worker pauses, what it says then, and that it comes back."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nats_worker.guard import Guard, verdict
+from nats_worker.memory import Reading
+from tests.support.fixtures import settings_for
+from tests.support.waiting import wait_until
+from tests.support.worker_scene import Scene, scene_fixture
+
+if TYPE_CHECKING:
+    from nats_worker.worker import Worker
+
+__all__ = ["scene_fixture"]
+
+pytestmark = pytest.mark.anyio
+
+WHERE = "7.0 of 8.0 GiB of the cgroup"
+
+
+@pytest.mark.parametrize(
+    ("used", "limit", "is_paused", "pauses"),
+    [
+        (89.9, 90, False, False),
+        (90.0, 90, False, False),
+        (90.1, 90, False, True),
+        (86.0, 90, False, False),
+        (86.0, 90, True, True),
+        (85.1, 90, True, True),
+        (85.0, 90, True, False),
+        (100.0, 0, False, False),
+        (100.0, 0, True, False),
+        (None, 90, False, False),
+        (None, 90, True, False),
+        (2.0, 1, False, True),
+        (0.6, 1, True, True),
+        (0.5, 1, True, False),
+        (100.0, 100, False, False),
+    ],
+)
+def test_a_worker_pauses_above_its_share_and_resumes_below(
+    used: float | None, limit: float, is_paused: bool, pauses: bool
+) -> None:
+    for option in ("memory_high_percent", "memory_pressure_percent"):
+        settings = settings_for("nats://a", **{"memory_high_percent": 0, option: limit})
+        is_share = option == "memory_high_percent"
+        reading = (
+            Reading(used_percent=used, where=WHERE) if is_share else Reading(pressure_percent=used)
+        )
+
+        reason = verdict(reading, settings, is_paused=is_paused)
+
+        assert bool(reason) == pauses
+        assert not pauses or f"{option} is {limit:g}" in reason
+        assert not pauses or f"{used:.1f}%" in reason
+        assert not (pauses and is_share) or WHERE in reason
+
+
+def test_either_share_pauses() -> None:
+    settings = settings_for("nats://a", memory_pressure_percent=20)
+
+    for used, pressed in ((95.0, 0.0), (0.0, 25.0), (95.0, 25.0)):
+        reading = Reading(used_percent=used, pressure_percent=pressed)
+        assert verdict(reading, settings, is_paused=False)
+    assert not verdict(Reading(), settings, is_paused=True)
+
+
+# A worker with a memory of the test's
+
+
+class Memory:
+    """What the guard of a worker reads."""
+
+    def __init__(self, scene: Scene, used: float) -> None:
+        self.used = used
+        self.looks = 0
+        scene.settings = replace(scene.settings, heartbeat_seconds=0.01)
+
+    def read(self) -> Reading:
+        self.looks += 1
+        return Reading(used_percent=self.used, where=WHERE)
+
+    async def start(self, scene: Scene, *, concurrency: int = 2) -> Worker:
+        worker = scene.launch(concurrency=concurrency)
+        worker.guard = Guard(scene.settings, self.read)
+        await wait_until(lambda: worker.intake and scene.is_seen(worker), 5, "the worker")
+        return worker
+
+    async def change(self, used: float) -> None:
+        """Change it and wait until the guard has looked at that."""
+        self.used = used
+        looks = self.looks
+        await wait_until(lambda: self.looks >= looks + 2, 5, "a look")
+
+
+def paused(scene: Scene) -> str:
+    record = scene.presence()
+    return record.paused if record else ""
+
+
+async def test_a_worker_without_memory_takes_nothing_until_there_is_some(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    memory = Memory(scene, 95.0)
+    worker = await memory.start(scene)
+    scene.send()
+    await memory.change(86.0)
+
+    assert worker.intake
+    assert not worker.intake._waits
+    assert scene.pool.requested == []
+    assert f"memory is 95.0% used ({WHERE}), memory_high_percent is 90; next:" in caplog.text
+    assert caplog.text.count("memory is") == 1
+    await wait_until(lambda: "86.0% used" in paused(scene), 5, "the record to say so")
+    await memory.change(85.0)
+    await wait_until(lambda: not paused(scene), 5, "the record to say so")
+    assert "there is memory again" in caplog.text
+
+    (await scene.pool.run()).finish()
+    await scene.done()
+
+
+async def test_a_worker_that_pauses_goes_on_with_what_runs(scene: Scene) -> None:
+    memory = Memory(scene, 50.0)
+    worker = await memory.start(scene)
+    scene.send()
+    run = await scene.pool.run()
+    assert worker.intake
+    await wait_until(lambda: worker.intake and worker.intake._waits, 5, "a wait for more")
+
+    await memory.change(91.0)
+    await wait_until(lambda: worker.intake and not worker.intake._waits, 5, "the waits to end")
+    scene.send(dispatch_id="d2")
+    run.begin()
+    run.finish()
+    await scene.done()
+
+    assert run.signals == []
+    assert scene.is_queued("d2")
+    assert len(scene.pool.requested) == 1
+    other = await scene.start("other")
+    (await scene.pool.run(1)).finish()
+    await scene.done("d2")
+    assert other.slots.used == 0
+    await memory.change(10.0)
+
+
+async def test_a_guard_that_is_off_reads_nothing(scene: Scene) -> None:
+    scene.settings = replace(scene.settings, memory_high_percent=0.0)
+    memory = Memory(scene, 100.0)
+    await memory.start(scene)
+    scene.send()
+
+    (await scene.pool.run()).finish()
+    await scene.done()
+
+    assert memory.looks == 0

@@ -1,0 +1,274 @@
+"""Tasks that take several slots: kept until they fit, never claimed before, never in the way."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from nats_executor.messages import Presence, State, decode
+from tests.support.waiting import wait_until
+from tests.support.worker_scene import ACK_WAIT, Scene, scene_fixture, token
+
+if TYPE_CHECKING:
+    from nats_worker.worker import Worker
+    from tests.support.fake_pool import FakeRun
+
+__all__ = ["scene_fixture"]
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(name="weighing")
+async def weighing_fixture(scene: Scene) -> Scene:
+    scene.settings = replace(scene.settings, pool_slots_as_weight=True)
+    return scene
+
+
+def send(scene: Scene, number: int, weight: Any, queue: str = "default") -> None:
+    name = f"d{number}"
+    body = {"token": token(), "ti": {"id": name, "pool_slots": weight}}
+    scene.send(dispatch_id=name, queue=queue, body=body)
+
+
+async def keeping(scene: Scene, weight: int = 3, concurrency: int = 4) -> tuple[Worker, FakeRun]:
+    """Return a worker that has a light task running and keeps a heavy one, `d2`."""
+    worker = await scene.start(concurrency=concurrency)
+    send(scene, 1, 2)
+    run = await scene.pool.run()
+    run.begin()
+    await scene.reported(State.RUNNING)
+    send(scene, 2, weight)
+    await wait_until(lambda: "d2" in worker.leases, 5, "the heavy one to be kept")
+    scene.events.clear()
+    return worker, run
+
+
+def flights(scene: Scene) -> int:
+    names = scene.names
+    return len(scene.server.consumer(names.tasks_stream, names.consumer("default")).flights)
+
+
+async def test_tasks_fill_a_worker_by_their_weights(weighing: Scene) -> None:
+    worker = await weighing.start(concurrency=4)
+    for number, weight in enumerate((2, 1, 1, 1), start=1):
+        send(weighing, number, weight)
+
+    runs = [await weighing.pool.run(number) for number in range(3)]
+
+    assert (worker.slots.used, flights(weighing)) == (4, 3)
+    record = decode(
+        Presence,
+        await weighing.broker.request(weighing.names.control(worker.id, "ping"), b"", timeout=1),
+    )
+    assert (record.running, record.concurrency) == (4, 4)
+    runs[1].finish()
+    await weighing.pool.run(3)
+    for run in weighing.pool.living:
+        run.finish()
+
+
+async def test_a_backlog_of_heavy_tasks_is_taken_as_it_fits(weighing: Scene) -> None:
+    """None is taken only to be handed back, which would cost it its turn."""
+    for number in range(1, 6):
+        send(weighing, number, 2)
+    worker = await weighing.start(concurrency=4)
+    for number in range(5):
+        run = await weighing.pool.run(number)
+        assert run.dispatch_id == f"d{number + 1}"
+        if number:
+            assert (worker.slots.used, flights(weighing)) == (4, 2)
+            weighing.pool.requested[number - 1].finish()
+            await weighing.done(f"d{number}")
+
+    weighing.pool.requested[4].finish()
+    await weighing.done("d5")
+    assert "nak" not in weighing.events
+
+
+async def test_without_the_setting_every_task_takes_one_slot(scene: Scene) -> None:
+    worker = await scene.start(concurrency=4)
+    for number in range(1, 5):
+        send(scene, number, 4)
+
+    for number in range(4):
+        (await scene.pool.run(number)).begin()
+
+    assert worker.slots.used == 4
+    for run in scene.pool.living:
+        run.finish()
+
+
+@pytest.mark.parametrize("weight", [None, 0, "8", -1, True, 10**15])
+async def test_a_weight_that_makes_no_sense_harms_nobody(weighing: Scene, weight: Any) -> None:
+    worker = await weighing.start(concurrency=2)
+    send(weighing, 1, weight)
+
+    run = await weighing.pool.run()
+
+    assert worker.slots.used == (2 if weight == 10**15 else 1)
+    run.finish()
+    await weighing.done()
+
+
+async def test_a_message_that_cannot_be_read_becomes_a_dead_letter(weighing: Scene) -> None:
+    await weighing.start()
+    weighing.put(b"nonsense")
+
+    await weighing.done()
+
+    assert len(weighing.dead_letters()) == 1
+
+
+async def test_what_does_not_fit_is_kept_unclaimed_and_starts_when_it_does(
+    weighing: Scene,
+) -> None:
+    """Nothing overtakes it, though one slot and then two are free."""
+    worker, run = await keeping(weighing)
+    send(weighing, 3, 1)
+    assert weighing.report("d2") is None
+    assert worker.slots.free == 0
+    await wait_until(lambda: worker.intake and not worker.intake._waits, 5, "the waits to end")
+    assert flights(weighing) == 2
+
+    run.finish()
+    heavy = await weighing.pool.run(1)
+    light = await weighing.pool.run(2)
+
+    assert [heavy.dispatch_id, light.dispatch_id] == ["d2", "d3"]
+    assert (await weighing.reported(State.CLAIMED, "d2")).attempt == 1
+    assert "nak" not in weighing.events
+    heavy.finish()
+    light.finish()
+    await weighing.done("d2")
+    await weighing.done("d3")
+
+
+async def test_what_is_kept_stays_this_workers(
+    weighing: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease is renewed, so that no other worker gets it as long as this one lives."""
+    renewed: list[str] = []
+    worker, run = await keeping(weighing)
+    delivery = worker.leases._held["d2"].delivery
+    renew = delivery.in_progress
+
+    async def in_progress() -> None:
+        renewed.append("d2")
+        await renew()
+
+    monkeypatch.setattr(delivery, "in_progress", in_progress)
+
+    await wait_until(lambda: renewed, 2 * ACK_WAIT, "a renewal")
+
+    run.finish()
+    (await weighing.pool.run(1)).finish()
+    await weighing.done("d2")
+
+
+async def test_a_second_one_that_does_not_fit_goes_to_another_worker(weighing: Scene) -> None:
+    """Both queues wake the worker in one step of its loop."""
+    worker = await weighing.start(queues=("default", "heavy"), concurrency=4)
+    send(weighing, 1, 2)
+    run = await weighing.pool.run()
+    await wait_until(lambda: worker.intake and len(worker.intake._waits) == 6, 5, "the waits")
+    weighing.events.clear()
+    send(weighing, 2, 3)
+    send(weighing, 3, 3, queue="heavy")
+    await weighing.counted("nak", 1)
+    kept = "d2" if "d2" in worker.leases else "d3"
+
+    other = await weighing.start("other", queues=("default", "heavy"), concurrency=4)
+    second = await weighing.pool.run(1)
+
+    assert {kept, second.dispatch_id} == {"d2", "d3"}
+    assert other.slots.used == 3
+    second.finish()
+    run.finish()
+    (await weighing.pool.run(2)).finish()
+
+
+async def test_a_drain_hands_back_what_is_kept(weighing: Scene) -> None:
+    worker, run = await keeping(weighing)
+    heir = await weighing.start("heir", concurrency=4)
+
+    worker.ask_to_stop(signal.SIGTERM)
+
+    heavy = await weighing.pool.run(1)
+    assert heavy.dispatch_id == "d2"
+    assert (await weighing.reported(State.CLAIMED, "d2")).worker == heir.id
+    assert weighing.events[:2] == ["nak", "claimed"]
+    heavy.finish()
+    run.finish()
+    await weighing.done("d2")
+
+
+async def test_what_is_kept_may_be_revoked(weighing: Scene) -> None:
+    worker, run = await keeping(weighing)
+    subject = weighing.names.control(worker.id, "stop")
+
+    assert await weighing.broker.request(subject, b"d2", timeout=1.0) == b"stopping"
+
+    await weighing.reported(State.DROPPED, "d2")
+    await weighing.done("d2")
+    assert len(weighing.pool.requested) == 1
+    assert worker.slots.used == 2
+    run.finish()
+
+
+async def test_a_redelivery_of_a_heavy_task_that_runs_only_renews_its_lease(
+    weighing: Scene,
+) -> None:
+    """It must not be kept beside itself: the one slot that is free is enough for that."""
+    worker = await weighing.start(concurrency=4)
+    send(weighing, 1, 3)
+    run = await weighing.pool.run()
+    run.begin()
+    await weighing.reported(State.RUNNING)
+
+    weighing.server.advance(ACK_WAIT + 1)
+    await wait_until(lambda: worker.leases._held["d1"].delivery.num_delivered == 2, 5, "it")
+    await wait_until(lambda: worker.slots.used == 3, 5, "the slot of the redelivery")
+
+    assert worker.slots.kept is None
+    run.finish()
+    await weighing.done()
+
+
+@pytest.mark.parametrize("order", ["set-concurrency", "remove-queue"])
+async def test_changes_while_a_task_is_kept(weighing: Scene, order: str) -> None:
+    worker, _ = await keeping(weighing)
+    await weighing.broker.request(
+        weighing.names.control(worker.id, "add-queue"), b"heavy", timeout=1
+    )
+
+    body = b"5" if order == "set-concurrency" else b"default"
+    await weighing.broker.request(weighing.names.control(worker.id, order), body, timeout=1)
+
+    if order == "set-concurrency":
+        assert (await weighing.pool.run(1)).dispatch_id == "d2"
+    else:
+        await weighing.counted("nak", 1)
+        assert "d2" not in worker.leases
+        assert worker.slots.free == 2
+        await weighing.start("heir", concurrency=4)
+        await weighing.pool.run(1)
+    for living in weighing.pool.living:
+        living.finish()
+    await weighing.done("d2")
+
+
+async def test_what_is_kept_is_handed_back_when_memory_is_short(weighing: Scene) -> None:
+    worker, run = await keeping(weighing)
+
+    await worker.pause()
+    await weighing.counted("nak", 1)
+    run.finish()
+    await weighing.done("d1")
+
+    assert len(weighing.pool.requested) == 1
+    await worker.resume()
+    (await weighing.pool.run(1)).finish()
+    await weighing.done("d2")
