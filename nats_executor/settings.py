@@ -106,22 +106,24 @@ class Settings:
 
     def limit(self, queue: str) -> int | None:
         """Return how many workloads of a queue may run at a time, None for any number."""
-        return dict(self.queue_limits or ()).get(queue)
+        return next((limit for name, limit in self.queue_limits or () if name == queue), None)
 
     def lanes(self, queue: str) -> list[Lane]:
         """Return the lanes of a queue, the most urgent one first.
 
         A limited queue has one: NATS limits consumers, and each lane has a consumer of its own.
         """
-        highest = 0 if self.limit(queue) else len(self.priority_bands)
-        return [Lane(queue, band) for band in range(highest, -1, -1)]
+        return [Lane(queue, band) for band in range(self._highest_band(queue), -1, -1)]
 
     def lane(self, queue: str, priority: int | None) -> Lane:
         """Return the lane of a workload; without a priority, as callbacks are, the most urgent."""
-        first, *_ = self.lanes(queue)
+        highest = self._highest_band(queue)
         if priority is None:
-            return first
-        return Lane(queue, min(first.band, bisect_right(self.priority_bands, priority)))
+            return Lane(queue, highest)
+        return Lane(queue, min(highest, bisect_right(self.priority_bands, priority)))
+
+    def _highest_band(self, queue: str) -> int:
+        return 0 if self.limit(queue) else len(self.priority_bands)
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{f.name}={self.shown(f.name)}" for f in fields(self))
