@@ -34,6 +34,10 @@ RUN_SECONDS = 240
 FIRST_WORKER = "worker-1"
 
 
+# By the default of `priority_bands`.
+BANDS = 3
+
+
 class Airflow:
     """API server, scheduler, dag processor, triggerer, nats-server and a worker.
 
@@ -321,16 +325,18 @@ class Airflow:
 
     def backlog(self, queue: str) -> int:
         """How many workloads wait in a queue."""
-        return self.consumer(queue).get("num_pending", 0)
+        return self.count(queue, "num_pending")
 
     def in_hand(self, queue: str) -> int:
         """How many workloads of a queue a worker has."""
-        return self.consumer(queue).get("num_ack_pending", 0)
+        return self.count(queue, "num_ack_pending")
 
-    def consumer(self, queue: str) -> dict[str, int]:
+    def count(self, queue: str, what: str) -> int:
+        """Add up what the consumers of a queue's bands have."""
         names = Names()
+        own = {names.consumer(queue, band) for band in range(BANDS)}
         found = self.streams().get(names.tasks_stream, {}).get("consumer_detail", [])
-        return next((c for c in found if c["name"] == names.consumer(queue)), {})
+        return sum(consumer[what] for consumer in found if consumer["name"] in own)
 
     def clients(self) -> list[str]:
         """The names of those that are connected to the broker; none when it does not answer."""
