@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 from nats_executor import rows as real
 from nats_executor.ledger import Dispatch
 from nats_executor.messages import Kind
-from tests.chaos.workloads import key_of, workload_of
+from tests.chaos.workloads import PRIORITY, key_of, workload_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from airflow.executors.workloads import ExecutorWorkload
 
+    from nats_executor.names import Lane
+    from nats_executor.settings import Settings
     from tests.chaos.database import Database, Row
 
 __all__ = ["stand_in"]
@@ -30,9 +32,9 @@ def stand_in(database: Database) -> None:
     )
 
 
-def identities(tis: Sequence[Any]) -> Iterator[tuple[Any, Any, str]]:
+def identities(tis: Sequence[Any], settings: Settings) -> Iterator[tuple[Any, Any, Lane]]:
     for ti in tis:
-        yield ti, ti.key, ti.queue
+        yield ti, ti.key, settings.lane(ti.queue, PRIORITY)
 
 
 def standing(database: Database, dispatches: Sequence[Dispatch], job_id: int) -> dict[str, str]:
@@ -59,6 +61,11 @@ def workloads_again(
 
 def unfinished(database: Database, executor: Any) -> list[Dispatch]:
     """Return the callbacks that some scheduler has queued and none has seen end."""
-    del executor
+    settings: Settings = executor.settings
     found = database.rows("behaviour = 'callback' AND state IN ('queued', 'running')")
-    return [Dispatch(r.ti_id, key_of(r), r.queue, Kind.CALLBACK, r.ti_id) for r in found]
+    return [
+        Dispatch(
+            r.ti_id, key_of(r), r.queue, Kind.CALLBACK, r.ti_id, settings.lane(r.queue, None).band
+        )
+        for r in found
+    ]

@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 
     from tests.chaos.database import Row
 
-__all__ = ["instance", "key_of", "number_in", "workload_of"]
+__all__ = ["PRIORITY", "instance", "key_of", "number_in", "workload_of"]
 
 RUN_ID = "chaos"
 BUNDLE = BundleInfo(name="chaos", version=None)
 TOKEN_SECONDS = 600
+PRIORITY = 1
 
 
 def key_of(row: Row) -> WorkloadKey:
@@ -83,7 +84,7 @@ def workload_of(row: Row, *, is_fresh: bool = False) -> ExecutorWorkload:
         map_index=-1,
         pool_slots=1,
         queue=row.queue,
-        priority_weight=1,
+        priority_weight=PRIORITY,
         external_executor_id=row.dispatch,
     )
     return workloads.ExecuteTask(ti=ti, **common)
