@@ -101,7 +101,12 @@ async def test_a_limit_holds_for_all_workers_together(field: Field) -> None:
         30,
         "as many as the limit allows",
     )
-    assert len(started) == LIMIT
+    [info] = [
+        info
+        for info in await field.post.broker.consumer_infos(field.settings.names.tasks_stream)
+        if info.queue == "scarce"
+    ]
+    assert (len(started), info.in_flight, info.pending) == (LIMIT, LIMIT, 2)
     assert all(worker.process.poll() is None for worker in workers)
 
     os.kill(await field.pid_of(started[0]), signal.SIGTERM)
