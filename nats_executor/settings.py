@@ -71,6 +71,7 @@ class Settings:
     queue_limits: tuple[tuple[str, int], ...] | None
     worker_concurrency: int
     pool_slots_as_weight: bool
+    workloads_per_supervisor: int
     memory_high_percent: float
     memory_pressure_percent: float
     heartbeat_seconds: float
@@ -269,7 +270,7 @@ def limit_checks(s: Settings) -> list[tuple[str, bool, str]]:
     positive = (
         "connect_timeout_seconds", "publish_timeout_seconds", "sweep_seconds", "heartbeat_seconds",
         "result_retention_seconds", "dead_letter_retention_seconds", "max_attempts",
-        "worker_concurrency",
+        "worker_concurrency", "workloads_per_supervisor",
     )  # fmt: skip
     is_size = s.max_stream_bytes == -1 or s.max_stream_bytes > 0
     return [

@@ -1,4 +1,4 @@
-"""The fork server: imports Airflow once, then forks one supervisor for each workload.
+"""The fork server: imports Airflow once, then forks the supervisors that run workloads.
 
 Airflow's `supervise_task` forks and needs the main thread, so it may run neither in the worker's
 asyncio process nor beside threads. This process has no threads, opens no connection and is
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nats_worker.exits import Ending, ExitReport
-from nats_worker.frames import pack, pack_report, receive_request
+from nats_worker.frames import FREE, pack, pack_report, pack_request, receive_request
 from nats_worker.processes import (
     adopt_orphans,
     children_of,
@@ -66,10 +66,15 @@ PRELOADED = (
     "encodings.idna",
     "jinja2.ext",
     "jinja2.sandbox",
+    "nats_worker.supervisor",
     "setproctitle",
 )
 # What a supervisor gets to report its task's end and to upload the log once the worker is gone.
 FAREWELL_SECONDS = 5.0
+# Time for the next of a row of short tasks; after it an idle worker has no process to spare.
+FREE_SECONDS = 5.0
+# A supervisor that is free takes a workload at once, or is no longer well.
+HANDOVER_SECONDS = 1.0
 POLL_SECONDS = 0.1
 
 
@@ -79,7 +84,11 @@ class ForkServer:
     def __init__(self, requests: socket.socket, events: socket.socket) -> None:
         self.requests = requests
         self.events = events
+        # By pid: the dispatch of each process, '' where it has none; how to reach supervisors; and
+        # until when the free ones may wait, the one that has waited longest first.
         self.supervisors: dict[int, str] = {}
+        self.channels: dict[int, socket.socket] = {}
+        self.free: dict[int, float] = {}
         self.tolerated: set[int] = set()
         self.selector = selectors.DefaultSelector()
         self.wakeup, self.wakeup_writer = socket.socketpair()
@@ -93,7 +102,7 @@ class ForkServer:
         self.selector.register(self.requests, selectors.EVENT_READ, self.answer)
         self.tell({"event": "ready"})
         while self.is_open:
-            self.wait(None)
+            self.wait(self.dismiss_free(time.monotonic()))
         self.selector.unregister(self.requests)
         self.end_all()
 
@@ -119,7 +128,7 @@ class ForkServer:
             case None:
                 self.is_open = False
             case {"op": "run"}:
-                self.fork(request["id"], lambda: self.supervise(request))
+                self.run(request)
             case {"op": "cleanup_bundles"}:
                 self.fork("", cleanup_bundles)
             case {"op": "serve_logs"}:
@@ -127,16 +136,79 @@ class ForkServer:
             case _:
                 log.error("unknown request %r; main process and fork server differ", request["op"])
 
+    # Supervisors
+
+    def run(self, request: dict[str, Any]) -> None:
+        """Have a supervisor run a workload: the one that became free last, or a new one."""
+        dispatch_id = request["id"]
+        while self.free:
+            pid, _ = self.free.popitem()
+            try:
+                self.channels[pid].sendall(pack_request(request))
+            except OSError:
+                # Gone, or stopped by somebody; nothing of this workload has begun there.
+                kill_tree(pid)
+                continue
+            self.supervisors[pid] = dispatch_id
+            self.tell({"event": "forked", "id": dispatch_id, "pid": pid})
+            return
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as exc:
+            self.refuse(dispatch_id, exc)
+            return
+        with theirs:
+            pid = self.fork(dispatch_id, lambda: self.supervise(request, ours, theirs))
+        if not pid:
+            ours.close()
+            return
+        ours.settimeout(HANDOVER_SECONDS)
+        self.channels[pid] = ours
+        self.selector.register(ours, selectors.EVENT_READ, lambda: self.hear(pid))
+
+    def hear(self, pid: int) -> None:
+        """Settle the workload of a supervisor that says it is free, or let go of one that left."""
+        if pid not in self.channels:
+            return
+        with contextlib.suppress(OSError):
+            if self.channels[pid].recv(len(FREE)) and self.is_open:
+                self.tell({"event": "exited", "id": self.supervisors[pid], "status": 0})
+                self.supervisors[pid] = ""
+                self.free[pid] = time.monotonic() + FREE_SECONDS
+                return
+        self.let_go(pid)
+
+    def dismiss_free(self, now: float) -> float | None:
+        """Let go of supervisors that were free for long; return the seconds to the next one."""
+        for pid, until in list(self.free.items()):
+            if until > now:
+                return until - now
+            self.let_go(pid)
+        return None
+
+    def let_go(self, pid: int) -> None:
+        """Close the channel to a supervisor; one that is free exits."""
+        self.free.pop(pid, None)
+        channel = self.channels.pop(pid, None)
+        if channel is not None:
+            self.selector.unregister(channel)
+            channel.close()
+
+    def refuse(self, dispatch_id: str, exc: OSError) -> None:
+        log.error("cannot fork; the workload goes back", exc_info=exc)
+        report = ExitReport(ending=Ending.DIED, info=f"the worker could not fork: {exc}")
+        self.send(pack_report(dispatch_id, report))
+        self.tell({"event": "exited", "id": dispatch_id, "status": 0})
+
+    # Processes
+
     def fork(self, dispatch_id: str, work: Callable[[], int]) -> int:
         """Have a child do some work, and return its pid, 0 if there is none."""
         server = os.getpid()
         try:
             pid = os.fork()
         except OSError as exc:
-            log.exception("cannot fork; the workload goes back")
-            report = ExitReport(ending=Ending.DIED, info=f"the worker could not fork: {exc}")
-            self.send(pack_report(dispatch_id, report))
-            self.tell({"event": "exited", "id": dispatch_id, "status": 0})
+            self.refuse(dispatch_id, exc)
             return 0
         if pid == 0:
             exit_code = 1
@@ -157,7 +229,9 @@ class ForkServer:
             signal.set_wakeup_fd(-1)
             for sig in (signal.SIGCHLD, signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
                 signal.signal(sig, signal.SIG_DFL)
-            for inherited in (self.selector, self.requests, self.wakeup, self.wakeup_writer):
+            self.selector.close()
+            ends = (self.requests, self.wakeup, self.wakeup_writer, *self.channels.values())
+            for inherited in ends:
                 inherited.close()
             # Orphans of a running workload stay with its supervisor, so that the server can tell
             # whose they were when they reach it.
@@ -171,21 +245,15 @@ class ForkServer:
             sys.stdout.flush()
             sys.stderr.flush()
 
-    def supervise(self, request: dict[str, Any]) -> int:
-        """Run one workload; the exit code says whether its processes came to an orderly end."""
-        from nats_worker import supervision
+    def supervise(self, request: dict[str, Any], ours: socket.socket, theirs: socket.socket) -> int:
+        """Run a workload, and others after it, in this child."""
+        from nats_worker.supervisor import Supervisor
 
-        # The task process is forked from this one; it has no business with the worker's events.
-        os.register_at_fork(after_in_child=self.events.close)
-        dispatch_id = request["id"]
-        report = supervision.supervise(
-            request["body"],
-            team=request["team"],
-            delivery_seconds=request["delivery_seconds"],
-            on_start=lambda pid: self.tell({"event": "started", "id": dispatch_id, "pid": pid}),
-        )
-        self.send(pack_report(dispatch_id, report))
-        return int(report.exit_code < 0 or report.ending is Ending.RAISED)
+        ours.close()
+        # Task processes are forked from this one; they have no business with the worker's sockets.
+        for private in (self.events, theirs):
+            os.register_at_fork(after_in_child=private.close)
+        return Supervisor(theirs, self.send).serve(request)
 
     def reap(self) -> None:
         """Collect what has ended, report supervisors, and clear up after those that were killed.
@@ -205,6 +273,7 @@ class ForkServer:
                 return
             self.clear_up(is_violent=pid not in self.tolerated and status != 0)
             self.tolerated.discard(pid)
+            self.let_go(pid)
             dispatch_id = self.supervisors.pop(pid, "")
             if pid == self.log_server and self.is_open:
                 log.error("the log server has ended: the UI cannot read this worker's task logs")
@@ -224,6 +293,8 @@ class ForkServer:
         deadline = time.monotonic() + FAREWELL_SECONDS
         if self.log_server in self.supervisors:
             kill_tree(self.log_server)
+        for pid in list(self.free):
+            self.let_go(pid)
         while self.supervisors and time.monotonic() < deadline:
             # Again and again, because a supervisor may just be forking its task.
             for supervisor in self.supervisors:
@@ -262,7 +333,7 @@ def serve_logs() -> int:
 
 def preload() -> None:
     """Import what tasks need, and freeze it so that forked processes go on sharing it."""
-    from nats_worker.supervision import warm_up
+    from nats_worker.warm_up import warm_up
 
     for name in PRELOADED:
         try:

@@ -6,12 +6,16 @@ SEQPACKET socket, because the fork server and all its supervisors write to the s
 kernel keeps packets whole and in order. Nothing of this reaches a command line, the environment
 or a disk: a body carries a token.
 
-Requests (`op`): `run` with `id`, `body` (msgpack of Airflow's workload), `team` and
-`delivery_seconds`; `cleanup_bundles`. The end of the stream means: kill everything and exit.
+Requests (`op`): `run` with `id`, `body` (msgpack of Airflow's workload), `team`,
+`delivery_seconds` and `workloads_per_supervisor`; `cleanup_bundles`; `serve_logs`. The end of the
+stream means: kill everything and exit. The fork server passes a `run` on to a supervisor that is
+free, over a channel of the two; one byte from there says that it is free, the channel's end that it
+may exit.
 
-Events (`event`): `ready` once Airflow is imported; `forked` with `id` and the supervisor's `pid`;
-`started` with `id` and the task process's `pid`; `finished` with `id` and `report`; `exited` with
-`id` and `status`, the supervisor's `waitpid` status.
+Events (`event`): `ready` once Airflow is imported; `forked` with `id` and the `pid` of the
+supervisor that was forked for it or has been free; `started` with `id` and the task process's
+`pid`; `finished` with `id` and `report`; `exited` with `id` and `status`, the supervisor's
+`waitpid` status, 0 while it lives on.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from socket import socket
 
 __all__ = [
+    "FREE",
     "MAX_EVENT_BYTES",
     "pack",
     "pack_report",
@@ -40,6 +45,8 @@ __all__ = [
 # A report's text is cut far below this; a packet over the socket's buffer could not be sent.
 MAX_EVENT_BYTES = 65_536
 MAX_INFO_CHARACTERS = 4_000
+# What a supervisor says to its fork server when it can take another workload.
+FREE = b"\0"
 LENGTH = struct.Struct("!I")
 
 

@@ -56,7 +56,7 @@ class Run:
 
     @property
     def is_over(self) -> bool:
-        """Whether the supervisor is gone and the report final."""
+        """Whether the supervisor is gone, or free for others, and the report final."""
         return self._exited.is_set()
 
     async def started(self) -> None:
@@ -64,7 +64,7 @@ class Run:
         await self._started.wait()
 
     async def exited(self) -> ExitReport:
-        """Wait until the supervisor is gone and return how the workload ended."""
+        """Wait until the run is over and return how the workload ended."""
         await self._exited.wait()
         return self._final()
 
@@ -124,6 +124,7 @@ class ProcessPool:
         team: whose configuration the workloads' supervisors read.
         delivery_seconds: how long a supervisor goes on delivering a task's state to an API server
             that is away; the default is the life of Airflow's execution token.
+        workloads_per_supervisor: how many workloads a supervisor runs at most, one after the other.
         serves_logs: whether one process more serves this host's task logs to the UI.
     """
 
@@ -132,11 +133,13 @@ class ProcessPool:
         *,
         team: str | None = None,
         delivery_seconds: float = 600.0,
+        workloads_per_supervisor: int = 50,
         serves_logs: bool = False,
     ) -> None:
         self.team = team
-        self.serves_logs = serves_logs
         self.delivery_seconds = delivery_seconds
+        self.workloads_per_supervisor = workloads_per_supervisor
+        self.serves_logs = serves_logs
         self.runs: dict[str, Run] = {}
         self.server: ForkServerHandle | None = None
         self.preloaded = asyncio.Event()
@@ -207,6 +210,7 @@ class ProcessPool:
                 "body": pack(body),
                 "team": self.team,
                 "delivery_seconds": self.delivery_seconds,
+                "workloads_per_supervisor": self.workloads_per_supervisor,
             }
         )
         return run

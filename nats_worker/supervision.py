@@ -1,7 +1,8 @@
 """Runs one workload under Airflow's own supervisor and says how it ended.
 
-The one module of the worker that touches Airflow's internals. It must run in the main thread of a
-process of its own: `supervise_task` forks, installs signal handlers and changes the environment.
+Beside `warm_up.py`, the one module that touches Airflow's internals. It must run in the main thread
+of a process without other threads: `supervise_task` forks, installs signal handlers and changes the
+environment.
 
 Airflow keeps what this project has to know (was the start accepted, did the state arrive) inside
 its supervisor object, so subclasses of `ActivitySubprocess` and `CallbackSubprocess` look over its
@@ -21,7 +22,6 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from airflow.configuration import conf
 from airflow.executors import workloads
 from airflow.executors.base_executor import (
     BaseExecutor,
@@ -31,7 +31,7 @@ from airflow.executors.base_executor import (
 from airflow.sdk.api import client as api
 from airflow.sdk.exceptions import TaskAlreadyRunningError
 from airflow.sdk.execution_time import callback_supervisor, supervisor
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from nats_worker.exits import Ending, ExitReport
 from nats_worker.frames import unpack
@@ -41,7 +41,7 @@ from nats_worker.processes import children_of, kill_tree
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["supervise", "warm_up"]
+__all__ = ["lacks", "supervise"]
 
 log = logging.getLogger(__name__)
 
@@ -75,15 +75,27 @@ MAX_PAUSE_SECONDS = 30.0
 
 
 class Watch:
-    """What the subclasses learn about the workload of this process."""
+    """What the subclasses learn about the workload that this process runs at the moment.
 
-    def __init__(self, *, delivery_seconds: float, on_start: Callable[[int], None]) -> None:
+    There is one, like the subclasses: for tasks in other languages Airflow derives a class from the
+    one that it finds first, and keeps it.
+    """
+
+    delivery_seconds: float
+    on_start: Callable[[int], None]
+    pid: int
+    has_started: bool
+    is_decided_elsewhere: bool
+    failed_delivery: BaseException | None
+
+    def begin(self, *, delivery_seconds: float, on_start: Callable[[int], None]) -> None:
+        """Forget the workload before, if there was one."""
         self.delivery_seconds = delivery_seconds
         self.on_start = on_start
         self.pid = 0
         self.has_started = False
         self.is_decided_elsewhere = False
-        self.failed_delivery: BaseException | None = None
+        self.failed_delivery = None
 
     def start(self, pid: int) -> None:
         self.has_started = True
@@ -98,54 +110,7 @@ class Watch:
             pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
 
-def warm_up() -> None:
-    """Do before the forks what every workload would do again; opens no connection."""
-    lacks()
-    # Airflow keeps the certificate authorities that its first API client reads.
-    api.Client(base_url=get_execution_api_server_url(), token="").close()
-    for step in (share_decoders, rehearse_request, prepare_log_lines):
-        try:
-            step()
-        except Exception:
-            log.warning("cannot %s before the forks; each task does", step.__name__, exc_info=True)
-
-
-def share_decoders() -> None:
-    """Build once the decoders that Airflow's task process builds anew for each task.
-
-    Pydantic's decoders are costly to build and keep no state. Where a module of Airflow no longer
-    finds `TypeAdapter` among its own names, it goes on building them.
-    """
-    from airflow.sdk.execution_time import comms, task_runner
-
-    kinds: list[Any] = [comms.ToTask, JsonValue]
-    ready: dict[int, TypeAdapter[Any]] = {id(kind): TypeAdapter(kind) for kind in kinds}
-
-    def decoder(kind: Any, *, _parent_depth: int = 2, **options: Any) -> TypeAdapter[Any]:
-        found = None if options else ready.get(id(kind))
-        return found or TypeAdapter(kind, _parent_depth=_parent_depth + 1, **options)
-
-    for module in (comms, task_runner):
-        if vars(module).get("TypeAdapter") is TypeAdapter:
-            vars(module)["TypeAdapter"] = decoder
-
-
-def rehearse_request() -> None:
-    """Send a request through Airflow's API client for dry runs, which answers it itself."""
-    with api.Client(base_url=None, dry_run=True, token="") as client:
-        client.request("PATCH", "/", content="{}")
-
-
-def prepare_log_lines() -> None:
-    """Have Airflow prepare how task logs are written, unless they may go to a remote place.
-
-    What sends logs elsewhere may start a thread or connect, and its place is in a workload.
-    """
-    from airflow.sdk.log import logging_processors
-
-    is_remote = conf.getboolean("logging", "remote_logging", fallback=False)
-    if not is_remote and not conf.get("logging", "logging_config_class", fallback=""):
-        logging_processors(json_output=True)
+WATCH = Watch()
 
 
 def supervise(
@@ -159,11 +124,12 @@ def supervise(
         delivery_seconds: how long to go on delivering a task's state to an API server that is away.
         on_start: told the task process's pid once the API server has accepted the start.
     """
-    watch = Watch(delivery_seconds=delivery_seconds, on_start=on_start)
+    watch = WATCH
+    watch.begin(delivery_seconds=delivery_seconds, on_start=on_start)
     kills = oom_kills()
     try:
         workload = WORKLOAD.validate_python(unpack(body))
-        watch_subprocesses(watch)
+        watch_subprocesses()
         exit_code = run(workload, ExecutorConf(team))
     except ValidationError as exc:
         # Its own text quotes the input, and that holds a token.
@@ -285,13 +251,14 @@ def lacks() -> list[str]:
     return missing
 
 
-def watch_subprocesses(watch: Watch) -> None:
+@functools.cache
+def watch_subprocesses() -> None:
     """Have Airflow start our subclasses; it looks both names up when it runs a workload."""
     if lacks():
         return
-    supervisor.ActivitySubprocess = watched_task(supervisor.ActivitySubprocess, watch)  # type: ignore[misc]
+    supervisor.ActivitySubprocess = watched_task(supervisor.ActivitySubprocess, WATCH)  # type: ignore[misc]
     callback_supervisor.CallbackSubprocess = watched_callback(  # type: ignore[misc]
-        callback_supervisor.CallbackSubprocess, watch
+        callback_supervisor.CallbackSubprocess, WATCH
     )
 
 

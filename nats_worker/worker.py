@@ -101,7 +101,11 @@ class Worker:
         """
         self.listen_to_signals()
         async with (
-            ProcessPool(team=self.plan.team, serves_logs=self.plan.serves_logs) as pool,
+            ProcessPool(
+                team=self.plan.team,
+                workloads_per_supervisor=self.settings.workloads_per_supervisor,
+                serves_logs=self.plan.serves_logs,
+            ) as pool,
             connect(self.settings, role=f"worker {self.plan.name}") as broker,
         ):
             announcer = self._announcer = Announcer(broker, self.settings, self.describe)

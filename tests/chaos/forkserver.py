@@ -5,26 +5,33 @@ Run as `python -Pm tests.chaos.forkserver REQUESTS EVENTS`, like the one it stan
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import Any
 
 import nats_worker
-import nats_worker.forkserver as real
+from nats_worker import forkserver
 from tests.chaos import supervision
 
 __all__: list[str] = []
 
 
-class ForkServer(real.ForkServer):
-    """Tells its supervisors which dispatch they are for."""
+def main() -> None:
+    """Put the stand-in in the place of Airflow, and serve."""
+    sys.modules["nats_worker.supervision"] = supervision
+    sys.modules["nats_worker.warm_up"] = supervision
+    vars(nats_worker)["supervision"] = supervision
+    vars(forkserver)["PRELOADED"] = ()
+    supervisor = importlib.import_module("nats_worker.supervisor")
+    run = supervisor.Supervisor.run
 
-    def supervise(self, request: dict[str, Any]) -> int:
+    def run_known(self: Any, request: dict[str, Any]) -> Any:
         supervision.enter(request["id"])
-        return super().supervise(request)
+        return run(self, request)
+
+    supervisor.Supervisor.run = run_known
+    forkserver.main(int(sys.argv[1]), int(sys.argv[2]))
 
 
 if __name__ == "__main__":
-    sys.modules["nats_worker.supervision"] = supervision
-    vars(nats_worker)["supervision"] = supervision
-    vars(real).update(PRELOADED=(), ForkServer=ForkServer)
-    real.main(int(sys.argv[1]), int(sys.argv[2]))
+    main()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any
 
 from airflow.sdk import DAG, BaseOperator, task
@@ -50,6 +51,16 @@ class Parent(Stubborn):
         child.wait()
 
 
+class Leave(BaseOperator):
+    """Leaves a child running when it ends; marks the child's pid."""
+
+    def execute(self, context: Any) -> None:
+        child = subprocess.Popen(
+            ["sleep", "1000"], start_new_session=True, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL
+        )
+        mark(context, child.pid)
+
+
 class Talk(Sleep):
     """Says in its log what it is told."""
 
@@ -75,6 +86,7 @@ with DAG("outcomes", schedule=None):
     Hog(task_id="hog")
     Stubborn(task_id="stubborn")
     Parent(task_id="parent")
+    Leave(task_id="leave")
 
     @task
     def succeed() -> None: ...

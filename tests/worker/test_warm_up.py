@@ -19,12 +19,12 @@ MEGABYTE = 1024 * 1024
 
 # Each in an interpreter of its own, because what is warmed up stays so.
 DECODERS = """
-from nats_worker import supervision
+from nats_worker import warm_up
 from airflow.sdk.execution_time import comms, task_runner
 from pydantic import JsonValue, TypeAdapter
 task_runner.TypeAdapter = other = object()
 
-supervision.warm_up()
+warm_up.warm_up()
 
 one, two = (comms.CommsDecoder(log=None, socket=None) for _ in range(2))
 assert one.body_decoder is two.body_decoder is two.err_decoder
@@ -39,7 +39,7 @@ print("good")
 """
 CHANGED = """
 import logging
-from nats_worker import supervision
+from nats_worker import warm_up
 from airflow.sdk.api import client
 from airflow.sdk.execution_time import comms
 del comms.ToTask
@@ -49,41 +49,41 @@ class Client(client.Client):
 client.Client = Client
 logging.disable(logging.NOTSET)
 warned = []
-supervision.log.warning = lambda text, name, **_: warned.append(name)
+warm_up.log.warning = lambda text, name, **_: warned.append(name)
 
-supervision.warm_up()
+warm_up.warm_up()
 
 assert warned == ["share_decoders", "rehearse_request"], warned
 print("good")
 """
 LOG_LINES = """
-from nats_worker import supervision
+from nats_worker import warm_up
 from airflow.sdk import log
 asked = []
 log.logging_processors = lambda **options: asked.append(options)
 
-supervision.conf.set("logging", "remote_logging", "True")
-supervision.prepare_log_lines()
-supervision.conf.set("logging", "remote_logging", "False")
-supervision.conf.set("logging", "logging_config_class", "mine.CONFIG")
-supervision.prepare_log_lines()
+warm_up.conf.set("logging", "remote_logging", "True")
+warm_up.prepare_log_lines()
+warm_up.conf.set("logging", "remote_logging", "False")
+warm_up.conf.set("logging", "logging_config_class", "mine.CONFIG")
+warm_up.prepare_log_lines()
 assert asked == [], asked
 
-supervision.conf.set("logging", "logging_config_class", "")
-supervision.warm_up()
+warm_up.conf.set("logging", "logging_config_class", "")
+warm_up.warm_up()
 assert asked == [{"json_output": True}], asked
 print("good")
 """
 QUIET = """
 import os, sys
 from pathlib import Path
-from nats_worker import supervision
+from nats_worker import warm_up
 opened = []
 sys.addaudithook(
     lambda event, args: opened.append(args) if event in {"socket.connect", "os.fork"} else None
 )
 
-supervision.warm_up()
+warm_up.warm_up()
 
 assert opened == [], opened
 assert len(list(Path("/proc/self/task").iterdir())) == 1

@@ -1,0 +1,70 @@
+"""What the fork server does once, so that no workload does it again; opens no connection.
+
+Each step checks what it relies on in Airflow. Where that has changed, workloads do it themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from airflow.configuration import conf
+from airflow.executors.base_executor import get_execution_api_server_url
+from airflow.sdk.api import client as api
+from pydantic import JsonValue, TypeAdapter
+
+from nats_worker.supervision import lacks
+
+__all__ = ["warm_up"]
+
+log = logging.getLogger(__name__)
+
+
+def warm_up() -> None:
+    """Take every step; one that fails is a warning."""
+    lacks()
+    # Airflow keeps the certificate authorities that its first API client reads.
+    api.Client(base_url=get_execution_api_server_url(), token="").close()
+    for step in (share_decoders, rehearse_request, prepare_log_lines):
+        try:
+            step()
+        except Exception:
+            log.warning("cannot %s before the forks; each task does", step.__name__, exc_info=True)
+
+
+def share_decoders() -> None:
+    """Build once the decoders that Airflow's task process builds anew for each task.
+
+    Pydantic's decoders are costly to build and keep no state. Where a module of Airflow no longer
+    finds `TypeAdapter` among its own names, it goes on building them.
+    """
+    from airflow.sdk.execution_time import comms, task_runner
+
+    kinds: list[Any] = [comms.ToTask, JsonValue]
+    ready: dict[int, TypeAdapter[Any]] = {id(kind): TypeAdapter(kind) for kind in kinds}
+
+    def decoder(kind: Any, *, _parent_depth: int = 2, **options: Any) -> TypeAdapter[Any]:
+        found = None if options else ready.get(id(kind))
+        return found or TypeAdapter(kind, _parent_depth=_parent_depth + 1, **options)
+
+    for module in (comms, task_runner):
+        if vars(module).get("TypeAdapter") is TypeAdapter:
+            vars(module)["TypeAdapter"] = decoder
+
+
+def rehearse_request() -> None:
+    """Send a request through Airflow's API client for dry runs, which answers it itself."""
+    with api.Client(base_url=None, dry_run=True, token="") as client:
+        client.request("PATCH", "/", content="{}")
+
+
+def prepare_log_lines() -> None:
+    """Have Airflow prepare how task logs are written, unless they may go to a remote place.
+
+    What sends logs elsewhere may start a thread or connect, and its place is in a workload.
+    """
+    from airflow.sdk.log import logging_processors
+
+    is_remote = conf.getboolean("logging", "remote_logging", fallback=False)
+    if not is_remote and not conf.get("logging", "logging_config_class", fallback=""):
+        logging_processors(json_output=True)
