@@ -111,21 +111,22 @@ class NatsExecutor(compat.VersionedExecutor):
         """Publish; what the broker did not take stays queued here for the next heartbeat."""
         if self.outage.is_waiting():
             return
-        sealed: list[tuple[ExecutorWorkload, Envelope]] = []
+        sealed: list[tuple[ExecutorWorkload, WorkloadKey, Envelope]] = []
         for workload in workload_items:
+            key = self.key_of(workload)
             try:
-                sealed.append((workload, self._seal(workload)))
+                sealed.append((workload, key, self._seal(workload, key)))
             except UNENCODABLE as exc:
-                self._refuse(workload, f"cannot be sent over NATS: {type(exc).__name__}: {exc}")
-        outcomes = self._publish([envelope for _, envelope in sealed]) if sealed else {}
-        for workload, envelope in sealed:
+                self._refuse(key, f"cannot be sent over NATS: {type(exc).__name__}: {exc}")
+        outcomes = self._publish([envelope for *_, envelope in sealed]) if sealed else {}
+        for workload, key, envelope in sealed:
             outcome = outcomes.get(envelope.dispatch_id, BrokerUnavailable("not tried"))
             if outcome is None:
-                self._handed_over(workload, envelope)
+                self._handed_over(workload, key, envelope)
             elif isinstance(outcome, MessageTooLarge):
-                self._refuse(workload, f"too large for NATS: {outcome}")
+                self._refuse(key, f"too large for NATS: {outcome}")
 
-    def _seal(self, workload: ExecutorWorkload) -> Envelope:
+    def _seal(self, workload: ExecutorWorkload, key: WorkloadKey) -> Envelope:
         dispatch_id, is_new = compat.dispatch_id_of(workload)
         if is_new:
             self._minted.add(dispatch_id)
@@ -135,7 +136,7 @@ class NatsExecutor(compat.VersionedExecutor):
             queue=lane.queue,
             kind=compat.kind_of(workload),
             body=compat.body_of(workload),
-            key=compat.key_parts(self.key_of(workload)),
+            key=compat.key_parts(key),
             sender=self.sender,
             sent_at=time.time(),
         )
@@ -143,8 +144,7 @@ class NatsExecutor(compat.VersionedExecutor):
         message_id = None if dispatch_id in self._lost else dispatch_id
         return Envelope(lane, dispatch_id, message_id, encode(message))
 
-    def _refuse(self, workload: ExecutorWorkload, reason: str) -> None:
-        key = self.key_of(workload)
+    def _refuse(self, key: WorkloadKey, reason: str) -> None:
         self.discard_waiting(key)
         self.fail(key, info=reason)
 
@@ -176,8 +176,10 @@ class NatsExecutor(compat.VersionedExecutor):
                 self._complaints.add(text)
                 log.error("%s; next: its workloads stay queued and are tried again", text)
 
-    def _handed_over(self, workload: ExecutorWorkload, envelope: Envelope) -> None:
-        key, dispatch_id = self.key_of(workload), envelope.dispatch_id
+    def _handed_over(
+        self, workload: ExecutorWorkload, key: WorkloadKey, envelope: Envelope
+    ) -> None:
+        dispatch_id = envelope.dispatch_id
         self.discard_waiting(key)
         self.running.add(key)
         self._lost.discard(dispatch_id)

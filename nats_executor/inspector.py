@@ -93,9 +93,10 @@ class Inspector:
         if (token(report.queue), token(report.dispatch_id)) != (place.queue, place.dispatch_id):
             self._complain(f"report on {message.subject} is about another workload")
             return None
-        return dataclasses.replace(
-            report, info=presentable(report.info), worker_name=presentable(report.worker_name)
-        )
+        texts = presentable(report.info), presentable(report.worker_name)
+        if texts == (report.info, report.worker_name):
+            return report
+        return dataclasses.replace(report, info=texts[0], worker_name=texts[1])
 
     def _complain(self, text: str) -> None:
         """Log once what every sweep will find again."""
@@ -109,8 +110,7 @@ class Inspector:
         tasks = [self._names.task(lane.queue, id_, lane.band) for lane, id_ in places]
         results = [self._names.result(lane.queue, id_) for lane, id_ in places]
         # Messages first: a workload that ends in between has left its report by then.
-        waiting = await broker.last_of_each(self._names.tasks_stream, tasks)
-        queued = {message.subject for message in waiting}
+        queued = await broker.occupied(self._names.tasks_stream, tasks)
         reported = await broker.last_of_each(self._names.results_stream, results)
         reports = {message.subject: self.read(message) for message in reported}
         return {

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +130,30 @@ class JetStream(Broker):
                 asked = [subject for subject in asked if subject not in here] if is_cut else []
         return found
 
+    async def occupied(self, stream: str, subjects: Sequence[str]) -> set[str]:
+        found: set[str] = set()
+        groups: defaultdict[str, list[str]] = defaultdict(list)
+        for subject in subjects:
+            groups[subject.rpartition(".")[0]].append(subject)
+        for parent, group in groups.items():
+            listed = await self._listed(stream, f"{parent}.*") if len(group) > WINDOW else None
+            if listed is None:
+                listed = {message.subject for message in await self.last_of_each(stream, group)}
+            found |= listed.intersection(group)
+        return found
+
+    async def _listed(self, stream: str, subject: str) -> set[str] | None:
+        """Return all subjects with messages; None where the server does not list them in one go.
+
+        Pages are not of one moment: a subject that is there all the time may be on none of them.
+        """
+        try:
+            response = await self._call(f"STREAM.INFO.{stream}", {"subjects_filter": subject})
+        except NotFound as exc:
+            raise BrokerUnavailable(f"stream {stream} is not there") from exc
+        subjects = response["state"].get("subjects") or {}
+        return set(subjects) if len(subjects) >= response.get("total", 0) else None
+
     async def scan(self, stream: str, subject: str) -> list[Stored]:
         found: list[Stored] = []
         while True:
@@ -150,8 +175,11 @@ class JetStream(Broker):
             await self._link.send(subject, body, reply=reply)
             while True:
                 try:
-                    async with asyncio.timeout(self._timeout):
-                        answer = await answers.get()
+                    if answers.empty():
+                        async with asyncio.timeout(self._timeout):
+                            answer = await answers.get()
+                    else:  # most have come with the one before: a timer each would be for nothing
+                        answer = answers.get_nowait()
                 except TimeoutError:
                     raise BrokerUnavailable(
                         f"stream {stream} does not answer a batched get"

@@ -153,6 +153,10 @@ class Broker(Protocol):
         """Return the last message of each subject that has one; no wildcards, any number."""
         ...
 
+    async def occupied(self, stream: str, subjects: Sequence[str]) -> set[str]:
+        """Return which of the subjects have a message; no wildcards, any number."""
+        ...
+
     async def scan(self, stream: str, subject: str) -> list[Stored]:
         """Return every message under a subject with wildcards, oldest first."""
         ...

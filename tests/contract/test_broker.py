@@ -233,6 +233,29 @@ async def test_last_of_each_takes_any_number_of_subjects_and_leaves_out_missing_
     assert len(found) == len(subjects)
 
 
+async def test_occupied_names_the_subjects_with_a_message_many_or_few(stage: Stage) -> None:
+    """Many are listed by the server, which counts others under the same queue, too."""
+    here = [stage.names.result("a", f"d{n}") for n in range(1100)]
+    few = [stage.names.result("b", f"d{n}") for n in range(3)]
+    await asyncio.gather(*(stage.broker.publish(s, b"") for s in [*here, *few]))
+    missing = [stage.names.result(q, f"missing{n}") for q in ("a", "b", "c") for n in range(50)]
+    found = await stage.broker.occupied(stage.results, [*here[:1000], *few[:2], *missing])
+    assert found == {*here[:1000], *few[:2]}
+    assert await stage.broker.occupied(stage.results, []) == set()
+
+
+async def test_occupied_sees_what_is_delivered_and_not_what_is_acked(stage: Stage) -> None:
+    pulls = await stage.queue()
+    subjects = [stage.names.task("default", f"d{n}") for n in range(600)]
+    await asyncio.gather(*(stage.broker.publish(s, b"") for s in subjects))
+    first, second = await pulls.take(2)
+    await first.ack()
+
+    found = await stage.broker.occupied(stage.tasks, subjects)
+
+    assert found == set(subjects) - {first.subject} >= {second.subject}
+
+
 async def test_last_of_no_subjects_is_nothing(stage: Stage) -> None:
     assert await stage.broker.last_of_each(stage.results, []) == []
 
@@ -270,6 +293,9 @@ async def test_reading_a_stream_that_is_not_there_is_unavailable(stage: Stage) -
         await stage.broker.last("NONE", "x.y")
     with pytest.raises(BrokerUnavailable, match="NONE"):
         await stage.broker.last_of_each("NONE", ["x.y"])
+    for subjects in (["x.y"], [f"x.y{n}" for n in range(600)]):
+        with pytest.raises(BrokerUnavailable, match="NONE"):
+            await stage.broker.occupied("NONE", subjects)
     with pytest.raises(BrokerUnavailable, match="NONE"):
         await stage.broker.scan("NONE", "x.>")
 

@@ -69,6 +69,8 @@ async def test_every_question_is_refused_in_time_while_the_server_is_away(
         broker.publish(subject, b"", timeout=PUBLISH_TIMEOUT),
         broker.last(stage.tasks, subject),
         broker.last_of_each(stage.tasks, [subject, subject]),
+        broker.occupied(stage.tasks, [subject]),
+        broker.occupied(stage.tasks, [subject] * 600),
         broker.scan(stage.tasks, stage.names.tasks()),
         broker.remove(stage.tasks, subject),
         broker.request(subject, b"", timeout=PUBLISH_TIMEOUT),

@@ -307,6 +307,11 @@ class FakeBroker(Broker):
         found = [source.last(subject) for subject in subjects]
         return [message for message in found if message is not None]
 
+    async def occupied(self, stream: str, subjects: Sequence[str]) -> set[str]:
+        await self.enter("occupied")
+        source = self.server.stream(stream, missing=BrokerUnavailable)
+        return {subject for subject in subjects if source.last(subject)}
+
     async def scan(self, stream: str, subject: str) -> list[Stored]:
         await self.enter("scan")
         return self.server.stream(stream, missing=BrokerUnavailable).matching(subject)
