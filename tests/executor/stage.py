@@ -109,8 +109,9 @@ def connection_test_workload(queue: str | None = None) -> workloads.TestConnecti
 
 def queue_up(executor: NatsExecutor, *items: ExecutorWorkload) -> None:
     """Hand workloads over as the scheduler does; the session is not used."""
+    session = Mock()  # each one is a class of its own: ten thousand would be a lot of garbage
     for item in items:
-        executor.queue_workload(item, session=Mock())
+        executor.queue_workload(item, session=session)
 
 
 def events(executor: NatsExecutor, count: int = 1) -> dict[Any, tuple[Any, Any]]:
