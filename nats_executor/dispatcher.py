@@ -25,6 +25,7 @@ from nats_executor.errors import (
 )
 from nats_executor.inspector import Inspector
 from nats_executor.messages import State, encode
+from nats_executor.ports import Outgoing
 from nats_executor.replies import batches
 
 if TYPE_CHECKING:
@@ -151,8 +152,11 @@ class Dispatcher:
         limit = self._settings.publish_timeout_seconds * SHARE / 2
         last_start = time.monotonic() + limit
         for window in batches([w for w in workloads if w.lane.queue not in refused], WINDOW):
-            results = await asyncio.gather(*(self._publish(broker, w, limit) for w in window))
-            outcomes.update(zip((w.dispatch_id for w in window), results, strict=True))
+            results = await broker.publish_all([self._outgoing(w) for w in window], timeout=limit)
+            for workload, result in zip(window, results, strict=True):
+                # It is there already: an earlier attempt's answer was lost.
+                is_there = isinstance(result, SubjectOccupied)
+                outcomes[workload.dispatch_id] = None if is_there else result
             is_away = any(isinstance(result, BrokerUnavailable) for result in results)
             if is_away or time.monotonic() > last_start:
                 break
@@ -170,21 +174,10 @@ class Dispatcher:
                 self._queues.add(queue)
         return refused
 
-    async def _publish(
-        self, broker: Broker, workload: Envelope, timeout: float
-    ) -> BrokerError | None:
-        try:
-            await broker.publish(
-                self._names.task(workload.lane.queue, workload.dispatch_id, workload.lane.band),
-                workload.body,
-                message_id=workload.message_id,
-                timeout=timeout,
-            )
-        except SubjectOccupied:
-            return None  # it is there already: an earlier attempt's answer was lost
-        except BrokerError as exc:
-            return exc
-        return None
+    def _outgoing(self, workload: Envelope) -> Outgoing:
+        lane, dispatch_id = workload.lane, workload.dispatch_id
+        subject = self._names.task(lane.queue, dispatch_id, lane.band)
+        return Outgoing(subject, workload.body, workload.message_id)
 
     async def renew(self, dispatch: Dispatch, new_token: str) -> None:
         """Answer a report of an expired token with a new one, on the report's own subject.

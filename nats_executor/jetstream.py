@@ -23,7 +23,16 @@ from nats_executor.errors import (
     NotFound,
 )
 from nats_executor.link import Answer, Link, Listener
-from nats_executor.ports import Broker, Config, ConsumerInfo, Pulls, Reply, Stored, StreamInfo
+from nats_executor.ports import (
+    Broker,
+    Config,
+    ConsumerInfo,
+    Outgoing,
+    Pulls,
+    Reply,
+    Stored,
+    StreamInfo,
+)
 from nats_executor.replies import api_error, batches, consumer_info, stored, timestamp
 
 if TYPE_CHECKING:
@@ -100,13 +109,37 @@ class JetStream(Broker):
         try:
             msg = await self._link.ask(subject, body, headers=all_headers, timeout=timeout)
         except NoResponders as exc:
-            raise BrokerUnavailable(
-                f"no stream takes {subject}: it has no leader, or `airflow nats setup` was not run"
-            ) from exc
-        ack = json.loads(msg.data)
-        if error := ack.get("error"):
-            raise api_error(subject, error)
-        return int(ack["seq"])
+            raise untaken(subject) from exc
+        return sequence_in(subject, msg)
+
+    async def publish_all(
+        self, messages: Sequence[Outgoing], *, timeout: float
+    ) -> list[BrokerError | None]:
+        late = f"no answer within {timeout:g} s"
+        outcomes: dict[int, Answer | BrokerError] = {}
+        is_answered = asyncio.Event()
+
+        def resolve(place: int, outcome: Answer | BrokerError) -> None:
+            outcomes.setdefault(place, outcome)
+            if len(outcomes) == len(messages):
+                is_answered.set()
+
+        with contextlib.ExitStack() as awaited, contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                for place, (subject, body, message_id) in enumerate(messages):
+                    answer = self._link.awaiting(subject, partial(resolve, place))
+                    reply = awaited.enter_context(answer)
+                    headers = None if message_id is None else {"Nats-Msg-Id": message_id}
+                    try:
+                        await self._link.send(subject, body, reply=reply, headers=headers)
+                    except BrokerError as exc:
+                        resolve(place, exc)
+                if messages:
+                    await is_answered.wait()
+        return [
+            refusal(message.subject, outcomes.get(place) or BrokerUnavailable(late))
+            for place, message in enumerate(messages)
+        ]
 
     async def last(self, stream: str, subject: str) -> Stored | None:
         try:
@@ -319,3 +352,30 @@ class JetStream(Broker):
     async def _put_consumer(self, stream: str, config: Config, action: str) -> None:
         subject = f"CONSUMER.CREATE.{stream}.{config['durable_name']}.{config['filter_subject']}"
         await self._call(subject, {"stream_name": stream, "config": config, "action": action})
+
+
+def sequence_in(subject: str, msg: Answer) -> int:
+    """Read the confirmation of a stored message; raises what its error code means."""
+    ack = json.loads(msg.data)
+    if error := ack.get("error"):
+        raise api_error(subject, error)
+    return int(ack["seq"])
+
+
+def refusal(subject: str, outcome: Answer | BrokerError) -> BrokerError | None:
+    """Return why a message was not stored, None if it was."""
+    if isinstance(outcome, BrokerError):
+        return outcome
+    if outcome.headers and outcome.headers.get("Status") == "503":
+        return untaken(subject)
+    try:
+        sequence_in(subject, outcome)
+    except BrokerError as exc:
+        return exc
+    return None
+
+
+def untaken(subject: str) -> BrokerUnavailable:
+    return BrokerUnavailable(
+        f"no stream takes {subject}: it has no leader, or `airflow nats setup` was not run"
+    )

@@ -7,9 +7,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-__all__ = ["Broker", "Config", "ConsumerInfo", "Delivery", "Pulls", "Stored", "StreamInfo"]
+if TYPE_CHECKING:
+    from nats_executor.errors import BrokerError
+
+__all__ = [
+    "Broker",
+    "Config",
+    "ConsumerInfo",
+    "Delivery",
+    "Outgoing",
+    "Pulls",
+    "Stored",
+    "StreamInfo",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +88,16 @@ class Delivery(Protocol):
 Reply = Callable[[bytes], Awaitable[bytes]]
 
 Config = dict[str, Any]
+
+
+class Outgoing(NamedTuple):
+    """A message to store; `message_id` is its `Nats-Msg-Id`, None for none."""
+
+    subject: str
+    body: bytes
+    message_id: str | None = None
+
+
 """The configuration of a stream or consumer, as NATS's JSON API writes it (durations in ns)."""
 
 
@@ -139,6 +161,15 @@ class Broker(Protocol):
             SubjectOccupied: the stream keeps one message for each subject and this has one.
             WrongSequence: the compare-and-set lost.
             MessageTooLarge: over `max_payload` or `max_msg_size`.
+        """
+        ...
+
+    async def publish_all(
+        self, messages: Sequence[Outgoing], *, timeout: float
+    ) -> list[BrokerError | None]:
+        """Store messages in their order, and return for each one None or why it was not stored.
+
+        For many at once: they share one timer and one wait. Raises nothing.
         """
         ...
 

@@ -6,12 +6,13 @@ import asyncio
 import gc
 import importlib
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from nats_executor import NatsExecutor
 from nats_executor.broker import connect
 from nats_executor.dispatcher import WINDOW
+from nats_executor.ports import Outgoing
 from nats_executor.replies import batches
 from tests.bench.aside import answer, asked
 from tests.executor.stage import queue_up, task_workload
@@ -25,14 +26,6 @@ if TYPE_CHECKING:
 nats = importlib.import_module("nats")
 
 
-class Message(NamedTuple):
-    """What the executor hands to its connection."""
-
-    subject: str
-    body: bytes
-    message_id: str
-
-
 def main() -> None:
     count = asked()["count"]
     messages, settings = recorded(count)
@@ -41,32 +34,32 @@ def main() -> None:
     answer({"rate": count / seconds})
 
 
-def recorded(count: int) -> tuple[list[Message], Settings]:
+def recorded(count: int) -> tuple[list[Outgoing], Settings]:
     """Let an executor make its streams and its messages, and keep them from the broker."""
-    messages: list[Message] = []
+    messages: list[Outgoing] = []
 
-    async def publish(_self: Any, subject: str, body: bytes, **options: Any) -> int:
-        messages.append(Message(subject, body, options["message_id"]))
-        return len(messages)
+    async def publish_all(_self: Any, window: Sequence[Outgoing], **_: Any) -> list[None]:
+        messages.extend(window)
+        return [None] * len(window)
 
     executor = NatsExecutor()
     executor.job_id = 1
     executor.start()
     try:
         queue_up(executor, *(task_workload(f"t{number}") for number in range(count)))
-        with patch("nats_executor.jetstream.JetStream.publish", publish):
+        with patch("nats_executor.jetstream.JetStream.publish_all", publish_all):
             executor.heartbeat()
         return messages, executor.settings
     finally:
         executor.end()
 
 
-async def published(settings: Settings, messages: Sequence[Message]) -> float:
+async def published(settings: Settings, messages: Sequence[Outgoing]) -> float:
     """Return the seconds until nats-py has every confirmation."""
     client = await nats.connect(settings.servers[0])
     try:
         jetstream = client.jetstream()
-        await send(jetstream, [Message(messages[0].subject + "-first", b"", "first")])
+        await send(jetstream, [Outgoing(messages[0].subject + "-first", b"", "first")])
         gc.collect()  # what the set-up left behind is nobody's to clear up in the measured time
         began = time.perf_counter()
         await send(jetstream, messages)
@@ -81,7 +74,7 @@ async def published(settings: Settings, messages: Sequence[Message]) -> float:
     return seconds
 
 
-async def send(jetstream: Any, messages: Sequence[Message]) -> None:
+async def send(jetstream: Any, messages: Sequence[Outgoing]) -> None:
     for window in batches(messages, WINDOW):
         await asyncio.gather(
             *(

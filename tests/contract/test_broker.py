@@ -13,6 +13,7 @@ from nats_executor.errors import (
     SubjectOccupied,
     WrongSequence,
 )
+from nats_executor.ports import Outgoing
 from tests.contract.stage import soon
 
 if TYPE_CHECKING:
@@ -114,6 +115,42 @@ async def test_of_five_concurrent_claims_exactly_one_wins(stage: Stage) -> None:
     stored = await stage.broker.last(stage.results, subject)
     assert stored is not None
     assert stored.body == str(winners[0]).encode()
+
+
+async def test_many_messages_are_stored_in_their_order(stage: Stage) -> None:
+    sent = [Outgoing(stage.names.task("default", f"d{n}"), b"%d" % n) for n in range(600)]
+
+    outcomes = await stage.broker.publish_all(sent, timeout=5.0)
+
+    assert outcomes == [None] * len(sent)
+    stored = await stage.broker.scan(stage.tasks, stage.names.tasks())
+    assert [message.body for message in stored] == [message.body for message in sent]
+    assert await stage.broker.publish_all([], timeout=5.0) == []
+
+
+async def test_each_of_many_messages_has_its_own_outcome(stage: Stage) -> None:
+    """Also where the answers come in another order than the questions."""
+    await stage.send("d2")
+    known = Outgoing(stage.names.result("default", "d9"), b"", "m1")
+    await stage.broker.publish(known.subject, b"", message_id="m1")
+
+    outcomes = await stage.broker.publish_all(
+        [
+            Outgoing(stage.names.task("default", "d1"), b"first"),
+            Outgoing(stage.names.task("default", "d2"), b"there already"),
+            Outgoing(stage.names.task("default", "d3"), b"x" * 1_048_577),
+            Outgoing("nobody.listens.here", b""),
+            known,
+            Outgoing(stage.names.task("default", "d4"), b"last", "m2"),
+        ],
+        timeout=5.0,
+    )
+
+    kinds = [type(None), SubjectOccupied, MessageTooLarge, BrokerUnavailable, type(None)]
+    assert [type(outcome) for outcome in outcomes] == [*kinds, type(None)]
+    assert "nobody.listens.here" in str(outcomes[3])
+    stored = await stage.broker.scan(stage.tasks, stage.names.tasks())
+    assert [message.body for message in stored][1:] == [b"first", b"last"]
 
 
 async def test_a_claim_is_followed_up_with_its_own_sequence_only(stage: Stage) -> None:

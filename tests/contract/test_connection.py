@@ -13,6 +13,7 @@ from nats_executor import broker as broker_module
 from nats_executor.broker import connect
 from nats_executor.errors import BrokerUnavailable
 from nats_executor.names import Lane
+from nats_executor.ports import Outgoing
 from tests.contract.stage import PUBLISH_TIMEOUT, RealStage, soon
 from tests.support.fixtures import settings_for
 from tests.support.nats_server import NatsServer
@@ -93,6 +94,20 @@ async def test_every_question_is_refused_in_time_while_the_server_is_away(
 
     assert time.monotonic() - began < PUBLISH_TIMEOUT + 0.5
     assert {type(outcome) for outcome in outcomes} == {BrokerUnavailable}
+
+
+async def test_none_of_many_messages_counts_as_stored_while_the_server_is_away(
+    fragile_stage: Stage,
+) -> None:
+    stage = fragile_stage
+    sent = [Outgoing(stage.names.task("default", f"d{n}"), b"") for n in range(3)]
+    await stage.stop_server()
+    began = time.monotonic()
+
+    outcomes = await stage.broker.publish_all(sent, timeout=PUBLISH_TIMEOUT)
+
+    assert time.monotonic() - began < PUBLISH_TIMEOUT + 0.5
+    assert [type(outcome) for outcome in outcomes] == [BrokerUnavailable] * 3
 
 
 async def test_everything_works_again_without_a_new_object(fragile_stage: Stage) -> None:

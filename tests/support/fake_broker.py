@@ -36,7 +36,7 @@ from tests.support.fake_streams import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-    from nats_executor.ports import Reply
+    from nats_executor.ports import Outgoing, Reply
 
 __all__ = ["FakeBroker", "FakeServer"]
 
@@ -306,6 +306,19 @@ class FakeBroker(Broker):
         source = self.server.stream(stream, missing=BrokerUnavailable)
         found = [source.last(subject) for subject in subjects]
         return [message for message in found if message is not None]
+
+    async def publish_all(
+        self, messages: Sequence[Outgoing], *, timeout: float
+    ) -> list[BrokerError | None]:
+        return list(await asyncio.gather(*(self.publish_one(m, timeout) for m in messages)))
+
+    async def publish_one(self, message: Outgoing, timeout: float) -> BrokerError | None:
+        subject, body, message_id = message
+        try:
+            await self.publish(subject, body, message_id=message_id, timeout=timeout)
+        except BrokerError as exc:
+            return exc
+        return None
 
     async def occupied(self, stream: str, subjects: Sequence[str]) -> set[str]:
         await self.enter("occupied")
