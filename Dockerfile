@@ -12,7 +12,7 @@ FROM ${BASE} AS build
 WORKDIR /tmp/source
 COPY . .
 # Of the lock only what an Airflow image lacks: Airflow's own dependencies stay those it was tested with.
-RUN awk '/^(msgpack|nats-py|nkeys|pynacl)==/ { p = 1 } p { print } p && !/\\$/ { p = 0 }' requirements.lock \
+RUN awk '/^(msgpack|nats-py|nkeys|prometheus-client|pynacl)==/ { p = 1 } p { print } p && !/\\$/ { p = 0 }' requirements.lock \
         > /tmp/added.lock \
     && pip wheel --no-cache-dir --no-deps --require-hashes -w /tmp/wheels -r /tmp/added.lock \
     && pip wheel --no-cache-dir --no-deps -w /tmp/wheels .
@@ -20,7 +20,7 @@ RUN awk '/^(msgpack|nats-py|nkeys|pynacl)==/ { p = 1 } p { print } p && !/\\$/ {
 FROM ${BASE}
 COPY --from=build /tmp/wheels /tmp/wheels
 RUN pip install --no-cache-dir --no-deps /tmp/wheels/*.whl \
-    && python -c "import msgpack, nats, nkeys, nats_executor.provider, nats_worker"
+    && python -c "import msgpack, nats, nkeys, prometheus_client, nats_executor.provider, nats_worker"
 USER 50000:0
 # No shell and no init in between: a stop reaches the worker alone, which drains before it stops its tasks. (The official
 # image's entrypoint would send it to the tasks as well.) The fork server adopts and reaps what tasks leave behind.

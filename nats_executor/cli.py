@@ -20,7 +20,7 @@ from airflow.cli.cli_config import (
     positive_int,
 )
 
-__all__ = ["WORKER_ARGS", "get_nats_cli_commands"]
+__all__ = ["ROLES", "WORKER_ARGS", "get_nats_cli_commands"]
 
 ARG_QUEUES = Arg(
     ("-q", "--queues"),
@@ -66,6 +66,33 @@ ARG_NEW_CONCURRENCY = Arg(
 ARG_QUEUE = Arg(("queue",), metavar="QUEUE", help="Name of the queue")
 ARG_KEEP = Arg(("--keep",), action="store_true", help="Keep the demo's AIRFLOW_HOME with its logs")
 
+# Those of `permissions.Role`, which is not loaded just to parse a command line.
+ROLES = ("admin", "scheduler", "worker", "api-server", "monitor")
+ARG_ROLE = Arg(
+    ("--role",),
+    choices=ROLES,
+    default="worker",
+    help="What the user is for (default: worker)",
+)
+ARG_USER = Arg(
+    ("--user",), required=True, help="Name of the NATS user, or the public key of its NKey (U...)"
+)
+ARG_INBOX_PREFIX = Arg(
+    ("--inbox-prefix",),
+    help="[nats_executor] inbox_prefix of whoever logs in; without it _INBOX_ and the user",
+)
+ARG_CERTIFICATE = Arg(
+    ("--certificate",),
+    action="store_true",
+    help="The user logs in with a TLS certificate that its name is in, and no password",
+)
+ARG_FORMAT = Arg(
+    ("--format",),
+    choices=("config", "jwt"),
+    default="config",
+    help="A block for the server's configuration (default), or JSON for a user's JWT",
+)
+
 WORKER_ARGS = (
     ARG_QUEUES,
     ARG_CONCURRENCY,
@@ -103,6 +130,17 @@ exit codes: 0 all is well; 1 something needs attention, named in the table; 2 NA
 examples:
   airflow nats check && echo ready
   airflow nats check -o json
+"""
+
+AUTH_EPILOG = """\
+examples:
+  airflow nats auth --user worker_gpu -q gpu                  a worker of one queue
+  airflow nats auth --user scheduler --role scheduler
+  airflow nats auth --user UDX...4K -q gpu --inbox-prefix _INBOX_gpu    with an NKey
+  airflow nats auth --user worker_gpu -q gpu --format jwt     the `nats` claims, for operator mode
+
+Connects to nothing. Repeat it when a queue is added, or when priority_bands or queue_limits change.
+Streams are created and changed by the role admin alone, so run `airflow nats setup` as such a user.
 """
 
 # Of every command that changes workers.
@@ -177,6 +215,15 @@ def workers() -> GroupCommand:
     )
 
 
+def auth() -> ActionCommand:
+    """Return the command for those who write the server's configuration."""
+    which = (
+        ARG_USER, ARG_ROLE, ARG_QUEUES, ARG_INBOX_PREFIX, ARG_CERTIFICATE, ARG_FORMAT, ARG_TEAM,
+        ARG_VERBOSE,
+    )  # fmt: skip
+    return action("auth", "Print the permissions that a NATS user needs", which, AUTH_EPILOG)
+
+
 def get_nats_cli_commands() -> list[GroupCommand]:
     """Return the command group, for Airflow's `cli` provider hook."""
     output = (ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE)
@@ -201,6 +248,7 @@ def get_nats_cli_commands() -> list[GroupCommand]:
                     subcommands=(action("queues list", "List queues with their backlog", output),),
                 ),
                 workers(),
+                auth(),
                 action(
                     "standalone",
                     "Run NATS, all of Airflow and workers on this machine",

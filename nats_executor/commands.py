@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import sys
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -16,7 +17,9 @@ from nats_executor import topology
 from nats_executor.broker import connect
 from nats_executor.errors import NatsExecutorError
 from nats_executor.messages import Order
+from nats_executor.names import token
 from nats_executor.orders import give_orders
+from nats_executor.permissions import Role, as_claims, as_config, permissions
 from nats_executor.settings import Settings
 from nats_executor.survey import findings, queue_rows, take_survey, worker_rows
 
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from nats_executor.ports import Broker
 
 __all__ = [
+    "auth",
     "check",
     "demo",
     "queues_list",
@@ -185,6 +189,26 @@ def order(args: Namespace, what: Order, value: str) -> None:
             sys.stderr.write(f"error: {answer.text}\n")
     if not all(answer.is_obeyed for answer in answers):
         raise SystemExit(1)
+
+
+@command
+@quiet
+def auth(args: Namespace) -> None:
+    """Print what a NATS user needs to be allowed, from names and settings alone."""
+    settings = settings_for(args)
+    inbox = args.inbox_prefix or f"_INBOX_{token(args.user)}"
+    granted = permissions(
+        Role(args.role),
+        settings.names,
+        inbox,
+        lanes=[lane for queue in queue_names(args) for lane in settings.lanes(queue)],
+        domain=settings.jetstream_domain,
+    )
+    if args.format == "jwt":
+        print(json.dumps(as_claims(granted), indent=2))
+        return
+    print(f"# for [nats_executor] inbox_prefix = {inbox}")
+    print(as_config(args.user, granted, has_certificate=args.certificate))
 
 
 @command

@@ -98,18 +98,24 @@ class Names:
         """
         return f"{self.prefix}.results.{token(queue)}.{token(dispatch_id)}"
 
-    def results(self) -> str:
-        return f"{self.prefix}.results.>"
+    def results(self, queue: str | None = None) -> str:
+        """All subjects of reports, of one queue or of every one."""
+        return f"{self.prefix}.results.{'>' if queue is None else f'{token(queue)}.*'}"
 
     def dead_letter(self, queue: str, dispatch_id: str) -> str:
         return f"{self.prefix}.dead.{token(queue)}.{token(dispatch_id)}"
 
-    def dead_letters(self) -> str:
-        return f"{self.prefix}.dead.>"
+    def dead_letters(self, queue: str | None = None) -> str:
+        """All subjects of dead letters, of one queue or of every one."""
+        return f"{self.prefix}.dead.{'>' if queue is None else f'{token(queue)}.*'}"
 
     def control(self, worker_id: str, verb: str) -> str:
         """The subject on which one worker answers one verb, such as `ping`."""
         return f"{self.prefix}.ctl.{token(worker_id)}.{verb}"
+
+    def controls(self, verb: str = "*") -> str:
+        """The subjects on which all workers answer one verb, or every one."""
+        return f"{self.prefix}.ctl.*.{verb}"
 
     def presence(self, worker: str) -> str:
         """The key-value subject of a worker's presence record."""

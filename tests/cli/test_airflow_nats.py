@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # What some commands need.
 VALUES = {
+    "auth": ("--user", "w"),
     "set-concurrency": ("w1", "4"),
     "add-queue": ("w1", "gpu"),
     "remove-queue": ("w1", "gpu"),
@@ -54,6 +55,7 @@ def shown_help(
         ("check", ["exit codes: 0 all is well; 1", "airflow nats check -o json", "--output"]),
         ("queues list", ["List queues with their backlog", "--output"]),
         ("workers list", ["List workers with their load", "--output"]),
+        ("auth", ["airflow nats auth --user scheduler --role scheduler", "--certificate"]),
         *[
             (f"workers {name}", [example, "holds until the worker restarts", "exit codes: 0"])
             for name, example in (

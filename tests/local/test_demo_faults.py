@@ -33,7 +33,7 @@ def test_an_interrupt_at_any_time_leaves_nothing(airflow_nats: Start, moment: st
 
     command.process.send_signal(signal.SIGINT)
 
-    assert command.wait(seconds=30) == 128 + signal.SIGINT
+    assert command.wait(seconds=90) == 128 + signal.SIGINT
     assert list(command.temporary.iterdir()) == []
     assert "Traceback" not in command.text.partition("nats-server")[2]
 
@@ -44,7 +44,7 @@ def test_a_worker_that_dies_ends_the_demo_with_one_line(airflow_nats: Start) -> 
 
     os.kill(command.component("worker-2"), signal.SIGKILL)
 
-    assert command.wait(seconds=30) == 1
+    assert command.wait(seconds=90) == 1
     [line] = FAILURE.findall(command.text)
     assert "worker-2 was killed by SIGKILL" in line
     [log] = command.temporary.iterdir()

@@ -71,9 +71,9 @@ class Operator:
             f"resolver: MEMORY\nresolver_preload {{\n{preload}\n}}\n"
         )
 
-    def write_credentials(self, path: Path, user: NKey) -> None:
-        """Write what `nsc generate creds` does."""
-        jwt = self._account.sign(user, subs=-1, data=-1, payload=-1)
+    def write_credentials(self, path: Path, user: NKey, **claims: Any) -> None:
+        """Write what `nsc generate creds` does; the claims may hold permissions."""
+        jwt = self._account.sign(user, subs=-1, data=-1, payload=-1, **claims)
         path.write_text(
             f"-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"
             f"-----BEGIN USER NKEY SEED-----\n{user.seed}\n------END USER NKEY SEED------\n"

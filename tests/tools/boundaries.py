@@ -28,6 +28,7 @@ PURE = frozenset(
         "nats_executor.messages",
         "nats_executor.names",
         "nats_executor.options",
+        "nats_executor.permissions",
         "nats_executor.ports",
         "nats_executor.replies",
         "nats_executor.settings",

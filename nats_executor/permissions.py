@@ -1,0 +1,247 @@
+"""What each NATS user of a deployment may do, as subjects: the least that its part needs.
+
+Pure. `airflow nats auth` prints it, `deploy/nats/` uses it, and tests hold a real server to it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from nats_executor.errors import ConfigError
+from nats_executor.messages import Order
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nats_executor.names import Lane, Names
+
+__all__ = ["Permissions", "Role", "as_claims", "as_config", "permissions"]
+
+# An answer goes to the asker's inbox, which no permission names; the server allows one for each
+# question, for as long as a worker may take to give it.
+ANSWER_SECONDS = 60
+# The public key of a user.
+NKEY = re.compile(r"U[A-Z2-7]{55}")
+INBOX = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+# The tokens after the consumer in an ack's subject, as servers write it: of the older form exactly
+# these, of the newer one (with domain and account in front) at least so many. Without the numbers,
+# one form of a queue's grant would match the other form of another queue's acks, and an ack can
+# also ask for a message.
+ACK = "*.*.*.*.*"
+NEWER_ACK = "*.*.*.*.>"
+
+
+class Role(StrEnum):
+    """Who a user is for."""
+
+    ADMIN = "admin"  # a person's commands: `airflow nats setup`, `check`, `workers ...`
+    SCHEDULER = "scheduler"
+    WORKER = "worker"  # of certain queues
+    API_SERVER = "api-server"  # asks workers for the logs of what they run
+    MONITOR = "monitor"  # `airflow nats check`, `queues list` and `workers list`
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """What a user may publish to and subscribe to; everything else is denied.
+
+    Attributes:
+        answers: whether it may answer a question that it is asked.
+    """
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+    answers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """Subjects of JetStream's API, in this account or a domain."""
+
+    names: Names
+    prefix: str
+
+    @property
+    def streams(self) -> list[str]:
+        names = self.names
+        streams = (names.tasks_stream, names.results_stream)
+        return [*streams, names.dead_letters_stream, names.workers_stream]
+
+    def info(self, *streams: str) -> list[str]:
+        return [f"{self.prefix}.STREAM.INFO.{stream}" for stream in streams]
+
+    def batch(self, *streams: str) -> list[str]:
+        """Look up any messages of streams: the request's body says which."""
+        return [f"{self.prefix}.DIRECT.GET.{stream}" for stream in streams]
+
+    def message(self, stream: str, subject: str) -> str:
+        """Look up the last message of a subject."""
+        return f"{self.prefix}.DIRECT.GET.{stream}.{subject}"
+
+    def look_at_consumers(self) -> list[str]:
+        stream = self.names.tasks_stream
+        return [f"{self.prefix}.CONSUMER.LIST.{stream}", f"{self.prefix}.CONSUMER.INFO.{stream}.*"]
+
+    def create_consumers(self) -> str:
+        return f"{self.prefix}.CONSUMER.CREATE.{self.names.tasks_stream}.>"
+
+
+def permissions(
+    role: Role, names: Names, inbox: str, *, lanes: Sequence[Lane] = (), domain: str | None = None
+) -> Permissions:
+    """Return what a user needs.
+
+    Args:
+        inbox: its inbox prefix; two users with one could read each other's answers.
+        lanes: of a worker's queues, all of their bands.
+        domain: JetStream domain of the streams, if they are reached through a leaf node.
+
+    Raises:
+        ConfigError: the inbox prefix would show more than the user's own answers.
+    """
+    require_private(inbox, names)
+    api = Api(names, f"$JS.{domain}.API" if domain else "$JS.API")
+    subscribe = [f"{inbox}.>"]
+    match role:
+        case Role.ADMIN:
+            publish = for_admin(api)
+        case Role.SCHEDULER:
+            publish = for_scheduler(api)
+        case Role.WORKER:
+            publish = for_worker(api, lanes)
+            subscribe.append(names.controls())
+        case Role.API_SERVER:
+            # Not the reports: a task's new token may be in them.
+            publish = [names.controls("log"), *api.batch(names.workers_stream)]
+        case Role.MONITOR:
+            publish = for_monitor(api)
+    return Permissions(tuple(publish), tuple(subscribe), answers=role is Role.WORKER)
+
+
+def require_private(inbox: str, names: Names) -> None:
+    if not INBOX.fullmatch(inbox) or inbox.partition(".")[0] == names.prefix:
+        raise ConfigError(
+            f"inbox prefix {inbox!r}: use tokens of letters, digits, - and _, joined by dots, "
+            f"the first of which is not {names.prefix!r}"
+        )
+
+
+def for_admin(api: Api) -> list[str]:
+    verbs = ("CREATE", "UPDATE")
+    changes = [f"{api.prefix}.STREAM.{verb}.{stream}" for stream in api.streams for verb in verbs]
+    orders = map(api.names.controls, Order)
+    return [*for_monitor(api), *changes, api.create_consumers(), *orders]
+
+
+def for_monitor(api: Api) -> list[str]:
+    return [
+        *api.info(*api.streams),
+        *api.look_at_consumers(),
+        *api.batch(api.names.workers_stream),
+    ]
+
+
+def for_scheduler(api: Api) -> list[str]:
+    names = api.names
+    tasks, results = names.tasks_stream, names.results_stream
+    return [
+        names.tasks(),
+        names.results(),
+        *map(names.controls, ("ping", "stop")),
+        *api.info(*api.streams),
+        *api.look_at_consumers(),
+        api.create_consumers(),
+        *api.batch(tasks, results, names.workers_stream),
+        api.message(tasks, names.tasks()),
+        api.message(results, names.results()),
+        f"{api.prefix}.STREAM.MSG.DELETE.{tasks}",
+        # Its reader of the results is an ephemeral consumer, whose name the server chooses.
+        f"{api.prefix}.CONSUMER.CREATE.{results}",
+        f"{api.prefix}.CONSUMER.MSG.NEXT.{results}.*",
+    ]
+
+
+def for_worker(api: Api, lanes: Sequence[Lane]) -> list[str]:
+    names = api.names
+    queues = dict.fromkeys(lane.queue for lane in lanes)
+    return [
+        *(subject for lane in lanes for subject in for_lane(api, lane)),
+        *(subject for queue in queues for subject in for_queue(api, queue)),
+        # Its own presence, and whether another worker lives that holds a claim.
+        names.presences(),
+        *api.batch(names.workers_stream),
+        api.message(names.workers_stream, names.presences()),
+        names.controls("ping"),
+        # The broker's clock, by which it judges ages.
+        *api.info(names.results_stream, names.workers_stream),
+    ]
+
+
+def for_lane(api: Api, lane: Lane) -> list[str]:
+    tasks, consumer = api.names.tasks_stream, api.names.consumer(*lane)
+    return [
+        f"{api.prefix}.CONSUMER.MSG.NEXT.{tasks}.{consumer}",
+        api.message(tasks, api.names.tasks(lane)),
+        f"$JS.ACK.{tasks}.{consumer}.{ACK}",
+        # From nats-server 2.16 on the domain and the account's hash are in front.
+        f"$JS.ACK.*.*.{tasks}.{consumer}.{NEWER_ACK}",
+    ]
+
+
+def for_queue(api: Api, queue: str) -> list[str]:
+    names = api.names
+    return [
+        names.results(queue),
+        api.message(names.results_stream, names.results(queue)),
+        names.dead_letters(queue),
+    ]
+
+
+def as_config(user: str, granted: Permissions, *, has_certificate: bool = False) -> str:
+    """Return a user's block for `users: [...]` in a nats-server's configuration.
+
+    Args:
+        user: its name, whose password is then a variable of that file or of the server's
+            environment, or the public key of its NKey.
+        has_certificate: whether it logs in with a TLS certificate, which its name is in.
+    """
+    lines = [
+        "{",
+        *login(user, has_certificate=has_certificate),
+        "  permissions {",
+        *listed("publish", granted.publish),
+        *listed("subscribe", granted.subscribe),
+    ]
+    if granted.answers:
+        lines.append(f'    allow_responses: {{ max: 1, expires: "{ANSWER_SECONDS}s" }}')
+    return "\n".join([*lines, "  }", "}"])
+
+
+def login(user: str, *, has_certificate: bool) -> list[str]:
+    if NKEY.fullmatch(user):
+        return [f"  nkey: {user}"]
+    # The server's format knows no escapes of JSON's other than these.
+    name = f"  user: {json.dumps(user, ensure_ascii=False)}"
+    if has_certificate:
+        return [name]
+    variable = re.sub(r"[^A-Z0-9]+", "_", user.upper()).strip("_")
+    return [name, f"  password: $NATS_PASSWORD_{variable}"]
+
+
+def listed(name: str, subjects: Sequence[str]) -> list[str]:
+    return [f"    {name}: {{ allow: [", *(f"      {json.dumps(s)}" for s in subjects), "    ] }"]
+
+
+def as_claims(granted: Permissions) -> dict[str, Any]:
+    """Return the permissions as the `nats` part of a user's JWT has them, as `nsc` writes it."""
+    claims: dict[str, Any] = {
+        "pub": {"allow": list(granted.publish)},
+        "sub": {"allow": list(granted.subscribe)},
+    }
+    if granted.answers:
+        claims["resp"] = {"max": 1, "ttl": ANSWER_SECONDS * 1_000_000_000}
+    return claims

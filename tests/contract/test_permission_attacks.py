@@ -1,0 +1,269 @@
+"""What a worker of queue `a` tries in order to get at queue `b`, with requests that would work."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.realm import NAMES, QUEUES, ROOT_USER, Realm, realm_config, secret
+from tests.support.waiting import block_until
+
+if TYPE_CHECKING:
+    from tests.support.fixtures import MakeNatsServer
+    from tests.support.nats_server import NatsServer
+    from tests.support.raw_nats import RawClient
+
+pytestmark = pytest.mark.integration
+
+TASKS, RESULTS = NAMES.tasks_stream, NAMES.results_stream
+API = "$JS.API"
+INBOX = "_INBOX_worker_a.x"
+VERBS = (b"+ACK", b"-NAK", b"+TERM", b"+WPI", b"+NXT", b"")
+PULL = b'{"batch": 1, "no_wait": true}'
+OF_C = {"ack_policy": "explicit", "filter_subject": "airflow.tasks.c.*"}
+
+
+@pytest.fixture
+def realm(make_nats_server: MakeNatsServer) -> Realm:
+    """All users, the streams, and one task in each queue."""
+    return filled(make_nats_server(config=realm_config()))
+
+
+def filled(server: NatsServer) -> Realm:
+    realm = Realm(server)
+    realm.set_up()
+    for queue in QUEUES:
+        realm.send(queue)
+    return realm
+
+
+def encoded(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def consumer(stream: str, **config: str) -> bytes:
+    return encoded({"stream_name": stream, "config": config})
+
+
+# In an order in which the user without limits can carry them all out.
+OPERATIONS: tuple[tuple[str, bytes], ...] = (
+    (f"{API}.INFO", b""),
+    (f"{API}.STREAM.LIST", b""),
+    (f"{API}.STREAM.NAMES", b""),
+    (f"{API}.STREAM.INFO.{TASKS}", encoded({"subjects_filter": ">"})),
+    (f"{API}.STREAM.MSG.GET.{TASKS}", encoded({"last_by_subj": "airflow.tasks.b.d1"})),
+    (f"{API}.CONSUMER.LIST.{TASKS}", b""),
+    (f"{API}.CONSUMER.NAMES.{TASKS}", b""),
+    (f"{API}.CONSUMER.INFO.{TASKS}.b", b""),
+    (f"{API}.STREAM.CREATE.OTHER", encoded({"name": "OTHER", "sources": [{"name": RESULTS}]})),
+    (f"{API}.CONSUMER.CREATE.{TASKS}.c", consumer(TASKS, name="c", **OF_C)),
+    (f"{API}.CONSUMER.DURABLE.CREATE.{TASKS}.c", consumer(TASKS, durable_name="c", **OF_C)),
+    (f"{API}.CONSUMER.PAUSE.{TASKS}.b", encoded({"pause_until": "2099-01-01T00:00:00Z"})),
+    (f"{API}.CONSUMER.CREATE.{RESULTS}", consumer(RESULTS)),
+    (f"{API}.STREAM.MSG.DELETE.{TASKS}", encoded({"seq": 2})),
+    (f"{API}.STREAM.PURGE.{TASKS}", b""),
+    (f"{API}.CONSUMER.DELETE.{TASKS}.b", b""),
+    (f"{API}.STREAM.DELETE.{TASKS}", b""),
+)  # fmt: skip
+
+
+def test_what_a_worker_is_denied_can_be_done_by_one_who_may(realm: Realm) -> None:
+    with realm.raw("worker_a") as worker, realm.raw(ROOT_USER) as root:
+        for subject, body in OPERATIONS:
+            word = worker.publish(subject, body, INBOX)
+            assert word == f"'Permissions Violation for Publish to \"{subject}\"'"
+        assert root.subscribe("_INBOX_root.>") == ""
+        for subject, body in OPERATIONS:
+            answer = root.ask(subject, body, "_INBOX_root.x").answer
+            assert "error" not in answer, (subject, answer)
+
+
+def pulled(client: RawClient, queue: str) -> tuple[bytes, str]:
+    """Take a task of a queue and return it with its ack's subject."""
+    inbox = f"_INBOX_{client.user}"
+    client.subscribe(f"{inbox}.>")
+    message = client.ask(f"{API}.CONSUMER.MSG.NEXT.{TASKS}.{queue}", PULL, f"{inbox}.x")
+    assert message.reply.startswith("$JS.ACK."), message
+    return message.body, message.reply
+
+
+def pending(client: RawClient, queue: str) -> int:
+    info = client.ask(f"{API}.CONSUMER.INFO.{TASKS}.{queue}", b"", "_INBOX_root.x").answer
+    return int(info["num_ack_pending"])
+
+
+def test_a_delivery_is_acked_by_its_own_worker_only(realm: Realm) -> None:
+    with realm.raw("worker_a") as a, realm.raw("worker_b") as b, realm.raw(ROOT_USER) as root:
+        root.subscribe("_INBOX_root.>")
+        body, ack = pulled(b, "b")
+        assert body == secret("b")
+        for verb in VERBS:
+            assert "Permissions Violation" in a.publish(ack, verb, INBOX)
+        assert pending(root, "b") == 1
+
+        assert b.publish(ack, b"+ACK", "_INBOX_worker_b.x") == ""
+        b.next()
+        assert pending(root, "b") == 0
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        {"last_by_subj": "airflow.tasks.b.d1"},
+        {"multi_last": ["airflow.tasks.b.*"]},
+        {"next_by_subj": "airflow.tasks.b.*"},
+        {"next_by_subj": "airflow.tasks.b.*", "seq": 1, "batch": 10},
+        {"seq": 2},
+        {"start_time": "2020-01-01T00:00:00Z"},
+        {"batch": 10},
+    ],
+    ids=json.dumps,
+)
+def test_a_look_at_ones_own_subject_shows_no_other_whatever_it_asks(
+    realm: Realm, question: dict[str, Any]
+) -> None:
+    """The subject is what is allowed; a request's body could name another one."""
+    subjects = [f"{API}.DIRECT.GET.{TASKS}.airflow.tasks.a.{key}" for key in ("d1", "*", ">")]
+    with realm.raw("worker_a") as worker:
+        worker.subscribe("_INBOX_worker_a.>")
+        assert worker.ask(subjects[0], b"", INBOX).body == secret("a")
+        for subject in subjects:
+            worker.publish(subject, encoded(question), INBOX)
+        # The server answers in order: this is the last one.
+        last = worker.ask(f"{API}.STREAM.INFO.{RESULTS}", b"", INBOX)
+        seen = [*worker.arrived, last]
+
+    assert not [message for message in seen if secret("b") in message.body]
+
+
+SEVEN = f"""
+accounts {{{{ AIRFLOW {{{{ jetstream: enabled, users: [
+  {{{{ user: root, password: secret }}}},
+  {{{{ user: seven, password: secret, permissions: {{{{
+    publish: ["$JS.ACK.*.*.{TASKS}.7.{{rest}}"], subscribe: ["_INBOX_seven.>"] }}}} }}}}
+] }}}} }}}}
+"""
+
+
+@pytest.mark.parametrize("rest", [">", "*.*.*.*.>"], ids=["open", "as granted"])
+def test_why_the_grant_of_an_ack_counts_tokens(make_nats_server: MakeNatsServer, rest: str) -> None:
+    """The newer form of queue 7 reads as the older form of queue b: ask for its next message."""
+    realm = Realm(make_nats_server(config=SEVEN.format(rest=rest)))
+    realm.set_up(ROOT_USER)
+    with realm.raw(ROOT_USER) as root, realm.raw("seven") as seven:
+        root.subscribe("_INBOX_root.>")
+        for number in range(1, 9):
+            root.ask(NAMES.task("b", f"d{number}"), secret("b"), "_INBOX_root.x")
+        for _ in range(7):
+            pulled(root, "b")
+        seven.subscribe("_INBOX_seven.>")
+        word = seven.publish(f"$JS.ACK.{TASKS}.b.{TASKS}.7.7.1.1", b"+NXT", "_INBOX_seven.x")
+        if rest == ">":
+            assert word == ""
+            assert seven.next().body == secret("b")
+        else:
+            assert "Permissions Violation" in word
+
+
+@pytest.mark.parametrize("inbox", ["", "_INBOX"], ids=["of its own", "shared"])
+def test_why_each_user_has_an_inbox_prefix_of_its_own(
+    make_nats_server: MakeNatsServer, inbox: str
+) -> None:
+    """With a shared one, a worker of queue a reads the tasks of queue b."""
+    realm = filled_with(make_nats_server, inbox)
+    of_b = f"{inbox or '_INBOX_worker_b'}.x"
+    with realm.raw("worker_a") as a, realm.raw("worker_b") as b:
+        words = [a.subscribe(subject) for subject in ("_INBOX.>", "_INBOX_worker_b.>")]
+        b.subscribe(of_b)
+        task = b.ask(f"{API}.CONSUMER.MSG.NEXT.{TASKS}.b", PULL, of_b)
+        assert task.body == secret("b")
+        a.settle()
+        seen = [message.body for message in a.arrived]
+
+    assert [bool(word) for word in words] == ([False, True] if inbox else [True, True])
+    assert seen == ([secret("b")] if inbox else [])
+
+
+def filled_with(make_nats_server: MakeNatsServer, inbox: str) -> Realm:
+    realm = Realm(make_nats_server(config=realm_config(inbox=inbox)))
+    realm.set_up(ROOT_USER)
+    with realm.raw(ROOT_USER) as root:
+        root.subscribe("_INBOX_root.>")
+        root.ask(NAMES.task("b", "d1"), secret("b"), "_INBOX_root.x")
+    return realm
+
+
+def test_an_answer_goes_wherever_the_request_says(realm: Realm) -> None:
+    """What no permission holds back, on any server so far; docs/security.md says what does.
+
+    JetStream sends its answers with rights of its own, and the asker names the subject.
+    """
+    look = f"{API}.DIRECT.GET.{RESULTS}.airflow.results.a."
+    with realm.raw("worker_a") as worker, realm.raw(ROOT_USER) as root:
+        worker.subscribe("_INBOX_worker_a.>")
+        root.subscribe("_INBOX_root.>")
+        worker.ask("airflow.results.a.d1", b"not from a scheduler", INBOX)
+
+        assert worker.publish(look + "d1", b"", "airflow.tasks.b.forged") == ""
+        forged = f"{API}.DIRECT.GET.{TASKS}.airflow.tasks.b.forged"
+        block_until(lambda: root.ask(forged, b"", "_INBOX_root.x").body, 5, "the forged task")
+        found = root.ask(forged, b"", "_INBOX_root.x")
+        assert found.body == b"not from a scheduler"
+        # What a receiver could tell it by.
+        assert f"Nats-Stream: {RESULTS}" in found.headers
+
+        assert worker.publish(look + "none", b"", f"{API}.STREAM.PURGE.{TASKS}") == ""
+        block_until(lambda: is_empty(root), 5, "the purge")
+
+
+def is_empty(root: RawClient) -> bool:
+    info = root.ask(f"{API}.STREAM.INFO.{TASKS}", b"", "_INBOX_root.x").answer
+    return int(info["state"]["messages"]) == 0
+
+
+LENT = (
+    f"{API}.CONSUMER.MSG.NEXT.{TASKS}.a",
+    f"{API}.DIRECT.GET.{RESULTS}.airflow.results.a.*",
+    f"$JS.ACK.{TASKS}.a.*.*.*.*.*",
+    "airflow.results.a.*",
+)
+
+
+def accounts() -> str:
+    """A worker in an account of its own, which borrows what it needs from Airflow's."""
+    exports = ", ".join(
+        f'{{ service: "{subject}", accounts: [A], response_type: Stream }}' for subject in LENT
+    )
+    imports = ", ".join(
+        f'{{ service: {{ account: AIRFLOW, subject: "{subject}" }} }}' for subject in LENT
+    )
+    return (
+        "accounts {\n"
+        f"  AIRFLOW {{ jetstream: enabled, exports: [{exports}], "
+        "users: [{ user: root, password: secret }] }\n"
+        f"  A {{ imports: [{imports}], users: [{{ user: worker_a, password: secret }}] }}\n}}"
+    )
+
+
+def test_an_account_of_its_own_holds_that_back(make_nats_server: MakeNatsServer) -> None:
+    """An answer that leaves the account goes to the asker's account, whatever it is called."""
+    realm = Realm(make_nats_server(config=accounts()))
+    realm.set_up(ROOT_USER)
+    with realm.raw("worker_a") as worker, realm.raw(ROOT_USER) as root:
+        root.subscribe("_INBOX_root.>")
+        for queue in QUEUES:
+            root.ask(NAMES.task(queue, "d1"), secret(queue), "_INBOX_root.x")
+        body, ack = pulled(worker, "a")
+        assert body == secret("a")
+        worker.ask("airflow.results.a.d1", b"not from a scheduler", INBOX)
+        worker.ask(ack, b"+ACK", INBOX)
+
+        look = f"{API}.DIRECT.GET.{RESULTS}.airflow.results.a."
+        worker.publish(look + "d1", b"", "airflow.tasks.b.forged")
+        worker.publish(look + "none", b"", f"{API}.STREAM.PURGE.{TASKS}")
+        # The server answers in order: by now the others have gone nowhere.
+        assert worker.ask(look + "d1", b"", INBOX).body == b"not from a scheduler"
+        info = root.ask(f"{API}.STREAM.INFO.{TASKS}", b'{"subjects_filter": ">"}', "_INBOX_root.x")
+        assert info.answer["state"]["subjects"] == {"airflow.tasks.b.d1": 1}

@@ -1,0 +1,119 @@
+"""The same permissions, whatever a user logs in with: NKey, JWT of an operator, or certificate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from nats_executor import topology
+from nats_executor.broker import connect
+from nats_executor.errors import AccessDenied
+from nats_executor.permissions import as_claims, as_config
+from tests.contract.stage import soon
+from tests.support.certificates import Authority
+from tests.support.fixtures import settings_for
+from tests.support.nkeys import NKey, Operator
+from tests.support.realm import NAMES, QUEUES, USERS, grants
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nats_executor.ports import Broker
+    from tests.support.fixtures import MakeNatsServer
+
+pytestmark = [pytest.mark.anyio, pytest.mark.integration]
+
+(WORKER,) = (user for user in USERS if user.name == "worker_a")
+GRANTED = grants(WORKER)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A server's configuration, and the options with which a worker and an administrator log in."""
+
+    config: str
+    worker: dict[str, Any]
+    root: dict[str, Any]
+
+
+def account(*users: str) -> str:
+    return f"accounts {{ AIRFLOW {{ jetstream: enabled, users: [\n{', '.join(users)}\n] }} }}\n"
+
+
+def nkeys(_: Path) -> Place:
+    worker, root = NKey(), NKey()
+    return Place(
+        account(as_config(worker.public, GRANTED), f"{{ nkey: {root.public} }}"),
+        {"nkey_seed": worker.seed},
+        {"nkey_seed": root.seed},
+    )
+
+
+def operator(directory: Path) -> Place:
+    key = Operator()
+    worker, root = directory / "worker.creds", directory / "root.creds"
+    key.write_credentials(worker, NKey(), **as_claims(GRANTED))
+    key.write_credentials(root, NKey())
+    return Place(key.server_config(), {"credentials_file": worker}, {"credentials_file": root})
+
+
+def certificates(directory: Path) -> Place:
+    ca = Authority(directory)
+    server, worker, root = (ca.issue(name) for name in ("server", "worker_a", "root"))
+    tls = (
+        f'tls {{ cert_file: "{server.certificate_file}", key_file: "{server.key_file}", '
+        f'ca_file: "{ca.ca_file}", verify_and_map: true }}\n'
+    )
+    options = [
+        {
+            "tls_ca_file": ca.ca_file,
+            "tls_certificate_file": shown.certificate_file,
+            "tls_key_file": shown.key_file,
+        }
+        for shown in (worker, root)
+    ]
+    users = as_config("CN=worker_a", GRANTED, has_certificate=True), '{ user: "CN=root" }'
+    return Place(tls + account(*users), *options)
+
+
+@pytest.mark.parametrize("make", [nkeys, operator, certificates], ids=lambda make: make.__name__)
+async def test_a_worker_serves_its_queue_and_no_other(
+    make_nats_server: MakeNatsServer, tmp_path: Path, make: Any
+) -> None:
+    place = make(tmp_path)
+    server = make_nats_server(config=place.config)
+    settings = settings_for(server.url, **place.root)
+    async with connect(settings, role="test") as root:
+        await root.ready(10)
+        await topology.apply(root, settings, QUEUES)
+        for queue in QUEUES:
+            await root.publish(NAMES.task(queue, "d1"), queue.encode())
+        options = place.worker | {"inbox_prefix": WORKER.inbox}
+        async with connect(settings_for(server.url, **options), role="test") as worker:
+            await worker.ready(10)
+            await serve(worker)
+            await try_another(worker)
+
+        left = await root.scan(NAMES.tasks_stream, NAMES.tasks())
+        assert [message.body for message in left] == [b"b"]
+
+
+async def serve(worker: Broker) -> None:
+    pulls = await worker.pull(NAMES.tasks_stream, NAMES.consumer("a"))
+    delivery = await soon(pulls.wait())
+    assert delivery.body == b"a"
+    await worker.publish(NAMES.result("a", "d1"), b"", expected_last=0)
+    await delivery.ack()
+    await pulls.close()
+
+
+async def try_another(worker: Broker) -> None:
+    pulls = await worker.pull(NAMES.tasks_stream, NAMES.consumer("b"))
+    with pytest.raises(AccessDenied, match=r"MSG\.NEXT\.AIRFLOW_TASKS\.b"):
+        await soon(pulls.wait())
+    with pytest.raises(AccessDenied, match=r"airflow\.results\.b"):
+        await worker.publish(NAMES.result("b", "d1"), b"")
+    with pytest.raises(AccessDenied, match=r"airflow\.tasks\.a"):
+        await worker.publish(NAMES.task("a", "d2"), b"")

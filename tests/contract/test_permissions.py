@@ -1,0 +1,213 @@
+"""Every operation of NATS that matters, by every user: the server allows what is listed only.
+
+Each one is sent as it is, past the product, and denied means that the server calls it a violation
+of permissions.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.nats_server import NatsServer
+from tests.support.realm import NAMES, QUEUES, ROOT_USER, USERS, Realm, realm_config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.integration
+
+TASKS, RESULTS = NAMES.tasks_stream, NAMES.results_stream
+DEAD, WORKERS = NAMES.dead_letters_stream, NAMES.workers_stream
+STREAMS = (TASKS, RESULTS, DEAD, WORKERS)
+API = "$JS.API"
+EVERYONE = {user.name for user in USERS}
+READERS = {"admin", "scheduler", "monitor"}
+WORKER = {queue: f"worker_{queue}" for queue in QUEUES}
+BOTH = set(WORKER.values())
+BANDS = ("", "--b1", "--b2")
+
+Table = dict[str, set[str]]
+
+
+def of_queue(queue: str) -> Table:
+    """What concerns one queue, and who may publish it."""
+    mine = WORKER[queue]
+    table: Table = {
+        f"airflow.results.{queue}.d1": {"scheduler", mine},
+        f"airflow.dead.{queue}.d1": {mine},
+        f"{API}.DIRECT.GET.{RESULTS}.airflow.results.{queue}.d1": {"scheduler", mine},
+        f"{API}.DIRECT.GET.{DEAD}.airflow.dead.{queue}.d1": set(),
+    }
+    for lane in (queue + band for band in BANDS):
+        table |= {
+            f"airflow.tasks.{lane}.d1": {"scheduler"},
+            f"{API}.CONSUMER.MSG.NEXT.{TASKS}.{lane}": {mine},
+            f"{API}.DIRECT.GET.{TASKS}.airflow.tasks.{lane}.d1": {"scheduler", mine},
+            f"{API}.CONSUMER.INFO.{TASKS}.{lane}": READERS,
+            f"{API}.CONSUMER.CREATE.{TASKS}.{lane}.airflow.tasks.{lane}.*": {"admin", "scheduler"},
+            f"{API}.CONSUMER.DURABLE.CREATE.{TASKS}.{lane}": set(),
+            f"{API}.CONSUMER.DELETE.{TASKS}.{lane}": set(),
+            f"{API}.CONSUMER.PAUSE.{TASKS}.{lane}": set(),
+            f"{API}.CONSUMER.RESET.{TASKS}.{lane}": set(),
+            f"{API}.CONSUMER.LEADER.STEPDOWN.{TASKS}.{lane}": set(),
+            f"$JS.ACK.{TASKS}.{lane}.1.1.1.1.0": {mine},
+            f"$JS.ACK.hub.hash.{TASKS}.{lane}.1.1.1.1.0": {mine},
+            f"$JS.ACK.hub.hash.{TASKS}.{lane}.1.1.1.1.0.x": {mine},
+        }
+    return table
+
+
+def of_stream(stream: str) -> Table:
+    informed = READERS | (BOTH if stream in {RESULTS, WORKERS} else set())
+    looking = {TASKS: {"scheduler"}, RESULTS: {"scheduler"}, DEAD: set()}
+    listed = READERS if stream == TASKS else set()
+    return {
+        f"{API}.STREAM.INFO.{stream}": informed,
+        f"{API}.DIRECT.GET.{stream}": looking.get(stream, READERS | BOTH | {"api_server"}),
+        f"{API}.STREAM.MSG.GET.{stream}": set(),
+        f"{API}.STREAM.MSG.DELETE.{stream}": {"scheduler"} if stream == TASKS else set(),
+        f"{API}.STREAM.CREATE.{stream}": {"admin"},
+        f"{API}.STREAM.UPDATE.{stream}": {"admin"},
+        f"{API}.STREAM.PURGE.{stream}": set(),
+        f"{API}.STREAM.DELETE.{stream}": set(),
+        f"{API}.STREAM.SNAPSHOT.{stream}": set(),
+        f"{API}.STREAM.RESTORE.{stream}": set(),
+        f"{API}.STREAM.LEADER.STEPDOWN.{stream}": set(),
+        f"{API}.STREAM.PEER.REMOVE.{stream}": set(),
+        f"{API}.CONSUMER.LIST.{stream}": listed,
+        f"{API}.CONSUMER.NAMES.{stream}": set(),
+        f"{API}.CONSUMER.CREATE.{stream}": {"scheduler"} if stream == RESULTS else set(),
+        f"{API}.CONSUMER.CREATE.{stream}.x": {"admin", "scheduler"} if stream == TASKS else set(),
+        f"{API}.CONSUMER.MSG.NEXT.{stream}.x": {"scheduler"} if stream == RESULTS else set(),
+        f"{API}.CONSUMER.INFO.{stream}.x": listed,
+        f"$JS.ACK.{stream}.x.1.1.1.1.0": set(),
+    }
+
+
+def of_anyone() -> Table:
+    """What concerns no stream."""
+    return {
+        "$KV.airflow_workers.w": BOTH,
+        f"{API}.DIRECT.GET.{WORKERS}.$KV.airflow_workers.w": BOTH,
+        "airflow.ctl.w.ping": {"scheduler"} | BOTH,
+        "airflow.ctl.w.stop": {"scheduler"},
+        "airflow.ctl.w.set-concurrency": {"admin"},
+        "airflow.ctl.w.add-queue": {"admin"},
+        "airflow.ctl.w.remove-queue": {"admin"},
+        "airflow.ctl.w.log": {"api_server"},
+        "airflow.ctl.w.unheard-of": set(),
+        "airflow.unheard-of": set(),
+        "unheard-of": set(),
+        f"{API}.INFO": set(),
+        f"{API}.STREAM.LIST": set(),
+        f"{API}.STREAM.NAMES": set(),
+        f"{API}.STREAM.CREATE.OTHER": set(),
+        f"{API}.STREAM.INFO.OTHER": set(),
+        f"{API}.META.LEADER.STEPDOWN": set(),
+        f"{API}.ACCOUNT.PURGE.AIRFLOW": set(),
+        "$SYS.REQ.USER.INFO": set(),
+        "$SYS.REQ.SERVER.PING": set(),
+        "$SRV.PING": set(),
+        # One form of an ack's subject that reads as the other form of another queue's.
+        f"$JS.ACK.{TASKS}.b.{TASKS}.a.1.1.1": {"worker_b"},
+        f"$JS.ACK.{TASKS}.a.{TASKS}.b.1.1.1": {"worker_a"},
+        f"$JS.ACK.{TASKS}.b.{TASKS}.a.1.1.1.1.0": {"worker_a"},
+        f"$JS.ACK.{TASKS}.a.{TASKS}.b.1.1.1.1.0": {"worker_b"},
+        f"$JS.ACK.hub.hash.{TASKS}.a.1.1.1": set(),
+        **{f"{user.inbox}.x": set() for user in USERS},
+    }
+
+
+PUBLISHED: Table = {
+    **of_queue("a"),
+    **of_queue("b"),
+    **{subject: who for stream in STREAMS for subject, who in of_stream(stream).items()},
+    **of_anyone(),
+}
+# Subjects on which somebody else's secrets or orders arrive.
+NOBODYS = (
+    "_INBOX.>", "*.>", "*.*", ">", "*", "_INBOX_*.>", "airflow.>", "airflow.*.*.*",
+    "airflow.tasks.>", "airflow.tasks.a.*", "airflow.tasks.b.*", "airflow.results.>",
+    "airflow.results.a.*", "airflow.results.b.d1", "airflow.dead.>", "airflow.ctl.>",
+    "$KV.airflow_workers.>", "$KV.>", "$JS.>", "$JS.API.>", "$JS.ACK.>", "$JS.EVENT.>",
+    f"{API}.CONSUMER.MSG.NEXT.{TASKS}.b", "$SYS.>", "$SRV.PING", "$G.>",
+)  # fmt: skip
+SUBSCRIBED: Table = {
+    **{f"{user.inbox}.>": {user.name} for user in USERS},
+    **{f"{user.inbox}.x.pull.1": {user.name} for user in USERS},
+    **{f"airflow.ctl.w.{verb}": BOTH for verb in ("ping", "stop", "add-queue", "log")},
+    **{subject: set() for subject in NOBODYS},
+}
+
+
+@pytest.fixture(scope="module")
+def realm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Realm]:
+    """All users, the streams, and one task in each queue."""
+    server = NatsServer(tmp_path_factory.mktemp("nats"), config=realm_config())
+    try:
+        realm = Realm(server.start())
+        realm.set_up()
+        for queue in QUEUES:
+            realm.send(queue)
+        yield realm
+    finally:
+        server.kill()
+
+
+def state(realm: Realm) -> Any:
+    """What nobody may have changed."""
+    account = realm.server.monitor("/jsz?streams=true&consumers=true&config=true")
+    (detail,) = account["account_details"]
+    return [
+        (
+            stream["name"], stream["config"], stream["state"]["messages"],
+            [(c["name"], c["num_pending"]) for c in stream.get("consumer_detail") or []],
+        )
+        for stream in sorted(detail["stream_detail"], key=lambda found: str(found["name"]))
+    ]  # fmt: skip
+
+
+def is_violation(word: str, kind: str, subject: str) -> bool:
+    return word.startswith(f"'Permissions Violation for {kind}") and f'"{subject}"' in word
+
+
+@pytest.mark.parametrize("user", [user.name for user in USERS])
+def test_a_user_may_publish_what_is_listed_and_nothing_else(realm: Realm, user: str) -> None:
+    """An empty request changes nothing, so those that are allowed are harmless, too."""
+    before = state(realm)
+    with realm.raw(user) as client:
+        words = {subject: client.publish(subject, b"{") for subject in forbidden(PUBLISHED, user)}
+        unlisted = {s: w for s, w in words.items() if not is_violation(w, "Publish", s)}
+    assert unlisted == {}
+    assert state(realm) == before
+
+    with realm.raw(user) as client:
+        words = {s: client.publish(s, b"{") for s, who in PUBLISHED.items() if user in who}
+    assert {subject: word for subject, word in words.items() if word} == {}
+
+
+def forbidden(table: Table, user: str) -> list[str]:
+    return [subject for subject, who in table.items() if user not in who]
+
+
+@pytest.mark.parametrize("user", [user.name for user in USERS])
+def test_a_user_may_subscribe_to_what_is_listed_and_nothing_else(realm: Realm, user: str) -> None:
+    with realm.raw(user) as client:
+        words = {subject: client.subscribe(subject) for subject in SUBSCRIBED}
+
+    allowed = {subject for subject, word in words.items() if not word}
+    assert allowed == {subject for subject, who in SUBSCRIBED.items() if user in who}
+    assert all(is_violation(w, "Subscription", s) for s, w in words.items() if w)
+
+
+def test_no_line_of_the_tables_is_forbidden_to_all(realm: Realm) -> None:
+    """The positive control: a user without limits may do what they say."""
+    with realm.raw(ROOT_USER) as client:
+        # No JSON, so those that would harm do nothing here.
+        words = [client.publish(subject, b"{") for subject in PUBLISHED]
+    with realm.raw(ROOT_USER) as client:
+        words += [client.subscribe(subject) for subject in SUBSCRIBED]
+    assert {*words} == {""}
+    assert {name for who in PUBLISHED.values() for name in who} == EVERYONE

@@ -1,0 +1,342 @@
+"""The product under users with the permissions that it grants: all works, and all is needed."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import defaultdict
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from nats_executor import broker as broker_module
+from nats_executor import topology
+from nats_executor.broker import connect
+from nats_executor.dispatcher import Dispatcher, Envelope
+from nats_executor.ledger import Dispatch
+from nats_executor.messages import Kind, Order, Report, State, encode
+from nats_executor.names import Lane
+from nats_executor.orders import give_orders
+from nats_executor.survey import findings, take_survey
+from nats_executor.task_logs import TaskLogs
+from nats_executor.telemetry import Telemetry
+from nats_worker import worker as worker_module
+from nats_worker.worker import Plan, Worker
+from tests.support.fake_pool import FakePool, FakeRun
+from tests.support.nats_server import server_version
+from tests.support.realm import NAMES, QUEUES, ROOT_USER, USERS, Realm, grants, realm_config
+from tests.support.waiting import wait_until
+from tests.support.worker_scene import task, token
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from nats_executor.ports import Broker
+    from nats_executor.settings import Settings
+    from tests.support.fixtures import MakeNatsServer
+
+pytestmark = [pytest.mark.anyio, pytest.mark.integration]
+
+QUICK: dict[str, Any] = {"ack_wait_seconds": 2, "heartbeat_seconds": 0.5, "worker_lost_seconds": 1}
+GHOST = "ghost.1"
+LANE = Lane("a")
+ACKS = {"older": "", "newer": "feature_flags { js_ack_fc_v2: true }"}
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """Whether a subject is one of a pattern's."""
+    wanted, found = pattern.split("."), subject.split(".")
+    if wanted[-1] == ">":
+        wanted, found = wanted[:-1], found[: len(wanted) - 1]
+    return len(wanted) == len(found) and all(
+        w in {"*", f} for w, f in zip(wanted, found, strict=True)
+    )
+
+
+@dataclass
+class Day:
+    """A scheduler and a worker of queue `a`, each as its own user, and what they sent."""
+
+    realm: Realm
+    sent: defaultdict[str, set[str]]
+    exits: AsyncExitStack
+    pool: FakePool = field(default_factory=FakePool)
+    reports: list[Report] = field(default_factory=list)
+
+    async def begin(self) -> None:
+        self.root = await self.broker(ROOT_USER)
+        self.admin = await self.broker("admin")
+        await self.set_up()
+        self.dispatcher = Dispatcher(self.settings("scheduler"), "scheduler-1")
+        await self.live(self.dispatcher.run())
+        await asyncio.wait_for(self.dispatcher.prepared(), 10)
+        plan = Plan(
+            name="w", queues=("a",), concurrency=8, team=None, cleanup_seconds=0.0, version="1"
+        )
+        self.worker = Worker(self.settings("worker_a"), plan)
+        self.working = await self.live(self.worker.run())
+
+    def settings(self, user: str) -> Settings:
+        return self.realm.settings(user, **QUICK)
+
+    async def broker(self, user: str) -> Broker:
+        broker = await self.exits.enter_async_context(connect(self.settings(user), role="test"))
+        await broker.ready(10)
+        return broker
+
+    async def live(self, life: Any) -> asyncio.Task[None]:
+        living = asyncio.create_task(life)
+
+        async def end() -> None:
+            while not living.done():  # nats-py may swallow a cancellation
+                living.cancel()
+                await asyncio.wait([living], timeout=0.1)
+
+        self.exits.push_async_callback(end)
+        return living
+
+    # What an administrator does
+
+    async def set_up(self) -> None:
+        """Create everything, and put right what somebody has changed."""
+        settings = self.settings("admin")
+        await topology.apply(self.admin, settings, QUEUES)
+        assert set(await topology.known_queues(self.admin, settings)) == set(QUEUES)
+        for config in topology.streams(settings):
+            changes = {"max_age": 7200 * topology.SECOND, "description": "changed"}
+            await self.root.update_stream(config | changes)
+        drifts = await topology.apply(self.admin, settings, QUEUES)
+        assert len({drift.where for drift in drifts}) == 4
+
+    async def give_orders(self) -> None:
+        values = {
+            Order.SET_CONCURRENCY: "9", Order.ADD_QUEUE: "a", Order.REMOVE_QUEUE: "none"
+        }  # fmt: skip
+        for order, value in values.items():
+            (answer,) = await give_orders(self.admin, self.settings("admin"), ["w"], order, value)
+            assert answer.is_obeyed, answer
+
+    # What a scheduler does
+
+    async def send(
+        self, dispatch_id: str, lane: Lane = LANE, body: bytes = b"", **changes: Any
+    ) -> Dispatch:
+        workload = task(dispatch_id, lane.queue, **changes)
+        envelope = Envelope(lane, dispatch_id, dispatch_id, body or encode(workload))
+        assert await self.dispatcher.publish([envelope]) == {dispatch_id: None}
+        return Dispatch(dispatch_id, "key", lane.queue, Kind.TASK, dispatch_id, lane.band)
+
+    async def reported(self, dispatch_id: str, state: State) -> Report:
+        """Wait for a report that the scheduler reads."""
+
+        def look() -> Report | None:
+            inspector = self.dispatcher.inspector
+            self.reports += [inspector.reports.popleft() for _ in range(len(inspector.reports))]
+            found = [r for r in self.reports if (r.dispatch_id, r.state) == (dispatch_id, state)]
+            return found[-1] if found else None
+
+        report: Report = await wait_until(look, 20, f"{dispatch_id} {state}: {self.reports}")
+        return report
+
+    async def claim_by_ghost(self, dispatch: Dispatch, state: State) -> None:
+        """Report as a worker that never was."""
+        dispatch.state, dispatch.worker, dispatch.worker_name = state, GHOST, "ghost"
+        report = Report(
+            dispatch_id=dispatch.id, queue=dispatch.queue, state=state, kind=Kind.TASK,
+            key=["dag", dispatch.id], worker=GHOST, worker_name="ghost",
+        )  # fmt: skip
+        await self.root.publish(NAMES.result(dispatch.queue, dispatch.id), encode(report))
+
+    async def is_queued(self, dispatch: Dispatch) -> bool:
+        subject = NAMES.task(dispatch.queue, dispatch.id, dispatch.band)
+        return await self.root.last(NAMES.tasks_stream, subject) is not None
+
+    # What a worker does
+
+    async def run_of(self, dispatch_id: str) -> FakeRun:
+        def look() -> FakeRun | None:
+            runs = [run for run in self.pool.requested if run.dispatch_id == dispatch_id]
+            return runs[-1] if runs else None
+
+        run: FakeRun = await wait_until(look, 20, f"{dispatch_id} to run")
+        return run
+
+    async def finished(self, dispatch: Dispatch) -> None:
+        """End a run, and see that it was reported and acked."""
+        (await self.run_of(dispatch.id)).finish()
+        await self.reported(dispatch.id, State.SUCCESS)
+
+        async def is_acked() -> bool:
+            return not await self.is_queued(dispatch)
+
+        await wait_until(is_acked, 10, f"{dispatch.id} to be acked")
+        assert [r.dispatch_id for r in self.pool.requested].count(dispatch.id) == 1
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> defaultdict[str, set[str]]:
+    """Every subject that each user publishes on."""
+    sent: defaultdict[str, set[str]] = defaultdict(set)
+    send = broker_module.Connection.send
+
+    async def note(
+        self: broker_module.Connection,
+        subject: str,
+        body: bytes,
+        *,
+        reply: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        sent[self._settings.user or ""].add(subject)
+        await send(self, subject, body, reply=reply, headers=headers)
+
+    monkeypatch.setattr(broker_module.Connection, "send", note)
+    return sent
+
+
+@pytest.fixture(params=ACKS)
+async def day(
+    request: pytest.FixtureRequest,
+    make_nats_server: MakeNatsServer,
+    sent: defaultdict[str, set[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[Day]:
+    if request.param == "newer" and server_version() < (2, 14):
+        pytest.skip("this server knows the older form of acks only")
+    server = make_nats_server(config=realm_config(ACKS[request.param]))
+    async with AsyncExitStack() as exits:
+        day = Day(Realm(server), sent, exits)
+        monkeypatch.setattr(worker_module, "ProcessPool", lambda **_: day.pool.branch())
+        monkeypatch.setattr(Worker, "listen_to_signals", lambda _: None)
+        await day.begin()
+        yield day
+
+
+async def test_everything_works_with_what_is_granted_and_needs_all_of_it(
+    day: Day, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
+) -> None:
+    lanes = day.settings("scheduler").lanes("a")
+    held = [await day.send(f"held{lane.band}", lane) for lane in lanes]
+    for dispatch in held:
+        (await day.run_of(dispatch.id)).begin()
+        await day.reported(dispatch.id, State.RUNNING)
+    await renew_a_token(day)
+    await bury_what_nobody_can_read(day)
+    await take_over_from_the_dead(day)
+    await take_back(day)
+    await look_around(day)
+    await day.give_orders()
+    await asyncio.to_thread(day.realm.server.restart)
+    for dispatch in held:  # for longer than `ack_wait`, and across a reconnect
+        await day.finished(dispatch)
+    await retire(day)
+
+    assert [line for line in caplog.messages if "denies" in line] == []
+    unused = {user.name: unneeded(day, user.name) for user in USERS if user.name != "worker_b"}
+    acks = {
+        pattern
+        for pattern in grants(USERS[2]).publish
+        if pattern.startswith("$JS.ACK.*.*." if "older" in request.node.name else "$JS.ACK.AIRFLOW")
+    }
+    assert unused.pop("worker_a") == acks
+    assert [found for found in unused.values() if found] == []
+
+
+def unneeded(day: Day, name: str) -> set[str]:
+    """What was granted to a user and never used."""
+    (user,) = (user for user in USERS if user.name == name)
+    return {
+        pattern
+        for pattern in grants(user).publish
+        if not any(matches(pattern, subject) for subject in day.sent[name])
+    }
+
+
+async def renew_a_token(day: Day) -> None:
+    dispatch = await day.send("old", body=encode(task("old", "a", body={"token": token(-60)})))
+    await day.reported("old", State.EXPIRED)
+    clock = f"$JS.API.STREAM.INFO.{NAMES.results_stream}"  # how long it has waited for a renewal
+    await wait_until(lambda: clock in day.sent["worker_a"], 10, "the message to come again")
+    fresh = token(name="fresh")
+    await day.dispatcher.renew(dispatch, fresh)
+    run = await day.run_of("old")
+    assert run.body["token"] == fresh
+    await day.finished(dispatch)
+
+
+async def bury_what_nobody_can_read(day: Day) -> None:
+    dispatch = await day.send("garbage", body=b"garbage")
+    report = await day.reported("garbage", State.FAILED)
+    assert report.info.startswith("dead letter")
+    await wait_until(lambda: is_gone(day, dispatch), 10, "the garbage to be gone")
+    letters = await day.root.scan(NAMES.dead_letters_stream, NAMES.dead_letters("a"))
+    assert [letter.body for letter in letters] == [b"garbage"]
+
+
+async def is_gone(day: Day, dispatch: Dispatch) -> bool:
+    return not await day.is_queued(dispatch)
+
+
+async def take_over_from_the_dead(day: Day) -> None:
+    """A worker does, and where there is none, the scheduler."""
+    claimed = Dispatch("claimed", "key", "a", Kind.TASK, "claimed")
+    await day.claim_by_ghost(claimed, State.CLAIMED)
+    await day.send("claimed")
+    await day.finished(claimed)
+
+    running = await day.send("running", Lane("b"))
+    await day.claim_by_ghost(running, State.RUNNING)
+
+    async def is_buried() -> bool:
+        await day.dispatcher.inspector.watch([running])
+        return await is_gone(day, running)
+
+    await wait_until(is_buried, 10, "the dead worker to be noticed")
+    assert "ghost lost" in (await day.reported("running", State.FAILED)).info
+
+
+async def take_back(day: Day) -> None:
+    waiting, running = await day.send("waiting", Lane("b")), await day.send("stopped")
+    run = await day.run_of("stopped")
+    run.deadly.add(signal.SIGTERM)
+    await day.dispatcher.revoke(waiting.lane, waiting.id, "")
+    await day.dispatcher.revoke(running.lane, running.id, day.worker.id)
+
+    assert not await day.is_queued(waiting)
+    await wait_until(lambda: run.is_over, 10, "the stop")
+
+
+async def look_around(day: Day) -> None:
+    """What a scheduler does after a start and from time to time, and what a monitor shows."""
+    unserved = await day.send("unserved", Lane("b"))
+    await day.send("new", Lane("new"))
+    inspector = day.dispatcher.inspector
+    places = [(unserved.lane, unserved.id), (Lane("a"), "old"), (Lane("a"), "nothing")]
+    evidence = await inspector.look_up(places)
+    assert [evidence[id_].is_in_stream for _, id_ in places] == [True, False, False]
+    assert evidence["old"].last_report
+    await inspector.sweep([unserved])
+    assert inspector.unserved == {unserved.lane}
+
+    reading = await Telemetry(day.settings("scheduler"))._read(day.dispatcher._require_broker)
+    assert reading.is_connected
+    logs = TaskLogs(lambda: day.settings("api_server"))
+    source, _ = await asyncio.to_thread(logs.read, "held0", "a")
+    await asyncio.to_thread(logs.close)
+    assert "on worker w" in source[0]
+
+    settings = day.settings("monitor")
+    survey = await take_survey(await day.broker("monitor"), settings)
+    statuses = {row["check"]: row["status"] for row in findings(survey, settings)}
+    assert statuses["streams"] == statuses["queue a"] == "ok"
+    assert statuses["queue b"] == "unserved"
+
+
+async def retire(day: Day) -> None:
+    day.worker.ask_to_stop(signal.SIGTERM)
+    await asyncio.wait_for(asyncio.shield(day.working), 20)
+    record = await day.root.last(NAMES.workers_stream, NAMES.presence("w"))
+    assert record is not None
+    assert record.body == b""
