@@ -15,6 +15,7 @@ from airflow.configuration import conf
 from airflow.executors import workloads
 from airflow.executors.base_executor import BaseExecutor
 from airflow.models.taskinstancekey import TaskInstanceKey
+from airflow.observability import stats
 from airflow.utils.state import CallbackState, TaskInstanceState
 from packaging.version import Version
 
@@ -35,6 +36,7 @@ __all__ = [
     "dispatch_id_of",
     "ended_event",
     "fresh_token",
+    "has_metrics",
     "is_waiting",
     "key_parts",
     "kind_of",
@@ -42,6 +44,7 @@ __all__ = [
     "queue_of",
     "queued_event",
     "running_event",
+    "stats",
     "task_workload",
     "token_subject_of",
 ]
@@ -134,6 +137,12 @@ def priority_of(workload: ExecutorWorkload) -> int | None:
 
 def default_queue() -> str:
     return conf.get_mandatory_value("operators", "default_queue")
+
+
+def has_metrics() -> bool:
+    """Whether `stats`, which statsd and OpenTelemetry both stand behind, goes anywhere."""
+    switches = ("statsd_on", "otel_on", "statsd_datadog_enabled")
+    return any(conf.getboolean("metrics", switch, fallback=False) for switch in switches)
 
 
 def dispatch_id_of(workload: ExecutorWorkload) -> tuple[str, bool]:

@@ -27,6 +27,7 @@ from nats_executor.inspector import Inspector
 from nats_executor.messages import State, encode
 from nats_executor.ports import Outgoing
 from nats_executor.replies import batches
+from nats_executor.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -61,6 +62,7 @@ class Dispatcher:
 
     Attributes:
         inspector: what arrives and is found on this connection.
+        telemetry: what of all that becomes a metric.
         trouble: why nothing can be sent at present, None when all is well.
     """
 
@@ -76,6 +78,7 @@ class Dispatcher:
         self._drifts: set[str] = set()
         self._read_after: int | None = None
         self.inspector = Inspector(settings, sender, self._require_broker)
+        self.telemetry = Telemetry(settings)
         self.trouble: BrokerError | None = BrokerUnavailable("not connected yet")
 
     async def run(self) -> None:
@@ -87,6 +90,8 @@ class Dispatcher:
                     group.create_task(self._stay_prepared(broker), name="streams")
                     group.create_task(self._follow(broker), name="results")
                     group.create_task(self._carry_out_pending(), name="pending")
+                    telemetry = self.telemetry.watch_forever(self._require_broker)
+                    group.create_task(telemetry, name="telemetry")
             finally:
                 self.trouble = BrokerUnavailable("the connection to NATS is closed")
 

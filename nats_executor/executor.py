@@ -21,6 +21,7 @@ from nats_executor.ledger import Dispatch, Ended, Ledger, Renewal, Started, Unwa
 from nats_executor.messages import Kind, Workload, encode
 from nats_executor.outage import Outage
 from nats_executor.settings import Settings
+from nats_executor.task_logs import TaskLogs
 from nats_executor.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class NatsExecutor(compat.VersionedExecutor):
         self._complaints: set[str] = set()
         self._minted: set[str] = set()  # dispatch ids that the scheduler does not know yet
         self._lost: set[str] = set()  # dispatch ids whose messages the broker has lost
+        self._task_logs = TaskLogs(lambda: self.settings)
 
     def __repr__(self) -> str:
         team = f"team_name={self.team_name!r}, " if self.team_name else ""
@@ -101,6 +103,7 @@ class NatsExecutor(compat.VersionedExecutor):
         """Close the connection. What is queued or running goes on without this scheduler."""
         if self._bridge is not None:
             self._bridge.stop()
+        self._task_logs.close()
 
     def terminate(self) -> None:
         self.end()
@@ -153,9 +156,11 @@ class NatsExecutor(compat.VersionedExecutor):
             return {}
         try:
             failure: BrokerError | None
+            began = time.monotonic()
             outcomes = self._bridge.call(
                 self._dispatcher.publish(messages), timeout=self.settings.publish_timeout_seconds
             )
+            self._dispatcher.telemetry.published(outcomes, time.monotonic() - began)
             failure = next((e for e in outcomes.values() if isinstance(e, PAUSING)), None)
         except BrokerError as exc:
             outcomes, failure = {}, exc
@@ -206,12 +211,15 @@ class NatsExecutor(compat.VersionedExecutor):
         """Turn the reports that have arrived into events; costs nothing when there are none."""
         if self._dispatcher is None or self._upkeep is None:
             return
-        reports = self._dispatcher.inspector.reports
+        reports, telemetry = self._dispatcher.inspector.reports, self._dispatcher.telemetry
         while reports:
             report = reports.popleft()
             if outcome := self.ledger.apply(report):
                 self.settle(outcome)
+                telemetry.settled(report, outcome)
         self._upkeep.tick()
+        if telemetry.reading:
+            telemetry.tell(self.ledger)
 
     def settle(self, outcome: Outcome) -> None:
         """Tell the scheduler what an outcome means to it."""
@@ -312,7 +320,11 @@ class NatsExecutor(compat.VersionedExecutor):
         self.ledger.forget(key)
         super().fail_connection_test(key)
 
-    # For operators
+    # For people
+
+    def get_task_log(self, ti: TaskInstance, try_number: int) -> tuple[list[str], list[str]]:  # noqa: ARG002 - only the running try has a worker
+        """Read a running task's log from its worker; for the API server, which starts nothing."""
+        return self._task_logs.read(ti.external_executor_id, ti.queue)
 
     def debug_dump(self) -> None:
         """Log what this executor holds, on SIGUSR2 to the scheduler."""

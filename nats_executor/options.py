@@ -309,4 +309,20 @@ OPTIONS: tuple[Option, ...] = (
         example="60",
         description="Seconds between SIGTERM and SIGKILL for tasks that outlast `drain_seconds`.",
     ),
+    Option(
+        name="health_port",
+        type="integer",
+        default="0",
+        example="8080",
+        description="Port on which a worker answers `/livez`, `/readyz` and `/metrics`. 0: "
+        "none, as several workers of one host cannot share a port. See `docs/observability.md`.",
+    ),
+    Option(
+        name="health_address",
+        type="string",
+        default="0.0.0.0",  # noqa: S104 - probes come from outside of a container
+        example="127.0.0.1",
+        description="IP address of the machine on which a worker listens at `health_port`, "
+        "`0.0.0.0` for every IPv4 and `::` for every address.",
+    ),
 )

@@ -104,6 +104,14 @@ class Outgoing(NamedTuple):
 class Pulls(Protocol):
     """The pulls of one durable consumer."""
 
+    @property
+    def heard_at(self) -> float:
+        """`time.monotonic()` of the last answer to a pull, a heartbeat included; at first -inf.
+
+        That no consumer is there is no answer.
+        """
+        ...
+
     async def take(self, batch: int) -> Sequence[Delivery]:
         """Return up to `batch` messages that are there now; returns at once, perhaps with none.
 

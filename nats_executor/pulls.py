@@ -11,6 +11,8 @@ import contextlib
 import functools
 import json
 import logging
+import math
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +37,8 @@ SILENCE_SECONDS = 2 * HEARTBEAT_SECONDS + 0.5
 TAKE_SECONDS = 2.0
 FOLLOW_BATCH = 1000
 RETRY_SECONDS = 1.0
+# A message, a heartbeat, "no messages", "timed out": whoever hears one of these gets what there is.
+SOUND = frozenset({"", "100", "404", "408"})
 
 
 Look = Callable[[str], Awaitable[Stored | None]]
@@ -103,6 +107,7 @@ class Pull:
         self._link = link
         self._subject = subject
         self._inbox = link.new_inbox()
+        self.heard_at = -math.inf
         # None: the connection is new; an error: the pull was denied.
         self.arrivals: asyncio.Queue[Answer | BrokerError | None] = asyncio.Queue()
 
@@ -110,8 +115,15 @@ class Pull:
         async def arrive(msg: Answer) -> None:
             self.arrivals.put_nowait(msg)
 
+        deliver = on_message or arrive
+
+        async def hear(msg: Answer) -> None:
+            if status(msg) in SOUND:
+                self.heard_at = time.monotonic()
+            await deliver(msg)
+
         renewed = functools.partial(self.arrivals.put_nowait, None)
-        listener = Listener(on_message or arrive, renewed, self.arrivals.put_nowait)
+        listener = Listener(hear, renewed, self.arrivals.put_nowait)
         await self._link.listen(self._inbox, listener)
 
     async def close(self) -> None:
@@ -163,6 +175,10 @@ class QueuePulls(Pulls):
         await queue._taking.open()
         await queue._waiting.open(queue._arrived)
         return queue
+
+    @property
+    def heard_at(self) -> float:
+        return max(self._taking.heard_at, self._waiting.heard_at)
 
     async def close(self) -> None:
         await self._taking.close()

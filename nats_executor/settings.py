@@ -5,6 +5,7 @@ Nothing else in the project reads `[nats_executor]`.
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
 import re
@@ -30,6 +31,7 @@ SCHEMES = frozenset({"nats", "tls", "ws", "wss"})
 # Each one costs a pull for every free slot, and one that waits for every idle worker.
 MOST_BANDS = 9
 WHOLE = 100  # percent
+LAST_PORT = 65_535
 # An NKey of a user, as text.
 SEED = r"SU[A-Z2-7]{56}"
 
@@ -78,6 +80,8 @@ class Settings:
     worker_lost_seconds: float
     drain_seconds: float
     kill_seconds: float
+    health_port: int
+    health_address: str
 
     @classmethod
     def load(cls, conf: Configuration, *, team: str | None = None) -> Settings:
@@ -228,7 +232,7 @@ def require_valid(settings: Settings) -> None:
 
 def checks(s: Settings) -> list[tuple[str, bool, str]]:
     """Every rule as (option, whether it holds, what to do if not)."""
-    return [*connection_checks(s), *name_checks(s), *limit_checks(s)]
+    return [*connection_checks(s), *name_checks(s), *limit_checks(s), *health_checks(s)]
 
 
 def connection_checks(s: Settings) -> list[tuple[str, bool, str]]:
@@ -300,12 +304,29 @@ def limit_checks(s: Settings) -> list[tuple[str, bool, str]]:
     ]
 
 
+def health_checks(s: Settings) -> list[tuple[str, bool, str]]:
+    port = f"write a port up to {LAST_PORT}, or 0 for none"
+    address = "write an IP address of this machine, 0.0.0.0 for all of them"
+    return [
+        ("health_port", 0 <= s.health_port <= LAST_PORT, port),
+        ("health_address", is_address(s.health_address), address),
+    ]
+
+
 def is_server(address: str) -> bool:
     try:
         parts = urlsplit(address if "://" in address else f"nats://{address}")
         return parts.scheme in SCHEMES and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
+
+
+def is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def is_seed(seed: str | None) -> bool:

@@ -27,6 +27,7 @@ __all__ = [
     "remedy",
     "seen_workers",
     "serving",
+    "state_of",
     "take_survey",
     "worker_rows",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import socket
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -94,6 +95,7 @@ def plan_for(args: Namespace, queues: list[str], concurrency: int) -> Plan:
         ),
         version=version("airflow-nats-executor"),
         serves_logs=is_log_server_wanted(args),
+        log_folder=os.path.abspath(conf.get_mandatory_value("logging", "base_log_folder")),  # noqa: PTH100 - a path of Airflow's may not be there yet
     )
 
 

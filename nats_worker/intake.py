@@ -13,7 +13,7 @@ from nats_executor.errors import BrokerError, BrokerUnavailable
 from nats_worker.bands import asks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from nats_executor.names import Lane
     from nats_executor.ports import Broker, Delivery, Pulls
@@ -59,6 +59,16 @@ class Intake:
         self._recalled.set()  # no pulls are open yet
         self._is_closing = False
 
+    @property
+    def pulls(self) -> Mapping[Lane, Pulls]:
+        """The pulls that are open now, one for each lane."""
+        return self._pulls
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """What pulls are to be open for."""
+        return [lane for lanes in list(self._lanes.values()) for lane in lanes]
+
     def add(self, queue: str) -> None:
         """Pull from one more queue, from now on."""
         self._lanes[queue] = self._lanes_of(queue)
@@ -97,7 +107,7 @@ class Intake:
     async def _match_pulls(self) -> None:
         """Open the pulls of new lanes, and close those of lanes that are gone."""
         self._recalled.clear()  # first: what changes from here on needs another look
-        lanes = [lane for lanes in self._lanes.values() for lane in lanes]
+        lanes = self.lanes
         gone = [lane for lane in self._pulls if lane not in lanes]
         await self._stop_waiting(gone)
         for lane in gone:

@@ -18,14 +18,15 @@ from nats_executor.errors import BrokerError, DecodeError
 from nats_executor.liveness import Liveness
 from nats_executor.messages import Presence, encode
 from nats_worker.control import serve_changes
-from nats_worker.errand import Errand
 from nats_worker.guard import Guard
+from nats_worker.health import Health
 from nats_worker.intake import Intake
 from nats_worker.lease import Leases
 from nats_worker.pool import ProcessPool
 from nats_worker.presence import Announcer
 from nats_worker.record import Surroundings
 from nats_worker.slots import Slots, weight_of
+from nats_worker.task_logs import serve_log
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from nats_executor.ports import Broker, Delivery
     from nats_executor.settings import Settings
+    from nats_worker.errand import Errand
     from nats_worker.slots import Seat
 
 __all__ = ["Plan", "Worker", "background"]
@@ -61,6 +63,7 @@ class Plan:
     cleanup_seconds: float
     version: str
     serves_logs: bool = False
+    log_folder: str = ""  # Airflow's `base_log_folder`
 
 
 class Worker:
@@ -84,6 +87,7 @@ class Worker:
         self.stop_requests = 0
         self._stop_requested = asyncio.Event()
         self.intake: Intake | None = None
+        self.health = Health(self)
         # The one that waits for slots, as long as they keep one.
         self._kept: Errand | None = None
         self.is_draining = False
@@ -96,11 +100,13 @@ class Worker:
         """Work until SIGTERM or SIGINT, then drain.
 
         Raises:
+            ConfigError: the port for probes cannot be had.
             NameTaken: another worker of this name runs.
             PoolBroken: the fork server dies again and again.
         """
         self.listen_to_signals()
         async with (
+            self.health,
             ProcessPool(
                 team=self.plan.team,
                 workloads_per_supervisor=self.settings.workloads_per_supervisor,
@@ -108,6 +114,7 @@ class Worker:
             ) as pool,
             connect(self.settings, role=f"worker {self.plan.name}") as broker,
         ):
+            self.health.watch(pool, broker)
             announcer = self._announcer = Announcer(broker, self.settings, self.describe)
             # All go on while the worker drains: its tasks run, and it is seen.
             async with background(
@@ -169,7 +176,7 @@ class Worker:
         )
 
         def accept(queue: str, delivery: Delivery) -> None:
-            self.accept(Errand(around, queue, delivery))
+            self.accept(self.health.errand(around, queue, delivery))
 
         intake = self.intake = Intake(broker, self.settings, self.queues, self.slots, accept)
         async with asyncio.TaskGroup() as group:
@@ -275,6 +282,7 @@ class Worker:
         await broker.serve(names.control(self.id, "ping"), ping)
         await broker.serve(names.control(self.id, "stop"), stop)
         await serve_changes(broker, names, self)
+        await serve_log(broker, names, self.id, self.plan.log_folder, self._errands)
 
     def revoke(self, dispatch_id: str) -> bytes:
         """Stop one workload because the scheduler took it back."""

@@ -188,6 +188,15 @@ class FakePulls(Pulls):
     broker: FakeBroker
     stream: str
     consumer: str
+    last_heard: float = -math.inf
+
+    @property
+    def heard_at(self) -> float:
+        """A server in memory answers at once and at any time, for as long as it is there."""
+        found = self.broker.server.streams.get(self.stream)
+        if self.broker.is_connected and found and self.consumer in found.consumers:
+            self.last_heard = time.monotonic()
+        return self.last_heard
 
     async def take(self, batch: int) -> Sequence[Delivery]:
         await self.broker.enter("take")

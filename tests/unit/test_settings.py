@@ -168,6 +168,11 @@ BAD = [
     ("ack_wait_seconds", "0.9", "at least 1"),
     ("drain_seconds", "-1", "0 or more"),
     ("kill_seconds", "-1", "0 or more"),
+    ("health_port", "65536", "a port up to 65535, or 0 for none"),
+    ("health_port", "-1", "a port up to 65535, or 0 for none"),
+    ("health_port", "http", "write an integer, for example 8080"),
+    ("health_address", "localhost", "an IP address of this machine"),
+    ("health_address", "0.0.0.0:80", "an IP address of this machine"),
 ]
 
 

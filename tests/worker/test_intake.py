@@ -279,6 +279,8 @@ async def test_one_queues_trouble_does_not_stop_the_others(
 class SickPulls:
     """Pulls that fail, until `error` is None."""
 
+    heard_at = 0.0
+
     def __init__(self, error: BrokerError | None) -> None:
         self.error = error
         self.asked = 0

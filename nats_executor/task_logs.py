@@ -1,0 +1,310 @@
+"""Reads the logs of running workloads from their workers, for the API server.
+
+Reports name a dispatch's worker too, but may hold a task's token, so nobody who only shows logs may
+read them. The workers are asked instead; their presence records say who they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from nats_executor.bridge import Bridge
+from nats_executor.broker import connect
+from nats_executor.errors import (
+    AccessDenied,
+    BrokerError,
+    BrokerUnavailable,
+    DecodeError,
+    NatsExecutorError,
+)
+from nats_executor.liveness import readable
+from nats_executor.log_pages import PAGE_BYTES, VERB, Page, Question, decode, encode
+from nats_executor.messages import presentable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+
+    from nats_executor.messages import Presence
+    from nats_executor.ports import Broker
+    from nats_executor.settings import Settings
+
+__all__ = ["TaskLogs"]
+
+log = logging.getLogger(__name__)
+
+# A page of the UI waits for it, and asks again after some seconds.
+BUDGET_SECONDS = 3.0
+CONNECT_SECONDS = 2.0
+ANSWER_SECONDS = 1.0
+# Of one log; every look at a page reads it anew.
+MOST_BYTES = 4 * 1024 * 1024
+# The beginning moves in such steps, so that lines do not change their numbers with every look.
+STEP_BYTES = MOST_BYTES // 2
+# For a server whose `max_payload` is below a page.
+SMALL_PAGE_BYTES = 16 * 1024
+PAGES_AT_ONCE = 4
+# Workers of running tasks that were found before.
+REMEMBERED = 1000
+
+LogAnswer = tuple[list[str], list[str]]
+"""Where it is from, and the text. Without the first, Airflow asks the host's log server as well."""
+
+
+Result = TypeVar("Result")
+
+
+class Found(NamedTuple):
+    """A worker that runs a dispatch, and what it says of its log."""
+
+    worker: Presence
+    page: Page
+
+
+class TaskLogs:
+    """Reads logs from any thread of any process; the connection is opened at the first question."""
+
+    def __init__(self, settings: Callable[[], Settings]) -> None:
+        self._settings = settings
+        # By process: a forked one has the object, but not the thread of its parent's line.
+        self._lines: dict[int, Line] = {}
+        self._complaints: set[str] = set()
+        weakref.finalize(self, hang_up, self._lines)
+
+    def read(self, dispatch_id: str | None, queue: str | None) -> LogAnswer:
+        """Return what is there of a log, or why it is not. Never raises."""
+        if not dispatch_id:
+            return [], []
+        try:
+            return self._line().read(dispatch_id, queue)
+        except Exception as exc:  # the rest of the page shows without it
+            text = str(exc) or type(exc).__name__
+            if text not in self._complaints:
+                self._complaints.add(text)
+                trace = None if isinstance(exc, NatsExecutorError) else exc
+                log.warning("no task log over NATS: %s; next: the log server", text, exc_info=trace)
+            # Deployments whose API server cannot use NATS have log servers.
+            return [], [remark(f"NATS could not be asked for this log: {text}")]
+
+    def _line(self) -> Line:
+        here = os.getpid()
+        # No lock: one that another thread holds at a fork stays locked in the child for ever.
+        return self._lines.get(here) or self._lines.setdefault(here, Line(self._settings()))
+
+    def close(self) -> None:
+        hang_up(self._lines)
+
+
+def hang_up(lines: dict[int, Line]) -> None:
+    if line := lines.pop(os.getpid(), None):
+        line.close()
+
+
+class Line:
+    """The connection of one process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._bridge: Bridge | None = None
+        self._broker: Broker | None = None
+        self._is_open = asyncio.Event()
+        self._opened_at = 0.0
+        self._page_bytes = PAGE_BYTES
+        self._workers: OrderedDict[str, Presence] = OrderedDict()
+
+    def read(self, dispatch_id: str, queue: str | None) -> LogAnswer:
+        """Read a log; raises `BrokerError` when NATS cannot be asked."""
+        with self._lock:
+            if self._bridge is None:
+                self._opened_at = time.monotonic()
+                self._bridge = Bridge(self._stay_open)
+                self._bridge.start()
+        # One that takes longer is cut off by itself.
+        timeout = BUDGET_SECONDS + ANSWER_SECONDS
+        return self._bridge.call(self._read_in_time(dispatch_id, queue), timeout=timeout)
+
+    def close(self) -> None:
+        if self._bridge is not None:
+            self._bridge.stop()
+
+    async def _stay_open(self) -> None:
+        async with connect(self._settings, role="api server") as broker:
+            self._broker = broker
+            self._is_open.set()
+            await asyncio.Event().wait()
+
+    async def _read_in_time(self, dispatch_id: str, queue: str | None) -> LogAnswer:
+        try:
+            async with asyncio.timeout(BUDGET_SECONDS):
+                await self._is_open.wait()
+                # Only who asks first waits for what may not come.
+                left = self._opened_at + CONNECT_SECONDS - time.monotonic()
+                await self._require_broker().ready(max(left, 0.01))
+                return await self._read(dispatch_id, queue)
+        except TimeoutError:
+            raise BrokerUnavailable(f"no answer within {BUDGET_SECONDS:g} s") from None
+
+    def _require_broker(self) -> Broker:
+        if self._broker is None:
+            raise BrokerUnavailable("the connection to NATS is closed")
+        return self._broker
+
+    async def _read(self, dispatch_id: str, queue: str | None) -> LogAnswer:
+        silent: list[str] = []
+        found = await self._find(dispatch_id, queue, silent)
+        if found is None:
+            if not self._require_broker().is_connected:
+                raise BrokerUnavailable("the connection to NATS was lost")
+            return missing(silent)
+        worker, page = found
+        name = presentable(worker.name)
+        source = f"{presentable(page.path)} on worker {name}, read over NATS"
+        if page.refusal:
+            reason = f"worker {name} does not show this log: {presentable(page.refusal)}"
+            return [source], [remark(reason)]
+        try:
+            text = await self._text(worker, dispatch_id, page)
+        except BrokerError as exc:
+            if not self._require_broker().is_connected:
+                raise
+            return [source], [remark(f"worker {name} cannot show this log now: {exc}")]
+        return [source], text
+
+    # Which worker
+
+    async def _find(self, dispatch_id: str, queue: str | None, silent: list[str]) -> Found | None:
+        """Ask the worker of last time; then those of the queue; then all, as they may change it."""
+        if known := self._workers.get(dispatch_id):
+            found = await self._first_that_runs([known], dispatch_id, [])
+            if found is not None:
+                return found
+        broker, names = self._require_broker(), self._settings.names
+        records = await broker.scan(names.workers_stream, names.presences())
+        workers = [presence for presence in map(readable, records) if presence]
+        of_queue = [worker for worker in workers if queue in worker.queues]
+        others = [worker for worker in workers if queue not in worker.queues]
+        for group in (of_queue, others):
+            if found := await self._first_that_runs(group, dispatch_id, silent):
+                self._remember(dispatch_id, found.worker)
+                return found
+        return None
+
+    def _remember(self, dispatch_id: str, worker: Presence) -> None:
+        self._workers[dispatch_id] = worker
+        if len(self._workers) > REMEMBERED:
+            self._workers.popitem(last=False)
+
+    async def _first_that_runs(
+        self, workers: Sequence[Presence], dispatch_id: str, silent: list[str]
+    ) -> Found | None:
+        """Ask all at once and take the first who says so; notes the names of the silent ones."""
+
+        async def ask(worker: Presence) -> Found | None:
+            try:
+                return Found(worker, await self._ask(worker, Question(dispatch_id=dispatch_id)))
+            except AccessDenied:
+                raise
+            except BrokerError:
+                silent.append(presentable(worker.name))
+                return None
+
+        async with all_of(ask(worker) for worker in workers) as asking:
+            for answer in asyncio.as_completed(asking):
+                found = await answer
+                if found is not None and found.page.runs:
+                    return found
+        return None
+
+    async def _ask(self, worker: Presence, question: Question) -> Page:
+        subject = self._settings.names.control(worker.worker, VERB)
+        body = await self._require_broker().request(
+            subject, encode(question), timeout=ANSWER_SECONDS
+        )
+        try:
+            return decode(Page, body)
+        except DecodeError as exc:
+            raise BrokerError(f"an answer that cannot be read: {exc}") from exc
+
+    # What it says
+
+    async def _text(self, worker: Presence, dispatch_id: str, about: Page) -> list[str]:
+        start = beginning(about.size)
+        try:
+            data = await self._bytes(worker, dispatch_id, start, about.size)
+        except BrokerUnavailable:
+            if self._page_bytes == SMALL_PAGE_BYTES:
+                raise
+            # An answer that the server does not take is no answer.
+            self._page_bytes = SMALL_PAGE_BYTES
+            data = await self._bytes(worker, dispatch_id, start, about.size)
+        text = whole_lines(data, is_beginning=not start).decode(errors="replace")
+        if not start:
+            return [text]
+        left_out = (
+            f"the first {start} bytes are left out here; the whole log is"
+            f" {presentable(about.path)} on worker {presentable(worker.name)}"
+        )
+        return [remark(left_out), text]
+
+    async def _bytes(self, worker: Presence, dispatch_id: str, start: int, end: int) -> bytes:
+        """Read a piece of a log page by page, a few of them at once."""
+        limit = asyncio.Semaphore(PAGES_AT_ONCE)
+
+        async def page(offset: int) -> bytes:
+            length = min(self._page_bytes, end - offset)
+            question = Question(dispatch_id=dispatch_id, offset=offset, limit=length)
+            async with limit:
+                answer = await self._ask(worker, question)
+            if answer.refusal:
+                raise BrokerError(presentable(answer.refusal))
+            return answer.data[:length]
+
+        async with all_of(map(page, range(start, end, self._page_bytes))) as pages:
+            return b"".join(await asyncio.gather(*pages))
+
+
+@contextlib.asynccontextmanager
+async def all_of(
+    coroutines: Iterable[Coroutine[Any, Any, Result]],
+) -> AsyncIterator[list[asyncio.Task[Result]]]:
+    """Run them all at once; those that are not done at the end are of no use any more."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def beginning(size: int) -> int:
+    """Return where to begin in a log of this size, so that not too much of it is read."""
+    return -(-max(0, size - MOST_BYTES) // STEP_BYTES) * STEP_BYTES
+
+
+def whole_lines(data: bytes, *, is_beginning: bool) -> bytes:
+    """Leave out the halves of lines at the ends; the next look has the last one whole."""
+    start = 0 if is_beginning else data.find(b"\n") + 1
+    end = data.rfind(b"\n") + 1
+    return data[start : end or None]
+
+
+def missing(silent: Sequence[str]) -> LogAnswer:
+    names = ", ".join(sorted(silent)[:10]) + (" and others" if len(silent) > 10 else "")  # noqa: PLR2004
+    of_them = f"; no answer from {names}" if silent else ""
+    text = f"no worker says that it runs this task{of_them}: it has ended, or its worker is gone"
+    return [text], [remark(text)]
+
+
+def remark(text: str) -> str:
+    """Return a line of ours as Airflow writes a task's log."""
+    return json.dumps({"event": text, "level": "warning", "logger": __name__}) + "\n"

@@ -1,0 +1,223 @@
+"""What an executor tells about itself through Airflow's own metrics: statsd or OpenTelemetry.
+
+Queues and workers are read in the bridge's thread, once with every sweep. Airflow's metrics are
+used in the scheduler's thread alone, as Airflow does it; nothing here may slow it down or raise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+from nats_executor import compat
+from nats_executor.errors import BrokerError, BrokerUnavailable
+from nats_executor.ledger import Ended, Started
+from nats_executor.messages import State
+from nats_executor.survey import Survey, queue_rows, seen_workers, state_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from nats_executor.ledger import Ledger, Outcome
+    from nats_executor.messages import Report
+    from nats_executor.ports import Broker
+    from nats_executor.settings import Settings
+
+__all__ = ["METRICS", "Reading", "Telemetry"]
+
+log = logging.getLogger(__name__)
+
+Arguments = ParamSpec("Arguments")
+
+# Airflow puts its own prefix, `airflow.` by default, in front of each name.
+PREFIX = "nats_executor"
+METRICS: Mapping[str, str] = {
+    "connected": "1 while NATS answers this scheduler, 0 otherwise",
+    "queue.depth": "workloads of a queue that no worker has been given",
+    "queue.in_flight": "workloads that workers have been given and that are not over",
+    "queue.redelivered": "of those, the ones that were given to more than one",
+    "queue.oldest_seconds": "since this scheduler sent the oldest workload that still waits",
+    "queue.workers": "living workers of a queue",
+    "queue.slots": "slots of the living workers of a queue",
+    "slots": "slots of all living workers",
+    "slots_in_use": "slots that workloads hold",
+    "workers": "workers in each state: running, draining, paused, lost",
+    "dead_letters": "messages that no worker could handle and that are kept",
+    "publish_duration": "time until NATS had a batch of workloads (ms)",
+    "queue_wait": "from sending a workload to its first report that it runs (ms)",
+    "result_lag": "from a worker's last report to the event for the scheduler (ms)",
+}
+STATES = ("running", "draining", "paused", "lost")
+ROWS = {
+    "queue.depth": "pending",
+    "queue.in_flight": "in_flight",
+    "queue.redelivered": "redelivered",
+    "queue.workers": "workers",
+    "queue.slots": "slots",
+}
+RETRY_SECONDS = 2.0
+# A tag becomes a part of the name, and statsd takes 250 characters of that.
+LONGEST_TAG = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One look at the broker; without an answer there is nothing but that."""
+
+    is_connected: bool
+    queues: list[dict[str, Any]] = field(default_factory=list)
+    workers: Counter[str] = field(default_factory=Counter)
+    slots: int = 0
+    slots_in_use: int = 0
+    dead_letters: int = 0
+
+
+def harmless(function: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """Let no failure of a metric out: it must not stop the scheduler."""
+
+    @functools.wraps(function)
+    def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+        except Exception as exc:  # noqa: BLE001 - whatever a metrics client of the user's raises
+            complain(f"{type(exc).__name__}: {exc}")
+
+    return guarded
+
+
+@functools.lru_cache(maxsize=100)
+def complain(text: str) -> None:
+    """Log once what every workload would find again."""
+    log.warning("a metric was not recorded: %s; next: going on without it", text)
+
+
+class Telemetry:
+    """The metrics of one executor; does nothing unless `[metrics]` switches Airflow's on.
+
+    Attributes:
+        reading: what is to be told; the bridge's thread sets it, the scheduler's takes it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._is_on = compat.has_metrics()
+        self._sent: dict[str, float] = {}  # what waits for its start, by dispatch id
+        self._known: set[str] = set()  # queues that were told of
+        self._tags = {"prefix": settings.subject_prefix}  # each team has its own
+        self.reading: Reading | None = None
+
+    # In the bridge's thread
+
+    async def watch_forever(self, require: Callable[[], Broker]) -> None:
+        """Read what the gauges show, with every sweep."""
+        while self._is_on:
+            self.reading = reading = await self._read(require)
+            seconds = self._settings.sweep_seconds
+            await asyncio.sleep(seconds if reading.is_connected else min(RETRY_SECONDS, seconds))
+
+    async def _read(self, require: Callable[[], Broker]) -> Reading:
+        names = self._settings.names
+        try:
+            broker = require()
+            consumers = await broker.consumer_infos(names.tasks_stream)
+            seen = await seen_workers(broker, self._settings)
+            dead_letters = await broker.stream_info(names.dead_letters_stream)
+        except BrokerError as exc:
+            if isinstance(exc, BrokerUnavailable):
+                log.debug("no metrics of queues: %s", exc)
+            else:  # denied, say, and the connection itself does not tell
+                complain(str(exc))
+            return Reading(is_connected=False)
+        except Exception:
+            # In the connection's task group, where it would end the connection.
+            log.exception("metrics of queues cannot be read; next: trying again")
+            return Reading(is_connected=False)
+        living = [s.presence for s in seen if state_of(s, self._settings) != "lost"]
+        return Reading(
+            is_connected=True,
+            queues=queue_rows(Survey([], consumers, seen), self._settings),
+            workers=Counter(state_of(s, self._settings) for s in seen),
+            slots=sum(presence.concurrency for presence in living),
+            slots_in_use=sum(presence.running for presence in living),
+            dead_letters=dead_letters.messages if dead_letters else 0,
+        )
+
+    # In the scheduler's thread
+
+    @harmless
+    def published(self, outcomes: Mapping[str, BrokerError | None], seconds: float) -> None:
+        """Note what was sent, and how long that took."""
+        if self._is_on:
+            now = time.time()
+            self._sent |= {id_: now for id_, outcome in outcomes.items() if outcome is None}
+            self._timing("publish_duration", seconds)
+
+    @harmless
+    def settled(self, report: Report, outcome: Outcome) -> None:
+        """Note what a report has changed, by the worker's clock and by this machine's."""
+        if not self._is_on:
+            return
+        if isinstance(outcome, Started | Ended):
+            sent_at = self._sent.pop(report.dispatch_id, None)
+            if isinstance(outcome, Ended):
+                self._timing("result_lag", time.time() - report.at)
+            elif sent_at is not None:
+                self._timing("queue_wait", report.at - sent_at, queue=outcome.dispatch.queue)
+
+    @harmless
+    def tell(self, ledger: Ledger) -> None:
+        """Set every gauge to the last reading."""
+        reading, self.reading = self.reading, None
+        if reading is None:
+            return
+        self._gauge("connected", reading.is_connected)
+        oldest = self._oldest(ledger)
+        if not reading.is_connected:
+            return
+        rows = {row["queue"]: row for row in reading.queues}
+        for queue in self._known | rows.keys():
+            row = rows.get(queue, {})  # one that is gone is told of once more, as empty
+            for name, column in ROWS.items():
+                self._gauge(name, row.get(column, 0), queue=queue)
+            self._gauge("queue.oldest_seconds", oldest.get(queue, 0.0), queue=queue)
+        self._known = set(rows)
+        for state in STATES:
+            self._gauge("workers", reading.workers[state], state=state)
+        self._gauge("slots", reading.slots)
+        self._gauge("slots_in_use", reading.slots_in_use)
+        self._gauge("dead_letters", reading.dead_letters)
+
+    def _oldest(self, ledger: Ledger) -> dict[str, float]:
+        """Return the age of each queue's oldest workload that waits, and forget what is gone.
+
+        What another scheduler has sent counts from the first look at it.
+        """
+        now = time.time()
+        known, self._sent = self._sent, {}
+        held = {dispatch.id for dispatch in ledger.held}
+        oldest: dict[str, float] = {}
+        for dispatch in ledger:
+            if dispatch.state is State.RUNNING:
+                continue
+            since = self._sent[dispatch.id] = known.get(dispatch.id, now)
+            if dispatch.id not in held:
+                oldest[dispatch.queue] = min(since, oldest.get(dispatch.queue, since))
+        return {queue: max(0.0, now - since) for queue, since in oldest.items()}
+
+    def _gauge(self, name: str, value: float, **tags: str) -> None:
+        compat.stats.gauge(f"{PREFIX}.{name}", float(value), tags=self._tagged(tags.items()))
+
+    def _timing(self, name: str, seconds: float, **tags: str) -> None:
+        # Two clocks may differ by more than it took.
+        milliseconds = 1000 * max(0.0, seconds)
+        compat.stats.timing(f"{PREFIX}.{name}", milliseconds, tags=self._tagged(tags.items()))
+
+    def _tagged(self, tags: Iterable[tuple[str, str]]) -> dict[str, str]:
+        """Return tags as Airflow's metrics take them; a queue may have any name."""
+        plain = {k: compat.stats.normalize_name_for_stats(v, log_warning=False) for k, v in tags}
+        return self._tags | {k: v[:LONGEST_TAG] for k, v in plain.items()}

@@ -1,0 +1,254 @@
+"""Logs that cannot be had: workers and brokers that are gone, hang, refuse or lie."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nats_executor import task_logs, topology
+from nats_executor.executor import NatsExecutor
+from nats_executor.log_pages import VERB, Page, Question, decode, encode
+from nats_executor.messages import Presence
+from nats_executor.messages import encode as encode_message
+from nats_executor.permissions import Role, permissions
+from nats_executor.task_logs import MOST_BYTES
+from tests.executor.log_stage import (
+    Answer,
+    ApiServer,
+    Show,
+    api_fixture,
+    api_server_fixture,
+    home_fixture,
+    marks_fixture,
+    read,
+    remarks,
+    show_fixture,
+    show_on,
+)
+from tests.faults.ground import open_ground
+from tests.support.fake_broker import FakeServer
+from tests.support.nats_server import free_port
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nats_executor.names import Names
+    from tests.support.execution_api import ExecutionApi
+    from tests.support.fixtures import MakeNatsServer
+
+__all__ = ["api_fixture", "api_server_fixture", "home_fixture", "marks_fixture", "show_fixture"]
+
+pytestmark = [pytest.mark.anyio, pytest.mark.integration]
+
+# Far above the budget, as the machine may be busy; without a budget it would be minutes.
+PATIENCE_SECONDS = 30.0
+
+
+async def in_time(executor: NatsExecutor, dispatch_id: str) -> Answer:
+    began = time.monotonic()
+    answer = await read(executor, dispatch_id)
+    assert time.monotonic() - began < PATIENCE_SECONDS
+    return answer
+
+
+async def test_a_worker_that_is_killed_and_one_that_hangs(
+    show: Show, api_server: ApiServer
+) -> None:
+    worker = await show.ground.start()
+    dispatch_id = await show.talking()
+    executor = api_server.of(show)
+    await read(executor, dispatch_id)
+    worker.tell(signal.SIGSTOP)
+
+    sources, logs = await in_time(executor, dispatch_id)
+    assert "no answer from w1" in sources[0]
+    assert remarks(logs) == sources[0]
+
+    worker.tell(signal.SIGCONT)
+    await wait_until(lambda: has_words(executor, dispatch_id), 30, "it to answer again")
+    worker.clear_away()
+
+    sources, logs = await in_time(executor, dispatch_id)
+    assert "no answer from w1" in sources[0]
+    assert remarks(logs) == sources[0]
+
+
+async def has_words(executor: NatsExecutor, dispatch_id: str) -> bool:
+    return "the first words" in "".join((await read(executor, dispatch_id))[1])
+
+
+async def test_a_broker_that_goes_and_comes_back(show: Show, api_server: ApiServer) -> None:
+    await show.ground.start()
+    dispatch_id = await show.talking()
+    executor = api_server.of(show)
+    assert await has_words(executor, dispatch_id)
+    show.server.kill()
+
+    sources, logs = await in_time(executor, dispatch_id)
+    assert sources == []  # so Airflow asks the log server, if there is one
+    assert "NATS could not be asked for this log" in remarks(logs)
+
+    show.server.start()
+    await wait_until(lambda: has_words(executor, dispatch_id), 60, "the log")
+
+
+async def test_a_broker_that_hangs(show: Show, api_server: ApiServer) -> None:
+    await show.ground.start()
+    dispatch_id = await show.talking()
+    executor = api_server.of(show)
+    assert await has_words(executor, dispatch_id)
+    show.server.pause()
+    try:
+        sources, logs = await in_time(executor, dispatch_id)
+    finally:
+        show.server.resume()
+    assert sources == [] or "no answer from w1" in sources[0]
+    assert remarks(logs)
+
+
+async def test_no_broker_at_all(api_server: ApiServer) -> None:
+    executor = api_server(f"nats://127.0.0.1:{free_port()}", "nowhere")
+    for _ in range(2):
+        sources, logs = await in_time(executor, "d1")
+        assert sources == []
+        assert "NATS could not be asked for this log" in remarks(logs)
+        assert "no answer within" not in remarks(logs)  # it gives up before, and says why
+
+
+async def test_settings_that_cannot_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__NATS_EXECUTOR__ACK_WAIT_SECONDS", "never")
+    sources, logs = await read(NatsExecutor(), "d1")
+    assert sources == []
+    assert "ack_wait_seconds" in remarks(logs)
+
+
+# Workers that answer strangely
+
+Said = Callable[[Question], Page]
+
+
+async def with_worker(
+    api_server: ApiServer, monkeypatch: pytest.MonkeyPatch, server: FakeServer, say: Said
+) -> Answer:
+    """Read a log from a worker that answers what a test wants."""
+    monkeypatch.setattr(task_logs, "connect", server.connect)
+    executor = api_server("nats://127.0.0.1:1", "strange")
+    settings, worker = executor.settings, server.broker()
+    await topology.apply(worker, settings, [])
+    presence = Presence(
+        worker="w1.1", name="w1", host="h", pid=1, queues=["default"], concurrency=1, running=1,
+        draining=False, started_at=0.0, at=0.0, version="1",
+    )  # fmt: skip
+    server.put(settings.names.presence("w1"), encode_message(presence))
+
+    async def answer(body: bytes) -> bytes:
+        return encode(say(decode(Question, body)))
+
+    await worker.serve(settings.names.control("w1.1", VERB), answer)
+    return await read(executor, "d1")
+
+
+async def test_a_connection_that_is_lost_meanwhile(
+    api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = FakeServer()
+
+    def say(_: Question) -> Page:
+        server.stop()
+        raise AssertionError("nobody hears it")
+
+    sources, logs = await with_worker(api_server, monkeypatch, server, say)
+
+    assert sources == []
+    assert "the connection to NATS was lost" in remarks(logs)
+
+
+async def test_a_worker_that_refuses_in_the_middle(
+    api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def say(question: Question) -> Page:
+        refusal = "its disk does not answer" if question.offset else ""
+        return Page(runs=True, path="/a", size=2**20, data=b"x" * question.limit, refusal=refusal)
+
+    sources, logs = await with_worker(api_server, monkeypatch, FakeServer(), say)
+
+    assert sources == ["/a on worker w1, read over NATS"]
+    assert logs == [logs[0]]
+    assert "cannot show this log now: its disk does not answer" in remarks(logs)
+
+
+async def test_a_worker_that_claims_and_sends_too_much(
+    api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def say(question: Question) -> Page:
+        data = b"x\n" * question.limit
+        return Page(runs=True, path="/a", size=2**53, data=data)
+
+    _, logs = await with_worker(api_server, monkeypatch, FakeServer(), say)
+
+    assert 0 < len(logs[1]) <= MOST_BYTES
+
+
+# Small and guarded servers
+
+
+async def test_a_server_of_small_messages(
+    make_nats_server: MakeNatsServer, home: Path, api: ExecutionApi, marks: Path,
+    names: Names, tmp_path: Path, api_server: ApiServer,
+) -> None:  # fmt: skip
+    server = make_nats_server(config="max_payload: 65536")
+    async with show_on(server, names.prefix, home, api, marks, tmp_path) as show:
+        await show.ground.start()
+        dispatch_id = await show.talking()
+        with show.file(dispatch_id).open("a") as file:
+            file.write('{"event": "much"}\n' * 20_000)
+
+        sources, logs = await read(api_server.of(show), dispatch_id)
+
+        assert sources
+        assert "".join(logs) == show.file(dispatch_id).read_text()
+
+
+def guarded(names: Names) -> str:
+    """A configuration with the user of an API server, one that may less, and one that may all."""
+
+    def user(name: str, granted: tuple[str, ...]) -> str:
+        return (
+            f"{{ user: {name}, password: p, permissions: {{ publish: {json.dumps(granted)},"
+            f' subscribe: "_INBOX_{name}.>" }} }}'
+        )
+
+    least = permissions(Role.API_SERVER, names, "_INBOX_shows").publish
+    return (
+        "authorization { users: [ { user: all, password: p }, "
+        f"{user('shows', least)}, {user('nobody', ('nothing',))},"
+        f"{user('looks', least[1:])} ] }}"
+    )
+
+
+async def test_the_permissions_of_an_api_server_suffice_and_are_needed(
+    make_nats_server: MakeNatsServer, home: Path, api: ExecutionApi, marks: Path,
+    names: Names, tmp_path: Path, api_server: ApiServer,
+) -> None:  # fmt: skip
+    server = make_nats_server(config=guarded(names))
+    as_all = server.url.replace("//", "//all:p@")
+    async with open_ground(as_all, names.prefix, api, marks, tmp_path) as ground:
+        show = Show(ground, home / "logs", server)
+        await ground.start()
+        dispatch_id = await show.talking()
+
+        _, logs = await read(api_server.of(show, user="shows", password="p"), dispatch_id)
+        assert "the first words" in "".join(logs)
+
+        for name, subject in (("nobody", "DIRECT.GET"), ("looks", ".log")):
+            denied = api_server.of(show, user=name, password="p")
+            sources, logs = await read(denied, dispatch_id)
+            assert sources == []
+            assert "permissions violation" in remarks(logs).lower()
+            assert subject in remarks(logs)

@@ -1,0 +1,200 @@
+"""What a worker counts: a number for each thing that happens, where somebody may ask for it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nats_executor.messages import State
+from nats_worker import health
+from nats_worker.exits import Ending
+from tests.support.nats_server import free_port
+from tests.support.probing import samples
+from tests.support.waiting import wait_until
+from tests.support.worker_scene import Scene, scene_fixture, token
+
+if TYPE_CHECKING:
+    from nats_worker.worker import Worker
+
+__all__ = ["scene_fixture"]
+
+pytestmark = pytest.mark.anyio
+
+PREFIX = "airflow_nats_worker_"
+
+
+@pytest.fixture
+def port(scene: Scene) -> int:
+    """Have the workers of a test be measured."""
+    chosen = free_port()
+    scene.settings = replace(scene.settings, health_port=chosen, health_address="127.0.0.1")
+    scene.pool.preloaded.set()
+    return chosen
+
+
+async def count(port: int, name: str, *labels: str) -> float:
+    return (await samples(port))[PREFIX + name, labels]
+
+
+async def test_counts_begin_with_zero(scene: Scene, port: int) -> None:
+    """Otherwise the first of each would be invisible to a rate."""
+    await scene.start(queues=("default", "heavy"))
+
+    found = await samples(port)
+
+    for queue in ("default", "heavy"):
+        for name in ("deliveries_total", "redeliveries_total", "dead_letters_total"):
+            assert found[PREFIX + name, (queue,)] == 0
+        for state in ("success", "failed", "dropped"):
+            assert found[f"{PREFIX}workloads_finished_total", (queue, state)] == 0
+        for state in ("released", "expired"):
+            assert found[f"{PREFIX}workloads_returned_total", (queue, state)] == 0
+
+
+async def test_a_workload_is_measured_from_its_delivery_to_its_report(
+    scene: Scene, port: int
+) -> None:
+    await scene.start()
+    scene.server.now = time.time() - 100
+    scene.send()
+    run = await scene.pool.run()
+    run.begin()
+    await scene.reported(State.RUNNING)
+    assert await count(port, "workloads_finished_total", "default", "success") == 0
+    run.finish()
+    await scene.done()
+
+    found = await samples(port)
+
+    def value(name: str, *labels: str) -> float:
+        return found[PREFIX + name, labels]
+
+    assert value("deliveries_total", "default") == 1
+    assert value("redeliveries_total", "default") == 0
+    assert value("workloads_finished_total", "default", "success") == 1
+    assert value("pickup_seconds_count") == 1
+    assert value("run_seconds_count", "default") == 1
+    assert value("queue_wait_seconds_count", "default") == 1
+    assert 100 <= value("queue_wait_seconds_sum", "default") < 200
+    assert value("report_seconds_count") == 3  # claimed, running, success
+
+
+@pytest.mark.parametrize(
+    ("ending", "facts", "state"),
+    [
+        (Ending.FINISHED, {"exit_code": 1}, "failed"),
+        (Ending.STALE, {"previous_state": "success"}, "dropped"),
+    ],
+)
+async def test_what_is_over_is_counted_as_reported(
+    scene: Scene, port: int, ending: Ending, facts: dict[str, object], state: str
+) -> None:
+    await scene.start()
+    scene.send()
+    (await scene.pool.run()).finish(ending, **facts)
+    await scene.done()
+
+    assert await count(port, "workloads_finished_total", "default", state) == 1
+    assert await count(port, "workloads_finished_total", "default", "success") == 0
+
+
+async def test_what_goes_back_is_not_counted_as_over(scene: Scene, port: int) -> None:
+    await scene.start()
+    scene.send()
+    (await scene.pool.run()).finish(Ending.UNREACHABLE, info="refused")
+    await scene.reported(State.RELEASED)
+    scene.send(dispatch_id="d2", body={"token": token(-5), "ti": {"id": "d2"}})
+    await scene.reported(State.EXPIRED, "d2")
+
+    await scene.counted("nak", 2)
+    found = await samples(port)
+
+    for state in ("released", "expired"):
+        assert found[f"{PREFIX}workloads_returned_total", ("default", state)] == 1
+    for state in ("success", "failed", "dropped"):
+        assert found[f"{PREFIX}workloads_finished_total", ("default", state)] == 0
+
+
+async def test_the_failure_of_a_dead_workers_task_is_counted_where_it_is_reported(
+    scene: Scene, port: int
+) -> None:
+    await scene.start()
+    scene.says(State.RUNNING)
+    scene.send()
+    await scene.done()
+
+    assert await count(port, "workloads_finished_total", "default", "failed") == 1
+
+
+async def test_a_delivery_of_what_is_here_already_is_a_redelivery(scene: Scene, port: int) -> None:
+    worker = await scene.start()
+    scene.send()
+    run = await scene.pool.run()
+    run.begin()
+    await scene.reported(State.RUNNING)
+    scene.server.advance(scene.settings.ack_wait_seconds + 1)
+
+    async def is_counted() -> bool:
+        return await count(port, "redeliveries_total", "default") == 1
+
+    await wait_until(is_counted, 5, "the redelivery to be counted")
+    assert await count(port, "deliveries_total", "default") == 2
+    run.finish()
+    await scene.done()
+    await scene.idle(worker)
+    assert await count(port, "workloads_finished_total", "default", "success") == 1
+
+
+async def test_a_dead_letter_is_counted_once_it_is_set_aside(scene: Scene, port: int) -> None:
+    await scene.start()
+    scene.put(b"no message")
+    await scene.done()
+
+    assert len(scene.dead_letters()) == 1
+    assert await count(port, "dead_letters_total", "default") == 1
+    assert await count(port, "workloads_finished_total", "default", "failed") == 1
+
+
+async def test_the_gauges_show_the_worker_of_this_moment(
+    scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "TICK_SECONDS", 0.01)
+    worker = await scene.start(queues=("default", "heavy"), concurrency=3)
+    scene.send()
+    run = await scene.pool.run()
+    run.begin()
+    await scene.reported(State.RUNNING)
+
+    found = await samples(port)
+
+    expected = {
+        "live": 1, "ready": 1, "connected": 1, "draining": 0, "paused": 0, "slots": 3,
+        "slots_in_use": 1, "queues": 2, "reconnects_total": 0,
+    }  # fmt: skip
+    assert {name: found[PREFIX + name, ()] for name in expected} == expected
+    assert found[f"{PREFIX}info", ("me", "1")] == 1
+    assert 0 < found[f"{PREFIX}memory_used_ratio", ()] < 1
+    assert {key[1] for key in found if key[0] == f"{PREFIX}pull_silence_seconds"} == {
+        ("default",),
+        ("heavy",),
+    }
+    run.finish()
+    await scene.done()
+    await reconnect(scene, worker)
+
+    async def is_counted() -> bool:
+        return await count(port, "reconnects_total") == 1
+
+    await wait_until(is_counted, 5, "the reconnect to be counted")
+
+
+async def reconnect(scene: Scene, worker: Worker) -> None:
+    """Break a worker's connection, long enough for it to be seen."""
+    link = scene.link_of(worker)
+    link.disconnect()
+    await wait_until(lambda: not worker.health.is_connected, 5, "the connection to end")
+    scene.server.monotonic = time.monotonic
+    link.reconnect()
