@@ -319,12 +319,11 @@ class Connection(Link):
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
         def resolve(outcome: Answer | BrokerError) -> None:
-            if future.done():
-                return
-            if isinstance(outcome, BrokerError):
-                future.set_exception(outcome)
-            else:
+            if not isinstance(outcome, BrokerError) and not future.done():
                 future.set_result(outcome)
+            elif isinstance(outcome, BrokerError) and not future.done():
+                future.set_exception(outcome)
+                future.exception()  # nobody waits for it where sending fails as well
 
         limit = self._settings.publish_timeout_seconds if timeout is None else timeout
         with self.awaiting(subject, resolve) as reply:
