@@ -269,7 +269,7 @@ async def test_nobody_logs_in_without_a_password(cluster: Cluster) -> None:
     settings = settings_for(*servers, tls_ca_file=cluster.ca.ca_file)
     async with connect(settings, role="test") as nobody:
         with pytest.raises(AccessDenied, match="refuses"):
-            await nobody.ready(2)
+            await nobody.ready(5)
 
 
 def test_the_servers_flush_what_they_acknowledge(cluster: Cluster) -> None:
