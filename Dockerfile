@@ -2,26 +2,50 @@
 #
 #   docker build -t airflow-nats-executor:dev .
 #   docker run airflow-nats-executor:dev nats worker -q default -c 16
-#   docker run airflow-nats-executor:dev scheduler
+#   docker run --no-healthcheck airflow-nats-executor:dev scheduler
 #
-# The base is any image with Airflow, pip and a user 50000 that may install packages: the official one, the official
+# The base is any image with Airflow in /home/airflow/.local and a user 50000 that owns it: the official one, the official
 # one without providers (apache/airflow:slim-3.3.2-python3.12), or deploy/base.Dockerfile, a plain Python with Airflow.
 ARG BASE=apache/airflow:3.3.2-python3.12
 
 FROM ${BASE} AS build
+USER 50000:0
 WORKDIR /tmp/source
-COPY . .
-# Of the lock only what an Airflow image lacks: Airflow's own dependencies stay those it was tested with.
-RUN awk '/^(msgpack|nats-py|nkeys|prometheus-client|pynacl)==/ { p = 1 } p { print } p && !/\\$/ { p = 0 }' requirements.lock \
-        > /tmp/added.lock \
-    && pip wheel --no-cache-dir --no-deps --require-hashes -w /tmp/wheels -r /tmp/added.lock \
-    && pip wheel --no-cache-dir --no-deps -w /tmp/wheels .
+COPY --chown=50000:0 . .
+# Of the lock only what the base lacks: what it has stays the version that it was tested with. Everything is checked
+# against its hash, and comes out the same in every build.
+ENV SOURCE_DATE_EPOCH=315532800
+RUN umask 002 \
+    && pinned() { awk -v start="^$1==" '$0 ~ start { p = 1 } p { print } p && !/\\$/ { exit }' requirements.lock; } \
+    && has() { python -c "import importlib.metadata, sys; importlib.metadata.version(sys.argv[1])" "$1" 2>/dev/null; } \
+    && for name in hatchling packaging pathspec pluggy trove-classifiers; do pinned $name; done > /tmp/build.lock \
+    && for name in msgpack nats-py nkeys prometheus-client pynacl setproctitle; do \
+        has $name || pinned $name; \
+    done > /tmp/added.lock \
+    && python -m venv /tmp/tools \
+    && /tmp/tools/bin/pip install -q --no-cache-dir --no-deps --require-hashes -r /tmp/build.lock \
+    && /tmp/tools/bin/pip wheel -q --no-cache-dir --no-deps --no-build-isolation -w /tmp/wheels . \
+    && if [ -s /tmp/added.lock ]; then \
+        pip wheel -q --no-cache-dir --no-deps --require-hashes -w /tmp/wheels -r /tmp/added.lock; \
+    fi \
+    && pip install -q --no-cache-dir --no-deps --no-index --no-compile --root /tmp/added /tmp/wheels/*.whl \
+    && site=/tmp/added$(python -c "import site; print(site.getsitepackages()[0])") \
+    && PYTHONPATH=$site python -c "import msgpack, nats, nkeys, prometheus_client, setproctitle, nats_executor.provider, nats_worker" \
+    && find /tmp/added -name __pycache__ -exec rm -r {} + \
+    && python -m compileall -q --invalidation-mode checked-hash -s /tmp/added /tmp/added \
+    && find /tmp/added -exec touch -h -d @${SOURCE_DATE_EPOCH} {} +
 
 FROM ${BASE}
-COPY --from=build /tmp/wheels /tmp/wheels
-RUN pip install --no-cache-dir --no-deps /tmp/wheels/*.whl \
-    && python -c "import msgpack, nats, nkeys, prometheus_client, nats_executor.provider, nats_worker"
+ARG BASE
+LABEL org.opencontainers.image.title=airflow-nats-executor org.opencontainers.image.licenses=Apache-2.0 \
+    org.opencontainers.image.base.name=${BASE}
+COPY --from=build --chown=50000:0 /tmp/added/home/airflow /home/airflow
 USER 50000:0
+# A port of the container's own, so it takes nobody's; off, there would be nothing to ask.
+ENV AIRFLOW__NATS_EXECUTOR__HEALTH_PORT=8080
+# Whether the worker moves, not whether it is ready: what is unhealthy may be restarted, and a worker that waits for NATS
+# or drains must not be. Other components need a check of their own, or none.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=2m --retries=3 CMD ["python", "-P", "-m", "nats_worker.healthcheck", "/livez"]
 # No shell and no init in between: a stop reaches the worker alone, which drains before it stops its tasks. (The official
 # image's entrypoint would send it to the tasks as well.) The fork server adopts and reaps what tasks leave behind.
 ENTRYPOINT ["airflow"]
