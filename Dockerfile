@@ -39,7 +39,7 @@ FROM ${BASE}
 ARG BASE
 LABEL org.opencontainers.image.title=airflow-nats-executor org.opencontainers.image.licenses=Apache-2.0 \
     org.opencontainers.image.base.name=${BASE}
-COPY --from=build --chown=50000:0 /tmp/added/home/airflow /home/airflow
+COPY --from=build --chown=50000:0 /tmp/added/home/airflow/.local /home/airflow/.local
 USER 50000:0
 # A port of the container's own, so it takes nobody's; off, there would be nothing to ask.
 ENV AIRFLOW__NATS_EXECUTOR__HEALTH_PORT=8080
