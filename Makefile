@@ -92,8 +92,9 @@ types: $(STAMP) ## Check types (mypy --strict)
 	@$(BIN)/mypy
 
 .PHONY: docs
-docs: $(STAMP) ## Write docs/configuration.md from the options
+docs: $(STAMP) ## Write docs/configuration.md from the options, the table in docs/kubernetes.md from the chart's values
 	@$(BIN)/python -m tests.tools.document_configuration docs/configuration.md
+	@$(BIN)/python -m tests.tools.document_values docs/kubernetes.md deploy/helm/values.yaml
 
 .PHONY: lock
 lock: $(STAMP) ## Pin the newest versions of everything in requirements.lock

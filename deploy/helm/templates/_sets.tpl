@@ -4,6 +4,9 @@
 {{- if hasKey .Values.workerDefaults "queues" -}}
 {{- fail "workerDefaults.queues: name the queues of each set, workers.NAME.queues" -}}
 {{- end -}}
+{{- if not .Values.workers -}}
+{{- fail "workers is empty: name at least one set, such as {default: {queues: [default]}}" -}}
+{{- end -}}
 {{- $sets := dict -}}
 {{- range $name, $own := .Values.workers -}}
 {{- $set := mergeOverwrite (deepCopy $root.Values.workerDefaults) $own -}}
@@ -16,6 +19,9 @@
 {{/* Ends with a message for the first value of a set that cannot work. */}}
 {{- define "workers.check" -}}
 {{- $path := printf "workers.%s" .name -}}
+{{- if not (regexMatch "^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$" .name) -}}
+{{- fail (printf "%s: names of objects come from that of the set: write at most 32 lower-case letters, digits and -" $path) -}}
+{{- end -}}
 {{- if not (or .set.loginSecret .root.Values.nats.anonymous) -}}
 {{- fail (printf "%s.loginSecret is empty: name the Secret with the login of a NATS user for its queues (docs/kubernetes.md), or set nats.anonymous for servers without users" $path) -}}
 {{- end -}}
