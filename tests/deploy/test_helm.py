@@ -205,7 +205,7 @@ def test_every_argument_is_one_of_the_command(objects: list[Object]) -> None:
     setup = next(command for command in group.subcommands if command.name == "setup")
     for workload in workloads(objects):
         _, command, *arguments = container(workload)["args"]
-        known = WORKER_ARGS if command == "worker" else setup.args  # type: ignore[union-attr]
+        known = WORKER_ARGS if command == "worker" else setup.args
         flags = {flag for argument in known for flag in argument.flags}
         assert {argument.partition("=")[0] for argument in arguments} <= flags
         assert all(a.startswith("--") for a in arguments)

@@ -11,7 +11,7 @@ from typing import Any
 
 import jsonschema
 import yaml
-from referencing import Registry, Resource
+from referencing import Registry
 from referencing.jsonschema import DRAFT7
 
 from tests.support.require import require
@@ -185,7 +185,7 @@ def validator(version: str, file: str) -> jsonschema.Draft7Validator:
     directory = SCHEMAS / version
     definitions = json.loads((directory / "_definitions.json").read_text())
     registry: Registry[Any] = Registry().with_resource(
-        "_definitions.json", Resource(contents=definitions, specification=DRAFT7)
+        "_definitions.json", DRAFT7.create_resource(definitions)
     )
     schema = json.loads((directory / file).read_text())
     return jsonschema.Draft7Validator(schema, registry=registry)
