@@ -17,8 +17,8 @@ __all__ = ["main"]
 
 LAYER = "package/lib/layer.zip"
 HELM = "helm/helm"
-# The oldest release that its vendors still look after, one in between, and the newest.
-SCHEMAS = {"v1.31": "v1.31.0", "v1.34": "v1.34.0", "v1.37": "v1.37.0"}
+# The oldest one that the chart names, one in between, and the newest.
+SCHEMAS = {"v1.27": "v1.27.0", "v1.32": "v1.32.0", "v1.37": "v1.37.0"}
 
 
 def unpack_helm(packages: Path, directory: Path) -> None:
