@@ -287,7 +287,7 @@ def test_the_login_s_variables_are_those_that_the_script_writes() -> None:
 
 
 def test_the_set_up_is_there_before_everything_else() -> None:
-    """KEDA takes a missing consumer for a stream full of work."""
+    """KEDA before 2.20 takes a missing consumer for a stream full of work."""
     objects = render(**TWO_SETS)
     job = only(objects, "Job")
 
