@@ -26,6 +26,7 @@ __all__ = [
     "Report",
     "State",
     "Workload",
+    "as_map",
     "decode",
     "encode",
     "presentable",
@@ -211,18 +212,22 @@ class Outcome:
     refusal: str = ""
 
 
-Message = TypeVar("Message", Workload, Report, Presence, Outcome)
+Message = TypeVar("Message")
 
 
 def encode(message: Workload | Report | Presence | Outcome) -> bytes:
     """Encode a message with its format version."""
-    values = {name: getattr(message, name) for name, _ in LAYOUTS[type(message)]}
-    body: bytes = msgpack.packb({"v": FORMAT, **values})
+    body: bytes = msgpack.packb(as_map(message))
     return body
 
 
+def as_map(message: Any) -> dict[str, Any]:
+    """Return a message's fields, and the version of their format."""
+    return {"v": FORMAT, **{name: getattr(message, name) for name, _ in layout(type(message))}}
+
+
 def decode(kind: type[Message], body: bytes) -> Message:
-    """Decode and check a message that may come from anyone.
+    """Decode and check a message of any kind, here or in `log_pages.py`, that anyone may have sent.
 
     Raises:
         UnknownVersion: its format version is not `FORMAT`.
@@ -238,7 +243,7 @@ def decode(kind: type[Message], body: bytes) -> Message:
     if type(version) is not int or version != FORMAT:
         raise UnknownVersion(f"format version {shown(version)}; this release reads {FORMAT}")
     known = {
-        name: checked(name, values[name], hint) for name, hint in LAYOUTS[kind] if name in values
+        name: checked(name, values[name], hint) for name, hint in layout(kind) if name in values
     }
     try:
         return kind(**known)
@@ -246,14 +251,16 @@ def decode(kind: type[Message], body: bytes) -> Message:
         raise DecodeError(f"{kind.__name__.lower()} is incomplete: {exc}") from exc
 
 
+# Resolved once for each kind: it costs more than a decode.
+LAYOUTS: dict[type[Any], list[tuple[str, Any]]] = {}
+
+
 def layout(kind: type[Any]) -> list[tuple[str, Any]]:
     """Return the fields of a message with their annotations."""
-    hints = get_type_hints(kind)
-    return [(f.name, hints[f.name]) for f in fields(kind)]
-
-
-# Resolved once: it costs more than a decode.
-LAYOUTS = {kind: layout(kind) for kind in (Workload, Report, Presence, Outcome)}
+    if kind not in LAYOUTS:
+        hints = get_type_hints(kind)
+        LAYOUTS[kind] = [(f.name, hints[f.name]) for f in fields(kind)]
+    return LAYOUTS[kind]
 
 
 def checked(name: str, value: Any, hint: Any) -> Any:

@@ -27,8 +27,8 @@ from nats_executor.errors import (
     NatsExecutorError,
 )
 from nats_executor.liveness import readable
-from nats_executor.log_pages import PAGE_BYTES, VERB, Page, Question, decode, encode
-from nats_executor.messages import presentable
+from nats_executor.log_pages import PAGE_BYTES, VERB, Page, Question, encode
+from nats_executor.messages import decode, presentable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence

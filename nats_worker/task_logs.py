@@ -15,8 +15,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import DecodeError
-from nats_executor.log_pages import PAGE_BYTES, VERB, Page, Question, decode, encode
-from nats_executor.messages import shown
+from nats_executor.log_pages import PAGE_BYTES, VERB, Page, Question, encode
+from nats_executor.messages import decode, shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection

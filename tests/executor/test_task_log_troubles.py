@@ -12,8 +12,8 @@ import pytest
 
 from nats_executor import task_logs, topology
 from nats_executor.executor import NatsExecutor
-from nats_executor.log_pages import VERB, Page, Question, decode, encode
-from nats_executor.messages import Presence
+from nats_executor.log_pages import VERB, Page, Question, encode
+from nats_executor.messages import Presence, decode
 from nats_executor.messages import encode as encode_message
 from nats_executor.permissions import Role, permissions
 from nats_executor.task_logs import MOST_BYTES

@@ -9,6 +9,7 @@ import msgpack
 from hypothesis import strategies as st
 
 from nats_executor.errors import DecodeError
+from nats_executor.log_pages import Page, Question
 from nats_executor.messages import Kind, Presence, Report, State, Workload, decode, encode
 
 __all__ = [
@@ -27,8 +28,8 @@ __all__ = [
 SECRET = "very-secret-token"
 # The id of the worker that gets them.
 ME = "me.1"
-KINDS: list[type[Any]] = [Workload, Report, Presence]
-EXAMPLES: dict[type[Any], Workload | Report | Presence] = {
+KINDS: list[type[Any]] = [Workload, Report, Presence, Question, Page]
+EXAMPLES: dict[type[Any], Any] = {
     Workload: Workload(
         dispatch_id="d1", queue="default", kind=Kind.TASK, body={"token": SECRET, "ti": {}},
         key=["a", 1], sender="s",
@@ -41,6 +42,8 @@ EXAMPLES: dict[type[Any], Workload | Report | Presence] = {
         worker="other.1", name="other", host="h", pid=1, queues=["default"], concurrency=1,
         running=0, draining=False, started_at=1.0, at=1.0, version="1",
     ),
+    Question: Question(dispatch_id="d1", offset=1, limit=1),
+    Page: Page(runs=True, path="/logs/d1.log", size=1, data=b"x", refusal="none"),
 }  # fmt: skip
 
 # What msgpack can say and Python's JSON cannot, as well.

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nats_executor.errors import DecodeError
-from nats_executor.log_pages import PAGE_BYTES, VERB, Page, Question, decode, encode
-from nats_executor.messages import FORMAT, State
+from nats_executor.log_pages import PAGE_BYTES, VERB, Page, Question, encode
+from nats_executor.messages import FORMAT, State, decode
 from nats_worker import task_logs
 from nats_worker.task_logs import READERS, Desk, Refused, read_page
 from tests.support.worker_scene import Scene, scene_fixture, task
