@@ -6,6 +6,7 @@ pass through `token()`, which keeps what is valid and marks what it had to chang
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 from dataclasses import dataclass
@@ -80,6 +81,15 @@ class Names:
         """The stream under the bucket, by the naming rule of NATS key-value stores."""
         return f"KV_{self.workers_bucket}"
 
+    @property
+    def logs_bucket(self) -> str:
+        return f"{self.prefix}_logs"
+
+    @property
+    def logs_stream(self) -> str:
+        """The stream under the bucket, by the naming rule of NATS object stores."""
+        return f"OBJ_{self.logs_bucket}"
+
     def consumer(self, queue: str, band: int = 0) -> str:
         """Name the durable consumer of a queue's band."""
         return Lane(queue, band).token
@@ -123,6 +133,37 @@ class Names:
 
     def presences(self) -> str:
         return f"$KV.{self.workers_bucket}.>"
+
+    def log_part(self, queue: str, path: str, part: str) -> str:
+        """The subject of what is known of a part of a task's log.
+
+        It holds the queue, so that a user may be allowed to store logs of its own queues only.
+        """
+        return f"$O.{self.logs_bucket}.C.{token(queue)}.{token(path)}.{part}"
+
+    def log_parts(self, queue: str, path: str) -> str:
+        """The subjects of all parts of a log, without their chunks."""
+        return self.log_part(queue, path, "*")
+
+    def log_chunk(self, queue: str, path: str, part: str, number: int) -> str:
+        return f"{self.log_part(queue, path, part)}.{number}"
+
+    @staticmethod
+    def log_object(queue: str, path: str, part: str) -> str:
+        """The `nuid` of a part: what follows in the subjects of its chunks."""
+        return f"{token(queue)}.{token(path)}.{part}.*"
+
+    def log_chunks(self, queue: str | None = None) -> str:
+        """All subjects of logs, of one queue or of every one."""
+        return f"$O.{self.logs_bucket}.C.{'' if queue is None else f'{token(queue)}.'}>"
+
+    def log_name(self, name: str) -> str:
+        """The subject by which the tools of NATS's object stores find an object of any name."""
+        encoded = base64.urlsafe_b64encode(name.encode("utf-8", "surrogatepass")).decode()
+        return f"$O.{self.logs_bucket}.M.{encoded}"
+
+    def log_names(self) -> str:
+        return f"$O.{self.logs_bucket}.M.>"
 
     @staticmethod
     def place(subject: str) -> Place:

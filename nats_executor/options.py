@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["OPTIONS", "SECTION", "Option"]
+__all__ = ["LOG_SCHEME", "OPTIONS", "SECTION", "Option"]
 
 SECTION = "nats_executor"
+# Of Airflow's `[logging] remote_base_log_folder`, for logs that are kept in NATS.
+LOG_SCHEME = "nats"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +178,23 @@ OPTIONS: tuple[Option, ...] = (
         default="604800",
         example="86400",
         description="Seconds that messages which no worker could handle stay readable.",
+    ),
+    Option(
+        name="log_retention_seconds",
+        type="integer",
+        default="2592000",
+        example="604800",
+        description="Seconds that a stored task log stays readable, counted from its upload. Used "
+        "where `[logging] remote_base_log_folder` is `nats://`. See `docs/logs.md`.",
+    ),
+    Option(
+        name="max_log_bucket_bytes",
+        type="integer",
+        default="1073741824",
+        example="10737418240",
+        description="Limit of all stored task logs in bytes, which the server sets aside for them "
+        "on each replica. Full, the bucket drops its oldest logs; workloads have streams of "
+        "their own and are not touched.",
     ),
     # Delivery
     Option(

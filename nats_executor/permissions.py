@@ -41,7 +41,8 @@ class Role(StrEnum):
     ADMIN = "admin"  # a person's commands: `airflow nats setup`, `check`, `workers ...`
     SCHEDULER = "scheduler"
     WORKER = "worker"  # of certain queues
-    API_SERVER = "api-server"  # asks workers for the logs of what they run
+    API_SERVER = "api-server"  # asks workers for the logs of what they run, reads stored ones
+    TRIGGERER = "triggerer"  # stores the logs of triggers
     MONITOR = "monitor"  # `airflow nats check`, `queues list` and `workers list`
 
 
@@ -69,7 +70,7 @@ class Api:
     def streams(self) -> list[str]:
         names = self.names
         streams = (names.tasks_stream, names.results_stream)
-        return [*streams, names.dead_letters_stream, names.workers_stream]
+        return [*streams, names.dead_letters_stream, names.workers_stream, names.logs_stream]
 
     def info(self, *streams: str) -> list[str]:
         return [f"{self.prefix}.STREAM.INFO.{stream}" for stream in streams]
@@ -116,7 +117,9 @@ def permissions(
             subscribe.append(names.controls())
         case Role.API_SERVER:
             # Not the reports: a task's new token may be in them.
-            publish = [names.controls("log"), *api.batch(names.workers_stream)]
+            publish = [names.controls("log"), *api.batch(names.workers_stream, names.logs_stream)]
+        case Role.TRIGGERER:
+            publish = [names.log_chunks(), names.log_names()]
         case Role.MONITOR:
             publish = for_monitor(api)
     return Permissions(tuple(publish), tuple(subscribe), answers=role is Role.WORKER)
@@ -176,6 +179,8 @@ def for_worker(api: Api, lanes: Sequence[Lane]) -> list[str]:
         *api.batch(names.workers_stream),
         api.message(names.workers_stream, names.presences()),
         names.controls("ping"),
+        # How the tools of NATS find a log. Airflow is shown what is stored for the log's queue.
+        names.log_names(),
         # The broker's clock, by which it judges ages.
         *api.info(names.results_stream, names.workers_stream),
     ]
@@ -198,6 +203,7 @@ def for_queue(api: Api, queue: str) -> list[str]:
         names.results(queue),
         api.message(names.results_stream, names.results(queue)),
         names.dead_letters(queue),
+        names.log_chunks(queue),
     ]
 
 

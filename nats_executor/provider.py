@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nats_executor.options import OPTIONS, SECTION, Option
+from nats_executor.options import LOG_SCHEME, OPTIONS, SECTION, Option
 
 __all__ = ["get_provider_info"]
 
@@ -17,6 +17,9 @@ def get_provider_info() -> dict[str, Any]:
         "description": "Runs Airflow workloads on workers that pull from NATS JetStream.",
         "executors": ["nats_executor.executor.NatsExecutor"],
         "cli": ["nats_executor.cli.get_nats_cli_commands"],
+        "remote-logging": [
+            {"scheme": LOG_SCHEME, "classpath": "nats_executor.remote_logs.StoredLogs"}
+        ],
         "config": {
             SECTION: {
                 "description": "Settings of the NATS executor and its workers.",

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from nats_executor.errors import ConfigError
 from nats_executor.names import Lane, Names, token
-from nats_executor.options import OPTIONS, SECTION, Option
+from nats_executor.options import LOG_SCHEME, OPTIONS, SECTION, Option
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,11 @@ class Configuration(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Settings:
-    """Every option of `[nats_executor]`, named as in the configuration; durations in seconds."""
+    """Every option of `[nats_executor]`, named as in the configuration; durations in seconds.
+
+    Attributes:
+        stores_logs: whether Airflow is told to keep task logs in NATS.
+    """
 
     servers: tuple[str, ...]
     user: str | None
@@ -65,6 +69,8 @@ class Settings:
     max_stream_bytes: int
     result_retention_seconds: int
     dead_letter_retention_seconds: int
+    log_retention_seconds: int
+    max_log_bucket_bytes: int
     publish_timeout_seconds: float
     ack_wait_seconds: float
     sweep_seconds: float
@@ -82,6 +88,7 @@ class Settings:
     kill_seconds: float
     health_port: int
     health_address: str
+    stores_logs: bool
 
     @classmethod
     def load(cls, conf: Configuration, *, team: str | None = None) -> Settings:
@@ -101,7 +108,8 @@ class Settings:
         values["inbox_prefix"] = (
             values["inbox_prefix"] or f"_INBOX_{token(values['user'] or 'airflow')}"
         )
-        settings = cls(**values)
+        folder = conf.get("logging", "remote_base_log_folder", fallback=None) or ""
+        settings = cls(**values, stores_logs=folder.startswith(f"{LOG_SCHEME}:"))
         require_valid(settings)
         return settings
 
@@ -273,8 +281,8 @@ def name_checks(s: Settings) -> list[tuple[str, bool, str]]:
 def limit_checks(s: Settings) -> list[tuple[str, bool, str]]:
     positive = (
         "connect_timeout_seconds", "publish_timeout_seconds", "sweep_seconds", "heartbeat_seconds",
-        "result_retention_seconds", "dead_letter_retention_seconds", "max_attempts",
-        "worker_concurrency", "workloads_per_supervisor",
+        "result_retention_seconds", "dead_letter_retention_seconds", "log_retention_seconds",
+        "max_log_bucket_bytes", "max_attempts", "worker_concurrency", "workloads_per_supervisor",
     )  # fmt: skip
     is_size = s.max_stream_bytes == -1 or s.max_stream_bytes > 0
     return [

@@ -10,15 +10,9 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
-import threading
-import time
-import weakref
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from nats_executor.bridge import Bridge
-from nats_executor.broker import connect
 from nats_executor.errors import (
     AccessDenied,
     BrokerError,
@@ -26,6 +20,7 @@ from nats_executor.errors import (
     DecodeError,
     NatsExecutorError,
 )
+from nats_executor.lines import Line, Lines
 from nats_executor.liveness import readable
 from nats_executor.log_pages import PAGE_BYTES, VERB, Page, Question, encode
 from nats_executor.messages import decode, presentable
@@ -34,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 
     from nats_executor.messages import Presence
-    from nats_executor.ports import Broker
     from nats_executor.settings import Settings
 
 __all__ = ["TaskLogs"]
@@ -43,7 +37,6 @@ log = logging.getLogger(__name__)
 
 # A page of the UI waits for it, and asks again after some seconds.
 BUDGET_SECONDS = 3.0
-CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 1.0
 # Of one log; every look at a page reads it anew.
 MOST_BYTES = 4 * 1024 * 1024
@@ -73,18 +66,16 @@ class TaskLogs:
     """Reads logs from any thread of any process; the connection is opened at the first question."""
 
     def __init__(self, settings: Callable[[], Settings]) -> None:
-        self._settings = settings
-        # By process: a forked one has the object, but not the thread of its parent's line.
-        self._lines: dict[int, Line] = {}
+        self._lines = Lines(lambda: Reader(settings()))
         self._complaints: set[str] = set()
-        weakref.finalize(self, hang_up, self._lines)
 
     def read(self, dispatch_id: str | None, queue: str | None) -> LogAnswer:
         """Return what is there of a log, or why it is not. Never raises."""
         if not dispatch_id:
             return [], []
         try:
-            return self._line().read(dispatch_id, queue)
+            reader = self._lines.mine()
+            return reader.ask(lambda: reader.read(dispatch_id, queue))
         except Exception as exc:  # the rest of the page shows without it
             text = str(exc) or type(exc).__name__
             if text not in self._complaints:
@@ -94,75 +85,23 @@ class TaskLogs:
             # Deployments whose API server cannot use NATS have log servers.
             return [], [remark(f"NATS could not be asked for this log: {text}")]
 
-    def _line(self) -> Line:
-        here = os.getpid()
-        # No lock: one that another thread holds at a fork stays locked in the child for ever.
-        return self._lines.get(here) or self._lines.setdefault(here, Line(self._settings()))
-
     def close(self) -> None:
-        hang_up(self._lines)
+        self._lines.close()
 
 
-def hang_up(lines: dict[int, Line]) -> None:
-    if line := lines.pop(os.getpid(), None):
-        line.close()
-
-
-class Line:
-    """The connection of one process."""
+class Reader(Line):
+    """Asks workers, and remembers which of them runs what."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._lock = threading.Lock()
-        self._bridge: Bridge | None = None
-        self._broker: Broker | None = None
-        self._is_open = asyncio.Event()
-        self._opened_at = 0.0
+        super().__init__(settings, budget_seconds=BUDGET_SECONDS)
         self._page_bytes = PAGE_BYTES
         self._workers: OrderedDict[str, Presence] = OrderedDict()
 
-    def read(self, dispatch_id: str, queue: str | None) -> LogAnswer:
-        """Read a log; raises `BrokerError` when NATS cannot be asked."""
-        with self._lock:
-            if self._bridge is None:
-                self._opened_at = time.monotonic()
-                self._bridge = Bridge(self._stay_open)
-                self._bridge.start()
-        # One that takes longer is cut off by itself.
-        timeout = BUDGET_SECONDS + ANSWER_SECONDS
-        return self._bridge.call(self._read_in_time(dispatch_id, queue), timeout=timeout)
-
-    def close(self) -> None:
-        if self._bridge is not None:
-            self._bridge.stop()
-
-    async def _stay_open(self) -> None:
-        async with connect(self._settings, role="api server") as broker:
-            self._broker = broker
-            self._is_open.set()
-            await asyncio.Event().wait()
-
-    async def _read_in_time(self, dispatch_id: str, queue: str | None) -> LogAnswer:
-        try:
-            async with asyncio.timeout(BUDGET_SECONDS):
-                await self._is_open.wait()
-                # Only who asks first waits for what may not come.
-                left = self._opened_at + CONNECT_SECONDS - time.monotonic()
-                await self._require_broker().ready(max(left, 0.01))
-                return await self._read(dispatch_id, queue)
-        except TimeoutError:
-            raise BrokerUnavailable(f"no answer within {BUDGET_SECONDS:g} s") from None
-
-    def _require_broker(self) -> Broker:
-        if self._broker is None:
-            raise BrokerUnavailable("the connection to NATS is closed")
-        return self._broker
-
-    async def _read(self, dispatch_id: str, queue: str | None) -> LogAnswer:
+    async def read(self, dispatch_id: str, queue: str | None) -> LogAnswer:
         silent: list[str] = []
         found = await self._find(dispatch_id, queue, silent)
         if found is None:
-            if not self._require_broker().is_connected:
+            if not self.require_broker().is_connected:
                 raise BrokerUnavailable("the connection to NATS was lost")
             return missing(silent)
         worker, page = found
@@ -174,7 +113,7 @@ class Line:
         try:
             text = await self._text(worker, dispatch_id, page)
         except BrokerError as exc:
-            if not self._require_broker().is_connected:
+            if not self.require_broker().is_connected:
                 raise
             return [source], [remark(f"worker {name} cannot show this log now: {exc}")]
         return [source], text
@@ -187,7 +126,7 @@ class Line:
             found = await self._first_that_runs([known], dispatch_id, [])
             if found is not None:
                 return found
-        broker, names = self._require_broker(), self._settings.names
+        broker, names = self.require_broker(), self.settings.names
         records = await broker.scan(names.workers_stream, names.presences())
         workers = [presence for presence in map(readable, records) if presence]
         of_queue = [worker for worker in workers if queue in worker.queues]
@@ -225,8 +164,8 @@ class Line:
         return None
 
     async def _ask(self, worker: Presence, question: Question) -> Page:
-        subject = self._settings.names.control(worker.worker, VERB)
-        body = await self._require_broker().request(
+        subject = self.settings.names.control(worker.worker, VERB)
+        body = await self.require_broker().request(
             subject, encode(question), timeout=ANSWER_SECONDS
         )
         try:

@@ -1,4 +1,4 @@
-"""The streams, the bucket and the consumers that the project needs, and how existing ones differ.
+"""The streams, the buckets and the consumers that the project needs, and how existing ones differ.
 
 Everything here is plain data in the words of NATS's JSON API (durations in nanoseconds);
 `apply` is the only function that talks to a broker, and it never deletes anything.
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.errors import TopologyMismatch
+from nats_executor.log_parts import CHUNK_BYTES
 from nats_executor.replies import BAND, QUEUE
 
 if TYPE_CHECKING:
@@ -53,18 +54,20 @@ class Drift:
 
 
 def streams(settings: Settings) -> list[Config]:
-    """Every stream, the workers bucket's included, as it should be."""
+    """Every stream, the buckets' included, as it should be."""
     names = settings.names
     common: Config = {
         "storage": settings.storage,
         "num_replicas": settings.replicas,
         "allow_direct": True,
     }
+    logs = [logs_stream(settings, names)] if settings.stores_logs else []
     return [
         common | tasks_stream(settings, names),
         common | results_stream(settings, names),
         common | dead_letters_stream(settings, names),
         common | workers_stream(names),
+        *(common | stream for stream in logs),
     ]
 
 
@@ -118,6 +121,23 @@ def workers_stream(names: Names) -> Config:
         "max_age": 3600 * SECOND,
         # In memory, a restart of the server would make every worker look lost.
         "storage": "file",
+    }
+
+
+def logs_stream(settings: Settings, names: Names) -> Config:
+    return {
+        "name": names.logs_stream,
+        "description": "Airflow: logs of ended tasks (an object store)",
+        "subjects": [names.log_chunks(), names.log_names()],
+        "retention": "limits",
+        # A chunk of a later upload takes the place of the one before. Object stores use rollups
+        # for that; with one of those a worker could remove all that is in the bucket.
+        "max_msgs_per_subject": 1,
+        "max_msg_size": CHUNK_BYTES,
+        "max_age": settings.log_retention_seconds * SECOND,
+        # The server sets so much aside: logs neither take the room of workloads nor run out of it.
+        "max_bytes": settings.max_log_bucket_bytes,
+        "discard": "old",
     }
 
 

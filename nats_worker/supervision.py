@@ -33,6 +33,7 @@ from airflow.sdk.exceptions import TaskAlreadyRunningError
 from airflow.sdk.execution_time import callback_supervisor, supervisor
 from pydantic import TypeAdapter, ValidationError
 
+from nats_executor import remote_logs
 from nats_worker.exits import Ending, ExitReport
 from nats_worker.frames import unpack
 from nats_worker.memory import oom_kills, sigkill_reason
@@ -127,6 +128,7 @@ def supervise(
     watch = WATCH
     watch.begin(delivery_seconds=delivery_seconds, on_start=on_start)
     kills = oom_kills()
+    remote_logs.of_team(team)
     try:
         workload = WORKLOAD.validate_python(unpack(body))
         watch_subprocesses()

@@ -13,11 +13,14 @@ from airflow.executors.base_executor import get_execution_api_server_url
 from airflow.sdk.api import client as api
 from pydantic import JsonValue, TypeAdapter
 
+from nats_executor.remote_logs import StoredLogs
 from nats_worker.supervision import lacks
 
 __all__ = ["warm_up"]
 
 log = logging.getLogger(__name__)
+
+OURS = "nats_executor.logging_config.LOGGING_CONFIG"
 
 
 def warm_up() -> None:
@@ -61,10 +64,14 @@ def rehearse_request() -> None:
 def prepare_log_lines() -> None:
     """Have Airflow prepare how task logs are written, unless they may go to a remote place.
 
-    What sends logs elsewhere may start a thread or connect, and its place is in a workload.
+    What sends logs elsewhere may start a thread or connect, and its place is in a workload. Our own
+    does neither before a log is complete.
     """
-    from airflow.sdk.log import logging_processors
+    from airflow.sdk.log import load_remote_log_handler, logging_processors
 
     is_remote = conf.getboolean("logging", "remote_logging", fallback=False)
-    if not is_remote and not conf.get("logging", "logging_config_class", fallback=""):
+    config = conf.get("logging", "logging_config_class", fallback="")
+    if config == OURS or not (is_remote or config):
         logging_processors(json_output=True)
+        if isinstance(place := load_remote_log_handler(), StoredLogs):
+            place.prepare()

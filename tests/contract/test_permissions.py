@@ -20,7 +20,8 @@ pytestmark = pytest.mark.integration
 
 TASKS, RESULTS = NAMES.tasks_stream, NAMES.results_stream
 DEAD, WORKERS = NAMES.dead_letters_stream, NAMES.workers_stream
-STREAMS = (TASKS, RESULTS, DEAD, WORKERS)
+LOGS = NAMES.logs_stream
+STREAMS = (TASKS, RESULTS, DEAD, WORKERS, LOGS)
 API = "$JS.API"
 EVERYONE = {user.name for user in USERS}
 READERS = {"admin", "scheduler", "monitor"}
@@ -39,6 +40,9 @@ def of_queue(queue: str) -> Table:
         f"airflow.dead.{queue}.d1": {mine},
         f"{API}.DIRECT.GET.{RESULTS}.airflow.results.{queue}.d1": {"scheduler", mine},
         f"{API}.DIRECT.GET.{DEAD}.airflow.dead.{queue}.d1": set(),
+        f"$O.airflow_logs.C.{queue}.log.part": {"triggerer", mine},
+        f"$O.airflow_logs.C.{queue}.log.part.0": {"triggerer", mine},
+        f"{API}.DIRECT.GET.{LOGS}.$O.airflow_logs.C.{queue}.log.part.0": set(),
     }
     for lane in (queue + band for band in BANDS):
         table |= {
@@ -61,7 +65,12 @@ def of_queue(queue: str) -> Table:
 
 def of_stream(stream: str) -> Table:
     informed = READERS | (BOTH if stream in {RESULTS, WORKERS} else set())
-    looking = {TASKS: {"scheduler"}, RESULTS: {"scheduler"}, DEAD: set()}
+    looking = {
+        TASKS: {"scheduler"},
+        RESULTS: {"scheduler"},
+        DEAD: set(),
+        LOGS: {"api_server"},
+    }
     listed = READERS if stream == TASKS else set()
     return {
         f"{API}.STREAM.INFO.{stream}": informed,
@@ -91,6 +100,10 @@ def of_anyone() -> Table:
     return {
         "$KV.airflow_workers.w": BOTH,
         f"{API}.DIRECT.GET.{WORKERS}.$KV.airflow_workers.w": BOTH,
+        "$O.airflow_logs.M.bmFtZQ==": {"triggerer"} | BOTH,
+        "$O.airflow_logs.C.log": {"triggerer"},
+        "$O.airflow_logs.x": set(),
+        f"{API}.DIRECT.GET.{LOGS}.$O.airflow_logs.M.bmFtZQ==": set(),
         "airflow.ctl.w.ping": {"scheduler"} | BOTH,
         "airflow.ctl.w.stop": {"scheduler"},
         "airflow.ctl.w.set-concurrency": {"admin"},
@@ -131,6 +144,7 @@ NOBODYS = (
     "_INBOX.>", "*.>", "*.*", ">", "*", "_INBOX_*.>", "airflow.>", "airflow.*.*.*",
     "airflow.tasks.>", "airflow.tasks.a.*", "airflow.tasks.b.*", "airflow.results.>",
     "airflow.results.a.*", "airflow.results.b.d1", "airflow.dead.>", "airflow.ctl.>",
+    "$O.>", "$O.airflow_logs.C.a.>", "$O.airflow_logs.M.>",
     "$KV.airflow_workers.>", "$KV.>", "$JS.>", "$JS.API.>", "$JS.ACK.>", "$JS.EVENT.>",
     f"{API}.CONSUMER.MSG.NEXT.{TASKS}.b", "$SYS.>", "$SRV.PING", "$G.>",
 )  # fmt: skip

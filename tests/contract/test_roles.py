@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import signal
 from collections import defaultdict
 from contextlib import AsyncExitStack
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor import broker as broker_module
-from nats_executor import topology
+from nats_executor import log_store, topology
 from nats_executor.broker import connect
 from nats_executor.dispatcher import Dispatcher, Envelope
 from nats_executor.ledger import Dispatch
@@ -81,6 +82,13 @@ class Day:
     def settings(self, user: str) -> Settings:
         return self.realm.settings(user, **QUICK)
 
+    # What a worker's supervisor, a triggerer and an API server do with the log of what has ended
+
+    async def store_log(self, user: str, queue: str, path: str) -> None:
+        broker = await self.broker(user)
+        with io.BytesIO(f"stored by {user}".encode()) as file:
+            await log_store.put(broker, NAMES, queue, path, file)
+
     async def broker(self, user: str) -> Broker:
         broker = await self.exits.enter_async_context(connect(self.settings(user), role="test"))
         await broker.ready(10)
@@ -108,7 +116,7 @@ class Day:
             changes = {"max_age": 7200 * topology.SECOND, "description": "changed"}
             await self.root.update_stream(config | changes)
         drifts = await topology.apply(self.admin, settings, QUEUES)
-        assert len({drift.where for drift in drifts}) == 4
+        assert len({drift.where for drift in drifts}) == 5
 
     async def give_orders(self) -> None:
         values = {
@@ -227,6 +235,7 @@ async def test_everything_works_with_what_is_granted_and_needs_all_of_it(
     await take_over_from_the_dead(day)
     await take_back(day)
     await look_around(day)
+    await keep_logs(day)
     await day.give_orders()
     await asyncio.to_thread(day.realm.server.restart)
     for dispatch in held:  # for longer than `ack_wait`, and across a reconnect
@@ -332,6 +341,15 @@ async def look_around(day: Day) -> None:
     statuses = {row["check"]: row["status"] for row in findings(survey, settings)}
     assert statuses["streams"] == statuses["queue a"] == "ok"
     assert statuses["queue b"] == "unserved"
+
+
+async def keep_logs(day: Day) -> None:
+    for user in ("worker_a", "triggerer"):
+        await day.store_log(user, "a", f"{user}.log")
+        reader = await day.broker("api_server")
+        [part] = (await log_store.find(reader, NAMES, "a", f"{user}.log")).parts
+        found = await log_store.chunks(reader, NAMES, "a", f"{user}.log", part, part.numbers)
+        assert found == [f"stored by {user}".encode()]
 
 
 async def retire(day: Day) -> None:

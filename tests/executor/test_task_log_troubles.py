@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor import task_logs, topology
+from nats_executor import broker, topology
 from nats_executor.executor import NatsExecutor
 from nats_executor.log_pages import VERB, Page, Question, encode
 from nats_executor.messages import Presence, decode
@@ -137,7 +137,7 @@ async def with_worker(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch, server: FakeServer, say: Said
 ) -> Answer:
     """Read a log from a worker that answers what a test wants."""
-    monkeypatch.setattr(task_logs, "connect", server.connect)
+    monkeypatch.setattr(broker, "connect", server.connect)
     executor = api_server("nats://127.0.0.1:1", "strange")
     settings, worker = executor.settings, server.broker()
     await topology.apply(worker, settings, [])

@@ -59,6 +59,7 @@ USERS = (
     User("worker_a", Role.WORKER, ("a",)),
     User("worker_b", Role.WORKER, ("b",)),
     User("api_server", Role.API_SERVER),
+    User("triggerer", Role.TRIGGERER),
     User("monitor", Role.MONITOR),
 )
 
@@ -96,7 +97,8 @@ class Realm:
     server: NatsServer
 
     def settings(self, user: str, **options: Any) -> Settings:
-        return settings_for(self.server.url, user=user, password=PASSWORD, **options)
+        stored = {"remote_base_log_folder": "nats://", **options}
+        return settings_for(self.server.url, user=user, password=PASSWORD, **stored)
 
     def raw(self, user: str) -> RawClient:
         return RawClient(self.server, user, PASSWORD)

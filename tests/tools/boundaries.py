@@ -25,6 +25,7 @@ PURE = frozenset(
         "nats_executor.errors",
         "nats_executor.ledger",
         "nats_executor.link",
+        "nats_executor.log_parts",
         "nats_executor.messages",
         "nats_executor.names",
         "nats_executor.options",

@@ -58,8 +58,19 @@ def test_every_option_is_a_setting_and_nothing_else_is_read() -> None:
     section = Section()
     Settings.load(section)
 
-    assert section.asked == [(SECTION, option.name) for option in OPTIONS]
-    assert sorted(f.name for f in fields(Settings)) == sorted(option.name for option in OPTIONS)
+    options = [option.name for option in OPTIONS]
+    assert section.asked == [
+        *((SECTION, option) for option in options),
+        ("logging", "remote_base_log_folder"),
+    ]
+    assert sorted(f.name for f in fields(Settings)) == sorted([*options, "stores_logs"])
+
+
+@pytest.mark.parametrize(
+    ("folder", "is_ours"), [(None, False), ("", False), ("s3://nats", False), ("nats://", True)]
+)
+def test_whether_logs_are_stored_is_what_airflow_is_told(folder: str | None, is_ours: bool) -> None:
+    assert load(remote_base_log_folder=folder).stores_logs is is_ours
 
 
 TYPES: dict[str, tuple[type, ...]] = {
@@ -144,6 +155,8 @@ BAD = [
     ("max_stream_bytes", "10GB", "write an integer"),
     ("result_retention_seconds", "0", "a number above 0"),
     ("dead_letter_retention_seconds", "-1", "a number above 0"),
+    ("log_retention_seconds", "0", "a number above 0"),
+    ("max_log_bucket_bytes", "-1", "a number above 0"),
     ("connect_timeout_seconds", "0", "a number above 0"),
     ("connect_timeout_seconds", "5s", "write a float, for example 10"),
     ("publish_timeout_seconds", "-0.1", "a number above 0"),

@@ -1,0 +1,147 @@
+"""The stored form of task logs: parts, cut into chunks, in a JetStream object store.
+
+A log that goes on in another file, as after a deferral to another worker, has several parts. A part
+is named after its first line, so the longer file of a later upload replaces it, and what another
+worker or a file made anew holds stands beside it: nobody has to read what is there to add to it.
+
+A chunk has its place in the file as its number and a subject of its own. A file only grows, so
+storing a chunk again leaves its beginning as it was: the record of an earlier upload holds until
+the one of the next upload takes its place, wherever that upload breaks off.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nats_executor.errors import DecodeError
+
+if TYPE_CHECKING:
+    from nats_executor.names import Names
+
+__all__ = [
+    "CHUNK_BYTES",
+    "MOST_BYTES",
+    "Part",
+    "beginning",
+    "decode",
+    "encode",
+    "log_of",
+    "part_id",
+]
+
+# As NATS's own tools cut objects.
+CHUNK_BYTES = 128 * 1024
+# Of one log file; of a longer one the end is stored, which tells how its task has ended.
+MOST_BYTES = 64 * 1024 * 1024
+# The longest name that an object gets: it makes a subject, which a server takes up to 4 KB.
+LONGEST_NAME = 1500
+DIGEST = "SHA-256="
+PART = re.compile(r"[0-9a-f]{16}")
+# What reading a record from anyone can raise.
+UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One file's share of a log.
+
+    Attributes:
+        start: the first byte that is stored, where a chunk begins.
+        size: how many bytes are stored.
+        digest: SHA-256 of them.
+    """
+
+    id: str
+    start: int
+    size: int
+    digest: bytes
+
+    @property
+    def end(self) -> int:
+        return self.start + self.size
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of its chunks."""
+        return range(self.start // CHUNK_BYTES, -(-self.end // CHUNK_BYTES))
+
+    def length(self, number: int) -> int:
+        """Return how much of a chunk belongs to it; a later upload may have made that longer."""
+        return min(CHUNK_BYTES, self.end - number * CHUNK_BYTES)
+
+
+def log_of(path: str) -> str:
+    """Return the path of the log that a file belongs to.
+
+    A triggerer writes `<log>.trigger.<its id>.log`, and Airflow asks for `<log>`.
+    """
+    return re.sub(r"\.trigger\.\d+\.log$", "", path)
+
+
+def part_id(beginning_of_file: bytes) -> str:
+    """Name a part after its first line, which has the time in it to the microsecond."""
+    line, _, _ = beginning_of_file.partition(b"\n")
+    return hashlib.sha256(line).hexdigest()[:16]
+
+
+def beginning(size: int) -> int:
+    """Return where to begin with a file of this size."""
+    return -(-max(0, size - MOST_BYTES) // CHUNK_BYTES) * CHUNK_BYTES
+
+
+def encode(part: Part, names: Names, queue: str, path: str) -> tuple[str, bytes]:
+    """Return the name of a part for the tools of NATS, and its record in their form of JSON."""
+    name = f"{path}/{part.id}"
+    if len(name.encode("utf-8", "surrogatepass")) > LONGEST_NAME:
+        name = part.id
+    digest = base64.urlsafe_b64encode(part.digest).decode()
+    record = {
+        "name": name,
+        "bucket": names.logs_bucket,
+        "nuid": names.log_object(queue, path, part.id),
+        "size": part.size,
+        "chunks": len(part.numbers),
+        "digest": f"{DIGEST}{digest}",
+        "options": {"max_chunk_size": CHUNK_BYTES},
+        "metadata": {"part": part.id, "start": str(part.start)},
+    }
+    return name, json.dumps(record).encode()
+
+
+def decode(body: bytes) -> Part:
+    """Read a record that may come from anyone.
+
+    Raises:
+        DecodeError: it is not what it should be.
+    """
+    try:
+        record: Any = json.loads(body)
+        metadata = record["metadata"]
+        digest = base64.urlsafe_b64decode(record["digest"].removeprefix(DIGEST))
+        part = Part(
+            id=metadata["part"], start=int(metadata["start"]), size=record["size"], digest=digest
+        )
+        is_sound = (
+            PART.fullmatch(part.id)
+            and type(part.size) is int
+            and 0 <= part.size <= MOST_BYTES
+            and 0 <= part.start < 2**53
+            and part.start % CHUNK_BYTES == 0
+        )
+    except UNREADABLE as exc:
+        raise DecodeError(f"not a record of a log: {type(exc).__name__}") from exc
+    if not is_sound:
+        raise DecodeError("a record of a log that cannot be")
+    return part

@@ -1,0 +1,109 @@
+"""Puts task logs into the bucket and gets them out again, through the port."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+from nats_executor.errors import BrokerUnavailable, DecodeError
+from nats_executor.log_parts import CHUNK_BYTES, Part, beginning, decode, encode, part_id
+from nats_executor.ports import Outgoing
+from nats_executor.replies import batches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from nats_executor.names import Names
+    from nats_executor.ports import Broker, Stored
+
+__all__ = ["WINDOW", "Found", "chunks", "find", "put"]
+
+# Chunks that are on the way at once, or in memory for a reader.
+WINDOW = 8
+# Longer than any line of Airflow's own, with which a task's log begins.
+FIRST_LINE_BYTES = 4096
+# Pause before what the broker did not take is sent once more.
+PAUSE_SECONDS = 0.2
+
+
+class Found(NamedTuple):
+    """The parts of a log, oldest first, and how many records could not be read."""
+
+    parts: list[Part]
+    unreadable: int
+
+
+async def put(broker: Broker, names: Names, queue: str, path: str, file: BinaryIO) -> Part | None:
+    """Store a file as a part of a log, trying for as long as the caller lets it; None if empty.
+
+    Ending at any place leaves what was readable before as it was.
+
+    Raises:
+        BrokerError: the broker refuses it.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if not size:
+        return None
+    id_ = part_id(file.read(min(FIRST_LINE_BYTES, size)))
+    start = beginning(size)
+    digest, stored = hashlib.sha256(), 0
+    file.seek(start)
+    for window in batches(range(start // CHUNK_BYTES, -(-size // CHUNK_BYTES)), WINDOW):
+        messages = []
+        for number in window:
+            data = file.read(min(CHUNK_BYTES, size - number * CHUNK_BYTES))
+            digest.update(data)
+            stored += len(data)
+            messages.append(Outgoing(names.log_chunk(queue, path, id_, number), data))
+        await store(broker, messages)
+    part = Part(id=id_, start=start, size=stored, digest=digest.digest())
+    name, record = encode(part, names, queue, path)
+    subjects = (names.log_part(queue, path, id_), names.log_name(name))
+    await store(broker, [Outgoing(subject, record) for subject in subjects])
+    return part
+
+
+async def store(broker: Broker, messages: Sequence[Outgoing]) -> None:
+    """Store messages; what fails for want of a broker, again and again."""
+    left = list(messages)
+    while left:
+        outcomes = await broker.publish_all(left, timeout=2.0)
+        for exc in outcomes:
+            if exc is not None and not isinstance(exc, BrokerUnavailable):
+                raise exc
+        left = [message for message, exc in zip(left, outcomes, strict=True) if exc]
+        if left:
+            await asyncio.sleep(PAUSE_SECONDS)
+
+
+async def find(broker: Broker, names: Names, queue: str, path: str) -> Found:
+    """Return what is known of the parts of a log."""
+    records = await broker.scan(names.logs_stream, names.log_parts(queue, path))
+    parts = list(readable(names.log_parts(queue, path), records))
+    return Found(parts, len(records) - len(parts))
+
+
+def readable(subjects: str, records: Sequence[Stored]) -> Iterator[Part]:
+    for record in records:
+        try:
+            part = decode(record.body)
+        except DecodeError:
+            continue
+        if record.subject == subjects.removesuffix("*") + part.id:
+            yield part
+
+
+async def chunks(
+    broker: Broker, names: Names, queue: str, path: str, part: Part, numbers: Sequence[int]
+) -> list[bytes | None]:
+    """Return chunks as far as they belong to a part; None for each that is gone."""
+    subjects = [names.log_chunk(queue, path, part.id, number) for number in numbers]
+    stored = await broker.last_of_each(names.logs_stream, subjects)
+    bodies = {message.subject: message.body for message in stored}
+    return [
+        bodies[subject][: part.length(number)] if subject in bodies else None
+        for subject, number in zip(subjects, numbers, strict=True)
+    ]

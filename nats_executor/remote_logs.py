@@ -1,0 +1,250 @@
+"""Keeps the logs of ended tasks in NATS: what Airflow calls a remote log, `nats://`.
+
+A worker's supervisor stores a log when its task has ended, the API server reads it. Airflow finds
+this class by the scheme, in the provider's metadata.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import hashlib
+import importlib
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.configuration import conf
+
+from nats_executor import log_store
+from nats_executor.errors import BrokerError, BrokerUnavailable, ConfigError, NatsExecutorError
+from nats_executor.lines import Line, Lines
+from nats_executor.log_parts import Part, log_of
+from nats_executor.messages import presentable
+from nats_executor.options import LOG_SCHEME
+from nats_executor.replies import batches
+from nats_executor.settings import Settings
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Sequence
+
+    from nats_executor.log_store import Found
+
+__all__ = ["StoredLogs", "of_team", "require_bare"]
+
+log = logging.getLogger(__name__)
+
+# A task has ended, and its slot is free only afterwards.
+UPLOAD_SECONDS = 10.0
+# What a megabyte of a log may take, while many look at theirs.
+WINDOW_SECONDS = 10.0
+# Of one page of the UI; a part is one file, so more of them are those of a sensor that comes back
+# to ever new workers.
+MOST_PARTS = 500
+# The longest that one line is taken for; what has no end is cut there.
+LINE_BYTES = 1024 * 1024
+
+Shown = tuple[list[str], list["Iterator[str]"]]
+"""Where it is from, and each part line by line."""
+
+SERVED: set[str] = set()
+
+
+def of_team(team: str | None) -> None:
+    """Say whose workloads this process runs."""
+    SERVED.clear()
+    if team:
+        SERVED.add(team)
+
+
+def require_bare(folder: str) -> None:
+    """Raise `ConfigError` unless a remote log folder in NATS is given as it has to be."""
+    if folder.rstrip("/") != f"{LOG_SCHEME}:":
+        address = "'***'" if "@" in folder else repr(folder)
+        raise ConfigError(
+            f"[logging] remote_base_log_folder = {address}: write {LOG_SCHEME}:// and nothing more;"
+            " the servers, the login and the bucket's name come from [nats_executor]"
+        )
+
+
+class StoredLogs:
+    """What Airflow calls a `RemoteLogStreamIO`.
+
+    Args:
+        folder: where Airflow writes task logs.
+        deletes: whether a file goes once it is stored.
+    """
+
+    processors: tuple[Any, ...] = ()
+
+    def __init__(self, folder: Path, *, deletes: bool) -> None:
+        self._folder = folder
+        self._deletes = deletes
+        self._lines = Lines(lambda: Line(self._settings, budget_seconds=WINDOW_SECONDS))
+        self._complaints: set[str] = set()
+
+    @classmethod
+    def from_config(cls) -> StoredLogs:
+        """Be what `[logging]` says; Airflow notes an error here at level INFO, hence our own."""
+        try:
+            require_bare(conf.get_mandatory_value("logging", "remote_base_log_folder"))
+        except ConfigError as exc:
+            log.error("no task logs in NATS: %s", exc)  # noqa: TRY400 - the text says it all
+            raise
+        folder = Path(conf.get_mandatory_value("logging", "base_log_folder")).expanduser()
+        return cls(folder, deletes=conf.getboolean("logging", "delete_local_logs", fallback=False))
+
+    @functools.cached_property
+    def _settings(self) -> Settings:
+        """Read once: Airflow takes milliseconds for it."""
+        return Settings.load(conf)
+
+    # A worker's side
+
+    def prepare(self) -> None:
+        """Do what is the same for every upload, before the forks; opens nothing."""
+        importlib.import_module("nats_executor.broker")
+        _ = self._settings
+
+    def upload(self, path: os.PathLike[str] | str, ti: Any = None) -> None:
+        """Store a log file whose task has ended; never raises.
+
+        Callbacks have logs, too, but none that Airflow shows.
+        """
+        file = self._folder / path
+        if ti is None or SERVED or not file.is_file():
+            return
+        try:
+            relative = self._relative(file)
+            # It returns with no thread left: a supervisor forks its next task.
+            asyncio.run(self._put(file, ti.queue, log_of(relative)))
+        except Exception as exc:  # the task has ended as it has, and its log is where it was
+            trace = None if isinstance(exc, NatsExecutorError) else exc
+            log.warning("%s is not in NATS and stays here: %s", file, exc, exc_info=trace)
+        else:
+            if self._deletes:
+                self._delete(file)
+
+    def _relative(self, file: Path) -> str:
+        if ".." in file.parts or not file.is_relative_to(self._folder):
+            raise NatsExecutorError(f"it is not below [logging] base_log_folder {self._folder}")
+        return file.relative_to(self._folder).as_posix()
+
+    async def _put(self, file: Path, queue: str, path: str) -> None:
+        # Here, as every Airflow process loads this module, and most store nothing.
+        from nats_executor.broker import connect
+
+        names = self._settings.names
+        try:
+            async with (
+                asyncio.timeout(UPLOAD_SECONDS),
+                connect(self._settings, role="task log") as broker,
+            ):
+                await broker.ready(UPLOAD_SECONDS)
+                with file.open("rb") as opened:
+                    await log_store.put(broker, names, queue, path, opened)
+        except TimeoutError:
+            raise BrokerUnavailable(f"not stored within {UPLOAD_SECONDS:g} s") from None
+
+    def _delete(self, file: Path) -> None:
+        """Delete a file and the folders that are empty without it."""
+        with contextlib.suppress(OSError):  # not empty, or somebody else was faster
+            file.unlink()
+            for folder in file.relative_to(self._folder).parents[:-1]:
+                (self._folder / folder).rmdir()
+
+    # The API server's side
+
+    def read(self, relative_path: str, ti: Any) -> tuple[list[str], list[str]]:
+        """Return a log as whole texts; Airflow prefers `stream`."""
+        sources, parts = self.stream(relative_path, ti)
+        return sources, ["\n".join(part) for part in parts]
+
+    def stream(self, relative_path: str, ti: Any) -> Shown:
+        """Return what is stored of a log, or why that cannot be read. Never raises."""
+        queue, path = ti.queue, log_of(relative_path)
+        try:
+            line = self._lines.mine()
+            names = line.settings.names
+            found = line.ask(lambda: log_store.find(line.require_broker(), names, queue, path))
+        except Exception as exc:  # noqa: BLE001 - the rest of the page shows without it
+            return [], [iter_of(self._complaint(exc))]
+        return self._shown(line, queue, path, found)
+
+    def _shown(self, line: Line, queue: str, path: str, found: Found) -> Shown:
+        place = f"{presentable(path)} in NATS bucket {line.settings.names.logs_bucket}"
+        shown = found.parts[-MOST_PARTS:]
+        sources = [f"{place}: part {part.id}, {part.size} bytes" for part in shown]
+        parts = [self._text(line, queue, path, part) for part in shown]
+        if len(shown) < len(found.parts):
+            parts.append(iter_of(f"only the last {MOST_PARTS} parts of {place} are shown"))
+        if found.unreadable:
+            parts.append(iter_of(f"{found.unreadable} parts of {place} cannot be read"))
+        return sources, parts
+
+    def _text(self, line: Line, queue: str, path: str, part: Part) -> Iterator[str]:
+        """Yield the lines of a part, with little of it in memory, and what is wrong with it."""
+        if part.start:
+            yield remark(f"the first {part.start} bytes of this log were not stored")
+        digest = hashlib.sha256()
+        missing = 0
+        half = b""  # of a line that goes on in the next chunk
+        for numbers in batches(part.numbers, log_store.WINDOW):
+            try:
+                bodies = self._chunks(line, queue, path, part, numbers)
+            except Exception as exc:  # noqa: BLE001 - what was shown before remains
+                yield from text_of(half)
+                yield remark(self._complaint(exc))
+                return
+            for number, body in zip(numbers, bodies, strict=True):
+                if body is None:
+                    missing += part.length(number)
+                    continue
+                digest.update(body)
+                *lines, half = (half + body).split(b"\n")
+                if len(half) > LINE_BYTES:
+                    lines, half = [*lines, half], b""
+                for entry in lines:
+                    yield from text_of(entry)
+        yield from text_of(half)
+        if missing:
+            yield remark(
+                f"{missing} bytes of this log are gone: the bucket was full, or they were too old"
+            )
+        elif digest.digest() != part.digest:
+            yield remark("this log is not what its worker has stored: its digest is another one")
+
+    def _chunks(
+        self, line: Line, queue: str, path: str, part: Part, numbers: Sequence[int]
+    ) -> list[bytes | None]:
+        names = line.settings.names
+        return line.ask(
+            lambda: log_store.chunks(line.require_broker(), names, queue, path, part, numbers)
+        )
+
+    def _complaint(self, exc: Exception) -> str:
+        """Say in the log of the API server, once, and return for people why NATS was no help."""
+        text = str(exc) or type(exc).__name__
+        if text not in self._complaints:
+            self._complaints.add(text)
+            trace = None if isinstance(exc, BrokerError) else exc
+            log.warning("no stored task log: %s", text, exc_info=trace)
+        return f"NATS could not be asked for this log: {text}"
+
+
+def text_of(line: bytes) -> Iterator[str]:
+    if line:
+        yield line.decode(errors="replace")
+
+
+def iter_of(text: str) -> Iterator[str]:
+    """Yield one line of ours; Airflow takes a generator only."""
+    yield remark(text)
+
+
+def remark(text: str) -> str:
+    """Return a line of ours as Airflow writes a task's log."""
+    return json.dumps({"event": text, "level": "warning", "logger": __name__})
