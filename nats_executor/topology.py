@@ -138,6 +138,8 @@ def logs_stream(settings: Settings, names: Names) -> Config:
         # The server sets so much aside: logs neither take the room of workloads nor run out of it.
         "max_bytes": settings.max_log_bucket_bytes,
         "discard": "old",
+        # No message here has an id, and a window has to be shorter than `max_age`.
+        "duplicate_window": SECOND,
     }
 
 

@@ -96,6 +96,27 @@ def test_setup_check_names_a_setting_that_differs_and_setup_mends_it(console: Co
     assert console.run(commands.setup, check=True)[0] == 0
 
 
+def test_setup_and_check_look_after_the_bucket_of_logs_where_logs_are_kept(
+    console: Console,
+) -> None:
+    bucket = f"stream {console.settings.names.logs_stream}"
+    assert bucket not in console.run(commands.setup)[1]
+    assert bucket not in console.run(commands.setup, check=True)[1]
+    console.patch.setenv("AIRFLOW__LOGGING__REMOTE_BASE_LOG_FOLDER", "nats://")
+
+    assert f"{bucket}: does not exist\n" in console.run(commands.setup, check=True)[1]
+    assert bucket in console.run(commands.check)[1]
+    assert bucket in console.run(commands.setup)[1]
+    console.configure(log_retention_seconds=3600, max_log_bucket_bytes=5_000_000)
+    for command, options in ((commands.setup, {"check": True}), (commands.check, {})):
+        code, output = console.run(command, **options)
+        assert code == 1
+        assert f"{bucket}: max_age is 2592000000000000, should be 3600000000000" in output
+        assert f"{bucket}: max_bytes is 1073741824, should be 5000000" in output
+    assert console.run(commands.setup)[0] == 0
+    assert console.run(commands.setup, check=True)[0] == 0
+
+
 def test_setup_looks_after_queues_that_it_is_not_told(console: Console) -> None:
     """Executors create consumers for queues that nobody lists."""
     console.run(commands.setup, queues="gpu")

@@ -187,6 +187,21 @@ async def test_setup_updates_in_place_and_keeps_the_messages(stage: Stage) -> No
     assert (await soon(pulls.wait())).body == b"d1"
 
 
+async def test_a_bucket_for_logs_is_made_only_where_logs_are_stored(stage: Stage) -> None:
+    await set_up(stage)
+    stream = stage.settings.names.logs_stream
+    assert await stage.broker.stream_config(stream) is None
+
+    assert {drift.where for drift in await set_up(stage, stores_logs=True)} == {f"stream {stream}"}
+    assert await inspect(stage, stores_logs=True) == []
+    options = {"log_retention_seconds": 60, "max_log_bucket_bytes": 5_000_000}
+    changes = await set_up(stage, stores_logs=True, **options)
+
+    assert {drift.setting for drift in changes} == {"max_age", "max_bytes"}
+    await set_up(stage)
+    assert await inspect(stage, stores_logs=True, **options) == []
+
+
 async def test_setup_keeps_what_an_operator_added(stage: Stage) -> None:
     """A server, or a person, knows settings that this release does not."""
     await set_up(stage)

@@ -36,7 +36,9 @@ NATS = ROOT / "deploy/nats"
 NAMES = Names()
 QUEUES = ("default", "gpu")
 PREFIX = "AIRFLOW__NATS_EXECUTOR__"
-USERS = ("admin", "scheduler", "api-server", "monitor", "worker-default", "worker-gpu")
+USERS = (
+    "admin", "scheduler", "api-server", "triggerer", "monitor", "worker-default", "worker-gpu",
+)  # fmt: skip
 NODES = ("nats-1", "nats-2", "nats-3")
 SECRET = re.compile(r"[0-9a-f]{64}")
 

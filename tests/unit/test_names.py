@@ -146,3 +146,24 @@ def test_teams_share_no_name(one: str, other: str) -> None:
 def test_names_stay_as_they_are(found: str, expected: str) -> None:
     """A release that renames one loses what the one before has queued."""
     assert found == expected
+
+
+def test_a_logs_subjects_hold_its_queue() -> None:
+    names = Names()
+    part = names.log_part("gpu", "dag_id=a/attempt=1.log", "f00d")
+
+    assert part.startswith("$O.airflow_logs.C.gpu.dag_id-a-attempt-1-log--")
+    assert names.log_chunk("gpu", "dag_id=a/attempt=1.log", "f00d", 7) == f"{part}.7"
+    assert names.log_parts("gpu", "dag_id=a/attempt=1.log") == part.replace("f00d", "*")
+    assert names.log_chunks("gpu") == "$O.airflow_logs.C.gpu.>"
+    assert names.logs_stream == "OBJ_airflow_logs"
+
+
+@given(TEXT, TEXT)
+def test_logs_of_two_queues_or_paths_never_meet(one: str, other: str) -> None:
+    names = Names()
+
+    of_queues = {names.log_part(queue, "path", "f00d") for queue in (one, other)}
+    of_paths = {names.log_part("queue", path, "f00d") for path in (one, other)}
+    assert len(of_queues) == len(of_paths) == len({one, other})
+    assert {subject.count(".") for subject in of_queues | of_paths} == {5}
