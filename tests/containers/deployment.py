@@ -120,6 +120,11 @@ class Deployment:
     def is_paused(self, dag_id: str) -> bool:
         return bool(self.api.call("GET", f"/api/v2/dags/{dag_id}")["is_paused"])
 
+    def log_of(self, dag_id: str, run_id: str, task_id: str) -> str:
+        """The log of a task's first try, as the UI gets it."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/1"
+        return json.dumps(self.api.call("GET", f"{path}?full_content=true"))
+
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """Every task instance of a run; an API server that is busy is asked again."""
         found: list[dict[str, Any]] = []

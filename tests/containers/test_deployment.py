@@ -30,16 +30,17 @@ STREAM = "AIRFLOW_TASKS"
 RUN_SECONDS = 600
 
 
-@pytest.fixture(name="marks")
-def marks_fixture(tmp_path: Path) -> Path:
+@pytest.fixture(name="marks", scope="module")
+def marks_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Open to the containers' user."""
-    tmp_path.chmod(0o777)
-    for parent in tmp_path.parents[:2]:
+    marks = tmp_path_factory.mktemp("marks")
+    marks.chmod(0o777)
+    for parent in marks.parents[:2]:
         parent.chmod(0o755)
-    return tmp_path
+    return marks
 
 
-@pytest.fixture(name="deployment")
+@pytest.fixture(name="deployment", scope="module")
 def deployment_fixture(marks: Path) -> Iterator[Deployment]:
     scale = {"scheduler": 2, "worker": 2, "worker-heavy": 1}
     with Deployment(f"trial{secrets.token_hex(4)}", marks, scale) as deployment:
@@ -127,6 +128,24 @@ def carry_out(deployment: Deployment) -> Trial:
 
     trial.wait_for(TOTAL)
     return trial
+
+
+def test_a_stopped_worker_ends_its_task_and_the_log_outlives_it(deployment: Deployment) -> None:
+    """The engine's stop is a drain; what is read afterwards comes from NATS."""
+    run_id = deployment.start_run("patient")
+
+    def running() -> dict[str, Any] | None:
+        found = deployment.task_instances("patient", run_id)
+        return next((ti for ti in found if ti["state"] == "running"), None)
+
+    host = block_until(running, RUN_SECONDS, "the task")["hostname"]
+    docker("stop", "--time=90", host, timeout=120)
+
+    assert docker("inspect", "--format", "{{.State.ExitCode}}", host).strip() == "0"
+    docker("rm", host)
+    [ti] = deployment.task_instances("patient", run_id)
+    assert (ti["state"], ti["try_number"]) == ("success", 1)
+    assert "patience pays" in deployment.log_of("patient", run_id, "wait")
 
 
 def written(marks: Path) -> list[str]:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NODES = ("nats-1", "nats-2", "nats-3")
-USERS = ("admin", "scheduler", "api-server", "monitor", "worker-default", "worker-gpu")
+PARTS = ("admin", "scheduler", "api-server", "triggerer", "monitor")
+USERS = (*PARTS, "worker-default", "worker-gpu")
 
 
 def make(directory: Path, *queues: str, **environment: str) -> subprocess.CompletedProcess[str]:

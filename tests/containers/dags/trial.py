@@ -69,3 +69,18 @@ def trial() -> None:
 
 
 trial()
+
+
+@dag(schedule=None)
+def patient() -> None:
+    """One task that is still running when its worker is told to stop."""
+
+    @task
+    def wait() -> None:
+        print("patience pays")  # noqa: T201 - into the task's log
+        time.sleep(20)
+
+    wait()
+
+
+patient()
