@@ -18,11 +18,12 @@ from tests.chaos.plan import Kind, kinds_for, make_plan
 from tests.chaos.report import as_json, as_text
 from tests.chaos.scene import PACES, Scene
 from tests.chaos.storm import Course, Storm
+from tests.support.release import ReleaseMissing, last_release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-VIOLATED, INTERRUPTED = 1, 130
+VIOLATED, NOT_THERE, INTERRUPTED = 1, 2, 130
 # What two cores finish beside the faults, with some room.
 WORKLOADS_PER_SECOND = 25
 
@@ -36,10 +37,13 @@ examples:
   python -m tests.chaos --seed 7 --seconds 600   ten minutes, the same faults each time
   python -m tests.chaos --servers 3              a cluster of three, streams with three copies
   python -m tests.chaos --airflow --seconds 120  schedulers, API server, PostgreSQL and Dags
+  python -m tests.chaos --mix                    an upgrade: the last release and this code at once
+  python -m tests.chaos --mix v0.1.0             the same with that tag or commit
   python -m tests.chaos --only 'worker killed' --only 'broker away'
   python -m tests.chaos --seed 7 --keep          keep logs and database to look into
 
-exit codes: 0 nothing was violated; 1 something was, one line says what; 130 Ctrl-C
+exit codes: 0 nothing was violated; 1 something was, one line says what; 2 --mix has no code;
+130 Ctrl-C
 """
 
 
@@ -50,13 +54,25 @@ def main() -> int:
     sys.stderr.write(f"repeat with --seed {seed}\n")
     if options.airflow:
         return play_airflow(options, seed)
-    plan = make_plan(seed, seconds=options.seconds, servers=options.servers, only=options.only)
+    plan = make_plan(
+        seed,
+        seconds=options.seconds,
+        servers=options.servers,
+        only=options.only,
+        is_mixed=bool(options.mix),
+    )
     workloads = options.workloads or int(options.seconds * WORKLOADS_PER_SECOND)
     began = time.monotonic()
     # Also where a shell that starts this in the background has SIGINT ignored.
     handle_stop(signal.default_int_handler)
     with run_directory(keep=options.keep) as directory:
-        scene = Scene(directory, servers=options.servers, settings=options.settings)
+        try:
+            scene = Scene(
+                directory, servers=options.servers, settings=options.settings, mix=options.mix
+            )
+        except ReleaseMissing as exc:
+            sys.stderr.write(f"error: --mix {options.mix}: {exc}\n")
+            return NOT_THERE
         try:
             scene.start()
             storm = Storm(scene, Course(seed, options.seconds, workloads, plan))
@@ -143,13 +159,22 @@ def add_storm(parser: argparse.ArgumentParser) -> None:
         help="of the product: short times, so that much happens (quick), or its own defaults",
     )
     parser.add_argument(
+        "--mix",
+        nargs="?",
+        const=last_release(),
+        default="",
+        metavar="RELEASE",
+        help="start some schedulers and workers with the code of this tag or commit, and replace"
+        " them by the other one's to and fro; without a name the last release (%(const).12s)",
+    )
+    parser.add_argument(
         "--only",
         action="append",
         default=[],
         type=Kind,
         metavar="FAULT",
         help="this kind of fault, and others so named, instead of all: "
-        + ", ".join(sorted({*kinds_for(1), *kinds_for(3)})),
+        + ", ".join(sorted({*kinds_for(1, is_mixed=True), *kinds_for(3)})),
     )
 
 

@@ -165,6 +165,11 @@ class Blow:
     def worker_stopped(self, worker: Member) -> None:
         self.worker_ended(worker, signal.SIGTERM)
 
+    def worker_replaced(self, worker: Member) -> None:
+        release = self.scene.change_release(worker)
+        self.worker_ended(worker, signal.SIGTERM)
+        self.injection.victim += f", now of {release}"
+
     def worker_frozen(self, worker: Member) -> None:
         pid = worker.pid
         ran = self.database.executions("outcome = 'running' AND worker = ?", pid)
@@ -240,6 +245,8 @@ class Blow:
         scheduler = self.pick(living)
         jobs = [job.id for job in self.database.jobs() if job.pid == scheduler.pid]
         self.hit(f"{scheduler.name} (job {jobs})")
+        if self.fault.kind is Kind.SCHEDULER_REPLACED:
+            self.injection.victim += f", now of {self.scene.change_release(scheduler)}"
         is_kill = self.fault.kind is Kind.SCHEDULER_KILLED
         scheduler.end(signal.SIGKILL if is_kill else signal.SIGTERM)
         self.recovers(left_by(jobs))
@@ -360,6 +367,7 @@ WORKER_FAULTS: dict[
 ] = {
     Kind.WORKER_KILLED: (Victims.busy_workers, Blow.worker_killed),
     Kind.WORKER_STOPPED: (Victims.busy_workers, Blow.worker_stopped),
+    Kind.WORKER_REPLACED: (Victims.living_workers, Blow.worker_replaced),
     Kind.WORKER_FROZEN: (Victims.busy_workers, Blow.worker_frozen),
     Kind.WORKER_CUT_OFF: (Victims.workers_to_lose, Blow.worker_cut_off),
     Kind.WORKER_CUT_SHORT: (Victims.workers_to_offer, Blow.worker_cut_short),
@@ -384,6 +392,7 @@ BROKER_FAULTS: dict[Kind, Callable[[Blow, Any], None]] = {
 OTHER_FAULTS: dict[Kind, Callable[[Blow], None]] = {
     Kind.SCHEDULER_KILLED: Blow.scheduler_ended,
     Kind.SCHEDULER_STOPPED: Blow.scheduler_ended,
+    Kind.SCHEDULER_REPLACED: Blow.scheduler_ended,
     Kind.API_AWAY: Blow.api_away,
     Kind.API_FROZEN: Blow.api_frozen,
     Kind.POISON: Blow.poison,

@@ -38,6 +38,8 @@ class Kind(StrEnum):
     TASK_KILLED = "task killed"
     SCHEDULER_KILLED = "scheduler killed"
     SCHEDULER_STOPPED = "scheduler stopped"
+    WORKER_REPLACED = "worker replaced"
+    SCHEDULER_REPLACED = "scheduler replaced"
     BROKER_KILLED = "broker killed"
     BROKER_STOPPED = "broker stopped"
     BROKER_AWAY = "broker away"
@@ -63,12 +65,14 @@ class Rule:
         often: how many times it comes before every other kind has come as often as it should.
         seconds: the shortest and the longest time that it lasts.
         servers: the sizes of the cluster in which it makes sense.
+        needs_mix: it makes sense where two releases are mixed.
     """
 
     group: str
     often: int
     seconds: tuple[float, float] = (0.0, 0.0)
     servers: tuple[int, ...] = (1, 3)
+    needs_mix: bool = False
 
 
 # One worker of a queue that two serve may be away for long, but not all five workers at once.
@@ -89,6 +93,9 @@ RULES = {
     Kind.TASK_KILLED: Rule("process", 3),
     Kind.SCHEDULER_KILLED: Rule("scheduler", 2, (0.2, 5.0)),
     Kind.SCHEDULER_STOPPED: Rule("scheduler", 1, (0.2, 4.0)),
+    # By one of the other release: an upgrade, or a rollback.
+    Kind.WORKER_REPLACED: Rule("worker", 12, (0.2, 1.0), needs_mix=True),
+    Kind.SCHEDULER_REPLACED: Rule("scheduler", 8, (0.2, 1.0), needs_mix=True),
     Kind.BROKER_KILLED: Rule("broker", 2, (0.0, 1.0), (1,)),
     Kind.BROKER_STOPPED: Rule("broker", 1, (0.0, 1.0), (1,)),
     # Longer than `ack_wait_seconds`.
@@ -132,22 +139,32 @@ def rule_of(kind: Kind) -> Rule:
     return RULES[kind]
 
 
-def kinds_for(servers: int) -> list[Kind]:
-    return [kind for kind, rule in RULES.items() if servers in rule.servers]
+def kinds_for(servers: int, *, is_mixed: bool = False) -> list[Kind]:
+    return [
+        kind
+        for kind, rule in RULES.items()
+        if servers in rule.servers and (is_mixed or not rule.needs_mix)
+    ]
 
 
 def make_plan(
-    seed: int, *, seconds: float, servers: int, only: Collection[Kind] = ()
+    seed: int,
+    *,
+    seconds: float,
+    servers: int,
+    only: Collection[Kind] = (),
+    is_mixed: bool = False,
 ) -> list[Fault]:
     """Return the faults of a run, by time; the same arguments give the same ones.
 
     Args:
         seconds: the length of the fault phase; every fault is over by then.
         only: the kinds to choose from, all of them without any.
+        is_mixed: whether two releases are there.
     """
     # Not for secrets: the point is that it can be repeated.
     source = random.Random(seed)  # noqa: S311
-    kinds = [kind for kind in kinds_for(servers) if not only or kind in only]
+    kinds = [kind for kind in kinds_for(servers, is_mixed=is_mixed) if not only or kind in only]
     plan: list[Fault] = []
     at = FIRST_AT_SECONDS
     for kind in deal(source, kinds) if kinds else ():

@@ -17,6 +17,8 @@ from nats_worker.processes import children_of, kill_tree
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from tests.support.release import Release
+
 __all__ = ["Crew", "Member", "descendants", "left_behind"]
 
 # Every process of a run inherits this variable, by which one that escaped is found.
@@ -33,6 +35,7 @@ class Member:
         environment: what it has beside this process's own.
 
     Attributes:
+        release: whose code its next lives have; that of this process without any.
         is_kept: whether to start it again.
         pids: of all its lives.
     """
@@ -48,7 +51,9 @@ class Member:
     ) -> None:
         self.name = name
         self.environment = environment or {}
-        self.command = [sys.executable, "-P", "-m", f"tests.chaos.{module}", *arguments]
+        self.module = f"tests.chaos.{module}"
+        self.arguments = arguments
+        self.release: Release | None = None
         self.log = log
         self.is_kept = False
         self.pids: list[int] = []
@@ -58,6 +63,16 @@ class Member:
     @property
     def pid(self) -> int:
         return self.process.pid if self.process else 0
+
+    @property
+    def command(self) -> list[str]:
+        if self.release:
+            return self.release.command(self.module, *self.arguments)
+        return [sys.executable, "-P", "-m", self.module, *self.arguments]
+
+    @property
+    def code(self) -> Mapping[str, str]:
+        return self.release.environment if self.release else {}
 
     @property
     def is_alive(self) -> bool:
@@ -71,7 +86,7 @@ class Member:
                         self.command,
                         stdout=log,
                         stderr=log,
-                        env=os.environ | self.environment,
+                        env=os.environ | self.environment | self.code,
                         start_new_session=True,
                     )
                 self.pids.append(self.process.pid)

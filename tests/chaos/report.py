@@ -34,6 +34,8 @@ MEANING = {
     Kind.TASK_KILLED: RAN_THERE,
     Kind.SCHEDULER_KILLED: "from it until no unfinished task belongs to the dead scheduler",
     Kind.SCHEDULER_STOPPED: "from it until no unfinished task belongs to the dead scheduler",
+    Kind.WORKER_REPLACED: RAN_THERE,
+    Kind.SCHEDULER_REPLACED: "from it until no unfinished task belongs to the dead scheduler",
     Kind.BROKER_KILLED: AFTER_ITS_END,
     Kind.BROKER_STOPPED: AFTER_ITS_END,
     Kind.BROKER_AWAY: AFTER_ITS_END,

@@ -18,6 +18,7 @@ from tests.chaos.reaper import reaping
 from tests.chaos.worker import Environment
 from tests.support.cable import Cable
 from tests.support.nats_server import NatsServer, nats_cluster, start_together
+from tests.support.release import lay_out
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,6 +40,9 @@ SLOTS = 8
 SERVER_CONFIG = 'ping_interval: "1s"\nping_max: 2\n'
 # These workers reach the broker through cables that can be cut; the others without a detour.
 CABLED = ("worker-1", "worker-2", "worker-4")
+# Those that have an earlier release's code at first, where two are mixed: of each queue's workers
+# and of the schedulers some.
+EARLIER = ("worker-1", "worker-3", "worker-4", "scheduler-1", "scheduler-3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +81,17 @@ PACES = {
 
 
 class Scene:
-    """The processes and files of one run, all of them below one directory."""
+    """The processes and files of one run, all of them below one directory.
 
-    def __init__(self, directory: Path, *, servers: int, settings: str = "quick") -> None:
+    Args:
+        mix: the tag or commit whose code some of the schedulers and workers have.
+    """
+
+    def __init__(
+        self, directory: Path, *, servers: int, settings: str = "quick", mix: str = ""
+    ) -> None:
         self.directory = directory
+        self.earlier = lay_out(directory / "earlier", mix) if mix else None
         self.pace = PACES[settings]
         self.logs = directory / "logs"
         self.logs.mkdir(parents=True)
@@ -95,6 +106,9 @@ class Scene:
         self.workers = [self.worker(name, queues) for name, queues in WORKERS.items()]
         self.opened = contextlib.ExitStack()
         self.crew = Crew([self.journal, self.api, *self.schedulers, *self.workers])
+        for member in self.crew.members:
+            if member.name in EARLIER:
+                member.release = self.earlier
 
     def environment(self) -> dict[str, str]:
         options: dict[str, object] = {
@@ -130,6 +144,11 @@ class Scene:
         arguments = (name, queues, str(SLOTS))
         log = self.logs / f"{name}.log"
         return Member(name, "worker", arguments, log, environment=environment)
+
+    def change_release(self, member: Member) -> str:
+        """Give a member's next life the other release's code; return which one it is."""
+        member.release = None if member.release else self.earlier
+        return member.release.name if member.release else "the checkout"
 
     def start(self) -> None:
         self.opened.enter_context(reaping())

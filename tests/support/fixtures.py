@@ -17,6 +17,8 @@ import pytest
 from nats_executor.names import Names
 from nats_executor.settings import Settings
 from tests.support.nats_server import NatsServer, nats_cluster, server_version, start_together
+from tests.support.release import Release, ReleaseMissing, last_release, lay_out
+from tests.support.require import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MakeNatsServer",
+    "earlier_release_fixture",
     "make_nats_server_fixture",
     "names_fixture",
     "nats_cluster_of_three_fixture",
@@ -105,6 +108,17 @@ def nats_cluster_of_three_fixture(
     finally:
         for server in servers:
             server.kill()
+
+
+@pytest.fixture(name="earlier_release", scope="session")
+def earlier_release_fixture(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    """The code of the last release."""
+    name = last_release()
+    try:
+        return lay_out(tmp_path_factory.mktemp("earlier"), name)
+    except ReleaseMissing as exc:
+        require(condition=False, reason=f"no code of the last release, {name}: {exc}")
+        raise
 
 
 def has_docker_socket() -> bool:
