@@ -44,6 +44,11 @@ ARG_CHECK = Arg(
     action="store_true",
     help="Change nothing; print what differs and exit with 1 if anything does",
 )
+ARG_MAY_DROP = Arg(
+    ("--may-drop",),
+    action="store_true",
+    help="Also change what makes NATS remove messages, such as a shorter retention",
+)
 ARG_WORKERS = Arg(
     ("--workers",), type=positive_int(allow_zero=False), default=1, help="Number of workers"
 )
@@ -122,6 +127,9 @@ examples:
   airflow nats setup                  create or update the streams and the known queues' consumers
   airflow nats setup -q default,gpu   these queues as well
   airflow nats setup --check          for scripts: exit code 0 if all is as it should be, else 1
+
+What cannot be changed in place, or only with a loss of messages, is refused with what to do, and
+nothing is changed then. --check tells it, too. Exit code 2: refused, or NATS does not answer.
 """
 
 CHECK_EPILOG = """\
@@ -236,7 +244,7 @@ def get_nats_cli_commands() -> list[GroupCommand]:
                 action(
                     "setup",
                     "Create or update streams and consumers; safe to repeat",
-                    (ARG_QUEUES, ARG_CHECK, ARG_TEAM, ARG_VERBOSE),
+                    (ARG_QUEUES, ARG_CHECK, ARG_MAY_DROP, ARG_TEAM, ARG_VERBOSE),
                     SETUP_EPILOG,
                 ),
                 action(

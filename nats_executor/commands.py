@@ -105,8 +105,9 @@ def setup(args: Namespace) -> None:
 
     async def carry_out(broker: Broker) -> list[topology.Drift]:
         queues = {*queue_names(args), *await topology.known_queues(broker, settings)}
-        action = topology.inspect if args.check else topology.apply
-        return await action(broker, settings, sorted(queues))
+        if args.check:
+            return await topology.inspect(broker, settings, sorted(queues))
+        return await topology.apply(broker, settings, sorted(queues), may_drop=args.may_drop)
 
     drifts = ask(settings, carry_out)
     for drift in drifts:
@@ -123,7 +124,7 @@ def told(drift: topology.Drift, *, is_done: bool) -> str:
         return f"created {drift.where}" if is_done else f"{drift.where}: does not exist"
     if is_done:
         return f"changed {drift.where}: {drift.setting} from {drift.found!r} to {drift.wanted!r}"
-    return str(drift)
+    return f"{drift}; {drift.caution}" if drift.caution else str(drift)
 
 
 @command

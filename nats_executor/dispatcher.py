@@ -121,18 +121,24 @@ class Dispatcher:
 
     async def _prepare(self, broker: Broker) -> None:
         since = broker.connected_since
-        drifts = {str(drift) for drift in await topology.prepare(broker, self._settings)}
-        for drift in sorted(drifts - self._drifts):
-            log.warning("%s; next: going on with it; remedy: airflow nats setup", drift)
-        self._drifts = drifts
+        found = await topology.prepare(broker, self._settings)
         for queue in self._queues:
-            await topology.ensure_queue(broker, self._settings, queue)
+            found += await topology.open_queue(broker, self._settings, queue)
+        self._drifts = self._drifts.intersection(map(str, found))
+        self._tell(found)
         if self._read_after is None:
             # Before anything can be published, so that no report on it is missed.
             info = await broker.stream_info(self._names.results_stream)
             self._read_after = info.last_sequence if info else 0
         self._prepared_since = since
         self.inspector.renew()
+
+    def _tell(self, found: Sequence[topology.Drift]) -> None:
+        """Say what differs, each once; `airflow nats setup` decides between two releases."""
+        for drift in dict.fromkeys(map(str, found)):
+            if drift not in self._drifts:
+                log.warning("%s; next: going on with it; remedy: airflow nats setup", drift)
+        self._drifts.update(map(str, found))
 
     async def prepared(self) -> None:
         """Wait until the broker was reached for the first time and its streams are there."""
@@ -172,7 +178,7 @@ class Dispatcher:
         refused: dict[str, BrokerError] = {}
         for queue in queues - self._queues:
             try:
-                await topology.ensure_queue(broker, self._settings, queue)
+                self._tell(await topology.open_queue(broker, self._settings, queue))
             except BrokerError as exc:
                 refused[queue] = exc
             else:

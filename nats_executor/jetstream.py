@@ -313,6 +313,8 @@ class JetStream(Broker):
             state["last_seq"],
             time=timestamp(response["ts"]),
             created=timestamp(response["created"]),
+            first_at=timestamp(state["first_ts"]),
+            is_clustered="name" in response.get("cluster", {}),
         )
 
     async def consumer_infos(self, stream: str) -> list[ConsumerInfo]:

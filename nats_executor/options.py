@@ -250,7 +250,7 @@ OPTIONS: tuple[Option, ...] = (
         example="gpu=4,warehouse=10",
         description="Workloads of a queue that all workers together run at a time, for queues that "
         "stand for something scarce. Such a queue has one priority band. Changed by "
-        "`airflow nats setup`, or by a scheduler at its start.",
+        "`airflow nats setup`.",
     ),
     # Workers
     Option(

@@ -57,6 +57,8 @@ class StreamInfo:
     last_sequence: int
     time: float  # epoch seconds, the clock of the server that answered
     created: float  # likewise; another one says that the stream was made anew
+    first_at: float = 0.0  # likewise; when the oldest message was stored
+    is_clustered: bool = False  # whether there may be other servers with copies of it
 
 
 class Delivery(Protocol):

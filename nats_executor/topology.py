@@ -6,10 +6,18 @@ Everything here is plain data in the words of NATS's JSON API (durations in nano
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from nats_executor.errors import TopologyMismatch
+from nats_executor.drift import (
+    Drift,
+    bearable,
+    compare,
+    judged,
+    merged,
+    require_changeable,
+    require_no_loss,
+)
+from nats_executor.errors import BrokerUnavailable
 from nats_executor.log_parts import CHUNK_BYTES
 from nats_executor.replies import BAND, QUEUE
 
@@ -28,29 +36,17 @@ __all__ = [
     "ensure_queue",
     "inspect",
     "known_queues",
+    "open_queue",
     "prepare",
     "streams",
 ]
 
 SECOND = 1_000_000_000
 
-# What NATS never changes in an existing stream or consumer.
-FIXED = frozenset(
-    {"retention", "storage", "ack_policy", "deliver_policy", "filter_subject", "subjects"}
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """One setting that is not as it should be."""
-
-    where: str
-    setting: str
-    found: Any
-    wanted: Any
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.setting} is {self.found!r}, should be {self.wanted!r}"
+# A server's own default. It must not be longer than `max_age`, not even when that becomes shorter.
+DUPLICATE_SECONDS = 120
+# Each one waits for an answer as long as any request.
+COPY_ATTEMPTS = 6
 
 
 def streams(settings: Settings) -> list[Config]:
@@ -82,7 +78,7 @@ def tasks_stream(settings: Settings, names: Names) -> Config:
         "discard": "new",
         "discard_new_per_subject": True,
         "max_bytes": settings.max_stream_bytes,
-        "duplicate_window": 120 * SECOND,
+        "duplicate_window": DUPLICATE_SECONDS * SECOND,
     }
 
 
@@ -93,7 +89,7 @@ def results_stream(settings: Settings, names: Names) -> Config:
         "subjects": [names.results()],
         "retention": "limits",
         "max_msgs_per_subject": 1,
-        "max_age": settings.result_retention_seconds * SECOND,
+        **kept_for(settings.result_retention_seconds),
     }
 
 
@@ -103,8 +99,13 @@ def dead_letters_stream(settings: Settings, names: Names) -> Config:
         "description": "Airflow: messages that no worker could handle",
         "subjects": [names.dead_letters()],
         "retention": "limits",
-        "max_age": settings.dead_letter_retention_seconds * SECOND,
+        **kept_for(settings.dead_letter_retention_seconds),
     }
+
+
+def kept_for(seconds: int) -> Config:
+    window = min(seconds, DUPLICATE_SECONDS)
+    return {"max_age": seconds * SECOND, "duplicate_window": window * SECOND}
 
 
 def workers_stream(names: Names) -> Config:
@@ -162,70 +163,96 @@ def consumer(settings: Settings, lane: Lane) -> Config:
     }
 
 
-def drifts(where: str, found: Config, wanted: Config) -> list[Drift]:
-    """Every setting of `wanted` that `found` does not have; what NATS adds does not count."""
-    return [
-        Drift(where, setting, found.get(setting), value)
-        for setting, value in wanted.items()
-        if not matches(found.get(setting), value)
-    ]
+async def compare_stream(broker: Broker, wanted: Config) -> list[Drift]:
+    name = wanted["name"]
+    remedy = (
+        f"stop the workers, delete it (`nats stream rm {name}`, perhaps after a `nats stream "
+        "backup`) while schedulers run, run `airflow nats setup`, and start the workers; what was "
+        "queued is sent again. Or choose another [nats_executor] subject_prefix"
+    )
+    existing = await broker.stream_config(name)
+    found = compare(f"stream {name}", existing, wanted, remedy)
+    info = await broker.stream_info(name) if found else None
+    return [judged(drift, info) for drift in found] if info else found
 
 
-def matches(found: Any, wanted: Any) -> bool:
-    if isinstance(wanted, dict):  # NATS adds metadata of its own
-        return isinstance(found, dict) and wanted.items() <= found.items()
-    # NATS leaves out what is false.
-    return bool(found == wanted or (found is None and wanted is False))
-
-
-def compare(where: str, existing: Config | None, wanted: Config) -> list[Drift]:
-    if existing is None:
-        return [Drift(where, "existence", None, "exists")]
-    return drifts(where, existing, wanted)
+async def compare_consumer(broker: Broker, settings: Settings, lane: Lane) -> list[Drift]:
+    wanted = consumer(settings, lane)
+    stream, name = settings.names.tasks_stream, wanted["durable_name"]
+    remedy = (
+        f"delete it (`nats consumer rm {stream} {name}`) and run `airflow nats setup`; its "
+        "messages stay in the stream, and what runs goes on and is offered again"
+    )
+    existing = await broker.consumer_config(stream, name)
+    return compare(described(lane), existing, wanted, remedy)
 
 
 async def inspect(broker: Broker, settings: Settings, queues: Iterable[str]) -> list[Drift]:
     """Return what `apply` would change, and change nothing."""
     found: list[Drift] = []
     for wanted in streams(settings):
-        existing = await broker.stream_config(wanted["name"])
-        found += compare(f"stream {wanted['name']}", existing, wanted)
+        found += await compare_stream(broker, wanted)
     for queue in queues:
         for lane in settings.lanes(queue):
-            wanted = consumer(settings, lane)
-            name = wanted["durable_name"]
-            existing = await broker.consumer_config(settings.names.tasks_stream, name)
-            found += compare(described(lane), existing, wanted)
+            found += await compare_consumer(broker, settings, lane)
     return found
 
 
-async def apply(broker: Broker, settings: Settings, queues: Iterable[str]) -> list[Drift]:
+async def apply(
+    broker: Broker, settings: Settings, queues: Iterable[str], *, may_drop: bool = False
+) -> list[Drift]:
     """Create what is missing, update what differs, and return what was changed.
 
+    Args:
+        may_drop: also change what makes NATS remove messages.
+
     Raises:
-        TopologyMismatch: a stream or consumer differs in what NATS cannot change in place;
-            nothing was changed then.
+        TopologyMismatch: a stream or consumer differs in what cannot be changed in place, or only
+            with a loss of messages; nothing was changed then.
     """
     queues = list(queues)
-    require_changeable(await inspect(broker, settings, queues))
-    changed: list[Drift] = []
+    found = await inspect(broker, settings, queues)
+    require_changeable(found)
+    if not may_drop:
+        require_no_loss(found)
     for wanted in streams(settings):
-        changed += await ensure_stream(broker, wanted)
+        await ensure_stream(broker, wanted)
     for queue in queues:
-        changed += await ensure_queue(broker, settings, queue)
-    return changed
+        await ensure_queue(broker, settings, queue)
+    # Last of all, because a stream whose copies move may answer nothing for seconds (2.11).
+    for wanted in streams(settings):
+        await ensure_copies(broker, wanted)
+    return found
 
 
-async def ensure_stream(broker: Broker, wanted: Config) -> list[Drift]:
-    """Create or update a stream; what its operator added stays."""
+async def ensure_stream(broker: Broker, wanted: Config) -> None:
+    """Create or update a stream; what its operator added stays, and the number of copies."""
     existing = await broker.stream_config(wanted["name"])
-    differences = compare(f"stream {wanted['name']}", existing, wanted)
     if existing is None:
         await broker.create_stream(wanted)
-    elif differences:
-        require_changeable(differences)
-        await broker.update_stream(existing | wanted)
-    return differences
+        return
+    config = merged(existing, wanted) | {"num_replicas": existing["num_replicas"]}
+    if config != existing:
+        await broker.update_stream(config)
+
+
+async def ensure_copies(broker: Broker, wanted: Config) -> None:
+    """Have as many copies of a stream as it should have.
+
+    A server may do so and not answer in time, so it is asked what came of it.
+    """
+    silence: BrokerUnavailable | None = None
+    for _ in range(COPY_ATTEMPTS):
+        try:
+            existing = await broker.stream_config(wanted["name"])
+            if existing is None or existing["num_replicas"] == wanted["num_replicas"]:
+                return
+            await broker.update_stream(existing | {"num_replicas": wanted["num_replicas"]})
+        except BrokerUnavailable as exc:
+            silence = exc
+        else:
+            return
+    raise silence or BrokerUnavailable(f"stream {wanted['name']} does not answer")
 
 
 async def known_queues(broker: Broker, settings: Settings) -> list[str]:
@@ -248,9 +275,22 @@ async def prepare(broker: Broker, settings: Settings) -> list[Drift]:
     for wanted in streams(settings):
         if any(drift.setting == "existence" and wanted["name"] in drift.where for drift in found):
             await broker.create_stream(wanted)
-    differences = [drift for drift in found if drift.setting != "existence"]
-    require_changeable(differences)
-    return differences
+    return bearable(found)
+
+
+async def open_queue(broker: Broker, settings: Settings, queue: str) -> list[Drift]:
+    """Create a queue's missing consumers, as an executor does; return how existing ones differ.
+
+    Raises:
+        TopologyMismatch: a difference that this release cannot work with.
+    """
+    found: list[Drift] = []
+    for lane in settings.lanes(queue):
+        differences = await compare_consumer(broker, settings, lane)
+        if any(drift.setting == "existence" for drift in differences):
+            await broker.create_consumer(settings.names.tasks_stream, consumer(settings, lane))
+        found += differences
+    return bearable(found)
 
 
 async def ensure_queue(broker: Broker, settings: Settings, queue: str) -> list[Drift]:
@@ -270,21 +310,11 @@ async def ensure_consumer(broker: Broker, settings: Settings, lane: Lane) -> lis
     """Create or update one consumer; looks first, as creating is what servers got wrong."""
     wanted = consumer(settings, lane)
     stream = settings.names.tasks_stream
+    differences = await compare_consumer(broker, settings, lane)
+    require_changeable(differences)
     existing = await broker.consumer_config(stream, wanted["durable_name"])
-    differences = compare(described(lane), existing, wanted)
     if existing is None:
         await broker.create_consumer(stream, wanted)
     elif differences:
-        require_changeable(differences)
-        await broker.update_consumer(stream, existing | wanted)
+        await broker.update_consumer(stream, merged(existing, wanted))
     return differences
-
-
-def require_changeable(differences: Iterable[Drift]) -> None:
-    for drift in differences:
-        if drift.setting in FIXED:
-            raise TopologyMismatch(
-                f"{drift}; NATS cannot change that in place: drain the workers, back up and "
-                "delete it (`nats stream rm`, `nats consumer rm`), run `airflow nats setup`, or "
-                "choose another [nats_executor] subject_prefix"
-            )

@@ -71,8 +71,8 @@ class Member:
         return [sys.executable, "-P", "-m", self.module, *self.arguments]
 
     @property
-    def code(self) -> Mapping[str, str]:
-        return self.release.environment if self.release else {}
+    def code(self) -> dict[str, str]:
+        return dict(self.release.environment) if self.release else {}
 
     @property
     def is_alive(self) -> bool:
@@ -86,7 +86,7 @@ class Member:
                         self.command,
                         stdout=log,
                         stderr=log,
-                        env=os.environ | self.environment | self.code,
+                        env={**os.environ, **self.environment, **self.code},
                         start_new_session=True,
                     )
                 self.pids.append(self.process.pid)

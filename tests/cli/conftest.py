@@ -48,7 +48,8 @@ class Console:
     def run(self, command: Callable[[Namespace], None], **args: Any) -> tuple[int, str]:
         """Return a command's exit code and what it printed; `error` has what went to stderr."""
         given = {
-            "queues": None, "check": False, "team_name": None, "output": "table", "verbose": False
+            "queues": None, "check": False, "may_drop": False, "team_name": None,
+            "output": "table", "verbose": False,
         } | args  # fmt: skip
         code: Any = 0
         try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import topology
+from nats_executor import drift, topology
 from nats_executor.errors import NotFound, TopologyMismatch
 from nats_executor.names import Lane
 from tests.contract.stage import soon
@@ -60,8 +60,8 @@ async def everything(broker: Broker, settings: Settings) -> list[object]:
 
 
 def test_only_what_changes_meaning_is_fixed() -> None:
-    assert {"retention", "storage"} <= topology.FIXED
-    assert not {"max_age", "max_bytes", "ack_wait", "num_replicas"} & topology.FIXED
+    assert {"retention", "storage"} <= drift.FIXED
+    assert not {"max_age", "max_bytes", "ack_wait", "num_replicas"} & drift.FIXED
 
 
 async def test_setup_creates_every_stream_and_consumer(stage: Stage) -> None:

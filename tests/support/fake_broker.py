@@ -390,6 +390,7 @@ class FakeBroker(Broker):
             found.last_sequence,
             time=self.server.now,
             created=found.created,
+            first_at=min((message.at for message in found.messages.values()), default=0.0),
         )
 
     async def consumer_infos(self, stream: str) -> list[ConsumerInfo]:

@@ -22,6 +22,7 @@ SETTINGS = "nats_executor.settings"
 PURE = frozenset(
     {
         "nats_executor.adoption",
+        "nats_executor.drift",
         "nats_executor.errors",
         "nats_executor.ledger",
         "nats_executor.link",

@@ -1,0 +1,149 @@
+"""How streams and consumers differ from what they should be, and which differences can be mended.
+
+Everything here is plain data in the words of NATS's JSON API.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from nats_executor.errors import TopologyMismatch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from nats_executor.ports import Config, StreamInfo
+
+__all__ = [
+    "FIXED",
+    "Drift",
+    "bearable",
+    "compare",
+    "judged",
+    "merged",
+    "require_changeable",
+    "require_no_loss",
+]
+
+SECOND = 1_000_000_000
+
+# What stays as it is in an existing stream or consumer. NATS refuses most of it; it would change a
+# filter, but then what waits under the old one waits for ever, and a retention other than a work
+# queue's, which loses what no consumer wants (seen on 2.15.1).
+FIXED = frozenset(
+    {"retention", "storage", "ack_policy", "deliver_policy", "filter_subject", "max_waiting"}
+)
+# Of that, what keeps no executor from sending: another release may want another value.
+BEARABLE = frozenset({"max_waiting", "num_replicas"})
+NO_CLUSTER = (
+    "the server that answers is in no cluster; set [nats_executor] replicas = 1, or let it join one"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One setting that is not as it should be.
+
+    Attributes:
+        drops: which messages NATS removes when it is changed, '' for none.
+        remedy: what to do about it where it cannot be changed, '' where it can.
+    """
+
+    where: str
+    setting: str
+    found: Any
+    wanted: Any
+    drops: str = ""
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.setting} is {self.found!r}, should be {self.wanted!r}"
+
+    @property
+    def caution(self) -> str:
+        """What to know before it is changed, '' for nothing."""
+        if self.remedy:
+            return f"that cannot be changed in place: {self.remedy}"
+        return f"changing it drops {self.drops}" if self.drops else ""
+
+
+def drifts(where: str, found: Config, wanted: Config) -> list[Drift]:
+    """Every setting of `wanted` that `found` does not have; what NATS adds does not count."""
+    return [
+        Drift(where, setting, found.get(setting), value)
+        for setting, value in wanted.items()
+        if not matches(found.get(setting), value)
+    ]
+
+
+def matches(found: Any, wanted: Any) -> bool:
+    if isinstance(wanted, dict):  # NATS adds metadata of its own
+        return isinstance(found, dict) and wanted.items() <= found.items()
+    if isinstance(wanted, list):  # an operator, or a later release, has added subjects
+        return isinstance(found, list) and set(wanted) <= set(found)
+    # NATS leaves out what is false.
+    return bool(found == wanted or (found is None and wanted is False))
+
+
+def merged(existing: Config, wanted: Config) -> Config:
+    """Return a configuration as it should be, with all that somebody else has added to it.
+
+    Without a subject that is there, its messages would stay in the stream and reach nobody.
+    """
+    config = existing | wanted
+    if "subjects" in wanted:
+        config["subjects"] = list(
+            dict.fromkeys([*wanted["subjects"], *(existing.get("subjects") or [])])
+        )
+    if "metadata" in wanted:
+        config["metadata"] = (existing.get("metadata") or {}) | wanted["metadata"]
+    return config
+
+
+def compare(where: str, existing: Config | None, wanted: Config, remedy: str) -> list[Drift]:
+    if existing is None:
+        return [Drift(where, "existence", None, "exists")]
+    return [
+        replace(drift, remedy=remedy) if drift.setting in FIXED else drift
+        for drift in drifts(where, existing, wanted)
+    ]
+
+
+def judged(drift: Drift, info: StreamInfo) -> Drift:
+    """Add what follows from a stream's state to a difference of its settings."""
+    if drift.setting == "max_age":
+        return replace(drift, drops=outlived(drift.wanted / SECOND, info))
+    # 2.11 takes the number without a word, and makes no copy.
+    if drift.setting == "num_replicas" and drift.wanted > 1 and not info.is_clustered:
+        return replace(drift, remedy=NO_CLUSTER)
+    return drift
+
+
+def outlived(seconds: float, info: StreamInfo) -> str:
+    """Say which messages are older than that, '' for none."""
+    oldest = info.time - info.first_at
+    if not info.messages or oldest <= seconds:
+        return ""
+    return f"messages that are older than {seconds:.0f} s; the oldest one is {oldest:.0f} s old"
+
+
+def bearable(found: Iterable[Drift]) -> list[Drift]:
+    differences = [drift for drift in found if drift.setting != "existence"]
+    require_changeable(drift for drift in differences if drift.setting not in BEARABLE)
+    return differences
+
+
+def require_changeable(differences: Iterable[Drift]) -> None:
+    for drift in differences:
+        if drift.remedy:
+            raise TopologyMismatch(f"{drift}; {drift.caution}")
+
+
+def require_no_loss(differences: Iterable[Drift]) -> None:
+    for drift in differences:
+        if drift.drops:
+            raise TopologyMismatch(
+                f"{drift}; {drift.caution}. Nothing was changed; `airflow nats setup --may-drop` "
+                "does it all the same"
+            )
