@@ -21,9 +21,9 @@ from tests.support.nats_server import NatsServer, nats_cluster, start_together
 from tests.support.release import lay_out
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
-__all__ = ["PACES", "QUEUES", "SLOTS", "Scene"]
+__all__ = ["PACES", "QUEUES", "SCHEDULERS", "SLOTS", "WORKERS", "Scene"]
 
 # Two workers only serve the last queue.
 WORKERS = {
@@ -85,10 +85,17 @@ class Scene:
 
     Args:
         mix: the tag or commit whose code some of the schedulers and workers have.
+        members: the names of those that there are, all without it.
     """
 
     def __init__(
-        self, directory: Path, *, servers: int, settings: str = "quick", mix: str = ""
+        self,
+        directory: Path,
+        *,
+        servers: int,
+        settings: str = "quick",
+        mix: str = "",
+        members: Collection[str] = (*SCHEDULERS, *WORKERS),
     ) -> None:
         self.directory = directory
         self.earlier = lay_out(directory / "earlier", mix) if mix else None
@@ -101,9 +108,15 @@ class Scene:
         self.database.create()
         self.journal = self.member("journal", "journal", str(directory))
         self.api = self.member("api", "api", str(directory))
-        self.schedulers = [self.member(n, "scheduler", n, str(directory)) for n in SCHEDULERS]
-        self.cables = {name: [Cable(server.port) for server in self.servers] for name in CABLED}
-        self.workers = [self.worker(name, queues) for name, queues in WORKERS.items()]
+        self.schedulers = [
+            self.member(n, "scheduler", n, str(directory)) for n in SCHEDULERS if n in members
+        ]
+        self.cables = {
+            name: [Cable(server.port) for server in self.servers]
+            for name in CABLED
+            if name in members
+        }
+        self.workers = [self.worker(n, queues) for n, queues in WORKERS.items() if n in members]
         self.opened = contextlib.ExitStack()
         self.crew = Crew([self.journal, self.api, *self.schedulers, *self.workers])
         for member in self.crew.members:

@@ -278,7 +278,7 @@ def test_an_existing_stream_that_cannot_work(
     for _ in range(5):
         executor.heartbeat()
 
-    [line] = said("NATS cannot change that", level=logging.ERROR)
+    [line] = said("cannot be changed in place", level=logging.ERROR)
     assert f"stream {name}: retention is 'interest', should be 'workqueue'" in line
     assert "airflow nats setup" in line
     assert "next: trying again, workloads stay queued" in line

@@ -73,7 +73,7 @@ def checkout() -> Release:
 def last_release() -> str:
     """Return the newest tag before this commit, or what stands for it until there is one."""
     try:
-        return git("describe", "--abbrev=0", f"--match={TAGS}", "HEAD^").decode().strip()
+        return git("describe", "--tags", "--abbrev=0", f"--match={TAGS}", "HEAD^").decode().strip()
     except ReleaseMissing:
         return BEFORE_THE_FIRST
 

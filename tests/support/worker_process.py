@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from nats_executor.ports import Broker
     from nats_executor.settings import Settings
+    from tests.support.release import Release
 
 __all__ = ["Post", "WorkerProcess", "descendants"]
 
@@ -45,16 +46,30 @@ class WorkerProcess:
 
     @classmethod
     def launch(
-        cls, directory: Path, settings: Settings, *args: str, name: str = "w1", **options: object
+        cls,
+        directory: Path,
+        settings: Settings,
+        *args: str,
+        name: str = "w1",
+        release: Release | None = None,
+        **options: object,
     ) -> WorkerProcess:
-        """Start `python -m nats_worker` with the settings' servers and names in its environment."""
+        """Start `python -m nats_worker` with the settings' servers and names in its environment.
+
+        Args:
+            release: whose code it has, that under test without one.
+        """
         values = {"servers": ",".join(settings.servers), "subject_prefix": settings.subject_prefix}
         values |= {option: str(value) for option, value in options.items()}
         environment = {f"AIRFLOW__NATS_EXECUTOR__{k.upper()}": v for k, v in values.items()}
+        command = [sys.executable, "-P", "-m", "nats_worker"]
+        if release:
+            command = release.command("nats_worker")
+            environment |= release.environment
         output = directory / f"{name}-{len(list(directory.iterdir()))}.log"
         with output.open("wb") as file:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "nats_worker", "-H", name, *args],
+                [*command, "-H", name, *args],
                 env=os.environ | environment,
                 cwd=directory,
                 stdout=file,

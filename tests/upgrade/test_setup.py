@@ -1,0 +1,219 @@
+"""`airflow nats setup` of the last release and of this one, on the same streams with messages."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+from argparse import Namespace
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from nats_executor import commands
+from nats_executor.broker import connect
+from tests.contract.stage import soon
+from tests.support.fixtures import settings_for
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from nats_executor.names import Names
+    from nats_executor.ports import Broker, Delivery
+    from nats_executor.settings import Settings
+    from tests.support.nats_server import NatsServer
+    from tests.support.release import Release
+
+pytestmark = [pytest.mark.anyio, pytest.mark.integration]
+
+# What an upgrade may want to be otherwise, as far as NATS changes it in place.
+OTHERWISE: dict[str, Any] = {
+    "ack_wait_seconds": 45,
+    "max_stream_bytes": 50_000_000,
+    "result_retention_seconds": 7200,
+    "dead_letter_retention_seconds": 1_000_000,
+    "queue_limits": "gpu=3",
+}
+QUEUES = ("default", "gpu")
+STATE = ("delivered", "ack_floor", "num_ack_pending", "num_redelivered", "num_pending")
+
+
+@dataclass
+class Ground:
+    """A broker, and the command line of two releases."""
+
+    broker: Broker
+    settings: Settings
+    earlier: Release
+    capture: pytest.CaptureFixture[str]
+    said: str = ""
+
+    def environment(self, options: dict[str, Any]) -> dict[str, str]:
+        values = {"servers": ",".join(self.settings.servers)} | options
+        values |= {"subject_prefix": self.settings.subject_prefix}
+        return {f"AIRFLOW__NATS_EXECUTOR__{k.upper()}": str(v) for k, v in values.items()}
+
+    def earlier_setup(self, *arguments: str, **options: Any) -> int:
+        """Run the last release's `airflow nats setup` and return its exit code."""
+        words = ("nats", "setup", "--queues", ",".join(QUEUES), *arguments)
+        environment = {**os.environ, **self.environment(options), **self.earlier.environment}
+        command = self.earlier.command("airflow", *words)
+        done = subprocess.run(command, env=environment, capture_output=True, check=False, text=True)
+        self.said = done.stdout + done.stderr
+        return done.returncode
+
+    async def setup(self, *, check: bool = False, **options: Any) -> int:
+        """Run this release's command and return its exit code."""
+        args = Namespace(
+            queues=",".join(QUEUES), check=check, may_drop=False, team_name=None, verbose=False
+        )
+        code: Any = 0
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.environment(options).items():
+                patch.setenv(name, value)
+            try:
+                # It has an event loop of its own.
+                await asyncio.to_thread(commands.setup, args)
+            except SystemExit as exc:
+                code = exc.code
+        printed = self.capture.readouterr()
+        self.said = printed.out + printed.err
+        assert isinstance(code, int)
+        return code
+
+    async def api(self, verb: str) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(
+            await self.broker.request(f"$JS.API.{verb}", b"", timeout=5.0)
+        )
+        assert "error" not in answer
+        return answer
+
+    async def config(self) -> dict[str, Any]:
+        config = await self.broker.stream_config(self.settings.names.tasks_stream)
+        assert config is not None
+        return config
+
+    async def stored(self) -> dict[str, int]:
+        names = self.settings.names
+        streams = (
+            names.tasks_stream, names.results_stream, names.dead_letters_stream,
+            names.workers_stream,
+        )  # fmt: skip
+        return {
+            name: (await self.api(f"STREAM.INFO.{name}"))["state"]["messages"] for name in streams
+        }
+
+    async def known(self, consumer: str = "default") -> dict[str, Any]:
+        """What a consumer knows of deliveries and acks."""
+        info = await self.api(f"CONSUMER.INFO.{self.settings.names.tasks_stream}.{consumer}")
+        state = {name: info[name] for name in STATE}
+        for moment in ("delivered", "ack_floor"):
+            state[moment].pop("last_active", None)
+        return state
+
+    async def use(self) -> Delivery:
+        """Have workloads wait, run and be done, and something in every stream; one is running."""
+        names = self.settings.names
+        for queue in QUEUES:
+            for number in range(5):
+                await self.broker.publish(names.task(queue, f"{queue}-{number}"), b"a workload")
+        pulls = await self.broker.pull(names.tasks_stream, names.consumer("default"))
+        done, running = [await soon(pulls.wait()) for _ in range(2)]
+        await done.ack()
+        await self.broker.publish(names.result("default", "default-0"), b"a report")
+        await self.broker.publish(names.dead_letter("default", "default-9"), b"what was that?")
+        await self.broker.publish(names.presence("w1"), b"a record")
+        return running
+
+
+@pytest.fixture
+async def ground(
+    nats_server: NatsServer,
+    names: Names,
+    earlier_release: Release,
+    capsys: pytest.CaptureFixture[str],
+) -> AsyncIterator[Ground]:
+    settings = settings_for(nats_server.url, subject_prefix=names.prefix)
+    async with AsyncExitStack() as exits:
+        broker = await exits.enter_async_context(connect(settings, role="test"))
+        await broker.ready(5.0)
+        yield Ground(broker, settings, earlier_release, capsys)
+
+
+async def test_an_upgrade_changes_streams_in_place_and_loses_nothing(ground: Ground) -> None:
+    assert ground.earlier_setup() == 0, ground.said
+    running = await ground.use()
+    stored, known = await ground.stored(), await ground.known()
+    assert set(stored.values()) == {9, 1}
+    assert await ground.setup(check=True, **OTHERWISE) == 1
+    assert "max_bytes is -1, should be 50000000" in ground.said
+    assert (await ground.config())["max_bytes"] == -1
+
+    assert await ground.setup(**OTHERWISE) == 0, ground.said
+
+    assert "ack_wait from 30000000000 to 45000000000" in ground.said
+    assert await ground.setup(check=True, **OTHERWISE) == 0, ground.said
+    assert (await ground.stored(), await ground.known()) == (stored, known)
+    # What was delivered before is acked after it, and the rest comes.
+    await running.ack()
+    assert (await ground.known())["num_ack_pending"] == 0
+    pulls = await ground.broker.pull(ground.settings.names.tasks_stream, "default")
+    waiting = [(await soon(pulls.wait())).subject.rpartition(".")[2] for _ in range(3)]
+    assert waiting == ["default-2", "default-3", "default-4"]
+
+
+@pytest.mark.slow
+async def test_a_rollback_keeps_what_this_release_made(ground: Ground) -> None:
+    """What an earlier release does not know it neither misses nor takes away."""
+    assert await ground.setup() == 0, ground.said
+    await ground.use()
+    names = ground.settings.names
+    consumers = {info.name for info in await ground.broker.consumer_infos(names.tasks_stream)}
+    stored, known = await ground.stored(), await ground.known()
+
+    assert ground.earlier_setup("--check") == 0, ground.said
+    assert ground.earlier_setup() == 0, ground.said
+
+    assert (await ground.stored(), await ground.known()) == (stored, known)
+    infos = await ground.broker.consumer_infos(names.tasks_stream)
+    assert {info.name for info in infos} == consumers
+    assert await ground.setup(check=True) == 0, ground.said
+
+
+@pytest.mark.slow
+async def test_a_rollback_takes_settings_back_in_place(ground: Ground) -> None:
+    assert await ground.setup(**OTHERWISE) == 0, ground.said
+    await ground.use()
+    stored = await ground.stored()
+
+    assert ground.earlier_setup("--check") == 1
+    assert ground.earlier_setup() == 0, ground.said
+
+    assert await ground.stored() == stored
+    assert (await ground.config())["max_bytes"] == -1
+
+
+async def test_what_cannot_be_changed_is_refused_and_the_remedy_works(ground: Ground) -> None:
+    await ground.setup()
+    await ground.use()
+    names = ground.settings.names
+    consumer = f"{names.tasks_stream}.default"
+    config = (await ground.api(f"CONSUMER.INFO.{consumer}"))["config"]
+    await ground.api(f"CONSUMER.DELETE.{consumer}")
+    await ground.broker.create_consumer(names.tasks_stream, config | {"max_waiting": 512})
+    stored = await ground.stored()
+    remedy = f"nats consumer rm {names.tasks_stream} default"
+
+    assert await ground.setup(check=True) == 1
+    assert remedy in ground.said
+    assert await ground.setup() == 2
+    assert remedy in ground.said
+    assert len(ground.said.splitlines()) == 1
+
+    await ground.api(f"CONSUMER.DELETE.{consumer}")
+    assert await ground.setup() == 0, ground.said
+    assert await ground.stored() == stored
+    assert (await ground.known())["num_pending"] == 4
