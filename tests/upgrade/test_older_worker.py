@@ -1,0 +1,183 @@
+"""A real worker of the last release, with real tasks, beside this code's command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+import pytest
+
+from nats_executor import topology
+from nats_executor.broker import connect
+from nats_executor.liveness import Answer, Liveness
+from nats_executor.messages import FORMAT, Kind, Order, State, Workload, encode
+from nats_executor.orders import give_orders
+from nats_executor.survey import findings, take_survey, worker_rows
+from nats_executor.task_logs import TaskLogs
+from tests.support.execution_api import ExecutionApi
+from tests.support.fixtures import settings_for
+from tests.support.worker_ground import QUICK, Field, make_home, task_body
+from tests.support.worker_process import Post, WorkerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from nats_executor.names import Names
+    from nats_executor.settings import Settings
+    from tests.support.nats_server import NatsServer
+    from tests.support.release import Release
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.integration,
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+]
+
+OLD, NEW = "older", "newer"
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[ExecutionApi]:
+    with ExecutionApi() as api:
+        yield api
+
+
+@pytest.fixture
+async def field(
+    nats_server: NatsServer,
+    names: Names,
+    api: ExecutionApi,
+    tmp_path: Path,
+    earlier_release: Release,
+) -> AsyncIterator[Field]:
+    """This code's streams, and one worker of the last release on them."""
+    settings = settings_for(nats_server.url, subject_prefix=names.prefix, **QUICK)
+    marks, home, output = (tmp_path / name for name in ("marks", "home", "output"))
+    for folder in (marks, home, output):
+        folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in make_home(home, api, marks).items():
+            patch.setenv(name, value)
+        async with connect(settings, role="test") as broker:
+            await broker.ready(5)
+            await topology.apply(broker, settings, ["default"])
+            made = Field(settings, Post(broker, settings), api, marks, output)
+            older = WorkerProcess.launch(
+                output, settings, "--skip-serve-logs", name=OLD, release=earlier_release, **QUICK
+            )
+            made.workers.append(older)
+            try:
+                await older.said("is ready")
+                assert f"nats_worker of {earlier_release.tree}" in older.text
+                yield made
+            finally:
+                made.clear_away()
+
+
+async def test_it_runs_what_this_code_sends_and_answers_or_is_told_that_it_cannot(
+    field: Field, earlier_release: Release
+) -> None:
+    running = await field.send("sleep")
+    await field.pid_of(running)
+    report = await field.post.reported(running, State.RUNNING)
+    assert report.worker_name == OLD
+
+    # Its record, and questions.
+    presence = await field.post.presence(OLD)
+    assert presence
+    assert presence.queues == ["default"]
+    assert await Liveness(field.post.broker, field.settings).ping(presence.worker) is Answer.ALIVE
+    survey = await take_survey(field.post.broker, field.settings)
+    (row,) = worker_rows(survey, field.settings)
+    assert (row["worker"], row["state"]) == (OLD, "running")
+    urgent = await send_urgently(field, presence.bands)
+    await ask_for_log(field.settings, running)
+    await give_order(field)
+
+    # Taken back: the executor tells the worker, which stops it.
+    subject = field.settings.names.control(presence.worker, "stop")
+    await field.post.broker.request(subject, running.encode(), timeout=5.0)
+    ended = await field.post.reported(running, State.FAILED, State.DROPPED, State.SUCCESS)
+    assert ended.worker_name == OLD
+
+    # From a release after this one.
+    future, unreadable = await send_from_the_future(field)
+    assert (await field.post.reported(future, State.SUCCESS)).worker_name == OLD
+    refused = await field.post.reported(unreadable, State.FAILED)
+    assert "format version" in refused.info
+
+    # And beside a worker of this code, which the last release's command line reads as well.
+    await field.start(name=NEW)
+    await field.post.reported(urgent, State.SUCCESS)
+    rows = await command(field, earlier_release, "workers", "list", "-o", "json")
+    assert {row["worker"] for row in rows} == {OLD, NEW}
+
+
+async def send_urgently(field: Field, bands: int) -> str:
+    """Send a workload in the highest band; `airflow nats check` tells if nobody serves that."""
+    dispatch_id = str(uuid.uuid4())
+    highest = field.settings.lanes("default")[0]
+    body = task_body("succeed", dispatch_id)
+    await field.post.send(body, dispatch_id, band=highest.band)
+    if bands <= highest.band:
+        rows = findings(await take_survey(field.post.broker, field.settings), field.settings)
+        statuses = {row["check"]: row["status"] for row in rows}
+        assert statuses[f"queue default, priority band {highest.band}"] == "unserved"
+    return dispatch_id
+
+
+async def ask_for_log(settings: Settings, dispatch_id: str) -> None:
+    """Either there is a log, or a remark that says why not; never an error."""
+    logs = TaskLogs(lambda: settings)
+    try:
+        source, lines = await asyncio.to_thread(logs.read, dispatch_id, "default")
+    finally:
+        await asyncio.to_thread(logs.close)
+    assert source or lines
+
+
+async def give_order(field: Field) -> None:
+    (answer,) = await give_orders(
+        field.post.broker, field.settings, [OLD], Order.SET_CONCURRENCY, "3"
+    )
+    assert answer.is_obeyed or "cannot change while it runs" in answer.text
+
+
+async def send_from_the_future(field: Field) -> tuple[str, str]:
+    """Send a workload with a field that nobody knows, and one of a format that nobody reads."""
+    sent = []
+    for changes in ({"mood": "fine"}, {"v": FORMAT + 1}):
+        dispatch_id = str(uuid.uuid4())
+        workload = Workload(
+            dispatch_id=dispatch_id, queue="default", kind=Kind.TASK,
+            body=task_body("succeed", dispatch_id), key=[dispatch_id], sender="test",
+        )  # fmt: skip
+        body = bytes(msgpack.packb(msgpack.unpackb(encode(workload)) | changes))
+        await field.post.broker.publish(field.settings.names.task("default", dispatch_id), body)
+        sent.append(dispatch_id)
+    return sent[0], sent[1]
+
+
+async def command(field: Field, release: Release, *words: str) -> list[dict[str, Any]]:
+    """Run `airflow nats ... -o json` of the last release."""
+    values = {
+        "SERVERS": ",".join(field.settings.servers),
+        "SUBJECT_PREFIX": field.settings.subject_prefix,
+    }
+    environment = {f"AIRFLOW__NATS_EXECUTOR__{name}": value for name, value in values.items()}
+    process = await asyncio.to_thread(
+        subprocess.run,
+        release.command("airflow", "nats", *words),
+        env={**os.environ, **environment, **release.environment},
+        capture_output=True,
+        check=True,
+    )
+    rows: list[dict[str, Any]] = json.loads(process.stdout)
+    return rows
