@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,12 +24,14 @@ from airflow.utils.state import CallbackState, DagRunState, TaskInstanceState
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import OperationalError
 
-from nats_executor import rows
+from nats_executor import rows, topology
+from nats_executor.errors import TopologyMismatch
 from nats_executor.inspector import Inspector
 from nats_executor.liveness import Liveness
 from nats_executor.messages import Kind, Presence, State, Workload, encode
 from tests.executor.stage import events, task_workload
 from tests.support.emptying import empty
+from tests.support.fixtures import settings_for
 from tests.support.waiting import block_until
 
 if TYPE_CHECKING:
@@ -164,6 +167,33 @@ def test_a_queued_task_that_the_broker_lost_is_sent_again(
     assert len(executor.running) == len(executor.ledger) == executor.slots_occupied == 1
     assert len(said("NATS has no more of 1 workloads; next: sending them")) == 1
     stage.report(again, State.SUCCESS)
+    assert len(events(executor)) == 1
+
+
+@pytest.mark.integration
+def test_a_stream_that_is_made_anew_gets_its_queued_tasks_back(
+    real_stage: RealStage, table: Rows
+) -> None:
+    """The remedy that `airflow nats setup` names for what NATS does not change in a stream."""
+    names = real_stage.names
+    real_stage.configure(storage="memory")
+    executor = real_stage.executor(job_id=JOB)
+    row = table.add_task("t")
+    sent = sent_for(real_stage, executor, row)
+    on_disk = settings_for(real_stage.server.url, subject_prefix=names.prefix)
+    set_up = partial(
+        real_stage.portal.call, topology.apply, real_stage.broker, on_disk, ["default"]
+    )
+    with pytest.raises(TopologyMismatch, match=f"nats stream rm {names.tasks_stream}"):
+        set_up()
+
+    for stream in (names.tasks_stream, names.results_stream, names.dead_letters_stream):
+        real_stage.ask("_call", f"STREAM.DELETE.{stream}")
+    set_up()
+
+    found = until(executor, lambda: real_stage.sent() and real_stage.sent()[0], "the message")
+    assert found.dispatch_id == sent.dispatch_id
+    real_stage.report(found, State.SUCCESS)
     assert len(events(executor)) == 1
 
 
