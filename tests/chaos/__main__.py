@@ -73,6 +73,8 @@ def main() -> int:
         except ReleaseMissing as exc:
             sys.stderr.write(f"error: --mix {options.mix}: {exc}\n")
             return NOT_THERE
+        if scene.earlier:
+            sys.stderr.write(f"some members have the code of {scene.earlier.name} at first\n")
         try:
             scene.start()
             storm = Storm(scene, Course(seed, options.seconds, workloads, plan))
@@ -134,7 +136,10 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     parser.add_argument("--keep", action="store_true", help="keep the directory with the logs")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.airflow and options.mix:
+        parser.error("--mix is for the driver without --airflow")
+    return options
 
 
 def add_storm(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
@@ -300,6 +301,29 @@ def test_a_stream_that_differs_harmlessly(
     [line] = said("max_age", level=logging.WARNING)
     assert "should be 60000000000" in line
     assert "next: going on with it; remedy: airflow nats setup" in line
+
+
+def test_a_queue_that_differs_is_left_alone_and_said_once(
+    real_stage: RealStage, said: Callable[..., list[str]]
+) -> None:
+    """Two releases, or two configurations, would take a setting from each other for ever."""
+    [first] = real_stage.sent_by(real_stage.executor(), task_workload("first"))
+    arrive = partial(all_arrive, real_stage, besides=first.dispatch_id)
+    real_stage.configure(ack_wait_seconds=77, queue_limits="other=3")
+
+    executor = real_stage.executor()
+    queue_up(executor, task_workload("second"))
+    arrive(executor, 1)
+    real_stage.server.restart()
+    real_stage.portal.call(real_stage.broker.ready, 10.0)
+    queue_up(executor, task_workload("third"))
+    arrive(executor, 2)
+
+    config = real_stage.ask("consumer_config", real_stage.names.tasks_stream, "default")
+    assert config["ack_wait"] == 30 * 10**9
+    lines = said("consumer of queue 'default': ack_wait is", level=logging.WARNING)
+    assert len(lines) == 1
+    assert "next: going on with it; remedy: airflow nats setup" in lines[0]
 
 
 def test_a_broker_that_comes_back_without_its_data(real_stage: RealStage) -> None:

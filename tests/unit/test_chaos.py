@@ -47,6 +47,15 @@ def test_only_one_server_is_wiped_and_only_a_cluster_loses_its_quorum() -> None:
     assert Kind.QUORUM_LOST in set(kinds_for(3)) - set(kinds_for(1))
 
 
+def test_members_are_replaced_only_where_two_releases_are_mixed() -> None:
+    replaced = {Kind.WORKER_REPLACED, Kind.SCHEDULER_REPLACED}
+    alone = make_plan(7, seconds=600, servers=1)
+    mixed = make_plan(7, seconds=20, servers=1, is_mixed=True)
+
+    assert {fault.kind for fault in alone}.isdisjoint(replaced)
+    assert {fault.kind for fault in mixed} >= replaced
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_faults_overlap_within_their_limits_and_end_in_time(seed: int) -> None:
     plan = make_plan(seed, seconds=120, servers=1)
