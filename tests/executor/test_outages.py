@@ -314,10 +314,12 @@ def test_a_queue_that_differs_is_left_alone_and_said_once(
     executor = real_stage.executor()
     queue_up(executor, task_workload("second"))
     arrive(executor, 1)
+    dispatcher = executor._dispatcher
+    assert dispatcher
+    prepared = dispatcher._prepared_since
     real_stage.server.restart()
+    block_until(lambda: dispatcher._prepared_since != prepared, 20, "a look at the streams")
     real_stage.portal.call(real_stage.broker.ready, 10.0)
-    queue_up(executor, task_workload("third"))
-    arrive(executor, 2)
 
     config = real_stage.ask("consumer_config", real_stage.names.tasks_stream, "default")
     assert config["ack_wait"] == 30 * 10**9
