@@ -110,8 +110,10 @@ def compare(where: str, existing: Config | None, wanted: Config, remedy: str) ->
     ]
 
 
-def judged(drift: Drift, info: StreamInfo) -> Drift:
+def judged(drift: Drift, info: StreamInfo, wanted: Config) -> Drift:
     """Add what follows from a stream's state to a difference of its settings."""
+    if drift.setting == "max_bytes" and wanted["discard"] == "old":
+        return replace(drift, drops=overflowing(drift.wanted, info))
     if drift.setting == "max_age":
         return replace(drift, drops=outlived(drift.wanted / SECOND, info))
     # 2.11 takes the number without a word, and makes no copy.
@@ -126,6 +128,13 @@ def outlived(seconds: float, info: StreamInfo) -> str:
     if not info.messages or oldest <= seconds:
         return ""
     return f"messages that are older than {seconds:.0f} s; the oldest one is {oldest:.0f} s old"
+
+
+def overflowing(limit: int, info: StreamInfo) -> str:
+    """Say what a smaller limit removes where the oldest messages make room, '' for nothing."""
+    if 0 < limit < info.bytes:
+        return f"the oldest messages; {info.bytes} bytes are stored"
+    return ""
 
 
 def bearable(found: Iterable[Drift]) -> list[Drift]:

@@ -173,7 +173,7 @@ async def compare_stream(broker: Broker, wanted: Config) -> list[Drift]:
     existing = await broker.stream_config(name)
     found = compare(f"stream {name}", existing, wanted, remedy)
     info = await broker.stream_info(name) if found else None
-    return [judged(drift, info) for drift in found] if info else found
+    return [judged(drift, info, wanted) for drift in found] if info else found
 
 
 async def compare_consumer(broker: Broker, settings: Settings, lane: Lane) -> list[Drift]:

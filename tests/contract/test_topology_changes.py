@@ -370,3 +370,25 @@ async def delivered(stage: RealStage) -> set[bytes]:
         bodies.add(delivery.body)
         await delivery.ack()
     return bodies
+
+
+@pytest.mark.integration
+async def test_a_smaller_bucket_of_logs_drops_the_oldest_and_waits_for_a_word(
+    real: RealStage,
+) -> None:
+    await set_up(real, stores_logs=True)
+    subjects = [real.names.log_chunk(QUEUE, "a.log", "p", number) for number in range(5)]
+    for subject in subjects:
+        await real.broker.publish(subject, b"x" * 1000)
+    smaller: dict[str, Any] = {"stores_logs": True, "max_log_bucket_bytes": 3000}
+
+    with pytest.raises(
+        TopologyMismatch, match=r"drops the oldest messages; 5\d+ bytes.*--may-drop"
+    ):
+        await set_up(real, **smaller)
+    assert len(await real.broker.scan(real.names.logs_stream, real.names.log_chunks())) == 5
+
+    await set_up(real, may_drop=True, **smaller)
+    left = await real.broker.scan(real.names.logs_stream, real.names.log_chunks())
+    assert [message.subject for message in left] == subjects[-len(left) :]
+    assert 0 < len(left) < 5
