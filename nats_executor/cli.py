@@ -72,7 +72,7 @@ ARG_QUEUE = Arg(("queue",), metavar="QUEUE", help="Name of the queue")
 ARG_KEEP = Arg(("--keep",), action="store_true", help="Keep the demo's AIRFLOW_HOME with its logs")
 
 # Those of `permissions.Role`, which is not loaded just to parse a command line.
-ROLES = ("admin", "scheduler", "worker", "api-server", "triggerer", "monitor")
+ROLES = ("admin", "scheduler", "worker", "api-server", "triggerer", "monitor", "site")
 ARG_ROLE = Arg(
     ("--role",),
     choices=ROLES,

@@ -23,6 +23,7 @@ from nats_executor.errors import (
     NotFound,
 )
 from nats_executor.link import Answer, Link, Listener
+from nats_executor.names import in_domain
 from nats_executor.ports import (
     Broker,
     Config,
@@ -60,7 +61,7 @@ class JetStream(Broker):
     def __init__(self, link: Link, settings: Settings) -> None:
         self._link = link
         self._timeout = settings.publish_timeout_seconds
-        domain = settings.jetstream_domain
+        self._domain = domain = settings.jetstream_domain
         self._api = f"$JS.{domain}.API" if domain else "$JS.API"
 
     @property
@@ -106,8 +107,9 @@ class JetStream(Broker):
             all_headers["Nats-Msg-Id"] = message_id
         if expected_last is not None:
             all_headers["Nats-Expected-Last-Subject-Sequence"] = str(expected_last)
+        address = in_domain(subject, self._domain)
         try:
-            msg = await self._link.ask(subject, body, headers=all_headers, timeout=timeout)
+            msg = await self._link.ask(address, body, headers=all_headers, timeout=timeout)
         except NoResponders as exc:
             raise untaken(subject) from exc
         return sequence_in(subject, msg)
@@ -293,9 +295,7 @@ class JetStream(Broker):
         try:
             msg = await self._link.ask(f"{self._api}.{verb}", body)
         except NoResponders as exc:
-            raise BrokerUnavailable(
-                f"JetStream does not answer {verb}: no leader, or not enabled"
-            ) from exc
+            raise BrokerUnavailable(unheard(verb, self._domain)) from exc
         response: dict[str, Any] = json.loads(msg.data)
         if error := response.get("error"):
             raise api_error(verb, error)
@@ -375,6 +375,19 @@ def refusal(subject: str, outcome: Answer | BrokerError) -> BrokerError | None:
     except BrokerError as exc:
         return exc
     return None
+
+
+def unheard(verb: str, domain: str | None) -> str:
+    """Say why nobody answers JetStream's API, with what to look at."""
+    if domain:
+        return (
+            f"JetStream domain {domain!r} does not answer {verb}: this leaf node has no link to it,"
+            " or [nats_executor] jetstream_domain is not its name"
+        )
+    return (
+        f"JetStream does not answer {verb}: no leader, or not enabled; behind a leaf node set"
+        " [nats_executor] jetstream_domain"
+    )
 
 
 def untaken(subject: str) -> BrokerUnavailable:

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["Lane", "Names", "Place", "token"]
+__all__ = ["Lane", "Names", "Place", "in_domain", "token"]
 
 # 64 characters leave room for prefix and dispatch id in a subject; NATS allows 255 for a consumer.
 PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -32,6 +32,14 @@ def token(text: str, *, plain: re.Pattern[str] = PLAIN) -> str:
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     slug = re.sub(r"[^a-z0-9_]+", "-", text.lower())[:24].strip("-")
     return f"{slug or 'x'}--{digest}"
+
+
+def in_domain(subject: str, domain: str | None) -> str:
+    """Return the address of a key-value subject of another JetStream domain; others stay.
+
+    A leaf node lets no `$KV` subject through. The domain's servers map this one to it.
+    """
+    return f"$JS.{domain}.API.{subject}" if domain and subject.startswith("$KV.") else subject
 
 
 class Lane(NamedTuple):

@@ -138,7 +138,8 @@ OPTIONS: tuple[Option, ...] = (
         type="string",
         default=None,
         example="hub",
-        description="JetStream domain of the streams, when they are reached through a leaf node.",
+        description="JetStream domain of the streams, for what reaches them through a leaf node. "
+        "See `docs/far-workers.md`.",
     ),
     Option(
         name="replicas",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nats_executor.errors import ConfigError
 from nats_executor.messages import Order
+from nats_executor.names import in_domain, token
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +25,8 @@ __all__ = ["Permissions", "Role", "as_claims", "as_config", "permissions"]
 # An answer goes to the asker's inbox, which no permission names; the server allows one for each
 # question, for as long as a worker may take to give it.
 ANSWER_SECONDS = 60
+# Who asks workers, as `deploy/nats/make-users` calls them.
+ASKERS = ("_INBOX_admin", "_INBOX_scheduler", "_INBOX_api-server")
 # The public key of a user.
 NKEY = re.compile(r"U[A-Z2-7]{55}")
 INBOX = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
@@ -44,6 +47,7 @@ class Role(StrEnum):
     API_SERVER = "api-server"  # asks workers for the logs of what they run, reads stored ones
     TRIGGERER = "triggerer"  # stores the logs of triggers
     MONITOR = "monitor"  # `airflow nats check`, `queues list` and `workers list`
+    SITE = "site"  # a leaf node, whose own users are the workers of certain queues
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,11 @@ class Api:
     """Subjects of JetStream's API, in this account or a domain."""
 
     names: Names
-    prefix: str
+    domain: str | None
+
+    @property
+    def prefix(self) -> str:
+        return f"$JS.{self.domain}.API" if self.domain else "$JS.API"
 
     @property
     def streams(self) -> list[str]:
@@ -87,6 +95,10 @@ class Api:
         stream = self.names.tasks_stream
         return [f"{self.prefix}.CONSUMER.LIST.{stream}", f"{self.prefix}.CONSUMER.INFO.{stream}.*"]
 
+    def announce(self) -> str:
+        """Write presence records."""
+        return in_domain(self.names.presences(), self.domain)
+
     def create_consumers(self) -> str:
         return f"{self.prefix}.CONSUMER.CREATE.{self.names.tasks_stream}.>"
 
@@ -105,7 +117,7 @@ def permissions(
         ConfigError: the inbox prefix would show more than the user's own answers.
     """
     require_private(inbox, names)
-    api = Api(names, f"$JS.{domain}.API" if domain else "$JS.API")
+    api = Api(names, domain)
     subscribe = [f"{inbox}.>"]
     match role:
         case Role.ADMIN:
@@ -114,6 +126,9 @@ def permissions(
             publish = for_scheduler(api)
         case Role.WORKER:
             publish = for_worker(api, lanes)
+            subscribe.append(names.controls())
+        case Role.SITE:
+            publish = for_site(api, lanes)
             subscribe.append(names.controls())
         case Role.API_SERVER:
             # Not the reports: a task's new token may be in them.
@@ -175,7 +190,7 @@ def for_worker(api: Api, lanes: Sequence[Lane]) -> list[str]:
         *(subject for lane in lanes for subject in for_lane(api, lane)),
         *(subject for queue in queues for subject in for_queue(api, queue)),
         # Its own presence, and whether another worker lives that holds a claim.
-        names.presences(),
+        api.announce(),
         *api.batch(names.workers_stream),
         api.message(names.workers_stream, names.presences()),
         names.controls("ping"),
@@ -183,6 +198,21 @@ def for_worker(api: Api, lanes: Sequence[Lane]) -> list[str]:
         names.log_names(),
         # The broker's clock, by which it judges ages.
         *api.info(names.results_stream, names.workers_stream),
+    ]
+
+
+def for_site(api: Api, lanes: Sequence[Lane]) -> list[str]:
+    """Return what a leaf node needs for its workers.
+
+    A server allows no answers across a leaf node but to subjects that are named.
+    """
+    queues = dict.fromkeys(lane.queue for lane in lanes)
+    inboxes = [*ASKERS, *(f"_INBOX_{token(f'worker-{queue}')}" for queue in queues)]
+    return [
+        *for_worker(api, lanes),
+        # The hub looks at this one too, before it lets anybody know of a domain's.
+        *([api.names.presences()] if api.domain else []),
+        *(f"{inbox}.*.*" for inbox in inboxes),
     ]
 
 

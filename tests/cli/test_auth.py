@@ -51,7 +51,7 @@ def test_the_block_of_a_worker(console: Console) -> None:
 def test_every_role_has_a_block(console: Console, role: Role) -> None:
     output = printed(console, role=role.value)
 
-    assert ("MSG.NEXT.AIRFLOW_TASKS" in output) == (role is Role.WORKER)
+    assert ("MSG.NEXT.AIRFLOW_TASKS" in output) == (role in {Role.WORKER, Role.SITE})
     assert '"_INBOX_worker_gpu.>"' in output
 
 

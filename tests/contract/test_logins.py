@@ -504,6 +504,7 @@ async def test_a_password_in_an_address_never_shows(
 async def test_streams_of_a_domain_are_reached_through_a_leaf_node(
     make_nats_server: MakeNatsServer, tmp_path: Path, names: Names
 ) -> None:
+    """Here through one that has streams of its own, too."""
     port = free_port()
     hub = make_nats_server(
         config=f"leafnodes {{ listen: 127.0.0.1:{port} }}", jetstream="domain: hub"
@@ -536,6 +537,7 @@ async def carry_a_task(broker: Broker, names: Names) -> None:
     delivery = await soon(pulls.wait())
     await delivery.in_progress()
     sequence = await broker.publish(subject, b"done")
+    await broker.publish(names.presence("w1"), b"here")
     await delivery.ack()
 
     stored = await broker.last(names.results_stream, subject)

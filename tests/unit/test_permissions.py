@@ -71,7 +71,7 @@ def test_no_role_gets_a_whole_branch_of_the_api(role: Role) -> None:
     assert not [s for s in granted.publish if s.startswith("$JS.API") and "AIRFLOW" not in s
                 and "KV_airflow" not in s and "OBJ_airflow" not in s]  # fmt: skip
     assert granted.subscribe[0] == "_INBOX_x.>"
-    assert len(granted.subscribe) == 1 + (role is Role.WORKER)
+    assert len(granted.subscribe) == 1 + (role in {Role.WORKER, Role.SITE})
     assert granted.answers is (role is Role.WORKER)
 
 
@@ -93,6 +93,28 @@ def test_a_domain_is_in_the_api_and_not_in_acks() -> None:
     assert not [s for s in granted.publish if s.startswith("$JS.API")]
     assert "$JS.hub.API.CONSUMER.MSG.NEXT.AIRFLOW_TASKS.a" in granted.publish
     assert "$JS.ACK.AIRFLOW_TASKS.a.*.*.*.*.*" in granted.publish
+
+
+def test_presence_in_a_domain_has_another_address() -> None:
+    """A leaf node lets no `$KV` subject through."""
+    granted = worker("a", domain="hub")
+
+    assert "$JS.hub.API.$KV.airflow_workers.>" in granted.publish
+    assert not [s for s in granted.publish if s.startswith("$KV")]
+    assert "$KV.airflow_workers.>" in worker("a").publish
+
+
+def test_a_site_may_do_what_its_workers_do_and_answer_who_asks_them() -> None:
+    lanes = settings_lanes()
+    granted = permissions(Role.SITE, NAMES, "_INBOX_s", lanes=lanes, domain="hub")
+    of_worker = permissions(Role.WORKER, NAMES, "_INBOX_s", lanes=lanes, domain="hub")
+
+    more = set(granted.publish) - set(of_worker.publish)
+    assert set(of_worker.publish) <= set(granted.publish)
+    assert granted.subscribe == of_worker.subscribe
+    assert more == {"$KV.airflow_workers.>"} | {
+        f"_INBOX_{user}.*.*" for user in ("admin", "scheduler", "api-server", "worker-a")
+    }
 
 
 @pytest.mark.parametrize(
