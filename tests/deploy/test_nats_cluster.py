@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +18,9 @@ from nats_executor.names import Names
 from tests.contract.stage import soon
 from tests.support.certificates import Authority
 from tests.support.fixtures import settings_for
-from tests.support.nats_server import NatsServer, free_port, server_binary, start_together
+from tests.support.nats_server import NatsServer, free_port, start_together
+from tests.support.shipped import NATS, Made, ShippedServer, here, make_users
 from tests.support.waiting import wait_until
-from tests.tools.boundaries import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,42 +31,13 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
-NATS = ROOT / "deploy/nats"
 NAMES = Names()
 QUEUES = ("default", "gpu")
-PREFIX = "AIRFLOW__NATS_EXECUTOR__"
 USERS = (
     "admin", "scheduler", "api-server", "triggerer", "monitor", "worker-default", "worker-gpu",
 )  # fmt: skip
 NODES = ("nats-1", "nats-2", "nats-3")
 SECRET = re.compile(r"[0-9a-f]{64}")
-
-
-def make_users(
-    *args: object, airflow: str = "tests.support.quick_auth"
-) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return subprocess.run(
-        [str(NATS / "make-users"), *map(str, args)],
-        env=os.environ | {"AIRFLOW": f"{sys.executable} -m {airflow}", "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-@dataclass(frozen=True)
-class Made:
-    """What the script left and said."""
-
-    directory: Path
-    output: str
-
-    def options(self, user: str) -> dict[str, str]:
-        """The settings of a user, by the names of the options."""
-        lines = (self.directory / f"{user}.env").read_text().splitlines()
-        pairs = (line.removeprefix(PREFIX).split("=", 1) for line in lines)
-        return {name.lower(): value for name, value in pairs}
 
 
 @pytest.fixture(scope="module")
@@ -76,29 +46,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     done = make_users(directory, *QUEUES)
     assert done.returncode == 0, done.stderr
     return Made(directory, done.stdout + done.stderr)
-
-
-class ShippedServer(NatsServer):
-    """One that reads a configuration of ours as a whole."""
-
-    def launch(self) -> None:
-        path = self.directory / "cluster.conf"
-        path.write_text(self.config)
-        with (self.directory / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [server_binary(), "-c", str(path)],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=os.environ | {"NATS_NAME": self.name},
-            )
-
-
-def here(text: str, changes: dict[str, str]) -> str:
-    """Change addresses and paths, each of which has to be there."""
-    for old, new in changes.items():
-        assert old in text, old
-        text = text.replace(old, new)
-    return text
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,8 @@ class Script:
 class ExecutionApi:
     """The server, one thread for each request, with a memory of what it was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.host = host
         self.received: list[Received] = []
         self.scripts: dict[tuple[str, str], Script] = {}
         self.may_retry: set[str] = set()
@@ -62,7 +63,7 @@ class ExecutionApi:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/execution/"
+        return f"http://{self.host}:{self.port}/execution/"
 
     def __enter__(self) -> Self:
         self.come_back()
@@ -75,7 +76,7 @@ class ExecutionApi:
         """Listen again, on the same port."""
         if self.server is not None:
             return
-        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), self.handler())
+        self.server = ThreadingHTTPServer((self.host, self.port), self.handler())
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
         self.thread.start()
 

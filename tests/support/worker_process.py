@@ -14,6 +14,7 @@ from nats_worker.processes import children_of
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from nats_executor.ports import Broker
@@ -52,12 +53,14 @@ class WorkerProcess:
         *args: str,
         name: str = "w1",
         release: Release | None = None,
+        prefix: Sequence[str] = (),
         **options: object,
     ) -> WorkerProcess:
         """Start `python -m nats_worker` with the settings' servers and names in its environment.
 
         Args:
             release: whose code it has, that under test without one.
+            prefix: words in front of the command, of a program that becomes the worker.
         """
         values = {"servers": ",".join(settings.servers), "subject_prefix": settings.subject_prefix}
         values |= {option: str(value) for option, value in options.items()}
@@ -69,7 +72,7 @@ class WorkerProcess:
         output = directory / f"{name}-{len(list(directory.iterdir()))}.log"
         with output.open("wb") as file:
             process = subprocess.Popen(
-                [*command, "-H", name, *args],
+                [*prefix, *command, "-H", name, *args],
                 env=os.environ | environment,
                 cwd=directory,
                 stdout=file,

@@ -1,0 +1,395 @@
+"""Workers of another site, behind a leaf node as it is shipped, and the link that is cut."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from nats_executor.broker import connect
+from nats_executor.errors import BrokerError, BrokerUnavailable
+from nats_executor.inspector import Inspector
+from nats_executor.ledger import Dispatch
+from nats_executor.link import Listener
+from nats_executor.liveness import Answer, Liveness
+from nats_executor.messages import Kind, Report, State, encode
+from nats_executor.names import Names
+from nats_executor.survey import seen_workers
+from tests.faults.ground import Ground, lasts
+from tests.support.cable import Cable
+from tests.support.fixtures import settings_for
+from tests.support.nats_server import free_port
+from tests.support.probing import ask
+from tests.support.shipped import ShippedServer
+from tests.support.site import Site
+from tests.support.waiting import wait_until
+from tests.support.worker_ground import task_body
+from tests.support.worker_process import Post
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from nats_executor.settings import Settings
+    from tests.support.execution_api import ExecutionApi
+    from tests.support.worker_process import WorkerProcess
+
+pytestmark = [pytest.mark.anyio, pytest.mark.integration, pytest.mark.chaos]
+
+NAMES = Names()
+CUT_SECONDS = 60.0
+# As docs/far-workers.md has it, on both sides; the others are the defaults.
+DEFAULTS = {"heartbeat_seconds": 5, "ack_wait_seconds": 30, "worker_lost_seconds": 15}
+FAR = DEFAULTS | {"worker_lost_seconds": 120}
+# Airflow's own, which the other tests here shorten.
+AIRFLOW = {
+    "EXECUTION_API_TIMEOUT": "5",
+    "EXECUTION_API_RETRIES": "5",
+    "EXECUTION_API_RETRY_WAIT_MIN": "1",
+    "EXECUTION_API_RETRY_WAIT_MAX": "90",
+    "MIN_HEARTBEAT_INTERVAL": "5",
+}
+
+
+@dataclass
+class Sea:
+    """The hub's side, seen as its scheduler, and the site's one."""
+
+    site: Site
+    ground: Ground
+    to_api: Cable
+
+    def far(self, *args: str, name: str, **options: object) -> WorkerProcess:
+        """Start a worker at the site, whose way to the API server is a cable, too."""
+        with pytest.MonkeyPatch.context() as patch:
+            url = f"http://127.0.0.1:{self.to_api.port}/execution/"
+            patch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", url)
+            for key, value in AIRFLOW.items():
+                patch.setenv(f"AIRFLOW__WORKERS__{key}", value)
+            given: dict[str, Any] = DEFAULTS | self.site.options() | options
+            return self.ground.launch("--skip-serve-logs", *args, name=name, **given)
+
+    def near(self, name: str, **options: object) -> WorkerProcess:
+        """Start a worker of the same queue beside the hub."""
+        settings = self.site.settings("worker-default")
+        given: dict[str, Any] = self.site.central.options("worker-default") | self.site.trust()
+        given |= DEFAULTS | {"servers": settings.servers[0]} | options
+        return self.ground.launch("--skip-serve-logs", name=name, **given)
+
+    async def stopped(self, worker: WorkerProcess) -> None:
+        """End a worker that has nothing left to do."""
+        worker.tell(signal.SIGTERM)
+        assert await worker.ended() == 0, worker.text
+
+    def cut(self) -> None:
+        """Lose the site's uplink: nothing passes, and nobody is told."""
+        for cable in (self.site.link, self.to_api):
+            cable.cut()
+
+    def mend(self) -> None:
+        for cable in (self.site.link, self.to_api):
+            cable.mend()
+
+    @contextlib.asynccontextmanager
+    async def watched(self, settings: Settings, *tasks: str) -> AsyncIterator[None]:
+        """Look after running tasks as their executor does, with every heartbeat."""
+        reports = [await self.ground.post.reported(task, State.RUNNING) for task in tasks]
+        held = [
+            Dispatch(
+                r.dispatch_id, r.dispatch_id, r.queue, Kind.TASK, "", state=r.state,
+                worker=r.worker, worker_name=r.worker_name,
+            )
+            for r in reports
+        ]  # fmt: skip
+        inspector = Inspector(settings, "scheduler", lambda: self.ground.post.broker)
+
+        async def watch() -> None:
+            while True:
+                await inspector.watch(held)
+                await asyncio.sleep(settings.heartbeat_seconds)
+
+        watching = asyncio.create_task(watch(), name="watch")
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.wait([watching])
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with Site.build(tmp_path_factory.mktemp("site")).opened() as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+async def sea(
+    site: Site,
+    home: Path,  # noqa: ARG001 - its environment
+    api: ExecutionApi,
+    marks: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Sea]:
+    await site.set_up()
+    settings = site.settings("scheduler")
+    with Cable(api.port) as to_api:
+        async with connect(settings, role="test") as broker:
+            await broker.ready(10)
+            output = tmp_path_factory.mktemp("output")
+            ground = Ground(settings, Post(broker, settings), api, marks, output)
+            following = asyncio.create_task(ground.follow(), name="history")
+            try:
+                yield Sea(site, ground, to_api)
+            finally:
+                ground.clear_away()
+                following.cancel()
+                await asyncio.wait([following])
+
+
+async def test_a_worker_behind_a_leaf_node_runs_the_tasks_of_its_queue(sea: Sea) -> None:
+    worker = sea.far(name="usual")
+    await worker.said("is ready")
+
+    task = await sea.ground.running()
+    report = await sea.ground.post.reported(task, State.RUNNING)
+    liveness = Liveness(sea.ground.post.broker, sea.ground.settings)
+
+    assert report.worker_name == "usual"
+    assert await liveness.ping(report.worker) is Answer.ALIVE
+    seen = await seen_workers(sea.ground.post.broker, sea.ground.settings)
+    assert [s.presence.queues for s in seen if s.presence.name == "usual"] == [["default"]]
+    await sea.ground.carry_out(task)
+    assert sea.site.leaf.monitor("/varz")["connections"] == 1
+    assert "denies" not in worker.text
+    await sea.stopped(worker)
+
+
+async def test_a_leaf_node_without_its_hub_makes_its_workers_unready(sea: Sea) -> None:
+    """Their own connection is as it was, so nothing else shows it."""
+    port = free_port()
+    worker = sea.far(name="unready", health_port=port)
+    await worker.said("is ready")
+    await wait_for_readiness(port, 200, "ready")
+
+    sea.site.link.unplug()
+    try:
+        await wait_for_readiness(port, 503, "no answer to pulls of queue 'default'")
+        with pytest.raises(BrokerUnavailable, match="this leaf node has no link to it"):
+            await look_from(sea.site)
+        assert (await ask(port, "/livez")).status == 200
+    finally:
+        sea.site.link.plug()
+
+    await wait_for_readiness(port, 200, "ready")
+    await sea.ground.works(worker)
+    assert worker.text.count("connected to NATS") == 1
+    await sea.stopped(worker)
+
+
+async def wait_for_readiness(port: int, status: int, text: str) -> None:
+    async def is_so() -> bool:
+        answer = await ask(port, "/readyz")
+        return answer.status == status and text in answer.text
+
+    await wait_until(is_so, 40, f"{status} {text}")
+
+
+async def look_from(site: Site) -> None:
+    """Ask for a stream as `airflow nats check` does first, from the site."""
+    options = site.options()
+    async with connect(settings_for(options.pop("servers"), **options), role="test") as broker:
+        await broker.ready(5)
+        await broker.stream_info(NAMES.results_stream)
+
+
+async def test_a_worker_of_another_queue_is_denied_at_the_site(sea: Sea) -> None:
+    worker = sea.far("-q", "other", name="stranger")
+    await sea.ground.post.send(task_body("sleep", "d-other"), "d-other", queue="other")
+
+    await worker.said('NATS denies: nats: permissions violation for publish to "$js.hub.api')
+
+    assert await sea.ground.post.report("d-other", queue="other") is None
+    assert not await sea.ground.post.is_acked("d-other", queue="other")
+
+
+async def test_the_hub_denies_what_the_sites_own_server_allows(sea: Sea, tmp_path: Path) -> None:
+    """A leaf node's users are its own affair: somebody there may let everybody do everything."""
+    leaf = careless(sea.site, tmp_path)
+    try:
+        await asyncio.to_thread(leaf.start)
+        await wait_until(lambda: leaf.monitor("/leafz")["leafnodes"], 20, "the link")
+        settings = settings_for(
+            leaf.url, jetstream_domain="hub", inbox_prefix="_INBOX_site-muc.x",
+            publish_timeout_seconds=1,
+        )  # fmt: skip
+        async with connect(settings, role="test") as broker:
+            await broker.ready(5)
+            overheard = await listening(broker, "airflow.>")
+            before = await last_sequence(sea)
+
+            assert await broker.publish(NAMES.result("default", "d-mine"), report("d-mine")) > 0
+            for forbidden in (
+                broker.publish(NAMES.result("other", "d-other"), report("d-other", "other")),
+                broker.publish(NAMES.task("default", "d-forged"), b""),
+                broker.last(NAMES.tasks_stream, NAMES.task("other", "d-other")),
+                broker.stream_info(NAMES.tasks_stream),
+                broker.create_stream({"name": "OURS", "subjects": ["ours"]}),
+                broker._call(f"STREAM.PURGE.{NAMES.tasks_stream}"),
+                broker._call(f"STREAM.DELETE.{NAMES.tasks_stream}"),
+            ):
+                with pytest.raises(BrokerError):
+                    await forbidden
+
+            # What it hears of others is what its workers have to hear, and no more.
+            said = report("d-else", "other")
+            await sea.ground.post.broker.publish(NAMES.result("other", "d-else"), said)
+            with pytest.raises(BrokerError):
+                await sea.ground.post.broker.request(NAMES.control("x", "ping"), b"", timeout=1)
+            await wait_until(lambda: NAMES.control("x", "ping") in overheard, 10, "a ping")
+            assert NAMES.result("other", "d-else") not in overheard
+            assert await last_sequence(sea) == before
+    finally:
+        await asyncio.to_thread(leaf.kill)
+
+
+def report(dispatch_id: str, queue: str = "default") -> bytes:
+    return encode(
+        Report(
+            dispatch_id=dispatch_id, queue=queue, state=State.DROPPED, kind="", key=[], worker="x",
+            worker_name="x",
+        )
+    )  # fmt: skip
+
+
+async def last_sequence(sea: Sea) -> int:
+    info = await sea.ground.post.broker.stream_info(NAMES.tasks_stream)
+    assert info is not None
+    return info.last_sequence
+
+
+def careless(site: Site, directory: Path) -> ShippedServer:
+    """The site's leaf node with a user that may do everything."""
+    leaf = ShippedServer(directory / "careless", name="careless")
+    leaf.directory.mkdir()
+    (leaf.directory / "hub.conf").write_bytes((site.leaf.directory / "hub.conf").read_bytes())
+    leaf.config = f"""
+        server_name: careless
+        listen: 127.0.0.1:{leaf.port}
+        http: 127.0.0.1:{leaf.monitor_port}
+        include "hub.conf"
+        leafnodes {{ remotes: [
+          {{ urls: $HUB_URLS, tls: {{ ca_file: "{site.ca.ca_file}" }} }}
+        ] }}
+    """
+    return leaf
+
+
+async def listening(broker: Any, subject: str) -> list[str]:
+    heard: list[str] = []
+
+    async def hear(message: Any) -> None:
+        heard.append(message.subject)
+
+    await broker._link.listen(subject, Listener(hear))
+    return heard
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_leaf_node_that_is_restarted_loses_nothing(sea: Sea, how: signal.Signals) -> None:
+    worker = sea.far(name=f"restarted-{how}")
+    await worker.said("is ready")
+    running, ended = [await sea.ground.running() for _ in range(2)]
+
+    sea.site.leaf.end(how)
+    await sea.ground.end(ended)
+    await wait_until(lambda: sea.ground.final_states(ended), 30, "its state at the API server")
+    queued = await sea.ground.send("sleep")
+    await asyncio.to_thread(sea.site.leaf.start)
+
+    await sea.ground.succeeded(ended)
+    await sea.ground.post.reported(queued, State.RUNNING)
+    assert await sea.ground.is_running(running)
+    for task in (running, queued):
+        await sea.ground.carry_out(task)
+    await sea.stopped(worker)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_a_link_that_is_cut_for_a_minute_costs_nothing(sea: Sea) -> None:
+    """With the documented setting: tasks run on and end, their reports arrive, no try is spent."""
+    ground = sea.ground
+    far, near = sea.far(name="patient-far", **FAR), sea.near("patient-near", **FAR)
+    for worker in (far, near):
+        await worker.said("is ready")
+    stays, ends = [await ground.running_on(far) for _ in range(2)]
+    deliveries = await ground.deliveries()
+
+    async with sea.watched(sea.site.settings("scheduler", **FAR), stays, ends):
+        sea.cut()
+        cut = asyncio.create_task(lasts(CUT_SECONDS), name="the cut")
+        try:
+            await ground.end(ends)
+            # The broker offers what it hears nothing of to the other worker, which leaves it alone.
+            await wait_until(is_offered_again(ground, deliveries), CUT_SECONDS, "a redelivery")
+            await sea.stopped(near)
+            queued = [await ground.send("sleep") for _ in range(2)]
+            await cut
+            assert await ground.is_running(stays)
+            assert not ground.final_states(ends)
+        finally:
+            sea.mend()
+        report = await ground.succeeded(ends)
+        for task in queued:
+            await ground.post.reported(task, State.RUNNING)
+
+    assert report.worker_name == "patient-far"
+    assert await ground.is_running(stays)
+    for task in (stays, *queued):
+        await ground.carry_out(task)
+        assert State.FAILED not in ground.states(task)
+    assert ground.states(stays) == [State.CLAIMED, State.RUNNING, State.SUCCESS]
+    await sea.stopped(far)
+
+
+def is_offered_again(ground: Ground, deliveries: int) -> Any:
+    async def look() -> bool:
+        return await ground.deliveries() > deliveries
+
+    return look
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_a_link_that_is_cut_for_long_costs_a_try_and_no_more(sea: Sea) -> None:
+    """With the default settings it is reported lost, and the first run's end changes nothing."""
+    ground = sea.ground
+    far, near = sea.far(name="hasty-far"), sea.near("hasty-near")
+    for worker in (far, near):
+        await worker.said("is ready")
+    lost = await ground.running_on(far)
+
+    async with sea.watched(sea.site.settings("scheduler"), lost):
+        sea.cut()
+        try:
+            report = await ground.failed(lost)
+            assert report.info.startswith("worker hasty-far lost")
+            again = await ground.running()  # as Airflow queues its next try
+            assert (await ground.post.reported(again, State.RUNNING)).worker_name == "hasty-near"
+            await ground.end(lost)
+        finally:
+            sea.mend()
+
+    await wait_until(lambda: ground.final_states(lost), 120, "its end at the API server")
+    await ground.works(far)
+    assert ground.states(lost)[-1] is State.FAILED
+    assert State.SUCCESS not in ground.states(lost)
+    assert ground.starts(lost) == 1
+    await ground.carry_out(again)
+    for worker in (far, near):
+        await sea.stopped(worker)
