@@ -246,7 +246,7 @@ class JetStream(Broker):
         return True
 
     async def pull(self, stream: str, consumer: str) -> Pulls:
-        look = partial(self.last, stream)
+        look = pulls.Look(partial(self.last, stream), sees_reconnects=not self._domain)
         return await pulls.QueuePulls.open(self._link, self._next(stream, consumer), look)
 
     def _next(self, stream: str, consumer: str) -> str:

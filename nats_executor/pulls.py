@@ -13,8 +13,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nats_executor.errors import BrokerError, BrokerUnavailable, NoResponders
 from nats_executor.link import Answer, Link, Listener
@@ -22,7 +21,7 @@ from nats_executor.ports import Delivery, Pulls, Stored
 from nats_executor.replies import AckSubject
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
 __all__ = ["QueuePulls", "read"]
 
@@ -41,8 +40,16 @@ RETRY_SECONDS = 1.0
 SOUND = frozenset({"", "100", "404", "408"})
 
 
-Look = Callable[[str], Awaitable[Stored | None]]
-"""Return the message of a subject in the stream that is pulled from."""
+class Look(NamedTuple):
+    """How to look at what a stream holds.
+
+    Attributes:
+        at: returns the message of a subject in the stream that is pulled from.
+        sees_reconnects: whether the connection is a new one after the stream's servers were.
+    """
+
+    at: Callable[[str], Awaitable[Stored | None]]
+    sees_reconnects: bool
 
 
 class PulledDelivery(Delivery):
@@ -50,13 +57,14 @@ class PulledDelivery(Delivery):
 
     An ack names its message by the sequence alone, and a server that lost its disk counts anew. So
     after each reconnect the message is looked at before anything is said about it: otherwise
-    another workload's message might be acked.
+    another workload's message might be acked. Through a leaf node no reconnect tells, so it is
+    looked at each time.
     """
 
     def __init__(self, link: Link, look: Look, msg: Answer) -> None:
         self._link = link
         self._look = look
-        self._seen_on = link.connected_since
+        self._seen_on = link.connected_since if look.sees_reconnects else math.nan
         self._is_gone = False
         self._ack_subject = msg.reply
         self.subject = msg.subject
@@ -86,9 +94,9 @@ class PulledDelivery(Delivery):
     async def _is_there(self) -> bool:
         connection = self._link.connected_since
         if connection != self._seen_on:
-            found = await self._look(self.subject)
+            found = await self._look.at(self.subject)
             self._is_gone = found is None or found.sequence != self.stream_sequence
-            self._seen_on = connection
+            self._seen_on = connection if self._look.sees_reconnects else math.nan
         return not self._is_gone
 
     async def _answer(self, verb: bytes) -> None:

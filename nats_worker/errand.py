@@ -238,11 +238,13 @@ class Errand(Record):
         """Report again that it runs, before the broker drops that for its age or has lost it."""
         await asyncio.wait([announced])
         settings, broker = self.around.settings, self.around.broker
+        is_hidden = settings.jetstream_domain is not None  # behind a leaf node no reconnect tells
         said_at, said_on = time.monotonic(), broker.connected_since
         while True:
             await asyncio.sleep(self.pause)
             is_old = time.monotonic() - said_at > settings.result_retention_seconds / 2
-            if not broker.is_connected or (broker.connected_since == said_on and not is_old):
+            is_new = is_hidden or broker.connected_since != said_on
+            if not broker.is_connected or not (is_new or is_old):
                 continue
             with contextlib.suppress(BrokerError):
                 if is_old or await self.last_report() is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -45,13 +46,14 @@ CUT_SECONDS = 60.0
 # As docs/far-workers.md has it, on both sides; the others are the defaults.
 DEFAULTS = {"heartbeat_seconds": 5, "ack_wait_seconds": 30, "worker_lost_seconds": 15}
 FAR = DEFAULTS | {"worker_lost_seconds": 120}
-# Airflow's own, which the other tests here shorten.
+# Airflow's defaults, which the other tests here shorten; and what the page says of far workers.
 AIRFLOW = {
     "EXECUTION_API_TIMEOUT": "5",
     "EXECUTION_API_RETRIES": "5",
     "EXECUTION_API_RETRY_WAIT_MIN": "1",
     "EXECUTION_API_RETRY_WAIT_MAX": "90",
     "MIN_HEARTBEAT_INTERVAL": "5",
+    "MAX_FAILED_HEARTBEATS": "20",
 }
 
 
@@ -86,13 +88,17 @@ class Sea:
         assert await worker.ended() == 0, worker.text
 
     def cut(self) -> None:
-        """Lose the site's uplink: nothing passes, and nobody is told."""
-        for cable in (self.site.link, self.to_api):
-            cable.cut()
+        """Lose the site's uplink: nothing passes.
+
+        The leaf node is not told, as that takes longest to find out. Whoever asks the API server
+        is, as its clients give up soonest then.
+        """
+        self.site.link.cut()
+        self.to_api.unplug()
 
     def mend(self) -> None:
-        for cable in (self.site.link, self.to_api):
-            cable.mend()
+        self.site.link.mend()
+        self.to_api.plug()
 
     @contextlib.asynccontextmanager
     async def watched(self, settings: Settings, *tasks: str) -> AsyncIterator[None]:
@@ -228,7 +234,7 @@ async def test_the_hub_denies_what_the_sites_own_server_allows(sea: Sea, tmp_pat
         )  # fmt: skip
         async with connect(settings, role="test") as broker:
             await broker.ready(5)
-            overheard = await listening(broker, "airflow.>")
+            overheard = await listening(broker, NAMES.controls(), NAMES.results(), NAMES.tasks())
             before = await last_sequence(sea)
 
             assert await broker.publish(NAMES.result("default", "d-mine"), report("d-mine")) > 0
@@ -288,13 +294,14 @@ def careless(site: Site, directory: Path) -> ShippedServer:
     return leaf
 
 
-async def listening(broker: Any, subject: str) -> list[str]:
+async def listening(broker: Any, *subjects: str) -> list[str]:
     heard: list[str] = []
 
     async def hear(message: Any) -> None:
         heard.append(message.subject)
 
-    await broker._link.listen(subject, Listener(hear))
+    for subject in subjects:
+        await broker._link.listen(subject, Listener(hear))
     return heard
 
 
@@ -391,5 +398,36 @@ async def test_a_link_that_is_cut_for_long_costs_a_try_and_no_more(sea: Sea) -> 
     assert State.SUCCESS not in ground.states(lost)
     assert ground.starts(lost) == 1
     await ground.carry_out(again)
+    for worker in (far, near):
+        await sea.stopped(worker)
+
+
+@pytest.mark.slow
+async def test_a_hub_that_loses_its_data_takes_nothing_from_others(sea: Sea) -> None:
+    """A worker's connection to its leaf node stays, and the numbers of messages begin anew."""
+    ground, hub = sea.ground, sea.site.hub
+    far = sea.far(name="wiped-far")
+    await far.said("is ready")
+    task = await ground.running()
+
+    hub.stop()
+    shutil.rmtree(hub.directory / "data")
+    await asyncio.to_thread(hub.start)
+    await ground.post.broker.ready(20)
+    await sea.site.set_up()
+    near = sea.near("wiped-near")
+    await near.said("is ready")
+    # Whatever the numbers were: each of these has been some other task's before.
+    others = [await ground.running_on(near) for _ in range(2)]
+
+    # It says so again by itself.
+    await ground.post.reported(task, State.RUNNING)
+    await ground.end(task)
+    assert (await ground.post.reported(task, State.SUCCESS)).worker_name == "wiped-far"
+    await ground.works(far)
+    for other in others:
+        assert not await ground.post.is_acked(other)
+        await ground.carry_out(other)
+    assert far.text.count("connected to NATS") == 1
     for worker in (far, near):
         await sea.stopped(worker)

@@ -13,8 +13,8 @@ def test_the_configuration_page_is_current() -> None:
     assert (ROOT / "docs/configuration.md").read_text() == document()
 
 
-def test_every_test_that_a_guarantee_names_is_there() -> None:
-    text = (ROOT / "docs/guarantees.md").read_text()
+def test_every_test_that_a_page_names_is_there() -> None:
+    text = "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
     named = set(re.findall(r"`(test_\w+)`", text))
     files = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py")]
     defined = {name for source in files for name in re.findall(r"def (test_\w+)\(", source)}
