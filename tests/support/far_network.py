@@ -125,9 +125,10 @@ class FarNetwork:
         return [row[1] for row in sockets(pid) if row[3] == LISTENING and not is_local(row[1])]
 
     def lets_in(self, port: int) -> bool:
-        """Whether this side can connect to one of its ports."""
+        """Whether this side can connect to one of its ports, from an address that it knows."""
+        here = (self.nats, 0)
         try:
-            with socket.create_connection((self.far, port), CONNECT_SECONDS):
+            with socket.create_connection((self.far, port), CONNECT_SECONDS, source_address=here):
                 return True
         except OSError:
             return False
