@@ -121,7 +121,9 @@ def test_users_are_those_of_the_real_command(made: Made, tmp_path: Path) -> None
     assert real == quick
 
 
-@pytest.mark.parametrize("queue", ["a/b", "a b", "", "größe", "a,b"])
+@pytest.mark.parametrize(
+    "queue", ["a/b", "a b", "", "größe", "a,b", "s=", "=a", "s=a=b", "s,t=a", "s=a/b", "s=a b"]
+)
 def test_a_queue_that_makes_no_user_is_refused(tmp_path: Path, queue: str) -> None:
     done = make_users(tmp_path, queue)
 
@@ -136,6 +138,26 @@ def test_passwords_stay_out_of_the_repository() -> None:
     assert done.returncode == 2
     assert "is in the repository" in done.stderr
     assert not (NATS / "users.conf").exists()
+
+
+def test_a_site_gets_a_user_and_users_of_its_own(tmp_path: Path) -> None:
+    done = make_users(tmp_path, "default", "muc=gpu,a-b", HUBS="hub-1:7422 hub-2:7422")
+    assert done.returncode == 0, done.stderr
+
+    central, local = Made(tmp_path, ""), Made(tmp_path / "muc", "")
+    files = {path.name: path.stat().st_mode & 0o777 for path in local.directory.iterdir()}
+    assert files == dict.fromkeys(
+        ["hub.conf", "users.conf", "worker-gpu.env", "worker-a-b.env"], 0o600
+    )
+    site, worker = central.options("site-muc"), local.options("worker-gpu")
+    assert worker["jetstream_domain"] == "hub"
+    assert worker["inbox_prefix"] == "_INBOX_site-muc.worker-gpu"
+    assert "jetstream_domain" not in central.options("worker-default")
+    hub = (local.directory / "hub.conf").read_text()
+    assert f'"tls://site-muc:{site["password"]}@hub-2:7422"' in hub
+    assert site["password"] != worker["password"]
+    assert worker["password"] not in (tmp_path / "users.conf").read_text()
+    assert not SECRET.search(done.stdout + done.stderr)
 
 
 def test_a_repetition_keeps_passwords(made: Made, tmp_path: Path) -> None:

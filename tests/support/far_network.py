@@ -64,15 +64,16 @@ class FarNetwork:
             run(*f"ip link set {self.far_end} netns {self.name}".split())
             for address in (self.nats, self.api):
                 run(*f"ip address add {address}/32 dev {self.near_end}".split())
-            self.within(*["ip", "link", "set", "lo", "up"])
+            self.within("ip", "link", "set", "lo", "up")
             self.within(*f"ip address add {self.far}/32 dev {self.far_end}".split())
-            self.within(*f"ip link set {self.far_end} up".split())
+            # No address of IPv6, which iptables does not guard.
+            self.within(*f"ip link set {self.far_end} addrgenmode none up".split())
             for address in (self.nats, self.api):
                 self.within(*f"ip route add {address}/32 dev {self.far_end}".split())
             # Without any memory of connections: all that begins one is dropped.
-            self.within(*["iptables", "-P", "INPUT", "DROP"])
-            self.within(*["iptables", "-A", "INPUT", "-i", "lo", "-j", "ACCEPT"])
-            self.within(*["iptables", "-A", "INPUT", "-p", "tcp", "!", "--syn", "-j", "ACCEPT"])
+            self.within("iptables", "-P", "INPUT", "DROP")
+            self.within("iptables", "-A", "INPUT", "-i", "lo", "-j", "ACCEPT")
+            self.within("iptables", "-A", "INPUT", "-p", "tcp", "!", "--syn", "-j", "ACCEPT")
             self.connect()
             exits.pop_all()
         return self
@@ -106,7 +107,8 @@ class FarNetwork:
 
     def routes(self) -> set[str]:
         """Where its processes can send to, itself apart."""
-        return {line.split()[0] for line in self.within("ip", "route").splitlines()}
+        shown = self.within("ip", "-4", "route") + self.within("ip", "-6", "route")
+        return {line.split()[0] for line in shown.splitlines()}
 
     def holds(self, pid: int) -> bool:
         return Path(f"/proc/{pid}/ns/net").stat().st_ino == self.inode()

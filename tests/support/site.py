@@ -47,8 +47,7 @@ class Site:
     @classmethod
     def build(cls, directory: Path) -> Self:
         """Make users, certificates and configurations; starts nothing."""
-        hub_port = free_port()
-        link = Cable(hub_port)
+        link = Cable(free_port())
         users = directory / "users"
         hubs = f"127.0.0.1:{link.port}"
         done = make_users(users, *QUEUES, f"{SITE}=default", HUBS=hubs)
@@ -62,7 +61,7 @@ class Site:
         site.furnish(hub, here(text, {'# include "leafnodes.conf"': 'include "leafnodes.conf"'}))
         text = (NATS / "leafnodes.conf").read_text()
         (hub.directory / "leafnodes.conf").write_text(
-            here(text, {"0.0.0.0:7422": f"127.0.0.1:{hub_port}"} | site.certificates(hub))
+            here(text, through(link) | site.certificates(hub))
         )
         (hub.directory / "users.conf").write_bytes((users / "users.conf").read_bytes())
         site.furnish(leaf, (NATS / "leaf.conf").read_text())
@@ -120,6 +119,14 @@ class Site:
         async with connect(settings, role="test") as admin:
             await admin.ready(10)
             await topology.apply(admin, settings, QUEUES)
+
+
+def through(link: Cable) -> dict[str, str]:
+    """Leave no way but the link: nats-server 2.11 tells a leaf node the hub's address even so."""
+    return {
+        "0.0.0.0:7422": f"127.0.0.1:{link.target}",
+        "no_advertise: true": f'no_advertise: true\n  advertise: "127.0.0.1:{link.port}"',
+    }
 
 
 def tls(server: ShippedServer) -> str:
