@@ -174,6 +174,7 @@ async def test_a_worker_behind_a_leaf_node_runs_the_tasks_of_its_queue(sea: Sea)
     await sea.stopped(worker)
 
 
+@pytest.mark.slow
 async def test_a_leaf_node_without_its_hub_makes_its_workers_unready(sea: Sea) -> None:
     """Their own connection is as it was, so nothing else shows it."""
     port = free_port()
@@ -212,6 +213,7 @@ async def look_from(site: Site) -> None:
         await broker.stream_info(NAMES.results_stream)
 
 
+@pytest.mark.slow
 async def test_a_worker_of_another_queue_is_denied_at_the_site(sea: Sea) -> None:
     worker = sea.far("-q", "other", name="stranger")
     await sea.ground.post.send(task_body("sleep", "d-other"), "d-other", queue="other")

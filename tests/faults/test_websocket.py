@@ -105,6 +105,7 @@ async def test_a_task_runs_to_its_end(web: Web) -> None:
     assert worker["type"] == "websocket"
 
 
+@pytest.mark.slow
 async def test_a_server_that_is_restarted_loses_nothing(web: Web) -> None:
     ground = web.ground
     running, ended = [await ground.running() for _ in range(2)]
