@@ -58,11 +58,16 @@ def is_lost(
 
 
 class Liveness:
-    """Answers whether workers live."""
+    """Answers whether workers live.
 
-    def __init__(self, broker: Broker, settings: Settings) -> None:
+    Args:
+        is_peer: whether it is a worker that asks.
+    """
+
+    def __init__(self, broker: Broker, settings: Settings, *, is_peer: bool = False) -> None:
         self._broker = broker
         self._names = settings.names
+        self._is_peer = is_peer
         self._lost_after_seconds = settings.worker_lost_seconds
 
     async def is_alive(self, worker: str, name: str) -> bool:
@@ -92,10 +97,11 @@ class Liveness:
 
     async def ping(self, worker: str) -> Answer:
         """Ask a worker several times, because it may be about to subscribe."""
+        names = self._names
+        subject = names.peer(worker) if self._is_peer else names.control(worker, "ping")
         answer = Answer.NOBODY
         for _ in range(PINGS):
             try:
-                subject = self._names.control(worker, "ping")
                 await self._broker.request(subject, b"", timeout=PING_SECONDS)
             except NoResponders:
                 pass

@@ -135,6 +135,17 @@ class Names:
         """The subjects on which all workers answer one verb, or every one."""
         return f"{self.prefix}.ctl.*.{verb}"
 
+    def peer(self, worker_id: str) -> str:
+        """The subject on which one worker answers the pings of others.
+
+        Not the scheduler's: where workers have accounts of their own, a ping goes a longer way,
+        and NATS takes a way that ends at the subject where it began for a cycle.
+        """
+        return f"{self.prefix}.peers.{token(worker_id)}"
+
+    def peers(self) -> str:
+        return f"{self.prefix}.peers.*"
+
     def presence(self, worker: str) -> str:
         """The key-value subject of a worker's presence record."""
         return f"$KV.{self.workers_bucket}.{token(worker)}"

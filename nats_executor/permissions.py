@@ -126,10 +126,10 @@ def permissions(
             publish = for_scheduler(api)
         case Role.WORKER:
             publish = for_worker(api, lanes)
-            subscribe.append(names.controls())
+            subscribe += [names.controls(), names.peers()]
         case Role.SITE:
             publish = for_site(api, lanes)
-            subscribe.append(names.controls())
+            subscribe += [names.controls(), names.peers()]
         case Role.API_SERVER:
             # Not the reports: a task's new token may be in them.
             publish = [names.controls("log"), *api.batch(names.workers_stream, names.logs_stream)]
@@ -193,7 +193,7 @@ def for_worker(api: Api, lanes: Sequence[Lane]) -> list[str]:
         api.announce(),
         *api.batch(names.workers_stream),
         api.message(names.workers_stream, names.presences()),
-        names.controls("ping"),
+        names.peers(),
         # How the tools of NATS find a log. Airflow is shown what is stored for the log's queue.
         names.log_names(),
         # The broker's clock, by which it judges ages.

@@ -33,7 +33,7 @@ class Announcer:
         self._broker = broker
         self._names = settings.names
         self._interval = settings.heartbeat_seconds
-        self._liveness = Liveness(broker, settings)
+        self._liveness = Liveness(broker, settings, is_peer=True)
         self._describe = describe
         self._is_named = asyncio.Event()
 

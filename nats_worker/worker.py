@@ -164,7 +164,7 @@ class Worker:
             self.settings,
             pool,
             self.leases,
-            Liveness(broker, self.settings),
+            Liveness(broker, self.settings, is_peer=True),
             self.id,
             self.plan.name,
         )
@@ -280,6 +280,7 @@ class Worker:
             return self.revoke(body.decode("utf-8", "replace"))
 
         await broker.serve(names.control(self.id, "ping"), ping)
+        await broker.serve(names.peer(self.id), ping)
         await broker.serve(names.control(self.id, "stop"), stop)
         await serve_changes(broker, names, self)
         await serve_log(broker, names, self.id, self.plan.log_folder, self._errands)

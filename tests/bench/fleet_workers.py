@@ -62,7 +62,7 @@ class SimulatedWorker:
         async def pong(_: bytes) -> bytes:
             return b""
 
-        await broker.serve(settings.names.control(f"{self.name}-1", "ping"), pong)
+        await broker.serve(settings.names.peer(f"{self.name}-1"), pong)
         await announcer.claim_name()
         intake = Intake(broker, settings, [QUEUE], Slots(SLOTS), refuse)
         return [

@@ -104,7 +104,8 @@ def of_anyone() -> Table:
         "$O.airflow_logs.C.log": {"triggerer"},
         "$O.airflow_logs.x": set(),
         f"{API}.DIRECT.GET.{LOGS}.$O.airflow_logs.M.bmFtZQ==": set(),
-        "airflow.ctl.w.ping": {"scheduler"} | BOTH,
+        "airflow.ctl.w.ping": {"scheduler"},
+        "airflow.peers.w": BOTH,
         "airflow.ctl.w.stop": {"scheduler"},
         "airflow.ctl.w.set-concurrency": {"admin"},
         "airflow.ctl.w.add-queue": {"admin"},
@@ -152,6 +153,7 @@ SUBSCRIBED: Table = {
     **{f"{user.inbox}.>": {user.name} for user in USERS},
     **{f"{user.inbox}.x.pull.1": {user.name} for user in USERS},
     **{f"airflow.ctl.w.{verb}": BOTH for verb in ("ping", "stop", "add-queue", "log")},
+    "airflow.peers.w": BOTH,
     **{subject: set() for subject in NOBODYS},
 }
 

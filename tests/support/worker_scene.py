@@ -179,7 +179,7 @@ class Scene:
         async def pong(_: bytes) -> bytes:
             return b"pong"
 
-        await broker.serve(self.names.control(worker_id, "ping"), pong)
+        await broker.serve(self.names.peer(worker_id), pong)
         return broker
 
     # Workloads

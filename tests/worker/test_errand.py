@@ -184,7 +184,7 @@ async def test_a_worker_that_hangs_keeps_its_claim_for_a_while(scene: Scene) -> 
     async def stall(_: bytes) -> bytes:
         raise TimeoutError
 
-    await other.serve(scene.names.control("other.1", "ping"), stall)
+    await other.serve(scene.names.peer("other.1"), stall)
     await announce(scene, "other.1")
     scene.says(State.RUNNING)
     await scene.start()

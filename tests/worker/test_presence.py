@@ -78,6 +78,14 @@ async def test_an_answer_is_enough(server: FakeServer) -> None:
     assert await Liveness(server.broker(), SETTINGS).lost({"w.1": "w", "x.1": "x"}) == {"x.1"}
 
 
+async def test_another_worker_asks_on_a_subject_of_its_own(server: FakeServer) -> None:
+    worker = server.broker()
+    await worker.serve(NAMES.peer("w.1"), echo)
+
+    assert await Liveness(server.broker(), SETTINGS, is_peer=True).ping("w.1") is Answer.ALIVE
+    assert await Liveness(server.broker(), SETTINGS).ping("w.1") is Answer.NOBODY
+
+
 @pytest.mark.parametrize(
     ("age", "is_alive"), [(5, True), (11, False), (None, False)], ids=["fresh", "old", "none"]
 )
@@ -194,7 +202,7 @@ async def test_a_name_is_taken_from_a_dead_worker(server: FakeServer) -> None:
 
 
 async def test_a_name_is_left_to_a_living_worker(server: FakeServer) -> None:
-    await server.broker().serve(NAMES.control("w.0", "ping"), echo)
+    await server.broker().serve(NAMES.peer("w.0"), echo)
     server.put(RECORD, encode(record("w.0")))
 
     with pytest.raises(NameTaken, match=r"'w' runs already on host-7 \(process 7\)"):
@@ -205,7 +213,7 @@ async def test_a_name_is_left_to_a_living_worker(server: FakeServer) -> None:
 
 async def test_of_two_that_want_a_name_at_once_one_gets_it(server: FakeServer) -> None:
     for worker in ("w.1", "w.2"):
-        await server.broker().serve(NAMES.control(worker, "ping"), echo)
+        await server.broker().serve(NAMES.peer(worker), echo)
 
     outcomes = await asyncio.gather(
         announcer(server, "w.1").claim_name(),
