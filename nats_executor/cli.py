@@ -91,6 +91,12 @@ ARG_CERTIFICATE = Arg(
     action="store_true",
     help="The user logs in with a TLS certificate that its name is in, and no password",
 )
+ARG_WORKER_USERS = Arg(
+    ("worker_users",),
+    nargs="+",
+    metavar="USER=QUEUE",
+    help="A user for the workers of one queue, or of several, separated by commas",
+)
 ARG_FORMAT = Arg(
     ("--format",),
     choices=("config", "jwt"),
@@ -149,6 +155,16 @@ examples:
 
 Connects to nothing. Repeat it when a queue is added, or when priority_bands or queue_limits change.
 Streams are created and changed by the role admin alone, so run `airflow nats setup` as such a user.
+"""
+
+ACCOUNTS_EPILOG = """\
+examples:
+  airflow nats accounts worker-gpu=gpu worker-etl=default,etl
+  airflow nats accounts worker-gpu=gpu --format jwt     the `nats` claims, for operator mode
+
+Prints users admin, scheduler, api-server and monitor in Airflow's account, and an account for each
+worker user that borrows from there what its workers need. Connects to nothing. Repeat it with all
+workers when a queue is added, or when priority_bands or queue_limits change.
 """
 
 # Of every command that changes workers.
@@ -232,6 +248,14 @@ def auth() -> ActionCommand:
     return action("auth", "Print the permissions that a NATS user needs", which, AUTH_EPILOG)
 
 
+def accounts() -> ActionCommand:
+    """Return the command that prints all accounts and users of a deployment."""
+    which = (ARG_WORKER_USERS, ARG_FORMAT, ARG_TEAM, ARG_VERBOSE)
+    return action(
+        "accounts", "Print NATS accounts, one for each worker user", which, ACCOUNTS_EPILOG
+    )
+
+
 def get_nats_cli_commands() -> list[GroupCommand]:
     """Return the command group, for Airflow's `cli` provider hook."""
     output = (ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE)
@@ -257,6 +281,7 @@ def get_nats_cli_commands() -> list[GroupCommand]:
                 ),
                 workers(),
                 auth(),
+                accounts(),
                 action(
                     "standalone",
                     "Run NATS, all of Airflow and workers on this machine",

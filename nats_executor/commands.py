@@ -14,8 +14,10 @@ from airflow.utils.cli import suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
 from nats_executor import topology
+from nats_executor.accounts import accounts as accounts_of
+from nats_executor.accounts import as_account_claims, as_accounts, member
 from nats_executor.broker import connect
-from nats_executor.errors import NatsExecutorError
+from nats_executor.errors import ConfigError, NatsExecutorError
 from nats_executor.messages import Order
 from nats_executor.names import token
 from nats_executor.orders import give_orders
@@ -25,11 +27,13 @@ from nats_executor.survey import findings, queue_rows, take_survey, worker_rows
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from nats_executor.names import Lane
     from nats_executor.ports import Broker
 
 __all__ = [
+    "accounts",
     "auth",
     "check",
     "demo",
@@ -91,10 +95,11 @@ def ask(settings: Settings, question: Callable[[Broker], Awaitable[Result]]) -> 
 
 
 def queue_names(args: Namespace) -> list[str]:
-    named = [name.strip() for name in (args.queues or "").split(",")]
-    return [name for name in named if name] or [
-        conf.get_mandatory_value("operators", "default_queue")
-    ]
+    return listed(args.queues or "") or [conf.get_mandatory_value("operators", "default_queue")]
+
+
+def listed(text: str) -> list[str]:
+    return [name for part in text.split(",") if (name := part.strip())]
 
 
 @command
@@ -181,7 +186,7 @@ def workers_remove_queue(args: Namespace) -> None:
 def order(args: Namespace, what: Order, value: str) -> None:
     """Tell workers what to change; exit 1 if one does not obey, 2 if NATS does not answer."""
     settings = settings_for(args)
-    names = [name for part in args.workers.split(",") if (name := part.strip())]
+    names = listed(args.workers)
     answers = ask(settings, lambda broker: give_orders(broker, settings, names, what, value))
     for answer in answers:
         if answer.is_obeyed:
@@ -202,7 +207,7 @@ def auth(args: Namespace) -> None:
         Role(args.role),
         settings.names,
         inbox,
-        lanes=[lane for queue in queue_names(args) for lane in settings.lanes(queue)],
+        lanes=lanes_of(settings, queue_names(args)),
         domain=settings.jetstream_domain,
     )
     if args.format == "jwt":
@@ -210,6 +215,31 @@ def auth(args: Namespace) -> None:
         return
     print(f"# for [nats_executor] inbox_prefix = {inbox}")
     print(as_config(args.user, granted, has_certificate=args.certificate))
+
+
+def lanes_of(settings: Settings, queues: Sequence[str]) -> list[Lane]:
+    return [lane for queue in queues for lane in settings.lanes(queue)]
+
+
+@command
+@quiet
+def accounts(args: Namespace) -> None:
+    """Print all accounts and users of a deployment, from names and settings alone."""
+    settings = settings_for(args)
+    if settings.jetstream_domain:
+        raise ConfigError("[nats_executor] jetstream_domain: accounts do not reach over leaf nodes")
+    users = [member(settings.names, role, role) for role in Role if role is not Role.WORKER]
+    for words in args.worker_users:
+        # A certificate's name has such signs, too.
+        name, _, queues = words.rpartition("=")
+        if not name or not listed(queues):
+            raise ConfigError(f"{words!r}: write USER=QUEUE or USER=QUEUE,QUEUE")
+        users.append(member(settings.names, name, Role.WORKER, lanes_of(settings, listed(queues))))
+    made = accounts_of(settings.names, users)
+    if args.format == "jwt":
+        print(json.dumps(as_account_claims(made), indent=2))
+        return
+    print(as_accounts(made))
 
 
 @command

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nats_executor import topology
+from nats_executor import accounts, topology
 from nats_executor.broker import connect
 from nats_executor.names import Names
 from nats_executor.permissions import Permissions, Role, as_config, permissions
@@ -16,6 +16,7 @@ from tests.support.raw_nats import RawClient
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from nats_executor.names import Lane
     from nats_executor.ports import Broker
     from nats_executor.settings import Settings
     from tests.support.nats_server import NatsServer
@@ -28,6 +29,7 @@ __all__ = [
     "USERS",
     "Realm",
     "User",
+    "accounts_config",
     "grants",
     "realm_config",
     "secret",
@@ -70,9 +72,22 @@ def secret(queue: str) -> bytes:
 
 
 def grants(user: User, inbox: str = "") -> Permissions:
+    return permissions(user.role, NAMES, inbox or user.inbox, lanes=lanes(user))
+
+
+def lanes(user: User) -> list[Lane]:
     settings = settings_for("nats://127.0.0.1:4222")
-    lanes = [lane for queue in user.queues for lane in settings.lanes(queue)]
-    return permissions(user.role, NAMES, inbox or user.inbox, lanes=lanes)
+    return [lane for queue in user.queues for lane in settings.lanes(queue)]
+
+
+def accounts_config(more: str = "") -> str:
+    """Accounts as `airflow nats accounts` prints them, with the users' passwords."""
+    passwords = "".join(f'NATS_PASSWORD_{u.name.upper()}: "{PASSWORD}"\n' for u in USERS)
+    users = [accounts.member(NAMES, u.name, u.role, lanes(u)) for u in USERS]
+    main, beside = accounts.as_accounts(accounts.accounts(NAMES, users)).split(accounts.BESIDE)
+    root = f'users: [ {{ user: {ROOT_USER}, password: "{PASSWORD}" }}'
+    main = main.replace("users: [", root)
+    return f"{passwords}accounts {{ AIRFLOW {{ jetstream: enabled\n{main}}}\n{beside} }}\n{more}"
 
 
 def realm_config(more: str = "", *, inbox: str = "") -> str:
@@ -92,13 +107,26 @@ def realm_config(more: str = "", *, inbox: str = "") -> str:
 
 @dataclass
 class Realm:
-    """The server, and ways to be one of its users."""
+    """The server, and ways to be one of its users.
+
+    Attributes:
+        has_accounts: whether each worker user has one of its own.
+    """
 
     server: NatsServer
+    has_accounts: bool = False
 
     def settings(self, user: str, **options: Any) -> Settings:
+        if self.has_accounts and user.startswith("worker"):
+            options["jetstream_domain"] = accounts.DOMAIN
         stored = {"remote_base_log_folder": "nats://", **options}
         return settings_for(self.server.url, user=user, password=PASSWORD, **stored)
+
+    def grants(self, name: str) -> Permissions:
+        (user,) = (user for user in USERS if user.name == name)
+        if self.has_accounts:
+            return accounts.member(NAMES, name, user.role, lanes(user)).granted
+        return grants(user)
 
     def raw(self, user: str) -> RawClient:
         return RawClient(self.server, user, PASSWORD)

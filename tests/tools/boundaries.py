@@ -21,6 +21,7 @@ SETTINGS = "nats_executor.settings"
 # through the port that it is given.
 PURE = frozenset(
     {
+        "nats_executor.accounts",
         "nats_executor.adoption",
         "nats_executor.drift",
         "nats_executor.errors",

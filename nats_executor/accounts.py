@@ -1,0 +1,234 @@
+"""An account for each worker user, and what these accounts and Airflow's lend each other.
+
+JetStream sends an answer to whatever subject its request names, with rights of its own, so within
+one account permissions do not hold a malicious client back. An answer that leaves the account
+goes to the asker's account instead, where nothing but the asker's own is. So each worker user
+gets an account that borrows the subjects that its permissions name, and no others.
+
+Pure. `airflow nats accounts` prints them, `deploy/nats/make-users` makes files of that, and tests
+hold real servers to it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nats_executor.errors import ConfigError
+from nats_executor.names import token
+from nats_executor.permissions import Permissions, Role, as_claims, as_config, permissions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from nats_executor.names import Lane, Names
+
+__all__ = [
+    "BESIDE",
+    "DOMAIN",
+    "Account",
+    "User",
+    "accounts",
+    "as_account_claims",
+    "as_accounts",
+    "member",
+]
+
+# Requests that may get more than one answer: pulls, and lookups of several messages at once. Of
+# any other the server forgets the asker with the first answer, which keeps acks cheap.
+MANY = re.compile(r"\$JS\.API\.(CONSUMER\.MSG\.NEXT\..+|DIRECT\.GET\.[^.]+)")
+# `[nats_executor] jetstream_domain` of workers with accounts of their own. On $JS.API the server
+# itself answers an account without JetStream, beside the one that lends.
+DOMAIN = "lent"
+# Where the part ends that belongs into Airflow's account.
+BESIDE = "# Beside that account:"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """One who logs in, with an inbox prefix of its own."""
+
+    name: str
+    role: Role
+    inbox: str
+    granted: Permissions
+
+
+def member(names: Names, name: str, role: Role, lanes: Sequence[Lane] = ()) -> User:
+    """Return a user with what it needs, with the inbox prefix that is the default of its name."""
+    inbox = f"_INBOX_{token(name)}"
+    domain = DOMAIN if role is Role.WORKER else None
+    return User(name, role, inbox, permissions(role, names, inbox, lanes=lanes, domain=domain))
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A subject on which some other accounts may ask."""
+
+    subject: str
+    to: tuple[str, ...]
+
+    @property
+    def response_type(self) -> str:
+        return "Stream" if MANY.fullmatch(self.subject) else "Singleton"
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """A subject of another account, and what it is called here."""
+
+    account: str
+    subject: str
+    local: str
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account of the server and whoever logs in to it."""
+
+    name: str
+    users: tuple[User, ...]
+    exports: tuple[Export, ...]
+    imports: tuple[Import, ...]
+
+
+def accounts(names: Names, users: Sequence[User]) -> list[Account]:
+    """Return Airflow's account, the relay of pings among workers, and one for each worker user.
+
+    Raises:
+        ConfigError: two of them would have one name.
+    """
+    main = names.prefix.upper()
+    relay = f"{main}_PEERS"
+    workers = [user for user in users if user.role is Role.WORKER]
+    everyone = tuple(user.name for user in workers)
+    require_distinct([main, relay, *(user.name for user in users)])
+    asked, peers = names.controls(), names.peers()
+    borrowers: defaultdict[str, list[str]] = defaultdict(list)
+    for user in workers:
+        for found in borrowed(user, names, main):
+            borrowers[found.subject].append(user.name)
+    # A server takes it for a cycle if Airflow's account lends to a worker's what it borrows from
+    # there, depending on which it reads first; the detour ends that.
+    pings = names.controls("ping")
+    lent = [Export(subject, tuple(to)) for subject, to in borrowers.items()]
+    others = tuple(user for user in users if user.role is not Role.WORKER)
+    return [
+        Account(
+            main,
+            others,
+            (*lent, Export(pings, (relay,))),
+            tuple(Import(name, asked, asked) for name in everyone),
+        ),
+        Account(relay, (), (Export(peers, everyone),), (Import(main, pings, peers),)),
+        *(of_worker(user, names, main, relay) for user in workers),
+    ]
+
+
+def of_worker(user: User, names: Names, main: str, relay: str) -> Account:
+    peers = Import(relay, names.peers(), names.peers())
+    imports = (*borrowed(user, names, main), peers)
+    return Account(user.name, (user,), (Export(names.controls(), (main,)),), imports)
+
+
+def borrowed(user: User, names: Names, main: str) -> list[Import]:
+    """Return what a worker publishes on, except to other workers, whom it reaches by the relay."""
+    return [
+        Import(main, subject.replace(f"$JS.{DOMAIN}.API.", "$JS.API."), subject)
+        for subject in user.granted.publish
+        if subject != names.peers()
+    ]
+
+
+def require_distinct(found: Iterable[str]) -> None:
+    doubled = [name for name, count in Counter(found).items() if count > 1]
+    if doubled:
+        raise ConfigError(f"two users or accounts would be called {doubled[0]!r}")
+
+
+def as_accounts(made: Sequence[Account]) -> str:
+    """Return the accounts for a server's configuration.
+
+    What is before `BESIDE` belongs into Airflow's account itself, beside `jetstream`, so that its
+    limits stay where people change them.
+    """
+    main, *beside = made
+    blocks = [
+        [f"{json.dumps(account.name, ensure_ascii=False)} {{", *within(account), "}"]
+        for account in beside
+    ]
+    lines = [
+        f"# Inside of the account {main.name}, which has JetStream:",
+        *within(main),
+        BESIDE,
+        *(line for block in blocks for line in block),
+    ]
+    return "\n".join(lines)
+
+
+def within(account: Account) -> list[str]:
+    lines = [
+        *listed("exports", map(export_line, account.exports)),
+        *listed("imports", map(import_line, account.imports)),
+    ]
+    if account.users:
+        lines += listed("users", map(user_lines, account.users))
+    return lines
+
+
+def listed(name: str, entries: Iterable[str]) -> list[str]:
+    return [f"{name}: [", *entries, "]"]
+
+
+def export_line(export: Export) -> str:
+    to = ", ".join(json.dumps(name, ensure_ascii=False) for name in export.to)
+    kind = ", response_type: Stream" if export.response_type == "Stream" else ""
+    return f'  {{ service: "{export.subject}", accounts: [{to}]{kind} }}'
+
+
+def import_line(found: Import) -> str:
+    account = json.dumps(found.account, ensure_ascii=False)
+    to = "" if found.local == found.subject else f', to: "{found.local}"'
+    return f'  {{ service: {{ account: {account}, subject: "{found.subject}" }}{to} }}'
+
+
+def user_lines(user: User) -> str:
+    lines = [f"# for [nats_executor] inbox_prefix = {user.inbox}"]
+    if user.role is Role.WORKER:
+        lines.append(f"# and [nats_executor] jetstream_domain = {DOMAIN}")
+    return "\n".join([*lines, as_config(user.name, user.granted)])
+
+
+def as_account_claims(made: Sequence[Account]) -> dict[str, Any]:
+    """Return the accounts as the `nats` parts of their JWTs have them, and of their users' JWTs.
+
+    Imports name accounts by their names here, in place of which their public keys belong.
+    """
+    return {
+        account.name: {
+            "exports": [
+                {
+                    "name": export.subject,
+                    "subject": export.subject,
+                    "type": "service",
+                    "response_type": export.response_type,
+                }
+                for export in account.exports
+            ],
+            "imports": [
+                {
+                    "name": found.subject,
+                    "subject": found.subject,
+                    "account": found.account,
+                    "local_subject": found.local,
+                    "type": "service",
+                }
+                for found in account.imports
+            ],
+            "users": {user.name: as_claims(user.granted) for user in account.users},
+        }
+        for account in made
+    }
