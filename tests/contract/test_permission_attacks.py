@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.realm import NAMES, QUEUES, ROOT_USER, Realm, realm_config, secret
+from tests.support.realm import (
+    NAMES,
+    QUEUES,
+    ROOT_USER,
+    Realm,
+    accounts_config,
+    realm_config,
+    secret,
+)
 from tests.support.waiting import block_until
 
 if TYPE_CHECKING:
@@ -25,14 +33,16 @@ PULL = b'{"batch": 1, "no_wait": true}'
 OF_C = {"ack_policy": "explicit", "filter_subject": "airflow.tasks.c.*"}
 
 
-@pytest.fixture
-def realm(make_nats_server: MakeNatsServer) -> Realm:
-    """All users, the streams, and one task in each queue."""
-    return filled(make_nats_server(config=realm_config()))
+@pytest.fixture(params=["one account", "accounts"])
+def realm(request: pytest.FixtureRequest, make_nats_server: MakeNatsServer) -> Realm:
+    """All users, in one account or with one for each worker user; a task in each queue."""
+    has_accounts = request.param == "accounts"
+    config = accounts_config() if has_accounts else realm_config()
+    return filled(make_nats_server(config=config), has_accounts=has_accounts)
 
 
-def filled(server: NatsServer) -> Realm:
-    realm = Realm(server)
+def filled(server: NatsServer, *, has_accounts: bool = False) -> Realm:
+    realm = Realm(server, has_accounts)
     realm.set_up()
     for queue in QUEUES:
         realm.send(queue)
@@ -80,11 +90,11 @@ def test_what_a_worker_is_denied_can_be_done_by_one_who_may(realm: Realm) -> Non
             assert "error" not in answer, (subject, answer)
 
 
-def pulled(client: RawClient, queue: str) -> tuple[bytes, str]:
+def pulled(client: RawClient, queue: str, api: str = API) -> tuple[bytes, str]:
     """Take a task of a queue and return it with its ack's subject."""
     inbox = f"_INBOX_{client.user}"
     client.subscribe(f"{inbox}.>")
-    message = client.ask(f"{API}.CONSUMER.MSG.NEXT.{TASKS}.{queue}", PULL, f"{inbox}.x")
+    message = client.ask(f"{api}.CONSUMER.MSG.NEXT.{TASKS}.{queue}", PULL, f"{inbox}.x")
     assert message.reply.startswith("$JS.ACK."), message
     return message.body, message.reply
 
@@ -97,7 +107,7 @@ def pending(client: RawClient, queue: str) -> int:
 def test_a_delivery_is_acked_by_its_own_worker_only(realm: Realm) -> None:
     with realm.raw("worker_a") as a, realm.raw("worker_b") as b, realm.raw(ROOT_USER) as root:
         root.subscribe("_INBOX_root.>")
-        body, ack = pulled(b, "b")
+        body, ack = pulled(b, "b", realm.api("worker_b"))
         assert body == secret("b")
         for verb in VERBS:
             assert "Permissions Violation" in a.publish(ack, verb, INBOX)
@@ -125,14 +135,15 @@ def test_a_look_at_ones_own_subject_shows_no_other_whatever_it_asks(
     realm: Realm, question: dict[str, Any]
 ) -> None:
     """The subject is what is allowed; a request's body could name another one."""
-    subjects = [f"{API}.DIRECT.GET.{TASKS}.airflow.tasks.a.{key}" for key in ("d1", "*", ">")]
+    api = realm.api("worker_a")
+    subjects = [f"{api}.DIRECT.GET.{TASKS}.airflow.tasks.a.{key}" for key in ("d1", "*", ">")]
     with realm.raw("worker_a") as worker:
         worker.subscribe("_INBOX_worker_a.>")
         assert worker.ask(subjects[0], b"", INBOX).body == secret("a")
         for subject in subjects:
             worker.publish(subject, encoded(question), INBOX)
         # The server answers in order: this is the last one.
-        last = worker.ask(f"{API}.STREAM.INFO.{RESULTS}", b"", INBOX)
+        last = worker.ask(f"{api}.STREAM.INFO.{RESULTS}", b"", INBOX)
         seen = [*worker.arrived, last]
 
     assert not [message for message in seen if secret("b") in message.body]
@@ -195,75 +206,78 @@ def filled_with(make_nats_server: MakeNatsServer, inbox: str) -> Realm:
     return realm
 
 
-def test_an_answer_goes_wherever_the_request_says(realm: Realm) -> None:
-    """What no permission holds back, on any server so far; docs/security.md says what does.
+# What a worker of queue a has JetStream say to whom, as it has no right to say it itself.
+SPY = {"deliver_subject": INBOX, "ack_policy": "none"}
+ANSWERS: dict[str, tuple[str, bytes]] = {
+    "a workload": ("airflow.tasks.b.forged", b"forged"),
+    "a report": ("airflow.results.b.forged", b"forged"),
+    "a stop": ("airflow.ctl.b1.stop", b"d1"),
+    "a purge": (f"{API}.STREAM.PURGE.{TASKS}", b""),
+    "a stream": (f"{API}.STREAM.CREATE.OTHER", b'{"name": "OTHER"}'),
+    "a reader": (f"{API}.CONSUMER.CREATE.{RESULTS}", consumer(RESULTS, **SPY)),
+}
 
-    JetStream sends its answers with rights of its own, and the asker names the subject.
+
+@pytest.mark.parametrize("what", ANSWERS)
+def test_an_answer_goes_wherever_the_request_says_but_never_leaves_an_account(
+    realm: Realm, what: str
+) -> None:
+    """JetStream sends answers with rights of its own, and the asker names their subject.
+
+    No permission holds that back, on any server so far. An account does.
     """
-    look = f"{API}.DIRECT.GET.{RESULTS}.airflow.results.a."
+    subject, body = ANSWERS[what]
+    look = f"{realm.api('worker_a')}.DIRECT.GET.{RESULTS}.airflow.results.a.d1"
     with realm.raw("worker_a") as worker, realm.raw(ROOT_USER) as root:
         worker.subscribe("_INBOX_worker_a.>")
         root.subscribe("_INBOX_root.>")
-        worker.ask("airflow.results.a.d1", b"not from a scheduler", INBOX)
+        root.subscribe("airflow.ctl.>")
+        assert "error" not in worker.ask("airflow.results.a.d1", body, INBOX).answer
+        assert not is_harmed(root)
 
-        assert worker.publish(look + "d1", b"", "airflow.tasks.b.forged") == ""
-        forged = f"{API}.DIRECT.GET.{TASKS}.airflow.tasks.b.forged"
-        block_until(lambda: root.ask(forged, b"", "_INBOX_root.x").body, 5, "the forged task")
-        found = root.ask(forged, b"", "_INBOX_root.x")
-        assert found.body == b"not from a scheduler"
-        # What a receiver could tell it by.
-        assert f"Nats-Stream: {RESULTS}" in found.headers
+        assert worker.publish(look, b"", subject) == ""
 
-        assert worker.publish(look + "none", b"", f"{API}.STREAM.PURGE.{TASKS}") == ""
-        block_until(lambda: is_empty(root), 5, "the purge")
-
-
-def is_empty(root: RawClient) -> bool:
-    info = root.ask(f"{API}.STREAM.INFO.{TASKS}", b"", "_INBOX_root.x").answer
-    return int(info["state"]["messages"]) == 0
+        if realm.has_accounts:
+            # Answers come in order, so that one has gone where it could.
+            assert worker.ask(look, b"", INBOX).body == body
+            assert not is_harmed(root)
+        else:
+            block_until(lambda: is_harmed(root), 5, what)
 
 
-LENT = (
-    f"{API}.CONSUMER.MSG.NEXT.{TASKS}.a",
-    f"{API}.DIRECT.GET.{RESULTS}.airflow.results.a.*",
-    f"$JS.ACK.{TASKS}.a.*.*.*.*.*",
-    "airflow.results.a.*",
-)
+def is_harmed(root: RawClient) -> bool:
+    """Whether anything is not as it was before, or a worker of queue b is told something."""
+    root.settle()
+    return bool(root.arrived) or state(root) != {
+        "AIRFLOW_TASKS": {"airflow.tasks.a.d1", "airflow.tasks.b.d1"},
+        "AIRFLOW_RESULTS": {"airflow.results.a.d1"},
+        "AIRFLOW_DEAD_LETTERS": set(),
+        "KV_airflow_workers": set(),
+        "readers": set(),
+    }
 
 
-def accounts() -> str:
-    """A worker in an account of its own, which borrows what it needs from Airflow's."""
-    exports = ", ".join(
-        f'{{ service: "{subject}", accounts: [A], response_type: Stream }}' for subject in LENT
-    )
-    imports = ", ".join(
-        f'{{ service: {{ account: AIRFLOW, subject: "{subject}" }} }}' for subject in LENT
-    )
-    return (
-        "accounts {\n"
-        f"  AIRFLOW {{ jetstream: enabled, exports: [{exports}], "
-        "users: [{ user: root, password: secret }] }\n"
-        f"  A {{ imports: [{imports}], users: [{{ user: worker_a, password: secret }}] }}\n}}"
-    )
+def state(root: RawClient) -> dict[str, set[str]]:
+    """Return what each stream holds, and who reads the results."""
+    inbox = "_INBOX_root.x"
+    streams = root.ask(f"{API}.STREAM.NAMES", b"", inbox).answer["streams"]
+    readers = root.ask(f"{API}.CONSUMER.NAMES.{RESULTS}", b"", inbox).answer["consumers"]
+    everything = encoded({"subjects_filter": ">"})
+    infos = {s: root.ask(f"{API}.STREAM.INFO.{s}", everything, inbox).answer for s in streams}
+    held = {stream: set(info["state"].get("subjects") or {}) for stream, info in infos.items()}
+    return held | {"readers": set(readers or [])}
 
 
-def test_an_account_of_its_own_holds_that_back(make_nats_server: MakeNatsServer) -> None:
-    """An answer that leaves the account goes to the asker's account, whatever it is called."""
-    realm = Realm(make_nats_server(config=accounts()))
-    realm.set_up(ROOT_USER)
-    with realm.raw("worker_a") as worker, realm.raw(ROOT_USER) as root:
+def test_an_answer_never_acks(realm: Realm) -> None:
+    """An ack's subject keeps its name from account to account, so that no client may ask for it."""
+    with realm.raw("worker_a") as a, realm.raw("worker_b") as b, realm.raw(ROOT_USER) as root:
         root.subscribe("_INBOX_root.>")
-        for queue in QUEUES:
-            root.ask(NAMES.task(queue, "d1"), secret(queue), "_INBOX_root.x")
-        body, ack = pulled(worker, "a")
-        assert body == secret("a")
-        worker.ask("airflow.results.a.d1", b"not from a scheduler", INBOX)
-        worker.ask(ack, b"+ACK", INBOX)
+        a.subscribe("_INBOX_worker_a.>")
+        _, ack = pulled(b, "b", realm.api("worker_b"))
+        a.ask("airflow.results.a.d1", b"+ACK", INBOX)
+        look = f"{realm.api('worker_a')}.DIRECT.GET.{RESULTS}.airflow.results.a.d1"
 
-        look = f"{API}.DIRECT.GET.{RESULTS}.airflow.results.a."
-        worker.publish(look + "d1", b"", "airflow.tasks.b.forged")
-        worker.publish(look + "none", b"", f"{API}.STREAM.PURGE.{TASKS}")
-        # The server answers in order: by now the others have gone nowhere.
-        assert worker.ask(look + "d1", b"", INBOX).body == b"not from a scheduler"
-        info = root.ask(f"{API}.STREAM.INFO.{TASKS}", b'{"subjects_filter": ">"}', "_INBOX_root.x")
-        assert info.answer["state"]["subjects"] == {"airflow.tasks.b.d1": 1}
+        word = a.publish(look, b"", ack)
+
+        assert word == f"'Permissions Violation for Publish with Reply of \"{ack}\"'"
+        assert pending(root, "b") == 1

@@ -45,6 +45,7 @@ class RawClient:
     password: str = ""
     arrived: list[Message] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    sids: int = 0
 
     def __enter__(self) -> Self:
         self.socket = socket.create_connection((self.server.host, self.server.port), TIMEOUT)
@@ -75,7 +76,8 @@ class RawClient:
 
     def subscribe(self, subject: str) -> str:
         """Subscribe and return the server's word against it, '' if there is none."""
-        self.send(f"SUB {subject} 1".encode())
+        self.sids += 1
+        self.send(f"SUB {subject} {self.sids}".encode())
         return self.verdict()
 
     def ask(self, subject: str, body: bytes, inbox: str) -> Message:

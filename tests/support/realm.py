@@ -128,6 +128,11 @@ class Realm:
             return accounts.member(NAMES, name, user.role, lanes(user)).granted
         return grants(user)
 
+    def api(self, user: str) -> str:
+        """What JetStream's API is called where a user is."""
+        domain = self.settings(user).jetstream_domain
+        return f"$JS.{domain}.API" if domain else "$JS.API"
+
     def raw(self, user: str) -> RawClient:
         return RawClient(self.server, user, PASSWORD)
 
