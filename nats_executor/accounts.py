@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.errors import ConfigError
-from nats_executor.names import token
+from nats_executor.names import token, without_domain
 from nats_executor.permissions import Permissions, Role, as_claims, as_config, permissions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from nats_executor.names import Lane, Names
+    from nats_executor.settings import Settings
 
 __all__ = [
     "BESIDE",
@@ -34,6 +35,7 @@ __all__ = [
     "accounts",
     "as_account_claims",
     "as_accounts",
+    "everyone",
     "member",
 ]
 
@@ -43,6 +45,8 @@ MANY = re.compile(r"\$JS\.API\.(CONSUMER\.MSG\.NEXT\..+|DIRECT\.GET\.[^.]+)")
 # `[nats_executor] jetstream_domain` of workers with accounts of their own. On $JS.API the server
 # itself answers an account without JetStream, beside the one that lends.
 DOMAIN = "lent"
+# That of the cluster for its leaf nodes, as deploy/nats/cluster.conf has it.
+HUB = "hub"
 # Where the part ends that belongs into Airflow's account.
 BESIDE = "# Beside that account:"
 
@@ -60,8 +64,29 @@ class User:
 def member(names: Names, name: str, role: Role, lanes: Sequence[Lane] = ()) -> User:
     """Return a user with what it needs, with the inbox prefix that is the default of its name."""
     inbox = f"_INBOX_{token(name)}"
-    domain = DOMAIN if role is Role.WORKER else None
+    domain = {Role.WORKER: DOMAIN, Role.SITE: HUB}.get(role)
     return User(name, role, inbox, permissions(role, names, inbox, lanes=lanes, domain=domain))
+
+
+def everyone(settings: Settings, workers: Sequence[str], sites: Sequence[str]) -> list[User]:
+    """Return one user for each role of which a deployment has one, and those of USER=QUEUE,QUEUE.
+
+    Raises:
+        ConfigError: one of them is not written so.
+    """
+    users = [
+        member(settings.names, role, role) for role in Role if role not in {Role.WORKER, Role.SITE}
+    ]
+    for role, ones in ((Role.WORKER, workers), (Role.SITE, sites)):
+        for words in ones:
+            # A certificate's name has such signs, too.
+            name, _, text = words.rpartition("=")
+            queues = [queue for part in text.split(",") if (queue := part.strip())]
+            if not name or not queues:
+                raise ConfigError(f"{words!r}: write USER=QUEUE or USER=QUEUE,QUEUE")
+            lanes = [lane for queue in queues for lane in settings.lanes(queue)]
+            users.append(member(settings.names, name, role, lanes))
+    return users
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +129,7 @@ def accounts(names: Names, users: Sequence[User]) -> list[Account]:
     main = names.prefix.upper()
     relay = f"{main}_PEERS"
     workers = [user for user in users if user.role is Role.WORKER]
-    everyone = tuple(user.name for user in workers)
+    borrowing = tuple(user.name for user in workers)
     require_distinct([main, relay, *(user.name for user in users)])
     asked, peers = names.controls(), names.peers()
     borrowers: defaultdict[str, list[str]] = defaultdict(list)
@@ -121,9 +146,9 @@ def accounts(names: Names, users: Sequence[User]) -> list[Account]:
             main,
             others,
             (*lent, Export(pings, (relay,))),
-            tuple(Import(name, asked, asked) for name in everyone),
+            tuple(Import(name, asked, asked) for name in borrowing),
         ),
-        Account(relay, (), (Export(peers, everyone),), (Import(main, pings, peers),)),
+        Account(relay, (), (Export(peers, borrowing),), (Import(main, pings, peers),)),
         *(of_worker(user, names, main, relay) for user in workers),
     ]
 
@@ -137,7 +162,7 @@ def of_worker(user: User, names: Names, main: str, relay: str) -> Account:
 def borrowed(user: User, names: Names, main: str) -> list[Import]:
     """Return what a worker publishes on, except to other workers, whom it reaches by the relay."""
     return [
-        Import(main, subject.replace(f"$JS.{DOMAIN}.API.", "$JS.API."), subject)
+        Import(main, without_domain(subject, DOMAIN), subject)
         for subject in user.granted.publish
         if subject != names.peers()
     ]

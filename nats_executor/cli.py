@@ -93,9 +93,15 @@ ARG_CERTIFICATE = Arg(
 )
 ARG_WORKER_USERS = Arg(
     ("worker_users",),
-    nargs="+",
+    nargs="*",
     metavar="USER=QUEUE",
     help="A user for the workers of one queue, or of several, separated by commas",
+)
+ARG_SITES = Arg(
+    ("--sites",),
+    nargs="+",
+    metavar="USER=QUEUE",
+    help="Users of leaf nodes, in Airflow's account, with the queues that workers serve there",
 )
 ARG_FORMAT = Arg(
     ("--format",),
@@ -161,9 +167,10 @@ ACCOUNTS_EPILOG = """\
 examples:
   airflow nats accounts worker-gpu=gpu worker-etl=default,etl
   airflow nats accounts worker-gpu=gpu --format jwt     the `nats` claims, for operator mode
+  airflow nats accounts worker-gpu=gpu --sites site-muc=press,weld
 
-Prints users admin, scheduler, api-server and monitor in Airflow's account, and an account for each
-worker user that borrows from there what its workers need. Connects to nothing. Repeat it with all
+Prints users admin, scheduler, api-server, triggerer, monitor and those of sites in Airflow's
+account, and an account for each worker user that borrows from there what its workers need. Connects to nothing. Repeat it with all
 workers when a queue is added, or when priority_bands or queue_limits change.
 """
 
@@ -250,7 +257,7 @@ def auth() -> ActionCommand:
 
 def accounts() -> ActionCommand:
     """Return the command that prints all accounts and users of a deployment."""
-    which = (ARG_WORKER_USERS, ARG_FORMAT, ARG_TEAM, ARG_VERBOSE)
+    which = (ARG_WORKER_USERS, ARG_SITES, ARG_FORMAT, ARG_TEAM, ARG_VERBOSE)
     return action(
         "accounts", "Print NATS accounts, one for each worker user", which, ACCOUNTS_EPILOG
     )

@@ -15,7 +15,7 @@ from airflow.utils.providers_configuration_loader import providers_configuration
 
 from nats_executor import topology
 from nats_executor.accounts import accounts as accounts_of
-from nats_executor.accounts import as_account_claims, as_accounts, member
+from nats_executor.accounts import as_account_claims, as_accounts, everyone
 from nats_executor.broker import connect
 from nats_executor.errors import ConfigError, NatsExecutorError
 from nats_executor.messages import Order
@@ -228,13 +228,7 @@ def accounts(args: Namespace) -> None:
     settings = settings_for(args)
     if settings.jetstream_domain:
         raise ConfigError("[nats_executor] jetstream_domain: accounts do not reach over leaf nodes")
-    users = [member(settings.names, role, role) for role in Role if role is not Role.WORKER]
-    for words in args.worker_users:
-        # A certificate's name has such signs, too.
-        name, _, queues = words.rpartition("=")
-        if not name or not listed(queues):
-            raise ConfigError(f"{words!r}: write USER=QUEUE or USER=QUEUE,QUEUE")
-        users.append(member(settings.names, name, Role.WORKER, lanes_of(settings, listed(queues))))
+    users = everyone(settings, args.worker_users, args.sites or ())
     made = accounts_of(settings.names, users)
     if args.format == "jwt":
         print(json.dumps(as_account_claims(made), indent=2))

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["Lane", "Names", "Place", "in_domain", "token"]
+__all__ = ["Lane", "Names", "Place", "in_domain", "token", "without_domain"]
 
 # 64 characters leave room for prefix and dispatch id in a subject; NATS allows 255 for a consumer.
 PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -40,6 +40,12 @@ def in_domain(subject: str, domain: str | None) -> str:
     A leaf node lets no `$KV` subject through. The domain's servers map this one to it.
     """
     return f"$JS.{domain}.API.{subject}" if domain and subject.startswith("$KV.") else subject
+
+
+def without_domain(subject: str, domain: str) -> str:
+    """Return what a subject of another JetStream domain is called there; others stay."""
+    local = subject.removeprefix(f"$JS.{domain}.API.")
+    return local if local == subject or local.startswith("$KV.") else f"$JS.API.{local}"
 
 
 class Lane(NamedTuple):

@@ -1,4 +1,7 @@
-"""Each test that asks for a `stage` runs twice: on the fake broker and on a real server."""
+"""Each test that asks for a `stage` runs on the fake broker and on a real server.
+
+On the real one twice: at home, and from another account that borrows its JetStream.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,38 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nats_executor.accounts import DOMAIN
 from tests.contract.stage import FakeStage, RealStage, Stage
+from tests.support.nats_server import NatsServer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from nats_executor.names import Names
-    from tests.support.nats_server import NatsServer
+    from tests.support.fixtures import MakeNatsServer
+
+# Whoever connects is in an account that borrows all of JetStream from another one, in the same
+# way as a worker's account borrows some of it.
+LENT = {
+    "$JS.API.>": "Stream", "$JS.ACK.>": "Singleton", "$KV.>": "Singleton",
+    "*.tasks.*.*": "Singleton", "*.results.*.*": "Singleton", "*.dead.*.*": "Singleton",
+    "later.*": "Singleton",
+}  # fmt: skip
+EXPORTS = "\n".join(
+    f'{{ service: "{subject}", response_type: {kind} }}' for subject, kind in LENT.items()
+)
+IMPORTS = "\n".join(
+    f'{{ service: {{ account: LENDER, subject: "{subject}" }}, '
+    f'to: "{subject.replace("$JS.API", f"$JS.{DOMAIN}.API")}" }}'
+    for subject in LENT
+)
+LENDING = f"""
+accounts {{
+  LENDER {{ jetstream: enabled, exports: [{EXPORTS}] }}
+  BORROWER {{ users: [{{ user: borrower, password: any }}], imports: [{IMPORTS}] }}
+}}
+no_auth_user: borrower
+"""
 
 
 @pytest.fixture
@@ -27,7 +55,24 @@ def choose(
     """The stage that a parametrised fixture asks for."""
     if request.param == "fake":
         return FakeStage(names, exits)
+    if request.param == "borrowing":
+        lender: NatsServer = request.getfixturevalue(f"lending_{server}")
+        return RealStage(names, lender, exits, jetstream_domain=DOMAIN)
     return RealStage(names, request.getfixturevalue(server), exits)
+
+
+@pytest.fixture(scope="session")
+def lending_nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    server = NatsServer(tmp_path_factory.mktemp("nats"), config=LENDING)
+    try:
+        yield server.start()
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def lending_private_nats_server(make_nats_server: MakeNatsServer) -> NatsServer:
+    return make_nats_server(config=LENDING)
 
 
 @pytest.fixture
@@ -37,7 +82,7 @@ async def exits() -> AsyncIterator[AsyncExitStack]:
         yield stack
 
 
-@pytest.fixture(params=["fake", "real"])
+@pytest.fixture(params=["fake", "real", "borrowing"])
 async def bare_stage(request: pytest.FixtureRequest, names: Names, exits: AsyncExitStack) -> Stage:
     """A connection, and no streams yet."""
     chosen = choose(request, names, exits, "nats_server")
@@ -45,7 +90,7 @@ async def bare_stage(request: pytest.FixtureRequest, names: Names, exits: AsyncE
     return chosen
 
 
-@pytest.fixture(params=["fake", "real"])
+@pytest.fixture(params=["fake", "real", "borrowing"])
 async def stage(request: pytest.FixtureRequest, names: Names, exits: AsyncExitStack) -> Stage:
     """Connections and streams of one test; the real server is shared, so leave it alive."""
     chosen = choose(request, names, exits, "nats_server")
@@ -53,7 +98,7 @@ async def stage(request: pytest.FixtureRequest, names: Names, exits: AsyncExitSt
     return chosen
 
 
-@pytest.fixture(params=["fake", "real"])
+@pytest.fixture(params=["fake", "real", "borrowing"])
 async def fragile_stage(
     request: pytest.FixtureRequest, names: Names, exits: AsyncExitStack
 ) -> Stage:

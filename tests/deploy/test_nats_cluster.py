@@ -1,12 +1,13 @@
-"""The shipped cluster.conf as three real servers, with users that the shipped script makes."""
+"""The shipped cluster.conf as three real servers, with accounts that the shipped script makes."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import os
 import re
-import subprocess
-from dataclasses import dataclass
+import signal
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,12 +15,13 @@ import pytest
 from nats_executor import topology
 from nats_executor.broker import connect
 from nats_executor.errors import AccessDenied, BrokerUnavailable
+from nats_executor.liveness import Answer, Liveness
 from nats_executor.names import Names
 from tests.contract.stage import soon
 from tests.support.certificates import Authority
 from tests.support.fixtures import settings_for
 from tests.support.nats_server import NatsServer, free_port, start_together
-from tests.support.shipped import NATS, Made, ShippedServer, here, make_users
+from tests.support.shipped import INCLUDED, NATS, Made, ShippedServer, here, make_users
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -54,8 +56,11 @@ class Cluster:
     made: Made
     ca: Authority
 
+    def url(self, number: int) -> str:
+        return self.servers[number].url.replace("nats://", "tls://")
+
     def settings(self, user: str) -> Settings:
-        servers = [server.url.replace("nats://", "tls://") for server in self.servers]
+        servers = [self.url(number) for number in range(len(self.servers))]
         options = self.made.options(user) | {"tls_ca_file": str(self.ca.ca_file)}
         return settings_for(*servers, replicas=3, **options)
 
@@ -71,7 +76,7 @@ def cluster(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
     for name in NODES:
         server = ShippedServer(directory / name, name=name)
         server.directory.mkdir()
-        (server.directory / "users.conf").write_bytes((made.directory / "users.conf").read_bytes())
+        made.give(server.directory)
         routes = {f"{node}:6222": f"127.0.0.1:{port}" for node, port in ports.items()}
         server.config = here(
             text,
@@ -98,7 +103,7 @@ def cluster(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
 def test_users_are_made_with_passwords_that_nobody_else_reads(made: Made) -> None:
     files = {path.name: path for path in made.directory.iterdir()}
 
-    assert set(files) == {"users.conf", *(f"{user}.env" for user in USERS)}
+    assert set(files) == {*INCLUDED, *(f"{user}.env" for user in USERS)}
     assert {path.stat().st_mode & 0o777 for path in files.values()} == {0o600}
     assert made.directory.stat().st_mode & 0o777 == 0o700
     passwords = {made.options(user)["password"] for user in USERS}
@@ -110,25 +115,27 @@ def test_users_are_made_with_passwords_that_nobody_else_reads(made: Made) -> Non
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_users_are_those_of_the_real_command(made: Made, tmp_path: Path) -> None:
-    """Elsewhere here a quicker one stands in for it, which takes seconds for each user."""
+    """Elsewhere here a quicker one stands in for it."""
     done = make_users(tmp_path, *QUEUES, airflow="airflow")
     assert done.returncode == 0, done.stderr
 
-    real, quick = (
-        SECRET.sub("***", (directory / "users.conf").read_text())
-        for directory in (tmp_path, made.directory)
-    )
-    assert real == quick
+    for name in INCLUDED:
+        real, quick = (
+            SECRET.sub("***", (directory / name).read_text())
+            for directory in (tmp_path, made.directory)
+        )
+        assert real == quick
 
 
 @pytest.mark.parametrize(
-    "queue", ["a/b", "a b", "", "größe", "a,b", "s=", "=a", "s=a=b", "s,t=a", "s=a/b", "s=a b"]
+    "queue",
+    ["a/b", "a b", "", "größe", "a,b", "s:", ":a", "s:a:b", "=a", "s,t:a", "s:a/b", "s:a b"],
 )
 def test_a_queue_that_makes_no_user_is_refused(tmp_path: Path, queue: str) -> None:
     done = make_users(tmp_path, queue)
 
     assert done.returncode == 2
-    assert "airflow nats auth" in done.stderr
+    assert "write QUEUE, NAME=QUEUE or SITE:QUEUE" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -137,11 +144,11 @@ def test_passwords_stay_out_of_the_repository() -> None:
 
     assert done.returncode == 2
     assert "is in the repository" in done.stderr
-    assert not (NATS / "users.conf").exists()
+    assert not any((NATS / name).exists() for name in INCLUDED)
 
 
 def test_a_site_gets_a_user_and_users_of_its_own(tmp_path: Path) -> None:
-    done = make_users(tmp_path, "default", "muc=gpu,a-b", HUBS="hub-1:7422 hub-2:7422")
+    done = make_users(tmp_path, "default", "muc:gpu,a-b", HUBS="hub-1:7422 hub-2:7422")
     assert done.returncode == 0, done.stderr
 
     central, local = Made(tmp_path, ""), Made(tmp_path / "muc", "")
@@ -161,24 +168,28 @@ def test_a_site_gets_a_user_and_users_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_repetition_keeps_passwords(made: Made, tmp_path: Path) -> None:
-    """Here with a command that is no Airflow, and prints a block for any user at once."""
-    known = made.options("scheduler")["password"]
-    (tmp_path / "scheduler.env").write_text((made.directory / "scheduler.env").read_text())
-    airflow = tmp_path / "airflow"
-    airflow.write_text(
-        '#!/bin/sh\nprintf "{\\n  user: %s\\n  password: \\$P_%s\\n}\\n" "$4" "$4"\n'
-    )
-    airflow.chmod(0o700)
+    for user in ("scheduler", "worker-gpu"):
+        (tmp_path / f"{user}.env").write_text((made.directory / f"{user}.env").read_text())
 
-    done = subprocess.run(
-        [str(NATS / "make-users"), str(tmp_path)],
-        env=os.environ | {"AIRFLOW": str(airflow)},
-        capture_output=True,
-        check=False,
-    )
+    done = make_users(tmp_path, "gpu", "ml=gpu,training")
 
     assert done.returncode == 0, done.stderr
-    assert f'P_scheduler: "{known}"\n' in (tmp_path / "users.conf").read_text()
+    again = Made(tmp_path, done.stdout)
+    for user in ("scheduler", "worker-gpu"):
+        assert again.options(user) == made.options(user)
+        known = (
+            f'NATS_PASSWORD_{user.upper().replace("-", "_")}: "{made.options(user)["password"]}"\n'
+        )
+        assert any(known in (tmp_path / name).read_text() for name in INCLUDED)
+    assert again.options("worker-ml")["password"] != made.options("worker-gpu")["password"]
+
+
+def test_two_users_never_share_a_password(tmp_path: Path) -> None:
+    done = make_users(tmp_path, "a_b", "a-b")
+
+    assert done.returncode == 2
+    assert "two users would share $NATS_PASSWORD_WORKER_A_B" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.anyio
@@ -232,6 +243,79 @@ def replicas(cluster: Cluster) -> set[int]:
     streams = [s for account in found["account_details"] for s in account["stream_detail"]]
     assert len(streams) == 4
     return {stream["config"]["num_replicas"] for stream in streams}
+
+
+@pytest.mark.anyio
+async def test_whether_a_worker_lives_is_known_at_once_from_any_server(cluster: Cluster) -> None:
+    """To the scheduler, to its own sort and to workers of another account."""
+    async with AsyncExitStack() as exits:
+
+        async def connected(user: str, server: int) -> tuple[Broker, Settings]:
+            settings = replace(cluster.settings(user), servers=(cluster.url(server),))
+            broker = await exits.enter_async_context(connect(settings, role="test"))
+            await broker.ready(20)
+            return broker, settings
+
+        async def pong(_: bytes) -> bytes:
+            return b"pong"
+
+        worker, _ = await connected("worker-gpu", 0)
+        for subject in (NAMES.control("w.1", "ping"), NAMES.peer("w.1")):
+            await worker.serve(subject, pong)
+        for user in ("scheduler", "worker-gpu", "worker-default"):
+            for server in range(len(cluster.servers)):
+                broker, settings = await connected(user, server)
+                liveness = Liveness(broker, settings, is_peer=user.startswith("worker"))
+
+                assert await liveness.ping("w.1") is Answer.ALIVE
+                assert await soon(liveness.ping("gone.1"), 2) is Answer.NOBODY
+
+
+def has_reloaded(cluster: Cluster, times: int) -> bool:
+    return all(s.log.count("Reloaded server configuration") == times for s in cluster.servers)
+
+
+@pytest.mark.anyio
+async def test_a_queue_is_added_by_a_reload(cluster: Cluster, tmp_path: Path) -> None:
+    """And those who are connected stay so."""
+    await set_up(cluster.settings("admin"))
+    for user in USERS:
+        (tmp_path / f"{user}.env").write_bytes(
+            (cluster.made.directory / f"{user}.env").read_bytes()
+        )
+    done = make_users(tmp_path, *QUEUES, "new")
+    assert done.returncode == 0, done.stderr
+    made = Made(tmp_path, "")
+    async with (
+        connect(cluster.settings("scheduler"), role="test") as scheduler,
+        connect(cluster.settings("worker-gpu"), role="test") as worker,
+    ):
+        for broker in (scheduler, worker):
+            await broker.ready(20)
+        pulls = await worker.pull(NAMES.tasks_stream, NAMES.consumer("gpu"))
+        waiting = asyncio.create_task(pulls.wait())
+        since = [broker.connected_since for broker in (scheduler, worker)]
+
+        # The first reload leaves a new account without what it borrows, on every release so far.
+        for times in (1, 2):
+            for server in cluster.servers:
+                made.give(server.directory)
+                server.signal(signal.SIGHUP)
+            await wait_until(lambda n=times: has_reloaded(cluster, n), 20, "a reload")
+
+        settings = replace(cluster, made=made).settings("worker-new")
+        admin = cluster.settings("admin")
+        async with connect(settings, role="test") as added, connect(admin, role="test") as root:
+            await added.ready(20)
+            await root.ready(20)
+            await topology.ensure_queue(root, admin, "new")
+            new = await added.pull(NAMES.tasks_stream, "new")
+            for queue, broker in (("new", added), ("gpu", worker)):
+                await scheduler.publish(NAMES.task(queue, "r1"), b"payload")
+                delivery = await soon(new.wait() if queue == "new" else waiting, 20)
+                await broker.publish(NAMES.result(queue, "r1"), b"done", expected_last=0)
+                await delivery.ack()
+        assert [broker.connected_since for broker in (scheduler, worker)] == since
 
 
 @pytest.mark.anyio

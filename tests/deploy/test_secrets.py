@@ -23,7 +23,7 @@ USERS = (*PARTS, "worker-default", "worker-gpu")
 
 def make(directory: Path, *queues: str, **environment: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    airflow = f"{sys.executable} -m tests.support.quick_auth"
+    airflow = f"{sys.executable} -m tests.support.quick_airflow"
     return subprocess.run(
         [str(ROOT / "deploy/make-secrets"), str(directory), *queues],
         env=os.environ | {"AIRFLOW": airflow, "PYTHONPATH": path} | environment,

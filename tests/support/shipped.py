@@ -14,14 +14,15 @@ from tests.tools.boundaries import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["NATS", "Made", "ShippedServer", "here", "make_users"]
+__all__ = ["INCLUDED", "NATS", "Made", "ShippedServer", "here", "make_users"]
 
 NATS = ROOT / "deploy/nats"
+INCLUDED = ("users.conf", "workers.conf")
 PREFIX = "AIRFLOW__NATS_EXECUTOR__"
 
 
 def make_users(
-    *args: object, airflow: str = "tests.support.quick_auth", **environment: str
+    *args: object, airflow: str = "tests.support.quick_airflow", **environment: str
 ) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
@@ -47,6 +48,11 @@ class Made:
         lines = (self.directory / f"{user}.env").read_text().splitlines()
         pairs = (line.removeprefix(PREFIX).split("=", 1) for line in lines)
         return {name.lower(): value for name, value in pairs}
+
+    def give(self, directory: Path) -> None:
+        """Copy to a server what it includes."""
+        for name in INCLUDED:
+            (directory / name).write_bytes((self.directory / name).read_bytes())
 
 
 class ShippedServer(NatsServer):

@@ -50,7 +50,7 @@ class Site:
         link = Cable(free_port())
         users = directory / "users"
         hubs = f"127.0.0.1:{link.port}"
-        done = make_users(users, *QUEUES, f"{SITE}=default", HUBS=hubs)
+        done = make_users(users, *QUEUES, f"{SITE}:default", HUBS=hubs)
         assert done.returncode == 0, done.stderr
         hub, leaf = (ShippedServer(directory / name, name=name) for name in ("hub", "leaf"))
         site = cls(hub, leaf, link, Authority(directory), Made(users, ""), Made(users / SITE, ""))
