@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nats_executor import accounts, topology
@@ -31,6 +31,7 @@ __all__ = [
     "User",
     "accounts_config",
     "grants",
+    "lanes",
     "realm_config",
     "secret",
 ]
@@ -80,14 +81,27 @@ def lanes(user: User) -> list[Lane]:
     return [lane for queue in user.queues for lane in settings.lanes(queue)]
 
 
-def accounts_config(more: str = "") -> str:
-    """Accounts as `airflow nats accounts` prints them, with the users' passwords."""
+def accounts_config(more: str = "", *, is_open: bool = False) -> str:
+    """Accounts as `airflow nats accounts` prints them, with the users' passwords.
+
+    Args:
+        is_open: whether workers may do whatever their accounts can do.
+    """
     passwords = "".join(f'NATS_PASSWORD_{u.name.upper()}: "{PASSWORD}"\n' for u in USERS)
     users = [accounts.member(NAMES, u.name, u.role, lanes(u)) for u in USERS]
-    main, beside = accounts.as_accounts(accounts.accounts(NAMES, users)).split(accounts.BESIDE)
+    made = accounts.accounts(NAMES, users)
+    if is_open:
+        made = [made[0], *map(opened, made[1:])]
+    main, beside = accounts.as_accounts(made).split(accounts.BESIDE)
     root = f'users: [ {{ user: {ROOT_USER}, password: "{PASSWORD}" }}'
     main = main.replace("users: [", root)
     return f"{passwords}accounts {{ AIRFLOW {{ jetstream: enabled\n{main}}}\n{beside} }}\n{more}"
+
+
+def opened(account: accounts.Account) -> accounts.Account:
+    everything = Permissions(publish=(">",), subscribe=(">",))
+    users = (replace(user, granted=everything) for user in account.users)
+    return replace(account, users=tuple(users))
 
 
 def realm_config(more: str = "", *, inbox: str = "") -> str:
