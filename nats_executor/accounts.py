@@ -174,33 +174,41 @@ def require_distinct(found: Iterable[str]) -> None:
         raise ConfigError(f"two users or accounts would be called {doubled[0]!r}")
 
 
-def as_accounts(made: Sequence[Account]) -> str:
+def as_accounts(made: Sequence[Account], *, have_certificates: bool = False) -> str:
     """Return the accounts for a server's configuration.
 
     What is before `BESIDE` belongs into Airflow's account itself, beside `jetstream`, so that its
     limits stay where people change them.
+
+    Args:
+        have_certificates: whether users log in with TLS certificates, which their names are in.
     """
     main, *beside = made
     blocks = [
-        [f"{json.dumps(account.name, ensure_ascii=False)} {{", *within(account), "}"]
+        [f"{quoted(account.name)} {{", *within(account, have_certificates), "}"]
         for account in beside
     ]
     lines = [
         f"# Inside of the account {main.name}, which has JetStream:",
-        *within(main),
+        *within(main, have_certificates),
         BESIDE,
         *(line for block in blocks for line in block),
     ]
     return "\n".join(lines)
 
 
-def within(account: Account) -> list[str]:
+def quoted(name: str) -> str:
+    # The server's format knows no escapes of JSON's other than these.
+    return json.dumps(name, ensure_ascii=False)
+
+
+def within(account: Account, have_certificates: bool) -> list[str]:
     lines = [
         *listed("exports", map(export_line, account.exports)),
         *listed("imports", map(import_line, account.imports)),
     ]
     if account.users:
-        lines += listed("users", map(user_lines, account.users))
+        lines += listed("users", (user_lines(u, have_certificates) for u in account.users))
     return lines
 
 
@@ -209,22 +217,23 @@ def listed(name: str, entries: Iterable[str]) -> list[str]:
 
 
 def export_line(export: Export) -> str:
-    to = ", ".join(json.dumps(name, ensure_ascii=False) for name in export.to)
+    to = ", ".join(map(quoted, export.to))
     kind = ", response_type: Stream" if export.response_type == "Stream" else ""
     return f'  {{ service: "{export.subject}", accounts: [{to}]{kind} }}'
 
 
 def import_line(found: Import) -> str:
-    account = json.dumps(found.account, ensure_ascii=False)
+    account = quoted(found.account)
     to = "" if found.local == found.subject else f', to: "{found.local}"'
     return f'  {{ service: {{ account: {account}, subject: "{found.subject}" }}{to} }}'
 
 
-def user_lines(user: User) -> str:
+def user_lines(user: User, have_certificates: bool) -> str:
     lines = [f"# for [nats_executor] inbox_prefix = {user.inbox}"]
     if user.role is Role.WORKER:
         lines.append(f"# and [nats_executor] jetstream_domain = {DOMAIN}")
-    return "\n".join([*lines, as_config(user.name, user.granted)])
+    block = as_config(user.name, user.granted, has_certificate=have_certificates)
+    return "\n".join([*lines, block])
 
 
 def as_account_claims(made: Sequence[Account]) -> dict[str, Any]:

@@ -89,7 +89,7 @@ ARG_INBOX_PREFIX = Arg(
 ARG_CERTIFICATE = Arg(
     ("--certificate",),
     action="store_true",
-    help="The user logs in with a TLS certificate that its name is in, and no password",
+    help="Users log in with TLS certificates that their names are in, and no passwords",
 )
 ARG_WORKER_USERS = Arg(
     ("worker_users",),
@@ -170,8 +170,9 @@ examples:
   airflow nats accounts worker-gpu=gpu --sites site-muc=press,weld
 
 Prints users admin, scheduler, api-server, triggerer, monitor and those of sites in Airflow's
-account, and an account for each worker user that borrows from there what its workers need. Connects to nothing. Repeat it with all
-workers when a queue is added, or when priority_bands or queue_limits change.
+account, and an account for each worker user that borrows from there what its workers need.
+Connects to nothing. Repeat it with all workers when a queue is added, or when priority_bands or
+queue_limits change.
 """
 
 # Of every command that changes workers.
@@ -257,7 +258,9 @@ def auth() -> ActionCommand:
 
 def accounts() -> ActionCommand:
     """Return the command that prints all accounts and users of a deployment."""
-    which = (ARG_WORKER_USERS, ARG_SITES, ARG_FORMAT, ARG_TEAM, ARG_VERBOSE)
+    which = (
+        ARG_WORKER_USERS, ARG_SITES, ARG_CERTIFICATE, ARG_FORMAT, ARG_TEAM, ARG_VERBOSE,
+    )  # fmt: skip
     return action(
         "accounts", "Print NATS accounts, one for each worker user", which, ACCOUNTS_EPILOG
     )

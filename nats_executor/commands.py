@@ -233,7 +233,7 @@ def accounts(args: Namespace) -> None:
     if args.format == "jwt":
         print(json.dumps(as_account_claims(made), indent=2))
         return
-    print(as_accounts(made))
+    print(as_accounts(made, have_certificates=args.certificate))
 
 
 @command

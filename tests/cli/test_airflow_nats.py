@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # What some commands need.
 VALUES = {
+    "accounts": ("w=q",),
     "auth": ("--user", "w"),
     "set-concurrency": ("w1", "4"),
     "add-queue": ("w1", "gpu"),
@@ -56,6 +57,7 @@ def shown_help(
         ("queues list", ["List queues with their backlog", "--output"]),
         ("workers list", ["List workers with their load", "--output"]),
         ("auth", ["airflow nats auth --user scheduler --role scheduler", "--certificate"]),
+        ("accounts", ["airflow nats accounts worker-gpu=gpu worker-etl=default,etl"]),
         *[
             (f"workers {name}", [example, "holds until the worker restarts", "exit codes: 0"])
             for name, example in (

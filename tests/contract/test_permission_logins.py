@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from nats_executor import topology
+from nats_executor.accounts import (
+    BESIDE,
+    DOMAIN,
+    accounts,
+    as_account_claims,
+    as_accounts,
+    member,
+)  # fmt: skip
 from nats_executor.broker import connect
 from nats_executor.errors import AccessDenied
-from nats_executor.permissions import as_claims, as_config
+from nats_executor.names import token
+from nats_executor.permissions import Role, as_claims, as_config
 from tests.contract.stage import soon
 from tests.support.certificates import Authority
 from tests.support.fixtures import settings_for
 from tests.support.nkeys import NKey, Operator
-from tests.support.realm import NAMES, QUEUES, USERS, grants
+from tests.support.realm import NAMES, QUEUES, USERS, grants, lanes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +36,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.anyio, pytest.mark.integration]
 
 (WORKER,) = (user for user in USERS if user.name == "worker_a")
-GRANTED = grants(WORKER)
+GRANTED, LANES = grants(WORKER), lanes(WORKER)
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,50 @@ def certificates(directory: Path) -> Place:
     return Place(tls + account(*users), *options)
 
 
-@pytest.mark.parametrize("make", [nkeys, operator, certificates], ids=lambda make: make.__name__)
+def in_accounts(worker: str, root: str, *, have_certificates: bool = False) -> str:
+    """Accounts of Airflow and of one worker, with an administrator of the test's own."""
+    members = [member(NAMES, "monitor", Role.MONITOR), member(NAMES, worker, Role.WORKER, LANES)]
+    text = as_accounts(accounts(NAMES, members), have_certificates=have_certificates)
+    text = re.sub(r"password: \S+", 'password: "unused"', text)
+    main, beside = text.replace("users: [", f"users: [ {root}", 1).split(BESIDE)
+    return f"accounts {{ AIRFLOW {{ jetstream: enabled\n{main} }}\n{beside} }}\n"
+
+
+def borrower(name: str, **login: Any) -> dict[str, Any]:
+    return login | {"inbox_prefix": f"_INBOX_{token(name)}", "jetstream_domain": DOMAIN}
+
+
+def account_nkeys(_: Path) -> Place:
+    worker, root = NKey(), NKey()
+    return Place(
+        in_accounts(worker.public, f"{{ nkey: {root.public} }}"),
+        borrower(worker.public, nkey_seed=worker.seed),
+        {"nkey_seed": root.seed},
+    )
+
+
+def account_operator(directory: Path) -> Place:
+    members = [member(NAMES, "worker_a", Role.WORKER, LANES)]
+    claims = as_account_claims(accounts(NAMES, members))
+    key = Operator(claims)
+    worker, root = directory / "worker.creds", directory / "root.creds"
+    key.write_credentials(worker, NKey(), "worker_a", **claims["worker_a"]["users"]["worker_a"])
+    key.write_credentials(root, NKey())
+    options = borrower("worker_a", credentials_file=worker)
+    return Place(key.server_config(), options, {"credentials_file": root})
+
+
+def account_certificates(directory: Path) -> Place:
+    place = certificates(directory)
+    tls = place.config.partition("accounts {")[0]
+    config = in_accounts("CN=worker_a", '{ user: "CN=root" }', have_certificates=True)
+    return Place(tls + config, borrower("CN=worker_a", **place.worker), place.root)
+
+
+WAYS = (nkeys, operator, certificates, account_nkeys, account_operator, account_certificates)
+
+
+@pytest.mark.parametrize("make", WAYS, ids=lambda make: make.__name__)
 async def test_a_worker_serves_its_queue_and_no_other(
     make_nats_server: MakeNatsServer, tmp_path: Path, make: Any
 ) -> None:
@@ -90,7 +143,7 @@ async def test_a_worker_serves_its_queue_and_no_other(
         await topology.apply(root, settings, QUEUES)
         for queue in QUEUES:
             await root.publish(NAMES.task(queue, "d1"), queue.encode())
-        options = place.worker | {"inbox_prefix": WORKER.inbox}
+        options = {"inbox_prefix": WORKER.inbox} | place.worker
         async with connect(settings_for(server.url, **options), role="test") as worker:
             await worker.ready(10)
             await serve(worker)

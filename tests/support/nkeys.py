@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import nkeys  # type: ignore[import-untyped]  # it ships no types
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 __all__ = ["NKey", "Operator"]
@@ -52,18 +53,28 @@ class NKey:
 
 
 class Operator:
-    """An operator with a system account and one account, for a server's MEMORY resolver."""
+    """An operator with a system account and others, for a server's MEMORY resolver.
 
-    def __init__(self) -> None:
+    Args:
+        claims: each account's, with the names of accounts in place of their public keys; the first
+            one has JetStream.
+    """
+
+    def __init__(self, claims: Mapping[str, dict[str, Any]] | None = None) -> None:
         self._key = NKey("operator")
         self._system = NKey("account")
-        self._account = NKey("account")
+        self._claims = claims or {"AIRFLOW": {}}
+        self._accounts = {name: NKey("account") for name in self._claims}
 
     def server_config(self) -> str:
-        accounts = {
-            self._system.public: self._key.sign(self._system, limits=UNLIMITED),
-            self._account.public: self._key.sign(self._account, limits=UNLIMITED | JETSTREAM),
-        }
+        accounts = {self._system.public: self._key.sign(self._system, limits=UNLIMITED)}
+        limits = UNLIMITED | JETSTREAM
+        for name, key in self._accounts.items():
+            lends = self._claims[name].get("exports", [])
+            borrows = [self._with_key(found) for found in self._claims[name].get("imports", [])]
+            jwt = self._key.sign(key, limits=limits, exports=lends, imports=borrows)
+            accounts[key.public] = jwt
+            limits = UNLIMITED
         preload = "\n".join(f"  {public}: {jwt}" for public, jwt in accounts.items())
         return (
             f"operator: {self._key.sign(self._key)}\n"
@@ -71,9 +82,14 @@ class Operator:
             f"resolver: MEMORY\nresolver_preload {{\n{preload}\n}}\n"
         )
 
-    def write_credentials(self, path: Path, user: NKey, **claims: Any) -> None:
+    def _with_key(self, found: dict[str, Any]) -> dict[str, Any]:
+        return found | {"account": self._accounts[found["account"]].public}
+
+    def write_credentials(
+        self, path: Path, user: NKey, account: str = "AIRFLOW", **claims: Any
+    ) -> None:
         """Write what `nsc generate creds` does; the claims may hold permissions."""
-        jwt = self._account.sign(user, subs=-1, data=-1, payload=-1, **claims)
+        jwt = self._accounts[account].sign(user, subs=-1, data=-1, payload=-1, **claims)
         path.write_text(
             f"-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"
             f"-----BEGIN USER NKEY SEED-----\n{user.seed}\n------END USER NKEY SEED------\n"
