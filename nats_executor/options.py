@@ -138,8 +138,9 @@ OPTIONS: tuple[Option, ...] = (
         type="string",
         default=None,
         example="hub",
-        description="JetStream domain of the streams, for what reaches them through a leaf node. "
-        "See `docs/far-workers.md`.",
+        description="JetStream domain of the streams, for what reaches them through a leaf node "
+        "(`docs/far-workers.md`); `lent` for workers with NATS accounts of their own "
+        "(`docs/security.md`).",
     ),
     Option(
         name="replicas",
