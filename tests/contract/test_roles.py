@@ -40,7 +40,7 @@ from tests.support.waiting import wait_until
 from tests.support.worker_scene import task, token
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from nats_executor.ports import Broker
     from nats_executor.settings import Settings
@@ -52,7 +52,7 @@ QUICK: dict[str, Any] = {"ack_wait_seconds": 2, "heartbeat_seconds": 0.5, "worke
 GHOST = "ghost.1"
 LANE = Lane("a")
 ACKS = {"older": "", "newer": "feature_flags { js_ack_fc_v2: true }"}
-PLACES = {"one-account": realm_config, "accounts": accounts_config}
+PLACES: dict[str, Callable[[str], str]] = {"one-account": realm_config, "accounts": accounts_config}
 
 
 def matches(pattern: str, subject: str) -> bool:

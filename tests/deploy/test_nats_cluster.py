@@ -8,6 +8,7 @@ import re
 import signal
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -301,7 +302,7 @@ async def test_a_queue_is_added_by_a_reload(cluster: Cluster, tmp_path: Path) ->
             for server in cluster.servers:
                 made.give(server.directory)
                 server.signal(signal.SIGHUP)
-            await wait_until(lambda n=times: has_reloaded(cluster, n), 20, "a reload")
+            await wait_until(partial(has_reloaded, cluster, times), 20, "a reload")
 
         settings = replace(cluster, made=made).settings("worker-new")
         admin = cluster.settings("admin")
