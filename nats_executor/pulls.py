@@ -27,10 +27,8 @@ __all__ = ["QueuePulls", "read"]
 
 log = logging.getLogger(__name__)
 
-# The server forgets a pull after this time; a new one costs one message. Where workers have
-# accounts of their own, a cluster does not see that one is gone and may give what comes within
-# this time to it, which is offered to another one after `ack_wait` only.
-PULL_SECONDS = 10.0
+# The server forgets a pull after this time; a new one costs one message.
+PULL_SECONDS = 30.0
 # The server says "still waiting" this often; two missed ones mean that the pull is lost.
 HEARTBEAT_SECONDS = 2.0
 SILENCE_SECONDS = 2 * HEARTBEAT_SECONDS + 0.5

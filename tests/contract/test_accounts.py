@@ -166,8 +166,7 @@ def test_a_task_that_goes_to_a_worker_that_is_gone_comes_again(
 ) -> None:
     """In a cluster, a server keeps a pull from another account until it expires.
 
-    In the account itself it would see that nobody listens any more. That is why workers pull for
-    ten seconds only.
+    In the account itself it would see that nobody listens any more.
     """
     with Realm(cluster[0]).raw(ROOT_USER) as root:
         root.subscribe("_INBOX_root.>")
