@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from nats_executor import accounts
 from nats_executor.options import OPTIONS, SECTION
 from tests.support.nats_server import server_binary, server_version
 from tests.tools.boundaries import ROOT
@@ -144,3 +145,14 @@ def test_an_image_does_not_run_as_root(path: str) -> None:
     users = re.findall(r"^USER (\S+)", (ROOT / path).read_text(), flags=re.MULTILINE)
 
     assert users[-1] == "50000:0"
+
+
+def test_workers_find_jetstream_by_the_name_that_their_accounts_give_it() -> None:
+    names = {worker["environment"][f"{PREFIX}JETSTREAM_DOMAIN"] for worker in WORKERS.values()}
+
+    assert names == {accounts.DOMAIN}
+    assert not any(
+        f"{PREFIX}JETSTREAM_DOMAIN" in service["environment"]
+        for name, service in TALKERS.items()
+        if name not in WORKERS
+    )

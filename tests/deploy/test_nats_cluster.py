@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import topology
+from nats_executor import accounts, topology
 from nats_executor.broker import connect
 from nats_executor.errors import AccessDenied, BrokerUnavailable
 from nats_executor.liveness import Answer, Liveness
@@ -160,7 +160,7 @@ def test_a_site_gets_a_user_and_users_of_its_own(tmp_path: Path) -> None:
     site, worker = central.options("site-muc"), local.options("worker-gpu")
     assert worker["jetstream_domain"] == "hub"
     assert worker["inbox_prefix"] == "_INBOX_site-muc.worker-gpu"
-    assert "jetstream_domain" not in central.options("worker-default")
+    assert central.options("worker-default")["jetstream_domain"] == accounts.DOMAIN
     hub = (local.directory / "hub.conf").read_text()
     assert f'"tls://site-muc:{site["password"]}@hub-2:7422"' in hub
     assert site["password"] != worker["password"]

@@ -104,7 +104,11 @@ def test_a_server_has_all_of_its_etc_nats(made: Path, node: str) -> None:
     assert (made / node / "cluster.conf").read_bytes() == (
         ROOT / "deploy/nats/cluster.conf"
     ).read_bytes()
-    assert (made / node / "users.conf").exists()
+    assert {p.name for p in (made / node).glob("*.conf")} == {
+        "cluster.conf",
+        "users.conf",
+        "workers.conf",
+    }
 
 
 def test_a_repetition_adds_a_queue_and_keeps_the_rest(made: Path, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_no_role_gets_a_whole_branch_of_the_api(role: Role) -> None:
     assert not [s for s in granted.publish if s.startswith("$JS.API") and "AIRFLOW" not in s
                 and "KV_airflow" not in s and "OBJ_airflow" not in s]  # fmt: skip
     assert granted.subscribe[0] == "_INBOX_x.>"
-    assert len(granted.subscribe) == 1 + (role in {Role.WORKER, Role.SITE})
+    assert len(granted.subscribe) == 1 + 2 * (role in {Role.WORKER, Role.SITE})
     assert granted.answers is (role is Role.WORKER)
 
 
