@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 
 
-GIVEN = {"format": "config", "certificate": False}
+GIVEN = {"sites": None, "format": "config", "certificate": False}
 
 
 def run(console: Console, *workers: str, **args: Any) -> tuple[int, str]:
@@ -72,7 +72,13 @@ def test_claims_of_jwts(console: Console) -> None:
     found = json.loads(printed(console, "w=a", format="jwt"))
 
     assert set(found) == {"AIRFLOW", "AIRFLOW_PEERS", "w"}
-    assert set(found["AIRFLOW"]["users"]) == {"admin", "scheduler", "api-server", "monitor"}
+    assert set(found["AIRFLOW"]["users"]) == {
+        "admin",
+        "scheduler",
+        "api-server",
+        "triggerer",
+        "monitor",
+    }
     lent = {export["subject"] for export in found["AIRFLOW"]["exports"]}
     borrowed = {i["subject"] for i in found["w"]["imports"] if i["account"] == "AIRFLOW"}
     assert borrowed == lent - {"airflow.ctl.*.ping"}
@@ -97,3 +103,11 @@ def test_streams_behind_a_leaf_node_are_refused(console: Console) -> None:
     assert (
         "[nats_executor] jetstream_domain: accounts do not reach over leaf nodes" in console.error
     )
+
+
+def test_the_user_of_a_site_is_in_airflow_s_own_account(console: Console) -> None:
+    main, beside = printed(console, "gpu=gpu", sites=["site-muc=press,weld"]).split(BESIDE)
+
+    assert 'user: "site-muc"' in main
+    assert "airflow.tasks.press" in main.partition('user: "site-muc"')[2]
+    assert "site-muc" not in beside

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nats_executor.accounts import DOMAIN
+from nats_executor.names import in_domain
 from tests.contract.stage import FakeStage, RealStage, Stage
 from tests.support.nats_server import NatsServer
 
@@ -23,16 +24,18 @@ if TYPE_CHECKING:
 # Whoever connects is in an account that borrows all of JetStream from another one, in the same
 # way as a worker's account borrows some of it.
 LENT = {
-    "$JS.API.>": "Stream", "$JS.ACK.>": "Singleton", "$KV.>": "Singleton",
+    "$JS.API.STREAM.>": "Stream", "$JS.API.CONSUMER.>": "Stream", "$JS.API.DIRECT.>": "Stream",
+    "$JS.API.INFO": "Singleton", "$JS.ACK.>": "Singleton",
+    "$KV.>": "Singleton", "$O.>": "Singleton",
     "*.tasks.*.*": "Singleton", "*.results.*.*": "Singleton", "*.dead.*.*": "Singleton",
-    "later.*": "Singleton",
+    "*.earlier.*": "Singleton", "later.*": "Singleton",
 }  # fmt: skip
 EXPORTS = "\n".join(
     f'{{ service: "{subject}", response_type: {kind} }}' for subject, kind in LENT.items()
 )
 IMPORTS = "\n".join(
     f'{{ service: {{ account: LENDER, subject: "{subject}" }}, '
-    f'to: "{subject.replace("$JS.API", f"$JS.{DOMAIN}.API")}" }}'
+    f'to: "{in_domain(subject.replace("$JS.API", f"$JS.{DOMAIN}.API"), DOMAIN)}" }}'
     for subject in LENT
 )
 LENDING = f"""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nats_executor import accounts
+from nats_executor.names import in_domain
 from tests.contract.test_permissions import PUBLISHED, state
 from tests.support.nats_server import NatsServer, nats_cluster, server_binary, start_together
 from tests.support.realm import NAMES, QUEUES, ROOT_USER, Realm, accounts_config, secret
@@ -50,14 +51,18 @@ def test_accounts_alone_let_nothing_out_that_a_worker_does_not_need(
         assert root.subscribe(">") == ""
         for subject in PUBLISHED:
             # As it is called everywhere else, and as it is called here.
-            for name in {subject, subject.replace("$JS.API", API)}:
+            local = in_domain(subject, accounts.DOMAIN)
+            for name in {subject, subject.replace("$JS.API", API), local}:
                 assert worker.publish(name, b"{") == ""
         root.settle()
         seen = {m.subject for m in root.arrived if not m.subject.startswith("$JS.EVENT.")}
 
     granted = {subject for subject, who in PUBLISHED.items() if "worker_a" in who}
     assert seen == granted - {"airflow.peers.w"} | {"airflow.ctl.w.ping"}
-    stored = {NAMES.results_stream: 1, NAMES.dead_letters_stream: 1, NAMES.workers_stream: 1}
+    stored = dict.fromkeys(
+        [NAMES.results_stream, NAMES.dead_letters_stream, NAMES.workers_stream], 1
+    )
+    stored[NAMES.logs_stream] = len([subject for subject in granted if subject.startswith("$O.")])
     for (name, config, messages, consumers), old in zip(state(realm), before, strict=True):
         assert (name, config, consumers) == (old[0], old[1], old[3])
         assert messages == old[2] + stored.get(name, 0)

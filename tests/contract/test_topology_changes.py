@@ -68,9 +68,9 @@ async def change(stage: Stage, stream: str, **settings: Any) -> None:
 
 async def api(stage: RealStage, verb: str) -> dict[str, Any]:
     """Call JetStream's own API, for what this project never does."""
-    answer: dict[str, Any] = json.loads(
-        await stage.broker.request(f"$JS.API.{verb}", b"", timeout=5.0)
-    )
+    domain = stage.settings.jetstream_domain
+    subject = f"$JS.{domain}.API.{verb}" if domain else f"$JS.API.{verb}"
+    answer: dict[str, Any] = json.loads(await stage.broker.request(subject, b"", timeout=5.0))
     assert "error" not in answer
     return answer
 
