@@ -24,7 +24,7 @@ import nats.errors
 from nats.aio import client as nats_client
 
 from nats_executor import login
-from nats_executor.closing import close
+from nats_executor.closing import close, expect_end
 from nats_executor.errors import (
     AccessDenied,
     BrokerError,
@@ -197,6 +197,7 @@ class Connection(Link):
             await client.connect(server, error_cb=on_error, **self._connect_options())
         finally:
             is_connecting = False
+        expect_end(client)
         self._client = client
         self._subscribed = {}
         await client.subscribe(f"{self._inbox}.*", cb=self._on_reply)

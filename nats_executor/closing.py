@@ -5,10 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-__all__ = ["close"]
+__all__ = ["close", "expect_end"]
 
 # To say goodbye to a server that may not read any more.
 CLOSE_SECONDS = 1.0
+
+
+def expect_end(client: Any) -> None:
+    """Tell a stream that it is over TLS; nats-py does not, and asyncio warns when it ends."""
+    writer = getattr(getattr(client, "_transport", None), "_io_writer", None)
+    if writer is not None and writer.get_extra_info("sslcontext") is not None:
+        writer.transport.get_protocol()._over_ssl = True  # noqa: SLF001 - as StreamWriter.start_tls
 
 
 async def close(client: Any) -> None:

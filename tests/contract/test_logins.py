@@ -688,3 +688,18 @@ async def test_a_denied_subject_is_logged_once_and_not_after_every_reconnect(
             await broker.ready(5)
 
     assert [line.split('"')[1] for line in denials(caplog)] == ["yours.1", "yours.2"]
+
+
+async def test_the_end_of_an_encrypted_connection_is_no_warning(
+    make_nats_server: MakeNatsServer, pki: Pki, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither at our own word nor at the server's; a worker makes one for each task's log."""
+    server = make_nats_server(config=tls_block(pki))
+
+    assert await is_answered(server.url, **trust(pki.ca))
+    async with connect(settings_for(server.url, **trust(pki.ca)), role="test") as broker:
+        await broker.ready(10)
+        server.kill()
+        await wait_until(lambda: not broker.is_connected, 10, "the end to be noticed")
+
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
