@@ -85,6 +85,8 @@ def cluster(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
             | {
                 "0.0.0.0:4222": f"127.0.0.1:{server.port}",
                 "0.0.0.0:6222": f"127.0.0.1:{ports[name]}",
+                "client_advertise: $NATS_NAME": f"client_advertise: 127.0.0.1:{server.port}",
+                "  advertise: $NATS_NAME": f"  advertise: 127.0.0.1:{ports[name]}",
                 "127.0.0.1:8222": f"127.0.0.1:{server.monitor_port}",
                 '"/data"': f'"{server.directory / "data"}"',
                 "/etc/nats/certs/server.pem": str(shown.certificate_file),

@@ -58,12 +58,16 @@ class Site:
         text = re.sub(
             r"\ncluster \{.*?\n\}\n", "\n", (NATS / "cluster.conf").read_text(), flags=re.DOTALL
         )
-        site.furnish(hub, here(text, {'# include "leafnodes.conf"': 'include "leafnodes.conf"'}))
+        changes = {
+            '# include "leafnodes.conf"': 'include "leafnodes.conf"',
+            "client_advertise: $NATS_NAME": f"client_advertise: 127.0.0.1:{hub.port}",
+        }
+        site.furnish(hub, here(text, changes))
         text = (NATS / "leafnodes.conf").read_text()
         (hub.directory / "leafnodes.conf").write_text(
             here(text, through(link) | site.certificates(hub))
         )
-        (hub.directory / "users.conf").write_bytes((users / "users.conf").read_bytes())
+        Made(users, "").give(hub.directory)
         site.furnish(leaf, (NATS / "leaf.conf").read_text())
         for name in ("hub.conf", "users.conf"):
             (leaf.directory / name).write_bytes((users / SITE / name).read_bytes())
