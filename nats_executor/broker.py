@@ -16,7 +16,6 @@ import random
 import secrets
 import socket
 import time
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from nats.aio import client as nats_client
 
 from nats_executor import login
 from nats_executor.closing import close, expect_end
+from nats_executor.denials import Denials
 from nats_executor.errors import (
     AccessDenied,
     BrokerError,
@@ -54,8 +54,6 @@ LOOK_SECONDS = 0.25
 # Delays between attempts to connect double up to this; each is randomised, so that a fleet
 # does not return in step.
 LONGEST_DELAY = 2.0
-# Each is logged once; a subject may be that of one workload, so there can be any number.
-REMEMBERED_DENIALS = 100
 # Failures to connect that tell a person enough; any other one is logged with its traceback.
 FORESEEN = (BrokerError, nats.errors.Error, ImportError, OSError, TimeoutError)
 
@@ -103,7 +101,7 @@ class Connection(Link):
         self._connected_since = math.inf
         self._reason: BrokerError = login.not_yet(settings)
         self._failures: set[str] = set()  # what was logged since the last connection
-        self._denials: deque[str] = deque(maxlen=REMEMBERED_DENIALS)
+        self._denials = Denials(settings, role)
         self._lost = asyncio.Event()
         self._inbox = f"{settings.inbox_prefix}.{secrets.token_hex(11)}"
         self._tokens = itertools.count()
@@ -122,6 +120,10 @@ class Connection(Link):
     @property
     def connected_since(self) -> float:
         return self._connected_since
+
+    @property
+    def denied(self) -> str:
+        return self._denials.lately
 
     def new_inbox(self) -> str:
         # One level more than the inboxes of requests, so that it is not taken for one.
@@ -239,6 +241,7 @@ class Connection(Link):
         except (nats.errors.Error, OSError, TimeoutError):
             log.warning("NATS does not answer; next: a new connection")
         finally:
+            self._denials.renew()
             self._disconnected()
             await close(client)
 
@@ -268,7 +271,7 @@ class Connection(Link):
         """Keep the reason for callers, and log it once in an outage."""
         self._reason = login.connect_error(server, self._settings, exc, greeting)
         text = str(self._reason)
-        if text not in self._failures:
+        if text not in self._failures and exc is not self._refused:  # a denial is said already
             trace = None if isinstance(exc, FORESEEN) else exc
             log.warning("%s; next: trying again until it works", text, exc_info=trace)
         self._failures.add(text)
@@ -278,18 +281,8 @@ class Connection(Link):
 
     async def _on_error(self, exc: Exception) -> None:
         """Fail the calls that a permission denies; nats-py reports it apart from the call."""
-        text = str(exc)
-        if "permissions violation" not in text.lower():
-            log.debug("nats client: %s", text)
-            return
-        if text not in self._denials:
-            log.error("NATS denies: %s; remedy: allow it in the server's configuration", text)
-            self._denials.append(text)
-        for subject, fail in list(self._concerned()):
-            # nats-py writes the server's reason in lower case.
-            if f'"{subject}"'.lower() in text.lower():
-                reason = text.removeprefix("nats: ").replace(subject.lower(), subject)
-                fail(AccessDenied(f"NATS user {self._settings.user or '(none)'}: {reason}"))
+        if not self._denials.tell(str(exc), list(self._concerned())):
+            log.debug("nats client: %s", exc)
 
     def _concerned(self) -> Iterator[tuple[str, Callable[[AccessDenied], None]]]:
         """Every subject in use, with whom to tell that it is denied."""
@@ -362,6 +355,8 @@ class Connection(Link):
             raise type(self._reason)(str(self._reason))
         if reply in self._listeners:
             self._listeners[reply].asks = subject
+        elif not reply:
+            self._denials.send(subject)
         # The server counts headers too and closes the connection; nats-py looks at the body alone.
         size = len(body) + header_bytes(headers)
         if size > (limit := self._client.max_payload):
@@ -372,6 +367,7 @@ class Connection(Link):
             raise BrokerUnavailable(f"cannot send to {subject}: {exc}") from exc
 
     async def listen(self, subject: str, listener: Listener) -> None:
+        await self.forget(subject)  # two of them would answer twice
         denials: list[BrokerError] = []
         on_denied, listener.on_denied = listener.on_denied, denials.append
         self._listeners[subject] = listener

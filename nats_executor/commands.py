@@ -6,6 +6,7 @@ import asyncio
 import functools
 import json
 import sys
+import time
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from airflow.cli.simple_table import AirflowConsole
@@ -17,7 +18,7 @@ from nats_executor import topology
 from nats_executor.accounts import accounts as accounts_of
 from nats_executor.accounts import as_account_claims, as_accounts, everyone
 from nats_executor.broker import connect
-from nats_executor.errors import ConfigError, NatsExecutorError
+from nats_executor.errors import ConfigError, NatsExecutorError, NoQuorum
 from nats_executor.messages import Order
 from nats_executor.names import token
 from nats_executor.orders import give_orders
@@ -49,6 +50,9 @@ __all__ = [
 
 UNREACHABLE = 2
 ATTEMPT_MARGIN_SECONDS = 0.5
+# A cluster that has lost a leader elects another one within this time, if it can.
+ELECTION_SECONDS = 5.0
+RETRY_SECONDS = 0.5
 
 Result = TypeVar("Result")
 Command = TypeVar("Command", bound="Callable[[Namespace], None]")
@@ -83,13 +87,23 @@ def settings_for(args: Namespace) -> Settings:
 
 
 def ask(settings: Settings, question: Callable[[Broker], Awaitable[Result]]) -> Result:
-    """Connect, ask one thing, disconnect; raises what keeps the broker from answering."""
+    """Connect, ask one thing, disconnect; raises what keeps the broker from answering.
+
+    Asks again while a cluster elects a leader; whoever changes something may be asked twice.
+    """
 
     async def talk() -> Result:
         async with connect(settings, role="cli") as broker:
             # A little more than one attempt takes, because its end says what is wrong.
             await broker.ready(settings.connect_timeout_seconds + ATTEMPT_MARGIN_SECONDS)
-            return await question(broker)
+            deadline = time.monotonic() + ELECTION_SECONDS
+            while True:
+                try:
+                    return await question(broker)
+                except NoQuorum:
+                    if time.monotonic() > deadline:
+                        raise
+                    await asyncio.sleep(RETRY_SECONDS)
 
     return asyncio.run(talk())
 
@@ -125,8 +139,8 @@ def setup(args: Namespace) -> None:
 
 def told(drift: topology.Drift, *, is_done: bool) -> str:
     """Return a line about what differs, or about what was done about it."""
-    if drift.setting == "existence":
-        return f"created {drift.where}" if is_done else f"{drift.where}: does not exist"
+    if is_done and drift.setting == "existence":
+        return f"created {drift.where}"
     if is_done:
         return f"changed {drift.where}: {drift.setting} from {drift.found!r} to {drift.wanted!r}"
     return f"{drift}; {drift.caution}" if drift.caution else str(drift)

@@ -124,7 +124,7 @@ class Dispatcher:
         found = await topology.prepare(broker, self._settings)
         for queue in self._queues:
             found += await topology.open_queue(broker, self._settings, queue)
-        self._drifts = self._drifts.intersection(map(str, found))
+        self._drifts = self._drifts.intersection(drift.advice for drift in found)
         self._tell(found)
         if self._read_after is None:
             # Before anything can be published, so that no report on it is missed.
@@ -135,10 +135,10 @@ class Dispatcher:
 
     def _tell(self, found: Sequence[topology.Drift]) -> None:
         """Say what differs, each once; `airflow nats setup` decides between two releases."""
-        for drift in dict.fromkeys(map(str, found)):
-            if drift not in self._drifts:
-                log.warning("%s; next: going on with it; remedy: airflow nats setup", drift)
-        self._drifts.update(map(str, found))
+        for advice in dict.fromkeys(drift.advice for drift in found):
+            if advice not in self._drifts:
+                log.warning("%s; next: going on with it", advice)
+            self._drifts.add(advice)
 
     async def prepared(self) -> None:
         """Wait until the broker was reached for the first time and its streams are there."""

@@ -58,6 +58,11 @@ class Drift:
     remedy: str = ""
 
     def __str__(self) -> str:
+        if self.setting == "existence":
+            return f"{self.where}: does not exist"
+        if self.setting == "num_replicas":
+            number = f"{self.found} replica{'' if self.found == 1 else 's'}"
+            return f"{self.where} has {number}, [nats_executor] replicas is {self.wanted}"
         return f"{self.where}: {self.setting} is {self.found!r}, should be {self.wanted!r}"
 
     @property
@@ -66,6 +71,18 @@ class Drift:
         if self.remedy:
             return f"that cannot be changed in place: {self.remedy}"
         return f"changing it drops {self.drops}" if self.drops else ""
+
+    @property
+    def advice(self) -> str:
+        """What differs, and what to do about it."""
+        if self.remedy:
+            return f"{self}; {self.caution}"
+        if self.drops:
+            return f"{self}: run `airflow nats setup --may-drop`; {self.caution}"
+        remedy = "run `airflow nats setup`"
+        if self.setting == "num_replicas" and (self.found or 0) > self.wanted:
+            remedy = f"set replicas = {self.found}, or {remedy} to have fewer"
+        return f"{self}: {remedy}"
 
 
 def drifts(where: str, found: Config, wanted: Config) -> list[Drift]:
@@ -117,7 +134,7 @@ def judged(drift: Drift, info: StreamInfo, wanted: Config) -> Drift:
     if drift.setting == "max_age":
         return replace(drift, drops=outlived(drift.wanted / SECOND, info))
     # 2.11 takes the number without a word, and makes no copy.
-    if drift.setting == "num_replicas" and drift.wanted > 1 and not info.is_clustered:
+    if drift.setting == "num_replicas" and drift.wanted > 1 and not info.replication.is_clustered:
         return replace(drift, remedy=NO_CLUSTER)
     return drift
 

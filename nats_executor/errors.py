@@ -10,6 +10,7 @@ __all__ = [
     "DecodeError",
     "MessageTooLarge",
     "NatsExecutorError",
+    "NoQuorum",
     "NoResponders",
     "NotFound",
     "StreamFull",
@@ -48,6 +49,10 @@ class BrokerError(NatsExecutorError):
 
 class BrokerUnavailable(BrokerError):
     """No usable answer: disconnected, timed out, no quorum or no leader. Trying again may help."""
+
+
+class NoQuorum(BrokerUnavailable):
+    """Too few servers of the cluster are in touch to store anything, or to elect a leader."""
 
 
 class StreamFull(BrokerUnavailable):

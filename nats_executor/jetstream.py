@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nats_executor import pulls
+from nats_executor.diagnosis import Diagnosis
 from nats_executor.errors import (
     AccessDenied,
     BrokerError,
@@ -34,7 +35,19 @@ from nats_executor.ports import (
     Stored,
     StreamInfo,
 )
-from nats_executor.replies import api_error, batches, consumer_info, stored, timestamp
+from nats_executor.quorum import replication
+from nats_executor.replies import (
+    api_error,
+    batches,
+    consumer_info,
+    refusal,
+    sequence_in,
+    silent,
+    stored,
+    timestamp,
+    unheard,
+    untaken,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -63,6 +76,11 @@ class JetStream(Broker):
         self._timeout = settings.publish_timeout_seconds
         self._domain = domain = settings.jetstream_domain
         self._api = f"$JS.{domain}.API" if domain else "$JS.API"
+        self._diagnosis = Diagnosis(link, self._api, settings.names.results_stream)
+
+    @property
+    def denied(self) -> str:
+        return self._link.denied
 
     @property
     def is_connected(self) -> bool:
@@ -108,11 +126,12 @@ class JetStream(Broker):
         if expected_last is not None:
             all_headers["Nats-Expected-Last-Subject-Sequence"] = str(expected_last)
         address = in_domain(subject, self._domain)
-        try:
-            msg = await self._link.ask(address, body, headers=all_headers, timeout=timeout)
-        except NoResponders as exc:
-            raise untaken(subject) from exc
-        return sequence_in(subject, msg)
+        async with self._diagnosis.explained():
+            try:
+                msg = await self._link.ask(address, body, headers=all_headers, timeout=timeout)
+            except NoResponders as exc:
+                raise untaken(subject) from exc
+            return sequence_in(subject, msg)
 
     async def publish_all(
         self, messages: Sequence[Outgoing], *, timeout: float
@@ -138,19 +157,19 @@ class JetStream(Broker):
                         resolve(place, exc)
                 if messages:
                     await is_answered.wait()
-        return [
+        refusals = [
             refusal(message.subject, outcomes.get(place) or BrokerUnavailable(late))
             for place, message in enumerate(messages)
         ]
+        return await self._diagnosis.explain_all(refusals, limit=timeout)
 
     async def last(self, stream: str, subject: str) -> Stored | None:
-        try:
-            msg = await self._link.ask(f"{self._api}.DIRECT.GET.{stream}.{subject}")
-        except NoResponders as exc:
-            raise BrokerUnavailable(
-                f"stream {stream} does not answer: no leader, or not there"
-            ) from exc
-        return stored(msg)
+        async with self._diagnosis.explained():
+            try:
+                msg = await self._link.ask(f"{self._api}.DIRECT.GET.{stream}.{subject}")
+            except NoResponders as exc:
+                raise silent(stream) from exc
+            return stored(msg)
 
     async def last_of_each(self, stream: str, subjects: Sequence[str]) -> list[Stored]:
         found: list[Stored] = []
@@ -185,7 +204,7 @@ class JetStream(Broker):
         try:
             response = await self._call(f"STREAM.INFO.{stream}", {"subjects_filter": subject})
         except NotFound as exc:
-            raise BrokerUnavailable(f"stream {stream} is not there") from exc
+            raise silent(stream) from exc
         subjects = response["state"].get("subjects") or {}
         return set(subjects) if len(subjects) >= response.get("total", 0) else None
 
@@ -222,9 +241,7 @@ class JetStream(Broker):
                 if isinstance(answer, BrokerError):
                     raise answer
                 if (answer.headers or {}).get("Status") == "503":
-                    raise BrokerUnavailable(
-                        f"stream {stream} does not answer: no leader, or not there"
-                    )
+                    raise silent(stream)
                 message = stored(answer)
                 if message is None:
                     return page, int((answer.headers or {}).get("Nats-Num-Pending", "0"))
@@ -247,7 +264,8 @@ class JetStream(Broker):
 
     async def pull(self, stream: str, consumer: str) -> Pulls:
         look = pulls.Look(partial(self.last, stream), sees_reconnects=not self._domain)
-        return await pulls.QueuePulls.open(self._link, self._next(stream, consumer), look)
+        ask_for = self._next(stream, consumer)
+        return await pulls.QueuePulls.open(self._link, ask_for, look, self._diagnosis.reason)
 
     def _next(self, stream: str, consumer: str) -> str:
         return f"{self._api}.CONSUMER.MSG.NEXT.{stream}.{consumer}"
@@ -292,20 +310,22 @@ class JetStream(Broker):
     async def _call(self, verb: str, request: Config | None = None) -> dict[str, Any]:
         """Call JetStream's JSON API and return its response, or raise what its error code means."""
         body = json.dumps(request).encode() if request is not None else b""
-        try:
-            msg = await self._link.ask(f"{self._api}.{verb}", body)
-        except NoResponders as exc:
-            raise BrokerUnavailable(unheard(verb, self._domain)) from exc
-        response: dict[str, Any] = json.loads(msg.data)
-        if error := response.get("error"):
-            raise api_error(verb, error)
+        async with self._diagnosis.explained():
+            try:
+                msg = await self._link.ask(f"{self._api}.{verb}", body)
+            except NoResponders as exc:
+                raise unheard(verb, self._domain) from exc
+            response: dict[str, Any] = json.loads(msg.data)
+            if error := response.get("error"):
+                raise api_error(verb, error, replicas=(request or {}).get("num_replicas", 0))
         return response
 
     async def stream_info(self, stream: str) -> StreamInfo | None:
         response = await self._if_found(f"STREAM.INFO.{stream}")
         if response is None:
             return None
-        state = response["state"]
+        state, found = response["state"], replication(response)
+        self._diagnosis.note(found)
         return StreamInfo(
             stream,
             state["messages"],
@@ -314,7 +334,7 @@ class JetStream(Broker):
             time=timestamp(response["ts"]),
             created=timestamp(response["created"]),
             first_at=timestamp(state["first_ts"]),
-            is_clustered="name" in response.get("cluster", {}),
+            replication=found,
         )
 
     async def consumer_infos(self, stream: str) -> list[ConsumerInfo]:
@@ -354,43 +374,3 @@ class JetStream(Broker):
     async def _put_consumer(self, stream: str, config: Config, action: str) -> None:
         subject = f"CONSUMER.CREATE.{stream}.{config['durable_name']}.{config['filter_subject']}"
         await self._call(subject, {"stream_name": stream, "config": config, "action": action})
-
-
-def sequence_in(subject: str, msg: Answer) -> int:
-    """Read the confirmation of a stored message; raises what its error code means."""
-    ack = json.loads(msg.data)
-    if error := ack.get("error"):
-        raise api_error(subject, error)
-    return int(ack["seq"])
-
-
-def refusal(subject: str, outcome: Answer | BrokerError) -> BrokerError | None:
-    """Return why a message was not stored, None if it was."""
-    if isinstance(outcome, BrokerError):
-        return outcome
-    if outcome.headers and outcome.headers.get("Status") == "503":
-        return untaken(subject)
-    try:
-        sequence_in(subject, outcome)
-    except BrokerError as exc:
-        return exc
-    return None
-
-
-def unheard(verb: str, domain: str | None) -> str:
-    """Say why nobody answers JetStream's API, with what to look at."""
-    if domain:
-        return (
-            f"JetStream domain {domain!r} does not answer {verb}: this leaf node has no link to it,"
-            " or [nats_executor] jetstream_domain is not its name"
-        )
-    return (
-        f"JetStream does not answer {verb}: no leader, or not enabled; behind a leaf node set"
-        " [nats_executor] jetstream_domain"
-    )
-
-
-def untaken(subject: str) -> BrokerUnavailable:
-    return BrokerUnavailable(
-        f"no stream takes {subject}: it has no leader, or `airflow nats setup` was not run"
-    )

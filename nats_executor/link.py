@@ -54,6 +54,9 @@ class Link(Protocol):
     @property
     def connected_since(self) -> float: ...
 
+    @property
+    def denied(self) -> str: ...
+
     async def ready(self, timeout: float) -> None: ...
 
     def new_inbox(self) -> str:

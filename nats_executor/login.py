@@ -173,9 +173,10 @@ def refusal(
         remedy = certificate_remedy(exc)
         return f"the certificate of NATS at {shown} is not valid: {reason}; {remedy}"
     if is_certificate_refused(server, settings, exc, greeting):
+        # Without the reason: it arrives before the connection is cut, or not at all.
         return (
-            f"NATS at {shown} ends the TLS connection: {reason}; check [nats_executor] servers, "
-            "and that the client certificate in tls_certificate_file is valid and trusted there"
+            f"NATS at {shown} ends the TLS connection; check [nats_executor] servers, and that "
+            "the client certificate in tls_certificate_file is valid and trusted there"
         )
     if isinstance(exc, ssl.SSLError):
         return f"no TLS with NATS at {shown}: {reason}; {first_remedy(settings)}"

@@ -1,11 +1,11 @@
-"""How the executor behaves while the broker is away: says so once, and does not ask too often."""
+"""How both sides behave while the broker is away: say so once, and do not ask too often."""
 
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING
 
-from nats_executor.errors import StreamFull
+from nats_executor.errors import AccessDenied, NoQuorum, StreamFull
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +25,7 @@ class Outage:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._since: float | None = None
+        self._is_explained = False
         self._pause = FIRST_PAUSE
         self._until = 0.0
 
@@ -33,12 +34,17 @@ class Outage:
         return self._since is not None and self._clock() < self._until
 
     def note(self, reason: Exception, next_step: str) -> None:
-        """Enter a failure; logs the first one of an outage with what happens next."""
-        if self._since is None:
+        """Enter a failure; logs the first one of an outage with what happens next.
+
+        A cluster without a quorum may give no answer at first: then it is logged again as such.
+        """
+        is_new, is_explained = self._since is None, isinstance(reason, NoQuorum)
+        if is_new:
             self._since = self._clock()
             self._pause = FIRST_PAUSE
-            what = "full" if isinstance(reason, StreamFull) else "away"
-            log.warning("NATS is %s: %s; next: %s", what, reason, next_step)
+        if is_new or (is_explained and not self._is_explained):
+            log.warning("NATS %s: %s; next: %s", state_of(reason), reason, next_step)
+        self._is_explained |= is_explained
         self._until = self._clock() + self._pause
         self._pause = min(LONGEST_PAUSE, 2 * self._pause)
 
@@ -47,3 +53,14 @@ class Outage:
         if self._since is not None:
             log.info("NATS is back after %.0f s", self._clock() - self._since)
             self._since = None
+            self._is_explained = False
+
+
+def state_of(reason: Exception) -> str:
+    match reason:
+        case StreamFull():
+            return "is full"
+        case AccessDenied():
+            return "denies access"
+        case _:
+            return "is away"

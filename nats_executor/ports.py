@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from nats_executor.quorum import Replication
+
 if TYPE_CHECKING:
     from nats_executor.errors import BrokerError
 
@@ -58,7 +60,7 @@ class StreamInfo:
     time: float  # epoch seconds, the clock of the server that answered
     created: float  # likewise; another one says that the stream was made anew
     first_at: float = 0.0  # likewise; when the oldest message was stored
-    is_clustered: bool = False  # whether there may be other servers with copies of it
+    replication: Replication = field(default_factory=Replication)
 
 
 class Delivery(Protocol):
@@ -145,6 +147,11 @@ class Broker(Protocol):
     @property
     def connected_since(self) -> float:
         """`time.monotonic()` of the last (re)connect; infinity while there is none."""
+        ...
+
+    @property
+    def denied(self) -> str:
+        """What the server has denied this user within the last minute, '' for nothing."""
         ...
 
     async def ready(self, timeout: float) -> None:

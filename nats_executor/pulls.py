@@ -15,7 +15,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nats_executor.errors import BrokerError, BrokerUnavailable, NoResponders
+from nats_executor.errors import BrokerError, BrokerUnavailable, NoQuorum, NoResponders
 from nats_executor.link import Answer, Link, Listener
 from nats_executor.ports import Delivery, Pulls, Stored
 from nats_executor.replies import AckSubject
@@ -50,6 +50,9 @@ class Look(NamedTuple):
 
     at: Callable[[str], Awaitable[Stored | None]]
     sees_reconnects: bool
+
+Explain = Callable[[BrokerUnavailable], Awaitable[BrokerUnavailable]]
+"""Return why there is no usable answer, or the same error if no more is known."""
 
 
 class PulledDelivery(Delivery):
@@ -167,19 +170,21 @@ class QueuePulls(Pulls):
     `take` and `wait` have an inbox each: a status message does not say which pull it ends.
     """
 
-    def __init__(self, link: Link, subject: str, look: Look) -> None:
+    def __init__(self, link: Link, subject: str, look: Look, explain: Explain) -> None:
         self._link = link
+        self._subject = subject
         self._look = look
+        self._explain = explain
         self._taking = Pull(link, subject)
         self._waiting = Pull(link, subject)
         self._is_awaited = False
         self._is_outstanding = False
         self._naks: set[asyncio.Task[None]] = set()
-        self._reported = ""
+        self._is_reported = False
 
     @classmethod
-    async def open(cls, link: Link, subject: str, look: Look) -> QueuePulls:
-        queue = cls(link, subject, look)
+    async def open(cls, link: Link, subject: str, look: Look, explain: Explain) -> QueuePulls:
+        queue = cls(link, subject, look, explain)
         await queue._taking.open()
         await queue._waiting.open(queue._arrived)
         return queue
@@ -202,7 +207,7 @@ class QueuePulls(Pulls):
             msg = await self._taking.next(TAKE_SECONDS)
             if msg is None and not taken:
                 raise BrokerUnavailable("a pull got no answer")
-            if msg is None or self._ends(msg):
+            if msg is None or await self._ends(msg):
                 break
             taken.append(PulledDelivery(self._link, self._look, msg))
         return taken
@@ -225,7 +230,7 @@ class QueuePulls(Pulls):
                     return PulledDelivery(self._link, self._look, msg)
                 elif status(msg) != "100":
                     self._is_outstanding = False
-                    if self._ends(msg) and status(msg) == "503":
+                    if await self._ends(msg) and status(msg) == "503":
                         await asyncio.sleep(RETRY_SECONDS)
         finally:
             self._is_awaited = False
@@ -241,14 +246,20 @@ class QueuePulls(Pulls):
             await self._waiting.request(request)
             self._is_outstanding = True
 
-    def _ends(self, msg: Answer) -> bool:
+    async def _ends(self, msg: Answer) -> bool:
         """Whether a message is a status, which ends a pull; reports a missing consumer once."""
         code = status(msg)
-        text = "no consumer answers" if code == "503" else ""
-        if text and text != self._reported:
-            log.warning("%s on %s; next: asking again until there is one", text, msg.subject)
-        if code != "404":
-            self._reported = text
+        if code == "503" and not self._is_reported:
+            stream, consumer = self._subject.split(".")[-2:]
+            text = f"consumer {consumer} of stream {stream} does not answer"
+            reason = await self._explain(BrokerUnavailable(text))
+            # A cluster without a quorum concerns more than this; whoever publishes says so.
+            if not isinstance(reason, NoQuorum):
+                self._is_reported = True
+                remedy = "airflow nats setup, with --queues"
+                log.warning("%s; next: asking again until it does; remedy: %s", text, remedy)
+        elif code not in {"404", "503"}:
+            self._is_reported = False
         return bool(code)
 
     async def _arrived(self, msg: Answer) -> None:

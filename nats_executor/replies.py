@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +18,7 @@ from nats_executor.errors import (
     WrongSequence,
 )
 from nats_executor.ports import ConsumerInfo, Stored
+from nats_executor.quorum import no_quorum, too_few_servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,8 +33,13 @@ __all__ = [
     "batches",
     "consumer_info",
     "header_bytes",
+    "refusal",
+    "sequence_in",
+    "silent",
     "stored",
     "timestamp",
+    "unheard",
+    "untaken",
 ]
 
 # Error codes of nats-server, as `nats errors` lists them.
@@ -44,7 +51,6 @@ BY_CODE: dict[int, type[BrokerError]] = {
     10058: TopologyMismatch,  # stream name already in use with a different configuration
     10059: NotFound,  # stream not found
     10065: TopologyMismatch,  # subjects overlap with an existing stream
-    10074: TopologyMismatch,  # replicas > 1 not supported in non-clustered mode
     10071: WrongSequence,  # wrong last sequence
     10148: TopologyMismatch,  # consumer already exists
     10012: TopologyMismatch,  # consumer create: a setting that an update cannot change
@@ -53,6 +59,8 @@ BY_CODE: dict[int, type[BrokerError]] = {
 }
 
 
+NO_LEADER = 10008  # of the cluster's JetStream: "temporarily unavailable"
+TOO_FEW_SERVERS = frozenset({10005, 10074})  # for a stream's replicas
 STORE_FAILED = 10077
 FULL = "start more workers, raise [nats_executor] max_stream_bytes or make room on the server"
 # Tokens of an ack subject in its older form.
@@ -63,9 +71,17 @@ QUEUE = "airflow_queue"
 BAND = "airflow_band"
 
 
-def api_error(what: str, error: Mapping[str, Any]) -> BrokerError:
-    """Return the exception for an error object of JetStream's API or of a publish ack."""
+def api_error(what: str, error: Mapping[str, Any], *, replicas: int = 0) -> BrokerError:
+    """Return the exception for an error object of JetStream's API or of a publish ack.
+
+    Args:
+        replicas: of the stream that was to be made, if one was.
+    """
     code = int(error.get("err_code", 0))
+    if code == NO_LEADER:
+        return no_quorum()
+    if code in TOO_FEW_SERVERS and replicas:
+        return too_few_servers(replicas, error)
     text = f"{what}: {error.get('description', 'unknown error')} (NATS error {code})"
     # This code covers all that a store can refuse; only the text tells which limit it was.
     if code == STORE_FAILED and "per subject" in text:
@@ -73,6 +89,52 @@ def api_error(what: str, error: Mapping[str, Any]) -> BrokerError:
     if code in {10023, 10047, STORE_FAILED}:  # storage resources; the account's or a store's limit
         return StreamFull(f"{text}; {FULL}")
     return BY_CODE.get(code, BrokerUnavailable)(text)
+
+
+def sequence_in(subject: str, msg: Answer) -> int:
+    """Read the confirmation of a stored message; raises what its error code means."""
+    ack = json.loads(msg.data)
+    if error := ack.get("error"):
+        raise api_error(subject, error)
+    return int(ack["seq"])
+
+
+def refusal(subject: str, outcome: Answer | BrokerError) -> BrokerError | None:
+    """Return why a message was not stored, None if it was."""
+    if isinstance(outcome, BrokerError):
+        return outcome
+    if outcome.headers and outcome.headers.get("Status") == "503":
+        return untaken(subject)
+    try:
+        sequence_in(subject, outcome)
+    except BrokerError as exc:
+        return exc
+    return None
+
+
+def silent(stream: str) -> BrokerUnavailable:
+    return BrokerUnavailable(
+        f"stream {stream} does not answer: it has no leader, or `airflow nats setup` was not run"
+    )
+
+
+def unheard(verb: str, domain: str | None) -> BrokerUnavailable:
+    """Return why nobody answers JetStream's API, with what to look at."""
+    if domain:
+        return BrokerUnavailable(
+            f"JetStream domain {domain!r} does not answer {verb}: this leaf node has no link to it,"
+            " or [nats_executor] jetstream_domain is not its name"
+        )
+    return BrokerUnavailable(
+        f"NATS has no JetStream that answers {verb}: enable it in the servers' configuration, for "
+        "this account too; behind a leaf node set [nats_executor] jetstream_domain"
+    )
+
+
+def untaken(subject: str) -> BrokerUnavailable:
+    return BrokerUnavailable(
+        f"no stream takes {subject}: it has no leader, or `airflow nats setup` was not run"
+    )
 
 
 def header_bytes(headers: Mapping[str, str] | None) -> int:

@@ -324,7 +324,8 @@ def health_checks(s: Settings) -> list[tuple[str, bool, str]]:
 def is_server(address: str) -> bool:
     try:
         parts = urlsplit(address if "://" in address else f"nats://{address}")
-        return parts.scheme in SCHEMES and bool(parts.hostname) and parts.port != 0
+        is_host = re.fullmatch(r"[\w.:%-]+", parts.hostname or "")
+        return parts.scheme in SCHEMES and bool(is_host) and parts.port != 0
     except ValueError:
         return False
 

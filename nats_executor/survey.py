@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,12 @@ from nats_executor import topology
 from nats_executor.errors import DecodeError
 from nats_executor.messages import Presence, decode, presentable
 from nats_executor.names import Lane
+from nats_executor.quorum import no_quorum
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from nats_executor.ports import Broker, ConsumerInfo
+    from nats_executor.ports import Broker, ConsumerInfo, StreamInfo
     from nats_executor.settings import Settings
 
 __all__ = [
@@ -50,16 +51,26 @@ class Survey:
     drifts: list[topology.Drift]
     consumers: list[ConsumerInfo]
     workers: list[Seen]
+    streams: list[StreamInfo] = field(default_factory=list)
 
 
 async def take_survey(broker: Broker, settings: Settings) -> Survey:
-    """Ask the broker for everything that the rows need; changes nothing."""
+    """Ask the broker for everything that the rows need; changes nothing.
+
+    Raises:
+        NoQuorum: a stream has too few servers to be changed; what they say of it is old.
+    """
     names = settings.names
-    if await broker.stream_info(names.tasks_stream) is None:
+    asked = [await broker.stream_info(config["name"]) for config in topology.streams(settings)]
+    streams = [info for info in asked if info is not None]
+    for info in streams:
+        if not info.replication.has_quorum:
+            raise no_quorum(info.replication.servers)
+    if names.tasks_stream not in {info.name for info in streams}:
         return Survey(await topology.inspect(broker, settings, []), [], [])
     consumers = await broker.consumer_infos(names.tasks_stream)
     drifts = await topology.inspect(broker, settings, list(by_queue(consumers)))
-    return Survey(drifts, consumers, await seen_workers(broker, settings))
+    return Survey(drifts, consumers, await seen_workers(broker, settings), streams)
 
 
 async def seen_workers(broker: Broker, settings: Settings) -> list[Seen]:
@@ -163,9 +174,10 @@ def worker_rows(survey: Survey, settings: Settings) -> list[Row]:
 def findings(survey: Survey, settings: Settings) -> list[Row]:
     """One row for each thing that was checked; a status other than `ok` needs attention."""
     rows = [finding("broker", "ok", f"connected to {settings.shown('servers')}")]
-    rows += [finding("streams", "drift", f"{d}; run: airflow nats setup") for d in survey.drifts]
+    rows += [finding("streams", "drift", drift.advice) for drift in survey.drifts]
     if not survey.drifts:
         rows.append(finding("streams", "ok", "as configured"))
+    rows += [replica_finding(info) for info in survey.streams if info.replication.missing]
     for queue, bands in by_queue(survey.consumers).items():
         workers = serving(survey.workers, Lane(queue), settings)
         rows.append(queue_finding(queue, bands, workers))
@@ -187,6 +199,16 @@ def findings(survey: Survey, settings: Settings) -> list[Row]:
         if state_of(seen, settings) == "paused"
     ]
     return rows
+
+
+def replica_finding(info: StreamInfo) -> Row:
+    """The row of a stream that works, with fewer servers than it should have."""
+    missing, servers = info.replication.missing, info.replication.servers
+    details = (
+        f"{len(servers) - len(missing)} of {len(servers)} servers have all of it, "
+        f"{' and '.join(map(str, missing))}; start or mend that server before another one fails"
+    )
+    return finding(f"stream {info.name}", "degraded", details)
 
 
 def queue_finding(queue: str, bands: list[ConsumerInfo], workers: list[Seen]) -> Row:

@@ -146,6 +146,8 @@ class Health:
             yield "it drains and stops then"
         if not self.is_connected:
             yield "no connection to NATS"
+        elif self.broker is not None and self.broker.denied:
+            yield self.broker.denied
         if self.pool is None or not self.pool.preloaded.is_set():
             yield "its fork server has not imported Airflow yet"
         if worker.intake is None:

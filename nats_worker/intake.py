@@ -9,7 +9,7 @@ import sys
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
-from nats_executor.errors import BrokerError, BrokerUnavailable
+from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable
 from nats_worker.bands import asks
 
 if TYPE_CHECKING:
@@ -197,8 +197,9 @@ class Intake:
 
     def _note_trouble(self, lane: Lane, exc: BrokerError) -> None:
         if self._troubled.get(lane) != str(exc):
-            # Of a broker that is away, the connection itself tells.
-            level = logging.DEBUG if isinstance(exc, BrokerUnavailable) else logging.WARNING
+            # Of a broker that is away, and of what it denies, the connection itself tells.
+            is_told = isinstance(exc, BrokerUnavailable | AccessDenied)
+            level = logging.DEBUG if is_told else logging.WARNING
             log.log(level, "queue %s: %s; next: trying again until it works", lane.queue, exc)
         self._troubled[lane] = str(exc)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import TYPE_CHECKING
 
-from nats_executor.errors import BrokerError, NatsExecutorError, WrongSequence
+from nats_executor.errors import AccessDenied, BrokerError, NatsExecutorError, WrongSequence
 from nats_executor.liveness import Answer, Liveness, readable
 from nats_executor.messages import encode
+from nats_executor.outage import Outage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +38,7 @@ class Announcer:
         self._liveness = Liveness(broker, settings, is_peer=True)
         self._describe = describe
         self._is_named = asyncio.Event()
+        self._outage = Outage(time.monotonic)
 
     async def claim_name(self) -> None:
         """Write the first record.
@@ -79,8 +82,14 @@ class Announcer:
         if not self._is_named.is_set():
             return
         presence = self._describe()
-        with contextlib.suppress(BrokerError):  # the next beat tells it all again
+        try:
             await self._broker.publish(self._names.presence(presence.name), encode(presence))
+        except BrokerError as exc:  # the next beat tells it all again
+            # Why there is no connection, and what is denied on it, the connection itself tells.
+            if self._broker.is_connected and not isinstance(exc, AccessDenied):
+                self._outage.note(exc, "what runs goes on, reports and new workloads wait")
+        else:
+            self._outage.over()
 
     async def retire(self) -> None:
         """Delete the record, as NATS's key-value stores mark a deleted key."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nats_executor.broker import connect
-from nats_executor.errors import BrokerError, DecodeError
+from nats_executor.errors import AccessDenied, BrokerError, DecodeError
 from nats_executor.liveness import Liveness
 from nats_executor.messages import Presence, encode
 from nats_worker.control import serve_changes
@@ -156,7 +156,6 @@ class Worker:
 
     async def work(self, broker: Broker, pool: ProcessPool, announcer: Announcer) -> None:
         """Announce this worker and consume; ends only by an error or by being cancelled."""
-        await self.serve_control(broker)
         await self.enter(broker, announcer)
         await pool.ready()
         around = Surroundings(
@@ -185,14 +184,21 @@ class Worker:
             group.create_task(self.clean_up_bundles(pool), name="bundles")
 
     async def enter(self, broker: Broker, announcer: Announcer) -> None:
-        """Wait for the broker and its streams for as long as it takes, and take the name."""
+        """Wait for the broker and its streams for as long as it takes, and take the name.
+
+        Why there is no connection, and what is denied on it, the connection itself tells.
+        """
         said = ""
+        is_served = False
         while True:
             try:
                 await broker.ready(self.settings.connect_timeout_seconds)
+                if not is_served:
+                    await self.serve_control(broker)
+                    is_served = True
                 await announcer.claim_name()
             except BrokerError as exc:
-                if str(exc) != said:
+                if broker.is_connected and not isinstance(exc, AccessDenied) and str(exc) != said:
                     said = str(exc)
                     log.warning("waiting for NATS: %s; next: asking until it answers", said)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -229,7 +235,10 @@ class Worker:
             else:
                 await errand.delivery.nak()
         except BrokerError as exc:
-            log.warning("%s: %s; next: the broker offers it again", errand.dispatch_id, exc)
+            # Of what is denied, the connection itself tells.
+            level = logging.DEBUG if isinstance(exc, AccessDenied) else logging.WARNING
+            text = "%s: %s; next: the broker offers it again"
+            log.log(level, text, errand.dispatch_id, exc)
             with contextlib.suppress(BrokerError):  # then after ack_wait
                 await errand.delivery.nak(errand.pause)
         except Exception:

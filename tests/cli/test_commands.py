@@ -169,7 +169,7 @@ def test_check_before_setup(console: Console) -> None:
     assert code == 1
     status, details = rows["streams"]
     assert status == "drift"
-    assert "run: airflow nats setup" in details
+    assert details.endswith("does not exist: run `airflow nats setup`")
 
 
 def test_check_of_a_queue_that_waits_for_a_worker(console: Console) -> None:

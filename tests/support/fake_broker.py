@@ -235,11 +235,12 @@ class FakeBroker(Broker):
     """One connection to a `FakeServer`.
 
     Attributes:
-        is_connected, connected_since: as in `Broker`; a test may set them.
+        is_connected, connected_since, denied: as in `Broker`; a test may set them.
     """
 
     is_connected: bool = False
     connected_since: float = math.inf
+    denied: str = ""
 
     def __init__(self, server: FakeServer | None = None) -> None:
         self.server = server or FakeServer()

@@ -340,17 +340,17 @@ async def test_a_worker_answers_with_what_it_does(scene: Scene) -> None:
     run.finish()
 
 
-async def test_a_worker_waits_for_the_broker_and_says_so_once(
+async def test_a_worker_waits_for_the_streams_and_says_so_once(
     scene: Scene, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_module, "RETRY_SECONDS", 0.01)
     scene.settings = replace(scene.settings, connect_timeout_seconds=0.01)
-    scene.server.stop()
+    streams, scene.server.streams = scene.server.streams, {}
     worker = scene.launch()
     link = scene.broker
     await wait_until(lambda: "waiting for NATS" in caplog.text, 5, "the log line")
 
-    scene.server.start()
+    scene.server.streams = streams
     await wait_until(lambda: scene.is_seen(worker), 5, "the worker to start")
 
     lines = re.findall(r"waiting for NATS: .*; next: asking until it answers", caplog.text)

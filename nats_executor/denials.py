@@ -1,0 +1,152 @@
+"""What the server says a user may not do: said once for each permission that is missing.
+
+The subject of a report or an ack is a new one for each workload, so what is named is the permission
+that covers it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from nats_executor.errors import AccessDenied
+from nats_executor.login import login
+from nats_executor.names import token
+from nats_executor.permissions import Role, permissions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from nats_executor.names import Names
+    from nats_executor.settings import Settings
+
+__all__ = ["Denials", "permission"]
+
+log = logging.getLogger(__name__)
+
+VIOLATION = re.compile(
+    r'permissions violation for (publish|subscription) to "([^"]*)"', re.IGNORECASE
+)
+# Each is logged once in a connection; there can be any number of queues.
+REMEMBERED = 100
+# Whatever is denied is tried again within a third of `ack_wait_seconds`, or with a heartbeat.
+LATELY_SECONDS = 60.0
+# Tokens of an ack's subject before the numbers, in its two forms.
+OLDER_ACK, NEWER_ACK = 4, 6
+OLDER_ACK_TOKENS = 9
+
+
+class Denials:
+    """The permissions that one connection was found to lack."""
+
+    def __init__(self, settings: Settings, role: str) -> None:
+        self._settings = settings
+        self._role = role
+        self._said: deque[str] = deque(maxlen=REMEMBERED)
+        self._sent: deque[str] = deque(maxlen=REMEMBERED)
+        self._last = ""
+        self._last_at = -math.inf
+
+    @property
+    def lately(self) -> str:
+        """What was denied within the last minute, '' for nothing."""
+        return self._last if time.monotonic() - self._last_at < LATELY_SECONDS else ""
+
+    def renew(self) -> None:
+        """Forget what was denied on the connection before."""
+        self._said.clear()
+        self._last_at = -math.inf
+
+    def send(self, subject: str) -> None:
+        """Note a message that nobody waits on."""
+        self._sent.append(subject)
+
+    def tell(
+        self, text: str, concerned: Sequence[tuple[str, Callable[[AccessDenied], None]]]
+    ) -> bool:
+        """Read an error of the server; if it is a denial, say so once and tell those concerned.
+
+        Args:
+            concerned: every subject in use, with whom to tell.
+        """
+        if (found := VIOLATION.search(text)) is None:
+            return False
+        verb = "subscribe to" if found[1].lower() == "subscription" else "publish to"
+        # nats-py writes the server's reason in lower case.
+        known = [*(subject for subject, _ in concerned), *self._sent]
+        denied = next((s for s in known if s.lower() == found[2].lower()), found[2])
+        line = self._line(verb, denied)
+        if line not in self._said:
+            log.error("%s; next: trying again until it is allowed", line)
+            self._said.append(line)
+        self._last, self._last_at = line, time.monotonic()
+        for subject, fail in concerned:
+            if subject == denied:
+                fail(AccessDenied(line))
+        return True
+
+    def _line(self, verb: str, subject: str) -> str:
+        s, is_subscription = self._settings, verb.startswith("subscribe")
+        missing = permission(subject, s.names, s.inbox_prefix, is_subscription=is_subscription)
+        who, _ = login("", s)
+        return (
+            f"NATS does not allow {who} to {verb} {missing}: put what "
+            f"`{self._command(missing)}` prints into the servers' configuration"
+        )
+
+    def _command(self, missing: str) -> str:
+        """Return the command that prints what this user has to be allowed."""
+        s = self._settings
+        user = s.user or ("PUBLIC_KEY" if s.nkey_seed else "NAME")
+        words = ["airflow nats auth --user", user, "--role", role_of(self._role, missing, s)]
+        if self._role.startswith("worker"):
+            words.append("--queues QUEUES")
+        if s.inbox_prefix != f"_INBOX_{token(user)}":
+            words.append(f"--inbox-prefix {s.inbox_prefix}")
+        if s.credentials_file:
+            words.append("--format jwt")
+        return " ".join(words)
+
+
+def role_of(connection: str, missing: str, settings: Settings) -> str:
+    """Return the role of a connection's user; a person's commands need no more than a monitor's."""
+    role = connection.partition(" ")[0] if connection.startswith("worker") else connection
+    role = role.replace(" ", "-")
+    if role in set(Role):
+        return role
+    monitor = permissions(Role.MONITOR, settings.names, settings.inbox_prefix)
+    is_enough = missing in {*monitor.publish, *monitor.subscribe}
+    return Role.MONITOR if is_enough else Role.ADMIN
+
+
+def permission(subject: str, names: Names, inbox: str, *, is_subscription: bool = False) -> str:
+    """Return the subject of the permission that covers a subject of ours."""
+    tokens = subject.split(".")
+    if subject.startswith(f"{inbox}."):
+        return f"{inbox}.>"
+    if subject.startswith("$JS.ACK."):
+        kept = OLDER_ACK if len(tokens) == OLDER_ACK_TOKENS else NEWER_ACK
+        return ".".join([*tokens[:kept], ">"])
+    if tokens[:2] == [names.prefix, "ctl"]:
+        return names.controls("*" if is_subscription else tokens[-1])
+    if f".CONSUMER.CREATE.{names.tasks_stream}." in subject:
+        return subject.partition(f"{names.tasks_stream}.")[0] + f"{names.tasks_stream}.>"
+    numbered = (
+        f"{names.prefix}.",
+        f"$KV.{names.workers_bucket}.",
+    )
+    is_of_one = subject.startswith(numbered) or any(
+        part in subject
+        for part in (
+            f".DIRECT.GET.{names.tasks_stream}.",
+            f".DIRECT.GET.{names.results_stream}.",
+            f".DIRECT.GET.{names.workers_stream}.",
+            f".CONSUMER.MSG.NEXT.{names.results_stream}.",
+            f".CONSUMER.INFO.{names.tasks_stream}.",
+        )
+    )
+    return ".".join([*tokens[:-1], "*"]) if is_of_one else subject

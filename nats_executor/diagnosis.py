@@ -1,0 +1,100 @@
+"""Why JetStream does not answer: one question to a stream for all the calls that fail."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+import time
+from typing import TYPE_CHECKING, TypeGuard
+
+from nats_executor.errors import BrokerError, BrokerUnavailable, NoQuorum, StreamFull
+from nats_executor.quorum import no_quorum, replication
+from nats_executor.replies import NO_LEADER
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from nats_executor.link import Answer, Link
+    from nats_executor.quorum import Replication
+
+__all__ = ["Diagnosis"]
+
+# A stream's leader answers within a round trip, a stream without one within half a second.
+LOOK_SECONDS = 1.0
+
+
+class Diagnosis:
+    """Tells a cluster without a quorum from anything else that keeps it from storing.
+
+    Args:
+        stream: one that every user who publishes may ask for its state.
+    """
+
+    def __init__(self, link: Link, api: str, stream: str) -> None:
+        self._link = link
+        self._subject = f"{api}.STREAM.INFO.{stream}"
+        self._servers: tuple[str, ...] = ()
+        self._lock = asyncio.Lock()
+        self._looked_at = -math.inf
+        self._found: NoQuorum | None = None
+
+    def note(self, found: Replication) -> None:
+        """Remember the cluster's servers: without a leader nobody may name them."""
+        if len(found.servers) > 1:
+            self._servers = found.servers
+
+    @contextlib.asynccontextmanager
+    async def explained(self) -> AsyncIterator[None]:
+        """Raise the reason for a call that got no usable answer, instead of just that."""
+        try:
+            yield
+        except BrokerUnavailable as exc:
+            reason = await self.reason(exc)
+            if reason is exc:
+                raise
+            raise reason from exc
+
+    async def reason(
+        self, exc: BrokerUnavailable, *, limit: float = LOOK_SECONDS
+    ) -> BrokerUnavailable:
+        """Return why it is so, or the same error if there is nothing to add."""
+        if not is_doubtful(exc) or not self._link.is_connected:
+            return exc
+        async with self._lock:  # whoever comes meanwhile gets the same answer
+            if time.monotonic() - self._looked_at > LOOK_SECONDS:
+                self._found = await self._look(min(limit, LOOK_SECONDS))
+                self._looked_at = time.monotonic()
+        if self._found is None and isinstance(exc, NoQuorum):
+            return no_quorum(self._servers)
+        return type(self._found)(str(self._found)) if self._found else exc
+
+    async def explain_all(
+        self, refusals: Sequence[BrokerError | None], *, limit: float
+    ) -> list[BrokerError | None]:
+        """Put the reason in the place of each failure that it explains."""
+        doubtful = [r for r in refusals if is_doubtful(r)]
+        if not doubtful:
+            return list(refusals)
+        reason = await self.reason(doubtful[0], limit=limit)
+        if not isinstance(reason, NoQuorum):
+            return list(refusals)
+        return [reason if is_doubtful(r) else r for r in refusals]
+
+    async def _look(self, limit: float) -> NoQuorum | None:
+        try:
+            answer: Answer = await self._link.ask(self._subject, timeout=limit)
+        except BrokerError:  # nothing more is known then
+            return None
+        response = json.loads(answer.data)
+        if error := response.get("error"):
+            return no_quorum(self._servers) if error.get("err_code") == NO_LEADER else None
+        found = replication(response)
+        self.note(found)
+        return None if found.has_quorum else no_quorum(found.servers)
+
+
+def is_doubtful(refusal: BrokerError | None) -> TypeGuard[BrokerUnavailable]:
+    """Whether a message may have been refused for want of a quorum."""
+    return isinstance(refusal, BrokerUnavailable) and not isinstance(refusal, StreamFull)

@@ -1,0 +1,37 @@
+"""The surfaces of one test, whose servers come from the test itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.conftest import Console
+from tests.support.fixtures import settings_for
+from tests.troubles.surfaces import Surfaces
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+MakeSurfaces = "Callable[..., Surfaces]"
+
+
+@pytest.fixture
+def surfaces(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> Callable[..., Surfaces]:
+    """Return who uses these servers; long enough a secret keeps Airflow's own warnings away."""
+    monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "k" * 64)
+
+    def use(*servers: str, **options: str | int) -> Surfaces:
+        folder = tmp_path / "workers"
+        folder.mkdir(exist_ok=True)
+        found = Surfaces(Console(monkeypatch, capsys, settings_for(*servers)), folder, caplog)
+        found.configure(**options)
+        return found
+
+    return use

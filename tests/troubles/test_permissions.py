@@ -1,0 +1,266 @@
+"""A user that lacks exactly one permission: where NATS only keeps silent, it is named."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from nats_executor import commands
+from nats_executor.denials import permission
+from nats_executor.messages import Kind, Report, State, Workload, encode
+from nats_executor.names import Lane
+from nats_executor.permissions import Role, as_config, permissions
+from tests.support.nats_server import NatsServer
+from tests.support.realm import NAMES, PASSWORD, Realm, User, grants, realm_config
+from tests.support.waiting import block_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.troubles.surfaces import Surfaces
+
+LANE = Lane("a")
+TASKS, RESULTS = NAMES.tasks_stream, NAMES.results_stream
+ACKS = f"$JS.ACK.{TASKS}.a.*.*.*.*.*"
+
+
+class Lack(NamedTuple):
+    """One permission that a user lacks, and how the line names it."""
+
+    of: User
+    granted: str
+    named: str
+    verb: str = "publish"
+
+
+def worker(name: str) -> User:
+    return User(name, Role.WORKER, ("a",))
+
+
+WORKERS = {
+    "pull": Lack(
+        worker("pulls"), f"$JS.API.CONSUMER.MSG.NEXT.{TASKS}.a",
+        f"publish to $JS.API.CONSUMER.MSG.NEXT.{TASKS}.a",
+    ),
+    "ack": Lack(worker("acks"), ACKS, f"publish to $JS.ACK.{TASKS}.a.>"),
+    "result": Lack(worker("reports"), NAMES.results("a"), "publish to airflow.results.a.*"),
+    "presence": Lack(
+        worker("beats"), NAMES.presences(), "publish to $KV.airflow_workers.*"
+    ),
+    "direct get": Lack(
+        worker("looks"), f"$JS.API.DIRECT.GET.{RESULTS}.{NAMES.results('a')}",
+        f"publish to $JS.API.DIRECT.GET.{RESULTS}.airflow.results.a.*",
+    ),
+    "inbox": Lack(
+        worker("hears"), "_INBOX_hears.>", "subscribe to _INBOX_hears.>", "subscribe"
+    ),
+    "control": Lack(
+        worker("obeys"), NAMES.controls(), "subscribe to airflow.ctl.*.*", "subscribe"
+    ),
+}  # fmt: skip
+SENDER = Lack(User("sends", Role.SCHEDULER), NAMES.tasks(), "publish to airflow.tasks.a.*")
+COUNTER = Lack(
+    User("counts", Role.MONITOR), f"$JS.API.CONSUMER.LIST.{TASKS}",
+    f"publish to $JS.API.CONSUMER.LIST.{TASKS}",
+)  # fmt: skip
+LACKS = [*WORKERS.values(), SENDER, COUNTER]
+# What has to wait in the queue for a permission to be missed: a worker that does not get to its
+# end asks for less.
+AT_ITS_END = {"ack"}
+WITH_A_WORKLOAD = {"ack", "result", "direct get"}
+
+
+def block(lack: Lack) -> str:
+    """Write a user with all that its role has, but one permission."""
+    full = grants(lack.of)
+    left = dataclasses.replace(
+        full, **{lack.verb: tuple(s for s in getattr(full, lack.verb) if s != lack.granted)}
+    )
+    assert len(getattr(left, lack.verb)) == len(getattr(full, lack.verb)) - 1
+    return as_config(lack.of.name, left)
+
+
+def config(*lacks: Lack) -> str:
+    """Add those users to the ones that lack nothing."""
+    whole = [as_config(lack.of.name, grants(lack.of)) for lack in LACKS if lack not in lacks]
+    blocks = [*map(block, lacks), *whole]
+    passwords = "".join(f'NATS_PASSWORD_{lack.of.name.upper()}: "{PASSWORD}"\n' for lack in LACKS)
+    text = realm_config()
+    return passwords + text.replace("users: [\n", "users: [\n" + ",\n".join(blocks) + ",\n")
+
+
+def line_of(lack: Lack) -> str:
+    command = f"airflow nats auth --user {lack.of.name} --role {lack.of.role}"
+    if lack.of.role is Role.WORKER:
+        command += " --queues QUEUES"
+    return (
+        f"NATS does not allow user {lack.of.name} to {lack.named}: put what `{command}` prints "
+        "into the servers' configuration"
+    )
+
+
+@pytest.fixture(scope="module")
+def realm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Realm]:
+    server = NatsServer(tmp_path_factory.mktemp("nats"), config=config(*LACKS))
+    try:
+        realm = Realm(server.start())
+        realm.set_up(ack_wait_seconds=1)
+        yield realm
+    finally:
+        server.kill()
+
+
+def seen_as(surfaces: Callable[..., Surfaces], realm: Realm, lack: Lack) -> Surfaces:
+    return surfaces(realm.server.url, user=lack.of.name, password=PASSWORD)
+
+
+def offer(realm: Realm, *, is_over: bool) -> None:
+    """Put a workload into the queue, perhaps one that somebody has reported to be over."""
+    facts: dict[str, Any] = {"dispatch_id": "d1", "queue": "a", "kind": Kind.TASK, "key": ["d1"]}
+    if is_over:
+        report = encode(Report(state=State.SUCCESS, worker="w0.1", worker_name="w0", **facts))
+        realm.ask("root", lambda broker: broker.publish(NAMES.result("a", "d1"), report))
+    workload = encode(Workload(body={}, sender="test", **facts))
+    realm.ask("root", lambda broker: broker.publish(NAMES.task("a", "d1"), workload))
+
+
+@pytest.fixture
+def emptied(realm: Realm) -> Iterator[None]:
+    """Leave nothing for the next worker, who may lack something else."""
+    yield
+    for stream, subject in ((TASKS, NAMES.task("a", "d1")), (RESULTS, NAMES.result("a", "d1"))):
+        realm.ask("root", lambda broker, s=stream, t=subject: broker.remove(s, t))
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("what", [*WORKERS])
+@pytest.mark.usefixtures("emptied")
+def test_a_worker_names_the_permission_that_it_lacks_once_and_is_not_ready(
+    what: str, realm: Realm, surfaces: Callable[..., Surfaces]
+) -> None:
+    lack = WORKERS[what]
+    seen, line = seen_as(surfaces, realm, lack), line_of(lack)
+    if what in WITH_A_WORKLOAD:
+        offer(realm, is_over=what in AT_ITS_END)
+
+    with seen.worker("-q", "a") as worker:
+        seen.said(worker, line)
+        block_until(lambda: not seen.is_ready(), 30, "its readiness to end")
+        denials = denied(realm)
+        block_until(lambda: denied(realm) > denials + 2, 30, "more attempts")
+
+        assert worker.text.count(line) == 1
+        assert f"{line}; next: trying again until it is allowed" in worker.text
+        assert worker.text.count("NATS does not allow") == 1
+        assert PASSWORD not in worker.text
+
+
+def denied(realm: Realm) -> int:
+    return realm.server.log.count("Violation")
+
+
+@pytest.mark.integration
+def test_a_worker_goes_on_once_it_is_allowed(
+    tmp_path: Path, surfaces: Callable[..., Surfaces]
+) -> None:
+    lack = WORKERS["presence"]
+    server = NatsServer(tmp_path / "nats", config=config(lack))
+    try:
+        realm = Realm(server.start())
+        realm.set_up()
+        seen = seen_as(surfaces, realm, lack)
+        with seen.worker("-q", "a") as worker:
+            seen.said(worker, line_of(lack))
+            server.config = config()
+            server.restart()
+
+            block_until(seen.is_ready, 60, "its readiness")
+            assert worker.text.count(line_of(lack)) == 1
+    finally:
+        server.kill()
+
+
+@pytest.mark.integration
+def test_a_scheduler_names_the_permission_that_it_lacks(
+    realm: Realm, surfaces: Callable[..., Surfaces]
+) -> None:
+    seen = seen_as(surfaces, realm, SENDER)
+
+    with seen.scheduler() as executor:
+        seen.scheduler_says(executor, line_of(SENDER))
+
+    assert seen.logged(f"NATS denies access: {line_of(SENDER)}; next: 1 workloads stay queued")
+
+
+@pytest.mark.integration
+def test_commands_name_the_permission_that_their_user_lacks(
+    realm: Realm, surfaces: Callable[..., Surfaces]
+) -> None:
+    """They can only tell of themselves: what another user may do, NATS tells nobody."""
+    seen = seen_as(surfaces, realm, COUNTER)
+    asking = (commands.check, commands.queues_list, commands.workers_list)
+
+    assert {seen.refused(command) for command in asking} == {line_of(COUNTER)}
+
+
+@pytest.mark.integration
+def test_a_monitor_lacks_nothing_that_check_needs_and_is_told_whose_setup_is(
+    realm: Realm, surfaces: Callable[..., Surfaces]
+) -> None:
+    seen = surfaces(realm.server.url, user="monitor", password=PASSWORD, result_retention_seconds=7)
+
+    code, _ = seen.console.run(commands.check, output="json")
+    assert (code, seen.console.error) == (1, "")
+    assert seen.refused(commands.setup) == (
+        f"NATS does not allow user monitor to publish to $JS.API.STREAM.UPDATE.{RESULTS}: put what "
+        "`airflow nats auth --user monitor --role admin` prints into the servers' configuration"
+    )
+
+
+# Which permission a subject belongs to
+
+
+@pytest.mark.parametrize("role", [*Role])
+def test_every_subject_that_a_role_uses_is_named_as_a_permission_of_it(role: Role) -> None:
+    """It covers the subject, and is no other one than `airflow nats auth` prints or a part of it."""
+    granted = permissions(role, NAMES, "_INBOX_u", lanes=[LANE])
+
+    for pattern in granted.publish:
+        subject = pattern.replace("*", "x").replace(">", "x")
+        named = permission(subject, NAMES, "_INBOX_u")
+        assert covers(named, subject), (pattern, named)
+    for pattern in granted.subscribe:
+        subject = pattern.replace("*", "x").replace(">", "x")
+        assert permission(subject, NAMES, "_INBOX_u", is_subscription=True) == pattern
+
+
+def covers(pattern: str, narrower: str) -> bool:
+    wanted, found = pattern.split("."), narrower.split(".")
+    for place, token in enumerate(wanted):
+        if token == ">":
+            return len(found) > place
+        if place >= len(found) or token not in {"*", found[place]}:
+            return False
+    return len(wanted) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("subject", "named"),
+    [
+        ("airflow.tasks.gpu--b1.d1", "airflow.tasks.gpu--b1.*"),
+        ("airflow.results.gpu.d1", "airflow.results.gpu.*"),
+        ("airflow.ctl.w1-ab.ping", "airflow.ctl.*.ping"),
+        (f"$JS.ACK.{TASKS}.gpu.1.5.7.1700000000.0", f"$JS.ACK.{TASKS}.gpu.>"),
+        (f"$JS.ACK.hub.hash.{TASKS}.gpu.1.5.7.1700000000.0.x", f"$JS.ACK.hub.hash.{TASKS}.gpu.>"),
+        (f"$JS.API.CONSUMER.CREATE.{TASKS}.gpu.airflow.tasks.gpu.*",
+         f"$JS.API.CONSUMER.CREATE.{TASKS}.>"),
+        (f"$JS.hub.API.STREAM.INFO.{TASKS}", f"$JS.hub.API.STREAM.INFO.{TASKS}"),
+        ("_INBOX_u.1234.*", "_INBOX_u.>"),
+        ("somebody.elses", "somebody.elses"),
+    ],
+)  # fmt: skip
+def test_the_permission_of_a_subject(subject: str, named: str) -> None:
+    assert permission(subject, NAMES, "_INBOX_u") == named
