@@ -8,7 +8,6 @@ import signal
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from nats_executor import NatsExecutor, commands
@@ -74,21 +73,28 @@ class Surfaces:
     @contextlib.contextmanager
     def worker(self, *args: str, name: str = "w1", **options: object) -> Iterator[WorkerProcess]:
         """Run a worker as a process of its own; SIGTERM has to end it in good order."""
-        settings: Any = SimpleNamespace(
-            servers=self.console.settings.servers,
-            subject_prefix=self.console.settings.subject_prefix,
-        )
-        worker = WorkerProcess.launch(
-            self.directory, settings, "--skip-serve-logs", *args, name=name,
-            health_port=self.health_port, **options,
-        )  # fmt: skip
+        worker = self.launch(*args, name=name, **options)
         try:
             yield worker
             worker.tell(signal.SIGTERM)
-            worker.tell(signal.SIGTERM)
             block_until(lambda: worker.process.poll() is not None, 60, "its end")
-            assert worker.process.returncode == 0, worker.text
+            code = worker.process.returncode
+            assert code == 0, f"exit code {code}: {worker.text}"
             assert "Traceback" not in worker.text
+        finally:
+            worker.clear_away()
+
+    def launch(self, *args: str, name: str, **options: object) -> WorkerProcess:
+        return WorkerProcess.launch(
+            self.directory, self.console.settings, "--skip-serve-logs", *args, name=name,
+            health_port=self.health_port, **options,
+        )  # fmt: skip
+
+    def ended_worker(self, *args: str) -> tuple[int, str]:
+        """Return the exit code and the output of a worker that ends by itself."""
+        worker = self.launch(*args, name="w1")
+        try:
+            return worker.process.wait(60), worker.text
         finally:
             worker.clear_away()
 

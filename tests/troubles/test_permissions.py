@@ -67,6 +67,11 @@ COUNTER = Lack(
     f"publish to $JS.API.CONSUMER.LIST.{TASKS}",
 )  # fmt: skip
 LACKS = [*WORKERS.values(), SENDER, COUNTER]
+# A worker's start takes seconds.
+QUICK = {"pull", "presence", "inbox"}
+FOR_WORKERS = [
+    pytest.param(what, marks=[] if what in QUICK else pytest.mark.slow) for what in WORKERS
+]
 # What has to wait in the queue for a permission to be missed: a worker that does not get to its
 # end asks for less.
 AT_ITS_END = {"ack"}
@@ -136,7 +141,7 @@ def emptied(realm: Realm) -> Iterator[None]:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("what", [*WORKERS])
+@pytest.mark.parametrize("what", FOR_WORKERS)
 @pytest.mark.usefixtures("emptied")
 def test_a_worker_names_the_permission_that_it_lacks_once_and_is_not_ready(
     what: str, realm: Realm, surfaces: Callable[..., Surfaces]
@@ -225,7 +230,7 @@ def test_a_monitor_lacks_nothing_that_check_needs_and_is_told_whose_setup_is(
 
 @pytest.mark.parametrize("role", [*Role])
 def test_every_subject_that_a_role_uses_is_named_as_a_permission_of_it(role: Role) -> None:
-    """It covers the subject, and is no other one than `airflow nats auth` prints or a part of it."""
+    """What is named is what `airflow nats auth` prints, or the part of it that is missed."""
     granted = permissions(role, NAMES, "_INBOX_u", lanes=[LANE])
 
     for pattern in granted.publish:

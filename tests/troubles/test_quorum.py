@@ -1,0 +1,161 @@
+"""A cluster that has lost servers: what still works, what does not, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from nats_executor import commands
+from tests.support.nats_server import nats_cluster, start_together
+from tests.support.waiting import block_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from tests.support.nats_server import NatsServer
+    from tests.troubles.surfaces import Surfaces
+
+pytestmark = pytest.mark.integration
+
+NO_QUORUM = (
+    "NATS has no quorum: more than half of its servers (nats-1, nats-2, nats-3) have to be up and "
+    "in touch with each other; start those that are down, or mend the routes between them"
+)
+
+DEGRADED = (
+    "2 of 3 servers have all of it, nats-3 is offline; start or mend that server before another "
+    "one fails"
+)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Sequence[NatsServer]]:
+    servers = nats_cluster(tmp_path / "cluster")
+    try:
+        start_together(servers)
+        yield servers
+    finally:
+        for server in servers:
+            server.kill()
+
+
+@pytest.fixture
+def seen(cluster: Sequence[NatsServer], surfaces: Callable[..., Surfaces]) -> Surfaces:
+    return surfaces(*(server.url for server in cluster), replicas=3)
+
+
+def rows(seen: Surfaces) -> list[dict[str, Any]]:
+    """Return what `check` finds, once no leader is being elected."""
+    code, output = block_until(lambda: answered(seen), 30, "an answer")
+    found: list[dict[str, Any]] = json.loads(output)
+    assert code == int(any(row["status"] != "ok" for row in found))
+    return found
+
+
+def answered(seen: Surfaces) -> tuple[int, str] | None:
+    code, output = seen.console.run(commands.check, output="json")
+    return (code, output) if code < 2 else None
+
+
+def details(seen: Surfaces, status: str) -> list[str]:
+    return [row["details"] for row in rows(seen) if row["status"] == status]
+
+
+def test_streams_with_too_few_replicas_and_a_server_that_is_away(
+    cluster: Sequence[NatsServer], seen: Surfaces
+) -> None:
+    seen.configure(replicas=1)
+    assert seen.console.run(commands.setup, queues="a")[0] == 0
+    seen.configure(replicas=3)
+    lines = [
+        f"stream {name} has 1 replica, [nats_executor] replicas is 3: run `airflow nats setup`"
+        for name in streams(seen)
+    ]
+
+    assert details(seen, "drift") == lines
+    with seen.scheduler() as executor:
+        block_until(lambda: executor.heartbeat() or executor.running, 10, "the workload's sending")
+        for line in lines:
+            assert seen.logged(line) == [f"{line}; next: going on with it"]
+
+    assert seen.console.run(commands.setup, queues="a")[0] == 0
+    block_until(lambda: all(row["status"] != "degraded" for row in rows(seen)), 30, "all copies")
+    assert details(seen, "drift") == []
+
+    cluster[2].kill()
+    block_until(lambda: len(details(seen, "degraded")) == len(lines), 30, "the loss to be noticed")
+    assert set(details(seen, "degraded")) == {DEGRADED}
+
+
+def streams(seen: Surfaces) -> list[str]:
+    from nats_executor import topology
+
+    return [str(config["name"]) for config in topology.streams(seen.console.settings)]
+
+
+def test_a_cluster_without_a_quorum_is_one_line_everywhere(
+    cluster: Sequence[NatsServer], seen: Surfaces
+) -> None:
+    assert seen.console.run(commands.setup, queues="a")[0] == 0
+    with seen.worker("-q", "a", "-c", "1") as worker:
+        block_until(seen.is_ready, 90, "its readiness")
+        for server in cluster[1:]:
+            server.kill()
+
+        seen.said(worker, NO_QUORUM)
+        block_until(lambda: seen.refusals() == {NO_QUORUM}, 60, "the line of every command")
+        with seen.scheduler() as executor:
+            seen.scheduler_says(executor, NO_QUORUM)
+            block_until(
+                lambda: seen.readiness().startswith("not ready: no answer to pulls"), 30, "silence"
+            )
+            assert worker.text.count(NO_QUORUM) == 1, worker.text
+            # At first there may have been no answer at all.
+            assert worker.text.count("next: what runs goes on") <= 2
+
+            for server in cluster[1:]:
+                server.launch()
+            block_until(lambda: executor.heartbeat() or executor.running, 60, "its sending")
+        seen.said(worker, "NATS is back after")
+        block_until(seen.is_ready, 60, "its readiness again")
+        assert seen.console.run(commands.check)[0] in {0, 1}
+
+
+def test_a_single_server_that_is_asked_for_replicas(
+    nats_server: NatsServer, surfaces: Callable[..., Surfaces], names: Any
+) -> None:
+    seen = surfaces(nats_server.url, replicas=3, subject_prefix=names.prefix)
+    line = (
+        "[nats_executor] replicas = 3, but NATS is a single server (replicas > 1 not supported in "
+        "non-clustered mode, NATS error 10074): set a smaller number, or run NATS as a cluster of "
+        "3 servers with JetStream"
+    )
+
+    assert seen.refused(commands.setup) == line
+    with seen.scheduler() as executor:
+        seen.scheduler_says(executor, line)
+
+
+def test_more_replicas_than_a_cluster_has_servers(seen: Surfaces) -> None:
+    seen.configure(replicas=5)
+
+    assert seen.refused(commands.setup) == (
+        "[nats_executor] replicas = 5, but NATS has fewer than 5 servers for it (no suitable peers "
+        "for placement, NATS error 10005): set a smaller number, or run NATS as a cluster of "
+        "5 servers with JetStream"
+    )
+
+
+def test_more_replicas_than_are_asked_for(seen: Surfaces) -> None:
+    """Somebody has forgotten the option on one host: `setup` must not be the first thing to do."""
+    assert seen.console.run(commands.setup, queues="a")[0] == 0
+    seen.configure(replicas=1)
+
+    assert details(seen, "drift") == [
+        f"stream {name} has 3 replicas, [nats_executor] replicas is 1: set replicas = 3, or run "
+        "`airflow nats setup` to have fewer"
+        for name in streams(seen)
+    ]
