@@ -360,7 +360,8 @@ class Connection(Link):
         # The server counts headers too and closes the connection; nats-py looks at the body alone.
         size = len(body) + header_bytes(headers)
         if size > (limit := self._client.max_payload):
-            raise MessageTooLarge(f"{size} bytes; the server's max_payload is {limit}")
+            text = f"{size} bytes; the server's max_payload is {limit}: raise it there"
+            raise MessageTooLarge(f"{text}, or make the workload smaller")
         try:
             await self._client.publish(subject, body, reply, dict(headers) if headers else None)
         except (nats.errors.Error, OSError) as exc:

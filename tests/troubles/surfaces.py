@@ -99,7 +99,10 @@ class Surfaces:
             worker.clear_away()
 
     def said(self, worker: WorkerProcess, text: str) -> None:
-        block_until(lambda: text in worker.text, 90, f"{text!r} in {worker.text}")
+        try:
+            block_until(lambda: text in worker.text, 90, repr(text))
+        except TimeoutError as exc:
+            raise AssertionError(f"{exc}:\n{worker.text}") from exc
 
     def readiness(self) -> str:
         """Return what /readyz says."""

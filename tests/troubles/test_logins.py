@@ -11,6 +11,7 @@ from nats_executor import commands
 from tests.support.certificates import Authority
 from tests.support.nats_server import NatsServer
 from tests.support.waiting import block_until
+from tests.troubles.lines import LINES
 from tests.troubles.surfaces import COMMANDS
 
 if TYPE_CHECKING:
@@ -51,8 +52,7 @@ def wrong_password(_: Path) -> Trouble:
         users("other"),
         users(SECRET),
         {"user": "airflow", "password": SECRET},
-        "NATS at {url} refuses user airflow: Authorization Violation; "
-        "check [nats_executor] user and password",
+        LINES["wrong password"],
     )
 
 
@@ -61,8 +61,7 @@ def no_login(_: Path) -> Trouble:
         users(SECRET),
         "",
         {},
-        "NATS at {url} refuses a client without a login: Authorization Violation; set "
-        "[nats_executor] user and password, token, nkey_seed or credentials_file",
+        LINES["no login"],
     )
 
 
@@ -72,8 +71,7 @@ def expired_certificate(folder: Path) -> Trouble:
         tls(ca.issue("old", expired=True), ca),
         tls(ca.issue("new"), ca),
         {"tls_ca_file": ca.ca_file},
-        "the certificate of NATS at {url} is not valid: certificate has expired; "
-        "renew it on the server, or set the clock right",
+        LINES["expired certificate"],
     )
 
 
@@ -83,8 +81,7 @@ def unknown_ca(folder: Path) -> Trouble:
         tls(stranger.issue("strange"), stranger),
         tls(ca.issue("server"), ca),
         {"tls_ca_file": ca.ca_file},
-        "the certificate of NATS at {url} is not valid: unable to get local issuer certificate; "
-        "name the CA that signed it in [nats_executor] tls_ca_file",
+        LINES["unknown CA"],
     )
 
 
@@ -95,8 +92,7 @@ def no_client_certificate(folder: Path) -> Trouble:
         tls(server, ca, verify=True),
         tls(server, ca),
         {"tls_ca_file": ca.ca_file},
-        "NATS at {url} asks for a client certificate; set [nats_executor] tls_certificate_file "
-        "and tls_key_file",
+        LINES["no client certificate"],
     )
 
 
@@ -111,8 +107,7 @@ def expired_client_certificate(folder: Path) -> Trouble:
             "tls_certificate_file": client.certificate_file,
             "tls_key_file": client.key_file,
         },
-        "NATS at {url} ends the TLS connection; check [nats_executor] servers, and that the "
-        "client certificate in tls_certificate_file is valid and trusted there",
+        LINES["client certificate"],
     )
 
 
@@ -151,7 +146,7 @@ def test_a_login_that_fails_is_one_line_of_commands_and_scheduler(
     trouble: Trouble, server: NatsServer, surfaces: Callable[..., Surfaces]
 ) -> None:
     seen = surfaces(server.url, **trouble.options)
-    line = trouble.line.format(url=server.url)
+    line = trouble.line.format(url=server.url, user="airflow")
 
     assert seen.refusals() == {line}
     with seen.scheduler() as executor:
@@ -164,7 +159,7 @@ def test_a_worker_says_the_same_line_once_and_goes_on_when_it_is_let_in(
     trouble: Trouble, server: NatsServer, surfaces: Callable[..., Surfaces]
 ) -> None:
     seen = surfaces(server.url, **trouble.options)
-    line = trouble.line.format(url=server.url)
+    line = trouble.line.format(url=server.url, user="airflow")
 
     with seen.worker("-q", "a") as worker:
         seen.said(worker, line)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, NamedTuple
+import uuid
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from nats_executor import commands
 from nats_executor.denials import permission
-from nats_executor.messages import Kind, Report, State, Workload, encode
+from nats_executor.messages import Kind, Workload, encode
 from nats_executor.names import Lane
 from nats_executor.permissions import Role, as_config, permissions
 from tests.support.nats_server import NatsServer
 from tests.support.realm import NAMES, PASSWORD, Realm, User, grants, realm_config
 from tests.support.waiting import block_until
+from tests.support.worker_ground import task_body
+from tests.troubles.lines import LINES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,10 +75,11 @@ QUICK = {"pull", "presence", "inbox"}
 FOR_WORKERS = [
     pytest.param(what, marks=[] if what in QUICK else pytest.mark.slow) for what in WORKERS
 ]
-# What has to wait in the queue for a permission to be missed: a worker that does not get to its
-# end asks for less.
-AT_ITS_END = {"ack"}
+# What has to wait in the queue for a permission to be missed. To what is delivered, a worker may
+# give one answer in any case (`allow_responses`); it is the second one, of a task that runs, that
+# needs the permission to ack.
 WITH_A_WORKLOAD = {"ack", "result", "direct get"}
+NO_API = "http://127.0.0.1:1/execution/"
 
 
 def block(lack: Lack) -> str:
@@ -101,10 +105,7 @@ def line_of(lack: Lack) -> str:
     command = f"airflow nats auth --user {lack.of.name} --role {lack.of.role}"
     if lack.of.role is Role.WORKER:
         command += " --queues QUEUES"
-    return (
-        f"NATS does not allow user {lack.of.name} to {lack.named}: put what `{command}` prints "
-        "into the servers' configuration"
-    )
+    return LINES["permission"].format(user=lack.of.name, permission=lack.named, command=command)
 
 
 @pytest.fixture(scope="module")
@@ -122,14 +123,14 @@ def seen_as(surfaces: Callable[..., Surfaces], realm: Realm, lack: Lack) -> Surf
     return surfaces(realm.server.url, user=lack.of.name, password=PASSWORD)
 
 
-def offer(realm: Realm, *, is_over: bool) -> None:
-    """Put a workload into the queue, perhaps one that somebody has reported to be over."""
-    facts: dict[str, Any] = {"dispatch_id": "d1", "queue": "a", "kind": Kind.TASK, "key": ["d1"]}
-    if is_over:
-        report = encode(Report(state=State.SUCCESS, worker="w0.1", worker_name="w0", **facts))
-        realm.ask("root", lambda broker: broker.publish(NAMES.result("a", "d1"), report))
-    workload = encode(Workload(body={}, sender="test", **facts))
-    realm.ask("root", lambda broker: broker.publish(NAMES.task("a", "d1"), workload))
+def offer(realm: Realm) -> None:
+    """Put a workload into the queue that has to wait for Airflow's API."""
+    workload = Workload(
+        dispatch_id="d1", queue="a", kind=Kind.TASK, body=task_body("quick", str(uuid.uuid4())),
+        key=["d1"], sender="test",
+    )  # fmt: skip
+    body = encode(workload)
+    realm.ask("root", lambda broker: broker.publish(NAMES.task("a", "d1"), body))
 
 
 @pytest.fixture
@@ -144,14 +145,18 @@ def emptied(realm: Realm) -> Iterator[None]:
 @pytest.mark.parametrize("what", FOR_WORKERS)
 @pytest.mark.usefixtures("emptied")
 def test_a_worker_names_the_permission_that_it_lacks_once_and_is_not_ready(
-    what: str, realm: Realm, surfaces: Callable[..., Surfaces]
+    what: str,
+    realm: Realm,
+    surfaces: Callable[..., Surfaces],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lack = WORKERS[what]
     seen, line = seen_as(surfaces, realm, lack), line_of(lack)
     if what in WITH_A_WORKLOAD:
-        offer(realm, is_over=what in AT_ITS_END)
+        offer(realm)
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", NO_API)
 
-    with seen.worker("-q", "a") as worker:
+    with seen.worker("-q", "a", drain_seconds=0, kill_seconds=0.5) as worker:
         seen.said(worker, line)
         block_until(lambda: not seen.is_ready(), 30, "its readiness to end")
         denials = denied(realm)

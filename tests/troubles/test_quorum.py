@@ -10,6 +10,7 @@ import pytest
 from nats_executor import commands
 from tests.support.nats_server import nats_cluster, start_together
 from tests.support.waiting import block_until
+from tests.troubles.lines import LINES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,15 +21,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
-NO_QUORUM = (
-    "NATS has no quorum: more than half of its servers (nats-1, nats-2, nats-3) have to be up and "
-    "in touch with each other; start those that are down, or mend the routes between them"
-)
-
-DEGRADED = (
-    "2 of 3 servers have all of it, nats-3 is offline; start or mend that server before another "
-    "one fails"
-)
+NO_QUORUM = LINES["no quorum"].format(servers="nats-1, nats-2, nats-3")
+DEGRADED = LINES["offline"].format(offline="nats-3")
 
 
 @pytest.fixture
@@ -71,8 +65,7 @@ def test_streams_with_too_few_replicas_and_a_server_that_is_away(
     assert seen.console.run(commands.setup, queues="a")[0] == 0
     seen.configure(replicas=3)
     lines = [
-        f"stream {name} has 1 replica, [nats_executor] replicas is 3: run `airflow nats setup`"
-        for name in streams(seen)
+        LINES["too few replicas"].format(name=name, found="1 replica") for name in streams(seen)
     ]
 
     assert details(seen, "drift") == lines
@@ -128,11 +121,7 @@ def test_a_single_server_that_is_asked_for_replicas(
     nats_server: NatsServer, surfaces: Callable[..., Surfaces], names: Any
 ) -> None:
     seen = surfaces(nats_server.url, replicas=3, subject_prefix=names.prefix)
-    line = (
-        "[nats_executor] replicas = 3, but NATS is a single server (replicas > 1 not supported in "
-        "non-clustered mode, NATS error 10074): set a smaller number, or run NATS as a cluster of "
-        "3 servers with JetStream"
-    )
+    line = LINES["single server"]
 
     assert seen.refused(commands.setup) == line
     with seen.scheduler() as executor:
@@ -142,11 +131,7 @@ def test_a_single_server_that_is_asked_for_replicas(
 def test_more_replicas_than_a_cluster_has_servers(seen: Surfaces) -> None:
     seen.configure(replicas=5)
 
-    assert seen.refused(commands.setup) == (
-        "[nats_executor] replicas = 5, but NATS has fewer than 5 servers for it (no suitable peers "
-        "for placement, NATS error 10005): set a smaller number, or run NATS as a cluster of "
-        "5 servers with JetStream"
-    )
+    assert seen.refused(commands.setup) == LINES["small cluster"]
 
 
 def test_more_replicas_than_are_asked_for(seen: Surfaces) -> None:
@@ -155,7 +140,5 @@ def test_more_replicas_than_are_asked_for(seen: Surfaces) -> None:
     seen.configure(replicas=1)
 
     assert details(seen, "drift") == [
-        f"stream {name} has 3 replicas, [nats_executor] replicas is 1: set replicas = 3, or run "
-        "`airflow nats setup` to have fewer"
-        for name in streams(seen)
+        LINES["more replicas"].format(name=name) for name in streams(seen)
     ]

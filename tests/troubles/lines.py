@@ -1,0 +1,91 @@
+"""What is said of each trouble; `docs/troubleshooting.md` has all of them, with these examples."""
+
+from __future__ import annotations
+
+__all__ = ["EXAMPLES", "LINES"]
+
+EXAMPLES = {
+    "address": "nats-1:4222",
+    "command": "airflow nats auth --user worker_gpu --role worker --queues QUEUES",
+    "found": "1 replica",
+    "name": "AIRFLOW_TASKS",
+    "offline": "nats-3",
+    "permission": "publish to airflow.results.gpu.*",
+    "servers": "nats-1, nats-2, nats-3",
+    "size": "1400000",
+    "limit": "1048576",
+    "url": "nats://nats-1:4222",
+    "user": "worker_gpu",
+}
+LINES = {
+    "unreachable": (
+        "cannot reach NATS at {url}: [Errno 111] Connect call failed ({address}); "
+        "check [nats_executor] servers"
+    ),
+    "wrong password": (
+        "NATS at {url} refuses user {user}: Authorization Violation; "
+        "check [nats_executor] user and password"
+    ),
+    "no login": (
+        "NATS at {url} refuses a client without a login: Authorization Violation; set "
+        "[nats_executor] user and password, token, nkey_seed or credentials_file"
+    ),
+    "expired certificate": (
+        "the certificate of NATS at {url} is not valid: certificate has expired; "
+        "renew it on the server, or set the clock right"
+    ),
+    "unknown CA": (
+        "the certificate of NATS at {url} is not valid: unable to get local issuer certificate; "
+        "name the CA that signed it in [nats_executor] tls_ca_file"
+    ),
+    "no client certificate": (
+        "NATS at {url} asks for a client certificate; set [nats_executor] tls_certificate_file "
+        "and tls_key_file"
+    ),
+    "client certificate": (
+        "NATS at {url} ends the TLS connection; check [nats_executor] servers, and that the "
+        "client certificate in tls_certificate_file is valid and trusted there"
+    ),
+    "permission": (
+        "NATS does not allow user {user} to {permission}: put what `{command}` prints into the "
+        "servers' configuration"
+    ),
+    "no quorum": (
+        "NATS has no quorum: more than half of its servers ({servers}) have to be up and in touch "
+        "with each other; start those that are down, or mend the routes between them"
+    ),
+    "offline": (
+        "2 of 3 servers have all of it, {offline} is offline; start or mend that server before "
+        "another one fails"
+    ),
+    "too few replicas": (
+        "stream {name} has {found}, [nats_executor] replicas is 3: run `airflow nats setup`"
+    ),
+    "more replicas": (
+        "stream {name} has 3 replicas, [nats_executor] replicas is 1: set replicas = 3, or run "
+        "`airflow nats setup` to have fewer"
+    ),
+    "single server": (
+        "[nats_executor] replicas = 3, but NATS is a single server (replicas > 1 not supported in "
+        "non-clustered mode, NATS error 10074): set a smaller number, or run NATS as a cluster of "
+        "3 servers with JetStream"
+    ),
+    "small cluster": (
+        "[nats_executor] replicas = 5, but NATS has fewer than 5 servers for it (no suitable peers "
+        "for placement, NATS error 10005): set a smaller number, or run NATS as a cluster of "
+        "5 servers with JetStream"
+    ),
+    "no streams": (
+        "stream {name} does not answer: it has no leader, or `airflow nats setup` was not run"
+    ),
+    "full": (
+        "maximum bytes exceeded (NATS error 10077); start more workers, raise [nats_executor] "
+        "max_stream_bytes or make room on the server"
+    ),
+    "too large": (
+        "too large for NATS: {size} bytes; the server's max_payload is {limit}: raise it there, or "
+        "make the workload smaller"
+    ),
+    "bad value": "[nats_executor] servers = ('http://nats-1:4222',): "
+    "write nats://host:port, separated by commas",
+}
