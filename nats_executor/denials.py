@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 VIOLATION = re.compile(
     r'permissions violation for (publish|subscription) to "([^"]*)"', re.IGNORECASE
 )
-# Each is logged once in a connection; there can be any number of queues.
+# Each is logged once; there can be any number of queues.
 REMEMBERED = 100
 # Whatever is denied is tried again within a third of `ack_wait_seconds`, or with a heartbeat.
 LATELY_SECONDS = 60.0
@@ -41,7 +41,7 @@ OLDER_ACK_TOKENS = 9
 
 
 class Denials:
-    """The permissions that one connection was found to lack."""
+    """The permissions that a connection was found to lack."""
 
     def __init__(self, settings: Settings, role: str) -> None:
         self._settings = settings
@@ -57,8 +57,7 @@ class Denials:
         return self._last if time.monotonic() - self._last_at < LATELY_SECONDS else ""
 
     def renew(self) -> None:
-        """Forget what was denied on the connection before."""
-        self._said.clear()
+        """Begin a new connection: it may be allowed more, and what is not is not said again."""
         self._last_at = -math.inf
 
     def send(self, subject: str) -> None:

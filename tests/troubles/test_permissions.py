@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from nats_executor.ports import Broker
     from tests.troubles.surfaces import Surfaces
 
 LANE = Lane("a")
@@ -85,10 +86,10 @@ NO_API = "http://127.0.0.1:1/execution/"
 def block(lack: Lack) -> str:
     """Write a user with all that its role has, but one permission."""
     full = grants(lack.of)
-    left = dataclasses.replace(
-        full, **{lack.verb: tuple(s for s in getattr(full, lack.verb) if s != lack.granted)}
-    )
-    assert len(getattr(left, lack.verb)) == len(getattr(full, lack.verb)) - 1
+    kept = tuple(s for s in getattr(full, lack.verb) if s != lack.granted)
+    assert len(kept) == len(getattr(full, lack.verb)) - 1
+    changes: dict[str, Any] = {lack.verb: kept}
+    left = dataclasses.replace(full, **changes)
     return as_config(lack.of.name, left)
 
 
@@ -137,8 +138,12 @@ def offer(realm: Realm) -> None:
 def emptied(realm: Realm) -> Iterator[None]:
     """Leave nothing for the next worker, who may lack something else."""
     yield
-    for stream, subject in ((TASKS, NAMES.task("a", "d1")), (RESULTS, NAMES.result("a", "d1"))):
-        realm.ask("root", lambda broker, s=stream, t=subject: broker.remove(s, t))
+
+    async def remove(broker: Broker) -> None:
+        await broker.remove(TASKS, NAMES.task("a", "d1"))
+        await broker.remove(RESULTS, NAMES.result("a", "d1"))
+
+    realm.ask("root", remove)
 
 
 @pytest.mark.integration

@@ -496,6 +496,7 @@ async def test_a_denied_report_does_not_loop(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker = await scene.start()
+    caplog.set_level(logging.DEBUG)  # the connection has told already
     scene.link_of(worker).fail_next("publish", error=AccessDenied("may not publish"))
     scene.send()
     await scene.happened("nak")
