@@ -39,6 +39,7 @@ class Diagnosis:
         self._lock = asyncio.Lock()
         self._looked_at = -math.inf
         self._found: NoQuorum | None = None
+        self._is_led = False
 
     def note(self, found: Replication) -> None:
         """Remember the cluster's servers: without a leader nobody may name them."""
@@ -62,13 +63,22 @@ class Diagnosis:
         """Return why it is so, or the same error if there is nothing to add."""
         if not is_doubtful(exc) or not self._link.is_connected:
             return exc
-        async with self._lock:  # whoever comes meanwhile gets the same answer
-            if time.monotonic() - self._looked_at > LOOK_SECONDS:
-                self._found = await self._look(min(limit, LOOK_SECONDS))
-                self._looked_at = time.monotonic()
+        await self._look_at_most_once(limit)
         if self._found is None and isinstance(exc, NoQuorum):
             return no_quorum(self._servers)
         return type(self._found)(str(self._found)) if self._found else exc
+
+    async def is_sound(self) -> bool:
+        """Whether a leader answers that is in touch with more than half of its servers."""
+        await self._look_at_most_once(LOOK_SECONDS)
+        return self._is_led
+
+    async def _look_at_most_once(self, limit: float) -> None:
+        async with self._lock:  # whoever comes meanwhile gets the same answer
+            if time.monotonic() - self._looked_at > LOOK_SECONDS:
+                self._is_led = False
+                self._found = await self._look(min(limit, LOOK_SECONDS))
+                self._looked_at = time.monotonic()
 
     async def explain_all(
         self, refusals: Sequence[BrokerError | None], *, limit: float
@@ -92,6 +102,7 @@ class Diagnosis:
             return no_quorum(self._servers) if error.get("err_code") == NO_LEADER else None
         found = replication(response)
         self.note(found)
+        self._is_led = found.has_quorum
         return None if found.has_quorum else no_quorum(found.servers)
 
 

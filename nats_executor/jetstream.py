@@ -265,7 +265,7 @@ class JetStream(Broker):
     async def pull(self, stream: str, consumer: str) -> Pulls:
         look = pulls.Look(partial(self.last, stream), sees_reconnects=not self._domain)
         ask_for = self._next(stream, consumer)
-        return await pulls.QueuePulls.open(self._link, ask_for, look, self._diagnosis.reason)
+        return await pulls.QueuePulls.open(self._link, ask_for, look, self._diagnosis.is_sound)
 
     def _next(self, stream: str, consumer: str) -> str:
         return f"{self._api}.CONSUMER.MSG.NEXT.{stream}.{consumer}"

@@ -15,7 +15,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nats_executor.errors import BrokerError, BrokerUnavailable, NoQuorum, NoResponders
+from nats_executor.errors import BrokerError, BrokerUnavailable, NoResponders
 from nats_executor.link import Answer, Link, Listener
 from nats_executor.ports import Delivery, Pulls, Stored
 from nats_executor.replies import AckSubject
@@ -51,8 +51,8 @@ class Look(NamedTuple):
     at: Callable[[str], Awaitable[Stored | None]]
     sees_reconnects: bool
 
-Explain = Callable[[BrokerUnavailable], Awaitable[BrokerUnavailable]]
-"""Return why there is no usable answer, or the same error if no more is known."""
+IsSound = Callable[[], Awaitable[bool]]
+"""Return whether the cluster is known to have a quorum at this moment."""
 
 
 class PulledDelivery(Delivery):
@@ -170,11 +170,11 @@ class QueuePulls(Pulls):
     `take` and `wait` have an inbox each: a status message does not say which pull it ends.
     """
 
-    def __init__(self, link: Link, subject: str, look: Look, explain: Explain) -> None:
+    def __init__(self, link: Link, subject: str, look: Look, is_sound: IsSound) -> None:
         self._link = link
         self._subject = subject
         self._look = look
-        self._explain = explain
+        self._is_sound = is_sound
         self._taking = Pull(link, subject)
         self._waiting = Pull(link, subject)
         self._is_awaited = False
@@ -183,8 +183,8 @@ class QueuePulls(Pulls):
         self._is_reported = False
 
     @classmethod
-    async def open(cls, link: Link, subject: str, look: Look, explain: Explain) -> QueuePulls:
-        queue = cls(link, subject, look, explain)
+    async def open(cls, link: Link, subject: str, look: Look, is_sound: IsSound) -> QueuePulls:
+        queue = cls(link, subject, look, is_sound)
         await queue._taking.open()
         await queue._waiting.open(queue._arrived)
         return queue
@@ -249,15 +249,13 @@ class QueuePulls(Pulls):
     async def _ends(self, msg: Answer) -> bool:
         """Whether a message is a status, which ends a pull; reports a missing consumer once."""
         code = status(msg)
-        if code == "503" and not self._is_reported:
+        # A cluster without a quorum concerns more than this; whoever publishes says so.
+        if code == "503" and not self._is_reported and await self._is_sound():
+            self._is_reported = True
             stream, consumer = self._subject.split(".")[-2:]
             text = f"consumer {consumer} of stream {stream} does not answer"
-            reason = await self._explain(BrokerUnavailable(text))
-            # A cluster without a quorum concerns more than this; whoever publishes says so.
-            if not isinstance(reason, NoQuorum):
-                self._is_reported = True
-                remedy = "airflow nats setup, with --queues"
-                log.warning("%s; next: asking again until it does; remedy: %s", text, remedy)
+            remedy = "airflow nats setup, with --queues"
+            log.warning("%s; next: asking again until it does; remedy: %s", text, remedy)
         elif code not in {"404", "503"}:
             self._is_reported = False
         return bool(code)

@@ -48,6 +48,8 @@ class Announcer:
         """
         mine = self._describe()
         subject = self._names.presence(mine.name)
+        # So that the servers of a cluster are known by name on the day on which none leads.
+        await self._broker.stream_info(self._names.workers_stream)
         while True:
             found = await self._broker.last(self._names.workers_stream, subject)
             other = readable(found)
