@@ -334,6 +334,7 @@ class JetStream(Broker):
             time=timestamp(response["ts"]),
             created=timestamp(response["created"]),
             first_at=timestamp(state["first_ts"]),
+            replicas=response["config"]["num_replicas"],
             replication=found,
         )
 

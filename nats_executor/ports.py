@@ -60,6 +60,7 @@ class StreamInfo:
     time: float  # epoch seconds, the clock of the server that answered
     created: float  # likewise; another one says that the stream was made anew
     first_at: float = 0.0  # likewise; when the oldest message was stored
+    replicas: int = 1  # as its settings have them; not all may be there
     replication: Replication = field(default_factory=Replication)
 
 

@@ -8,6 +8,7 @@ there is no leader.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.errors import NoQuorum, TopologyMismatch
@@ -40,9 +41,9 @@ class Peer:
         return self.is_offline or self.silent_seconds > SILENCE_SECONDS
 
     def __str__(self) -> str:
-        if self.is_away or not self.lag:
+        if self.is_away:
             return f"{presentable(self.name)} is offline"
-        return f"{presentable(self.name)} is {self.lag} messages behind"
+        return f"{presentable(self.name)} is catching up ({self.lag} messages)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +82,26 @@ def replication(response: Mapping[str, Any]) -> Replication:
     cluster = response.get("cluster")
     if not cluster:
         return Replication()
+    led_for = seconds_between(cluster.get("leader_since"), response.get("ts"))
     peers = [
         Peer(
             str(entry.get("name", "")),
             is_current=bool(entry.get("current")),
             is_offline=bool(entry.get("offline")),
-            silent_seconds=entry.get("active", 0) / 1e9,
+            # One that this leader has never heard of has been silent for as long as it leads.
+            silent_seconds=entry.get("active", 0) / 1e9 or (not entry.get("current")) * led_for,
             lag=entry.get("lag", 0),
         )
         for entry in cluster.get("replicas") or ()
     ]
     return Replication(str(cluster.get("leader", "")), tuple(peers), "name" in cluster)
+
+
+def seconds_between(start: str | None, end: str | None) -> float:
+    """Return the time between two of the server's times, 0 if one is missing."""
+    if not start or not end:
+        return 0.0
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
 
 
 def no_quorum(servers: Sequence[str] = ()) -> NoQuorum:

@@ -26,6 +26,7 @@ __all__ = [
     "findings",
     "queue_rows",
     "remedy",
+    "replica_findings",
     "seen_workers",
     "serving",
     "state_of",
@@ -177,7 +178,8 @@ def findings(survey: Survey, settings: Settings) -> list[Row]:
     rows += [finding("streams", "drift", drift.advice) for drift in survey.drifts]
     if not survey.drifts:
         rows.append(finding("streams", "ok", "as configured"))
-    rows += [replica_finding(info) for info in survey.streams if info.replication.missing]
+    for info in survey.streams:
+        rows += replica_findings(info, settings.replicas)
     for queue, bands in by_queue(survey.consumers).items():
         workers = serving(survey.workers, Lane(queue), settings)
         rows.append(queue_finding(queue, bands, workers))
@@ -201,14 +203,22 @@ def findings(survey: Survey, settings: Settings) -> list[Row]:
     return rows
 
 
-def replica_finding(info: StreamInfo) -> Row:
-    """The row of a stream that works, with fewer servers than it should have."""
+def replica_findings(info: StreamInfo, replicas: int) -> list[Row]:
+    """The row of a stream that works, with fewer servers than its settings say."""
     missing, servers = info.replication.missing, info.replication.servers
-    details = (
-        f"{len(servers) - len(missing)} of {len(servers)} servers have all of it, "
-        f"{' and '.join(map(str, missing))}; start or mend that server before another one fails"
-    )
-    return finding(f"stream {info.name}", "degraded", details)
+    if missing:
+        details = (
+            f"{len(servers) - len(missing)} of {len(servers)} servers have all of it, "
+            f"{' and '.join(map(str, missing))}; start or mend that server before another one fails"
+        )
+    elif info.replicas == replicas > len(servers):
+        details = (
+            f"{len(servers)} of {replicas} servers have it: NATS is still copying it, or is no "
+            "cluster of so many servers; look again in a minute"
+        )
+    else:
+        return []
+    return [finding(f"stream {info.name}", "degraded", details)]
 
 
 def queue_finding(queue: str, bands: list[ConsumerInfo], workers: list[Seen]) -> Row:

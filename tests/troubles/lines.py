@@ -7,6 +7,7 @@ __all__ = ["EXAMPLES", "LINES"]
 EXAMPLES = {
     "address": "nats-1:4222",
     "command": "airflow nats auth --user worker_gpu --role worker --queues QUEUES",
+    "copies": "1",
     "found": "1 replica",
     "name": "AIRFLOW_TASKS",
     "offline": "nats-3",
@@ -57,6 +58,10 @@ LINES = {
     "offline": (
         "2 of 3 servers have all of it, {offline} is offline; start or mend that server before "
         "another one fails"
+    ),
+    "being copied": (
+        "{copies} of 3 servers have it: NATS is still copying it, or is no cluster of so many "
+        "servers; look again in a minute"
     ),
     "too few replicas": (
         "stream {name} has {found}, [nats_executor] replicas is 3: run `airflow nats setup`"

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "Surfaces"]
 
 COMMANDS = (commands.check, commands.setup, commands.queues_list, commands.workers_list)
+# Of an executor, which go on each in their own way: the connection, the streams, the sending.
+PARTS = 3
 # Everything is tried again within a second, so that "not said again" means something soon.
 QUICK: dict[str, Any] = {
     "ack_wait_seconds": 1,
@@ -156,7 +158,8 @@ class Surfaces:
             executor.heartbeat()
         # Each part that goes on in its own way says once how.
         said = self.logged(line)
-        assert len(said) == len(set(said)) <= 3, said
-        assert all("; next: " in text for text in said)
-        assert executor.slots_occupied == 1
-        assert "Traceback" not in self.caplog.text
+        is_once = len(said) == len(set(said)) <= PARTS
+        assert is_once, said
+        assert all("; next: " in text for text in said), said
+        assert executor.slots_occupied == 1, executor
+        assert "Traceback" not in self.caplog.text, self.caplog.text
