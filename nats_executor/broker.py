@@ -54,6 +54,8 @@ LOOK_SECONDS = 0.25
 # Delays between attempts to connect double up to this; each is randomised, so that a fleet
 # does not return in step.
 LONGEST_DELAY = 2.0
+# Roles of connections whose users may not ask for any stream's state.
+SPARING = frozenset({"api server", "task log"})
 # Failures to connect that tell a person enough; any other one is logged with its traceback.
 FORESEEN = (BrokerError, nats.errors.Error, ImportError, OSError, TimeoutError)
 
@@ -68,7 +70,7 @@ async def connect(settings: Settings, *, role: str) -> AsyncIterator[JetStream]:
     connection = Connection(settings, role=role)
     keeper = asyncio.create_task(connection.stay_connected(), name="broker-connection")
     try:
-        yield JetStream(connection, settings)
+        yield JetStream(connection, settings, diagnoses=role not in SPARING)
     finally:
         # nats-py swallows a cancellation that meets connect() or close(): once is not enough.
         while not keeper.done():

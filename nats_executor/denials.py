@@ -101,8 +101,9 @@ class Denials:
         """Return the command that prints what this user has to be allowed."""
         s = self._settings
         user = s.user or ("PUBLIC_KEY" if s.nkey_seed else "NAME")
-        words = ["airflow nats auth --user", user, "--role", role_of(self._role, missing, s)]
-        if self._role.startswith("worker"):
+        role = role_of(self._role, missing, s)
+        words = ["airflow nats auth --user", user, "--role", role]
+        if role == Role.WORKER:
             words.append("--queues QUEUES")
         if s.inbox_prefix != f"_INBOX_{token(user)}":
             words.append(f"--inbox-prefix {s.inbox_prefix}")
@@ -115,6 +116,8 @@ def role_of(connection: str, missing: str, settings: Settings) -> str:
     """Return the role of a connection's user; a person's commands need no more than a monitor's."""
     role = connection.partition(" ")[0] if connection.startswith("worker") else connection
     role = role.replace(" ", "-")
+    if role == "task-log":  # stored by whoever ran the task
+        return Role.TRIGGERER if settings.user == Role.TRIGGERER else Role.WORKER
     if role in set(Role):
         return role
     monitor = permissions(Role.MONITOR, settings.names, settings.inbox_prefix)
@@ -132,6 +135,8 @@ def permission(subject: str, names: Names, inbox: str, *, is_subscription: bool 
         return ".".join([*tokens[:kept], ">"])
     if tokens[:2] == [names.prefix, "ctl"]:
         return names.controls("*" if is_subscription else tokens[-1])
+    if subject.startswith(f"$O.{names.logs_bucket}."):
+        return names.log_names() if tokens[2] == "M" else ".".join([*tokens[:4], ">"])
     if f".CONSUMER.CREATE.{names.tasks_stream}." in subject:
         return subject.partition(f"{names.tasks_stream}.")[0] + f"{names.tasks_stream}.>"
     numbered = (
@@ -141,6 +146,7 @@ def permission(subject: str, names: Names, inbox: str, *, is_subscription: bool 
     is_of_one = subject.startswith(numbered) or any(
         part in subject
         for part in (
+            f".API.$KV.{names.workers_bucket}.",
             f".DIRECT.GET.{names.tasks_stream}.",
             f".DIRECT.GET.{names.results_stream}.",
             f".DIRECT.GET.{names.workers_stream}.",

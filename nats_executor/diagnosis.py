@@ -29,11 +29,15 @@ class Diagnosis:
     """Tells a cluster without a quorum from anything else that keeps it from storing.
 
     Args:
-        stream: one that every user who publishes may ask for its state.
+        api: what the subjects of JetStream's API begin with, in this account or a domain.
+        stream: one that every user who needs to know may ask for its state.
+        may_ask: whether this user is such a one; for others nothing is explained, or the question
+            itself would be denied.
     """
 
-    def __init__(self, link: Link, api: str, stream: str) -> None:
+    def __init__(self, link: Link, api: str, stream: str, *, may_ask: bool) -> None:
         self._link = link
+        self._may_ask = may_ask
         self._subject = f"{api}.STREAM.INFO.{stream}"
         self._servers: tuple[str, ...] = ()
         self._lock = asyncio.Lock()
@@ -75,7 +79,7 @@ class Diagnosis:
 
     async def _look_at_most_once(self, limit: float) -> None:
         async with self._lock:  # whoever comes meanwhile gets the same answer
-            if time.monotonic() - self._looked_at > LOOK_SECONDS:
+            if self._may_ask and time.monotonic() - self._looked_at > LOOK_SECONDS:
                 self._is_led = False
                 self._found = await self._look(min(limit, LOOK_SECONDS))
                 self._looked_at = time.monotonic()

@@ -69,14 +69,19 @@ RETRY_SECONDS = 1.0
 
 
 class JetStream(Broker):
-    """A broker over one connection."""
+    """A broker over one connection.
 
-    def __init__(self, link: Link, settings: Settings) -> None:
+    Args:
+        diagnoses: whether to ask for a stream's state if there is no usable answer.
+    """
+
+    def __init__(self, link: Link, settings: Settings, *, diagnoses: bool = True) -> None:
         self._link = link
         self._timeout = settings.publish_timeout_seconds
         self._domain = domain = settings.jetstream_domain
         self._api = f"$JS.{domain}.API" if domain else "$JS.API"
-        self._diagnosis = Diagnosis(link, self._api, settings.names.results_stream)
+        results = settings.names.results_stream
+        self._diagnosis = Diagnosis(link, self._api, results, may_ask=diagnoses)
 
     @property
     def denied(self) -> str:
@@ -263,9 +268,9 @@ class JetStream(Broker):
         return True
 
     async def pull(self, stream: str, consumer: str) -> Pulls:
-        look = pulls.Look(partial(self.last, stream), sees_reconnects=not self._domain)
-        ask_for = self._next(stream, consumer)
-        return await pulls.QueuePulls.open(self._link, ask_for, look, self._diagnosis.is_sound)
+        at, is_sound = partial(self.last, stream), self._diagnosis.is_sound
+        look = pulls.Look(at, sees_reconnects=not self._domain, is_sound=is_sound)
+        return await pulls.QueuePulls.open(self._link, self._next(stream, consumer), look)
 
     def _next(self, stream: str, consumer: str) -> str:
         return f"{self._api}.CONSUMER.MSG.NEXT.{stream}.{consumer}"

@@ -41,18 +41,17 @@ SOUND = frozenset({"", "100", "404", "408"})
 
 
 class Look(NamedTuple):
-    """How to look at what a stream holds.
+    """How to look at what a stream holds, and at its servers.
 
     Attributes:
         at: returns the message of a subject in the stream that is pulled from.
         sees_reconnects: whether the connection is a new one after the stream's servers were.
+        is_sound: tells whether they are known to have a quorum at this moment.
     """
 
     at: Callable[[str], Awaitable[Stored | None]]
     sees_reconnects: bool
-
-IsSound = Callable[[], Awaitable[bool]]
-"""Return whether the cluster is known to have a quorum at this moment."""
+    is_sound: Callable[[], Awaitable[bool]]
 
 
 class PulledDelivery(Delivery):
@@ -170,11 +169,10 @@ class QueuePulls(Pulls):
     `take` and `wait` have an inbox each: a status message does not say which pull it ends.
     """
 
-    def __init__(self, link: Link, subject: str, look: Look, is_sound: IsSound) -> None:
+    def __init__(self, link: Link, subject: str, look: Look) -> None:
         self._link = link
         self._subject = subject
         self._look = look
-        self._is_sound = is_sound
         self._taking = Pull(link, subject)
         self._waiting = Pull(link, subject)
         self._is_awaited = False
@@ -183,8 +181,8 @@ class QueuePulls(Pulls):
         self._is_reported = False
 
     @classmethod
-    async def open(cls, link: Link, subject: str, look: Look, is_sound: IsSound) -> QueuePulls:
-        queue = cls(link, subject, look, is_sound)
+    async def open(cls, link: Link, subject: str, look: Look) -> QueuePulls:
+        queue = cls(link, subject, look)
         await queue._taking.open()
         await queue._waiting.open(queue._arrived)
         return queue
@@ -250,7 +248,7 @@ class QueuePulls(Pulls):
         """Whether a message is a status, which ends a pull; reports a missing consumer once."""
         code = status(msg)
         # A cluster without a quorum concerns more than this; whoever publishes says so.
-        if code == "503" and not self._is_reported and await self._is_sound():
+        if code == "503" and not self._is_reported and await self._look.is_sound():
             self._is_reported = True
             stream, consumer = self._subject.split(".")[-2:]
             text = f"consumer {consumer} of stream {stream} does not answer"

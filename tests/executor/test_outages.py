@@ -325,7 +325,7 @@ def test_a_queue_that_differs_is_left_alone_and_said_once(
     assert config["ack_wait"] == 30 * 10**9
     lines = said("consumer of queue 'default': ack_wait is", level=logging.WARNING)
     assert len(lines) == 1
-    assert "next: going on with it; remedy: airflow nats setup" in lines[0]
+    assert "run `airflow nats setup`; next: going on with it" in lines[0]
 
 
 def test_a_broker_that_comes_back_without_its_data(real_stage: RealStage) -> None:

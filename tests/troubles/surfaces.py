@@ -73,7 +73,7 @@ class Surfaces:
     # A worker
 
     @contextlib.contextmanager
-    def worker(self, *args: str, name: str = "w1", **options: object) -> Iterator[WorkerProcess]:
+    def worker(self, *args: str, name: str = "w1", **options: Any) -> Iterator[WorkerProcess]:
         """Run a worker as a process of its own; SIGTERM has to end it in good order."""
         worker = self.launch(*args, name=name, **options)
         try:
@@ -86,7 +86,7 @@ class Surfaces:
         finally:
             worker.clear_away()
 
-    def launch(self, *args: str, name: str, **options: object) -> WorkerProcess:
+    def launch(self, *args: str, name: str, **options: Any) -> WorkerProcess:
         return WorkerProcess.launch(
             self.directory, self.console.settings, "--skip-serve-logs", *args, name=name,
             health_port=self.health_port, **options,
