@@ -124,7 +124,7 @@ class Dispatcher:
         found = await topology.prepare(broker, self._settings)
         for queue in self._queues:
             found += await topology.open_queue(broker, self._settings, queue)
-        self._drifts = self._drifts.intersection(drift.advice for drift in found)
+        self._drifts = self._drifts.intersection(map(str, found))
         self._tell(found)
         if self._read_after is None:
             # Before anything can be published, so that no report on it is missed.
@@ -135,10 +135,11 @@ class Dispatcher:
 
     def _tell(self, found: Sequence[topology.Drift]) -> None:
         """Say what differs, each once; `airflow nats setup` decides between two releases."""
-        for advice in dict.fromkeys(drift.advice for drift in found):
-            if advice not in self._drifts:
-                log.warning("%s; next: going on with it", advice)
-            self._drifts.add(advice)
+        for drift in found:
+            # Not by the advice: what a change would drop is another number each time.
+            if str(drift) not in self._drifts:
+                log.warning("%s; next: going on with it", drift.advice)
+            self._drifts.add(str(drift))
 
     async def prepared(self) -> None:
         """Wait until the broker was reached for the first time and its streams are there."""
