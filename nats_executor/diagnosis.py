@@ -51,12 +51,16 @@ class Diagnosis:
             self._servers = found.servers
 
     @contextlib.asynccontextmanager
-    async def explained(self) -> AsyncIterator[None]:
-        """Raise the reason for a call that got no usable answer, instead of just that."""
+    async def explained(self, limit: float = LOOK_SECONDS) -> AsyncIterator[None]:
+        """Raise the reason for a call that got no usable answer, instead of just that.
+
+        Args:
+            limit: how long to look for it, no longer than the call itself may take.
+        """
         try:
             yield
         except BrokerUnavailable as exc:
-            reason = await self.reason(exc)
+            reason = await self.reason(exc, limit=limit)
             if reason is exc:
                 raise
             raise reason from exc

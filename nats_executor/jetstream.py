@@ -131,7 +131,7 @@ class JetStream(Broker):
         if expected_last is not None:
             all_headers["Nats-Expected-Last-Subject-Sequence"] = str(expected_last)
         address = in_domain(subject, self._domain)
-        async with self._diagnosis.explained():
+        async with self._diagnosis.explained(timeout):
             try:
                 msg = await self._link.ask(address, body, headers=all_headers, timeout=timeout)
             except NoResponders as exc:
