@@ -258,7 +258,7 @@ async def test_everything_works_with_what_is_granted_and_needs_all_of_it(
         await day.finished(dispatch)
     await retire(day)
 
-    assert [line for line in caplog.messages if "denies" in line] == []
+    assert [line for line in caplog.messages if "does not allow" in line] == []
     unused = {user.name: unneeded(day, user.name) for user in USERS if user.name != "worker_b"}
     other = "$JS.ACK.*.*." if acks == "older" else "$JS.ACK.AIRFLOW"
     expected = {

@@ -98,7 +98,7 @@ async def veteran(
             directory / "output", settings, connect_timeout_seconds=0.5, **QUICK
         )
         try:
-            await worker.said("next: asking until it answers")
+            await worker.said("next: trying again until it works")
             server.start()
             async with connect(settings, role="test") as broker:
                 await broker.ready(10)
