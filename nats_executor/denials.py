@@ -13,6 +13,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from nats_executor.accounts import DOMAIN
 from nats_executor.errors import AccessDenied
 from nats_executor.login import login
 from nats_executor.names import token
@@ -102,6 +103,8 @@ class Denials:
         s = self._settings
         user = s.user or ("PUBLIC_KEY" if s.nkey_seed else "NAME")
         role = role_of(self._role, missing, s)
+        if s.jetstream_domain == DOMAIN:  # its account has to borrow the subject, too
+            return f"airflow nats accounts {user}=QUEUES"
         words = ["airflow nats auth --user", user, "--role", role]
         if role == Role.WORKER:
             words.append("--queues QUEUES")
