@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import socket
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -106,15 +105,10 @@ def is_log_server_wanted(args: Namespace) -> bool:
     """
     from airflow.configuration import conf
 
+    from nats_worker.log_server import is_taken
+
     port = conf.getint("logging", "worker_log_server_port")
     if args.skip_serve_logs or not is_taken(port):
         return not args.skip_serve_logs
     log.warning("[logging] worker_log_server_port %d is taken; going on without", port)
     return False
-
-
-def is_taken(port: int) -> bool:
-    """Whether something listens on a port of this host."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        return probe.connect_ex(("127.0.0.1", port)) == 0

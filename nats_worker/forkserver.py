@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from nats_worker.exits import Ending, ExitReport
 from nats_worker.frames import FREE, pack, pack_report, pack_request, receive_request
+from nats_worker.log_server import hang_up, listen, serve
 from nats_worker.processes import (
     adopt_orphans,
     children_of,
@@ -94,6 +95,8 @@ class ForkServer:
         self.wakeup, self.wakeup_writer = socket.socketpair()
         self.main = os.getppid()
         self.is_open = True
+        # Whoever asks for a log connects here; with a log server it is that one's to answer.
+        self.log_door: socket.socket | None = None
         self.log_server = 0
 
     def serve(self) -> None:
@@ -132,7 +135,7 @@ class ForkServer:
             case {"op": "cleanup_bundles"}:
                 self.fork("", cleanup_bundles)
             case {"op": "serve_logs"}:
-                self.log_server = self.fork("", serve_logs)
+                self.open_log_door()
             case _:
                 log.error("unknown request %r; main process and fork server differ", request["op"])
 
@@ -200,6 +203,34 @@ class ForkServer:
         self.send(pack_report(dispatch_id, report))
         self.tell({"event": "exited", "id": dispatch_id, "status": 0})
 
+    # Logs
+
+    def open_log_door(self) -> None:
+        from airflow.configuration import conf
+
+        port = conf.getint("logging", "worker_log_server_port")
+        try:
+            self.log_door = listen(port)
+        except OSError as exc:
+            log.warning("[logging] worker_log_server_port %d: %s; next: no logs served", port, exc)
+        else:
+            self.await_readers()
+
+    def await_readers(self) -> None:
+        """Have the next one who asks for a log start the server."""
+        if self.log_door:
+            hang_up(self.log_door)
+            self.selector.register(self.log_door, selectors.EVENT_READ, self.start_log_server)
+
+    def start_log_server(self) -> None:
+        if self.log_door is None:
+            return
+        self.selector.unregister(self.log_door)
+        with self.log_door.dup() as door:
+            self.log_server = self.fork("", lambda: serve(door))
+        if not self.log_server:
+            self.await_readers()
+
     # Processes
 
     def fork(self, dispatch_id: str, work: Callable[[], int]) -> int:
@@ -230,7 +261,9 @@ class ForkServer:
             for sig in (signal.SIGCHLD, signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
                 signal.signal(sig, signal.SIG_DFL)
             self.selector.close()
-            ends = (self.requests, self.wakeup, self.wakeup_writer, *self.channels.values())
+            ends = [self.requests, self.wakeup, self.wakeup_writer, *self.channels.values()]
+            if self.log_door:
+                ends.append(self.log_door)
             for inherited in ends:
                 inherited.close()
             # Orphans of a running workload stay with its supervisor, so that the server can tell
@@ -276,7 +309,8 @@ class ForkServer:
             self.let_go(pid)
             dispatch_id = self.supervisors.pop(pid, "")
             if pid == self.log_server and self.is_open:
-                log.error("the log server has ended: the UI cannot read this worker's task logs")
+                log.error("the log server has ended; next: another when a log is asked for")
+                self.await_readers()
             if dispatch_id:
                 self.tell({"event": "exited", "id": dispatch_id, "status": status})
 
@@ -320,14 +354,6 @@ def cleanup_bundles() -> int:
     from airflow.dag_processing.bundles.base import BundleUsageTrackingManager
 
     BundleUsageTrackingManager().remove_stale_bundle_versions()
-    return 0
-
-
-def serve_logs() -> int:
-    """Serve this host's task logs to the UI, by Airflow's own log server."""
-    from airflow.utils.serve_logs import serve_logs as serve
-
-    serve()
     return 0
 
 

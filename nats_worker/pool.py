@@ -125,7 +125,8 @@ class ProcessPool:
         delivery_seconds: how long a supervisor goes on delivering a task's state to an API server
             that is away; the default is the life of Airflow's execution token.
         workloads_per_supervisor: how many workloads a supervisor runs at most, one after the other.
-        serves_logs: whether one process more serves this host's task logs to the UI.
+        serves_logs: whether to serve this host's task logs to the UI, once it asks, by one process
+            more.
     """
 
     def __init__(

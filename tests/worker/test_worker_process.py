@@ -45,6 +45,22 @@ def log_servers(fork_server: int) -> set[int]:
     return {pid for pid in children_of(fork_server) if title(pid) == "airflow serve-logs"}
 
 
+async def log_server_of(fork_server: int, port: int) -> int:
+    """Ask for a log, and return the process that answers."""
+    url = f"http://127.0.0.1:{port}/log/a"
+
+    async def is_answered() -> bool:
+        try:
+            answer = await asyncio.to_thread(requests.get, url, timeout=30)
+        except requests.ConnectionError:  # the port is not open yet
+            return False
+        return answer.status_code == 403
+
+    await wait_until(is_answered, 60, "the log server")
+    (found,) = log_servers(fork_server)
+    return found
+
+
 def maps(pid: int) -> str:
     """What a process has loaded."""
     return Path(f"/proc/{pid}/maps").read_text()
@@ -216,9 +232,9 @@ async def test_an_impatient_drain(ground: Field) -> None:
 
 async def test_a_worker_that_is_killed(ground: Field, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of it lives on, its log server included, and another one reports its task."""
-    workers = []
-    for name in ("w1", "w2"):
-        monkeypatch.setenv("AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT", str(free_port()))
+    workers, ports = [], {name: free_port() for name in ("w1", "w2")}
+    for name, port in ports.items():
+        monkeypatch.setenv("AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT", str(port))
         workers.append(ground.launch(name=name))
     for worker in workers:
         await worker.said("is ready")
@@ -229,7 +245,7 @@ async def test_a_worker_that_is_killed(ground: Field, monkeypatch: pytest.Monkey
     below = descendants(victim.pid)
     assert {child, report.pid} <= below
     (fork_server,) = children_of(victim.pid)
-    await wait_until(lambda: log_servers(fork_server), 30, "the log server")
+    await log_server_of(fork_server, ports[victim.name])
 
     victim.tell(signal.SIGKILL)
 
@@ -240,22 +256,30 @@ async def test_a_worker_that_is_killed(ground: Field, monkeypatch: pytest.Monkey
     await wait_until(lambda: ground.post.is_acked(lost), 5, "the ack")
 
 
-async def test_a_log_server_comes_back_with_the_fork_server(
+async def test_a_log_server_starts_when_it_is_asked_and_again_after_its_end(
     ground: Field, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is forked from it, which shares its memory, and dies with it."""
+    """It is forked from the fork server, which shares its memory, and dies with it."""
     port = free_port()
     monkeypatch.setenv("AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT", str(port))
     worker = ground.launch()
-    await wait_until(lambda: is_open(port), 60, "the log server")
+    await worker.said("is ready")
     (fork_server,) = children_of(worker.pid)
-    first = log_servers(fork_server)
-    assert first
+    assert not log_servers(fork_server)
+    first = await log_server_of(fork_server, port)
+
+    os.kill(first, signal.SIGKILL)
+
+    await worker.said("the log server has ended; next: another when a log is asked for")
+    assert not log_servers(fork_server)
+    second = await log_server_of(fork_server, port)
 
     os.kill(fork_server, signal.SIGKILL)
 
-    await wait_until(lambda: not any(map(is_alive, first)), 15, "its end")
-    await wait_until(lambda: is_open(port), 60, "the next log server")
+    await wait_until(lambda: not is_alive(second), 15, "its end")
+    await wait_until(lambda: children_of(worker.pid) - {fork_server}, 15, "the next fork server")
+    (fork_server,) = children_of(worker.pid)
+    await log_server_of(fork_server, port)
     worker.tell(signal.SIGTERM)
     assert await worker.ended() == 0
     assert not is_open(port)
