@@ -81,7 +81,10 @@ async def connect(settings: Settings, *, role: str) -> AsyncIterator[JetStream]:
 
 
 class Client(nats_client.Client):
-    """nats-py's client, which looks at the server's greeting before it sends a login."""
+    """nats-py's client, which looks at the server's greeting before it sends a login.
+
+    The answer to a flush that was given up would end its reading for good, so none is.
+    """
 
     def __init__(self, require_safe: Callable[[Mapping[str, Any]], None]) -> None:
         super().__init__()
@@ -90,6 +93,11 @@ class Client(nats_client.Client):
     def _connect_command(self) -> bytes:
         self._require_safe(self._server_info)
         return super()._connect_command()
+
+    async def flush(self, timeout: float = WATCH_SECONDS) -> None:
+        flushing = asyncio.create_task(super().flush(timeout), name="flush")  # type: ignore[arg-type] # any number will do
+        flushing.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.shield(flushing)
 
 
 class Connection(Link):
@@ -218,17 +226,11 @@ class Connection(Link):
     def _connect_options(self) -> dict[str, Any]:
         s = self._settings
         creds = login.credentials(s)
-        return {
+        return login.options(s) | {
             "name": f"{self._role}@{socket.gethostname()}",
             "allow_reconnect": False,  # `stay_connected` does it
             "connect_timeout": s.connect_timeout_seconds,
-            "user": s.user,
-            "password": s.password,
-            "token": s.token,
-            "nkeys_seed_str": login.nkey_seed(s),
             "user_credentials": None if creds is None else nats_client.RawCredentials(creds),
-            "tls": login.tls_context(s),
-            "tls_handshake_first": s.tls_handshake_first,
             "inbox_prefix": s.inbox_prefix.encode(),
             "closed_cb": self._on_closed,
         }
@@ -238,8 +240,7 @@ class Connection(Link):
         seconds = min(WATCH_SECONDS, self._settings.worker_lost_seconds / WATCHES_PER_LOSS)
         try:
             while not await self._is_lost_within(seconds):
-                # A timed-out flush breaks nats-py's read loop; here its client is given up anyway.
-                await client.flush(timeout=seconds)  # type: ignore[arg-type] # any number will do
+                await client.flush(seconds)
         except (nats.errors.Error, OSError, TimeoutError):
             log.warning("NATS does not answer; next: a new connection")
         finally:
@@ -395,5 +396,5 @@ class Connection(Link):
 async def settle(client: Client) -> None:
     """Return once the server has seen every subscription and said which it denies."""
     # nats-py's first PING overtakes what its writer has not sent yet; the second one cannot.
-    await client.flush(timeout=int(WATCH_SECONDS))
-    await client.flush(timeout=int(WATCH_SECONDS))
+    await client.flush()
+    await client.flush()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["close", "expect_end"]
 
@@ -20,8 +23,8 @@ def expect_end(client: Any) -> None:
 
 async def close(client: Any) -> None:
     """Close what may be broken, half open or deaf; a cancellation leaves it time to do so."""
-    # The answer to a flush that was given up finds nobody: nats-py would trip over it, aloud.
-    getattr(client, "_pongs", []).clear()
+    give_up_flushes(client)
+    streams = list(streams_of(client))
     closing = asyncio.create_task(leave(client))
     closing.add_done_callback(lambda task: task.cancelled() or task.exception())  # gone is gone
     try:
@@ -29,9 +32,20 @@ async def close(client: Any) -> None:
     finally:
         await asyncio.wait([closing], timeout=CLOSE_SECONDS / 20)
         closing.cancel()
-        abort(client)
+        for stream in (*streams, *streams_of(client)):
+            stream.abort()
         # What was closed on the way frees its socket in the loop's next step.
         await asyncio.sleep(0)
+
+
+def give_up_flushes(client: Any) -> None:
+    """Fail what waits for an answer, which may still come: nats-py would trip over it, aloud."""
+    answers = getattr(client, "_pongs", [])
+    for answer in answers:
+        if not answer.done():
+            answer.set_exception(ConnectionResetError("the connection is given up"))
+            answer.exception()  # nobody waits for nats-py's own pings
+    answers.clear()
 
 
 async def leave(client: Any) -> None:
@@ -44,12 +58,18 @@ async def leave(client: Any) -> None:
             await session.close()
 
 
-def abort(client: Any) -> None:
-    """Free the socket of an attempt that was cut short, which nats-py leaves to the collector.
+def streams_of(client: Any) -> Iterator[asyncio.WriteTransport]:
+    """Yield the streams of an attempt or a connection, which may outlive their client.
 
-    A failed TLS handshake leaves the plain stream open under the one that nats-py knows.
+    nats-py leaves those of an attempt that was cut short to the garbage collector. A failed TLS
+    handshake leaves the plain stream open under the one that nats-py knows; a WebSocket over TLS
+    waits half a minute for the other side's goodbye.
     """
     connection = getattr(client, "_transport", None)
     for name in ("_io_writer", "_bare_io_writer"):
         if (writer := getattr(connection, name, None)) is not None:
-            writer.transport.abort()
+            yield writer.transport
+    response = getattr(getattr(connection, "_ws", None), "_response", None)
+    stream = getattr(getattr(response, "connection", None), "transport", None)
+    if stream is not None:
+        yield stream

@@ -40,6 +40,22 @@ OTHER_NAME = frozenset({62, 64})  # another host name, another address
 # What we show
 
 
+def options(settings: Settings) -> dict[str, Any]:
+    """Return what nats-py is told of the user and of TLS, but for the text of a credentials file.
+
+    Raises:
+        AccessDenied, ConfigError: of a file that is named in the settings.
+    """
+    return {
+        "user": settings.user,
+        "password": settings.password,
+        "token": settings.token,
+        "nkeys_seed_str": nkey_seed(settings),
+        "tls": tls_context(settings),
+        "tls_handshake_first": settings.tls_handshake_first,
+    }
+
+
 def nkey_seed(settings: Settings) -> str | None:
     """Return the seed, from its file if it is in one."""
     seed = settings.nkey_seed

@@ -295,6 +295,32 @@ async def test_a_deaf_connection_is_replaced(
     assert await broker.last(real_stage.tasks, real_stage.names.task("q", "d")) is None
 
 
+async def test_a_pull_that_is_given_up_while_it_opens_costs_no_connection(
+    real_stage: RealStage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker that is told to stop gives up what it waits for; its reports are still to come."""
+    stage = real_stage
+    since = stage.broker.connected_since
+    stage.server.pause()
+    opening = asyncio.create_task(stage.broker.pull(stage.tasks, "any"))
+    await wait_until(lambda: is_flushed(stage), 5, "the question whether it is subscribed")
+
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    stage.server.resume()
+
+    assert await stage.broker.last(stage.tasks, stage.names.task("q", "d")) is None
+    assert await stage.broker.stream_info(stage.tasks) is not None
+    assert stage.broker.connected_since == since
+    assert "Traceback" not in caplog.text
+
+
+def is_flushed(stage: RealStage) -> bool:
+    """Whether nats-py waits for the server's answer to a flush."""
+    return bool(stage.broker._link._client._pongs)  # type: ignore[attr-defined]
+
+
 async def test_a_start_without_a_server_connects_when_there_is_one(
     tmp_path: Path, names: Names
 ) -> None:

@@ -17,6 +17,7 @@ from cryptography import x509
 from nats_executor import broker as broker_module
 from nats_executor import topology
 from nats_executor.broker import connect
+from nats_executor.closing import streams_of
 from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable, ConfigError
 from tests.contract.stage import soon
 from tests.support.certificates import Authority, Certificate
@@ -414,6 +415,25 @@ async def test_a_websocket_with_tls(make_nats_server: MakeNatsServer, pki: Pki) 
     make_nats_server(config=f"websocket {{\nlisten: 127.0.0.1:{port}\n{tls_block(pki)}\n}}")
 
     assert await is_answered(f"wss://127.0.0.1:{port}", **trust(pki.ca))
+
+
+@old_time_limit
+async def test_a_websocket_with_tls_is_closed_without_the_goodbye_of_a_server_that_hangs(
+    make_nats_server: MakeNatsServer, pki: Pki
+) -> None:
+    pytest.importorskip("aiohttp", reason="the extra `websocket` is not installed")
+    port = free_port()
+    listener = f"listen: 127.0.0.1:{port}"
+    server = make_nats_server(config=f"websocket {{\n{listener}\n{tls_block(pki)}\n}}")
+
+    async with connected(f"wss://127.0.0.1:{port}", **trust(pki.ca)) as broker:
+        (stream,) = streams_of(cast("Any", broker)._link._client)
+        sock = stream.get_extra_info("socket")
+        assert sock.fileno() > 0
+        server.pause()
+
+    assert sock.fileno() == -1
+    server.resume()
 
 
 @old_time_limit
