@@ -19,7 +19,7 @@ KEY = "backlog_100k"
 KEYS = frozenset({KEY})
 LEVELS = {"1k": 1_000, "100k": 100_000}
 BATCH = 1_000
-REPETITIONS = 15
+REPETITIONS = 10
 
 
 def measure(task: Task) -> Iterator[Sample]:

@@ -2,6 +2,10 @@
 
 Both backlogs are on one server, each in streams of its own, so that what else the machine does
 meets both alike. What is published is pulled again from the front: the backlog stays as long.
+
+A worker pulls while other tasks of its queue run, whose messages are not acked yet (`pull-`). Where
+none runs, the pull starts at the stream's first message, and nats-server counts the whole queue
+before it answers (`lone-pull-`): a worker with a single slot, alone with its queue.
 """
 
 from __future__ import annotations
@@ -22,7 +26,9 @@ from tests.bench.ground import new_prefix, resident_megabytes, settings_of
 from tests.executor.stage import task_workload
 
 if TYPE_CHECKING:
-    from nats_executor.ports import Broker, Pulls
+    from collections.abc import Sequence
+
+    from nats_executor.ports import Broker, Delivery, Pulls
     from nats_executor.settings import Settings
 
 WINDOW = 512
@@ -38,6 +44,7 @@ class Backlog:
         self.broker = broker
         self.settings = settings
         self.pulls = pulls
+        self.held: Sequence[Delivery] = []
 
     @classmethod
     async def open(cls, exits: AsyncExitStack, url: str) -> Backlog:
@@ -67,14 +74,31 @@ class Backlog:
         return count / (time.perf_counter() - began)
 
     async def take(self, count: int) -> float:
-        """Pull and ack so many; returns how many a second."""
-        taken = 0
+        """Pull so many and ack those before them; returns how many a second."""
+        self.held = await self.pulls.take(1)
+        taken = len(self.held)
         began = time.perf_counter()
         while taken < count:
             deliveries = await self.pulls.take(min(PULLED, count - taken))
-            await asyncio.gather(*(delivery.ack() for delivery in deliveries))
+            await self.ack_held()
+            self.held = deliveries
             taken += len(deliveries)
         return taken / (time.perf_counter() - began)
+
+    async def take_alone(self, count: int) -> float:
+        """Pull and ack so many while nothing else runs; returns how many a second."""
+        await self.ack_held()
+        taken = 0
+        began = time.perf_counter()
+        while taken < count:
+            self.held = await self.pulls.take(min(PULLED, count - taken))
+            taken += len(self.held)
+            await self.ack_held()
+        return taken / (time.perf_counter() - began)
+
+    async def ack_held(self) -> None:
+        await asyncio.gather(*(delivery.ack() for delivery in self.held))
+        self.held = []
 
     async def messages(self) -> int:
         info = await self.broker.stream_info(self.settings.names.tasks_stream)
@@ -106,10 +130,11 @@ async def measured(request: dict[str, Any]) -> dict[str, list[float]]:
         # Whoever is first finds the server warmer or colder each time.
         for number in range(request["repetitions"]):
             order = list(backlogs)[:: 1 if number % 2 else -1]
-            for name in order:
-                found[f"publish-{name}"].append(await backlogs[name].publish(batch))
-            for name in order:
-                found[f"pull-{name}"].append(await backlogs[name].take(batch))
+            for take, way in (Backlog.take, "pull"), (Backlog.take_alone, "lone-pull"):
+                for name in order:
+                    found[f"publish-{name}"].append(await backlogs[name].publish(batch))
+                for name in order:
+                    found[f"{way}-{name}"].append(await take(backlogs[name], batch))
         for name, level in request["levels"].items():
             assert await backlogs[name].messages() == level
     return found

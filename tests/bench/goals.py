@@ -136,7 +136,8 @@ _KEYS = (
     ),
     Key(
         "backlog_100k", "backlog", "rates with 100,000 and with 1,000 messages waiting",
-        "messages/s", ("publish-1k", "publish-100k", "pull-1k", "pull-100k"),
+        "messages/s",
+        ("publish-1k", "publish-100k", "pull-1k", "pull-100k", "lone-pull-1k", "lone-pull-100k"),
         (at_least("publish-100k/publish-1k", 0.8), at_least("pull-100k/pull-1k", 0.8)),
         is_more_better=True, units={"broker-rss": "MB"},
     ),
