@@ -15,8 +15,11 @@ __all__ = ["Interrupted", "interrupts_held", "interrupts_raised"]
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Interrupted(BaseException):
-    """Somebody wants this process to stop. No error, so no `except Exception` may catch it."""
+class Interrupted(KeyboardInterrupt):
+    """Somebody wants this process to stop. No error, so no `except Exception` may catch it.
+
+    asyncio keeps any exception for itself that meets one of its streams, except for this kind.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
