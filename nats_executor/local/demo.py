@@ -26,7 +26,12 @@ from nats_executor.local.deployment import (
     require_free_port,
 )
 from nats_executor.local.embedded import HOST, EmbeddedServer, write_private
-from nats_executor.local.interrupts import Interrupted, interrupts_held, interrupts_raised
+from nats_executor.local.interrupts import (
+    Interrupted,
+    interrupts_held,
+    interrupts_raised,
+    run_until_interrupted,
+)
 from nats_executor.local.outcome import WORKERS, deviations, rows_of
 from nats_executor.local.process import LocalError
 from nats_executor.local.view import View
@@ -106,7 +111,8 @@ def run(view: View, home: Path, *, port: int | None) -> int:
             run_id = triggered_run(api, workers, password=password)
             view.say(f"Airflow at http://{HOST}:{port} (login {USER} / {password}); {DAG_ID} runs")
             with view.following():
-                rows, state = asyncio.run(follow(api, run_id, workers, view=view, env=env))
+                following = follow(api, run_id, workers, view=view, env=env)
+                rows, state = run_until_interrupted(following)
             found = deviations(rows, run_state=state, result=api.xcom(DAG_ID, run_id, "report"))
             return report(view, rows, found)
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Coroutine, Iterator
     from types import FrameType
 
-__all__ = ["Interrupted", "interrupts_held", "interrupts_raised"]
+__all__ = ["Interrupted", "interrupts_held", "interrupts_raised", "run_until_interrupted"]
+
+Result = TypeVar("Result")
 
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -49,3 +52,50 @@ def interrupts_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def run_until_interrupted(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine as `asyncio.run` does; an interrupt cancels it.
+
+    Raised in the midst of somebody else's callback it would be logged there, or kept.
+
+    Raises:
+        Interrupted: there was an interrupt; everything has been left in order.
+    """
+    interrupts: list[int] = []
+
+    async def main() -> Result | None:
+        with interrupts_cancelling(interrupts):
+            try:
+                return await work
+            except asyncio.CancelledError:
+                if not interrupts:
+                    raise
+        return None
+
+    result = asyncio.run(main())
+    if interrupts:
+        raise Interrupted(interrupts[0])
+    return result  # type: ignore[return-value] # None only after an interrupt
+
+
+@contextmanager
+def interrupts_cancelling(interrupts: list[int]) -> Iterator[None]:
+    """Cancel the current task for an interrupt, and note it."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def interrupt(number: int) -> None:
+        interrupts.append(number)
+        if task is not None:
+            task.cancel()
+
+    before = {number: signal.getsignal(number) for number in INTERRUPTS}
+    for number in INTERRUPTS:
+        loop.add_signal_handler(number, interrupt, number)
+    try:
+        yield
+    finally:
+        with interrupts_held():
+            for number, handler in before.items():
+                loop.remove_signal_handler(number)
+                signal.signal(number, handler)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nats_executor.local.interrupts import Interrupted, interrupts_raised
+from nats_executor.local.interrupts import Interrupted, interrupts_raised, run_until_interrupted
 
 
 class Interrupting:
@@ -35,3 +35,41 @@ def test_an_interrupt_while_a_stream_is_written_to_is_not_swallowed() -> None:
     mine, other = socket.socketpair()
     with other, pytest.raises(Interrupted), interrupts_raised():
         asyncio.run(write(mine))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_ends_a_coroutine_in_good_order(
+    number: signal.Signals, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Wherever it comes: here in a callback, in which it might be raised and only logged."""
+    left = []
+
+    async def work() -> None:
+        asyncio.get_running_loop().call_soon(signal.raise_signal, number)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            left.append("in good order")
+
+    with interrupts_raised():
+        handler = signal.getsignal(number)
+        with pytest.raises(Interrupted) as caught:
+            run_until_interrupted(work())
+        assert signal.getsignal(number) is handler
+
+    assert caught.value.exit_code == 128 + number
+    assert left == ["in good order"]
+    assert caplog.text == ""
+
+
+def test_without_an_interrupt_the_result_comes_back() -> None:
+    async def work() -> str:
+        return "result"
+
+    async def give_up() -> None:
+        raise asyncio.CancelledError
+
+    assert run_until_interrupted(work()) == "result"
+    with pytest.raises(asyncio.CancelledError):
+        run_until_interrupted(give_up())
