@@ -317,7 +317,7 @@ async def test_a_pull_that_is_given_up_while_it_opens_costs_no_connection(
 
 
 def is_flushed(stage: RealStage) -> bool:
-    """Whether nats-py waits for the server's answer to a flush."""
+    """Whether nats-py waits for the server's answer to a flush, which only its own list tells."""
     return bool(stage.broker._link._client._pongs)  # type: ignore[attr-defined]
 
 

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from tests.executor.stage import FakeStage
     from tests.support.nats_server import NatsServer
 
-# A call into a broker that hangs may take `publish_timeout_seconds`, here 1; the rest is for a
-# busy machine.
+# A call into a broker that hangs may take `publish_timeout_seconds`, 1 where one does; the rest is
+# for a busy machine.
 BOUND = 2.5
 
 
@@ -160,6 +160,7 @@ def test_a_broker_that_hangs(
     real_stage: RealStage,
     said: Callable[..., list[str]],
 ) -> None:
+    real_stage.configure(publish_timeout_seconds=1)
     executor = real_stage.executor()
     real_stage.server.pause()
     try:
@@ -184,6 +185,7 @@ def test_a_batch_that_takes_too_long_goes_on_where_it_was(
 ) -> None:
     """Started anew with each heartbeat, a large one would never end."""
     monkeypatch.setattr("nats_executor.dispatcher.WINDOW", 1)
+    fake_stage.configure(publish_timeout_seconds=1)
     executor = fake_stage.executor()
     asked: list[str] = []
     clock = 0.0

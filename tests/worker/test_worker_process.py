@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 import requests
 
@@ -283,6 +284,52 @@ async def test_a_log_server_starts_when_it_is_asked_and_again_after_its_end(
     worker.tell(signal.SIGTERM)
     assert await worker.ended() == 0
     assert not is_open(port)
+
+
+async def test_whoever_waits_for_a_dead_log_server_is_hung_up_on(
+    ground: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left waiting, it would start another server, which may end for the same reason, and so on."""
+    port = free_port()
+    monkeypatch.setenv("AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT", str(port))
+    worker = ground.launch()
+    await worker.said("is ready")
+    (fork_server,) = children_of(worker.pid)
+    server = await log_server_of(fork_server, port)
+    os.kill(server, signal.SIGSTOP)
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as reader:
+        os.kill(server, signal.SIGKILL)
+
+        assert await asyncio.to_thread(reader.recv, 1) == b""
+    assert not log_servers(fork_server)
+
+
+async def test_a_supervisor_does_not_hold_the_port_of_the_logs(
+    ground: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a task leaves behind might keep it from the worker that comes next."""
+    port = free_port()
+    monkeypatch.setenv("AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT", str(port))
+    worker = ground.launch()
+    await worker.said("is ready")
+    (fork_server,) = children_of(worker.pid)
+    running = await ground.send("sleep")
+    await ground.pid_of(running)
+    supervisors = children_of(fork_server)
+
+    assert supervisors
+    assert holders({fork_server}, port) == {fork_server}
+    assert not holders(descendants(fork_server) - {fork_server}, port)
+
+
+def holders(pids: set[int], port: int) -> set[int]:
+    """Return the processes that have a port open to listen on."""
+    return {
+        pid
+        for pid in pids
+        for connection in psutil.Process(pid).net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+    }
 
 
 async def test_the_main_process_imports_nothing_of_airflow(ground: Field) -> None:
