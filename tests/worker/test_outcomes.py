@@ -75,16 +75,30 @@ async def test_every_exit_is_noticed_at_once(stage: Stage) -> None:
     assert {report.ending for report in reports} == {Ending.FINISHED}
 
 
-@pytest.mark.parametrize("status", [404, 409, 410])
-async def test_a_heartbeat_that_is_refused_stops_the_task(stage: Stage, status: int) -> None:
+async def test_an_accepted_start_is_a_heartbeat(stage: Stage) -> None:
+    """Airflow's own supervisor sends one more at the task's first word."""
     ti_id = stage.new_id()
-    stage.api.script(ti_id, "heartbeat", Answer(status, {"reason": "not_running"}))
-    run = await stage.start("sleep", ti_id)
 
-    report = await run.exited()
+    await (await stage.start("succeed", ti_id)).exited()
 
-    assert (report.ending, report.started) == (Ending.STOPPED_BY_SERVER, True)
-    assert not is_alive(report.pid)
+    assert len(stage.api.bodies(ti_id, "run")) == 1
+    assert stage.api.bodies(ti_id, "heartbeat") == []
+
+
+async def test_a_heartbeat_that_is_refused_stops_the_task(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "1")
+    async with ProcessPool() as pool:
+        for status in (404, 409, 410):
+            ti_id = stage.new_id()
+            stage.api.script(ti_id, "heartbeat", Answer(status, {"reason": "not_running"}))
+            run = await replace(stage, pool=pool).start("sleep", ti_id)
+
+            report = await run.exited()
+
+            assert (report.ending, report.started) == (Ending.STOPPED_BY_SERVER, True)
+            assert not is_alive(report.pid)
 
 
 # How a start is refused
