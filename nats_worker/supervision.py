@@ -53,7 +53,6 @@ OF_BOTH = ("_check_subprocess_exit", "_register_pipe_readers", "pid", "selector"
 RELIED_ON = {
     supervisor.ActivitySubprocess: (
         *OF_BOTH,
-        "_last_heartbeat_attempt",
         "_on_child_started",
         "_pending_terminal_state_msg",
         "_replay_pending_terminal_state_msg",
@@ -310,6 +309,7 @@ def watched_task(base: Any, watch: Watch) -> Any:
         def _on_child_started(self, **kwargs: Any) -> None:
             super()._on_child_started(**kwargs)
             # With the start the API server has noted a heartbeat; Airflow would send one more now.
+            # An Airflow that names this otherwise does, and nothing else depends on it.
             self._last_heartbeat_attempt = time.monotonic()
             # Airflow 3.4 returns here although the start was refused, if the task was cleared.
             if self._terminal_state != supervisor.SERVER_TERMINATED:

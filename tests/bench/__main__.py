@@ -6,12 +6,8 @@ import argparse
 import contextlib
 import importlib
 import json
-import os
-import shutil
 import signal
 import sys
-import tempfile
-import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,14 +17,11 @@ from tests.bench.environment import environment
 from tests.bench.goals import KEYS
 from tests.bench.needs import Missing, Unmeasured, missing
 from tests.bench.report import as_json, as_table, dumped, exit_code, results
+from tests.bench.running import INTERRUPTED, forget_foreign, handle_stop, run_directory, task_for
 from tests.bench.sample import Sample, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-INTERRUPTED = 130
-# Somebody's own configuration must not be measured.
-FOREIGN = ("AIRFLOW_", "NATS_EXECUTOR_")
 
 DESCRIPTION = """\
 Measure this executor beside the CeleryExecutor (Redis, PostgreSQL) and the LocalExecutor: same
@@ -101,8 +94,7 @@ def main() -> int:
     if options.from_file:
         document = json.loads(options.from_file.read_text())
         return show(options, *recalled(document))
-    for name in [name for name in os.environ if name.startswith(FOREIGN)]:
-        del os.environ[name]
+    forget_foreign()
     document = {"environment": environment(rounds=options.rounds, scale=options.scale)}
     run = Run(asked)
     # Also where a shell that starts this in the background has SIGINT ignored.
@@ -156,34 +148,6 @@ def recalled(document: dict[str, Any]) -> tuple[dict[str, Any], Run]:
         for contender, figures in entry["contenders"].items():
             run.samples += [Sample(key, contender, value) for value in figures["samples"]]
     return document["environment"], run
-
-
-def task_for(options: argparse.Namespace, directory: Path, name: str, keys: frozenset[str]) -> Task:
-    began = time.monotonic()
-
-    def say(line: str) -> None:
-        sys.stderr.write(f"[{time.monotonic() - began:5.0f} s] {name}: {line}\n")
-
-    place = directory / name
-    place.mkdir()
-    return Task(options.rounds, options.scale, place, say, keys)
-
-
-def handle_stop(how: Any) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, how)
-
-
-@contextlib.contextmanager
-def run_directory() -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="airflow-nats-bench-"))
-    directory.chmod(0o755)  # PostgreSQL runs as a user of its own
-    os.environ["AIRFLOW_HOME"] = str(directory / "airflow")
-    try:
-        yield directory
-    finally:
-        handle_stop(signal.SIG_IGN)
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def listing(asked: Sequence[str]) -> str:

@@ -18,39 +18,26 @@ import sys
 from collections import defaultdict
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from nats_executor.local.process import LocalError
-from tests.bench.__main__ import INTERRUPTED, handle_stop, run_directory, task_for
-from tests.bench.layers import MARKED_SERVER
+from tests.bench.marks import marking_python, read_marks
 from tests.bench.needs import Missing
+from tests.bench.running import INTERRUPTED, forget_foreign, handle_stop, run_directory, task_for
 from tests.bench.session import Session
 from tests.bench.shared_airflow import RunFailed, SharedAirflow
 from tests.bench.sides import NATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
+    from tests.bench.marks import Mark
     from tests.bench.sample import Task
 
-__all__ = ["Mark", "parts", "read_marks", "turns"]
+__all__ = ["main", "parts", "turns"]
 
 MARKED = replace(NATS, stopwatch="tests.bench.marked_worker")
 TASK_SECONDS = 1.0
-
-
-class Mark(NamedTuple):
-    """Where a process was, and when, in seconds."""
-
-    name: str
-    pid: int
-    at: float
-
-
-def read_marks(path: Path) -> list[Mark]:
-    lines = [line.split() for line in path.read_text().splitlines()]
-    return [Mark(name, int(pid), float(at)) for name, pid, at, _ in lines]
 
 
 def turns(marks: Iterable[Mark]) -> list[list[Mark]]:
@@ -75,13 +62,13 @@ def parts(turn: list[Mark]) -> dict[str, float]:
     Raises:
         ValueError: it is not that of a plain short task, which asks the API server three times.
     """
-    at = {mark.name.removeprefix("supervisor:"): mark.at for mark in turn[:-1]}
-    asked = [mark.at for mark in turn if mark.name == "supervisor:request>"]
-    answered = [mark.at for mark in turn if mark.name == "supervisor:request<"]
+    at = {mark.name.removeprefix("supervisor:"): mark.wall for mark in turn[:-1]}
+    asked = [mark.wall for mark in turn if mark.name == "supervisor:request>"]
+    answered = [mark.wall for mark in turn if mark.name == "supervisor:request<"]
     if len(asked) != 3 or len(answered) != 3:
         raise ValueError(f"{len(asked)} requests and {len(answered)} answers, not 3")
     run, fields, state = (end - begin for begin, end in zip(asked, answered, strict=True))
-    begin, end = turn[0].at, turn[-1].at
+    begin, end = turn[0].wall, turn[-1].wall
     before = asked[0] - begin
     after = at["_monitor_subprocess<"] - answered[2]
     next_one = end - at["_monitor_subprocess<"]
@@ -101,9 +88,7 @@ def parts(turn: list[Mark]) -> dict[str, float]:
 
 def measure(task: Task, slots: int) -> dict[str, float]:
     """Run the Dag and return the mean of each part, in milliseconds, and the efficiency."""
-    marks, python = task.directory / "marks.txt", task.directory / "python"
-    python.write_text(MARKED_SERVER.format(python=sys.executable, marks=str(marks)))
-    python.chmod(0o755)
+    marks, python = marking_python(task.directory)
     with SharedAirflow(task, [NATS]) as airflow:
         airflow.deployment.env["BENCH_PYTHON"] = str(python)
         with Session(airflow, MARKED, slots, is_timed=True) as session:
@@ -132,6 +117,7 @@ def main() -> int:
     parser.add_argument("-o", choices=("table", "json"), default="table", help="output format")
     parser.set_defaults(rounds=1, scale=1.0)
     options = parser.parse_args()
+    forget_foreign()
     handle_stop(signal.default_int_handler)
     try:
         with run_directory() as directory:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import functools
 import json
 import os
 import re
@@ -27,24 +26,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nats_worker.processes import children_of
+from tests.bench.marks import Mark, marking_python, read_marks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from nats_worker.pool import ProcessPool
 
-__all__ = ["main", "put_marks"]
+__all__ = ["main"]
 
 ROOT = Path(__file__).parents[2]
 WARM_UP_TASKS = 3
 
-MARKED_SERVER = """#!{python}
-import sys
-from tests.bench.layers import put_marks
-put_marks({marks!r})
-from nats_worker import forkserver
-forkserver.main(*map(int, sys.argv[-2:]))
-"""
 API_SERVER = """
 import socketserver, sys
 socketserver.StreamRequestHandler.disable_nagle_algorithm = True  # saves 40 ms for each answer
@@ -75,20 +68,6 @@ for body in json.load(sys.stdin):
     _, _, used = os.wait4(pid, 0)
     print("floor", time.monotonic() - began, used.ru_utime + used.ru_stime, flush=True)
 """
-
-# Marked functions: each leaves a mark when it is called and one when it returns.
-SDK = "airflow.sdk.execution_time"
-MARKED = {
-    "nats_worker.forkserver:ForkServer": "fork supervise",
-    "airflow.sdk.api.client:Client": "request",
-    f"{SDK}.supervisor": "supervise_task _fork_main",
-    f"{SDK}.supervisor:WatchedSubprocess": "start",
-    f"{SDK}.supervisor:ActivitySubprocess": "_on_child_started _monitor_subprocess",
-    f"{SDK}.task_runner": "main get_startup_details parse run _execute_task",
-    "os": "_exit",
-}
-# What these functions begin is another process than the one before.
-BIRTHS = {"supervise": "supervisor", "_fork_main": "task"}
 
 
 class Layer(NamedTuple):
@@ -127,50 +106,6 @@ task gone to slot free | task:_exit> | main:over
 all | main:request | main:over
 """.strip().splitlines()
 ]
-
-
-class Mark(NamedTuple):
-    """Where a process was, and when: seconds of the clock and of its own CPU time."""
-
-    name: str
-    wall: float
-    cpu: float
-
-
-def put_marks(path: str) -> None:
-    """Have the functions of `MARKED` leave marks in a file, in this process and its children."""
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    role = "server"
-
-    def mark(name: str) -> None:
-        line = f"{role}:{name} {os.getpid()} {time.monotonic()} {time.process_time()}\n"
-        os.write(file, line.encode())
-
-    def marked(function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            nonlocal role
-            if function.__name__ in BIRTHS:
-                role = BIRTHS[function.__name__]
-                os.write(file, f"{role}:born {os.getpid()} {time.monotonic()} 0.0\n".encode())
-            mark(f"{function.__name__}>")
-            try:
-                return function(*args, **kwargs)
-            finally:
-                mark(f"{function.__name__}<")
-
-        return call
-
-    for place, names in MARKED.items():
-        module, _, cls = place.partition(":")
-        __import__(module)
-        owner = getattr(sys.modules[module], cls) if cls else sys.modules[module]
-        for name in names.split():
-            found = vars(owner).get(name)
-            if isinstance(found, classmethod):
-                setattr(owner, name, classmethod(marked(found.__func__)))
-            elif found is not None:
-                setattr(owner, name, marked(found))
 
 
 # Running tasks
@@ -284,9 +219,7 @@ async def totals(count: int, most: int = 50) -> dict[str, float]:
 
 async def layers(count: int, directory: Path) -> dict[str, dict[str, float]]:
     """Median wall and CPU milliseconds of each layer."""
-    path, python = directory / "marks.txt", directory / "python"
-    python.write_text(MARKED_SERVER.format(python=sys.executable, marks=str(path)))
-    python.chmod(0o755)
+    path, python = marking_python(directory)
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     async with warm_pool(str(python), most=1) as pool:
         for _ in range(count):
@@ -294,8 +227,8 @@ async def layers(count: int, directory: Path) -> dict[str, dict[str, float]]:
             _, began, over = await run_task(pool)
             left = read_marks(path)
             marks = {mark.name: mark for mark in left}
-            marks["main:request"] = Mark("main:request", began, 0.0)
-            marks["main:over"] = Mark("main:over", over, 0.0)
+            marks["main:request"] = Mark("main:request", os.getpid(), began, 0.0)
+            marks["main:over"] = Mark("main:over", os.getpid(), over, 0.0)
             for layer in LAYERS:
                 measure(layer, marks, found[layer.name])
             measure_requests(left, found["supervisor: its API calls together"])
@@ -303,11 +236,6 @@ async def layers(count: int, directory: Path) -> dict[str, dict[str, float]]:
         name: {key: 1000 * statistics.median(values) for key, values in by_key.items()}
         for name, by_key in found.items()
     }
-
-
-def read_marks(path: Path) -> list[Mark]:
-    lines = [line.split() for line in path.read_text().splitlines()]
-    return [Mark(name, float(wall), float(cpu)) for name, _, wall, cpu in lines]
 
 
 def measure(layer: Layer, marks: dict[str, Mark], found: dict[str, list[float]]) -> None:

@@ -41,12 +41,17 @@ def attach() -> None:
     Errand.execute = timed  # type: ignore[method-assign]
 
 
-if __name__ == "__main__":
-    attach()
+def run_airflow() -> None:
+    """Run `airflow` with this process's words; what was changed here stays for the worker."""
     from airflow.__main__ import main
 
     from nats_worker import main as worker_main
 
-    worker_main.become = worker_main.run  # type: ignore[assignment] # what is timed must stay
+    worker_main.become = worker_main.run  # type: ignore[assignment] # a new program would lose it
     sys.argv[0] = "airflow"
     main()
+
+
+if __name__ == "__main__":
+    attach()
+    run_airflow()

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.bench.held import Mark, parts, read_marks, turns
+from tests.bench.held import parts, turns
+from tests.bench.marks import Mark, read_marks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,19 +20,19 @@ TURN = {
 
 def marks_of(pid: int, turns: int, every: int = 1176) -> list[Mark]:
     return [
-        Mark(f"supervisor:{name.split()[0]}", pid, (number * every + at) / 1000)
+        Mark(f"supervisor:{name.split()[0]}", pid, (number * every + at) / 1000, 0.0)
         for number in range(turns)
         for name, at in TURN.items()
     ]
 
 
 def test_a_turn_lasts_until_the_supervisors_next_task() -> None:
-    marks = sorted([*marks_of(7, 3), *marks_of(8, 2)], key=lambda mark: mark.at)
-    marks.append(Mark("task:supervise_task>", 9, 9.0))
+    marks = sorted([*marks_of(7, 3), *marks_of(8, 2)], key=lambda mark: mark.wall)
+    marks.append(Mark("task:supervise_task>", 9, 9.0, 0.0))
 
     found = turns(marks)
 
-    assert [(turn[0].pid, round(turn[-1].at - turn[0].at, 3)) for turn in found] == [
+    assert [(turn[0].pid, round(turn[-1].wall - turn[0].wall, 3)) for turn in found] == [
         (7, 1.176), (7, 1.176), (8, 1.176),
     ]  # fmt: skip
 
@@ -56,7 +57,7 @@ def test_the_parts_of_a_turn_add_up() -> None:
 
 def test_a_turn_with_a_heartbeat_is_not_taken_apart() -> None:
     [turn] = turns(marks_of(7, 2))
-    turn.insert(5, Mark("supervisor:request>", 7, 0.9))
+    turn.insert(5, Mark("supervisor:request>", 7, 0.9, 0.0))
 
     with pytest.raises(ValueError, match="4 requests and 3 answers"):
         parts(turn)
@@ -66,4 +67,7 @@ def test_marks_are_read_as_they_were_left(tmp_path: Path) -> None:
     path = tmp_path / "marks.txt"
     path.write_text("supervisor:request> 7 12.5 0.25\ntask:born 8 13.0 0.0\n")
 
-    assert read_marks(path) == [Mark("supervisor:request>", 7, 12.5), Mark("task:born", 8, 13.0)]
+    assert read_marks(path) == [
+        Mark("supervisor:request>", 7, 12.5, 0.25),
+        Mark("task:born", 8, 13.0, 0.0),
+    ]

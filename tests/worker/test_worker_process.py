@@ -257,15 +257,23 @@ async def test_a_worker_that_is_killed(ground: Field, monkeypatch: pytest.Monkey
     await wait_until(lambda: ground.post.is_acked(lost), 5, "the ack")
 
 
-async def test_a_log_server_starts_when_it_is_asked_and_again_after_its_end(
+async def serving_logs(
     ground: Field, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is forked from the fork server, which shares its memory, and dies with it."""
+) -> tuple[WorkerProcess, int, int]:
+    """Start a worker; return it with its fork server and the port that logs are asked for on."""
     port = free_port()
     monkeypatch.setenv("AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT", str(port))
     worker = ground.launch()
     await worker.said("is ready")
     (fork_server,) = children_of(worker.pid)
+    return worker, fork_server, port
+
+
+async def test_a_log_server_starts_when_it_is_asked_and_again_after_its_end(
+    ground: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is forked from the fork server, which shares its memory, and dies with it."""
+    worker, fork_server, port = await serving_logs(ground, monkeypatch)
     assert not log_servers(fork_server)
     first = await log_server_of(fork_server, port)
 
@@ -290,11 +298,7 @@ async def test_whoever_waits_for_a_dead_log_server_is_hung_up_on(
     ground: Field, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Left waiting, it would start another server, which may end for the same reason, and so on."""
-    port = free_port()
-    monkeypatch.setenv("AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT", str(port))
-    worker = ground.launch()
-    await worker.said("is ready")
-    (fork_server,) = children_of(worker.pid)
+    _, fork_server, port = await serving_logs(ground, monkeypatch)
     server = await log_server_of(fork_server, port)
     os.kill(server, signal.SIGSTOP)
     with socket.create_connection(("127.0.0.1", port), timeout=30) as reader:
@@ -308,11 +312,7 @@ async def test_a_supervisor_does_not_hold_the_port_of_the_logs(
     ground: Field, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a task leaves behind might keep it from the worker that comes next."""
-    port = free_port()
-    monkeypatch.setenv("AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT", str(port))
-    worker = ground.launch()
-    await worker.said("is ready")
-    (fork_server,) = children_of(worker.pid)
+    _, fork_server, port = await serving_logs(ground, monkeypatch)
     running = await ground.send("sleep")
     await ground.pid_of(running)
     supervisors = children_of(fork_server)

@@ -20,7 +20,7 @@ def noted_end(_n: int) -> None:
 
     def note() -> None:
         line = f"{ti} {time.monotonic_ns()}\n".encode()
-        with open(notes, "ab", buffering=0) as file:  # noqa: PTH123
+        with notes.open("ab", buffering=0) as file:
             file.write(line)
 
     atexit.register(note)

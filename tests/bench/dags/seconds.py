@@ -13,7 +13,7 @@ SECOND = 1.0
 
 @task
 def one_second(_n: int) -> None:
-    time.sleep(SECOND)
+    time.sleep(SECOND)  # what is measured: a slot that is busy, not a wait for anything
 
 
 @dag(schedule=None, max_active_tasks=UNLIMITED)
