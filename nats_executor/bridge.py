@@ -36,7 +36,9 @@ class Bridge:
     def __init__(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Prepare to run `main`, again should it end, until `stop`; nothing starts yet."""
         self._main = main
-        self._loop = asyncio.new_event_loop()
+        # Its loop is made here, so that `stop` and calls have one however early they come.
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self._loop = self._runner.get_loop()
         self._is_stopping = False
         self._task: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run, name="nats-executor", daemon=True)
@@ -45,17 +47,14 @@ class Bridge:
         self._thread.start()
 
     def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._task = self._loop.create_task(self._keep_running(), name="nats-executor")
-        try:
-            self._loop.run_until_complete(self._task)
-        except asyncio.CancelledError:
-            log.debug("the connection to NATS was closed")
-        finally:
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            self._loop.close()
+        with self._runner:  # at its end it cancels whatever else still runs
+            try:
+                self._runner.run(self._keep_running())
+            except asyncio.CancelledError:
+                log.debug("the connection to NATS was closed")
 
     async def _keep_running(self) -> None:
+        self._task = asyncio.current_task()
         # What fails while it is being cancelled hides the cancellation, hence the flag.
         while not self._is_stopping:
             try:
@@ -107,11 +106,10 @@ class Bridge:
         self._thread.join(STOP_SECONDS)
 
     def _cancel(self) -> None:
-        # In the loop, so after `_run` has made the task, however early `stop` is called.
         self._is_stopping = True
-        if self._task is not None:
+        if self._task is not None:  # or it has not begun, and will not
             self._task.cancel()
-            self._loop.call_later(INSIST_SECONDS, self._insist)
+        self._loop.call_later(INSIST_SECONDS, self._insist)
 
     def _insist(self) -> None:
         # nats-py and Python 3.11's `wait_for` may lose a cancellation, and a task group passes one

@@ -34,6 +34,7 @@ async def close(client: Any) -> None:
         closing.cancel()
         for stream in (*streams, *streams_of(client)):
             stream.abort()
+        end_tasks(client)
         # What was closed on the way frees its socket in the loop's next step.
         await asyncio.sleep(0)
 
@@ -46,6 +47,18 @@ def give_up_flushes(client: Any) -> None:
             answer.set_exception(ConnectionResetError("the connection is given up"))
             answer.exception()  # nobody waits for nats-py's own pings
     answers.clear()
+
+
+def end_tasks(client: Any) -> None:
+    """End what nats-py leaves running when its own closing meets an error, and take note of that.
+
+    A server that resets the connection while something is still unsent is such an error.
+    """
+    for subscription in getattr(client, "_subs", {}).values():
+        subscription._stop_processing()  # noqa: SLF001 - there is no other way
+    for name in ("_reading_task", "_flusher_task", "_ping_interval_task"):
+        if (task := getattr(client, name, None)) is not None:
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
 
 async def leave(client: Any) -> None:

@@ -148,3 +148,25 @@ def test_what_it_runs_is_run_again_after_a_failure(monkeypatch: pytest.MonkeyPat
     assert third.wait(5)
     bridge.stop()
     assert runs == [0, 1, 2]
+
+
+def test_what_was_posted_ends_with_the_bridge() -> None:
+    """A loop that is closed over a task leaves it to the garbage collector, which complains."""
+    bridge = Bridge(forever)
+    has_begun, has_ended = threading.Event(), threading.Event()
+
+    async def work() -> None:
+        try:
+            has_begun.set()
+            await forever()
+        finally:
+            has_ended.set()
+
+    bridge.start()
+    bridge.post(work())
+    assert has_begun.wait(10)
+
+    bridge.stop()
+
+    assert has_ended.is_set()
+    assert not is_running()
