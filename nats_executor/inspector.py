@@ -19,7 +19,8 @@ from nats_executor.errors import BrokerError, DecodeError, WrongSequence
 from nats_executor.liveness import Liveness
 from nats_executor.messages import Report, State, decode, encode, presentable
 from nats_executor.names import Lane, token
-from nats_executor.survey import described, remedy, seen_workers, serving
+from nats_executor.queues import described, remedy
+from nats_executor.survey import seen_workers, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,6 +11,7 @@ from nats_executor import topology
 from nats_executor.errors import DecodeError
 from nats_executor.messages import Presence, decode, presentable
 from nats_executor.names import Lane
+from nats_executor.queues import as_text, remedy
 from nats_executor.quorum import no_quorum
 
 if TYPE_CHECKING:
@@ -22,10 +23,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Seen",
     "Survey",
-    "described",
     "findings",
     "queue_rows",
-    "remedy",
     "replica_findings",
     "seen_workers",
     "serving",
@@ -113,22 +112,6 @@ def serving(workers: list[Seen], lane: Lane, settings: Settings) -> list[Seen]:
     ]
 
 
-def described(lane: Lane) -> str:
-    band = f"priority band {lane.band} of " if lane.band else ""
-    return f"{band}queue {lane.queue!r}"
-
-
-def remedy(lane: Lane, *, has_workers: bool) -> str:
-    """Return what to do about a lane that nobody serves.
-
-    Args:
-        has_workers: whether the queue has workers that take its lowest band.
-    """
-    if has_workers:
-        return "start its workers with the scheduler's [nats_executor] priority_bands"
-    return f"airflow nats worker -q {lane.queue}"
-
-
 def queue_rows(survey: Survey, settings: Settings) -> list[Row]:
     """One row for each queue, in the words of NATS's consumer info, all its bands together."""
     rows = []
@@ -160,7 +143,7 @@ def worker_rows(survey: Survey, settings: Settings) -> list[Row]:
         {
             "worker": seen.presence.name,
             "state": state_of(seen, settings),
-            "queues": ",".join(map(str, seen.presence.queues)),
+            "queues": as_text(map(str, seen.presence.queues)),
             "running": seen.presence.running,
             "concurrency": seen.presence.concurrency,
             "host": seen.presence.host,
