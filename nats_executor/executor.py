@@ -69,7 +69,7 @@ class NatsExecutor(compat.VersionedExecutor):
         self._complaints: set[str] = set()
         self._minted: set[str] = set()  # dispatch ids that the scheduler does not know yet
         self._lost: set[str] = set()  # dispatch ids whose messages the broker has lost
-        self._task_logs = TaskLogs(lambda: self.settings)
+        self._task_logs = TaskLogs(self._read_settings)
 
     def __repr__(self) -> str:
         team = f"team_name={self.team_name!r}, " if self.team_name else ""
@@ -81,6 +81,9 @@ class NatsExecutor(compat.VersionedExecutor):
         if self._settings is None:
             self._settings = Settings.load(self.conf, team=self.team_name)
         return self._settings
+
+    def _read_settings(self) -> Settings:
+        return self.settings
 
     def start(self) -> None:
         """Connect; a broker that is away delays this by `connect_timeout_seconds` and no more.
@@ -331,8 +334,13 @@ class NatsExecutor(compat.VersionedExecutor):
             f"{d.id} {d.queue} {d.state or 'sent'} {d.worker or '-'} {d.key}" for d in self.ledger
         ]
         log.info("%r\n\t%s", self.ledger, "\n\t".join(lines))
-        trouble = self._dispatcher.trouble if self._dispatcher else None
-        log.info("broker: %s; settings: %r", trouble or "connected", self._settings)
+        log.info("broker: %s; settings: %r", self._link(), self._settings)
+
+    def _link(self) -> str:
+        """Say how it stands with the broker."""
+        if self._dispatcher is None:
+            return "not connected, because this executor was not started"
+        return str(self._dispatcher.trouble or "connected")
 
     @staticmethod
     def get_cli_commands() -> list[GroupCommand]:
