@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -126,9 +127,15 @@ def queue_rows(survey: Survey, settings: Settings) -> list[Row]:
                 "redelivered": sum(band.redelivered for band in bands),
                 "workers": len(workers),
                 "slots": sum(seen.presence.concurrency for seen in workers),
+                "paused_until": moment(max(band.paused_until for band in bands)),
             }
         )
     return rows
+
+
+def moment(at: float) -> str:
+    """Write epoch seconds as a time; one word for none, so that columns can be counted."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds") if at else "-"
 
 
 def by_queue(consumers: Iterable[ConsumerInfo]) -> dict[str, list[ConsumerInfo]]:
@@ -165,7 +172,7 @@ def findings(survey: Survey, settings: Settings) -> list[Row]:
         rows += replica_findings(info, settings.replicas)
     for queue, bands in by_queue(survey.consumers).items():
         workers = serving(survey.workers, Lane(queue), settings)
-        rows.append(queue_finding(queue, bands, workers))
+        rows += queue_findings(queue, bands, workers, settings)
         rows += [
             band_finding(band)
             for band in bands
@@ -204,6 +211,16 @@ def replica_findings(info: StreamInfo, replicas: int) -> list[Row]:
     return [finding(f"stream {info.name}", "degraded", details)]
 
 
+def queue_findings(
+    queue: str, bands: list[ConsumerInfo], workers: list[Seen], settings: Settings
+) -> list[Row]:
+    row = queue_finding(queue, bands, workers)
+    if not any(band.paused_until for band in bands):
+        return [row]
+    pause = pause_finding(queue, bands, settings)
+    return [pause] if row["status"] == "ok" else [row, pause]
+
+
 def queue_finding(queue: str, bands: list[ConsumerInfo], workers: list[Seen]) -> Row:
     what, pending = f"queue {queue}", sum(band.pending for band in bands)
     if workers:
@@ -220,6 +237,20 @@ def band_finding(band: ConsumerInfo) -> Row:
     what = f"queue {band.queue}, priority band {band.band}"
     advice = remedy(Lane(band.queue, band.band), has_workers=True)
     return finding(what, "unserved", f"{band.pending} pending and no worker; {advice}")
+
+
+def pause_finding(queue: str, bands: list[ConsumerInfo], settings: Settings) -> Row:
+    """The row of a queue whose consumers give no worker anything, no matter who paused them."""
+    paused = [band for band in bands if band.paused_until]
+    numbers = ", ".join(str(band.band) for band in paused)
+    which = "paused" if paused == bands else f"priority band {numbers} paused"
+    until = moment(max(band.paused_until for band in paused))
+    resume = " && ".join(
+        f"nats consumer resume {settings.names.tasks_stream} {band.name}" for band in paused
+    )
+    pending = sum(band.pending for band in bands)
+    details = f"{pending} pending, {which} until {until}; to resume now: {resume}"
+    return finding(f"queue {queue}", "paused", details)
 
 
 def finding(what: str, status: str, details: str) -> Row:
