@@ -20,6 +20,7 @@ from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable, M
 from nats_executor.ledger import Dispatch, Ended, Ledger, Renewal, Started, Unwanted
 from nats_executor.messages import Kind, Workload, encode
 from nats_executor.outage import Outage
+from nats_executor.queues import require_servable
 from nats_executor.revocations import Revocations
 from nats_executor.settings import Settings
 from nats_executor.task_logs import TaskLogs
@@ -136,10 +137,11 @@ class NatsExecutor(compat.VersionedExecutor):
                 self._refuse(key, f"too large for NATS: {outcome}")
 
     def _seal(self, workload: ExecutorWorkload, key: WorkloadKey) -> Envelope:
+        lane = self.lane_of(workload)
+        require_servable(lane.queue)
         dispatch_id, is_new = compat.dispatch_id_of(workload)
         if is_new:
             self._minted.add(dispatch_id)
-        lane = self.lane_of(workload)
         message = Workload(
             dispatch_id=dispatch_id,
             queue=lane.queue,

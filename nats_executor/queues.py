@@ -16,9 +16,22 @@ if TYPE_CHECKING:
 
     from nats_executor.names import Lane
 
-__all__ = ["as_argument", "as_text", "described", "in_text", "remedy", "why_unservable"]
+__all__ = [
+    "as_argument",
+    "as_text",
+    "described",
+    "in_pairs",
+    "in_text",
+    "in_user",
+    "remedy",
+    "require_servable",
+]
 
 ITEM = re.compile(r'\s*(?:"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>[^",\s][^,]*|))\s*(?:,|\Z)')
+
+PAIR = re.compile(r'(?:[^",]|"(?:[^"]|"")*")+')
+PAIRS = re.compile(f"{PAIR.pattern}(?:,{PAIR.pattern})*")
+USER = re.compile(r'(?P<user>.*)=(?P<queues>(?:"(?:[^"]|"")*"|[^"=])*)', re.DOTALL)
 
 
 def in_text(text: str) -> list[str]:
@@ -45,13 +58,45 @@ def in_text(text: str) -> list[str]:
     return names
 
 
+def in_user(text: str) -> tuple[str, list[str]]:
+    """Read `USER=QUEUE,QUEUE`, both empty if it is not that.
+
+    A certificate's name has equals signs, too, so the last one counts that is in no quotes.
+    """
+    if found := USER.fullmatch(text):
+        return found["user"], in_text(found["queues"])
+    return "", []
+
+
+def in_pairs(text: str) -> list[tuple[str, str]]:
+    """Read `gpu=4,"a,b"=2`.
+
+    Raises:
+        ValueError: it is not that.
+    """
+    if not PAIRS.fullmatch(text):
+        raise ValueError(text)
+    pairs = []
+    for pair in PAIR.findall(text):
+        name, _, value = pair.rpartition("=")
+        try:
+            names = in_text(name)
+        except ConfigError as exc:
+            raise ValueError(text) from exc
+        if len(names) != 1:
+            raise ValueError(text)
+        pairs.append((names[0], value))
+    return pairs
+
+
 def as_text(names: Iterable[str]) -> str:
     """Write a list of names so that `in_text` reads the same ones."""
     return ",".join(map(quoted, names))
 
 
 def quoted(name: str) -> str:
-    if name == name.strip() and "," not in name and not name.startswith('"'):
+    # A command line would take what begins with a hyphen for an option.
+    if name == name.strip() and "," not in name and not name.startswith(('"', "-")):
         return name
     return '"' + name.replace('"', '""') + '"'
 
@@ -60,7 +105,7 @@ def as_argument(text: str) -> str:
     """Write a text so that a shell takes it for one argument, and a terminal shows all of it."""
     if text.isprintable():
         return shlex.quote(text)
-    # bash, ksh and zsh read this form, and dash from 0.5.13 on.
+    # bash, ksh and zsh read this form.
     return f"$'{''.join(map(escaped, text))}'"
 
 
@@ -88,6 +133,7 @@ def remedy(lane: Lane, *, has_workers: bool) -> str:
     return f"airflow nats worker -q {as_argument(as_text([lane.queue]))}"
 
 
-def why_unservable(queue: str) -> str:
-    """Return why no worker can be told to serve a queue, '' if one can."""
-    return "no command line can hold a name with a NUL character" if "\0" in queue else ""
+def require_servable(queue: str) -> None:
+    """Raise `ValueError` for the one kind of name that no worker can be told to serve."""
+    if "\0" in queue:
+        raise ValueError(f"queue {queue!r}: no command line can hold a name with a NUL character")

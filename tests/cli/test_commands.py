@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from airflow.cli.cli_parser import get_parser
 
 from nats_executor import commands
+from nats_executor.queues import as_argument, as_text
 from tests.support.nats_server import free_port
 from tests.support.waiting import block_until
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from nats_executor.ports import Broker, Config
     from tests.cli.conftest import Console
     from tests.support.fixtures import MakeNatsServer
@@ -364,6 +369,58 @@ def test_the_list_of_queues_tells_of_a_pause(console: Console) -> None:
 
     assert {row["queue"]: row["paused_until"] for row in rows} == {"default": "-", "x1": until}
     assert until in console.run(commands.queues_list, output="plain")[1]
+
+
+# Queues of any name
+
+STRANGE = [
+    "a,b", " lead and trail ", '"', 'say "hi"', "it's $HOME `id`", "-x", "two\nlines", "[/bold]",
+]  # fmt: skip
+
+
+def typed(line: str) -> Namespace:
+    """Parse a printed command as a shell and Airflow's own command line do."""
+    shell = f"airflow() {{ printf '%s\\0' \"$@\"; }}\n{line}"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True)
+    parsed: Namespace = get_parser().parse_args(done.stdout.removesuffix("\0").split("\0"))
+    return parsed
+
+
+def test_the_remedy_of_check_serves_a_queue_of_any_name(console: Console) -> None:
+    console.run(commands.setup, queues=as_text(STRANGE))
+    for name in STRANGE:
+        console.send(name)
+
+    _, output = console.run(commands.check, output="json")
+
+    lines = [
+        row["details"].partition("run: ")[2]
+        for row in json.loads(output)
+        if row["status"] == "unserved"
+    ]
+    served = [commands.queue_names(typed(line)) for line in lines]
+    assert sorted(served) == sorted([name] for name in STRANGE)
+
+
+def test_every_command_takes_a_list_of_names_of_any_text(console: Console) -> None:
+    """Spaces and commas stand in quotes, as in a CSV file."""
+    argument = as_argument(as_text(STRANGE))
+
+    for words in ("worker -q", "setup --queues", "auth --user u -q", "standalone -q"):
+        assert commands.queue_names(typed(f"airflow nats {words} {argument}")) == STRANGE
+    one = typed("airflow nats workers add-queue w ' lead and trail '")
+    assert one.queue == " lead and trail "
+    assert console.run(commands.setup, queues='"a') == (2, "")
+    assert "cannot read the list of names" in console.error
+
+
+@pytest.mark.parametrize("output", ["table", "plain", "json", "yaml"])
+def test_what_is_shown_of_a_queue_is_its_name_and_no_markup(console: Console, output: str) -> None:
+    console.run(commands.setup, queues="[/bold] :smile: [b]")
+    console.announce("w1", "[/bold] :smile: [b]", "a,b")
+
+    for command in (commands.check, commands.queues_list, commands.workers_list):
+        assert "[/bold] :smile: [b]" in console.run(command, output=output)[1]
 
 
 # Lists
