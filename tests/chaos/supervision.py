@@ -12,20 +12,21 @@ import select
 import signal
 import time
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nats_worker.exits import Ending, ExitReport
 from nats_worker.frames import unpack
 from nats_worker.processes import send_signal
-from tests.chaos.api import CONFLICT, NOT_FOUND, OK, ask
+from tests.chaos.api import BAD_GATEWAY, CONFLICT, NOT_FOUND, OK, ask
 from tests.chaos.database import Behaviour
 from tests.chaos.journal import executing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["HEARTBEAT_SECONDS", "Task", "supervise", "warm_up", "without_api"]
+__all__ = ["HEARTBEAT_SECONDS", "Ailment", "Task", "ailing", "supervise", "warm_up"]
 
 HEARTBEAT_SECONDS = 1.0
 # Airflow's client tries five times; its pauses would make every outage of a run minutes long.
@@ -34,6 +35,18 @@ PAUSE_SECONDS = 0.3
 # Airflow gives a task that it stops five seconds after SIGTERM.
 STOP_SECONDS = 0.5
 FAILS = 3
+
+
+class Ailment(StrEnum):
+    """What may be wrong with the host of one worker."""
+
+    NO_API = "no API server"  # every request to it is refused
+    READ_ONLY = "read-only log folder"  # nothing can be started
+    HANGING = "hanging file system"  # what is to be started goes no further
+
+
+class Unanswered(OSError):
+    """A proxy has answered, and does not know what the API server did."""
 
 
 def warm_up() -> None:
@@ -45,6 +58,11 @@ def supervise(
 ) -> ExitReport:
     """Run one workload to its end."""
     del team
+    if around.suffers(Ailment.HANGING):
+        while True:
+            signal.pause()
+    if around.suffers(Ailment.READ_ONLY):
+        return ExitReport(ending=Ending.RAISED, info="PermissionError: the log folder is read-only")
     workload = unpack(body)
     if workload["type"] == "ExecuteCallback":
         return Callback(workload["callback"]["data"]["kwargs"], on_start).run()
@@ -66,6 +84,9 @@ class Surroundings:
         """The worker's main process: the fork server's parent."""
         status = Path(f"/proc/{os.getppid()}/stat").read_text()
         return int(status.rpartition(")")[2].split()[1])
+
+    def suffers(self, ailment: Ailment) -> bool:
+        return place_of(ailment, Path(self.directory), self.worker).exists()
 
 
 around = Surroundings("")
@@ -208,7 +229,7 @@ class Task:
         """Send heartbeats until it ends; False when the API server asks to stop it."""
         while not child.has_ended(HEARTBEAT_SECONDS):
             with contextlib.suppress(OSError):  # the next one may arrive
-                answer = ask(self.path, op="heartbeat", ti_id=self.ti_id, pid=child.pid)
+                answer = self.ask(op="heartbeat", pid=child.pid)
                 if answer["status"] in {NOT_FOUND, CONFLICT}:
                     return False
         return True
@@ -216,33 +237,40 @@ class Task:
     @property
     def path(self) -> str:
         """The API server's socket, or what it finds there if its worker is cut off from it."""
-        barrier = barrier_of(Path(around.directory), around.worker)
+        barrier = place_of(Ailment.NO_API, Path(around.directory), around.worker)
         return str(barrier if barrier.exists() else Path(around.directory, "api"))
 
     def insist(self, seconds: float, **request: Any) -> dict[str, Any]:
         """Ask until there is an answer; raises `OSError` when the time is over."""
         for is_last in attempts(seconds):
             try:
-                return ask(self.path, ti_id=self.ti_id, **request)
+                return self.ask(**request)
             except OSError:
                 if is_last:
                     raise
         raise TimeoutError("no time at all")
 
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """Ask once; raises `OSError` when the API server itself does not answer."""
+        answer = ask(self.path, ti_id=self.ti_id, **request)
+        if answer["status"] == BAD_GATEWAY:
+            raise Unanswered("502 from a proxy")
+        return answer
+
 
 @contextlib.contextmanager
-def without_api(directory: Path, worker: int) -> Iterator[None]:
-    """Have every request of one worker's tasks to the API server refused."""
-    barrier = barrier_of(directory, worker)
-    barrier.touch()
+def ailing(ailment: Ailment, directory: Path, worker: int) -> Iterator[None]:
+    """Have the tasks of one worker meet something for the length of the context."""
+    place = place_of(ailment, directory, worker)
+    place.touch()
     try:
         yield
     finally:
-        barrier.unlink()
+        place.unlink()
 
 
-def barrier_of(directory: Path, worker: int) -> Path:
-    return directory / f"no-api-for-{worker}"
+def place_of(ailment: Ailment, directory: Path, worker: int) -> Path:
+    return directory / f"{ailment.name.lower()}-{worker}"
 
 
 def attempts(seconds: float) -> Iterator[bool]:
