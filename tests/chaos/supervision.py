@@ -7,6 +7,7 @@ signals, the worker. A task process sleeps for as long as its row says, and the 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
 import signal
@@ -16,6 +17,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nats_worker.answers import Answer
+from nats_worker.asking import Asking, TooLate, until_known
 from nats_worker.exits import Ending, ExitReport
 from nats_worker.frames import unpack
 from nats_worker.processes import send_signal
@@ -54,19 +57,39 @@ def warm_up() -> None:
 
 
 def supervise(
-    body: bytes, *, team: str | None, delivery_seconds: float, on_start: Callable[[int], None]
+    body: bytes,
+    *,
+    asking: Asking,
+    team: str | None,
+    delivery_seconds: float,
+    on_start: Callable[[int], None],
 ) -> ExitReport:
     """Run one workload to its end."""
     del team
+    asking.reach_seconds = START_SECONDS
+    try:
+        signal.signal(signal.SIGTERM, asking.stop)
+        return run(unpack(body), asking, delivery_seconds, on_start)
+    except TooLate:
+        return ExitReport(ending=Ending.GIVEN_UP)
+    finally:
+        asking.settled()
+
+
+def run(
+    workload: dict[str, Any],
+    asking: Asking,
+    delivery_seconds: float,
+    on_start: Callable[[int], None],
+) -> ExitReport:
     if around.suffers(Ailment.HANGING):
         while True:
             signal.pause()
     if around.suffers(Ailment.READ_ONLY):
         return ExitReport(ending=Ending.RAISED, info="PermissionError: the log folder is read-only")
-    workload = unpack(body)
     if workload["type"] == "ExecuteCallback":
         return Callback(workload["callback"]["data"]["kwargs"], on_start).run()
-    return Task(workload["ti"], on_start, delivery_seconds).run()
+    return Task(workload["ti"], asking, on_start, delivery_seconds).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +203,13 @@ class Task:
     """A task: start, heartbeats and state are the API server's to accept."""
 
     def __init__(
-        self, ti: dict[str, Any], on_start: Callable[[int], None], delivery_seconds: float
+        self,
+        ti: dict[str, Any],
+        asking: Asking,
+        on_start: Callable[[int], None],
+        delivery_seconds: float,
     ) -> None:
+        self.asking = asking
         self.ti_id = ti["id"]
         self.behaviour = ti["dag_id"]
         self.number = int(ti["task_id"].removeprefix("w"))
@@ -195,16 +223,25 @@ class Task:
         child = Child(self.number)
         parents = [child.supervisor, child.worker]
         try:
-            answer = self.insist(START_SECONDS, op="run", pid=child.pid, parents=parents)
+            answer = self.start(op="run", pid=child.pid, parents=parents)
         except OSError as exc:
             child.dismiss()
             return ExitReport(ending=Ending.UNREACHABLE, info=str(exc))
+        except TooLate:
+            child.dismiss()
+            raise
         if answer["status"] != OK:
             child.dismiss()
             return refused(answer)
         self.on_start(child.pid)
         child.begin(answer["length"], answer["try_number"], fails=answer["fails"])
         return self.end(child, answer)
+
+    def start(self, **request: Any) -> dict[str, Any]:
+        """Ask as the product does, until it is known what became of it."""
+        ask_once = functools.partial(self.ask, on_connection=self.asking.sending, **request)
+        answer: dict[str, Any] = until_known(ask_once, self.asking, answer_of)
+        return answer
 
     def end(self, child: Child, answer: dict[str, Any]) -> ExitReport:
         if not self.see_through(child):
@@ -280,6 +317,10 @@ def attempts(seconds: float) -> Iterator[bool]:
         yield False
         time.sleep(PAUSE_SECONDS)
     yield True
+
+
+def answer_of(exc: BaseException) -> Answer | None:
+    return Answer("/run") if isinstance(exc, OSError) else None
 
 
 def kill_worker(pid: int) -> None:
