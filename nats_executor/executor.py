@@ -308,7 +308,7 @@ class NatsExecutor(compat.VersionedExecutor):
             return None
 
     def revoke_task(self, *, ti: TaskInstance) -> None:
-        """Take a task instance back that nobody serves or starts; sends no event.
+        """Take a task instance back that no worker serves or starts; sends no event.
 
         Airflow calls this for all that was queued longer than `[scheduler] task_queued_timeout`,
         also in a healthy backlog, and would fail it the third time.

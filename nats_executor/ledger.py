@@ -155,7 +155,7 @@ class Ledger:
         of another queue sent changes nothing.
 
         Args:
-            now: when it was read, by a clock that nobody sets.
+            now: when it was read, by a clock that only goes forward.
         """
         dispatch = self._by_id.get(report.dispatch_id)
         if dispatch is None or report.queue != dispatch.queue:

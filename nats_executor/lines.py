@@ -89,7 +89,7 @@ class Line:
 
 
 class Lines(Generic[OfProcess]):
-    """The line of this process, made anew in a forked one, and for a copy that was pickled."""
+    """The line of this process; a forked one and a copy that was pickled make their own."""
 
     def __init__(self, make: Callable[[], OfProcess]) -> None:
         self._begin(make)

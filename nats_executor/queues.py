@@ -123,7 +123,7 @@ def described(lane: Lane) -> str:
 
 
 def remedy(lane: Lane, *, has_workers: bool) -> str:
-    """Return what to do about a lane that nobody serves.
+    """Return what to do about a lane that no worker serves.
 
     Args:
         has_workers: whether the queue has workers that take its lowest band.

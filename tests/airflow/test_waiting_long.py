@@ -45,7 +45,7 @@ def test_a_healthy_backlog_is_left_alone(impatient: Airflow) -> None:
     assert "died while it waited" in impatient.log_of("scheduler")
 
 
-def test_a_queue_that_nobody_serves_is_seen_behind_a_healthy_backlog(impatient: Airflow) -> None:
+def test_a_queue_without_workers_is_seen_behind_a_healthy_backlog(impatient: Airflow) -> None:
     """Airflow ends its sweep at the first task that waits its turn, and there is always one."""
     impatient.add_worker("narrow-1", queues="narrow", concurrency=1)
     impatient.trigger("backlog")

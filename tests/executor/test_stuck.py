@@ -84,7 +84,7 @@ class Scheduler:
             self.executor.heartbeat()
             return set(inspector.unserved) == set(lanes)
 
-        block_until(is_known, 30, "the queues that nobody serves")
+        block_until(is_known, 30, "the queues without workers")
 
     def states(self) -> dict[str, str]:
         with create_session(scoped=False) as session:

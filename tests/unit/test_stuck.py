@@ -21,7 +21,7 @@ HELD = (
 
 
 @pytest.mark.parametrize("dispatch", [None, SENT, RELEASED])
-def test_what_nobody_has_is_stuck_only_where_nobody_serves_it(dispatch: Dispatch | None) -> None:
+def test_what_no_worker_has_is_stuck_only_where_none_serves_it(dispatch: Dispatch | None) -> None:
     def ask(*, is_served: bool) -> str:
         return why_stuck(dispatch, Lane("gpu"), is_served=is_served, now=161.0, patience=60.0)
 
