@@ -70,8 +70,8 @@ def unended(e: Evidence) -> Iterator[Finding]:
 def given_up(e: Evidence) -> Iterator[Finding]:
     """What Airflow's own heartbeat time-out had to end, 300 s later in real life.
 
-    A worker of an earlier release does not say what it does not have, so that beside one nobody
-    concludes that a task runs nowhere after the broker has lost its reports.
+    A worker of an earlier release does not say what it does not have. Beside one an executor does
+    not conclude that a task runs nowhere after the broker has lost its reports.
     """
     forgiven = e.wiped_at if e.is_mixed else 0.0
     started_at = {(x.number, x.try_number): x.at for x in e.history if x.what == "running"}
@@ -108,7 +108,7 @@ def ended_otherwise(e: Evidence) -> Iterator[Finding]:
         if row.is_callback and any(was_hurt(e, execution) for execution in ran[row.number]):
             continue  # it has no lock but the claim, so it is not repeated
         if row.is_callback and any(x.ended_at < e.wiped_at for x in ran[row.number] if x.ended_at):
-            continue  # the broker has lost its end, and nobody else knows it
+            continue  # only the broker knew its end, and has lost it
         yield name(row), f"{row.state}, expected {expected}", in_history(row.number)
 
 

@@ -500,7 +500,7 @@ def reports_are_lost(stage: Stage) -> None:
     stage.portal.call(empty, stage.broker, stage.names.results_stream, stage.names.results())
 
 
-NOBODY_KNOWS = "no worker runs it, and NATS has lost which one did"
+NO_WORKER = "no worker runs it, and NATS has lost which one did"
 
 
 def test_a_running_task_that_no_worker_has_and_no_report_tells_of_fails_soon(
@@ -515,7 +515,7 @@ def test_a_running_task_that_no_worker_has_and_no_report_tells_of_fails_soon(
     grow_old(stage, executor)
 
     [(key, (state, info))] = events(executor).items()
-    assert (key.task_id, state, info) == ("t", TaskInstanceState.FAILED, NOBODY_KNOWS)
+    assert (key.task_id, state, info) == ("t", TaskInstanceState.FAILED, NO_WORKER)
     assert [row["dispatch_id"]] in asked
     assert [str(log.extra) for log in executor._task_event_logs] == [info]
     subject = stage.names.result("default", row["dispatch_id"])
@@ -533,7 +533,7 @@ def test_it_fails_as_well_where_no_worker_is_left(stage: Stage, table: Rows) -> 
     grow_old(stage, executor)
 
     [(_, (state, info))] = events(executor).items()
-    assert (state, info) == (TaskInstanceState.FAILED, NOBODY_KNOWS)
+    assert (state, info) == (TaskInstanceState.FAILED, NO_WORKER)
 
 
 @pytest.mark.usefixtures("quick_confirmations")
@@ -714,7 +714,7 @@ def test_a_callback_whose_end_the_broker_lost_fails(stage: Stage, table: Rows) -
 
     grow_old(stage, executor)
 
-    assert events(executor) == {CallbackKey(callback): (CallbackState.FAILED, NOBODY_KNOWS)}
+    assert events(executor) == {CallbackKey(callback): (CallbackState.FAILED, NO_WORKER)}
     assert executor.slots_occupied == 0
 
 
@@ -742,7 +742,7 @@ def test_a_broker_a_worker_and_a_scheduler_that_are_lost_at_once(
     stand_by(real_stage, rows_of["runs"]["dispatch_id"])
 
     [(key, (state, info))] = events(executor).items()
-    assert (key.task_id, state, info) == ("lost", TaskInstanceState.FAILED, NOBODY_KNOWS)
+    assert (key.task_id, state, info) == ("lost", TaskInstanceState.FAILED, NO_WORKER)
     real_stage.report(told_of(rows_of["runs"]), State.SUCCESS)
     [(key, (state, _))] = events(executor).items()
     assert (key.task_id, state) == ("runs", TaskInstanceState.SUCCESS)

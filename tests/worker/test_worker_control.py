@@ -95,7 +95,9 @@ async def test_a_worker_has_what_waits_for_its_start(scene: Scene) -> None:
     await scene.done()
 
 
-@pytest.mark.parametrize("question", [b"\xff\xfe", b" \n ", b"d " * 2**20], ids=str)
+@pytest.mark.parametrize(
+    "question", [b"\xff\xfe", b" \n ", b"d " * 2**20], ids=["no text", "no words", "too many"]
+)
 async def test_any_question_is_answered(scene: Scene, question: bytes) -> None:
     worker = await scene.start()
     subject = scene.names.control(worker.id, "ping")
