@@ -88,7 +88,8 @@ class Upkeep:
             finding = findings.popleft()
             dispatch, evidence, obituary = finding
             is_ours = dispatch in ledger
-            self._silent.pop(dispatch.id, None)
+            if not evidence.is_lost:
+                self._silent.pop(dispatch.id, None)
             if evidence.is_over and not is_ours and dispatch.kind == Kind.CALLBACK:
                 self._end_callback(dispatch, evidence.last_report)
             elif evidence.is_lost and is_ours and dispatch.is_held and not obituary:
@@ -124,10 +125,12 @@ class Upkeep:
     def _judge(self, finding: Finding, state: str | None) -> None:
         """End what is not queued and has no worker; have the workers asked where that is open."""
         dispatch, _, obituary = finding
-        if state is None:  # queued anew, or ended without us
-            if dispatch in self._executor.ledger:
+        if state in {None, rows.WAITING}:
+            self._silent.pop(dispatch.id, None)
+            # None: queued anew, or ended without us.
+            if state is None and dispatch in self._executor.ledger:
                 self._forget(dispatch.key)
-        elif state != rows.WAITING:
+        else:
             self._silent[dispatch.id] = dispatch  # until its end is told
             if obituary:
                 self._bridge.post(self._inspector.bury(finding))
