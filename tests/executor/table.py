@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tests.executor.stage import Stage
 
-__all__ = ["JOB", "LOST_SECONDS", "VERSION", "Rows", "announce", "table_fixture"]
+__all__ = ["JOB", "LOST_SECONDS", "VERSION", "Rows", "announce", "record", "table_fixture"]
 
 JOB = 7  # the stage's scheduler
 LOST_SECONDS = 0.4
@@ -113,9 +113,14 @@ def table_fixture(airflow_database: None, monkeypatch: pytest.MonkeyPatch) -> It
                 session.execute(delete(model.__table__))
 
 
-def announce(stage: Stage, worker: str = "w1", name: str = "worker-1") -> None:
-    record = Presence(
-        worker=worker, name=name, host="h", pid=1, queues=["default"], concurrency=1, running=1,
-        draining=False, started_at=0.0, at=0.0, version="1",
+def record(worker: str = "w1", name: str = "worker-1", **more: Any) -> bytes:
+    return encode(
+        Presence(
+            worker=worker, name=name, host="h", pid=1, queues=["default"], concurrency=1,
+            running=1, draining=False, started_at=0.0, at=0.0, version="1", **more,
+        )
     )  # fmt: skip
-    stage.ask("publish", stage.names.presence(name), encode(record))
+
+
+def announce(stage: Stage, worker: str = "w1", name: str = "worker-1") -> None:
+    stage.ask("publish", stage.names.presence(name), record(worker, name))
