@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from nats_worker.exits import Ending, ExitReport
 from nats_worker.frames import MAX_EVENT_BYTES, pack, pack_request, unpack, unpack_report
 from nats_worker.processes import kill_tree, send_signal
+from nats_worker.verdict import signal_name
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -368,5 +368,5 @@ def spawn() -> tuple[subprocess.Popen[bytes], socket.socket, socket.socket]:
 
 def describe(exit_code: int) -> str:
     if exit_code < 0:
-        return f"was killed by {signal.Signals(-exit_code).name}"
+        return f"was killed by {signal_name(-exit_code)}"
     return f"exited with status {exit_code}"

@@ -173,9 +173,6 @@ def result(exit_code: int, watch: Watch, kills: int | None) -> ExitReport:
         return report(ending=Ending.UNDELIVERED, info=describe(watch.failed_delivery))
     if exit_code == -signal.SIGKILL:
         return report(ending=Ending.FINISHED, info=sigkill_reason(kills))
-    if exit_code < 0:
-        info = f"the task process was ended by {signal.Signals(-exit_code).name}"
-        return report(ending=Ending.FINISHED, info=info)
     return report(ending=Ending.FINISHED)
 
 

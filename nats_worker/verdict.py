@@ -16,7 +16,7 @@ from nats_worker.exits import Ending
 if TYPE_CHECKING:
     from nats_worker.exits import ExitReport
 
-__all__ = ["Back", "Expired", "Final", "Left", "Verdict", "judge"]
+__all__ = ["Back", "Expired", "Final", "Left", "Verdict", "judge", "signal_name"]
 
 # Pause before another worker tries to reach an API server that did not answer.
 API_PAUSE_SECONDS = 10.0

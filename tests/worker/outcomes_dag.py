@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -100,6 +101,14 @@ with DAG("outcomes", schedule=None):
         os.kill(os.getpid(), 9)
 
     @task
+    def interrupt_itself() -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    @task
+    def end_without_a_name() -> None:
+        signal.raise_signal(signal.SIGRTMIN + 1)
+
+    @task
     def quit_itself() -> None:
         os._exit(7)
 
@@ -111,5 +120,7 @@ with DAG("outcomes", schedule=None):
     succeed()
     fail()
     kill_itself()
+    interrupt_itself()
+    end_without_a_name()
     quit_itself()
     modules()  # type: ignore[call-arg]

@@ -11,6 +11,7 @@ import pytest
 
 from nats_worker.exits import Ending
 from nats_worker.pool import ProcessPool
+from nats_worker.verdict import Final, judge
 from tests.support.execution_api import Answer
 from tests.support.waiting import wait_until
 from tests.worker.conftest import callback_body, connection_test_body, is_alive
@@ -60,10 +61,25 @@ async def test_a_task_that_ends(
     assert [body["state"] for body in stage.api.bodies(ti_id, "state")] == states
 
 
-async def test_a_kill_is_explained(stage: Stage) -> None:
-    run = await stage.start("kill_itself")
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        ("kill_itself", "SIGKILL"),
+        ("interrupt_itself", "SIGINT"),
+        ("end_without_a_name", "signal 35"),
+    ],
+)
+async def test_an_end_by_a_signal_is_told_once(stage: Stage, task: str, name: str) -> None:
+    """As it is in Airflow's audit log."""
+    run = await stage.start(task)
 
-    assert "killed by SIGKILL" in (await run.exited()).info
+    verdict = judge(await run.exited(), predecessor="", generation=0)
+
+    assert isinstance(verdict, Final)
+    said, _, reason = verdict.info.partition("; ")
+    assert said == f"the task process was ended by {name}"
+    assert ("memory" in reason) == (name == "SIGKILL")
+    assert "process was" not in reason
 
 
 async def test_every_exit_is_noticed_at_once(stage: Stage) -> None:
