@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -101,6 +102,10 @@ with DAG("outcomes", schedule=None):
         os.kill(os.getpid(), 9)
 
     @task
+    def fault() -> None:
+        ctypes.string_at(0)
+
+    @task
     def interrupt_itself() -> None:
         signal.raise_signal(signal.SIGINT)
 
@@ -120,6 +125,7 @@ with DAG("outcomes", schedule=None):
     succeed()
     fail()
     kill_itself()
+    fault()
     interrupt_itself()
     end_without_a_name()
     quit_itself()

@@ -41,6 +41,8 @@ def invalid(state: str) -> Answer:
         ("fail", True, 0, ["up_for_retry"]),
         ("quit_itself", False, 7, ["failed"]),
         ("kill_itself", False, -9, ["failed"]),
+        # With the handler that Airflow's Dag importer installs it would never end.
+        ("fault", False, -11, ["failed"]),
         # Airflow leaves this one to the executor's event.
         ("kill_itself", True, -9, []),
     ],
@@ -53,6 +55,7 @@ async def test_a_task_that_ends(
         stage.api.may_retry.add(ti_id)
     run = await stage.start(task, ti_id)
 
+    await wait_until(lambda: run.is_over, 60, "its end")
     report = await run.exited()
 
     assert (report.ending, report.exit_code) == (Ending.FINISHED, exit_code)
