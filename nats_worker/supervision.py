@@ -23,17 +23,14 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from airflow.executors import workloads
-from airflow.executors.base_executor import (
-    BaseExecutor,
-    ExecutorConf,
-    get_execution_api_server_url,
-)
+from airflow.executors.base_executor import BaseExecutor, ExecutorConf
 from airflow.sdk.api import client as api
 from airflow.sdk.exceptions import TaskAlreadyRunningError
 from airflow.sdk.execution_time import callback_supervisor, supervisor
 from pydantic import TypeAdapter, ValidationError
 
 from nats_executor import remote_logs
+from nats_worker.api_server import api_server
 from nats_worker.exits import Ending, ExitReport
 from nats_worker.frames import unpack
 from nats_worker.memory import oom_kills, sigkill_reason
@@ -132,7 +129,7 @@ def supervise(
     try:
         workload = WORKLOAD.validate_python(unpack(body))
         watch_subprocesses()
-        exit_code = run(workload, ExecutorConf(team))
+        exit_code = run(workload, team)
     except ValidationError as exc:
         # Its own text quotes the input, and that holds a token.
         problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in details(exc)]
@@ -141,7 +138,7 @@ def supervise(
     except BaseException as exc:
         if refusal(exc, watch) is None:
             log.exception("the supervisor of a workload raised")
-        return failure(exc, watch)
+        return failure(exc, watch, team)
     return result(exit_code, watch, kills)
 
 
@@ -149,13 +146,13 @@ def details(exc: ValidationError) -> list[Any]:
     return list(exc.errors(include_url=False, include_context=False, include_input=False))
 
 
-def run(workload: Any, team_conf: ExecutorConf) -> int:
+def run(workload: Any, team: str | None) -> int:
+    # A team's value comes first, then that for all, as with the API server's address.
+    is_on_stdout = False
+    for conf in (ExecutorConf(None), ExecutorConf(team)):
+        is_on_stdout = conf.getboolean("logging", "task_logs_to_stdout", fallback=is_on_stdout)
     return BaseExecutor.run_workload(
-        workload,
-        server=get_execution_api_server_url(team_conf),
-        subprocess_logs_to_stdout=team_conf.getboolean(
-            "logging", "task_logs_to_stdout", fallback=False
-        ),
+        workload, server=api_server(team).url, subprocess_logs_to_stdout=is_on_stdout
     )
 
 
@@ -176,9 +173,12 @@ def result(exit_code: int, watch: Watch, kills: int | None) -> ExitReport:
     return report(ending=Ending.FINISHED)
 
 
-def failure(exc: BaseException, watch: Watch) -> ExitReport:
+def failure(exc: BaseException, watch: Watch, team: str | None) -> ExitReport:
     """Classify a workload whose supervisor raised."""
     ending = refusal(exc, watch) or Ending.RAISED
+    info = describe(exc)
+    if ending is Ending.UNREACHABLE:
+        info = f"{info}, {api_server(team)}"
     detail = getattr(exc, "detail", None)
     previous_state = detail.get("previous_state") if isinstance(detail, dict) else None
     return ExitReport(
@@ -186,7 +186,7 @@ def failure(exc: BaseException, watch: Watch) -> ExitReport:
         started=watch.has_started or ending in AFTER_START,
         pid=watch.pid,
         previous_state=str(previous_state or ""),
-        info=describe(exc),
+        info=info,
     )
 
 

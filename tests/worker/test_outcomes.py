@@ -169,6 +169,20 @@ async def test_no_api_server_at_all(stage: Stage, monkeypatch: pytest.MonkeyPatc
     report = await (await stage.start("succeed")).exited()
 
     assert (report.ending, report.started) == (Ending.UNREACHABLE, False)
+    address = "http://127.0.0.1:1/execution/ ([ghosts=core] execution_api_server_url)"
+    assert report.info.endswith(f", the API server at {address}")
+
+
+async def test_a_team_without_an_api_server_has_that_for_all(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage.pool, "team", "red")
+    ti_id = stage.new_id()
+
+    report = await (await stage.start("succeed", ti_id)).exited()
+
+    assert (report.ending, report.info) == (Ending.FINISHED, "")
+    assert len(stage.api.bodies(ti_id, "run")) == 1
 
 
 # How a state fails to arrive
