@@ -35,6 +35,7 @@ from nats_worker.exits import Ending, ExitReport
 from nats_worker.frames import unpack
 from nats_worker.memory import oom_kills, sigkill_reason
 from nats_worker.processes import children_of, kill_tree
+from nats_worker.reaping import Reaper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,7 +47,7 @@ log = logging.getLogger(__name__)
 # Airflow 3.4 renamed its HTTP library.
 httpx: Any = getattr(api, "httpx2", None) or vars(api)["httpx"]
 WORKLOAD: TypeAdapter[Any] = TypeAdapter(workloads.ExecutorWorkload)
-OF_BOTH = ("_check_subprocess_exit", "_register_pipe_readers", "pid", "selector")
+OF_BOTH = ("_check_subprocess_exit", "_register_pipe_readers", "pid", "selector", "wait")
 RELIED_ON = {
     supervisor.ActivitySubprocess: (
         *OF_BOTH,
@@ -255,9 +256,12 @@ def watch_subprocesses() -> None:
     """Have Airflow start our subclasses; it looks both names up when it runs a workload."""
     if lacks():
         return
-    supervisor.ActivitySubprocess = watched_task(supervisor.ActivitySubprocess, WATCH)  # type: ignore[misc]
+    reaper = Reaper()
+    supervisor.ActivitySubprocess = watched_task(  # type: ignore[misc]
+        supervisor.ActivitySubprocess, WATCH, reaper
+    )
     callback_supervisor.CallbackSubprocess = watched_callback(  # type: ignore[misc]
-        callback_supervisor.CallbackSubprocess, WATCH
+        callback_supervisor.CallbackSubprocess, WATCH, reaper
     )
 
 
@@ -278,7 +282,7 @@ def notice_exit(process: Any) -> None:
     process.selector.register(watched, selectors.EVENT_READ, handler)
 
 
-def watched(base: Any, watch: Watch) -> Any:
+def watched(base: Any, watch: Watch, reaper: Reaper) -> Any:
     """Return a subclass of Airflow's `WatchedSubprocess` whose exit is noticed and cleared up."""
 
     class Watched(base):  # type: ignore[misc]
@@ -286,6 +290,7 @@ def watched(base: Any, watch: Watch) -> Any:
             super()._register_pipe_readers(*args, **kwargs)
             watch.pid = self.pid
             notice_exit(self)
+            reaper.attach(self.selector)
 
         def _check_subprocess_exit(self, *args: Any, **kwargs: Any) -> int | None:
             exit_code: int | None = super()._check_subprocess_exit(*args, **kwargs)
@@ -296,13 +301,20 @@ def watched(base: Any, watch: Watch) -> Any:
                     kill_tree(orphan)
             return exit_code
 
+        def wait(self) -> int:
+            try:
+                return int(super().wait())
+            finally:
+                reaper.take()
+                reaper.detach()
+
     return Watched
 
 
-def watched_task(base: Any, watch: Watch) -> Any:
+def watched_task(base: Any, watch: Watch, reaper: Reaper) -> Any:
     """Return a subclass of Airflow's `ActivitySubprocess` that tells the watch what it does."""
 
-    class WatchedTask(watched(base, watch)):  # type: ignore[misc]
+    class WatchedTask(watched(base, watch, reaper)):  # type: ignore[misc]
         def _on_child_started(self, **kwargs: Any) -> None:
             super()._on_child_started(**kwargs)
             # With the start the API server has noted a heartbeat; Airflow would send one more now.
@@ -343,10 +355,10 @@ def deliver(send: Callable[[], None], watch: Watch) -> None:
         time.sleep(pause)
 
 
-def watched_callback(base: Any, watch: Watch) -> Any:
+def watched_callback(base: Any, watch: Watch, reaper: Reaper) -> Any:
     """Return a subclass of Airflow's `CallbackSubprocess` that tells the watch what it does."""
 
-    class WatchedCallback(watched(base, watch)):  # type: ignore[misc]
+    class WatchedCallback(watched(base, watch, reaper)):  # type: ignore[misc]
         @classmethod
         def start(cls, **kwargs: Any) -> Any:
             # A group of its own, as tasks have, so that stopping reaches what it started.

@@ -82,6 +82,18 @@ class Hog(Stubborn):
             taken.append(b"x" * 2**23)
 
 
+def leave_orphans() -> None:
+    """Start processes whose parents have ended, and which end at once."""
+    for _ in range(50):
+        subprocess.run(["sh", "-c", "sleep 0.05 & exit 0"], check=True)
+
+
+def children_of_supervisor() -> set[int]:
+    supervisor = os.getppid()
+    listed = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text()
+    return set(map(int, listed.split()))
+
+
 with DAG("outcomes", schedule=None):
     Sleep(task_id="sleep")
     Talk(task_id="talk")
@@ -114,6 +126,21 @@ with DAG("outcomes", schedule=None):
         signal.raise_signal(signal.SIGRTMIN + 1)
 
     @task
+    def orphans() -> None:
+        assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+        assert signal.set_wakeup_fd(-1) == -1
+        leave_orphans()
+        deadline = time.monotonic() + 45
+        while left := children_of_supervisor() - {os.getpid()}:
+            assert time.monotonic() < deadline, f"{len(left)} are still there, dead or alive"
+            time.sleep(0.02)
+
+    @task
+    def quit_beside_orphans() -> None:
+        leave_orphans()
+        os._exit(7)
+
+    @task
     def quit_itself() -> None:
         os._exit(7)
 
@@ -128,5 +155,7 @@ with DAG("outcomes", schedule=None):
     fault()
     interrupt_itself()
     end_without_a_name()
+    orphans()
+    quit_beside_orphans()
     quit_itself()
     modules()  # type: ignore[call-arg]

@@ -309,6 +309,25 @@ async def test_what_a_task_killed_by_force_leaves_behind_is_killed(stage: Stage)
     await wait_until(lambda: not is_alive(child), description="the task's own child to be killed")
 
 
+async def test_nothing_that_a_task_leaves_stays_defunct(stage: Stage) -> None:
+    """The task itself looks, and then its supervisor is as it was before."""
+    ids = [stage.new_id() for _ in range(2)]
+
+    runs = [await stage.finish("orphans", ti_id) for ti_id in ids]
+
+    for ti_id in ids:
+        assert [body["state"] for body in stage.api.bodies(ti_id, "state")] == ["success"]
+    assert runs[0].supervisor_pid == runs[1].supervisor_pid
+
+
+async def test_the_exit_code_is_the_tasks_whatever_ends_beside_it(stage: Stage) -> None:
+    runs = [await stage.start("quit_beside_orphans") for _ in range(4)]
+
+    reports = [await run.exited() for run in runs]
+
+    assert [(report.ending, report.exit_code) for report in reports] == [(Ending.FINISHED, 7)] * 4
+
+
 # An Airflow that has changed
 
 OTHER_AIRFLOW = """#!{python}
