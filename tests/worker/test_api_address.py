@@ -49,14 +49,14 @@ def test_the_teams_value_comes_first_then_that_for_all(
     url: str,
     option: str,
 ) -> None:
-    from nats_worker.api_server import api_server
+    from nats_worker.api_address import api_address
 
     for name in (CORE, BASE):
         monkeypatch.delenv(ALL + name, raising=False)
     for name, value in values.items():
         monkeypatch.setenv(name, value)
 
-    server = api_server(team)
+    server = api_address(team)
 
     assert server.url == url
     assert option in server.option
