@@ -40,6 +40,7 @@ from nats_worker.asking import Asking, TooLate
 from nats_worker.exits import Ending, ExitReport
 from nats_worker.frames import unpack
 from nats_worker.memory import oom_kills, sigkill_reason
+from nats_worker.otel import send_spans_from_tasks
 from nats_worker.processes import children_of, kill_tree
 from nats_worker.reaping import Reaper
 
@@ -138,6 +139,7 @@ def supervise(
         signal.signal(signal.SIGTERM, asking.stop)
         workload = WORKLOAD.validate_python(unpack(body))
         watch_subprocesses()
+        send_spans_from_tasks()
         if lacks():
             asking.sending()  # nothing will tell when it is
         exit_code = run(workload, team)
