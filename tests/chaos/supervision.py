@@ -142,6 +142,7 @@ class Child:
         self.pidfd = os.pidfd_open(self.pid)
 
     def work(self) -> int:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.setpgid(0, 0)  # the same session as the supervisor, as Airflow does it
         os.close(self.opener)
         order = os.read(self.gate, 100).decode().split()
