@@ -190,7 +190,7 @@ class Task:
 
     def run(self) -> ExitReport:
         if self.behaviour == Behaviour.POISON:
-            os.kill(around.worker, signal.SIGKILL)
+            kill_worker(around.worker)
             signal.pause()  # the fork server ends this process too
         child = Child(self.number)
         parents = [child.supervisor, child.worker]
@@ -280,6 +280,13 @@ def attempts(seconds: float) -> Iterator[bool]:
         yield False
         time.sleep(PAUSE_SECONDS)
     yield True
+
+
+def kill_worker(pid: int) -> None:
+    """Kill a worker, and not what has adopted its fork server since it died."""
+    with contextlib.suppress(OSError):
+        if b"tests.chaos.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
 
 
 def refused(answer: dict[str, Any]) -> ExitReport:
