@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 import time
 from typing import TYPE_CHECKING, Any, Self
 
 from nats_worker.exits import Ending, ExitReport
-from nats_worker.pool import ProcessPool, Run
+from nats_worker.pool import ProcessPool
+from nats_worker.run import Run
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ class FakePool(ProcessPool):
         requested: all runs, oldest first.
         own: those of one worker; each worker of a test has a branch of the test's pool.
         failures: what the next starts raise.
-        gate: while it is clear, a start does not return.
+        gate: while it is clear, there is no fork server.
         cleanups: one entry for each time that bundles were to be cleaned up.
     """
 
@@ -93,11 +95,17 @@ class FakePool(ProcessPool):
         return [run for run in self.requested if not run.is_over]
 
     async def ready(self) -> None:
-        self._require_sound()
-
-    async def start(self, dispatch_id: str, body: dict[str, Any]) -> Run:
         await self.gate.wait()
         self._require_sound()
+
+    async def start(
+        self,
+        dispatch_id: str,
+        body: dict[str, Any],
+        *,
+        start_seconds: float = math.inf,  # noqa: ARG002 - the tests decide
+    ) -> Run:
+        await self.ready()
         if self.failures:
             raise self.failures.pop()
         if any(run.dispatch_id == dispatch_id and not run.is_over for run in self.own):
@@ -106,6 +114,11 @@ class FakePool(ProcessPool):
         self.own.append(run)
         self.requested.append(run)
         return run
+
+    async def give_up(self, run: Run) -> bool:
+        run.report = ExitReport(ending=Ending.HUNG, info="it hangs")
+        run.end("")
+        return True
 
     def break_down(self) -> None:
         """Lose the fork server for good, and every process with it."""
