@@ -16,9 +16,12 @@ import sys
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.chaos.database import Behaviour, Database, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["MANNERS", "ask"]
 
@@ -32,11 +35,16 @@ MANNERS = frozenset({"", "late", "mute", "proxy"})
 POLL_SECONDS = 0.2
 
 
-def ask(path: str, **request: Any) -> dict[str, Any]:
-    """Ask the server one thing; raises `OSError` when it does not answer."""
+def ask(path: str, *, on_send: Callable[[], None] = lambda: None, **request: Any) -> dict[str, Any]:
+    """Ask the server one thing; raises `OSError` when it does not answer.
+
+    Args:
+        on_send: called once there is a connection, before the request leaves.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as line:
         line.settimeout(ANSWER_SECONDS)
         line.connect(path)
+        on_send()
         line.send(json.dumps(request).encode())
         packet = line.recv(65_536)
     if not packet:

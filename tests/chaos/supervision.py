@@ -13,12 +13,15 @@ import signal
 import time
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nats_worker.answers import NO_ANSWER, Answer
+from nats_worker.asking import TooLate, until_known
 from nats_worker.exits import Ending, ExitReport
 from nats_worker.frames import unpack
-from nats_worker.processes import send_signal
+from nats_worker.processes import children_of, kill_tree, send_signal
 from tests.chaos.api import BAD_GATEWAY, CONFLICT, NOT_FOUND, OK, ask
 from tests.chaos.database import Behaviour
 from tests.chaos.journal import executing
@@ -26,11 +29,13 @@ from tests.chaos.journal import executing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from nats_worker.asking import Asking
+
 __all__ = ["HEARTBEAT_SECONDS", "Ailment", "Task", "ailing", "supervise", "warm_up"]
 
 HEARTBEAT_SECONDS = 1.0
-# Airflow's client tries five times; its pauses would make every outage of a run minutes long.
-START_SECONDS = 4.0
+# As the product's pool gives them, but longer outages are to bring a hand-back.
+REACH_SECONDS = 4.0
 PAUSE_SECONDS = 0.3
 # Airflow gives a task that it stops five seconds after SIGTERM.
 STOP_SECONDS = 0.5
@@ -49,24 +54,53 @@ class Unanswered(OSError):
     """A proxy has answered, and does not know what the API server did."""
 
 
+def answer_of(exc: BaseException) -> Answer | None:
+    """Return what the stand-in's client raised as the product sees Airflow's."""
+    if not isinstance(exc, OSError):
+        return None
+    return Answer("/run", BAD_GATEWAY if isinstance(exc, Unanswered) else NO_ANSWER)
+
+
 def warm_up() -> None:
     """Do nothing: there is nothing to import."""
 
 
 def supervise(
-    body: bytes, *, team: str | None, delivery_seconds: float, on_start: Callable[[int], None]
+    body: bytes,
+    *,
+    asking: Asking,
+    team: str | None,
+    delivery_seconds: float,
+    on_start: Callable[[int], None],
 ) -> ExitReport:
     """Run one workload to its end."""
     del team
+    asking.reach_seconds = REACH_SECONDS
+    try:
+        signal.signal(signal.SIGTERM, asking.stop)
+        return run(unpack(body), asking, delivery_seconds, on_start)
+    except TooLate:
+        for process in children_of(os.getpid()):
+            kill_tree(process)
+        return ExitReport(ending=Ending.GIVEN_UP)
+    finally:
+        asking.settled()
+
+
+def run(
+    workload: dict[str, Any],
+    asking: Asking,
+    delivery_seconds: float,
+    on_start: Callable[[int], None],
+) -> ExitReport:
     if around.suffers(Ailment.HANGING):
         while True:
             signal.pause()
     if around.suffers(Ailment.READ_ONLY):
         return ExitReport(ending=Ending.RAISED, info="PermissionError: the log folder is read-only")
-    workload = unpack(body)
     if workload["type"] == "ExecuteCallback":
         return Callback(workload["callback"]["data"]["kwargs"], on_start).run()
-    return Task(workload["ti"], on_start, delivery_seconds).run()
+    return Task(workload["ti"], asking, on_start, delivery_seconds).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +153,7 @@ class Child:
         self.pidfd = os.pidfd_open(self.pid)
 
     def work(self) -> int:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.setpgid(0, 0)  # the same session as the supervisor, as Airflow does it
         os.close(self.opener)
         order = os.read(self.gate, 100).decode().split()
@@ -180,9 +215,14 @@ class Task:
     """A task: start, heartbeats and state are the API server's to accept."""
 
     def __init__(
-        self, ti: dict[str, Any], on_start: Callable[[int], None], delivery_seconds: float
+        self,
+        ti: dict[str, Any],
+        asking: Asking,
+        on_start: Callable[[int], None],
+        delivery_seconds: float,
     ) -> None:
         self.ti_id = ti["id"]
+        self.asking = asking
         self.behaviour = ti["dag_id"]
         self.number = int(ti["task_id"].removeprefix("w"))
         self.on_start = on_start
@@ -193,9 +233,8 @@ class Task:
             kill_worker(around.worker)
             signal.pause()  # the fork server ends this process too
         child = Child(self.number)
-        parents = [child.supervisor, child.worker]
         try:
-            answer = self.insist(START_SECONDS, op="run", pid=child.pid, parents=parents)
+            answer = until_known(partial(self.ask_to_start, child), self.asking, answer_of)
         except OSError as exc:
             child.dismiss()
             return ExitReport(ending=Ending.UNREACHABLE, info=str(exc))
@@ -205,6 +244,11 @@ class Task:
         self.on_start(child.pid)
         child.begin(answer["length"], answer["try_number"], fails=answer["fails"])
         return self.end(child, answer)
+
+    def ask_to_start(self, child: Child) -> dict[str, Any]:
+        parents = [child.supervisor, child.worker]
+        sending = self.asking.sending
+        return self.ask(on_send=sending, op="run", pid=child.pid, parents=parents)
 
     def end(self, child: Child, answer: dict[str, Any]) -> ExitReport:
         if not self.see_through(child):
@@ -270,7 +314,8 @@ def ailing(ailment: Ailment, directory: Path, worker: int) -> Iterator[None]:
 
 
 def place_of(ailment: Ailment, directory: Path, worker: int) -> Path:
-    return directory / f"{ailment.name.lower()}-{worker}"
+    # An earlier release's stand-in knows the first of them by this name.
+    return directory / f"{ailment.name.lower().replace('_', '-')}-for-{worker}"
 
 
 def attempts(seconds: float) -> Iterator[bool]:
