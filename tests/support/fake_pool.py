@@ -63,6 +63,7 @@ class FakePool(ProcessPool):
         own: those of one worker; each worker of a test has a branch of the test's pool.
         failures: what the next starts raise.
         gate: while it is clear, there is no fork server.
+        is_hanging: starts go no further than to a process.
         cleanups: one entry for each time that bundles were to be cleaned up.
     """
 
@@ -73,6 +74,7 @@ class FakePool(ProcessPool):
         self.failures: list[Exception] = []
         self.gate = asyncio.Event()
         self.gate.set()
+        self.is_hanging = False
         self.cleanups: list[float] = []
 
     def branch(self) -> FakePool:
@@ -111,6 +113,8 @@ class FakePool(ProcessPool):
         if any(run.dispatch_id == dispatch_id and not run.is_over for run in self.own):
             raise ValueError(f"dispatch {dispatch_id} runs already")
         run = FakeRun(dispatch_id, body)
+        if not self.is_hanging:
+            run.ask()
         self.own.append(run)
         self.requested.append(run)
         return run

@@ -323,7 +323,10 @@ async def test_what_no_worker_could_start_becomes_a_dead_letter(scene: Scene) ->
     assert len(scene.pool.requested) == attempts
     assert scene.events[-3:] == ["dead letter", "failed", "term"]
     info = (await scene.reported(State.FAILED)).info
-    assert info == "dead letter: it was claimed 5 times and never started, last by me"
+    assert info == (
+        "dead letter: it was claimed 5 times and never started, last by me: "
+        "its process died before it started: no memory"
+    )
 
 
 # Tokens
@@ -537,7 +540,7 @@ async def test_no_token_in_logs_or_reprs(scene: Scene, caplog: pytest.LogCapture
     run = await scene.pool.run()
     shown = [repr(worker.crew.errands), repr(scene.report()), str(asyncio.all_tasks())]
     scene.link_of(worker).fail_next("publish")
-    run.finish(Ending.RAISED, info="what the supervisor says")
+    run.finish(Ending.UNREADABLE, info="what the supervisor says")
     await scene.done()
     scene.put(changed(kind="Unknown"), "d9")
     await scene.done("d9")
