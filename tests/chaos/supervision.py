@@ -310,7 +310,7 @@ def ailing(ailment: Ailment, directory: Path, worker: int) -> Iterator[None]:
     try:
         yield
     finally:
-        place.unlink()
+        place.unlink(missing_ok=True)  # two may have met the same worker
 
 
 def place_of(ailment: Ailment, directory: Path, worker: int) -> Path:
