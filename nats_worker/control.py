@@ -1,7 +1,8 @@
-"""Changes to a worker while it runs: orders that may come from anyone, checked and answered."""
+"""What a worker answers while it runs: orders to change, and questions; anyone may send them."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import re
@@ -10,11 +11,14 @@ from typing import TYPE_CHECKING
 from nats_executor.messages import Order, Outcome, encode, shown
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from nats_executor.names import Names
     from nats_executor.ports import Broker
+    from nats_worker.errand import Errand
     from nats_worker.worker import Worker
 
-__all__ = ["Refused", "serve_changes"]
+__all__ = ["Refused", "serve_changes", "serve_pings"]
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +28,8 @@ MOST_SLOTS = 10_000
 MOST_QUEUES = 200
 # As much as Airflow's database takes.
 LONGEST_QUEUE = 256
+# The answer repeats what the question names, and a server takes 1 MiB.
+LONGEST_QUESTION = 256 * 1024
 
 
 class Refused(Exception):
@@ -35,6 +41,29 @@ async def serve_changes(broker: Broker, names: Names, worker: Worker) -> None:
     for order in Order:
         subject = names.control(worker.id, order)
         await broker.serve(subject, functools.partial(obey, worker, order))
+
+
+async def serve_pings(
+    broker: Broker, names: Names, worker: Worker, errands: Collection[Errand]
+) -> None:
+    """Say that the worker is there, what it is, and which dispatches are not in its hands.
+
+    Args:
+        errands: what is in its hands: from the delivery until its end was reported.
+    """
+
+    async def ping(question: bytes) -> bytes:
+        here = {errand.dispatch_id for errand in errands}
+        lacks = [asked for asked in dispatches_in(question) if asked not in here]
+        return encode(dataclasses.replace(worker.describe(), lacks=lacks))
+
+    await broker.serve(names.control(worker.id, "ping"), ping)
+    await broker.serve(names.peer(worker.id), ping)
+
+
+def dispatches_in(question: bytes) -> list[str]:
+    """Read the dispatch ids that a ping asks about; most ask about none."""
+    return question.decode(errors="replace").split() if len(question) <= LONGEST_QUESTION else []
 
 
 async def obey(worker: Worker, order: Order, body: bytes) -> bytes:
