@@ -114,6 +114,16 @@ class Dispatcher:
             For each dispatch id None when the broker has it, or why not. What is missing was not
             tried, because the broker went away before or the time was over.
         """
+        is_answered = False
+        try:
+            outcomes = await self._publish(workloads)
+            is_answered = not any(map(is_doubtful, outcomes.values()))
+        finally:
+            if not is_answered:  # also when the time was over, which cancels this
+                self._streams.doubt()
+        return outcomes
+
+    async def _publish(self, workloads: Sequence[Envelope]) -> dict[str, BrokerError | None]:
         broker = self._require_broker(self._names.tasks_stream)
         if self._streams.read_after is None:
             # The stream of reports has not answered yet: it is read from its start once it does.
@@ -133,8 +143,6 @@ class Dispatcher:
                 is_there = isinstance(result, SubjectOccupied)
                 outcomes[workload.dispatch_id] = None if is_there else result
             is_away = any(isinstance(result, BrokerUnavailable) for result in results)
-            if any(map(is_doubtful, results)):
-                self._streams.doubt()
             if is_away or time.monotonic() > last_start:
                 break
         return outcomes
