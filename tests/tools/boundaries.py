@@ -35,6 +35,7 @@ PURE = frozenset(
         "nats_executor.ports",
         "nats_executor.quorum",
         "nats_executor.replies",
+        "nats_executor.servers",
         "nats_executor.settings",
         "nats_executor.topology",
         "nats_worker.claims",
