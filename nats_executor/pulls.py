@@ -205,8 +205,10 @@ class Pull:
     async def request(self, request: Mapping[str, Any]) -> None:
         if self.is_outstanding:
             left = self._listener
-            await self.open()
-            await self._link.forget(left)
+            try:
+                await self.open()
+            finally:
+                await self._link.forget(left)
         self._asked_on, self._left = self._listener.subject, int(request["batch"])
         body = json.dumps(request).encode()
         try:
