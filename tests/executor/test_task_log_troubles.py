@@ -32,7 +32,7 @@ from tests.executor.log_stage import (
     show_on,
 )
 from tests.faults.ground import open_ground
-from tests.support.fake_broker import FakeServer
+from tests.support.fake_broker import FakeBroker, FakeServer
 from tests.support.nats_server import free_port
 from tests.support.waiting import wait_until
 
@@ -180,19 +180,27 @@ async def test_a_page_waits_for_the_next_connection(
     """It is a moment; without it Airflow asks a port of the worker's host that nothing hears."""
     monkeypatch.setattr(lines, "CONNECT_SECONDS", 60.0)
     monkeypatch.setattr(task_logs, "BUDGET_SECONDS", 90.0)
+    limits: list[float] = []
+    ready = FakeBroker.ready
+
+    async def noted(broker: FakeBroker, timeout: float) -> None:
+        limits.append(timeout)
+        await ready(broker, timeout)
+
     server = FakeServer()
     await with_worker(api_server, monkeypatch, server, talking)
     [executor] = api_server.executors
     server.stop()
+    monkeypatch.setattr(FakeBroker, "ready", noted)
 
     asked = asyncio.create_task(read(executor, "d1"))
-    [reader] = executor._task_logs._lines._lines.values()
-    await wait_until(lambda: reader.is_away, 60, "the page to find no connection")
+    await wait_until(lambda: limits, 60, "the page to find no connection")
     server.start()
 
     sources, logs = await asked
     assert (sources, logs) == (["/a on worker w1, read over NATS"], ["words\n"])
     assert caplog.records == []
+    assert limits[0] > 1.0
 
 
 async def test_a_question_whose_connection_is_lost_is_asked_again(
