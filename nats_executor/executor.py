@@ -17,7 +17,7 @@ from nats_executor.adoption import can_adopt
 from nats_executor.bridge import Bridge
 from nats_executor.dispatcher import Dispatcher, Envelope
 from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable, MessageTooLarge
-from nats_executor.ledger import Dispatch, Ended, Ledger, Renewal, Started, Unwanted
+from nats_executor.ledger import Dispatch, Ended, Ledger, Renewal, Returned, Started, Unwanted
 from nats_executor.messages import Kind, Workload, encode
 from nats_executor.outage import Outage
 from nats_executor.settings import Settings
@@ -238,6 +238,9 @@ class NatsExecutor(compat.VersionedExecutor):
             case Unwanted(dispatch, info):
                 log.info("%s was not run: %s", dispatch.key, info)
                 self.running.discard(key)
+            case Returned(dispatch, info):
+                text = f"worker {dispatch.worker_name} gave it back: {info}"
+                self.log_task_event(event="nats executor", extra=text, ti_key=key)
             case Renewal(dispatch):
                 log.info("the token of %s died while it waited; next: a new one", dispatch.key)
                 if self._bridge is not None and self._dispatcher is not None:

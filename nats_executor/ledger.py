@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from nats_executor.messages import Report
 
-__all__ = ["Dispatch", "Ended", "Ledger", "Outcome", "Renewal", "Started", "Unwanted"]
+__all__ = ["Dispatch", "Ended", "Ledger", "Outcome", "Renewal", "Returned", "Started", "Unwanted"]
 
 
 @dataclass(slots=True)
@@ -39,6 +39,7 @@ class Dispatch:
     worker: str = ""
     worker_name: str = ""
     generation: int = 0
+    returned_for: str = ""  # the last reason, which may come again every few seconds
 
     @property
     def lane(self) -> Lane:
@@ -75,13 +76,21 @@ class Unwanted:
 
 
 @dataclass(frozen=True, slots=True)
+class Returned:
+    """A worker could not start it and gave it back; `info` says why."""
+
+    dispatch: Dispatch
+    info: str
+
+
+@dataclass(frozen=True, slots=True)
 class Renewal:
     """Its token died while it waited: it needs a new one."""
 
     dispatch: Dispatch
 
 
-Outcome = Started | Ended | Unwanted | Renewal
+Outcome = Started | Ended | Unwanted | Returned | Renewal
 
 
 class Ledger:
@@ -160,6 +169,9 @@ class Ledger:
             case State.SUCCESS | State.FAILED:
                 self.forget(dispatch.key)
                 return Ended(dispatch, report.state is State.SUCCESS, report.info)
+            case State.RELEASED if report.info != dispatch.returned_for:
+                dispatch.returned_for = report.info
+                return Returned(dispatch, report.info)
             case State.DROPPED:
                 self.forget(dispatch.key)
                 return Unwanted(dispatch, report.info)

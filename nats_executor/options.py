@@ -315,6 +315,16 @@ OPTIONS: tuple[Option, ...] = (
         "answer either counts as lost. At least twice `heartbeat_seconds`.",
     ),
     Option(
+        name="start_timeout_seconds",
+        type="float",
+        default="120",
+        example="300",
+        description="Seconds that a workload's start may take in a worker before Airflow's API "
+        "server is asked to accept it. One that takes longer hangs, on a log folder or a name "
+        "server, for example: the worker writes where into its log, ends it and hands the workload "
+        "back. Waiting for the API server's answer does not count.",
+    ),
+    Option(
         name="drain_seconds",
         type="float",
         default="540",

@@ -83,11 +83,16 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Exhausted:
-    """Every worker that took it died or gave it back: it becomes a dead letter."""
+    """Every worker that took it died or gave it back: it becomes a dead letter.
+
+    Attributes:
+        info: why the last one gave it back, '' if it died.
+    """
 
     expected_last: int
     attempt: int
     predecessors: tuple[str, ...]
+    info: str = ""
 
 
 Decision = Claim | Done | Held | Unanswered | Lost | Exhausted
@@ -126,7 +131,7 @@ def decide(
             return Lost(sequence, last)
     predecessors = known(last)
     if last.attempt >= max_attempts:
-        return Exhausted(sequence, last.attempt, predecessors)
+        return Exhausted(sequence, last.attempt, predecessors, last.info)
     return Claim(sequence, last.attempt + 1, predecessors, last.token, last.generation)
 
 

@@ -101,7 +101,7 @@ def remove_queue(worker: Worker, queue: str) -> bool:
     worker.queues.remove(queue)
     if worker.intake:
         worker.intake.remove(queue)
-    worker.hand_back_kept(queue)
+    worker.crew.hand_back_kept(queue)
     return True
 
 

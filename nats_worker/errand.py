@@ -33,13 +33,14 @@ from nats_executor.messages import (
 from nats_worker import claims
 from nats_worker.persist import persist
 from nats_worker.record import Record
-from nats_worker.verdict import Back, Expired, Final, Left, judge
+from nats_worker.verdict import STOPPING, Back, Expired, Final, Left, judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from nats_worker.exits import ExitReport
     from nats_worker.lease import Lease
-    from nats_worker.pool import Run
+    from nats_worker.run import Run
     from nats_worker.verdict import Verdict
 
 __all__ = ["Errand"]
@@ -52,7 +53,6 @@ LONGEST_KEY = 10_000
 RENEWAL_SECONDS = 2.0
 # Longer than any restart of all schedulers that goes by plan.
 ABANDONED_SECONDS = 900.0
-STOPPING = "this worker stops"
 
 
 @dataclass(slots=True, eq=False)
@@ -107,10 +107,22 @@ class Errand(Record):
         return self.around.settings.ack_wait_seconds / 3
 
     def hand_back(self) -> None:
-        """Give the workload to another worker, unless it has started."""
-        if self.run is None or not self.run.task_pid:
-            self.is_handed_back = True
-            self.signal(signal.SIGKILL)
+        """Give the workload to another worker, unless a process has it.
+
+        A process may have asked the API server for the start. So it is left to hear the answer.
+        """
+        self.is_handed_back = self.run is None
+
+    def revoke(self) -> None:
+        """Stop the workload, because the scheduler took it back."""
+        self.is_revoked = True
+        self.signal(signal.SIGTERM)
+
+    async def kill(self) -> None:
+        """End what did not end by itself; a start that hangs, too."""
+        self.signal(signal.SIGKILL)
+        if self.run is not None and not self.run.has_asked:
+            await self.around.pool.give_up(self.run)
 
     def signal(self, sig: signal.Signals) -> None:
         """Signal the task's process group, if there is one."""
@@ -156,11 +168,12 @@ class Errand(Record):
                     await self.delivery.ack()
                 else:
                     await self.delivery.nak(self.pause)
-            case claims.Exhausted(expected_last, attempt, predecessors):
+            case claims.Exhausted(expected_last, attempt, predecessors, info):
                 self.sequence, self.attempt = expected_last, attempt
                 self.predecessors = predecessors
                 by = ", ".join(predecessors)
-                await self.bury(f"it was claimed {attempt} times and never started, last by {by}")
+                what = f"it was claimed {attempt} times and never started, last by {by}"
+                await self.bury(f"{what}: {info}" if info else what)
         return None
 
     async def await_renewal(self, expired: Report) -> None:
@@ -200,24 +213,15 @@ class Errand(Record):
         # A token that was renewed is tried even so: this machine's clock may be wrong.
         if not claim.token and not is_fresh:
             return Expired("its token expired while it was queued")
+        await self.around.pool.ready()
         if self.is_revoked:
             return Final(State.DROPPED, "the scheduler took it back")
         if self.is_handed_back:
             return Back(STOPPING, 0.0, counts=False)
         body = workload.body | ({"token": claim.token} if claim.token else {})
-        self.run = await self.around.pool.start(self.dispatch_id, body)
-        announced = asyncio.create_task(self.announce_start(self.run), name="announce start")
-        known = asyncio.create_task(self.stay_known(announced), name="stay known")
-        try:
-            report = await self.run.exited()
-            on_exit()
-            if self.run.task_pid:
-                await announced
-        finally:
-            known.cancel()
-            announced.cancel()
-        if self.is_handed_back and not report.started:
-            return Back(STOPPING, 0.0, counts=False)
+        start_seconds = self.around.settings.start_timeout_seconds
+        self.run = await self.around.pool.start(self.dispatch_id, body, start_seconds=start_seconds)
+        report = await self.follow_run(self.run, start_seconds, on_exit)
         return judge(
             report,
             predecessor=claim.predecessor,
@@ -226,11 +230,37 @@ class Errand(Record):
             is_revoked=self.is_revoked,
         )
 
+    async def follow_run(
+        self, run: Run, start_seconds: float, on_exit: Callable[[], None]
+    ) -> ExitReport:
+        """Tell of a run as long as it lasts, and return how it ended."""
+        announced = asyncio.create_task(self.announce_start(run), name="announce start")
+        known = asyncio.create_task(self.stay_known(announced), name="stay known")
+        try:
+            await self.watch_start(run, start_seconds)
+            report = await run.exited()
+            on_exit()
+            if run.task_pid:
+                await announced
+        finally:
+            known.cancel()
+            announced.cancel()
+        return report
+
+    async def watch_start(self, run: Run, seconds: float) -> None:
+        """Give a start up that hangs before the API server was asked; then nothing has begun."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                return await run.asked()
+        if await self.around.pool.give_up(run):
+            option = "[nats_executor] start_timeout_seconds"
+            text = "%s: its start took longer than %s = %g; next: handing it back"
+            log.error(text, self.dispatch_id, option, seconds)
+        return None
+
     async def announce_start(self, run: Run) -> None:
         """Report that it runs, once; the final report does without it if the broker is away."""
         await run.started()
-        if self.is_revoked:
-            run.signal(signal.SIGTERM)  # the first one came before there was a process
         with contextlib.suppress(BrokerError):
             await self.try_report(State.RUNNING)
 

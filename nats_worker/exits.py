@@ -20,10 +20,14 @@ class Ending(StrEnum):
         "stopped_by_server"  # cleared, marked or run elsewhere: heartbeat 404/409/410
     )
     ALREADY_RUNNING = "already_running"  # /run: 409, the task instance is running
-    STALE = "stale"  # /run: 404, or 409 with another state (in `previous_state`)
+    STALE = "stale"  # /run: gone, or 409 with another state (in `previous_state`)
     TOKEN_REFUSED = "token_refused"  # /run: 401 or 403
-    UNREACHABLE = "unreachable"  # no answer from the API server before the start
+    UNREACHABLE = "unreachable"  # /run: never sent, as there was no connection
+    WRONG_ADDRESS = "wrong_address"  # /run: answered by something other than the Execution API
+    GIVEN_UP = "given_up"  # told to stop before /run was asked
+    HUNG = "hung"  # /run was not asked in time; where it hung is in `info`
     UNDELIVERED = "undelivered"  # it ended, but its state never reached the API server
+    UNREADABLE = "unreadable"  # the Airflow here cannot read the workload
     RAISED = "raised"  # the supervisor raised anything else; the text is in `info`
     DIED = "died"  # the supervisor itself was killed or the fork server died
 

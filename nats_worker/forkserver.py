@@ -32,6 +32,7 @@ from nats_worker.processes import (
     adopt_orphans,
     children_of,
     die_with,
+    dump_on_request,
     gather_memory,
     kill_tree,
     prefer_as_oom_victim,
@@ -144,6 +145,8 @@ class ForkServer:
     def run(self, request: dict[str, Any]) -> None:
         """Have a supervisor run a workload: the one that became free last, or a new one."""
         dispatch_id = request["id"]
+        if time.monotonic() > request["start_by"]:
+            return  # the main process has given it up
         while self.free:
             pid, _ = self.free.popitem()
             try:
@@ -332,6 +335,7 @@ class ForkServer:
         while self.supervisors and time.monotonic() < deadline:
             # Again and again, because a supervisor may just be forking its task.
             for supervisor in self.supervisors:
+                os.kill(supervisor, signal.SIGTERM)  # to ask for no start any more
                 for task in children_of(supervisor):
                     kill_tree(task)
             self.wait(POLL_SECONDS)
@@ -387,6 +391,7 @@ def main(requests: int, events: int) -> None:
     for inherited in sockets:
         inherited.set_inheritable(False)
     adopt_orphans()
+    dump_on_request()
     preload()
     ForkServer(*sockets).serve()
 

@@ -27,6 +27,8 @@ STALL_SECONDS = 10.0
 # The server speaks every two seconds to a pull that waits, so several answers are missing then.
 SILENCE_SECONDS = 10.0
 TICK_SECONDS = 1.0
+# A start takes tenths of a second until the API server is asked, a few seconds where all is busy.
+START_SECONDS = 30.0
 
 
 class Health:
@@ -148,8 +150,7 @@ class Health:
             yield "no connection to NATS"
         elif self.broker is not None and self.broker.denied:
             yield self.broker.denied
-        if self.pool is None or not self.pool.preloaded.is_set():
-            yield "its fork server has not imported Airflow yet"
+        yield from self._obstacles_to_starts()
         if worker.intake is None:
             yield "NATS has not confirmed its name yet"
         if worker.guard.reason:
@@ -158,3 +159,9 @@ class Health:
             if silence > SILENCE_SECONDS:
                 span = f"for {silence:.0f} s" if silence < math.inf else "yet"
                 yield f"no answer to pulls of queue {queue!r} {span}"
+
+    def _obstacles_to_starts(self) -> Iterator[str]:
+        if self.pool is None or not self.pool.preloaded.is_set():
+            yield "its fork server has not imported Airflow yet"
+        elif (hangs := self.pool.longest_start()) > START_SECONDS:
+            yield f"a start hangs: no process has asked the API server for it in {hangs:.0f} s"

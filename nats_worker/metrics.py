@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from nats_executor.ports import Delivery
     from nats_worker import claims
     from nats_worker.health import Health
-    from nats_worker.pool import Run
     from nats_worker.record import Surroundings
+    from nats_worker.run import Run
     from nats_worker.verdict import Verdict
 
 __all__ = ["Meter"]

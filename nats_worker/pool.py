@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -16,103 +16,27 @@ from typing import TYPE_CHECKING, Any, Self
 
 from nats_worker.exits import Ending, ExitReport
 from nats_worker.frames import MAX_EVENT_BYTES, pack, pack_request, unpack, unpack_report
-from nats_worker.processes import kill_tree, send_signal
+from nats_worker.processes import DUMP_SIGNAL, describe, is_in_session, kill_tree, state_of
+from nats_worker.run import Run
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["PoolBroken", "ProcessPool", "Run"]
+__all__ = ["PoolBroken", "ProcessPool"]
 
 log = logging.getLogger(__name__)
 
 # A fork server that cannot live dies within seconds, one that ran out of memory hours apart.
 DEATHS_ALLOWED = 5
 DEATHS_WINDOW_SECONDS = 60.0
+# To write a traceback, and for what it had told before to be read.
+DUMP_SECONDS = 1.0
 # More than the fork server takes for its own farewell; then it hangs and is killed.
 CLOSE_SECONDS = 10.0
 
 
 class PoolBroken(Exception):
     """The fork server dies again and again; its output, on stderr, says why."""
-
-
-class Run:
-    """One workload in a process of its own.
-
-    Attributes:
-        dispatch_id: the caller's name for it.
-        supervisor_pid: the process that supervises it, 0 until it was forked.
-        task_pid: the task process, 0 until the API server has accepted the start.
-    """
-
-    def __init__(self, dispatch_id: str) -> None:
-        self.dispatch_id = dispatch_id
-        self.supervisor_pid = 0
-        self.task_pid = 0
-        self.report: ExitReport | None = None
-        self._early_signal = 0
-        self._started = asyncio.Event()
-        self._exited = asyncio.Event()
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the supervisor is gone, or free for others, and the report final."""
-        return self._exited.is_set()
-
-    async def started(self) -> None:
-        """Wait until the API server has accepted the start; for ever if it never does."""
-        await self._started.wait()
-
-    async def exited(self) -> ExitReport:
-        """Wait until the run is over and return how the workload ended."""
-        await self._exited.wait()
-        return self._final()
-
-    def signal(self, sig: int) -> None:
-        """Signal the task's process group, or the supervisor as long as no task has started.
-
-        A supervisor with a task lives on to report the task's state and to upload its log.
-        Airflow 3.4 ignores SIGTERM until the task has started; SIGKILL always works.
-        """
-        if self.is_over:
-            return
-        if not self.supervisor_pid:
-            self._early_signal = sig
-        elif not self.task_pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.supervisor_pid, sig)
-        elif is_in_session(self.task_pid, self.supervisor_pid):
-            send_signal(self.task_pid, sig)
-
-    def fork(self, supervisor_pid: int) -> None:
-        self.supervisor_pid = supervisor_pid
-        if self._early_signal:
-            self.signal(self._early_signal)
-
-    def start(self, task_pid: int) -> None:
-        self.task_pid = task_pid
-        self._started.set()
-
-    def end(self, info: str) -> None:
-        """Settle the run; `info` counts only if the supervisor left no report."""
-        died = ExitReport(
-            ending=Ending.DIED, started=self._started.is_set(), pid=self.task_pid, info=info
-        )
-        self.report = self.report or died
-        self._exited.set()
-
-    def _final(self) -> ExitReport:
-        if self.report is None:
-            raise RuntimeError("the run is not over")
-        return self.report
-
-
-def is_in_session(pid: int, session: int) -> bool:
-    """Return whether a pid is still what it was: a supervisor's session is its own pid."""
-    try:
-        return os.getsid(pid) == session
-    except ProcessLookupError:
-        return False
 
 
 class ProcessPool:
@@ -124,6 +48,8 @@ class ProcessPool:
         team: whose configuration the workloads' supervisors read.
         delivery_seconds: how long a supervisor goes on delivering a task's state to an API server
             that is away; the default is the life of Airflow's execution token.
+        reach_seconds: how long a supervisor tries to reach an API server for a task's start; then
+            another worker may try.
         workloads_per_supervisor: how many workloads a supervisor runs at most, one after the other.
         serves_logs: whether to serve this host's task logs to the UI, once it asks, by one process
             more.
@@ -134,11 +60,13 @@ class ProcessPool:
         *,
         team: str | None = None,
         delivery_seconds: float = 600.0,
+        reach_seconds: float = 20.0,
         workloads_per_supervisor: int = 50,
         serves_logs: bool = False,
     ) -> None:
         self.team = team
         self.delivery_seconds = delivery_seconds
+        self.reach_seconds = reach_seconds
         self.workloads_per_supervisor = workloads_per_supervisor
         self.serves_logs = serves_logs
         self.runs: dict[str, Run] = {}
@@ -191,30 +119,62 @@ class ProcessPool:
         await self._broken.wait()
         self._require_sound()
 
-    async def start(self, dispatch_id: str, body: dict[str, Any]) -> Run:
+    async def start(
+        self, dispatch_id: str, body: dict[str, Any], *, start_seconds: float = math.inf
+    ) -> Run:
         """Start a workload; returns before its process exists.
+
+        Args:
+            start_seconds: how long its start may take until the API server is asked. After that it
+                never will be.
 
         Raises:
             PoolBroken: there is no fork server any more.
             ValueError: a run of this dispatch id is not over.
         """
         await self.ready()
-        if dispatch_id in self.runs:
+        if any(run.dispatch_id == dispatch_id for run in self.runs.values()):
             raise ValueError(f"dispatch {dispatch_id} runs already")
         server = self._require_server()
-        run = self.runs[dispatch_id] = Run(dispatch_id)
+        run = Run(dispatch_id)
+        self.runs[run.id] = run
         # No await from here on: a caller that is cancelled must not leave a run behind.
         server.send(
             {
                 "op": "run",
-                "id": dispatch_id,
+                "id": run.id,
                 "body": pack(body),
                 "team": self.team,
                 "delivery_seconds": self.delivery_seconds,
+                "reach_seconds": self.reach_seconds,
                 "workloads_per_supervisor": self.workloads_per_supervisor,
+                "start_by": time.monotonic() + start_seconds,
             }
         )
         return run
+
+    def longest_start(self) -> float:
+        """Return the seconds for which a start has not come to the API server, 0 without one."""
+        runs = list(self.runs.values())  # at once: another thread asks
+        begun = [run.begun_at for run in runs if not run.has_asked]
+        return time.monotonic() - min(begun) if begun else 0.0
+
+    async def give_up(self, run: Run) -> bool:
+        """End a run whose start hangs, say where, and return whether it is over now.
+
+        It is not if the API server was asked meanwhile: then only the answer tells.
+        """
+        where = await dump(run.supervisor_pid or self._require_server().process.pid)
+        if run.has_asked:  # or it is over
+            return run.is_over
+        if run.supervisor_pid:
+            kill_tree(run.supervisor_pid)
+        # Without waiting for its end: a process that hangs in the kernel does not die.
+        self.runs.pop(run.id, None)
+        what = "its supervisor" if run.supervisor_pid else "the fork server"
+        run.report = ExitReport(ending=Ending.HUNG, info=f"{what} {where}")
+        run.end("")
+        return True
 
     def cleanup_bundles(self) -> None:
         """Have a process of its own remove stale Dag bundle versions; its log says what it did."""
@@ -282,12 +242,14 @@ class ProcessPool:
         match event["event"]:
             case "forked":
                 run.fork(event["pid"])
+            case "asked":
+                run.ask()
             case "started":
                 run.start(event["pid"])
             case "finished":
                 run.report = unpack_report(event["report"])
             case "exited":
-                del self.runs[run.dispatch_id]
+                del self.runs[run.id]
                 run.end(f"the supervisor {describe(os.waitstatus_to_exitcode(event['status']))}")
 
 
@@ -350,6 +312,14 @@ class ForkServerHandle:
         return describe(exit_code)
 
 
+async def dump(pid: int) -> str:
+    """Have one of our processes write to stderr where it is, and return what the kernel says."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, DUMP_SIGNAL)
+    await asyncio.sleep(DUMP_SECONDS)
+    return f"(process {pid}) {state_of(pid)}"
+
+
 def spawn() -> tuple[subprocess.Popen[bytes], socket.socket, socket.socket]:
     """Start a fork server; return it with our ends of its request and event sockets."""
     requests, served_requests = socket.socketpair()
@@ -364,9 +334,3 @@ def spawn() -> tuple[subprocess.Popen[bytes], socket.socket, socket.socket]:
             start_new_session=True,
         )
     return process, requests, events
-
-
-def describe(exit_code: int) -> str:
-    if exit_code < 0:
-        return f"was killed by {signal.Signals(-exit_code).name}"
-    return f"exited with status {exit_code}"

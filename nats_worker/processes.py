@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import os
 import signal
 from pathlib import Path
 
 __all__ = [
+    "DUMP_SIGNAL",
     "adopt_orphans",
     "children_of",
+    "describe",
     "die_with",
+    "dump_on_request",
     "gather_memory",
+    "is_in_session",
     "kill_tree",
     "prefer_as_oom_victim",
     "send_signal",
+    "state_of",
 ]
 
 # From <linux/prctl.h>.
@@ -27,6 +33,10 @@ OOM_SCORE_LIMIT = 1000
 # From <linux/mman.h>, since Linux 6.1.
 MADV_COLLAPSE = 25
 HUGE_PAGE_BYTES = 2 * 1024 * 1024
+
+# Has one of our processes write to stderr where it is.
+DUMP_SIGNAL = signal.SIGUSR2
+STATES = {"D": "waits for a disk or a network file system", "T": "is stopped", "Z": "has ended"}
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
@@ -68,6 +78,20 @@ def gather_memory() -> None:
                 LIBC.madvise(begin, end - begin, MADV_COLLAPSE)
 
 
+def dump_on_request() -> None:
+    """Write the traceback of this process, and of those it forks, to stderr at `DUMP_SIGNAL`."""
+    faulthandler.register(DUMP_SIGNAL, all_threads=False)
+
+
+def state_of(pid: int) -> str:
+    """Say what a process is doing, as far as the kernel tells."""
+    try:
+        letter = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return "has ended"
+    return STATES.get(letter, "does not go on; its traceback is in this worker's log")
+
+
 def children_of(pid: int) -> set[int]:
     """Return the direct children of a process; empty if it is gone."""
     children: set[int] = set()
@@ -97,3 +121,18 @@ def kill_tree(pid: int) -> None:
         tree.extend(children_of(parent))
     for process in tree:
         send_signal(process, signal.SIGKILL)
+
+
+def is_in_session(pid: int, session: int) -> bool:
+    """Return whether a pid is still what it was: a supervisor's session is its own pid."""
+    try:
+        return os.getsid(pid) == session
+    except ProcessLookupError:
+        return False
+
+
+def describe(exit_code: int) -> str:
+    """Say how a process ended, by `subprocess`'s convention for its exit code."""
+    if exit_code < 0:
+        return f"was killed by {signal.Signals(-exit_code).name}"
+    return f"exited with status {exit_code}"

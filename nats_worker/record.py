@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from nats_executor.ports import Broker, Delivery
     from nats_executor.settings import Settings
     from nats_worker.lease import Leases
-    from nats_worker.pool import ProcessPool, Run
+    from nats_worker.pool import ProcessPool
+    from nats_worker.run import Run
 
 __all__ = ["Record", "Surroundings"]
 

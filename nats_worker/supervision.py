@@ -19,7 +19,6 @@ import os
 import selectors
 import signal
 import time
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from airflow.executors import workloads
@@ -28,12 +27,19 @@ from airflow.executors.base_executor import (
     ExecutorConf,
     get_execution_api_server_url,
 )
-from airflow.sdk.api import client as api
 from airflow.sdk.exceptions import TaskAlreadyRunningError
 from airflow.sdk.execution_time import callback_supervisor, supervisor
 from pydantic import TypeAdapter, ValidationError
 
 from nats_executor import remote_logs
+from nats_worker.api_server import (
+    RELIED_ON_FOR_REQUESTS,
+    answer_of,
+    deliver,
+    describe,
+    watch_requests,
+)
+from nats_worker.asking import Asking, TooLate
 from nats_worker.exits import Ending, ExitReport
 from nats_worker.frames import unpack
 from nats_worker.memory import oom_kills, sigkill_reason
@@ -46,8 +52,6 @@ __all__ = ["lacks", "supervise"]
 
 log = logging.getLogger(__name__)
 
-# Airflow 3.4 renamed its HTTP library.
-httpx: Any = getattr(api, "httpx2", None) or vars(api)["httpx"]
 WORKLOAD: TypeAdapter[Any] = TypeAdapter(workloads.ExecutorWorkload)
 OF_BOTH = ("_check_subprocess_exit", "_register_pipe_readers", "pid", "selector")
 RELIED_ON = {
@@ -62,15 +66,8 @@ RELIED_ON = {
         "update_task_state_if_needed",
     ),
     callback_supervisor.CallbackSubprocess: (*OF_BOTH, "start"),
+    **RELIED_ON_FOR_REQUESTS,
 }
-# The API server's way to say that somebody else has decided what becomes of a task instance.
-DECIDED_ELSEWHERE = frozenset({404, 409, 410})
-START_REFUSED = {
-    401: Ending.TOKEN_REFUSED,
-    403: Ending.TOKEN_REFUSED,
-    **dict.fromkeys(DECIDED_ELSEWHERE, Ending.STALE),
-}
-NO_ANSWER = 0
 AFTER_START = frozenset({Ending.STOPPED_BY_SERVER, Ending.UNDELIVERED})
 MAX_PAUSE_SECONDS = 30.0
 
@@ -82,6 +79,7 @@ class Watch:
     one that it finds first, and keeps it.
     """
 
+    asking: Asking
     delivery_seconds: float
     on_start: Callable[[int], None]
     pid: int
@@ -89,8 +87,11 @@ class Watch:
     is_decided_elsewhere: bool
     failed_delivery: BaseException | None
 
-    def begin(self, *, delivery_seconds: float, on_start: Callable[[int], None]) -> None:
+    def begin(
+        self, asking: Asking, *, delivery_seconds: float, on_start: Callable[[int], None]
+    ) -> None:
         """Forget the workload before, if there was one."""
+        self.asking = asking
         self.delivery_seconds = delivery_seconds
         self.on_start = on_start
         self.pid = 0
@@ -115,33 +116,48 @@ WATCH = Watch()
 
 
 def supervise(
-    body: bytes, *, team: str | None, delivery_seconds: float, on_start: Callable[[int], None]
+    body: bytes,
+    *,
+    asking: Asking,
+    team: str | None,
+    delivery_seconds: float,
+    on_start: Callable[[int], None],
 ) -> ExitReport:
     """Run one workload to its end. Never raises.
 
     Args:
         body: msgpack of the workload as Airflow's executor got it.
+        asking: what becomes of the request for its start; SIGTERM stops that until it is answered.
         team: whose configuration names the API server.
         delivery_seconds: how long to go on delivering a task's state to an API server that is away.
         on_start: told the task process's pid once the API server has accepted the start.
     """
     watch = WATCH
-    watch.begin(delivery_seconds=delivery_seconds, on_start=on_start)
+    watch.begin(asking, delivery_seconds=delivery_seconds, on_start=on_start)
     kills = oom_kills()
     remote_logs.of_team(team)
     try:
+        signal.signal(signal.SIGTERM, asking.stop)
         workload = WORKLOAD.validate_python(unpack(body))
         watch_subprocesses()
+        if lacks():
+            asking.sending()  # nothing will tell when it is
         exit_code = run(workload, ExecutorConf(team))
     except ValidationError as exc:
         # Its own text quotes the input, and that holds a token.
         problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in details(exc)]
         text = f"this Airflow cannot read the workload: {'; '.join(problems)}"
-        return ExitReport(ending=Ending.RAISED, info=text)
+        return ExitReport(ending=Ending.UNREADABLE, info=text)
+    except TooLate:
+        for process in children_of(os.getpid()):
+            kill_tree(process)  # the task's, which waits for its start
+        return ExitReport(ending=Ending.GIVEN_UP, pid=watch.pid)
     except BaseException as exc:
-        if refusal(exc, watch) is None:
+        if meaning(exc, watch) is None:
             log.exception("the supervisor of a workload raised")
         return failure(exc, watch)
+    finally:
+        asking.settled()  # a late signal has nothing left to stop
     return result(exit_code, watch, kills)
 
 
@@ -181,7 +197,7 @@ def result(exit_code: int, watch: Watch, kills: int | None) -> ExitReport:
 
 def failure(exc: BaseException, watch: Watch) -> ExitReport:
     """Classify a workload whose supervisor raised."""
-    ending = refusal(exc, watch) or Ending.RAISED
+    ending = meaning(exc, watch) or Ending.RAISED
     detail = getattr(exc, "detail", None)
     previous_state = detail.get("previous_state") if isinstance(detail, dict) else None
     return ExitReport(
@@ -193,50 +209,12 @@ def failure(exc: BaseException, watch: Watch) -> ExitReport:
     )
 
 
-def refusal(exc: BaseException, watch: Watch) -> Ending | None:
-    """Return what the API server's answer, or its silence, means; None if it was something else.
-
-    A connection test has no start; its requests count as one, because testing again does no harm.
-    """
+def meaning(exc: BaseException, watch: Watch) -> Ending | None:
+    """Return what the API server's answer, or its silence, means; None if it was something else."""
     if isinstance(exc, TaskAlreadyRunningError):
         return Ending.ALREADY_RUNNING
-    path = path_of(exc)
-    status = status_of(exc)
-    if path is not None and path.endswith("/state"):
-        return Ending.STOPPED_BY_SERVER if status in DECIDED_ELSEWHERE else Ending.UNDELIVERED
-    if path is None or watch.has_started:
-        return None
-    if may_pass(status):
-        return Ending.UNREACHABLE
-    is_start = path.endswith("/run") or "/connection-tests/" in path
-    return START_REFUSED.get(status) if is_start else None
-
-
-def path_of(exc: BaseException) -> str | None:
-    """Return the path that Airflow's API client asked for, None for any other error."""
-    if not isinstance(exc, httpx.HTTPStatusError | httpx.RequestError):
-        return None
-    try:
-        return str(exc.request.url.path)
-    except RuntimeError:
-        # A request error that got no request attached comes from before any connection.
-        return ""
-
-
-def may_pass(status: int) -> bool:
-    """Return whether a failed request may succeed later, by the rule of Airflow's own client."""
-    return status == NO_ANSWER or status >= HTTPStatus.INTERNAL_SERVER_ERROR
-
-
-def status_of(exc: BaseException) -> int:
-    """Return the HTTP status of the answer, `NO_ANSWER` if there was none."""
-    return int(exc.response.status_code) if isinstance(exc, httpx.HTTPStatusError) else NO_ANSWER
-
-
-def describe(exc: BaseException) -> str:
-    detail = getattr(exc, "detail", None)
-    text = f"{type(exc).__name__}: {exc}"
-    return f"{text} ({detail})" if detail and str(detail) not in text else text
+    answer = answer_of(exc)
+    return answer.ending(has_started=watch.has_started) if answer else None
 
 
 @functools.cache
@@ -262,6 +240,7 @@ def watch_subprocesses() -> None:
     callback_supervisor.CallbackSubprocess = watched_callback(  # type: ignore[misc]
         callback_supervisor.CallbackSubprocess, WATCH
     )
+    watch_requests(lambda: WATCH.asking)
 
 
 def notice_exit(process: Any) -> None:
@@ -320,30 +299,16 @@ def watched_task(base: Any, watch: Watch) -> Any:
             self._send_terminal_state_msg(self._pending_terminal_state_msg)
 
         def update_task_state_if_needed(self) -> None:
-            deliver(super().update_task_state_if_needed, watch)
+            failure = deliver(super().update_task_state_if_needed, watch.pauses())
+            answer = answer_of(failure) if failure else None
+            if answer is not None and answer.is_decided_elsewhere:
+                watch.is_decided_elsewhere = True
+            else:
+                watch.failed_delivery = failure
             if self.final_state == supervisor.SERVER_TERMINATED:
                 watch.is_decided_elsewhere = True
 
     return WatchedTask
-
-
-def deliver(send: Callable[[], None], watch: Watch) -> None:
-    """Send a task's state until the API server answers, for as long as the watch allows."""
-    pauses = watch.pauses()
-    while True:
-        try:
-            return send()
-        except (httpx.HTTPStatusError, httpx.RequestError) as exc:
-            status = status_of(exc)
-            pause = next(pauses, None)
-            if status in DECIDED_ELSEWHERE:
-                watch.is_decided_elsewhere = True
-                return None
-            if pause is None or not may_pass(status):
-                watch.failed_delivery = exc
-                return None
-            log.warning("cannot deliver a task's state: %s; next try in %.0f s", exc, pause)
-        time.sleep(pause)
 
 
 def watched_callback(base: Any, watch: Watch) -> Any:

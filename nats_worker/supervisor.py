@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nats_worker import supervision
+from nats_worker.asking import Asking
 from nats_worker.exits import Ending
 from nats_worker.frames import FREE, pack, pack_report, receive_request
 from nats_worker.processes import children_of
@@ -53,8 +54,14 @@ class Supervisor:
     def run(self, request: dict[str, Any]) -> ExitReport:
         self.served += 1
         self.task_pid = 0
+        asking = Asking(
+            lambda: self.send(pack({"event": "asked", "id": request["id"]})),
+            start_by=request["start_by"],
+            reach_seconds=request["reach_seconds"],
+        )
         return supervision.supervise(
             request["body"],
+            asking=asking,
             team=request["team"],
             delivery_seconds=request["delivery_seconds"],
             on_start=lambda pid: self.announce_start(request["id"], pid),

@@ -16,10 +16,13 @@ from nats_worker.exits import Ending
 if TYPE_CHECKING:
     from nats_worker.exits import ExitReport
 
-__all__ = ["Back", "Expired", "Final", "Left", "Verdict", "judge"]
+__all__ = ["STOPPING", "Back", "Expired", "Final", "Left", "Verdict", "judge"]
 
+STOPPING = "this worker stops"
 # Pause before another worker tries to reach an API server that did not answer.
 API_PAUSE_SECONDS = 10.0
+# Time for a worker that is well to come first, where this one can start nothing.
+OURS_PAUSE_SECONDS = 1.0
 # New tokens that the API server may refuse before the cause must be something else. Far more where
 # they are not fresh by this machine's clock: in a long backlog they die while they wait.
 RENEWALS = {True: 3, False: 50}
@@ -39,11 +42,13 @@ class Back:
 
     Attributes:
         counts: whether it uses up one of `max_attempts`.
+        is_ours: whether this worker is to blame, and not the workload.
     """
 
     info: str
     delay_seconds: float
     counts: bool
+    is_ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,8 @@ def judge(
     """
     if is_revoked:
         return Final(State.DROPPED, "the scheduler took it back")
+    if back := not_started(report):
+        return back
     match report.ending:
         case Ending.FINISHED if report.exit_code == 0:
             return Final(State.SUCCESS)
@@ -105,12 +112,29 @@ def judge(
                 f"the API server refused {generation + 1} tokens ({report.info}): compare the "
                 "machines' clocks and [api_auth] jwt_secret",
             )
-        case Ending.UNREACHABLE:
-            return Back(f"no API server: {report.info}", API_PAUSE_SECONDS, counts=False)
-        case Ending.DIED if not report.started:
-            return Back(f"its process died before it started: {report.info}", 0.0, counts=True)
         case _:
             return Final(State.FAILED, report.info or exit_text(report))
+
+
+def not_started(report: ExitReport) -> Back | None:
+    """Return how a workload goes back that has certainly not started, None for any other one."""
+    match report.ending:
+        case Ending.GIVEN_UP:
+            return Back(STOPPING, 0.0, counts=False)
+        case Ending.UNREACHABLE:
+            text, pause, counts = "no API server", API_PAUSE_SECONDS, False
+        case Ending.WRONG_ADDRESS:
+            text, pause, counts = "this is not the Execution API", OURS_PAUSE_SECONDS, False
+        case Ending.HUNG:
+            text, pause, counts = "its start hung", OURS_PAUSE_SECONDS, True
+        case Ending.RAISED if not report.started:
+            text, pause, counts = "it could not be started", OURS_PAUSE_SECONDS, True
+        case Ending.DIED if not report.started:
+            text = f"its process died before it started: {report.info}"
+            return Back(text, 0.0, counts=True)
+        case _:
+            return None
+    return Back(f"{text}: {report.info}", pause, counts=counts, is_ours=True)
 
 
 def exit_text(report: ExitReport) -> str:

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nats_executor.broker import connect
-from nats_executor.errors import AccessDenied, BrokerError, DecodeError
+from nats_executor.errors import AccessDenied, BrokerError
 from nats_executor.liveness import Liveness
 from nats_executor.messages import Presence, encode
 from nats_worker.control import serve_changes
+from nats_worker.crew import Crew
 from nats_worker.guard import Guard
 from nats_worker.health import Health
 from nats_worker.intake import Intake
@@ -25,7 +26,7 @@ from nats_worker.lease import Leases
 from nats_worker.pool import ProcessPool
 from nats_worker.presence import Announcer
 from nats_worker.record import Surroundings
-from nats_worker.slots import Slots, weight_of
+from nats_worker.slots import Slots
 from nats_worker.task_logs import serve_log
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
     from nats_executor.ports import Broker, Delivery
     from nats_executor.settings import Settings
-    from nats_worker.errand import Errand
-    from nats_worker.slots import Seat
 
 __all__ = ["Plan", "Worker", "background"]
 
@@ -84,16 +83,13 @@ class Worker:
         self.slots = Slots(plan.concurrency)
         self.guard = Guard(settings)
         self.leases = Leases(settings.ack_wait_seconds)
+        self.crew = Crew(settings, self.slots, self.leases)
         self.stop_requests = 0
         self._stop_requested = asyncio.Event()
         self.intake: Intake | None = None
         self.health = Health(self)
-        # The one that waits for slots, as long as they keep one.
-        self._kept: Errand | None = None
         self.is_draining = False
         self._announcer: Announcer | None = None
-        self._errands: set[Errand] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._started_at = time.time()
 
     async def run(self) -> None:
@@ -175,7 +171,7 @@ class Worker:
         )
 
         def accept(queue: str, delivery: Delivery) -> None:
-            self.accept(self.health.errand(around, queue, delivery))
+            self.crew.accept(self.health.errand(around, queue, delivery))
 
         intake = self.intake = Intake(broker, self.settings, self.queues, self.slots, accept)
         async with asyncio.TaskGroup() as group:
@@ -205,73 +201,6 @@ class Worker:
             else:
                 return
 
-    def accept(self, errand: Errand) -> None:
-        """Carry a delivery in the background; its slots are free again once its process is gone."""
-        seat = self.slots.take(self.weight(errand))
-        if not seat.settled.is_set():
-            self._kept = errand
-        task = asyncio.create_task(self.carry(errand, seat), name=f"errand {errand.dispatch_id}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def weight(self, errand: Errand) -> int:
-        """Return how many slots a delivery asks for."""
-        # Another delivery of what is here only renews its lease.
-        if not self.settings.pool_slots_as_weight or errand.dispatch_id in self.leases:
-            return 1
-        try:
-            return weight_of(errand.read().body)
-        except DecodeError:
-            return 1
-
-    async def carry(self, errand: Errand, seat: Seat) -> None:
-        def give_slots() -> None:
-            self.slots.give(seat)
-
-        self._errands.add(errand)
-        try:
-            if seat.settled.is_set() or await self.has_room(errand, seat):
-                await errand.carry(give_slots)
-            else:
-                await errand.delivery.nak()
-        except BrokerError as exc:
-            # Of what is denied, the connection itself tells.
-            level = logging.DEBUG if isinstance(exc, AccessDenied) else logging.WARNING
-            text = "%s: %s; next: the broker offers it again"
-            log.log(level, text, errand.dispatch_id, exc)
-            with contextlib.suppress(BrokerError):  # then after ack_wait
-                await errand.delivery.nak(errand.pause)
-        except Exception:
-            log.exception("%s failed here; next: the broker offers it again", errand.dispatch_id)
-        finally:
-            give_slots()
-            self._errands.discard(errand)
-
-    async def has_room(self, errand: Errand, seat: Seat) -> bool:
-        """Keep a delivery until it fits; False if it is handed back instead."""
-        log.info("%s waits for %d slots", errand.dispatch_id, seat.weight)
-        # Not claimed yet: a claim says that it is about to run here.
-        lease = self.leases.hold(errand.dispatch_id, errand.delivery)
-        try:
-            await seat.settled.wait()
-        finally:
-            self.leases.let_go(lease)
-            errand.delivery = lease.delivery
-        return not errand.is_handed_back
-
-    def release_kept(self) -> Errand | None:
-        """End the wait of the workload that does not fit, without slots for it."""
-        errand, seat = self._kept, self.slots.kept
-        if errand is None or seat is None:
-            return None
-        self.slots.give(seat)
-        return errand
-
-    def hand_back_kept(self, queue: str = "") -> None:
-        """Leave the workload that does not fit, if it is of this queue, to other workers."""
-        if self._kept and queue in {"", self._kept.queue} and (errand := self.release_kept()):
-            errand.is_handed_back = True
-
     async def clean_up_bundles(self, pool: ProcessPool) -> None:
         while self.plan.cleanup_seconds:
             await asyncio.sleep(self.plan.cleanup_seconds)
@@ -286,26 +215,14 @@ class Worker:
             return encode(self.describe())
 
         async def stop(body: bytes) -> bytes:
-            return self.revoke(body.decode("utf-8", "replace"))
+            is_here = self.crew.revoke(body.decode("utf-8", "replace"))
+            return b"stopping" if is_here else b"unknown"
 
         await broker.serve(names.control(self.id, "ping"), ping)
         await broker.serve(names.peer(self.id), ping)
         await broker.serve(names.control(self.id, "stop"), stop)
         await serve_changes(broker, names, self)
-        await serve_log(broker, names, self.id, self.plan.log_folder, self._errands)
-
-    def revoke(self, dispatch_id: str) -> bytes:
-        """Stop one workload because the scheduler took it back."""
-        # More than one while a redelivery of what runs here finds that out.
-        errands = [errand for errand in self._errands if errand.dispatch_id == dispatch_id]
-        for errand in errands:
-            errand.is_revoked = True
-            errand.signal(signal.SIGTERM)
-            kill_after = self.settings.kill_seconds
-            asyncio.get_running_loop().call_later(kill_after, errand.signal, signal.SIGKILL)
-            if errand is self._kept:
-                self.release_kept()
-        return b"stopping" if errands else b"unknown"
+        await serve_log(broker, names, self.id, self.plan.log_folder, self.crew.errands)
 
     async def beat(self) -> None:
         """Renew the record now, so that everybody sees a change."""
@@ -315,7 +232,7 @@ class Worker:
     async def pause(self) -> None:
         """Take nothing until `resume`; what runs goes on."""
         self.slots.pause()
-        self.hand_back_kept()  # another worker may have the memory
+        self.crew.hand_back_kept()  # another worker may have the memory
         if self.intake:
             self.intake.recall()
         await self.beat()
@@ -350,38 +267,32 @@ class Worker:
         """
         self.is_draining = True
         await announcer.beat()
-        for errand in self._errands:
-            errand.hand_back()
-        self.hand_back_kept()
+        self.crew.hand_back()
         steps = (
             (self.settings.drain_seconds, None),
             (self.settings.kill_seconds, signal.SIGTERM),
             (FAREWELL_SECONDS, signal.SIGKILL),
         )
         for step, (seconds, sig) in enumerate(steps, start=1):
-            if not self._tasks:
+            if not self.crew.tasks:
                 break
-            log.info("draining: %d workloads left, next step in %g s", len(self._tasks), seconds)
-            self.signal_all(sig)
+            left = len(self.crew.tasks)
+            log.info("draining: %d workloads left, next step in %g s", left, seconds)
+            self.crew.signal(sig)
             await self.patience(seconds, step)
-        if self._tasks:
-            log.warning("leaving %d workloads to other workers", len(self._tasks))
+        if self.crew.tasks:
+            log.warning("leaving %d workloads to other workers", len(self.crew.tasks))
         await announcer.retire()
-
-    def signal_all(self, sig: signal.Signals | None) -> None:
-        for errand in self._errands:
-            if sig is not None:
-                errand.signal(sig)
 
     async def patience(self, seconds: float, step: int) -> None:
         """Wait until nothing runs, the time is over, or a stop request asks for the next step."""
         deadline = time.monotonic() + seconds
-        while self._tasks and self.stop_requests <= step and time.monotonic() < deadline:
+        while self.crew.tasks and self.stop_requests <= step and time.monotonic() < deadline:
             self._stop_requested.clear()
             asked = asyncio.create_task(self._stop_requested.wait(), name="stop request")
             left = max(0.0, deadline - time.monotonic())
             await asyncio.wait(
-                {asked, *self._tasks}, timeout=left, return_when=asyncio.FIRST_COMPLETED
+                {asked, *self.crew.tasks}, timeout=left, return_when=asyncio.FIRST_COMPLETED
             )
             asked.cancel()
 

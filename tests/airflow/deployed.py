@@ -190,7 +190,7 @@ class Airflow:
         is_so: Callable[[], Any],
         description: str,
         *,
-        seconds: float = 60,
+        seconds: float = 200,
         check: Callable[[], None] | None = None,
     ) -> None:
         """Wait, and see to the components meanwhile; without `check` one that died is a failure."""

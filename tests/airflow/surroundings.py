@@ -6,12 +6,12 @@ import json
 import os
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from nats_executor.local.deployment import python_environment
 
 if TYPE_CHECKING:
-    from tests.airflow.deployed import Airflow
+    from tests.support.nats_server import NatsServer
 
 __all__ = ["FAULTS", "PASSWORD", "USER", "environment"]
 
@@ -33,7 +33,18 @@ FAULTS: dict[str, object] = {
 }
 
 
-def environment(airflow: Airflow) -> dict[str, str]:
+class Surrounded(Protocol):
+    """What the environment of a whole Airflow depends on; `settings` win over those here."""
+
+    home: Path
+    port: int
+    database: str
+    broker: NatsServer
+    marks: Path
+    settings: dict[str, object]
+
+
+def environment(airflow: Surrounded) -> dict[str, str]:
     """Return the environment of every component."""
     passwords = airflow.home / "passwords.json"
     passwords.write_text(json.dumps({USER: PASSWORD}))

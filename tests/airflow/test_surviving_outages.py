@@ -28,7 +28,7 @@ def test_a_broker_without_its_data_costs_no_try(hurt: Airflow) -> None:
     hurt.release("runs_wide")
     hurt.wait(lambda: hurt.backlog("narrow") == 3, "what waited to be published again")
     hurt.release("blocks")
-    hurt.finish("wiped", seconds=60)
+    hurt.finish("wiped", seconds=200)
     hurt.require_first_tries("wiped")
     for name in ("blocks", "runs_wide", "behind-0", "behind-1", "behind-2"):
         assert hurt.lines(name) == ["ran"], name

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(900)]
 
 # Without the executor's word a dead task is found by its last heartbeat, 300 s ago.
-SOON = 60
+SOON = 200
 
 
 def test_a_failure_is_not_lost_while_its_row_is_locked(hurt: Airflow) -> None:

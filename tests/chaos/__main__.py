@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import secrets
 import shutil
@@ -39,6 +40,7 @@ examples:
   python -m tests.chaos --airflow --seconds 120  schedulers, API server, PostgreSQL and Dags
   python -m tests.chaos --mix                    an upgrade: the last release and this code at once
   python -m tests.chaos --mix v0.1.0             the same with that tag or commit
+  python -m tests.chaos --drains 100             1,000 tasks while their workers are replaced
   python -m tests.chaos --only 'worker killed' --only 'broker away'
   python -m tests.chaos --seed 7 --keep          keep logs and database to look into
 
@@ -54,6 +56,8 @@ def main() -> int:
     sys.stderr.write(f"repeat with --seed {seed}\n")
     if options.airflow:
         return play_airflow(options, seed)
+    if options.drains:
+        return play_drains(options, seed)
     plan = make_plan(
         seed,
         seconds=options.seconds,
@@ -101,9 +105,6 @@ def play_airflow(options: argparse.Namespace, seed: int) -> int:
     from tests.airflow.chaos import run_airflow_chaos
     from tests.airflow.chaos_report import as_json, as_text
 
-    def say(line: str) -> None:
-        sys.stderr.write(f"{line}\n")
-
     # As Ctrl-C: whatever was started ends on the way out.
     handle_stop(signal.default_int_handler)
     with run_directory(keep=options.keep) as directory:
@@ -114,6 +115,31 @@ def play_airflow(options: argparse.Namespace, seed: int) -> int:
             return INTERRUPTED
     sys.stdout.write(as_json(result) if options.output == "json" else as_text(result))
     return VIOLATED if result.violations else 0
+
+
+def play_drains(options: argparse.Namespace, seed: int) -> int:
+    """Replace real workers, one after the other, and judge what became of their tasks."""
+    from tests.faults.drains import Course, as_json, as_text, run_drains
+    from tests.support.nats_server import NatsServer
+
+    course = Course(seed, options.drains)
+    handle_stop(signal.default_int_handler)
+    with run_directory(keep=options.keep) as directory:
+        server = NatsServer(directory / "nats")
+        try:
+            outcome = asyncio.run(run_drains(course, server.start().url, directory, say))
+        except KeyboardInterrupt:
+            sys.stderr.write("interrupted; everything is stopped\n")
+            return INTERRUPTED
+        finally:
+            server.kill()
+    as_asked = as_json if options.output == "json" else as_text
+    sys.stdout.write(as_asked(course, outcome))
+    return VIOLATED if outcome.violations else 0
+
+
+def say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 def handle_stop(how: Any) -> None:
@@ -134,11 +160,17 @@ def parse() -> argparse.Namespace:
         action="store_true",
         help="two schedulers of a whole Airflow on PostgreSQL and fewer tasks, instead",
     )
+    parser.add_argument(
+        "--drains",
+        type=int,
+        metavar="NUMBER",
+        help="so many SIGTERMs to real workers with short tasks, ten for each, instead",
+    )
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     parser.add_argument("--keep", action="store_true", help="keep the directory with the logs")
     options = parser.parse_args()
-    if options.airflow and options.mix:
-        parser.error("--mix is for the driver without --airflow")
+    if options.mix and (options.airflow or options.drains):
+        parser.error("--mix is for the driver without --airflow and --drains")
     return options
 
 

@@ -2,7 +2,8 @@
 
 One request is one packet of JSON on a Unix socket, and so is the answer. The rules are those of
 `airflow/api_fastapi/execution_api/routes/task_instances.py` in 3.3.2. SIGUSR1 freezes it: it
-takes requests and answers none; SIGUSR2 has it go on, without those that nobody waits for.
+takes requests and answers none; SIGUSR2 has it go on, without those that nobody waits for. A
+request `behave` has it carry out what it is asked and treat the answers in one of `MANNERS`.
 """
 
 from __future__ import annotations
@@ -13,23 +14,40 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.chaos.database import Behaviour, Database, Row
 
-__all__ = ["ask"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["MANNERS", "ask"]
 
 ANSWER_SECONDS = 2.0
-OK, NOT_FOUND, CONFLICT = 200, 404, 409
+# Nobody waits that long.
+LATE_SECONDS = 2.5
+OK, NOT_FOUND, CONFLICT, BAD_GATEWAY = 200, 404, 409, 502
+# How it may treat what it is asked: "late" answers when nobody waits any more, "mute" never, and
+# "proxy" with an error, of every other request without having carried it out.
+MANNERS = frozenset({"", "late", "mute", "proxy"})
 POLL_SECONDS = 0.2
 
 
-def ask(path: str, **request: Any) -> dict[str, Any]:
-    """Ask the server one thing; raises `OSError` when it does not answer."""
+def ask(
+    path: str, *, on_connection: Callable[[], None] | None = None, **request: Any
+) -> dict[str, Any]:
+    """Ask the server one thing; raises `OSError` when it does not answer.
+
+    Args:
+        on_connection: called before anything is sent.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as line:
         line.settimeout(ANSWER_SECONDS)
         line.connect(path)
+        if on_connection:
+            on_connection()
         line.send(json.dumps(request).encode())
         packet = line.recv(65_536)
     if not packet:
@@ -104,6 +122,9 @@ class Server:
         path.unlink(missing_ok=True)  # the one before may have been killed
         self.api = api
         self.is_frozen = False
+        self.manner = ""
+        self.is_passed_on = False
+        self.late: deque[tuple[float, socket.socket, bytes]] = deque()
         self.waiting: dict[socket.socket, bytes] = {}
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.listener.bind(str(path))
@@ -123,7 +144,9 @@ class Server:
                 elif isinstance(key.fileobj, socket.socket):
                     self.receive(key.fileobj)
             while self.waiting and not self.is_frozen:
-                self.reply(*self.waiting.popitem())
+                self.handle(*self.waiting.popitem())
+            while self.late and self.late[0][0] <= time.monotonic():
+                self.say(*self.late.popleft()[1:])
 
     def receive(self, line: socket.socket) -> None:
         try:
@@ -137,12 +160,30 @@ class Server:
             self.selector.unregister(line)
             line.close()
 
-    def reply(self, line: socket.socket, packet: bytes) -> None:
-        answer = json.dumps(self.api.answer(json.loads(packet))).encode()
+    def handle(self, line: socket.socket, packet: bytes) -> None:
+        request = json.loads(packet)
+        if request["op"] == "behave":
+            self.manner = request["manner"]
+            self.say(line, json.dumps({"status": OK}).encode())
+            return
+        if self.manner == "proxy":
+            self.is_passed_on = not self.is_passed_on
+            if self.is_passed_on:
+                self.api.answer(request)
+            self.say(line, json.dumps({"status": BAD_GATEWAY}).encode())
+            return
+        answer = json.dumps(self.api.answer(request)).encode()
+        match self.manner:
+            case "late":
+                self.late.append((time.monotonic() + LATE_SECONDS, line, answer))
+            case "":
+                self.say(line, answer)
+
+    def say(self, line: socket.socket, answer: bytes) -> None:
         try:
             line.send(answer)
         except OSError as exc:
-            sys.stderr.write(f"{packet!r} was answered {answer!r} in vain: {exc}\n")
+            sys.stderr.write(f"{answer!r} was an answer in vain: {exc}\n")
 
 
 def main(directory: Path) -> None:

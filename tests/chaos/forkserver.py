@@ -26,7 +26,7 @@ def main() -> None:
     run = supervisor.Supervisor.run
 
     def run_known(self: Any, request: dict[str, Any]) -> Any:
-        supervision.enter(request["id"])
+        supervision.enter(request["id"].rpartition(".")[0])  # the pool numbers a dispatch's runs
         return run(self, request)
 
     supervisor.Supervisor.run = run_known

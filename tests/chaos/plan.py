@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-__all__ = ["Fault", "Kind", "Rule", "kinds_for", "make_plan", "rule_of"]
+__all__ = ["UNMENDED", "Fault", "Kind", "Rule", "kinds_for", "make_plan", "rule_of"]
 
 # At most this many faults are under way at once: what breaks under more says little.
 AT_ONCE = 3
@@ -33,6 +33,9 @@ class Kind(StrEnum):
     WORKER_CUT_OFF = "worker cut off"
     WORKER_CUT_SHORT = "worker cut off for a moment"
     WORKER_WITHOUT_API = "worker without API server"
+    WORKER_DRAINED = "worker drained"
+    WORKER_UNFIT = "worker can start nothing"
+    STARTS_HANG = "starts hang"
     FORK_SERVER_KILLED = "fork server killed"
     SUPERVISOR_KILLED = "supervisor killed"
     TASK_KILLED = "task killed"
@@ -51,6 +54,9 @@ class Kind(StrEnum):
     QUORUM_LOST = "quorum lost"
     API_AWAY = "API server away"
     API_FROZEN = "API server frozen"
+    API_SLOW = "API server slow"
+    API_MUTE = "API server mute"
+    API_BEHIND_PROXY = "API server behind a failing proxy"
     POISON = "poison workload"
     REVOKED = "workload revoked"
     CLEARED = "task cleared"
@@ -66,6 +72,7 @@ class Rule:
         seconds: the shortest and the longest time that it lasts.
         servers: the sizes of the cluster in which it makes sense.
         needs_mix: it makes sense where two releases are mixed.
+        is_new: the last release may spend a try on it, so it does not come where that one runs.
     """
 
     group: str
@@ -73,6 +80,7 @@ class Rule:
     seconds: tuple[float, float] = (0.0, 0.0)
     servers: tuple[int, ...] = (1, 3)
     needs_mix: bool = False
+    is_new: bool = False
 
 
 # One worker of a queue that two serve may be away for long, but not all five workers at once.
@@ -88,6 +96,11 @@ RULES = {
     # Longer than `ack_wait_seconds`, and its record does not become old enough for it to be lost.
     Kind.WORKER_CUT_SHORT: Rule("worker", 2, (2.2, 2.6)),
     Kind.WORKER_WITHOUT_API: Rule("worker", 1, (0.5, 6.0)),
+    # It has long to drain, and short tasks; the next one starts at once beside it.
+    Kind.WORKER_DRAINED: Rule("worker", 3, is_new=True),
+    Kind.WORKER_UNFIT: Rule("worker", 1, (1.0, 5.0), is_new=True),
+    # Those that begin within this time; they never go on.
+    Kind.STARTS_HANG: Rule("worker", 1, (0.3, 1.5), is_new=True),
     Kind.FORK_SERVER_KILLED: Rule("process", 2),
     Kind.SUPERVISOR_KILLED: Rule("process", 3),
     Kind.TASK_KILLED: Rule("process", 3),
@@ -108,10 +121,19 @@ RULES = {
     Kind.QUORUM_LOST: Rule("broker", 2, (1.0, 6.0), (3,)),
     Kind.API_AWAY: Rule("api", 1, (0.5, 6.0)),
     Kind.API_FROZEN: Rule("api", 1, (0.5, 3.0)),
+    # It carries out what it is asked, and answers later than its clients wait.
+    Kind.API_SLOW: Rule("api", 1, (2.0, 5.0), is_new=True),
+    # It carries out what it is asked, and never answers.
+    Kind.API_MUTE: Rule("api", 1, (0.5, 4.0), is_new=True),
+    # Every answer is a 502; of two requests one was carried out.
+    Kind.API_BEHIND_PROXY: Rule("api", 1, (0.5, 4.0), is_new=True),
     Kind.POISON: Rule("workload", 1),
     Kind.REVOKED: Rule("workload", 3),
     Kind.CLEARED: Rule("workload", 2),
 }
+
+# What the product cannot take yet; these come where `only` names them.
+UNMENDED = frozenset(kind for kind, rule in RULES.items() if rule.is_new)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +165,7 @@ def kinds_for(servers: int, *, is_mixed: bool = False) -> list[Kind]:
     return [
         kind
         for kind, rule in RULES.items()
-        if servers in rule.servers and (is_mixed or not rule.needs_mix)
+        if servers in rule.servers and not (rule.is_new if is_mixed else rule.needs_mix)
     ]
 
 
@@ -164,7 +186,11 @@ def make_plan(
     """
     # Not for secrets: the point is that it can be repeated.
     source = random.Random(seed)  # noqa: S311
-    kinds = [kind for kind in kinds_for(servers, is_mixed=is_mixed) if not only or kind in only]
+    kinds = [
+        kind
+        for kind in kinds_for(servers, is_mixed=is_mixed)
+        if (kind in only if only else kind not in UNMENDED)
+    ]
     plan: list[Fault] = []
     at = FIRST_AT_SECONDS
     for kind in deal(source, kinds) if kinds else ():

@@ -33,8 +33,11 @@ class Member:
 
     Args:
         environment: what it has beside this process's own.
+        is_patient: whether it has long to stop, so that a successor starts before its end.
 
     Attributes:
+        alias: the name of its present life; a successor's is another one.
+        draining: the lives that were asked to stop while a successor started.
         release: whose code its next lives have; that of this process without any.
         is_kept: whether to start it again.
         pids: of all its lives.
@@ -48,8 +51,11 @@ class Member:
         log: Path,
         *,
         environment: Mapping[str, str] | None = None,
+        is_patient: bool = False,
     ) -> None:
-        self.name = name
+        self.name = self.alias = name
+        self.is_patient = is_patient
+        self.draining: list[subprocess.Popen[bytes]] = []
         self.environment = environment or {}
         self.module = f"tests.chaos.{module}"
         self.arguments = arguments
@@ -66,9 +72,10 @@ class Member:
 
     @property
     def command(self) -> list[str]:
+        arguments = [self.alias if word == self.name else word for word in self.arguments]
         if self.release:
-            return self.release.command(self.module, *self.arguments)
-        return [sys.executable, "-P", "-m", self.module, *self.arguments]
+            return self.release.command(self.module, *arguments)
+        return [sys.executable, "-P", "-m", self.module, *arguments]
 
     @property
     def code(self) -> dict[str, str]:
@@ -103,6 +110,26 @@ class Member:
         self.signal(signal.SIGCONT)
         if self.process is not None:
             self.process.wait(STOP_SECONDS)
+
+    def replace(self) -> subprocess.Popen[bytes]:
+        """Ask it to stop, start a successor under another name, and return what is stopping."""
+        with self.lock:
+            process = self.process
+            if process is None:
+                raise RuntimeError(f"{self.name} does not run")
+            process.send_signal(signal.SIGTERM)
+            self.draining.append(process)
+            self.alias = f"{self.name}-{len(self.draining)}"
+            self.process = None
+            self.start()
+        return process
+
+    def let_drain(self, seconds: float) -> None:
+        """Wait for the ends of those that are stopping; what does not end is found later."""
+        deadline = time.monotonic() + seconds
+        for process in self.draining:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
 
     def keep(self) -> None:
         """Start it again if it has ended by itself or was killed by something it ran."""

@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tests.chaos.database import Database, Execution
+    from tests.chaos.processes import Member
 
-__all__ = ["left_by", "moved_on", "starts_again", "went_on"]
+__all__ = ["left_by", "moved_on", "starts_again", "starts_there", "went_on"]
 
 
 def moved_on(number: int, *, after: int) -> Callable[[Database], bool]:
@@ -48,3 +49,13 @@ def starts_again(since: float) -> Callable[[Database], bool]:
         " WHERE h.what = 'queued' AND h.at > ? LIMIT 1"
     )
     return lambda database: bool(database.do(query, since))
+
+
+def starts_there(worker: Member, pid: int, since: float) -> Callable[[Database], bool]:
+    """A worker has started something after a moment, or lives no more."""
+
+    def check(database: Database) -> bool:
+        is_gone = worker.pid != pid
+        return is_gone or bool(database.executions("worker = ? AND started_at > ?", pid, since))
+
+    return check

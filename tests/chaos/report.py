@@ -21,6 +21,7 @@ __all__ = ["as_json", "as_text", "fault_rows", "table", "workload_rows"]
 
 AFTER_ITS_END = "from its end until a workload that was queued after it has started"
 RAN_THERE = "from it until everything that ran there is over or runs again"
+STARTS_THERE = "from its end until that worker has started something again, or is no more"
 # What "recovered" means, for the legend of the table.
 MEANING = {
     Kind.WORKER_KILLED: RAN_THERE,
@@ -29,6 +30,9 @@ MEANING = {
     Kind.WORKER_CUT_OFF: RAN_THERE,
     Kind.WORKER_CUT_SHORT: AFTER_ITS_END,
     Kind.WORKER_WITHOUT_API: "from its end until everything that ran there is over or runs again",
+    Kind.WORKER_DRAINED: "from it until the worker has ended in good order",
+    Kind.WORKER_UNFIT: STARTS_THERE,
+    Kind.STARTS_HANG: STARTS_THERE,
     Kind.FORK_SERVER_KILLED: RAN_THERE,
     Kind.SUPERVISOR_KILLED: RAN_THERE,
     Kind.TASK_KILLED: RAN_THERE,
@@ -47,6 +51,9 @@ MEANING = {
     Kind.QUORUM_LOST: AFTER_ITS_END,
     Kind.API_AWAY: AFTER_ITS_END,
     Kind.API_FROZEN: AFTER_ITS_END,
+    Kind.API_SLOW: AFTER_ITS_END,
+    Kind.API_MUTE: AFTER_ITS_END,
+    Kind.API_BEHIND_PROXY: AFTER_ITS_END,
     Kind.POISON: "from it until it has failed as a dead letter",
     Kind.REVOKED: "from it until the workload is over or was started anew",
     Kind.CLEARED: "from it until the task is over or was started anew",

@@ -36,10 +36,15 @@ WORKERS = {
 QUEUES = ("default", "batch", "gpu")
 SCHEDULERS = ("scheduler-1", "scheduler-2", "scheduler-3")
 SLOTS = 8
+# More than the longest task takes that one of them may still run.
+DRAIN_SECONDS = 15.0
 # A frozen worker keeps its connection for as long as the server believes in it.
 SERVER_CONFIG = 'ping_interval: "1s"\nping_max: 2\n'
 # These workers reach the broker through cables that can be cut; the others without a detour.
 CABLED = ("worker-1", "worker-2", "worker-4")
+# These get so long to end their tasks when they are stopped.
+PATIENT = ("worker-3", "worker-5")
+PATIENT_SECONDS = 60
 # Those that have an earlier release's code at first, where two are mixed: of each queue's workers
 # and of the schedulers some.
 EARLIER = ("worker-1", "worker-3", "worker-4", "scheduler-1", "scheduler-3")
@@ -71,6 +76,7 @@ QUICK_OPTIONS = {
     "kill_seconds": 1,
     "publish_timeout_seconds": 1,
     "sweep_seconds": 2,
+    "start_timeout_seconds": 3,
     "worker_lost_seconds": 5,
 }
 PACES = {
@@ -154,9 +160,13 @@ class Scene:
         if name in self.cables:
             urls = [f"nats://127.0.0.1:{cable.port}" for cable in self.cables[name]]
             environment["AIRFLOW__NATS_EXECUTOR__SERVERS"] = ",".join(urls)
+        if is_patient := name in PATIENT:
+            environment["AIRFLOW__NATS_EXECUTOR__DRAIN_SECONDS"] = str(PATIENT_SECONDS)
         arguments = (name, queues, str(SLOTS))
         log = self.logs / f"{name}.log"
-        return Member(name, "worker", arguments, log, environment=environment)
+        return Member(
+            name, "worker", arguments, log, environment=environment, is_patient=is_patient
+        )
 
     def change_release(self, member: Member) -> str:
         """Give a member's next life the other release's code; return which one it is."""
@@ -177,6 +187,7 @@ class Scene:
             worker.signal(signal.SIGTERM)
         for worker in self.workers:
             worker.end(signal.SIGTERM)
+            worker.let_drain(DRAIN_SECONDS)
 
     def close(self) -> None:
         """Leave no process behind, however the run ended."""

@@ -178,6 +178,8 @@ class Storm:
         """Look at what is left, stop the workers, and look at what is left of them."""
         broker, jobs = self.look(), self.living_jobs()
         survivors = {worker.pid for worker in self.scene.workers}
+        # Those that drain are not hurt: what they have to do, they do.
+        survivors |= {process.pid for w in self.scene.workers for process in w.draining}
         gone = {pid for worker in self.scene.workers for pid in worker.pids} - survivors
         self.scene.stop_workers()
         others = [m.pid for m in self.scene.crew.members if m not in self.scene.workers]
@@ -189,7 +191,7 @@ class Storm:
             executions=self.database.executions(),
             jobs=jobs,
             broker=broker,
-            worker_names=[worker.name for worker in self.scene.workers],
+            worker_names=[worker.alias for worker in self.scene.workers],
             orphans=left_behind(others),
             injections=self.injector.injections,
             hurt=frozenset({INIT, *self.injector.hurt, *gone}),

@@ -7,25 +7,29 @@ signals, the worker. A task process sleeps for as long as its row says, and the 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
 import signal
 import time
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nats_worker.answers import Answer
+from nats_worker.asking import Asking, TooLate, until_known
 from nats_worker.exits import Ending, ExitReport
 from nats_worker.frames import unpack
 from nats_worker.processes import send_signal
-from tests.chaos.api import CONFLICT, NOT_FOUND, OK, ask
+from tests.chaos.api import BAD_GATEWAY, CONFLICT, NOT_FOUND, OK, ask
 from tests.chaos.database import Behaviour
 from tests.chaos.journal import executing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["HEARTBEAT_SECONDS", "Task", "supervise", "warm_up", "without_api"]
+__all__ = ["HEARTBEAT_SECONDS", "Ailment", "Task", "ailing", "supervise", "warm_up"]
 
 HEARTBEAT_SECONDS = 1.0
 # Airflow's client tries five times; its pauses would make every outage of a run minutes long.
@@ -36,19 +40,56 @@ STOP_SECONDS = 0.5
 FAILS = 3
 
 
+class Ailment(StrEnum):
+    """What may be wrong with the host of one worker."""
+
+    NO_API = "no API server"  # every request to it is refused
+    READ_ONLY = "read-only log folder"  # nothing can be started
+    HANGING = "hanging file system"  # what is to be started goes no further
+
+
+class Unanswered(OSError):
+    """A proxy has answered, and does not know what the API server did."""
+
+
 def warm_up() -> None:
     """Do nothing: there is nothing to import."""
 
 
 def supervise(
-    body: bytes, *, team: str | None, delivery_seconds: float, on_start: Callable[[int], None]
+    body: bytes,
+    *,
+    asking: Asking,
+    team: str | None,
+    delivery_seconds: float,
+    on_start: Callable[[int], None],
 ) -> ExitReport:
     """Run one workload to its end."""
     del team
-    workload = unpack(body)
+    asking.reach_seconds = START_SECONDS
+    try:
+        signal.signal(signal.SIGTERM, asking.stop)
+        return run(unpack(body), asking, delivery_seconds, on_start)
+    except TooLate:
+        return ExitReport(ending=Ending.GIVEN_UP)
+    finally:
+        asking.settled()
+
+
+def run(
+    workload: dict[str, Any],
+    asking: Asking,
+    delivery_seconds: float,
+    on_start: Callable[[int], None],
+) -> ExitReport:
+    if around.suffers(Ailment.HANGING):
+        while True:
+            signal.pause()
+    if around.suffers(Ailment.READ_ONLY):
+        return ExitReport(ending=Ending.RAISED, info="PermissionError: the log folder is read-only")
     if workload["type"] == "ExecuteCallback":
         return Callback(workload["callback"]["data"]["kwargs"], on_start).run()
-    return Task(workload["ti"], on_start, delivery_seconds).run()
+    return Task(workload["ti"], asking, on_start, delivery_seconds).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +107,9 @@ class Surroundings:
         """The worker's main process: the fork server's parent."""
         status = Path(f"/proc/{os.getppid()}/stat").read_text()
         return int(status.rpartition(")")[2].split()[1])
+
+    def suffers(self, ailment: Ailment) -> bool:
+        return place_of(ailment, Path(self.directory), self.worker).exists()
 
 
 around = Surroundings("")
@@ -98,6 +142,7 @@ class Child:
         self.pidfd = os.pidfd_open(self.pid)
 
     def work(self) -> int:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.setpgid(0, 0)  # the same session as the supervisor, as Airflow does it
         os.close(self.opener)
         order = os.read(self.gate, 100).decode().split()
@@ -159,8 +204,13 @@ class Task:
     """A task: start, heartbeats and state are the API server's to accept."""
 
     def __init__(
-        self, ti: dict[str, Any], on_start: Callable[[int], None], delivery_seconds: float
+        self,
+        ti: dict[str, Any],
+        asking: Asking,
+        on_start: Callable[[int], None],
+        delivery_seconds: float,
     ) -> None:
+        self.asking = asking
         self.ti_id = ti["id"]
         self.behaviour = ti["dag_id"]
         self.number = int(ti["task_id"].removeprefix("w"))
@@ -169,21 +219,30 @@ class Task:
 
     def run(self) -> ExitReport:
         if self.behaviour == Behaviour.POISON:
-            os.kill(around.worker, signal.SIGKILL)
+            kill_worker(around.worker)
             signal.pause()  # the fork server ends this process too
         child = Child(self.number)
         parents = [child.supervisor, child.worker]
         try:
-            answer = self.insist(START_SECONDS, op="run", pid=child.pid, parents=parents)
+            answer = self.start(op="run", pid=child.pid, parents=parents)
         except OSError as exc:
             child.dismiss()
             return ExitReport(ending=Ending.UNREACHABLE, info=str(exc))
+        except TooLate:
+            child.dismiss()
+            raise
         if answer["status"] != OK:
             child.dismiss()
             return refused(answer)
         self.on_start(child.pid)
         child.begin(answer["length"], answer["try_number"], fails=answer["fails"])
         return self.end(child, answer)
+
+    def start(self, **request: Any) -> dict[str, Any]:
+        """Ask as the product does, until it is known what became of it."""
+        ask_once = functools.partial(self.ask, on_connection=self.asking.sending, **request)
+        answer: dict[str, Any] = until_known(ask_once, self.asking, answer_of)
+        return answer
 
     def end(self, child: Child, answer: dict[str, Any]) -> ExitReport:
         if not self.see_through(child):
@@ -208,7 +267,7 @@ class Task:
         """Send heartbeats until it ends; False when the API server asks to stop it."""
         while not child.has_ended(HEARTBEAT_SECONDS):
             with contextlib.suppress(OSError):  # the next one may arrive
-                answer = ask(self.path, op="heartbeat", ti_id=self.ti_id, pid=child.pid)
+                answer = self.ask(op="heartbeat", pid=child.pid)
                 if answer["status"] in {NOT_FOUND, CONFLICT}:
                     return False
         return True
@@ -216,33 +275,40 @@ class Task:
     @property
     def path(self) -> str:
         """The API server's socket, or what it finds there if its worker is cut off from it."""
-        barrier = barrier_of(Path(around.directory), around.worker)
+        barrier = place_of(Ailment.NO_API, Path(around.directory), around.worker)
         return str(barrier if barrier.exists() else Path(around.directory, "api"))
 
     def insist(self, seconds: float, **request: Any) -> dict[str, Any]:
         """Ask until there is an answer; raises `OSError` when the time is over."""
         for is_last in attempts(seconds):
             try:
-                return ask(self.path, ti_id=self.ti_id, **request)
+                return self.ask(**request)
             except OSError:
                 if is_last:
                     raise
         raise TimeoutError("no time at all")
 
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """Ask once; raises `OSError` when the API server itself does not answer."""
+        answer = ask(self.path, ti_id=self.ti_id, **request)
+        if answer["status"] == BAD_GATEWAY:
+            raise Unanswered("502 from a proxy")
+        return answer
+
 
 @contextlib.contextmanager
-def without_api(directory: Path, worker: int) -> Iterator[None]:
-    """Have every request of one worker's tasks to the API server refused."""
-    barrier = barrier_of(directory, worker)
-    barrier.touch()
+def ailing(ailment: Ailment, directory: Path, worker: int) -> Iterator[None]:
+    """Have the tasks of one worker meet something for the length of the context."""
+    place = place_of(ailment, directory, worker)
+    place.touch()
     try:
         yield
     finally:
-        barrier.unlink()
+        place.unlink()
 
 
-def barrier_of(directory: Path, worker: int) -> Path:
-    return directory / f"no-api-for-{worker}"
+def place_of(ailment: Ailment, directory: Path, worker: int) -> Path:
+    return directory / f"{ailment.name.lower()}-{worker}"
 
 
 def attempts(seconds: float) -> Iterator[bool]:
@@ -252,6 +318,17 @@ def attempts(seconds: float) -> Iterator[bool]:
         yield False
         time.sleep(PAUSE_SECONDS)
     yield True
+
+
+def answer_of(exc: BaseException) -> Answer | None:
+    return Answer("/run") if isinstance(exc, OSError) else None
+
+
+def kill_worker(pid: int) -> None:
+    """Kill a worker, and not what has adopted its fork server since it died."""
+    with contextlib.suppress(OSError):
+        if b"tests.chaos.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
 
 
 def refused(answer: dict[str, Any]) -> ExitReport:

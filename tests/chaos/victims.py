@@ -37,6 +37,12 @@ class Victims:
         workers = self.living_workers()
         return [worker for worker in workers if worker.pid in pids] or workers
 
+    def patient_workers(self) -> Sequence[Member]:
+        """Those that let their tasks end when they are stopped; the busy ones, if there are any."""
+        return [w for w in self.busy_workers() if w.is_patient] or [
+            w for w in self.living_workers() if w.is_patient
+        ]
+
     def cabled_workers(self) -> Sequence[Member]:
         return [w for w in self.living_workers() if w.name in self.scene.cables]
 

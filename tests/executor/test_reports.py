@@ -58,6 +58,24 @@ def test_a_failure_becomes_an_event_with_its_reason_and_a_line_in_the_audit_log(
     assert (line.task_id, line.extra) == ("t", "the task process was ended by SIGKILL")
 
 
+def test_why_a_worker_gives_a_task_back_is_in_the_audit_log_once(stage: Stage) -> None:
+    """It may come again every few seconds, until a worker can start it."""
+    executor = stage.executor()
+    task = task_workload()
+    [sent] = stage.sent_by(executor, task)
+
+    for info in ("no API server", "no API server", "its start hung"):
+        stage.report(sent, State.CLAIMED)
+        stage.report(sent, State.RELEASED, info=info)
+
+    assert events(executor) == {}
+    assert executor.running == {task.ti.key}
+    assert [str(line.extra).partition(": ")[2] for line in executor._task_event_logs] == [
+        "no API server",
+        "its start hung",
+    ]
+
+
 def test_what_airflow_no_longer_wants_frees_its_slot_without_an_event(stage: Stage) -> None:
     executor = stage.executor()
     [sent] = stage.sent_by(executor, task_workload())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nats_executor.messages import State
+from tests.support.execution_api import Answer
 from tests.support.waiting import wait_until
 from tests.support.worker_ground import is_alive, task_body
 from tests.support.worker_process import descendants
@@ -36,24 +37,57 @@ async def send_unstarted(ground: Ground) -> str:
 
 
 async def test_a_sigterm_to_the_whole_group_of_a_busy_worker(ground: Ground, home: Path) -> None:
-    """As a container is stopped: another worker has the unstarted work, the task its time."""
+    """As a container is stopped: what may have been accepted is waited for, and has its time."""
     worker = await ground.start(name="w1")
-    running, unstarted = await ground.running("talk"), await send_unstarted(ground)
-    other = await ground.start(name="w2")
+    running, asked = await ground.running("talk"), await send_unstarted(ground)
+    await ground.start(name="w2")
     below = descendants(worker.pid)
 
     os.killpg(worker.pid, signal.SIGTERM)
-    await wait_until(lambda: len(ground.history[unstarted]) > 1, 30, "the hand-back")
+    await worker.said("stop request 1")
     ground.api.let_go()
 
-    report = await ground.post.reported(unstarted, State.SUCCESS, State.FAILED)
-    assert (report.state, report.worker_name, report.attempt) == (State.SUCCESS, other.name, 1)
+    report = await ground.post.reported(asked, State.SUCCESS, State.FAILED, State.RELEASED)
+    assert (report.state, report.worker_name, report.attempt) == (State.SUCCESS, worker.name, 1)
     assert await ground.is_running(running)
     assert worker.process.poll() is None
     assert (await ground.carry_out(running)).worker_name == worker.name
     assert await worker.ended() == 0
     assert "the last words" in log_of(home, running)
     assert not any(map(is_alive, below))
+
+
+async def test_a_drain_settles_what_became_of_a_start_whose_answer_is_lost(ground: Ground) -> None:
+    """Carried out and unanswered, then a slow server: another worker would find it running."""
+    worker = await ground.start(name="w1")
+    task = str(uuid.uuid4())
+    lost = Answer(0, is_carried_out=True)
+    ground.api.script(task, "run", lost, lost, Answer(200, after=3.0), Answer(200))
+    await ground.post.send(task_body("succeed", task), task)
+    await wait_until(lambda: ground.starts(task), 30, "/run to be asked")
+    await ground.start(name="w2")
+
+    worker.tell(signal.SIGTERM)
+
+    report = await ground.post.reported(task, State.SUCCESS, State.FAILED, State.DROPPED)
+    assert (report.state, report.worker_name, report.attempt) == (State.SUCCESS, "w1", 1)
+    assert await worker.ended() == 0
+
+
+async def test_a_drain_hands_back_what_was_certainly_not_accepted(ground: Ground) -> None:
+    """No connection was ever made, so another worker may have it when the drain's time is over."""
+    worker = await ground.start(name="w1", drain_seconds=1, kill_seconds=30)
+    ground.api.go_away()
+    task = await ground.send("succeed")
+    await ground.post.reported(task, State.CLAIMED)
+
+    worker.tell(signal.SIGTERM)
+    assert await worker.ended() == 0
+    ground.api.come_back()
+    await ground.start(name="w2")
+
+    report = await ground.succeeded(task)
+    assert (report.worker_name, report.attempt) == ("w2", 1)
 
 
 async def test_a_second_and_a_third_sigterm(ground: Ground, home: Path) -> None:

@@ -118,3 +118,33 @@ async def test_a_task_that_takes_too_much_memory(ground: Ground) -> None:
         assert worker.process.poll() is None
         await ground.carry_out(other)
         await ground.works()
+
+
+async def test_a_start_that_hangs_goes_to_another_worker(ground: Ground) -> None:
+    """As a stopped fork server makes it; the worker says why, and is not ready meanwhile."""
+    worker = await ground.start(name="w1", start_timeout_seconds=2)
+    os.kill(fork_server(worker), signal.SIGSTOP)
+    task = await ground.send("succeed")
+    report = await ground.post.reported(task, State.RELEASED)
+    await ground.start(name="w2")
+
+    assert (await ground.succeeded(task)).worker_name == "w2"
+
+    assert "its start hung" in report.info
+    assert "the fork server" in report.info
+    assert "is stopped" in report.info
+    await worker.said("[nats_executor] start_timeout_seconds = 2; next: handing it back")
+
+
+async def test_a_start_that_hangs_may_be_revoked(ground: Ground) -> None:
+    """Airflow calls it stuck; what the worker has claimed and not started is let go."""
+    worker = await ground.start(name="w1", kill_seconds=0.5)
+    os.kill(fork_server(worker), signal.SIGSTOP)
+    task = await ground.send("succeed")
+    claim = await ground.post.reported(task, State.CLAIMED)
+
+    stop = ground.settings.names.control(claim.worker, "stop")
+    assert await ground.post.broker.request(stop, task.encode(), timeout=30) == b"stopping"
+
+    assert (await ground.post.reported(task, State.DROPPED)).info == "the scheduler took it back"
+    assert ground.starts(task) == 0

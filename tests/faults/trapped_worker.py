@@ -44,9 +44,9 @@ def set_traps() -> None:
         return await decide(self)
 
     @functools.wraps(start)
-    async def trapped_start(self: ProcessPool, dispatch_id: str, body: dict[str, Any]) -> Any:
+    async def trapped_start(self: ProcessPool, dispatch_id: str, *args: Any, **options: Any) -> Any:
         spring(dispatch_id, "claimed")
-        return await start(self, dispatch_id, body)
+        return await start(self, dispatch_id, *args, **options)
 
     Errand.decide = trapped_decide  # type: ignore[method-assign]
     ProcessPool.start = trapped_start  # type: ignore[method-assign]

@@ -96,7 +96,7 @@ class Command:
             leashes = [pid for pid, line in lines if "leash.py" in line and f" {name} " in line]
             return [child for pid in leashes for child in children(pid)]
 
-        [pid] = block_until(found, 60, f"component {name}")
+        [pid] = block_until(found, 300, f"component {name}")
         return int(pid)
 
 

@@ -200,7 +200,7 @@ class World:
             liveness=cast("Any", self), worker=site.worker.id, worker_name=site.worker.plan.name,
         )  # fmt: skip
         errand = Errand(around, "default", delivery)
-        self.loop.call_soon(site.worker.accept, errand)
+        self.loop.call_soon(site.worker.crew.accept, errand)
         self.settle()
         return True
 
@@ -245,7 +245,7 @@ class World:
     def crash(self, site: Site) -> None:
         site.is_dead = True
         site.broker.disconnect()
-        for task in site.worker._tasks:
+        for task in site.worker.crew.tasks:
             task.cancel()
         self.settle()
         for run in site.runs:
@@ -263,7 +263,7 @@ class World:
 
     def drain(self, site: Site) -> None:
         site.is_draining = True
-        for errand in site.worker._errands:
+        for errand in site.worker.crew.errands:
             if isinstance(errand.run, FakeRun):
                 errand.run.deadly.add(signal.SIGKILL)
             errand.hand_back()
@@ -299,7 +299,7 @@ class World:
                 self.end(site)
                 self.go_far(site)
             for site in self.every_site:
-                if site.is_draining and not site.worker._tasks:
+                if site.is_draining and not site.worker.crew.tasks:
                     self.crash(site)  # it has nothing left to do and exits
                     self.given_up.add(site.worker.id)
             if not self.is_queued and not any(holdings(s.worker) for s in self.every_site):

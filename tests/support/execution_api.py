@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -20,10 +21,19 @@ WHEN = "2026-01-01T00:00:00Z"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What to say to one request; status 0 closes the connection without a word."""
+    """What to say to one request; status 0 closes the connection without a word.
+
+    Attributes:
+        is_carried_out: the request takes effect all the same, as when an answer gets lost.
+        after: seconds to wait before the answer.
+        html: what a proxy says, in place of the Execution API's JSON.
+    """
 
     status: int
     detail: Any = None
+    is_carried_out: bool = False
+    after: float = 0.0
+    html: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +64,8 @@ class ExecutionApi:
         self.received: list[Received] = []
         self.scripts: dict[tuple[str, str], Script] = {}
         self.may_retry: set[str] = set()
+        # Whose start was accepted, by task instance: its host, user and process id.
+        self.accepted: dict[str, tuple[str, str, int]] = {}
         self.held: set[tuple[str, str]] = set()
         self.gate = threading.Event()
         self.connections: set[socket.socket] = set()
@@ -115,16 +127,32 @@ class ExecutionApi:
             self.gate.wait(HOLD_SECONDS)
         script = self.scripts.get((request.about, request.action))
         scripted = script.next() if script else None
-        if scripted and scripted.status != 200:
-            return scripted.status, {"detail": scripted.detail}
+        if scripted is None:
+            return self.carry_out(request)
+        answer = scripted.status, scripted.html or {"detail": scripted.detail}
+        if scripted.is_carried_out or scripted.status == 200:
+            carried_out = self.carry_out(request)
+            answer = carried_out if scripted.status == 200 else answer
+        time.sleep(scripted.after)
+        return answer
+
+    def carry_out(self, request: Received) -> tuple[int, Any]:
         match request:
             case Received(action="run"):
-                return 200, run_context(may_retry=request.about in self.may_retry)
+                return self.run(request.about, request.body)
             case Received(action="connection"):
                 return 200, {"conn_id": "a", "conn_type": "no_such_type"}
             case Received(method="GET"):
                 return 404, {"detail": {"reason": "not_found"}}
         return 200, {}
+
+    def run(self, task_instance: str, body: Any) -> tuple[int, Any]:
+        """Accept a start once; the same process hears the same answer again, as from Airflow."""
+        who = str(body["hostname"]), str(body["unixname"]), int(body["pid"])
+        if self.accepted.setdefault(task_instance, who) == who:
+            return 200, run_context(may_retry=task_instance in self.may_retry)
+        detail = {"reason": "invalid_state", "message": "no", "previous_state": "running"}
+        return 409, {"detail": detail}
 
     def handler(self) -> type[BaseHTTPRequestHandler]:
         api = self
@@ -154,9 +182,11 @@ class ExecutionApi:
                 if status == 0:
                     self.close_connection = True
                     return
-                content = json.dumps(answer).encode()
+                is_html = isinstance(answer, str)
+                content = (answer if is_html else json.dumps(answer)).encode()
                 self.send_response(status)
-                self.send_header("content-type", "application/json")
+                kind = "text/html" if is_html else "application/json"
+                self.send_header("content-type", kind)
                 self.send_header("content-length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 import time
 from typing import TYPE_CHECKING, Any, Self
 
 from nats_worker.exits import Ending, ExitReport
-from nats_worker.pool import ProcessPool, Run
+from nats_worker.pool import ProcessPool
+from nats_worker.run import Run
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -60,7 +62,8 @@ class FakePool(ProcessPool):
         requested: all runs, oldest first.
         own: those of one worker; each worker of a test has a branch of the test's pool.
         failures: what the next starts raise.
-        gate: while it is clear, a start does not return.
+        gate: while it is clear, there is no fork server.
+        is_hanging: starts go no further than to a process.
         cleanups: one entry for each time that bundles were to be cleaned up.
     """
 
@@ -71,6 +74,7 @@ class FakePool(ProcessPool):
         self.failures: list[Exception] = []
         self.gate = asyncio.Event()
         self.gate.set()
+        self.is_hanging = False
         self.cleanups: list[float] = []
 
     def branch(self) -> FakePool:
@@ -93,19 +97,32 @@ class FakePool(ProcessPool):
         return [run for run in self.requested if not run.is_over]
 
     async def ready(self) -> None:
-        self._require_sound()
-
-    async def start(self, dispatch_id: str, body: dict[str, Any]) -> Run:
         await self.gate.wait()
         self._require_sound()
+
+    async def start(
+        self,
+        dispatch_id: str,
+        body: dict[str, Any],
+        *,
+        start_seconds: float = math.inf,  # noqa: ARG002 - the tests decide
+    ) -> Run:
+        await self.ready()
         if self.failures:
             raise self.failures.pop()
         if any(run.dispatch_id == dispatch_id and not run.is_over for run in self.own):
             raise ValueError(f"dispatch {dispatch_id} runs already")
         run = FakeRun(dispatch_id, body)
+        if not self.is_hanging:
+            run.ask()
         self.own.append(run)
         self.requested.append(run)
         return run
+
+    async def give_up(self, run: Run) -> bool:
+        run.report = ExitReport(ending=Ending.HUNG, info="it hangs")
+        run.end("")
+        return True
 
     def break_down(self) -> None:
         """Lose the fork server for good, and every process with it."""

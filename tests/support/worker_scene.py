@@ -250,8 +250,8 @@ def holdings(worker: Worker) -> dict[str, object]:
     """What a worker keeps of its workloads; nothing once they are over."""
     kept = {
         "slots": worker.slots.used,
-        "errands": len(worker._errands),
-        "tasks": len(worker._tasks),
+        "errands": len(worker.crew.errands),
+        "tasks": len(worker.crew.tasks),
         "leases": len(worker.leases),
     }
     return {name: number for name, number in kept.items() if number}

@@ -38,6 +38,7 @@ PURE = frozenset(
         "nats_executor.servers",
         "nats_executor.settings",
         "nats_executor.topology",
+        "nats_worker.answers",
         "nats_worker.claims",
         "nats_worker.exits",
         "nats_worker.verdict",

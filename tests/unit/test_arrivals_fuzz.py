@@ -172,7 +172,7 @@ def test_no_control_request_falls_a_worker(body: bytes) -> None:
     try:
         site.put(encode(EXAMPLES[Workload]))
         errand = site.errand()
-        site.worker._errands.add(errand)
+        site.worker.crew.errands.add(errand)
         site.finish(site.worker.serve_control(site.broker))
 
         stop = site.broker.request(NAMES.control(ME, "stop"), body, timeout=1.0)

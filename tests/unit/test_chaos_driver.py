@@ -17,7 +17,7 @@ from tests.chaos.database import Behaviour, Database
 from tests.chaos.plan import Kind, rule_of
 from tests.chaos.processes import MARK
 from tests.chaos.scene import QUICK_OPTIONS
-from tests.chaos.supervision import barrier_of, without_api
+from tests.chaos.supervision import Ailment, ailing, place_of
 from tests.chaos.victims import Victims
 from tests.support.waiting import block_until
 
@@ -48,7 +48,9 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 def victims(database: Database) -> Victims:
     workers: list[Any] = [
-        SimpleNamespace(name=f"w{pid}", pid=pid, is_kept=True, is_alive=True)
+        SimpleNamespace(
+            name=f"w{pid}", pid=pid, is_kept=True, is_alive=True, is_patient=pid != CABLED
+        )
         for pid in (CABLED, UNCABLED, IDLE)
     ]
     scene: Any = SimpleNamespace(workers=workers, cables={f"w{CABLED}": [], f"w{IDLE}": []})
@@ -110,13 +112,14 @@ def test_cuts_are_as_long_as_they_are_to_be() -> None:
 
 
 def test_a_worker_without_api_server_finds_nobody_there(tmp_path: Path) -> None:
-    with without_api(tmp_path, 7):
-        assert barrier_of(tmp_path, 7).exists()
-        assert not barrier_of(tmp_path, 8).exists()
+    barrier = place_of(Ailment.NO_API, tmp_path, 7)
+    with ailing(Ailment.NO_API, tmp_path, 7):
+        assert barrier.exists()
+        assert not place_of(Ailment.NO_API, tmp_path, 8).exists()
         with pytest.raises(ConnectionRefusedError):
-            ask(str(barrier_of(tmp_path, 7)), op="run")
+            ask(str(barrier), op="run")
 
-    assert not barrier_of(tmp_path, 7).exists()
+    assert not barrier.exists()
 
 
 def test_a_driver_that_is_killed_leaves_no_process_behind() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nats_executor.ledger import Dispatch, Ended, Ledger, Renewal, Started, Unwanted
+from nats_executor.ledger import Dispatch, Ended, Ledger, Renewal, Returned, Started, Unwanted
 from nats_executor.messages import Kind, Report, State
 
 
@@ -40,7 +40,7 @@ def ledger() -> Ledger:
     [
         (State.CLAIMED, None),
         (State.RUNNING, Started),
-        (State.RELEASED, None),
+        (State.RELEASED, Returned),
         (State.EXPIRED, Renewal),
         (State.RENEWED, None),
         (State.SUCCESS, Ended),

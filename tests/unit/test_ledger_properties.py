@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from nats_executor.ledger import Dispatch, Ended, Ledger, Renewal, Started, Unwanted
+from nats_executor.ledger import Dispatch, Ended, Ledger, Renewal, Returned, Started, Unwanted
 from nats_executor.messages import Kind, Report, State
 
 if TYPE_CHECKING:
@@ -163,8 +163,11 @@ class LedgerMachine(RuleBasedStateMachine):
     def check_outcome(self, outcome: Outcome | None, entry: Entry, report: Report) -> None:
         *earlier, state = entry.states
         was_running = bool(earlier) and earlier[-1] is State.RUNNING
+        reasons = [r.info for r in entry.believed[:-1] if r.state is State.RELEASED]
+        is_told = report.info == (reasons[-1] if reasons else "")
         expected: type[object] = {
             State.RUNNING: type(None) if was_running else Started,
+            State.RELEASED: type(None) if is_told else Returned,
             State.EXPIRED: Renewal,
             State.SUCCESS: Ended,
             State.FAILED: Ended,

@@ -179,6 +179,7 @@ BAD = [
     ("memory_high_percent", "-1", "a number from 0 to 100"),
     ("memory_pressure_percent", "100.5", "a number from 0 to 100"),
     ("ack_wait_seconds", "0.9", "at least 1"),
+    ("start_timeout_seconds", "0.5", "at least 1"),
     ("drain_seconds", "-1", "0 or more"),
     ("kill_seconds", "-1", "0 or more"),
     ("health_port", "65536", "a port up to 65535, or 0 for none"),

@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from nats_executor.messages import State
 from nats_worker.exits import Ending, ExitReport
-from nats_worker.verdict import API_PAUSE_SECONDS, Back, Expired, Final, Left, Verdict, judge
+from nats_worker.verdict import (
+    API_PAUSE_SECONDS,
+    OURS_PAUSE_SECONDS,
+    Back,
+    Expired,
+    Final,
+    Left,
+    Verdict,
+    judge,
+)
 
 
 def exited(ending: Ending, **details: object) -> ExitReport:
@@ -75,7 +84,39 @@ ROWS: list[tuple[str, ExitReport, dict[str, object], Verdict]] = [
         "API server away before the start",
         exited(Ending.UNREACHABLE, info="connection refused"),
         {},
-        Back("no API server: connection refused", API_PAUSE_SECONDS, counts=False),
+        Back("no API server: connection refused", API_PAUSE_SECONDS, counts=False, is_ours=True),
+    ),
+    (
+        "something else answers at its address",
+        exited(Ending.WRONG_ADDRESS, info="404"),
+        {},
+        Back("this is not the Execution API: 404", OURS_PAUSE_SECONDS, counts=False, is_ours=True),
+    ),
+    (
+        "its start hung before the API server was asked",
+        exited(Ending.HUNG, info="it waits for a disk"),
+        {},
+        Back("its start hung: it waits for a disk", OURS_PAUSE_SECONDS, counts=True, is_ours=True),
+    ),
+    (
+        "stopped before the API server was asked",
+        exited(Ending.GIVEN_UP),
+        {},
+        Back("this worker stops", 0.0, counts=False),
+    ),
+    (
+        "the log folder cannot be written",
+        exited(Ending.RAISED, info="OSError: /logs"),
+        {},
+        Back(
+            "it could not be started: OSError: /logs", OURS_PAUSE_SECONDS, counts=True, is_ours=True
+        ),
+    ),
+    (
+        "this Airflow cannot read it",
+        exited(Ending.UNREADABLE, info="bundle_info: missing"),
+        {},
+        Final(State.FAILED, "bundle_info: missing"),
     ),
     (
         "state never reached the API server",

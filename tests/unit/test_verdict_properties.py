@@ -16,7 +16,9 @@ from nats_worker.verdict import Back, Expired, Final, Left, Verdict, judge
 # What `supervise_task` and its process can end with before the API server has accepted a start.
 REFUSALS = {Ending.ALREADY_RUNNING, Ending.STALE, Ending.TOKEN_REFUSED}
 # What nobody knows better: the supervisor came to an end that it calls one.
-TOLD = {Ending.FINISHED, Ending.UNDELIVERED, Ending.RAISED}
+TOLD = {Ending.FINISHED, Ending.UNDELIVERED, Ending.UNREADABLE}
+# Nothing has begun, and what for is this worker's own: another one may have more luck.
+OURS = {Ending.UNREACHABLE, Ending.WRONG_ADDRESS, Ending.HUNG, Ending.RAISED}
 
 reports = st.builds(
     ExitReport,
@@ -38,9 +40,9 @@ def may_spend_a_try(
     match report.ending:
         case Ending.FINISHED:  # killed, or the process of a callback failed
             return report.exit_code != 0
-        case Ending.UNDELIVERED | Ending.RAISED:
+        case Ending.UNDELIVERED | Ending.UNREADABLE:
             return True
-        case Ending.DIED:  # only then has anything run
+        case Ending.DIED | Ending.RAISED:  # only then has anything run
             return report.started
         case Ending.ALREADY_RUNNING:  # the worker before this one had started it and is dead
             return predecessor != ""
@@ -115,11 +117,12 @@ def test_what_was_refused_or_never_asked_is_given_to_somebody_else_or_dropped(
     verdict = judge(report, predecessor=predecessor, generation=generation)
 
     match verdict:
-        case Back(_, delay_seconds, counts):
-            assert report.ending in {Ending.UNREACHABLE, Ending.DIED}
+        case Back(_, delay_seconds, counts, is_ours):
+            assert report.ending in OURS | {Ending.DIED, Ending.GIVEN_UP}
             assert delay_seconds >= 0
             # An API server that is away says nothing of the workload.
-            assert counts is (report.ending is Ending.DIED)
+            assert counts is (report.ending in {Ending.DIED, Ending.HUNG, Ending.RAISED})
+            assert is_ours is (report.ending in OURS)
         case Left():
             assert (report.ending, predecessor) == (Ending.ALREADY_RUNNING, "")
         case Expired():

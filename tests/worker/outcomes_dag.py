@@ -92,6 +92,10 @@ with DAG("outcomes", schedule=None):
     def succeed() -> None: ...
 
     @task
+    def give() -> int:
+        return 1
+
+    @task
     def fail() -> None:
         raise ValueError("on purpose")
 
@@ -109,6 +113,7 @@ with DAG("outcomes", schedule=None):
         path.write_text(json.dumps(list(sys.modules)))
 
     succeed()
+    give()
     fail()
     kill_itself()
     quit_itself()

@@ -40,7 +40,9 @@ async def redelivered(scene: Scene, worker: Worker, times: int = 1) -> None:
     """Let the message come again, and wait until the worker has dealt with that."""
     scene.server.advance(LATER)
     await wait_until(lambda: redeliveries(scene) == times, 5, "a redelivery")
-    await wait_until(lambda: len(worker._tasks) == len(scene.pool.living), 5, "its errand to end")
+    await wait_until(
+        lambda: len(worker.crew.tasks) == len(scene.pool.living), 5, "its errand to end"
+    )
 
 
 async def test_a_dead_letter_too_large_for_its_reason_leaves_the_reason(scene: Scene) -> None:
@@ -321,7 +323,10 @@ async def test_what_no_worker_could_start_becomes_a_dead_letter(scene: Scene) ->
     assert len(scene.pool.requested) == attempts
     assert scene.events[-3:] == ["dead letter", "failed", "term"]
     info = (await scene.reported(State.FAILED)).info
-    assert info == "dead letter: it was claimed 5 times and never started, last by me"
+    assert info == (
+        "dead letter: it was claimed 5 times and never started, last by me: "
+        "its process died before it started: no memory"
+    )
 
 
 # Tokens
@@ -533,9 +538,9 @@ async def test_no_token_in_logs_or_reprs(scene: Scene, caplog: pytest.LogCapture
     scene.says(State.RENEWED, report.worker, token="very.secret", generation=1)
     scene.server.advance(RENEWAL_SECONDS)
     run = await scene.pool.run()
-    shown = [repr(worker._errands), repr(scene.report()), str(asyncio.all_tasks())]
+    shown = [repr(worker.crew.errands), repr(scene.report()), str(asyncio.all_tasks())]
     scene.link_of(worker).fail_next("publish")
-    run.finish(Ending.RAISED, info="what the supervisor says")
+    run.finish(Ending.UNREADABLE, info="what the supervisor says")
     await scene.done()
     scene.put(changed(kind="Unknown"), "d9")
     await scene.done("d9")

@@ -45,7 +45,7 @@ async def test_a_run_tells_when_it_started(stage: Stage) -> None:
 
 async def test_a_run_that_is_refused_never_starts(stage: Stage) -> None:
     ti_id = stage.new_id()
-    stage.api.script(ti_id, "run", Answer(404))
+    stage.api.script(ti_id, "run", Answer(404, {"reason": "not_found"}))
     run = await stage.start("succeed", ti_id)
     started = asyncio.create_task(run.started())
 

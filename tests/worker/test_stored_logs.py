@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from nats_executor.names import Names
-    from nats_worker.pool import Run
+    from nats_worker.run import Run
     from tests.support.nats_server import NatsServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.integration]

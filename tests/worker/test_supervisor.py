@@ -19,7 +19,7 @@ from tests.worker.conftest import Stage, callback_body, is_alive
 
 if TYPE_CHECKING:
     from nats_worker.exits import ExitReport
-    from nats_worker.pool import Run
+    from nats_worker.run import Run
 
 pytestmark = pytest.mark.anyio
 
@@ -119,7 +119,7 @@ async def test_a_refused_start_after_a_plain_end_is_one(stage: Stage) -> None:
     """Nothing that is known of the workload before counts."""
     before = await finish(stage)
     ti_id = stage.new_id()
-    stage.api.script(ti_id, "run", Answer(404))
+    stage.api.script(ti_id, "run", Answer(404, {"reason": "not_found"}))
 
     run = await finish(stage, ti_id=ti_id)
 

@@ -80,7 +80,7 @@ async def test_a_workload_is_revoked_before_it_is_claimed(
     look = link.last
 
     async def look_and_revoke(stream: str, subject: str) -> Stored | None:
-        worker.revoke("d1")
+        worker.crew.revoke("d1")
         return await look(stream, subject)
 
     monkeypatch.setattr(link, "last", look_and_revoke)
@@ -98,13 +98,9 @@ async def test_a_workload_is_revoked_while_its_process_is_asked_for(scene: Scene
     await scene.reported(State.CLAIMED)
     await revoke(scene, worker)
     scene.pool.gate.set()
-    run = await scene.pool.run()
-    run.deadly = {SIGTERM}
-
-    run.begin()
     await scene.done()
 
-    assert run.signals == [SIGTERM]
+    assert scene.pool.requested == []
     assert (await scene.reported(State.DROPPED)).info == "the scheduler took it back"
 
 
@@ -148,29 +144,17 @@ async def test_a_drain_lets_running_tasks_end_and_takes_no_more(scene: Scene) ->
     assert record == {"KV-Operation": "DEL"}
 
 
-@pytest.mark.parametrize("is_started", [False, True])
-async def test_what_has_not_started_goes_to_another_worker_at_once(
-    scene: Scene, is_started: bool
-) -> None:
-    """Whether its process is there already or is still being asked for."""
+async def test_what_no_process_has_goes_to_another_worker_at_once(scene: Scene) -> None:
     worker = await scene.start("old")
-    if not is_started:
-        scene.pool.gate.clear()
+    scene.pool.gate.clear()
     scene.send()
     await scene.reported(State.CLAIMED)
-    if is_started:
-        (await scene.pool.run()).deadly = {SIGKILL}
-    heir = await scene.start("new", concurrency=1)
-    first = len(scene.pool.requested)
+    heir = scene.launch("new", concurrency=1)
     worker.ask_to_stop(SIGTERM)
     await wait_until(lambda: worker.is_draining, 5, "the drain")
-    if not is_started:
-        scene.pool.gate.set()
-        (await scene.pool.run()).finish(Ending.DIED)
-        first = 1
+    scene.pool.gate.set()
 
-    run = await scene.pool.run(first)
-    run.finish()
+    (await scene.pool.run()).finish()
     await scene.done()
 
     assert scene.events == ["claimed", "released", "nak", "claimed", "success", "ack"]
@@ -178,19 +162,34 @@ async def test_what_has_not_started_goes_to_another_worker_at_once(
     assert (report.worker, report.attempt) == (heir.id, 1)
 
 
-async def test_what_started_just_before_the_drain_goes_on(scene: Scene) -> None:
-    """Its supervisor was told to stop, but the API server had accepted the start by then."""
+async def test_what_a_process_has_is_not_taken_from_it(scene: Scene) -> None:
+    """It may have asked for its start, so another worker might find it running."""
     worker = await scene.start()
     scene.send()
     run = await scene.pool.run()
     worker.ask_to_stop(SIGTERM)
-    await wait_until(lambda: run.signals, 5, "the signal")
+    await wait_until(lambda: worker.is_draining, 5, "the drain")
 
+    assert run.signals == []
     run.begin()
-    run.finish(Ending.DIED)
+    run.finish()
     await scene.done()
 
-    assert scene.events[-2:] == ["failed", "ack"]
+    assert scene.events[-2:] == ["success", "ack"]
+
+
+async def test_what_was_certainly_not_asked_for_is_handed_back_by_a_drain(scene: Scene) -> None:
+    scene.settings = replace(scene.settings, kill_seconds=60.0, drain_seconds=0.1)
+    worker = await scene.start()
+    scene.send()
+    run = await scene.pool.run()
+    worker.ask_to_stop(SIGTERM)
+    await wait_until(lambda: run.signals == [SIGTERM], 5, "the drain's second step")
+
+    run.finish(Ending.GIVEN_UP)
+
+    report = await scene.reported(State.RELEASED)
+    assert (report.info, report.attempt) == ("this worker stops", 0)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +258,9 @@ async def test_what_nothing_ends_is_left_to_other_workers(
     assert run.is_over
     scene.server.start()
     assert scene.is_queued()
-    await wait_until(lambda: not worker._tasks or cancel(worker._tasks), 5, "its tasks to end")
+    await wait_until(
+        lambda: not worker.crew.tasks or cancel(worker.crew.tasks), 5, "its tasks to end"
+    )
 
 
 def cancel(tasks: set[asyncio.Task[None]]) -> bool:
@@ -286,7 +287,7 @@ async def test_an_errand_ends_when_the_loop_does(
         run.begin()
         run.finish()
         await wait_until(lambda: worker.slots.used == 0, 5, "the end of the process")
-        cancel(worker._tasks)
+        cancel(worker.crew.tasks)
         await scene.idle(worker)
 
 

@@ -1,0 +1,83 @@
+"""What an answer of Airflow's API server means, and who gave it. Pure.
+
+An answer that did not come is not a no: the request may have been carried out. And an answer that
+came may be another one's: a proxy's, or that of whatever listens at a wrong address.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nats_worker.exits import Ending
+
+__all__ = ["NO_ANSWER", "Answer"]
+
+NO_ANSWER = 0
+METHOD_NOT_ALLOWED = 405
+SERVER_ERROR = 500
+# The API server's way to say that somebody else has decided what becomes of a task instance.
+DECIDED_ELSEWHERE = frozenset({404, 409, 410})
+START_REFUSED = {
+    401: Ending.TOKEN_REFUSED,
+    403: Ending.TOKEN_REFUSED,
+    **dict.fromkeys(DECIDED_ELSEWHERE, Ending.STALE),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An error that Airflow's API client raised, as data.
+
+    Attributes:
+        path: of the request, '' for one that came to no connection.
+        status: of the answer, `NO_ANSWER` if there was none.
+        is_error_body: whether its body has the form of the Execution API's errors.
+        detail: what that body says.
+    """
+
+    path: str
+    status: int = NO_ANSWER
+    is_error_body: bool = False
+    detail: Any = None
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the request may succeed later, by the rule of Airflow's own client."""
+        return self.status == NO_ANSWER or self.status >= SERVER_ERROR
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it is certain that it is not the Execution API that refuses.
+
+        A route that is not there is answered by FastAPI alike, but with a text for a detail; of a
+        task instance the Execution API gives a reason. It has no route that redirects.
+        """
+        if self.may_pass:
+            return False
+        if self.status in DECIDED_ELSEWHERE:
+            return not (isinstance(self.detail, dict) and "reason" in self.detail)
+        return not self.is_error_body or self.status == METHOD_NOT_ALLOWED
+
+    @property
+    def is_decided_elsewhere(self) -> bool:
+        """Whether the task instance is no longer this workload's to change."""
+        return self.status in DECIDED_ELSEWHERE and not self.is_foreign
+
+    def ending(self, *, has_started: bool) -> Ending | None:
+        """Return what it means for a workload, None if nothing is known to follow from it.
+
+        A connection test has no start; its requests count as one, because testing again does no
+        harm.
+        """
+        if self.path.endswith("/state"):
+            is_over = self.is_decided_elsewhere
+            return Ending.STOPPED_BY_SERVER if is_over else Ending.UNDELIVERED
+        if has_started:
+            return None
+        if self.may_pass:
+            return Ending.UNREACHABLE
+        if self.is_foreign:
+            return Ending.WRONG_ADDRESS
+        is_start = self.path.endswith("/run") or "/connection-tests/" in self.path
+        return START_REFUSED.get(self.status) if is_start else None

@@ -1,0 +1,68 @@
+"""Who has answered, and what it means, as a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nats_worker.answers import NO_ANSWER, Answer
+from nats_worker.exits import Ending
+
+RUN, STATE, OTHER = "/execution/task-instances/1/run", "/execution/task-instances/1/state", "/x"
+TEST = "/execution/connection-tests/1/connection"
+REASON = {"reason": "not_found", "message": "gone"}
+
+
+def api(path: str, status: int, detail: Any = "no") -> Answer:
+    """An error in the form of the Execution API's."""
+    return Answer(path, status, is_error_body=True, detail=detail)
+
+
+ROWS: list[tuple[str, Answer, Ending | None]] = [
+    ("no connection", Answer(RUN), Ending.UNREACHABLE),
+    ("a server's error", api(RUN, 500), Ending.UNREACHABLE),
+    ("a proxy's error", Answer(RUN, 502), Ending.UNREACHABLE),
+    ("no such task instance", api(RUN, 404, REASON), Ending.STALE),
+    ("a task instance of another try", api(RUN, 410, REASON), Ending.STALE),
+    ("a task instance in another state", api(RUN, 409, REASON), Ending.STALE),
+    ("a token that is not accepted", api(RUN, 403), Ending.TOKEN_REFUSED),
+    ("no token", api(RUN, 401), Ending.TOKEN_REFUSED),
+    ("a body that it does not understand", api(RUN, 422, [{"loc": ["pid"]}]), None),
+    ("FastAPI without this route", api(RUN, 404, None), Ending.WRONG_ADDRESS),
+    ("FastAPI without this method", api(RUN, 405, None), Ending.WRONG_ADDRESS),
+    ("a proxy that does not know the host", Answer(RUN, 404), Ending.WRONG_ADDRESS),
+    ("a proxy that wants a login", Answer(RUN, 401), Ending.WRONG_ADDRESS),
+    ("a redirect", Answer(RUN, 302), Ending.WRONG_ADDRESS),
+    ("a wrong address before the start", Answer(OTHER, 404), Ending.WRONG_ADDRESS),
+    ("a connection test that is gone", api(TEST, 404, REASON), Ending.STALE),
+    ("a connection test's token", api(TEST, 403), Ending.TOKEN_REFUSED),
+    ("another call's refusal is the caller's business", api(OTHER, 403), None),
+]
+
+
+@pytest.mark.parametrize(("answer", "ending"), [r[1:] for r in ROWS], ids=[r[0] for r in ROWS])
+def test_before_the_start(answer: Answer, ending: Ending | None) -> None:
+    assert answer.ending(has_started=False) is ending
+
+
+@pytest.mark.parametrize("answer", [r[1] for r in ROWS], ids=[r[0] for r in ROWS])
+def test_after_the_start_only_the_task_s_state_counts(answer: Answer) -> None:
+    assert answer.ending(has_started=True) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "ending"),
+    [
+        (api(STATE, 404, REASON), Ending.STOPPED_BY_SERVER),
+        (api(STATE, 409, REASON), Ending.STOPPED_BY_SERVER),
+        (api(STATE, 410, REASON), Ending.STOPPED_BY_SERVER),
+        (api(STATE, 404, None), Ending.UNDELIVERED),
+        (Answer(STATE, 404), Ending.UNDELIVERED),
+        (api(STATE, 403), Ending.UNDELIVERED),
+        (Answer(STATE, 503), Ending.UNDELIVERED),
+        (Answer(STATE, NO_ANSWER), Ending.UNDELIVERED),
+    ],
+)
+def test_of_a_state_that_was_not_taken(answer: Answer, ending: Ending) -> None:
+    assert answer.ending(has_started=True) is ending
