@@ -173,7 +173,7 @@ def connect_error(
             "or write nats:// in [nats_executor] servers"
         )
     if not greeting and is_silent(exc):
-        remedy = silence_remedy(server, settings, servers)
+        remedy = silence_remedy(server, settings, servers, exc)
         return BrokerUnavailable(f"no greeting of a NATS server from {shown}; {remedy}")
     remedy = ADVERTISED if servers.is_advertised(server) else "check [nats_executor] servers"
     reason = reason_of(exc).replace(server, shown)
@@ -262,7 +262,13 @@ def first_remedy(settings: Settings) -> str:
     return f"check [nats_executor] servers, and set tls_handshake_first = {value} first"
 
 
-def silence_remedy(server: str, settings: Settings, servers: Servers) -> str:
+def silence_remedy(server: str, settings: Settings, servers: Servers, exc: Exception) -> str:
     if servers.has_answered(server):
         return "there was one before: check whether it hangs, and what is between it and here"
-    return ADVERTISED if servers.is_advertised(server) else first_remedy(settings)
+    if servers.is_advertised(server):
+        return ADVERTISED
+    # A server that waits for TLS ends the connection soon; one that is busy or hangs does not.
+    has_tls = urlsplit(server).scheme == "tls" or any(getattr(settings, n) for n in TLS_FILES)
+    if isinstance(exc, TimeoutError) and not (has_tls or settings.tls_handshake_first):
+        return "check [nats_executor] servers, and whether that server hangs"
+    return first_remedy(settings)

@@ -286,7 +286,8 @@ async def test_a_client_certificate_that_the_server_refuses(
 
 
 async def test_tls_before_the_greeting(make_nats_server: MakeNatsServer, pki: Pki) -> None:
-    server = make_nats_server(config=tls_block(pki, handshake_first="true"))
+    """The server ends what is no TLS after its own timeout, 2 s by default."""
+    server = make_nats_server(config=tls_block(pki, handshake_first="true", timeout="0.5"))
 
     assert await is_answered(server.url, tls_handshake_first=True, **trust(pki.ca))
     for options in ({}, trust(pki.ca)):
