@@ -119,7 +119,7 @@ class NatsExecutor(compat.VersionedExecutor):
 
     def _process_workloads(self, workload_items: Sequence[ExecutorWorkload]) -> None:
         """Publish; what the broker did not take stays queued here for the next heartbeat."""
-        if self.outage.is_waiting():
+        if self.outage.is_waiting(self._recoveries()):
             return
         sealed: list[tuple[ExecutorWorkload, WorkloadKey, Envelope]] = []
         for workload in workload_items:
@@ -165,6 +165,7 @@ class NatsExecutor(compat.VersionedExecutor):
     def _publish(self, messages: list[Envelope]) -> dict[str, BrokerError | None]:
         if self._bridge is None or self._dispatcher is None:
             return {}
+        recoveries = self._recoveries()
         try:
             failure: BrokerError | None
             began = time.monotonic()
@@ -180,8 +181,13 @@ class NatsExecutor(compat.VersionedExecutor):
             self.outage.over()
         else:
             left = len(messages) - sum(outcome is None for outcome in outcomes.values())
-            self.outage.note(failure, f"{left} workloads stay queued and are sent later")
+            next_step = f"{left} workloads stay queued and are sent later"
+            self.outage.note(failure, next_step, recoveries=recoveries)
         return outcomes
+
+    def _recoveries(self) -> int:
+        """Return how often NATS was seen to come back."""
+        return self._dispatcher.recoveries if self._dispatcher else 0
 
     def _complain(self, outcomes: Iterable[BrokerError | None]) -> None:
         """Log once what needs a person and concerns some of the queues only."""
@@ -298,13 +304,15 @@ class NatsExecutor(compat.VersionedExecutor):
         """Return what the broker knows; None when it cannot be asked."""
         if self._bridge is None or self._dispatcher is None:
             return None
+        recoveries = self._recoveries()
         try:
             return self._bridge.call(
                 self._dispatcher.inspector.look_up(places),
                 timeout=self.settings.publish_timeout_seconds + len(places) / 1000,
             )
         except BrokerError as exc:
-            self.outage.note(exc, "adopting every task instance; the sweep finds out the rest")
+            next_step = "adopting every task instance; the sweep finds out the rest"
+            self.outage.note(exc, next_step, recoveries=recoveries)
             return None
 
     def revoke_task(self, *, ti: TaskInstance) -> None:
