@@ -662,3 +662,23 @@ async def test_a_run_says_again_what_it_is_when_the_broker_has_lost_it(scene: Sc
     run.finish()
     await scene.done()
     assert scene.events == ["claimed", "running", "running", "success", "ack"]
+
+
+async def test_a_run_whose_claim_the_broker_lost_before_its_start_says_that_it_runs(
+    scene: Scene,
+) -> None:
+    """The report of its start expects the claim, and there is none any more."""
+    scene.settings = dataclasses.replace(scene.settings, ack_wait_seconds=0.3)
+    worker = await scene.start()
+    scene.send()
+    run = await scene.pool.run()
+    await scene.reported(State.CLAIMED)
+    await empty(scene.broker, scene.names.results_stream, scene.names.results())
+    scene.link_of(worker).connected_since = time.monotonic()
+
+    run.begin()
+
+    await scene.reported(State.RUNNING)
+    run.finish()
+    await scene.done()
+    assert scene.events == ["claimed", "running", "success", "ack"]
