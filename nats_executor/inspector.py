@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nats_executor.adoption import Evidence
 from nats_executor.errors import BrokerError, DecodeError, WrongSequence
-from nats_executor.liveness import Liveness
+from nats_executor.liveness import Liveness, is_lost
 from nats_executor.messages import Report, State, decode, encode, presentable
 from nats_executor.names import Lane, token
-from nats_executor.survey import described, remedy, seen_workers, serving
+from nats_executor.queues import described, remedy
+from nats_executor.replies import batches
+from nats_executor.survey import seen_workers, serving
+from nats_executor.whereabouts import Statement, can_conclude, denied, obituary_of, run_nowhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from nats_executor.ledger import Dispatch
     from nats_executor.ports import Broker, Stored
     from nats_executor.settings import Settings
+    from nats_executor.survey import Seen
 
 __all__ = ["Finding", "Inspector"]
 
@@ -36,6 +40,8 @@ log = logging.getLogger(__name__)
 # thousand of them would cost more than that is worth.
 SAMPLE = 512
 SECOND_LOOK_SECONDS = 1.0
+# So many dispatches go into one question to a worker.
+QUESTION = 500
 # Each is logged once; there can be any number.
 REMEMBERED_COMPLAINTS = 100
 
@@ -45,7 +51,7 @@ class Finding(NamedTuple):
 
     dispatch: Dispatch
     evidence: Evidence
-    obituary: str = ""  # the worker that had it is dead
+    obituary: str = ""  # the worker that had it is dead, or no worker has it
 
 
 class Inspector:
@@ -132,9 +138,15 @@ class Inspector:
         try:
             broker = self._require()
             has_looked, self._has_looked_at_all = self._has_looked_at_all, True
-            subjects = [self._names.result(d.queue, d.id) for d in dispatches]
-            for message in await broker.last_of_each(self._names.results_stream, subjects):
+            subjects = {d.id: self._names.result(d.queue, d.id) for d in dispatches}
+            stream, wanted = self._names.results_stream, list(subjects.values())
+            reported = await broker.last_of_each(stream, wanted)
+            for message in reported:
                 self.take(message)
+            known = {message.subject for message in reported}
+            # A worker may say it again, or its end was lost on the way.
+            silent = [d for d in dispatches if d.is_held and subjects[d.id] not in known]
+            self.findings.extend(Finding(d, Evidence(None, is_in_stream=False)) for d in silent)
             waiting = [d for d in dispatches if not d.is_held]
             await self._warn_of_unserved(broker, Counter(d.lane for d in waiting))
             if has_looked and len(waiting) > SAMPLE and await self._may_be_whole(len(waiting)):
@@ -192,17 +204,37 @@ class Inspector:
             # It may not have started: whoever gets the message again asks Airflow. Without a
             # message nobody would.
             if not await broker.last(self._names.tasks_stream, task):
-                evidence = Evidence(last, is_in_stream=False)
+                evidence = Evidence(last if found else None, is_in_stream=False)
                 self.findings.append(Finding(dispatch, evidence, last.obituary))
             return
-        log.warning("%s: %s; next: reporting it failed", dispatch.id, last.obituary)
+        await self._fail(dispatch, last, found.sequence if found else 0, last.obituary)
+
+    async def bury(self, finding: Finding) -> None:
+        """Report what has no worker as failed, unless anyone has reported since it was found."""
+        dispatch, evidence, obituary = finding
+        try:
+            broker = self._require()
+            subject = self._names.result(dispatch.queue, dispatch.id)
+            found = await broker.last(self._names.results_stream, subject)
+            last = self.read(found) if found else None
+            if last == evidence.last_report:
+                last = last or self._last_known(dispatch)
+                await self._fail(dispatch, last, found.sequence if found else 0, obituary)
+        except BrokerError as exc:  # the next look finds it again
+            log.debug("bury: %s", exc)
+
+    async def _fail(self, dispatch: Dispatch, last: Report, sequence: int, obituary: str) -> None:
+        """Report a failure in the place of a worker, if its report is still the last one."""
+        broker = self._require()
+        log.warning("%s: %s; next: reporting it failed", dispatch.id, obituary)
         verdict = dataclasses.replace(
-            last, state=State.FAILED, info=last.obituary, worker=self._sender,
+            last, state=State.FAILED, info=obituary, worker=self._sender,
             worker_name=self._sender, at=time.time(),
         )  # fmt: skip
+        subject = self._names.result(dispatch.queue, dispatch.id)
         with contextlib.suppress(WrongSequence):  # somebody else has reported
-            sequence = found.sequence if found else 0
             await broker.publish(subject, encode(verdict), expected_last=sequence)
+            task = self._names.task(dispatch.queue, dispatch.id, dispatch.band)
             await broker.remove(self._names.tasks_stream, task)
 
     def _last_known(self, dispatch: Dispatch) -> Report:
@@ -216,6 +248,58 @@ class Inspector:
             worker=dispatch.worker,
             worker_name=dispatch.worker_name,
         )
+
+    # What has left no trace
+
+    async def search(self, dispatches: Sequence[Dispatch]) -> None:
+        """Find out which of these no worker has; neither a message nor a report tells of them.
+
+        What has left a trace by now becomes a finding as well.
+        """
+        settings = self._settings
+        try:
+            broker = self._require()
+            info = await broker.stream_info(self._names.workers_stream)
+            if info and can_conclude(
+                bucket_age=info.time - info.created,
+                connected_for=time.monotonic() - broker.connected_since,
+                lost_after_seconds=settings.worker_lost_seconds,
+                heartbeat_seconds=settings.heartbeat_seconds,
+            ):
+                for batch in batches(dispatches, QUESTION):
+                    await self._search(broker, batch)
+        except BrokerError as exc:
+            log.debug("search: %s", exc)
+
+    async def _search(self, broker: Broker, dispatches: Sequence[Dispatch]) -> None:
+        if silent := [dispatch for dispatch, *_ in await self._without_trace(dispatches)]:
+            question = " ".join(dispatch.id for dispatch in silent).encode()
+            workers = await seen_workers(broker, self._settings)
+            asked = (self._ask(broker, seen, question) for seen in workers)
+            nowhere = run_nowhere(silent, await asyncio.gather(*asked))
+            # After the question, because a worker reports an end before it denies the dispatch.
+            for finding in await self._without_trace(nowhere):
+                self.findings.append(finding._replace(obituary=obituary_of(finding.dispatch)))
+
+    async def _without_trace(self, dispatches: Sequence[Dispatch]) -> list[Finding]:
+        """Return those that neither a message nor a report tells of, and pass the others on."""
+        evidence = await self.look_up([(d.lane, d.id) for d in dispatches])
+        looked = [Finding(d, evidence[d.id]) for d in dispatches]
+        traced = [finding for finding in looked if not finding.evidence.is_lost]
+        self.findings.extend(traced)
+        self.reports.extend(r for f in traced if (r := f.evidence.last_report))
+        return [finding for finding in looked if finding.evidence.is_lost]
+
+    async def _ask(self, broker: Broker, seen: Seen, question: bytes) -> Statement:
+        worker = seen.presence.worker
+        answer, reply = await Liveness(broker, self._settings).ask(worker, question)
+        is_dead = is_lost(
+            answer=answer,
+            record_age=seen.age,
+            connected_for=time.monotonic() - broker.connected_since,
+            lost_after_seconds=self._settings.worker_lost_seconds,
+        )
+        return Statement(worker, is_dead, denied(reply, worker))
 
     async def _warn_of_unserved(self, broker: Broker, waiting: Counter[Lane]) -> None:
         """Say once for each queue that its workloads wait for a worker that is not there."""

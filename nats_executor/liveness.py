@@ -96,21 +96,26 @@ class Liveness:
         }
 
     async def ping(self, worker: str) -> Answer:
-        """Ask a worker several times, because it may be about to subscribe."""
+        """Ask whether a worker is there."""
+        answer, _ = await self.ask(worker, b"")
+        return answer
+
+    async def ask(self, worker: str, question: bytes) -> tuple[Answer, bytes]:
+        """Ask a worker several times, because it may be about to subscribe; b"" is no reply."""
         names = self._names
         subject = names.peer(worker) if self._is_peer else names.control(worker, "ping")
         answer = Answer.NOBODY
         for _ in range(PINGS):
             try:
-                await self._broker.request(subject, b"", timeout=PING_SECONDS)
+                reply = await self._broker.request(subject, question, timeout=PING_SECONDS)
             except NoResponders:
                 pass
             except BrokerError:
                 answer = Answer.SILENT
             else:
-                return Answer.ALIVE
+                return Answer.ALIVE, reply
             await asyncio.sleep(PING_PAUSE_SECONDS)
-        return answer
+        return answer, b""
 
     async def record_ages(self, workers: Mapping[str, str]) -> dict[str, float]:
         """Return the seconds since the broker got each worker's last record.

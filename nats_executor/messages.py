@@ -179,6 +179,8 @@ class Presence:
         running: the slots that its workloads hold.
         bands: how many priority bands of each queue it pulls from, the lowest ones.
         paused: why it takes nothing at the moment, '' if it does.
+        lacks: only in its answer to a ping: which of the dispatches that the ping asks about are
+            not here. A release that does not know the question denies none of them.
     """
 
     worker: str
@@ -194,6 +196,7 @@ class Presence:
     version: str
     bands: int = 1
     paused: str = ""
+    lacks: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

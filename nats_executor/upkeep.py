@@ -1,7 +1,7 @@
 """What the executor looks after from one event to the next, in the scheduler's thread.
 
 It asks the inspector to look, without waiting, and acts on what was found: sends again what the
-broker lost, tells again what Airflow missed, and ends what a dead scheduler left.
+broker lost, tells again what Airflow missed, and ends what a dead scheduler left or no worker has.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from nats_executor import compat, rows
 from nats_executor.confirmations import Confirmations
-from nats_executor.ledger import Ended
 from nats_executor.messages import Kind, State
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from nats_executor.bridge import Bridge
     from nats_executor.executor import NatsExecutor
     from nats_executor.inspector import Finding, Inspector
-    from nats_executor.ledger import Dispatch
+    from nats_executor.ledger import Dispatch, Ended
     from nats_executor.messages import Report
 
 __all__ = ["Upkeep"]
@@ -41,15 +40,17 @@ class Upkeep:
         self._next_sweep = 0.0
         self._next_watch = 0.0
         self._confirmations = Confirmations()
+        # What runs by the database, or ran by its last report, and has left no trace in NATS.
+        self._silent: dict[str, Dispatch] = {}
 
     def tick(self) -> None:
         """Do what is due; costs next to nothing when nothing is."""
         now = time.monotonic()
         if self._inspector.findings:
             self._act()
-        if now >= self._next_watch and (held := self._executor.ledger.held):
+        if now >= self._next_watch and (self._executor.ledger.held or self._silent):
             self._next_watch = now + self._watch_seconds
-            self._bridge.post(self._inspector.watch(held))
+            self._watch()
         if now >= self._next_sweep or self._inspector.is_renewed:
             self._next_sweep = now + self._sweep_seconds
             self._sweep()
@@ -57,6 +58,16 @@ class Upkeep:
             self._confirm(now)
 
     # Looking
+
+    def _watch(self) -> None:
+        ledger = self._executor.ledger
+        if held := ledger.held:
+            self._bridge.post(self._inspector.watch(held))
+        ended = [d for d in self._silent.values() if d.kind == Kind.TASK and d not in ledger]
+        for dispatch in ended:
+            del self._silent[dispatch.id]
+        if self._silent:
+            self._bridge.post(self._inspector.search(list(self._silent.values())))
 
     def _sweep(self) -> None:
         ledger = self._executor.ledger
@@ -77,8 +88,12 @@ class Upkeep:
             finding = findings.popleft()
             dispatch, evidence, obituary = finding
             is_ours = dispatch in ledger
+            if not evidence.is_lost:
+                self._silent.pop(dispatch.id, None)
             if evidence.is_over and not is_ours and dispatch.kind == Kind.CALLBACK:
                 self._end_callback(dispatch, evidence.last_report)
+            elif evidence.is_lost and is_ours and dispatch.is_held and not obituary:
+                self._silent[dispatch.id] = dispatch  # it may run, and its worker say so again
             elif (evidence.is_lost or obituary) and (is_ours or dispatch.kind != Kind.TASK):
                 lost[dispatch.id] = finding
         if lost:
@@ -104,13 +119,21 @@ class Upkeep:
             executor.queue_again(workload)
         if workloads:
             log.warning("NATS has no more of %d workloads; next: sending them", len(workloads))
-        for dispatch, _, obituary in lost.values():
-            if dispatch not in executor.ledger:
-                continue
-            if dispatch.id not in states:
-                self._forget(dispatch.key)  # queued anew, or ended without us
-            elif obituary and states[dispatch.id] != rows.WAITING:
-                executor.settle(Ended(dispatch, succeeded=False, info=obituary))
+        for finding in lost.values():
+            self._judge(finding, states.get(finding.dispatch.id))
+
+    def _judge(self, finding: Finding, state: str | None) -> None:
+        """End what is not queued and has no worker; have the workers asked where that is open."""
+        dispatch, _, obituary = finding
+        if state in {None, rows.WAITING}:
+            self._silent.pop(dispatch.id, None)
+            # None: queued anew, or ended without us.
+            if state is None and dispatch in self._executor.ledger:
+                self._forget(dispatch.key)
+        else:
+            self._silent[dispatch.id] = dispatch  # until its end is told
+            if obituary:
+                self._bridge.post(self._inspector.bury(finding))
 
     def _forget(self, key: Any) -> None:
         self._executor.ledger.forget(key)

@@ -1,20 +1,25 @@
-"""Changes to a worker while it runs: orders that may come from anyone, checked and answered."""
+"""What a worker answers while it runs: orders to change, and questions; anyone may send them."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import re
 from typing import TYPE_CHECKING
 
-from nats_executor.messages import Order, Outcome, encode, shown
+from nats_executor.messages import Order, Outcome, encode, presentable, shown
+from nats_executor.queues import as_text
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from nats_executor.names import Names
     from nats_executor.ports import Broker
+    from nats_worker.errand import Errand
     from nats_worker.worker import Worker
 
-__all__ = ["Refused", "serve_changes"]
+__all__ = ["Refused", "serve_changes", "serve_pings"]
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +29,8 @@ MOST_SLOTS = 10_000
 MOST_QUEUES = 200
 # As much as Airflow's database takes.
 LONGEST_QUEUE = 256
+# The answer repeats what the question names, and a server takes 1 MiB.
+LONGEST_QUESTION = 256 * 1024
 
 
 class Refused(Exception):
@@ -37,6 +44,29 @@ async def serve_changes(broker: Broker, names: Names, worker: Worker) -> None:
         await broker.serve(subject, functools.partial(obey, worker, order))
 
 
+async def serve_pings(
+    broker: Broker, names: Names, worker: Worker, errands: Collection[Errand]
+) -> None:
+    """Say that the worker is there, what it is, and which dispatches are not in its hands.
+
+    Args:
+        errands: what is in its hands: from the delivery until its end was reported.
+    """
+
+    async def ping(question: bytes) -> bytes:
+        here = {errand.dispatch_id for errand in errands}
+        lacks = [asked for asked in dispatches_in(question) if asked not in here]
+        return encode(dataclasses.replace(worker.describe(), lacks=lacks))
+
+    await broker.serve(names.control(worker.id, "ping"), ping)
+    await broker.serve(names.peer(worker.id), ping)
+
+
+def dispatches_in(question: bytes) -> list[str]:
+    """Read the dispatch ids that a ping asks about; most ask about none."""
+    return question.decode(errors="replace").split() if len(question) <= LONGEST_QUESTION else []
+
+
 async def obey(worker: Worker, order: Order, body: bytes) -> bytes:
     """Carry an order out and return the encoded `Outcome`."""
     is_changed, refusal = False, ""
@@ -48,7 +78,10 @@ async def obey(worker: Worker, order: Order, body: bytes) -> bytes:
     seen = worker.describe()
     if is_changed:
         log.info(
-            "%s: concurrency is %d, queues are %s", order, seen.concurrency, ", ".join(seen.queues)
+            "%s: concurrency is %d, queues are %s",
+            order,
+            seen.concurrency,
+            as_text(map(presentable, seen.queues)),
         )
         await worker.beat()
     outcome = Outcome(
@@ -118,8 +151,8 @@ def queue_in(body: bytes) -> str:
         queue = body.decode()
     except UnicodeDecodeError:
         queue = ""
-    # A name that a command line could not hold either.
-    if not queue.isprintable() or not 0 < len(queue) <= LONGEST_QUEUE or queue != queue.strip():
+    # An order may come from anyone and ends up in logs; `-q` takes names of any characters.
+    if not queue.isprintable() or not 0 < len(queue) <= LONGEST_QUEUE:
         raise Refused(f"{shown_body(body)} is no name of a queue")
     return queue
 

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import math
 import signal
 import time
 from dataclasses import dataclass
@@ -63,11 +64,14 @@ class Errand(Record):
         is_revoked: the scheduler took the workload back.
         is_handed_back: this worker stops, and the workload has not started.
         defect: why this release cannot run the message, '' if it can.
+        said_on: `connected_since` of the connection on which its report that it runs was last seen
+            to be there; NaN before.
     """
 
     is_revoked: bool = False
     is_handed_back: bool = False
     defect: str = ""
+    said_on: float = math.nan
 
     async def carry(self, on_exit: Callable[[], None]) -> None:
         """See the delivery through; calls `on_exit` once its process is gone, if it had one."""
@@ -132,7 +136,11 @@ class Errand(Record):
     # Claiming
 
     async def decide(self) -> claims.Decision:
-        """Decide from the dispatch's history; even what cannot be read may be another's by now."""
+        """Decide from the dispatch's history, as soon as the broker tells it."""
+        return await persist(self.look, unless=lambda: self.is_handed_back)
+
+    async def look(self) -> claims.Decision:
+        """Look at the history once; even what cannot be read may be another's by now."""
         last = await self.last_report()
         held_by_other = last is not None and last.worker != self.around.worker
         is_alive = bool(
@@ -157,7 +165,8 @@ class Errand(Record):
             case claims.Done():
                 await self.delivery.ack()
             case claims.Held(worker):
-                log.debug("%s is with %s; handing it back", self.dispatch_id, worker)
+                text = "%s is with worker %s; next: offering it again in %g s unless it ends there"
+                log.info(text, self.dispatch_id, worker, self.pause)
                 await self.delivery.nak(self.pause)
             case claims.Unanswered(report):
                 await self.await_renewal(report)
@@ -167,7 +176,7 @@ class Errand(Record):
                 if await self.try_report(State.FAILED, report.obituary, of=report):
                     await self.delivery.ack()
                 else:
-                    await self.delivery.nak(self.pause)
+                    await self.yield_to_other()
             case claims.Exhausted(expected_last, attempt, predecessors, info):
                 self.sequence, self.attempt = expected_last, attempt
                 self.predecessors = predecessors
@@ -197,11 +206,17 @@ class Errand(Record):
         self.token = claim.token
         if self.defect:
             await self.bury(self.defect)
-        elif await self.try_claim():
+        elif await self.try_claim(lambda: self.is_handed_back):
             return claim
         else:
-            await self.delivery.nak(self.pause)  # somebody else was faster
+            await self.yield_to_other()
         return None
+
+    async def yield_to_other(self) -> None:
+        """Hand it back because another worker has reported first; whoever is next looks again."""
+        text = "%s: another worker or a scheduler reported first; next: offering it again in %g s"
+        log.info(text, self.dispatch_id, self.soon)
+        await self.delivery.nak(self.soon)
 
     # Running
 
@@ -262,25 +277,30 @@ class Errand(Record):
         """Report that it runs, once; the final report does without it if the broker is away."""
         await run.started()
         with contextlib.suppress(BrokerError):
-            await self.try_report(State.RUNNING)
+            # False also where the broker has lost the claim: then `stay_known` says it.
+            if await self.try_report(State.RUNNING):
+                self.said_on = self.around.broker.connected_since
 
     async def stay_known(self, announced: asyncio.Task[None]) -> None:
         """Report again that it runs, before the broker drops that for its age or has lost it."""
         await asyncio.wait([announced])
         settings, broker = self.around.settings, self.around.broker
         is_hidden = settings.jetstream_domain is not None  # behind a leaf node no reconnect tells
-        said_at, said_on = time.monotonic(), broker.connected_since
+        said_at = time.monotonic()
         while True:
             await asyncio.sleep(self.pause)
             is_old = time.monotonic() - said_at > settings.result_retention_seconds / 2
-            is_new = is_hidden or broker.connected_since != said_on
+            is_new = is_hidden or broker.connected_since != self.said_on
             if not broker.is_connected or not (is_new or is_old):
                 continue
             with contextlib.suppress(BrokerError):
+                expected = self.sequence
                 if is_old or await self.last_report() is None:
                     await self.try_report(State.RUNNING)
                     said_at = time.monotonic()
-                said_on = broker.connected_since
+                else:
+                    self.sequence = expected  # the end must not take the place of another's report
+                self.said_on = broker.connected_since
 
     # Ending
 

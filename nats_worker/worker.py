@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from nats_executor.broker import connect
 from nats_executor.errors import AccessDenied, BrokerError
 from nats_executor.liveness import Liveness
-from nats_executor.messages import Presence, encode
-from nats_worker.control import serve_changes
+from nats_executor.messages import Presence
+from nats_worker.control import serve_changes, serve_pings
 from nats_worker.crew import Crew
 from nats_worker.guard import Guard
 from nats_worker.health import Health
@@ -211,15 +211,11 @@ class Worker:
     async def serve_control(self, broker: Broker) -> None:
         names = self.settings.names
 
-        async def ping(_: bytes) -> bytes:
-            return encode(self.describe())
-
         async def stop(body: bytes) -> bytes:
             is_here = self.crew.revoke(body.decode("utf-8", "replace"))
             return b"stopping" if is_here else b"unknown"
 
-        await broker.serve(names.control(self.id, "ping"), ping)
-        await broker.serve(names.peer(self.id), ping)
+        await serve_pings(broker, names, self, self.crew.errands)
         await broker.serve(names.control(self.id, "stop"), stop)
         await serve_changes(broker, names, self)
         await serve_log(broker, names, self.id, self.plan.log_folder, self.crew.errands)

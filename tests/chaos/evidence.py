@@ -55,6 +55,7 @@ class Evidence:
         cut_off: when which worker was frozen or cut off from the broker.
         api_outages: when the API server was away, for all or for one worker.
         wiped_at: when the broker last lost its data, 0 for never.
+        is_mixed: whether some of the members had the code of an earlier release.
     """
 
     rows: Sequence[Row] = ()
@@ -69,6 +70,7 @@ class Evidence:
     cut_off: Sequence[Span] = ()
     api_outages: Sequence[Span] = ()
     wiped_at: float = 0.0
+    is_mixed: bool = False
 
 
 def look_into_broker(settings: Settings) -> BrokerContent:

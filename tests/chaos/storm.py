@@ -198,4 +198,5 @@ class Storm:
             cut_off=self.injector.cut_off,
             api_outages=self.injector.api_outages,
             wiped_at=self.injector.wiped_at,
+            is_mixed=self.scene.earlier is not None,
         )

@@ -121,7 +121,7 @@ def events(executor: NatsExecutor, count: int = 1) -> dict[Any, tuple[Any, Any]]
         executor.heartbeat()
         return len(executor.event_buffer) >= count
 
-    block_until(beat, 10, f"{count} events")
+    block_until(beat, 60, f"{count} events")
     return dict(executor.get_event_buffer())
 
 

@@ -5,6 +5,7 @@ Workers are played by the stage's peer; rows are those of a real database.
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from functools import partial
@@ -12,118 +13,34 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.models.callback import CallbackKey, ExecutorCallback
-from airflow.models.connection_test import ConnectionTestKey, ConnectionTestRequest
-from airflow.models.dag import DagModel
-from airflow.models.dag_version import DagVersion
-from airflow.models.dagbundle import DagBundleModel
-from airflow.models.dagrun import DagRun
+from airflow.models.connection_test import ConnectionTestKey
 from airflow.models.taskinstance import TaskInstance
-from airflow.sdk import timezone
 from airflow.utils.session import create_session
-from airflow.utils.state import CallbackState, DagRunState, TaskInstanceState
-from sqlalchemy import delete, insert, select, update
+from airflow.utils.state import CallbackState, TaskInstanceState
+from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from nats_executor import rows, topology
 from nats_executor.errors import TopologyMismatch
 from nats_executor.inspector import Inspector
 from nats_executor.liveness import Liveness
-from nats_executor.messages import Kind, Presence, State, Workload, encode
+from nats_executor.messages import Kind, Report, State, Workload, decode
 from tests.executor.stage import events, task_workload
+from tests.executor.table import JOB, LOST_SECONDS, announce, record
 from tests.support.emptying import empty
 from tests.support.fixtures import settings_for
 from tests.support.waiting import block_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from nats_executor import NatsExecutor
     from tests.executor.stage import FakeStage, RealStage, Stage
+    from tests.executor.table import Rows
 
 pytestmark = pytest.mark.usefixtures("airflow_database")
 
 QUEUED, RUNNING = TaskInstanceState.QUEUED, TaskInstanceState.RUNNING
-JOB = 7  # the stage's scheduler
-LOST_SECONDS = 0.4
-VERSION = uuid.uuid4()  # of the Dag
-
-
-class Rows:
-    """Committed rows, because the executor looks at them in sessions of its own."""
-
-    def add(self, model: Any, **values: Any) -> None:
-        with create_session(scoped=False) as session:
-            session.execute(insert(model.__table__).values(**values))
-
-    def add_task(self, task_id: str, state: str = QUEUED, **more: Any) -> dict[str, Any]:
-        """Insert a task instance as the scheduler leaves it; return the workload's arguments."""
-        ids: dict[str, Any] = {"ti_id": uuid.uuid4(), "dispatch_id": str(uuid.uuid4())}
-        values: dict[str, Any] = {
-            "id": ids["ti_id"], "external_executor_id": ids["dispatch_id"], "task_id": task_id,
-            "dag_id": "a_dag", "run_id": "a_run", "state": state, "try_number": 1,
-            "queue": "default", "pool": "default_pool", "pool_slots": 1, "queued_by_job_id": JOB,
-            "dag_version_id": VERSION, "priority_weight": 1,
-        }  # fmt: skip
-        self.add(TaskInstance, **(values | more))
-        return ids | {"task_id": task_id}
-
-    def change_task(self, task_id: str, **values: Any) -> None:
-        with create_session(scoped=False) as session:
-            session.execute(
-                update(TaskInstance).where(TaskInstance.task_id == task_id).values(**values)
-            )
-
-    def add_callback(self, state: str) -> str:
-        subject = uuid.uuid4()
-        with create_session(scoped=False) as session:
-            run = session.scalar(select(DagRun.id).where(DagRun.dag_id == "a_dag"))
-        data: dict[str, Any] = {
-            "path": "a.callback",
-            "kwargs": {},
-            "dag_run_id": run,
-            "dag_id": "a_dag",
-        }
-        self.add(
-            ExecutorCallback, id=subject, type="executor", fetch_method="import_path", data=data,
-            state=state, priority_weight=1, created_at=timezone.utcnow(),
-        )  # fmt: skip
-        return str(subject)
-
-    def add_connection_test(self, state: str) -> str:
-        subject, now = uuid.uuid4(), timezone.utcnow()
-        self.add(
-            ConnectionTestRequest, id=subject, token=str(subject), connection_id="c", state=state,
-            conn_type="fs", queue="heavy", created_at=now, updated_at=now,
-        )  # fmt: skip
-        return str(subject)
-
-
-@pytest.fixture
-def table(airflow_database: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rows]:  # noqa: ARG001
-    """Rows of a Dag run whose scheduler is the stage's; all gone after the test."""
-    made = Rows()
-    models = (
-        ConnectionTestRequest, ExecutorCallback, TaskInstance, DagRun, DagVersion, DagModel,
-        DagBundleModel,
-    )  # fmt: skip
-    try:
-        made.add(DagBundleModel, name="dags")
-        made.add(DagModel, dag_id="a_dag", bundle_name="dags", max_active_tasks=1,
-                 max_consecutive_failed_dag_runs=0, has_task_concurrency_limits=False,
-                 relative_fileloc="a_dag.py")  # fmt: skip
-        made.add(DagVersion, id=VERSION, dag_id="a_dag", version_number=1, bundle_name="dags",
-                 created_at=timezone.utcnow())  # fmt: skip
-        made.add(DagRun, dag_id="a_dag", run_id="a_run", run_type="manual",
-                 run_after=timezone.utcnow(), state=DagRunState.RUNNING)  # fmt: skip
-        options = {"heartbeat": 0.1, "worker_lost": LOST_SECONDS, "sweep": 0.2}
-        for name, seconds in options.items():
-            monkeypatch.setenv(f"AIRFLOW__NATS_EXECUTOR__{name.upper()}_SECONDS", str(seconds))
-        monkeypatch.setattr("nats_executor.inspector.SECOND_LOOK_SECONDS", 0.0)
-        yield made
-    finally:
-        with create_session(scoped=False) as session:
-            for model in models:
-                session.execute(delete(model.__table__))
 
 
 def until(executor: NatsExecutor, is_so: Callable[[], Any], what: str) -> Any:
@@ -133,7 +50,7 @@ def until(executor: NatsExecutor, is_so: Callable[[], Any], what: str) -> Any:
         executor.heartbeat()
         return is_so()
 
-    return block_until(beat, 20, what)
+    return block_until(beat, 60, what)
 
 
 def sent_for(stage: Stage, executor: NatsExecutor, row: dict[str, Any]) -> Workload:
@@ -216,8 +133,10 @@ def test_a_callback_and_a_connection_test_that_the_broker_lost_are_sent_again(
 def test_what_is_not_queued_any_more_is_not_sent_again(
     stage: Stage, table: Rows, state: str | None
 ) -> None:
-    """What runs somewhere without a trace keeps its slot until Airflow misses its heartbeat."""
+    """What may run somewhere without a trace keeps its slot."""
     executor = stage.executor(job_id=JOB)
+    announce(stage)
+    stage.ask("serve", stage.names.control("w1", "ping"), pong)
     row = table.add_task("t")
     sent_for(stage, executor, row)
     table.change_task("t", state=state)
@@ -345,14 +264,6 @@ async def restart(server: Any) -> None:
 # Workers that died
 
 
-def announce(stage: Stage, worker: str = "w1", name: str = "worker-1") -> None:
-    record = Presence(
-        worker=worker, name=name, host="h", pid=1, queues=["default"], concurrency=1, running=1,
-        draining=False, started_at=0.0, at=0.0, version="1",
-    )  # fmt: skip
-    stage.ask("publish", stage.names.presence(name), encode(record))
-
-
 async def pong(_: bytes) -> bytes:
     return b"pong"
 
@@ -459,6 +370,286 @@ def test_a_running_task_whose_reports_are_lost_fails_with_its_worker(
 
     [(_, (state, info))] = events(executor).items()
     assert (state, info) == (TaskInstanceState.FAILED, "worker worker-1 lost")
+
+
+# What no worker has
+
+
+def stand_by(stage: Stage, *held: str) -> list[list[str]]:
+    """Let a worker live that has some dispatches; return what it is asked about."""
+    asked: list[list[str]] = []
+
+    async def answer(question: bytes) -> bytes:
+        ids = question.decode().split()
+        if ids:
+            asked.append(ids)
+        return record("w2", "worker-2", lacks=[i for i in ids if i not in held])
+
+    announce(stage, "w2", "worker-2")
+    stage.ask("serve", stage.names.control("w2", "ping"), answer)
+    return asked
+
+
+def taken_over(executor: NatsExecutor) -> None:
+    """Have an executor adopt every task of the table, as the scheduler does."""
+    with create_session(scoped=False) as session:
+        tis = session.scalars(select(TaskInstance)).all()
+        assert executor.try_adopt_task_instances(tis) == []
+        for ti in tis:
+            ti.queued_by_job_id = JOB
+
+
+def reports_are_lost(stage: Stage) -> None:
+    stage.portal.call(empty, stage.broker, stage.names.results_stream, stage.names.results())
+
+
+NO_WORKER = "no worker runs it, and NATS has lost which one did"
+
+
+def test_a_running_task_that_no_worker_has_and_no_report_tells_of_fails_soon(
+    stage: Stage, table: Rows
+) -> None:
+    """Its worker, its scheduler and NATS's data were lost at once."""
+    row = table.add_task("t", RUNNING, queued_by_job_id=1)
+    executor = stage.executor(job_id=JOB)
+    taken_over(executor)
+    asked = stand_by(stage)
+
+    grow_old(stage, executor)
+
+    [(key, (state, info))] = events(executor).items()
+    assert (key.task_id, state, info) == ("t", TaskInstanceState.FAILED, NO_WORKER)
+    assert [row["dispatch_id"]] in asked
+    assert [str(log.extra) for log in executor._task_event_logs] == [info]
+    subject = stage.names.result("default", row["dispatch_id"])
+    last = decode(Report, stage.ask("last", stage.names.results_stream, subject).body)
+    assert (last.state, last.info, last.worker) == (State.FAILED, info, executor.sender)
+    assert executor.slots_occupied == 0
+    assert stage.sent() == []
+
+
+def test_it_fails_as_well_where_no_worker_is_left(stage: Stage, table: Rows) -> None:
+    table.add_task("t", RUNNING, queued_by_job_id=1)
+    executor = stage.executor(job_id=JOB)
+    taken_over(executor)
+
+    grow_old(stage, executor)
+
+    [(_, (state, info))] = events(executor).items()
+    assert (state, info) == (TaskInstanceState.FAILED, NO_WORKER)
+
+
+@pytest.mark.usefixtures("quick_confirmations")
+def test_such_a_failure_is_told_again_until_its_row_has_moved(stage: Stage, table: Rows) -> None:
+    table.add_task("t", RUNNING, queued_by_job_id=1)
+    executor = stage.executor(job_id=JOB)
+    taken_over(executor)
+
+    grow_old(stage, executor)
+
+    assert events(executor) == events(executor) != {}
+    table.change_task("t", state=TaskInstanceState.UP_FOR_RETRY)
+    until(executor, lambda: is_settled(executor), "the end of it")
+    assert dict(executor.get_event_buffer()) == {}
+
+
+def test_what_a_living_worker_has_is_left_alone_and_known_once_it_says_so(
+    stage: Stage, table: Rows
+) -> None:
+    row, other = (table.add_task(name, RUNNING, queued_by_job_id=1) for name in "tu")
+    executor = stage.executor(job_id=JOB)
+    taken_over(executor)
+    asked = stand_by(stage, row["dispatch_id"])
+
+    grow_old(stage, executor)
+
+    [(key, _)] = events(executor).items()
+    assert key.task_id == "u"
+    count = len(asked)
+    until(executor, lambda: len(asked) > count + 2, "more questions")
+    assert dict(executor.get_event_buffer()) == {}
+    stage.report(told_of(row), State.RUNNING, worker="w2", worker_name="worker-2")
+    until(executor, lambda: executor.ledger.held, "its report to be read")
+    until(executor, lambda: not silent(executor), "no more questions")
+    assert executor.slots_occupied == 1
+    assert other["dispatch_id"] not in {d.id for d in executor.ledger}
+
+
+def told_of(row: dict[str, Any]) -> Workload:
+    """What a worker's reports on a row are about."""
+    return Workload(
+        dispatch_id=row["dispatch_id"], queue="default", kind=Kind.TASK, body={}, key=[],
+        sender="dead",
+    )  # fmt: skip
+
+
+def silent(executor: NatsExecutor) -> dict[str, Any]:
+    assert executor._upkeep
+    found: dict[str, Any] = executor._upkeep._silent
+    return found
+
+
+async def never(_: bytes) -> bytes:
+    return await asyncio.Event().wait() and b""
+
+
+@pytest.mark.parametrize("answer", [pong, never], ids=["of an older release", "hanging"])
+def test_nothing_is_concluded_from_a_worker_that_does_not_deny_it(
+    fake_stage: FakeStage, table: Rows, answer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may run it: the row is left to Airflow's own heartbeat."""
+    monkeypatch.setattr("nats_executor.liveness.PING_SECONDS", 0.01)
+    table.add_task("t", RUNNING, queued_by_job_id=1)
+    executor = fake_stage.executor(job_id=JOB)
+    taken_over(executor)
+    grow_old(fake_stage, executor)
+    announce(fake_stage)
+    fake_stage.ask("serve", fake_stage.names.control("w1", "ping"), answer)
+    searched = count_searches(fake_stage)
+
+    until(executor, lambda: len(searched) > 3, "several searches")
+
+    assert dict(executor.get_event_buffer()) == {}
+    assert executor.slots_occupied == 1
+
+
+def count_searches(stage: Stage) -> list[Any]:
+    """Count the searches that were seen through."""
+    real = Inspector.search
+    calls: list[Any] = []
+
+    async def search(self: Inspector, dispatches: Any) -> None:
+        await real(self, dispatches)
+        calls.append(dispatches)
+
+    stage.monkeypatch.setattr(Inspector, "search", search)
+    return calls
+
+
+@pytest.mark.parametrize("young", ["bucket", "connection"])
+def test_workers_get_the_time_to_come_back(fake_stage: FakeStage, table: Rows, young: str) -> None:
+    """After the loss of its data NATS knows no worker, though all of them may live."""
+    table.add_task("t", RUNNING, queued_by_job_id=1)
+    executor = fake_stage.executor(job_id=JOB)
+    taken_over(executor)
+    if young == "bucket":
+        for broker in fake_stage.server.brokers:
+            broker.connected_since = -1e9
+    else:
+        fake_stage.server.advance(60)
+        for broker in fake_stage.server.brokers:
+            broker.connected_since = 1e9
+    searched = count_searches(fake_stage)
+
+    until(executor, lambda: len(searched) > 3, "several searches")
+    assert dict(executor.get_event_buffer()) == {}
+
+    grow_old(fake_stage, executor)
+    assert len(events(executor)) == 1
+
+
+def test_a_task_whose_failure_the_broker_lost_fails(stage: Stage, table: Rows) -> None:
+    """Its worker lives and has reported its end, which no scheduler has read."""
+    executor = stage.executor(job_id=JOB)
+    row = table.add_task("t", RUNNING)
+    stand_by(stage)
+    sent = sent_for(stage, executor, row)
+    stage.report(sent, State.RUNNING, worker="w2", worker_name="worker-2")
+    until(executor, lambda: executor.ledger.held, "the report to be read")
+    lose(stage, row["dispatch_id"])
+    reports_are_lost(stage)
+
+    grow_old(stage, executor)
+
+    [(_, (state, info))] = events(executor).items()
+    assert state == TaskInstanceState.FAILED
+    assert info == "worker worker-2 runs it no more, and NATS has lost how it ended"
+    assert executor.slots_occupied == 0
+
+
+def test_the_slot_of_a_task_whose_success_the_broker_lost_is_free(
+    stage: Stage, table: Rows
+) -> None:
+    """Airflow has its state from the API server, so no event is owed."""
+    executor = stage.executor(job_id=JOB)
+    row = table.add_task("t", RUNNING)
+    stand_by(stage)
+    sent = sent_for(stage, executor, row)
+    stage.report(sent, State.RUNNING, worker="w2", worker_name="worker-2")
+    until(executor, lambda: executor.ledger.held, "the report to be read")
+    executor.get_event_buffer()
+    table.change_task("t", state=TaskInstanceState.SUCCESS)
+    lose(stage, row["dispatch_id"])
+    reports_are_lost(stage)
+
+    grow_old(stage, executor)
+
+    until(executor, lambda: not executor.slots_occupied, "the slot to be free")
+    assert dict(executor.get_event_buffer()) == {}
+    assert len(executor._task_event_logs) == 0
+
+
+def test_what_a_worker_gave_up_while_the_broker_lost_it_is_sent_again(
+    stage: Stage, table: Rows
+) -> None:
+    """It had claimed it, and NATS lost both its release and the message."""
+    executor = stage.executor(job_id=JOB)
+    row = table.add_task("t")
+    stand_by(stage)
+    sent = sent_for(stage, executor, row)
+    stage.report(sent, State.CLAIMED, worker="w2", worker_name="worker-2")
+    until(executor, lambda: executor.ledger.held, "the report to be read")
+    lose(stage, row["dispatch_id"])
+    reports_are_lost(stage)
+
+    grow_old(stage, executor)
+
+    [again] = until(executor, stage.sent, "the message")
+    assert again.dispatch_id == row["dispatch_id"]
+    assert dict(executor.get_event_buffer()) == {}
+
+
+def test_a_callback_whose_end_the_broker_lost_fails(stage: Stage, table: Rows) -> None:
+    """It would stay `running` for ever: it has no heartbeat that could time out."""
+    callback = table.add_callback(CallbackState.RUNNING)
+    executor = stage.executor(job_id=JOB)
+    stand_by(stage)
+
+    grow_old(stage, executor)
+
+    assert events(executor) == {CallbackKey(callback): (CallbackState.FAILED, NO_WORKER)}
+    assert executor.slots_occupied == 0
+
+
+def test_a_broker_a_worker_and_a_scheduler_that_are_lost_at_once(
+    real_stage: RealStage, table: Rows
+) -> None:
+    """A real server with an empty disk; what runs elsewhere runs on."""
+    dead = real_stage.executor(job_id=1)
+    rows_of = {name: table.add_task(name, queued_by_job_id=1) for name in ("lost", "runs")}
+    real_stage.sent_by(dead, *(task_workload(**row) for row in rows_of.values()))
+    workers = {"lost": "1", "runs": "2"}
+    for name, number in workers.items():
+        about, worker = told_of(rows_of[name]), f"worker-{number}"
+        real_stage.report(about, State.RUNNING, worker=f"w{number}", worker_name=worker)
+        table.change_task(name, state=RUNNING)
+    until(dead, lambda: len(dead.ledger.held) == 2, "both to run")
+
+    real_stage.server.kill()
+    real_stage.server.wipe_storage()
+    dead.end()
+    real_stage.server.start()
+    real_stage.portal.call(real_stage.broker.ready, 10.0)
+    executor = real_stage.executor(job_id=JOB)
+    taken_over(executor)
+    stand_by(real_stage, rows_of["runs"]["dispatch_id"])
+
+    [(key, (state, info))] = events(executor).items()
+    assert (key.task_id, state, info) == ("lost", TaskInstanceState.FAILED, NO_WORKER)
+    real_stage.report(told_of(rows_of["runs"]), State.SUCCESS)
+    [(key, (state, _))] = events(executor).items()
+    assert (key.task_id, state) == ("runs", TaskInstanceState.SUCCESS)
+    assert executor.slots_occupied == 0
 
 
 def count_looks(stage: Stage) -> list[Any]:

@@ -156,8 +156,8 @@ GOOD = {
     "every workload ends": [Evidence(rows=[row(), row(2, state="failed")])],
     "nothing waits for Airflow's time-out": [
         Evidence(history=[start(), entry("success")]),
-        # Its report was lost with the broker's storage.
-        Evidence(history=[start(at=5.0), entry("silent", at=9.0)], wiped_at=6.0),
+        # Its report was lost with the broker's storage, beside a worker of an earlier release.
+        Evidence(history=[start(at=5.0), entry("silent", at=9.0)], wiped_at=6.0, is_mixed=True),
     ],
     "ends once": [
         Evidence(history=[entry("queued"), entry("retry"), entry("queued"), entry("success")]),
@@ -173,6 +173,8 @@ GOOD = {
             executions=[ran(1, 2)],
             hurt=frozenset({WORKER}),
         ),
+        # The report of its end was lost with the broker's storage.
+        Evidence(rows=[replace(CALLBACK, state="failed")], executions=[ran(1, 2)], wiped_at=3.0),
     ],
     "never runs twice at a time": [
         Evidence(executions=TWO_TRIES),
@@ -225,7 +227,8 @@ BAD = {
     "every workload ends": [Evidence(rows=[row(state="running")])],
     "nothing waits for Airflow's time-out": [
         Evidence(history=[start(at=5.0), entry("silent", at=9.0)]),
-        Evidence(history=[start(at=5.0), entry("silent", at=9.0)], wiped_at=4.0),
+        Evidence(history=[start(at=5.0), entry("silent", at=9.0)], wiped_at=6.0),
+        Evidence(history=[start(at=5.0), entry("silent", at=9.0)], wiped_at=4.0, is_mixed=True),
     ],
     "ends once": [
         Evidence(history=[entry("success"), entry("success")]),
@@ -236,6 +239,7 @@ BAD = {
         Evidence(rows=[row(behaviour=Behaviour.FAILING)]),
         # Nothing had happened to what ran it.
         Evidence(rows=[replace(CALLBACK, state="failed")], executions=[ran(1, 2)]),
+        Evidence(rows=[replace(CALLBACK, state="failed")], executions=[ran(1, 2)], wiped_at=1.5),
         Evidence(rows=[replace(CALLBACK, state="failed")]),
     ],
     "never runs twice at a time": [

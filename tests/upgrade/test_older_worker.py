@@ -19,6 +19,7 @@ from nats_executor.messages import FORMAT, Kind, Order, State, Workload, encode
 from nats_executor.orders import give_orders
 from nats_executor.survey import findings, take_survey, worker_rows
 from nats_executor.task_logs import TaskLogs
+from nats_executor.whereabouts import denied
 from tests.support.execution_api import ExecutionApi
 from tests.support.fixtures import settings_for
 from tests.support.worker_ground import QUICK, Field, make_home, task_body
@@ -93,7 +94,10 @@ async def test_it_runs_what_this_code_sends_and_answers_or_is_told_that_it_canno
     presence = await field.post.presence(OLD)
     assert presence
     assert presence.queues == ["default"]
-    assert await Liveness(field.post.broker, field.settings).ping(presence.worker) is Answer.ALIVE
+    liveness = Liveness(field.post.broker, field.settings)
+    answer, reply = await liveness.ask(presence.worker, f"{running} gone".encode())
+    assert answer is Answer.ALIVE
+    assert denied(reply, presence.worker) <= {"gone"}  # nothing, if it does not know the question
     survey = await take_survey(field.post.broker, field.settings)
     (row,) = worker_rows(survey, field.settings)
     assert (row["worker"], row["state"]) == (OLD, "running")

@@ -47,6 +47,67 @@ async def revoke(scene: Scene, worker: Worker, dispatch_id: str = "d1") -> bytes
     return await scene.broker.request(subject, dispatch_id.encode(), timeout=1.0)
 
 
+async def ping(scene: Scene, worker: Worker, *dispatch_ids: str) -> Presence:
+    subject = scene.names.control(worker.id, "ping")
+    reply = await scene.broker.request(subject, " ".join(dispatch_ids).encode(), timeout=1.0)
+    return decode(Presence, reply)
+
+
+# Telling what is here
+
+
+async def test_a_worker_denies_what_is_not_in_its_hands(scene: Scene) -> None:
+    worker, run = await running(scene)
+
+    assert (await ping(scene, worker, "d1", "d2")).lacks == ["d2"]
+    assert (await ping(scene, worker)).lacks == []
+
+    run.finish()
+    await scene.done()
+    await wait_until(lambda: not worker.crew.errands, 30, "its errand to end")
+    assert (await ping(scene, worker, "d1")).lacks == ["d1"]
+
+
+async def test_a_worker_denies_nothing_whose_end_it_could_not_report_yet(scene: Scene) -> None:
+    """An executor would take it for lost, and fail what has just succeeded."""
+    worker, run = await running(scene)
+    link = scene.link_of(worker)
+    link.fail_next("publish", 2)
+
+    run.finish()
+    await wait_until(lambda: not link.failures["publish"], 30, "two reports that do not arrive")
+
+    assert (await ping(scene, worker, "d1")).lacks == []
+    await scene.reported(State.SUCCESS)
+    await wait_until(lambda: not worker.crew.errands, 30, "its errand to end")
+    assert (await ping(scene, worker, "d1")).lacks == ["d1"]
+
+
+async def test_a_worker_has_what_waits_for_its_start(scene: Scene) -> None:
+    worker = await scene.start()
+    scene.send()
+    run = await scene.pool.run()
+
+    assert (await ping(scene, worker, "d1")).lacks == []
+
+    run.begin()
+    run.finish()
+    await scene.done()
+
+
+@pytest.mark.parametrize(
+    "question", [b"\xff\xfe", b" \n ", b"d " * 2**20], ids=["no text", "no words", "too many"]
+)
+async def test_any_question_is_answered(scene: Scene, question: bytes) -> None:
+    worker = await scene.start()
+    subject = scene.names.control(worker.id, "ping")
+
+    reply = await scene.broker.request(subject, question, timeout=1.0)
+
+    assert len(reply) < 1000
+    assert decode(Presence, reply).worker == worker.id
+
+
 # Revoking
 
 
