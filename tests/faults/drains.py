@@ -11,7 +11,6 @@ import asyncio
 import json
 import os
 import random
-import secrets
 import signal
 import time
 from contextlib import suppress
@@ -20,8 +19,8 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 from nats_executor.messages import State
-from tests.chaos.processes import MARK, left_behind
-from tests.chaos.reaper import reaping
+from tests.chaos.processes import left_behind
+from tests.chaos.reaper import marked
 from tests.chaos.report import table
 from tests.faults.ground import open_ground
 from tests.support.locking_api import Delay, LockingApi
@@ -91,9 +90,8 @@ async def run_drains(
     for folder in (marks, home, output):
         folder.mkdir(parents=True)
     with LockingApi() as api:
-        environment = make_home(home, api, marks) | SURROUNDINGS | {MARK: secrets.token_hex(8)}
-        # Nothing outlives this process, whatever ends it.
-        with mock.patch.dict(os.environ, environment), reaping():
+        environment = make_home(home, api, marks) | SURROUNDINGS
+        with mock.patch.dict(os.environ, environment), marked():
             async with open_ground(url, "drains", api, marks, output, **OPTIONS) as ground:
                 return await Drains(course, ground, api, say).run()
 
