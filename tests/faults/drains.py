@@ -128,7 +128,7 @@ class Drains:
             await asyncio.sleep(self.source.uniform(0, LATEST_MOMENT_SECONDS))
             self.drain()
             if len(self.draining) % DRAINS_PER_KILL == 0:
-                await self.kill()
+                self.kill()
         problems = await self.settle()
         return await self.judge(problems)
 
@@ -155,9 +155,8 @@ class Drains:
         self.draining.append(worker)
         self.launch()
 
-    async def kill(self) -> None:
+    def kill(self) -> None:
         """Kill one as an out-of-memory killer does, in the midst of what it starts and runs."""
-        await wait_until(lambda: len(self.ready) > 1, 120, "two workers to be ready")
         worker = self.source.choice(self.ready)
         worker.tell(signal.SIGKILL)
         self.serving.remove(worker)
@@ -259,7 +258,9 @@ def lost_tries(
         held = [r for r in reports if r.state in {State.CLAIMED, State.RUNNING}]
         # The one before may have been allowed to start it: only its own life could tell.
         names = {held[-1].worker_name, *held[-1].predecessors[-1:]} if held else set()
-        yield task, bool(names & set(killed)) and last_state(reports) is State.FAILED
+        # Its supervisor may even have told the API server that it failed, so that nobody wants it.
+        is_over = last_state(reports) in {State.FAILED, State.DROPPED}
+        yield task, is_over and bool(names & set(killed))
 
 
 def as_json(course: Course, outcome: Outcome) -> str:

@@ -31,6 +31,8 @@ def told(state: State, worker: str = "w1", *predecessors: str, info: str = "") -
         ([told(State.CLAIMED), told(State.FAILED, "w2")], False),
         ([told(State.CLAIMED), told(State.CLAIMED, "w2", "w1"), told(State.FAILED, "w2")], False),
         ([told(State.CLAIMED, "dead"), told(State.RUNNING, "dead"), told(State.FAILED)], True),
+        ([told(State.CLAIMED, "w1", "dead"), told(State.DROPPED)], True),
+        ([told(State.CLAIMED, "w1", "dead"), told(State.RELEASED)], False),
         (
             [told(State.CLAIMED, "dead"), told(State.CLAIMED, "w1", "dead"), told(State.FAILED)],
             True,
