@@ -45,7 +45,7 @@ DRAINS_PER_KILL = 5
 SHOW_SECONDS = 10.0
 MOST_SHOWN = 20
 # For as long as nothing ends at all: machines are slow.
-STILL_SECONDS = 120.0
+STILL_SECONDS = 180.0
 ORPHAN_SECONDS = 15.0
 OPTIONS = {
     "ack_wait_seconds": 5,
@@ -121,7 +121,7 @@ class Drains:
     async def run(self) -> Outcome:
         for _ in range(WORKERS):
             self.launch()
-        await wait_until(lambda: len(self.ready) == WORKERS, 120, "the first workers to be ready")
+        await wait_until(lambda: len(self.ready) == WORKERS, 300, "the first workers to be ready")
         self.changed_at = time.monotonic()
         while len(self.draining) < self.course.drains:
             await self.has_work(self.source.randint(0, MOST_ENDED))
@@ -171,7 +171,7 @@ class Drains:
 
     async def has_work(self, count: int) -> None:
         """Send the next tasks once two workers are there, and wait until so many have ended."""
-        await wait_until(lambda: len(self.ready) > 1, 120, "two workers to be ready")
+        await wait_until(lambda: len(self.ready) > 1, 300, "two workers to be ready")
         before = self.finished
         for _ in range(TASKS_PER_DRAIN):
             self.sent.add(await self.ground.send("succeed"))
@@ -208,7 +208,7 @@ class Drains:
         except TimeoutError as exc:
             problems.append(str(exc))
         # Before that SIGTERM is nothing orderly.
-        await wait_until(lambda: len(self.ready) == WORKERS, 120, "the last workers to be ready")
+        await wait_until(lambda: len(self.ready) == WORKERS, 300, "the last workers to be ready")
         for worker in self.serving:
             worker.tell(signal.SIGTERM)
         for worker in (*self.draining, *self.serving):

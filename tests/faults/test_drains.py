@@ -62,7 +62,7 @@ def test_a_success_is_no_lost_try() -> None:
 @pytest.mark.integration
 @pytest.mark.chaos
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 async def test_many_drains_of_busy_workers_spend_no_try(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
