@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-__all__ = ["UNMENDED", "Fault", "Kind", "Rule", "kinds_for", "make_plan", "rule_of"]
+__all__ = ["Fault", "Kind", "Rule", "kinds_for", "make_plan", "rule_of"]
 
 # At most this many faults are under way at once: what breaks under more says little.
 AT_ONCE = 3
@@ -132,9 +132,6 @@ RULES = {
     Kind.CLEARED: Rule("workload", 2),
 }
 
-# What the product cannot take yet; these come where `only` names them.
-UNMENDED = frozenset({Kind.WORKER_UNFIT})
-
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -186,11 +183,7 @@ def make_plan(
     """
     # Not for secrets: the point is that it can be repeated.
     source = random.Random(seed)  # noqa: S311
-    kinds = [
-        kind
-        for kind in kinds_for(servers, is_mixed=is_mixed)
-        if (kind in only if only else kind not in UNMENDED)
-    ]
+    kinds = [kind for kind in kinds_for(servers, is_mixed=is_mixed) if not only or kind in only]
     plan: list[Fault] = []
     at = FIRST_AT_SECONDS
     for kind in deal(source, kinds) if kinds else ():

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
+from unittest import mock
 
 from tests.chaos.processes import MARK, left_behind, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["reaping"]
+__all__ = ["marked", "reaping"]
 
 END_SECONDS = 10.0
 
@@ -30,6 +32,13 @@ def reaping() -> Iterator[None]:
     environment = {name: value for name, value in os.environ.items() if name != MARK}
     command = [sys.executable, "-P", "-m", "tests.chaos.reaper", mark]
     with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, start_new_session=True):
+        yield
+
+
+@contextlib.contextmanager
+def marked() -> Iterator[None]:
+    """Mark whatever is started in this context, and leave none of it behind."""
+    with mock.patch.dict(os.environ, {MARK: secrets.token_hex(8)}), reaping():
         yield
 
 

@@ -31,6 +31,8 @@ def told(state: State, worker: str = "w1", *predecessors: str, info: str = "") -
         ([told(State.CLAIMED), told(State.FAILED, "w2")], False),
         ([told(State.CLAIMED), told(State.CLAIMED, "w2", "w1"), told(State.FAILED, "w2")], False),
         ([told(State.CLAIMED, "dead"), told(State.RUNNING, "dead"), told(State.FAILED)], True),
+        ([told(State.CLAIMED, "w1", "dead"), told(State.DROPPED)], True),
+        ([told(State.CLAIMED, "w1", "dead"), told(State.RELEASED)], False),
         (
             [told(State.CLAIMED, "dead"), told(State.CLAIMED, "w1", "dead"), told(State.FAILED)],
             True,
@@ -60,7 +62,7 @@ def test_a_success_is_no_lost_try() -> None:
 @pytest.mark.integration
 @pytest.mark.chaos
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 async def test_many_drains_of_busy_workers_spend_no_try(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:

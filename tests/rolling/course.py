@@ -9,6 +9,7 @@ from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
 from tests.airflow.postgres import PostgresServer
+from tests.chaos.reaper import marked
 from tests.rolling.fleet import Fleet
 from tests.rolling.judgement import (
     FINAL,
@@ -80,7 +81,7 @@ class Result:
 
 def run_rolling(course: Course, directory: Path, say: Callable[[str], None]) -> Result:
     """Deploy an Airflow, restart all of it under load, and judge; starting it takes a minute."""
-    with PostgresServer() as database:
+    with marked(), PostgresServer() as database:
         say("starting PostgreSQL, three NATS servers and a whole Airflow")
         with Fleet(directory / "airflow", database.url) as fleet:
             return Rolling(course, fleet, say).run()

@@ -17,7 +17,6 @@ from tests.chaos.invariants import RULES, Violation, violations
 from tests.chaos.plan import (
     AT_ONCE,
     LIMITS,
-    UNMENDED,
     Fault,
     Kind,
     kinds_for,
@@ -48,12 +47,19 @@ def test_a_longer_run_begins_like_a_shorter_one() -> None:
 def test_every_kind_that_makes_sense_comes_in_time_and_no_other(servers: int) -> None:
     plan = make_plan(7, seconds=600, servers=servers)
 
-    assert {fault.kind for fault in plan} == set(kinds_for(servers)) - UNMENDED
+    assert {fault.kind for fault in plan} == set(kinds_for(servers))
 
 
 def test_only_one_server_is_wiped_and_only_a_cluster_loses_its_quorum() -> None:
     assert Kind.BROKER_WIPED in set(kinds_for(1)) - set(kinds_for(3))
     assert Kind.QUORUM_LOST in set(kinds_for(3)) - set(kinds_for(1))
+
+
+def test_what_the_last_release_cannot_take_does_not_come_where_it_runs() -> None:
+    new = {kind for kind in Kind if rule_of(kind).is_new}
+
+    assert new <= set(kinds_for(1)) & set(kinds_for(3))
+    assert new.isdisjoint(kinds_for(1, is_mixed=True))
 
 
 def test_members_are_replaced_only_where_two_releases_are_mixed() -> None:
