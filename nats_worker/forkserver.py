@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nats_worker import bundles, self_test
 from nats_worker.exits import Ending, ExitReport
 from nats_worker.frames import FREE, pack, pack_report, pack_request, receive_request
 from nats_worker.log_server import hang_up, listen, serve
@@ -134,7 +135,9 @@ class ForkServer:
             case {"op": "run"}:
                 self.run(request)
             case {"op": "cleanup_bundles"}:
-                self.fork("", cleanup_bundles)
+                self.fork("", bundles.clean_up)
+            case {"op": "self_test"}:
+                self.fork(request["id"], lambda: self_test.run(request, self.send))
             case {"op": "serve_logs"}:
                 self.open_log_door()
             case _:
@@ -351,14 +354,6 @@ class ForkServer:
         # Without a main process nobody needs the event, but the API server still needs the report.
         with contextlib.suppress(OSError):
             self.events.send(packet)
-
-
-def cleanup_bundles() -> int:
-    """Remove the bundle versions that no task uses any more, as Airflow asks of every worker."""
-    from airflow.dag_processing.bundles.base import BundleUsageTrackingManager
-
-    BundleUsageTrackingManager().remove_stale_bundle_versions()
-    return 0
 
 
 def preload() -> None:

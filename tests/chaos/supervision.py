@@ -29,7 +29,7 @@ from tests.chaos.journal import executing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["HEARTBEAT_SECONDS", "Ailment", "Task", "ailing", "supervise", "warm_up"]
+__all__ = ["HEARTBEAT_SECONDS", "Ailment", "Task", "ailing", "self_test", "supervise", "warm_up"]
 
 HEARTBEAT_SECONDS = 1.0
 # Airflow's client tries five times; its pauses would make every outage of a run minutes long.
@@ -54,6 +54,16 @@ class Unanswered(OSError):
 
 def warm_up() -> None:
     """Do nothing: there is nothing to import."""
+
+
+def self_test(_team: str | None) -> Iterator[str]:
+    """Look at what the ailments touch, as the real self-test does."""
+    if around.suffers(Ailment.READ_ONLY):
+        yield "the log folder is read-only"
+    try:
+        ask(api_path(), op="ping", ti_id="")
+    except OSError as exc:
+        yield f"no API server: {exc}"
 
 
 def supervise(
@@ -272,12 +282,6 @@ class Task:
                     return False
         return True
 
-    @property
-    def path(self) -> str:
-        """The API server's socket, or what it finds there if its worker is cut off from it."""
-        barrier = place_of(Ailment.NO_API, Path(around.directory), around.worker)
-        return str(barrier if barrier.exists() else Path(around.directory, "api"))
-
     def insist(self, seconds: float, **request: Any) -> dict[str, Any]:
         """Ask until there is an answer; raises `OSError` when the time is over."""
         for is_last in attempts(seconds):
@@ -290,10 +294,16 @@ class Task:
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """Ask once; raises `OSError` when the API server itself does not answer."""
-        answer = ask(self.path, ti_id=self.ti_id, **request)
+        answer = ask(api_path(), ti_id=self.ti_id, **request)
         if answer["status"] == BAD_GATEWAY:
             raise Unanswered("502 from a proxy")
         return answer
+
+
+def api_path() -> str:
+    """Return the API server's socket, or what is there for a worker that is cut off from it."""
+    barrier = place_of(Ailment.NO_API, Path(around.directory), around.worker)
+    return str(barrier if barrier.exists() else Path(around.directory, "api"))
 
 
 @contextlib.contextmanager
