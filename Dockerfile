@@ -30,7 +30,7 @@ RUN umask 002 \
     fi \
     && pip install -q --no-cache-dir --no-deps --no-index --no-compile --root /tmp/added /tmp/wheels/*.whl \
     && site=/tmp/added$(python -c "import site; print(site.getsitepackages()[0])") \
-    && PYTHONPATH=$site python -c "import msgpack, nats, nkeys, prometheus_client, setproctitle, nats_executor.provider, nats_worker" \
+    && PYTHONPATH=$site python -c "import msgpack, nats, nkeys, prometheus_client, setproctitle, airflow_nats_executor, nats_executor.provider, nats_worker" \
     && find /tmp/added -name __pycache__ -exec rm -r {} + \
     && python -m compileall -q --invalidation-mode checked-hash -s /tmp/added /tmp/added \
     && find /tmp/added -exec touch -h -d @${SOURCE_DATE_EPOCH} {} +

@@ -40,6 +40,10 @@ chaos: $(STAMP) ## Ten minutes and more of seeded faults: one server, a cluster,
 	@$(BIN)/python -m tests.chaos --seconds 300 --servers 3 $(ARGS)
 	@$(BIN)/python -m tests.chaos --airflow --seconds 120 $(ARGS)
 
+.PHONY: rolling
+rolling: $(STAMP) ## Ten minutes of a whole Airflow under load, everything in it restarted in turn (ARGS="--seed 7")
+	@$(BIN)/python -m tests.rolling --longest-wait 5 $(ARGS)
+
 .PHONY: test-matrix
 test-matrix: $(SERVER_VERSIONS:%=test-server-%) ## Run the tests that need a server on every supported nats-server
 

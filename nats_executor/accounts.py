@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from nats_executor.errors import ConfigError
 from nats_executor.names import token, without_domain
 from nats_executor.permissions import Permissions, Role, as_claims, as_config, permissions
+from nats_executor.queues import in_user
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -79,9 +80,7 @@ def everyone(settings: Settings, workers: Sequence[str], sites: Sequence[str]) -
     ]
     for role, ones in ((Role.WORKER, workers), (Role.SITE, sites)):
         for words in ones:
-            # A certificate's name has such signs, too.
-            name, _, text = words.rpartition("=")
-            queues = [queue for part in text.split(",") if (queue := part.strip())]
+            name, queues = in_user(words)
             if not name or not queues:
                 raise ConfigError(f"{words!r}: write USER=QUEUE or USER=QUEUE,QUEUE")
             lanes = [lane for queue in queues for lane in settings.lanes(queue)]

@@ -24,7 +24,8 @@ __all__ = ["ROLES", "WORKER_ARGS", "get_nats_cli_commands"]
 
 ARG_QUEUES = Arg(
     ("-q", "--queues"),
-    help="Names of the queues, separated by commas; without it [operators] default_queue",
+    help="Names of the queues, separated by commas; without it [operators] default_queue. "
+    "A name that has a comma or outer spaces stands in double quotes: -q '\"a,b\",gpu'",
 )
 ARG_CONCURRENCY = Arg(
     ("-c", "--concurrency"),
@@ -68,7 +69,7 @@ ARG_NEW_CONCURRENCY = Arg(
     type=positive_int(allow_zero=False),
     help="Workloads that run at a time from now on",
 )
-ARG_QUEUE = Arg(("queue",), metavar="QUEUE", help="Name of the queue")
+ARG_QUEUE = Arg(("queue",), metavar="QUEUE", help="Name of the queue, any text as it is")
 ARG_KEEP = Arg(("--keep",), action="store_true", help="Keep the demo's AIRFLOW_HOME with its logs")
 
 # Those of `permissions.Role`, which is not loaded just to parse a command line.
@@ -128,6 +129,7 @@ WORKER_EPILOG = """\
 examples:
   airflow nats worker                        the default queue, 16 slots
   airflow nats worker -q default,gpu -c 4    two queues, four slots for both
+  airflow nats worker -q '"a,b",gpu'         two queues, one of which has a comma in its name
   airflow nats worker -H etl-2 -D            a second one on this host, in the background
 
 The first SIGTERM or Ctrl-C drains: running tasks may go on for [nats_executor] drain_seconds.

@@ -19,10 +19,11 @@ from nats_executor.accounts import accounts as accounts_of
 from nats_executor.accounts import as_account_claims, as_accounts, everyone
 from nats_executor.broker import connect
 from nats_executor.errors import ConfigError, NatsExecutorError, NoQuorum
-from nats_executor.messages import Order
+from nats_executor.messages import Order, presentable
 from nats_executor.names import token
 from nats_executor.orders import give_orders
 from nats_executor.permissions import Role, as_claims, as_config, permissions
+from nats_executor.queues import in_text
 from nats_executor.settings import Settings
 from nats_executor.survey import findings, queue_rows, take_survey, worker_rows
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from nats_executor.names import Lane
     from nats_executor.ports import Broker
+    from nats_executor.survey import Row
 
 __all__ = [
     "accounts",
@@ -109,11 +111,14 @@ def ask(settings: Settings, question: Callable[[Broker], Awaitable[Result]]) -> 
 
 
 def queue_names(args: Namespace) -> list[str]:
-    return listed(args.queues or "") or [conf.get_mandatory_value("operators", "default_queue")]
+    return in_text(args.queues or "") or [conf.get_mandatory_value("operators", "default_queue")]
 
 
-def listed(text: str) -> list[str]:
-    return [name for part in text.split(",") if (name := part.strip())]
+def show(rows: list[Row], output: str) -> None:
+    """Print rows as asked for; no text in them, which is anyone's, counts as markup."""
+    if output in {"table", "plain"}:
+        rows = [{name: presentable(str(value)) for name, value in row.items()} for row in rows]
+    AirflowConsole(markup=False, emoji=False).print_as(data=rows, output=output)
 
 
 @command
@@ -153,7 +158,7 @@ def check(args: Namespace) -> None:
     settings = settings_for(args)
     survey = ask(settings, lambda broker: take_survey(broker, settings))
     rows = findings(survey, settings)
-    AirflowConsole().print_as(data=rows, output=args.output)
+    show(rows, args.output)
     if any(row["status"] != "ok" for row in rows):
         raise SystemExit(1)
 
@@ -164,7 +169,7 @@ def queues_list(args: Namespace) -> None:
     """Print one row for each queue."""
     settings = settings_for(args)
     survey = ask(settings, lambda broker: take_survey(broker, settings))
-    AirflowConsole().print_as(data=queue_rows(survey, settings), output=args.output)
+    show(queue_rows(survey, settings), args.output)
 
 
 @command
@@ -173,7 +178,7 @@ def workers_list(args: Namespace) -> None:
     """Print one row for each worker that was seen in the last hour."""
     settings = settings_for(args)
     survey = ask(settings, lambda broker: take_survey(broker, settings))
-    AirflowConsole().print_as(data=worker_rows(survey, settings), output=args.output)
+    show(worker_rows(survey, settings), args.output)
 
 
 @command
@@ -200,7 +205,7 @@ def workers_remove_queue(args: Namespace) -> None:
 def order(args: Namespace, what: Order, value: str) -> None:
     """Tell workers what to change; exit 1 if one does not obey, 2 if NATS does not answer."""
     settings = settings_for(args)
-    names = listed(args.workers)
+    names = in_text(args.workers)
     answers = ask(settings, lambda broker: give_orders(broker, settings, names, what, value))
     for answer in answers:
         if answer.is_obeyed:

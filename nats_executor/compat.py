@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from airflow import __version__ as airflow_version
@@ -22,9 +23,12 @@ from packaging.version import Version
 from nats_executor.messages import Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow.executors.workloads import ExecutorWorkload
     from airflow.executors.workloads.types import WorkloadKey
     from airflow.models.taskinstance import TaskInstance
+    from sqlalchemy.orm import Session
 
 __all__ = [
     "AIRFLOW_V_3_4_PLUS",
@@ -43,6 +47,8 @@ __all__ = [
     "priority_of",
     "queue_of",
     "queued_event",
+    "queued_timeout",
+    "requeue_rule",
     "running_event",
     "stats",
     "task_workload",
@@ -137,6 +143,33 @@ def priority_of(workload: ExecutorWorkload) -> int | None:
 
 def default_queue() -> str:
     return conf.get_mandatory_value("operators", "default_queue")
+
+
+def queued_timeout() -> float:
+    """Return for how many seconds a task may be queued before Airflow asks about it."""
+    return conf.getfloat("scheduler", "task_queued_timeout")
+
+
+def requeue_rule(executor: BaseExecutor) -> Callable[[TaskInstance, Session], None] | None:
+    """Return what Airflow does to a stuck task after `revoke_task`; None if it does that elsewhere.
+
+    It counts, writes the audit log, queues the task again or fails it and asks for its callback.
+    That is the scheduler's own method, reached through a runner without a job: it reads options
+    and an empty cache of Dags, and has nothing of the scheduler that runs.
+    """
+    from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+
+    no_job: Any = SimpleNamespace(job_type=None)
+    try:
+        runner: Any = SchedulerJobRunner(no_job, executors=[executor])
+        requeue = runner._maybe_requeue_stuck_ti  # noqa: SLF001 - Airflow offers no other way to it
+    except (AttributeError, TypeError):
+        return None
+
+    def rule(ti: TaskInstance, session: Session) -> None:
+        requeue(ti=ti, session=session, executor=executor)
+
+    return rule
 
 
 def has_metrics() -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nats_executor.link import Answer, Link
     from nats_executor.quorum import Replication
 
-__all__ = ["Diagnosis"]
+__all__ = ["Diagnosis", "is_doubtful"]
 
 # A stream's leader answers within a round trip, a stream without one within half a second.
 LOOK_SECONDS = 1.0

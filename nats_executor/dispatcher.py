@@ -10,12 +10,11 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import math
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from nats_executor import topology
 from nats_executor.broker import connect
+from nats_executor.diagnosis import is_doubtful
 from nats_executor.errors import (
     BrokerError,
     BrokerUnavailable,
@@ -27,6 +26,7 @@ from nats_executor.inspector import Inspector
 from nats_executor.messages import State, encode
 from nats_executor.ports import Outgoing
 from nats_executor.replies import batches
+from nats_executor.streams import Streams
 from nats_executor.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -63,23 +63,17 @@ class Dispatcher:
     Attributes:
         inspector: what arrives and is found on this connection.
         telemetry: what of all that becomes a metric.
-        trouble: why nothing can be sent at present, None when all is well.
     """
 
     def __init__(self, settings: Settings, sender: str) -> None:
         self._settings = settings
         self._names = settings.names
         self._broker: Broker | None = None
-        self._queues: set[str] = set()
         self._pending: dict[str, Callable[[], Awaitable[None]]] = {}
         self._is_behind = False  # on `_pending`, and it was said
-        self._is_prepared = asyncio.Event()
-        self._prepared_since = math.nan  # `connected_since` of the broker at that time
-        self._drifts: set[str] = set()
-        self._read_after: int | None = None
         self.inspector = Inspector(settings, sender, self._require_broker)
         self.telemetry = Telemetry(settings)
-        self.trouble: BrokerError | None = BrokerUnavailable("not connected yet")
+        self._streams = Streams(settings, self.inspector.renew)
 
     async def run(self) -> None:
         """Connect, keep what is needed there, and read results until cancelled."""
@@ -87,63 +81,29 @@ class Dispatcher:
             self._broker = broker
             try:
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(self._stay_prepared(broker), name="streams")
+                    group.create_task(self._streams.keep(broker), name="streams")
                     group.create_task(self._follow(broker), name="results")
                     group.create_task(self._carry_out_pending(), name="pending")
                     telemetry = self.telemetry.watch_forever(self._require_broker)
                     group.create_task(telemetry, name="telemetry")
             finally:
-                self.trouble = BrokerUnavailable("the connection to NATS is closed")
+                self._broker = None
 
-    async def _stay_prepared(self, broker: Broker) -> None:
-        """Create what is missing at each new connection: a server may come back without its data.
+    @property
+    def trouble(self) -> BrokerError | None:
+        """Why something cannot be sent or read at present, None when all is well."""
+        if self._broker is None:
+            return BrokerUnavailable("not connected yet")
+        return self._streams.trouble
 
-        A broker that cannot be reached is reported by the connection itself.
-        """
-        while True:
-            try:
-                # Shorter than the start waits, so that the start can tell the reason.
-                await broker.ready(self._settings.connect_timeout_seconds / 2)
-            except BrokerError as exc:
-                self.trouble = exc
-                continue
-            try:
-                if broker.connected_since != self._prepared_since:
-                    await self._prepare(broker)
-            except BrokerError as exc:
-                if str(exc) != str(self.trouble):
-                    log.error("%s; next: trying again, workloads stay queued", exc)  # noqa: TRY400 - the text says it all
-                self.trouble = exc
-            else:
-                self.trouble = None
-                self._is_prepared.set()
-            await asyncio.sleep(RETRY_SECONDS)
-
-    async def _prepare(self, broker: Broker) -> None:
-        since = broker.connected_since
-        found = await topology.prepare(broker, self._settings)
-        for queue in self._queues:
-            found += await topology.open_queue(broker, self._settings, queue)
-        self._drifts = self._drifts.intersection(map(str, found))
-        self._tell(found)
-        if self._read_after is None:
-            # Before anything can be published, so that no report on it is missed.
-            info = await broker.stream_info(self._names.results_stream)
-            self._read_after = info.last_sequence if info else 0
-        self._prepared_since = since
-        self.inspector.renew()
-
-    def _tell(self, found: Sequence[topology.Drift]) -> None:
-        """Say what differs, each once; `airflow nats setup` decides between two releases."""
-        for drift in found:
-            # Not by the advice: what a change would drop is another number each time.
-            if str(drift) not in self._drifts:
-                log.warning("%s; next: going on with it", drift.advice)
-            self._drifts.add(str(drift))
+    @property
+    def recoveries(self) -> int:
+        """How often workloads could be sent again after they could not, for any thread."""
+        return self._streams.recoveries
 
     async def prepared(self) -> None:
         """Wait until the broker was reached for the first time and its streams are there."""
-        await self._is_prepared.wait()
+        await self._streams.prepared()
 
     # Workloads
 
@@ -154,7 +114,20 @@ class Dispatcher:
             For each dispatch id None when the broker has it, or why not. What is missing was not
             tried, because the broker went away before or the time was over.
         """
-        broker = self._require_broker()
+        is_answered = False
+        try:
+            outcomes = await self._publish(workloads)
+            is_answered = not any(map(is_doubtful, outcomes.values()))
+        finally:
+            if not is_answered:  # also when the time was over, which cancels this
+                self._streams.doubt()
+        return outcomes
+
+    async def _publish(self, workloads: Sequence[Envelope]) -> dict[str, BrokerError | None]:
+        broker = self._require_broker(self._names.tasks_stream)
+        if self._streams.read_after is None:
+            # The stream of reports has not answered yet: it is read from its start once it does.
+            self._streams.read_after = 0
         refused = await self._open_queues(broker, {workload.lane.queue for workload in workloads})
         outcomes: dict[str, BrokerError | None] = {
             w.dispatch_id: refused[w.lane.queue] for w in workloads if w.lane.queue in refused
@@ -177,13 +150,11 @@ class Dispatcher:
     async def _open_queues(self, broker: Broker, queues: set[str]) -> dict[str, BrokerError]:
         """Create the consumers of new queues; return why it failed for those where it did."""
         refused: dict[str, BrokerError] = {}
-        for queue in queues - self._queues:
+        for queue in queues - self._streams.queues:
             try:
-                self._tell(await topology.open_queue(broker, self._settings, queue))
+                await self._streams.open_queue(broker, queue)
             except BrokerError as exc:
                 refused[queue] = exc
-            else:
-                self._queues.add(queue)
         return refused
 
     def _outgoing(self, workload: Envelope) -> Outgoing:
@@ -200,7 +171,7 @@ class Dispatcher:
         await self._carry_out(f"renew the token of {dispatch.id}", action)
 
     async def _renew(self, dispatch: Dispatch, new_token: str) -> None:
-        broker = self._require_broker()
+        broker = self._require_broker(self._names.results_stream)
         subject = self._names.result(dispatch.queue, dispatch.id)
         found = await broker.last(self._names.results_stream, subject)
         report = self.inspector.read(found) if found else None
@@ -222,7 +193,7 @@ class Dispatcher:
         await self._carry_out(f"revoke {dispatch_id}", action)
 
     async def _revoke(self, lane: Lane, dispatch_id: str, worker: str) -> None:
-        broker = self._require_broker()
+        broker = self._require_broker(self._names.tasks_stream)
         subject = self._names.task(lane.queue, dispatch_id, lane.band)
         await broker.remove(self._names.tasks_stream, subject)
         if not worker:
@@ -267,8 +238,8 @@ class Dispatcher:
 
     async def _follow(self, broker: Broker) -> None:
         """Collect reports from now on; those of before are looked up at adoption, by their ids."""
-        await self._is_prepared.wait()
-        after = self._read_after or 0
+        await self._streams.followable()
+        after = self._streams.read_after or 0
         said = ""
         while True:
             try:
@@ -281,7 +252,12 @@ class Dispatcher:
                     log.error("cannot follow results: %s; next: trying again", said)  # noqa: TRY400 - the text says it all
             await asyncio.sleep(RETRY_SECONDS)
 
-    def _require_broker(self) -> Broker:
-        if self._broker is None or self.trouble is not None:
-            raise self.trouble or BrokerUnavailable("not connected yet")
+    def _require_broker(self, *streams: str) -> Broker:
+        """Return the connection; raises why these streams, or those of all work, cannot be used."""
+        names = self._names
+        needed = streams or (names.tasks_stream, names.results_stream, names.workers_stream)
+        if self._broker is None:
+            raise BrokerUnavailable("not connected yet")
+        if trouble := self._streams.trouble_with(*needed):
+            raise type(trouble)(str(trouble))
         return self._broker

@@ -20,6 +20,8 @@ from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable, M
 from nats_executor.ledger import Dispatch, Ended, Ledger, Renewal, Returned, Started, Unwanted
 from nats_executor.messages import Kind, Workload, encode
 from nats_executor.outage import Outage
+from nats_executor.queues import require_servable
+from nats_executor.revocations import Revocations
 from nats_executor.settings import Settings
 from nats_executor.task_logs import TaskLogs
 from nats_executor.upkeep import Upkeep
@@ -64,10 +66,11 @@ class NatsExecutor(compat.VersionedExecutor):
         self._bridge: Bridge | None = None
         self._dispatcher: Dispatcher | None = None
         self._upkeep: Upkeep | None = None
+        self._revocations: Revocations | None = None
         self._complaints: set[str] = set()
         self._minted: set[str] = set()  # dispatch ids that the scheduler does not know yet
         self._lost: set[str] = set()  # dispatch ids whose messages the broker has lost
-        self._task_logs = TaskLogs(lambda: self.settings)
+        self._task_logs = TaskLogs(self._read_settings)
 
     def __repr__(self) -> str:
         team = f"team_name={self.team_name!r}, " if self.team_name else ""
@@ -80,6 +83,9 @@ class NatsExecutor(compat.VersionedExecutor):
             self._settings = Settings.load(self.conf, team=self.team_name)
         return self._settings
 
+    def _read_settings(self) -> Settings:
+        return self.settings
+
     def start(self) -> None:
         """Connect; a broker that is away delays this by `connect_timeout_seconds` and no more.
 
@@ -91,6 +97,7 @@ class NatsExecutor(compat.VersionedExecutor):
         self._bridge = Bridge(self._dispatcher.run)
         self._bridge.start()
         self._upkeep = Upkeep(self, self._bridge, self._dispatcher.inspector)
+        self._revocations = Revocations(self, self._bridge, self._dispatcher)
         try:
             # The scheduler adopts right after this, which is only exact with the broker's answers.
             timeout = self.settings.connect_timeout_seconds
@@ -112,7 +119,7 @@ class NatsExecutor(compat.VersionedExecutor):
 
     def _process_workloads(self, workload_items: Sequence[ExecutorWorkload]) -> None:
         """Publish; what the broker did not take stays queued here for the next heartbeat."""
-        if self.outage.is_waiting():
+        if self.outage.is_waiting(self._recoveries()):
             return
         sealed: list[tuple[ExecutorWorkload, WorkloadKey, Envelope]] = []
         for workload in workload_items:
@@ -130,10 +137,11 @@ class NatsExecutor(compat.VersionedExecutor):
                 self._refuse(key, f"too large for NATS: {outcome}")
 
     def _seal(self, workload: ExecutorWorkload, key: WorkloadKey) -> Envelope:
+        lane = self.lane_of(workload)
+        require_servable(lane.queue)
         dispatch_id, is_new = compat.dispatch_id_of(workload)
         if is_new:
             self._minted.add(dispatch_id)
-        lane = self.settings.lane(compat.queue_of(workload), compat.priority_of(workload))
         message = Workload(
             dispatch_id=dispatch_id,
             queue=lane.queue,
@@ -147,6 +155,9 @@ class NatsExecutor(compat.VersionedExecutor):
         message_id = None if dispatch_id in self._lost else dispatch_id
         return Envelope(lane, dispatch_id, message_id, encode(message))
 
+    def lane_of(self, workload: ExecutorWorkload) -> Lane:
+        return self.settings.lane(compat.queue_of(workload), compat.priority_of(workload))
+
     def _refuse(self, key: WorkloadKey, reason: str) -> None:
         self.discard_waiting(key)
         self.fail(key, info=reason)
@@ -154,6 +165,7 @@ class NatsExecutor(compat.VersionedExecutor):
     def _publish(self, messages: list[Envelope]) -> dict[str, BrokerError | None]:
         if self._bridge is None or self._dispatcher is None:
             return {}
+        recoveries = self._recoveries()
         try:
             failure: BrokerError | None
             began = time.monotonic()
@@ -169,8 +181,13 @@ class NatsExecutor(compat.VersionedExecutor):
             self.outage.over()
         else:
             left = len(messages) - sum(outcome is None for outcome in outcomes.values())
-            self.outage.note(failure, f"{left} workloads stay queued and are sent later")
+            next_step = f"{left} workloads stay queued and are sent later"
+            self.outage.note(failure, next_step, recoveries=recoveries)
         return outcomes
+
+    def _recoveries(self) -> int:
+        """Return how often NATS was seen to come back."""
+        return self._dispatcher.recoveries if self._dispatcher else 0
 
     def _complain(self, outcomes: Iterable[BrokerError | None]) -> None:
         """Log once what needs a person and concerns some of the queues only."""
@@ -214,7 +231,7 @@ class NatsExecutor(compat.VersionedExecutor):
         reports, telemetry = self._dispatcher.inspector.reports, self._dispatcher.telemetry
         while reports:
             report = reports.popleft()
-            if outcome := self.ledger.apply(report):
+            if outcome := self.ledger.apply(report, time.monotonic()):
                 self.settle(outcome)
                 telemetry.settled(report, outcome)
         self._upkeep.tick()
@@ -287,36 +304,30 @@ class NatsExecutor(compat.VersionedExecutor):
         """Return what the broker knows; None when it cannot be asked."""
         if self._bridge is None or self._dispatcher is None:
             return None
+        recoveries = self._recoveries()
         try:
             return self._bridge.call(
                 self._dispatcher.inspector.look_up(places),
                 timeout=self.settings.publish_timeout_seconds + len(places) / 1000,
             )
         except BrokerError as exc:
-            self.outage.note(exc, "adopting every task instance; the sweep finds out the rest")
+            next_step = "adopting every task instance; the sweep finds out the rest"
+            self.outage.note(exc, next_step, recoveries=recoveries)
             return None
 
     def revoke_task(self, *, ti: TaskInstance) -> None:
-        """Take a task instance back whose queue nobody serves; sends no event.
+        """Take a task instance back that no worker serves or starts; sends no event.
 
         Airflow calls this for all that was queued longer than `[scheduler] task_queued_timeout`,
         also in a healthy backlog, and would fail it the third time.
 
         Raises:
             NotImplementedError: it waits its turn. Airflow then leaves this executor's queued
-                tasks alone until it looks again.
+                tasks alone until it looks again; those that are stuck were dealt with here.
         """
-        ((_, key, lane),) = rows.identities([ti], self.settings)
-        if self._dispatcher is None or lane not in self._dispatcher.inspector.unserved:
-            raise NotImplementedError(f"{key} waits its turn in queue {lane.queue!r}")
-        self.discard_waiting(key)
-        self.running.discard(key)
-        dispatch = self.ledger.forget(key)
-        dispatch_id = dispatch.id if dispatch else ti.external_executor_id
-        if dispatch_id and self._bridge is not None:
-            worker = dispatch.worker if dispatch else ""
-            # Not waited for: hundreds may be stuck, and the broker or the worker may be, too.
-            self._bridge.post(self._dispatcher.revoke(lane, dispatch_id, worker))
+        if self._revocations is None:
+            raise NotImplementedError(f"{ti} waits: this executor is not started")
+        self._revocations.revoke(ti)
 
     def fail_connection_test(self, key: Any) -> None:
         """Forget a connection test that Airflow has given up."""
@@ -336,8 +347,13 @@ class NatsExecutor(compat.VersionedExecutor):
             f"{d.id} {d.queue} {d.state or 'sent'} {d.worker or '-'} {d.key}" for d in self.ledger
         ]
         log.info("%r\n\t%s", self.ledger, "\n\t".join(lines))
-        trouble = self._dispatcher.trouble if self._dispatcher else None
-        log.info("broker: %s; settings: %r", trouble or "connected", self._settings)
+        log.info("broker: %s; settings: %r", self._link(), self._settings)
+
+    def _link(self) -> str:
+        """Say how it stands with the broker."""
+        if self._dispatcher is None:
+            return "not connected, because this executor was not started"
+        return str(self._dispatcher.trouble or "connected")
 
     @staticmethod
     def get_cli_commands() -> list[GroupCommand]:

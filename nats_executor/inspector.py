@@ -19,8 +19,9 @@ from nats_executor.errors import BrokerError, DecodeError, WrongSequence
 from nats_executor.liveness import Liveness, is_lost
 from nats_executor.messages import Report, State, decode, encode, presentable
 from nats_executor.names import Lane, token
+from nats_executor.queues import described, remedy
 from nats_executor.replies import batches
-from nats_executor.survey import described, remedy, seen_workers, serving
+from nats_executor.survey import seen_workers, serving
 from nats_executor.whereabouts import Statement, can_conclude, denied, obituary_of, run_nowhere
 
 if TYPE_CHECKING:

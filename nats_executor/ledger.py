@@ -27,6 +27,8 @@ class Dispatch:
     Attributes:
         token_subject: the id that the workload's token is issued for; never taken from a report.
         band: of the queue, in which it was published.
+        attempt: of the claim that was last heard of; with `worker` it tells two claims apart.
+        held_since: when that claim was first heard of, by the reader's clock.
     """
 
     id: str
@@ -39,6 +41,8 @@ class Dispatch:
     worker: str = ""
     worker_name: str = ""
     generation: int = 0
+    attempt: int = 0
+    held_since: float = 0.0
     returned_for: str = ""  # the last reason, which may come again every few seconds
 
     @property
@@ -124,6 +128,10 @@ class Ledger:
         """What workers have in their hands; far fewer than all that is outstanding."""
         return list(self._held.values())
 
+    def of_key(self, key: Hashable) -> Dispatch | None:
+        """Return what is outstanding for a key."""
+        return self._by_key.get(key)
+
     def track(self, dispatch: Dispatch) -> None:
         """Enter a dispatch; it replaces an earlier one of its key."""
         self.forget(dispatch.key)
@@ -140,11 +148,14 @@ class Ledger:
             self._held.pop(dispatch.id, None)
         return dispatch
 
-    def apply(self, report: Report) -> Outcome | None:
+    def apply(self, report: Report, now: float = 0.0) -> Outcome | None:
         """Enter a report; return what it changes for the scheduler, None for nothing.
 
         A report twice, one for another dispatch, one of an older generation, or one that a worker
         of another queue sent changes nothing.
+
+        Args:
+            now: when it was read, by a clock that only goes forward.
         """
         dispatch = self._by_id.get(report.dispatch_id)
         if dispatch is None or report.queue != dispatch.queue:
@@ -155,7 +166,11 @@ class Ledger:
         if report.state is State.RENEWED or (is_old and not counts_always):
             return None
         was, dispatch.state = dispatch.state, report.state
-        dispatch.worker, dispatch.worker_name = report.worker, report.worker_name
+        claim = report.worker, report.attempt
+        if claim != (dispatch.worker, dispatch.attempt) or was is None or not was.is_held:
+            dispatch.held_since = now
+        dispatch.worker, dispatch.attempt = claim
+        dispatch.worker_name = report.worker_name
         if dispatch.is_held:
             self._held[dispatch.id] = dispatch
         else:

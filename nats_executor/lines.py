@@ -89,13 +89,22 @@ class Line:
 
 
 class Lines(Generic[OfProcess]):
-    """The line of this process, made anew in a forked one."""
+    """The line of this process; a forked one and a copy that was pickled make their own."""
 
     def __init__(self, make: Callable[[], OfProcess]) -> None:
+        self._begin(make)
+
+    def _begin(self, make: Callable[[], OfProcess]) -> None:
         self._make = make
         # By process: a forked one has the object, but not the thread of its parent's line.
         self._lines: dict[int, OfProcess] = {}
         weakref.finalize(self, hang_up, self._lines)
+
+    def __getstate__(self) -> Callable[[], OfProcess]:
+        return self._make
+
+    def __setstate__(self, make: Callable[[], OfProcess]) -> None:
+        self._begin(make)
 
     def mine(self) -> OfProcess:
         here = os.getpid()

@@ -252,7 +252,8 @@ OPTIONS: tuple[Option, ...] = (
         example="gpu=4,warehouse=10",
         description="Workloads of a queue that all workers together run at a time, for queues that "
         "stand for something scarce. Such a queue has one priority band. Changed by "
-        "`airflow nats setup`.",
+        "`airflow nats setup`. A name that has a comma or outer spaces stands in double quotes: "
+        '`"a,b"=4,gpu=2`.',
     ),
     # Workers
     Option(

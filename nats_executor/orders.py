@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nats_executor.errors import BrokerUnavailable, DecodeError, NoResponders
 from nats_executor.messages import Order, Outcome, decode, presentable
+from nats_executor.queues import as_text
 from nats_executor.survey import seen_workers
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ async def give_order(
 
 def told(name: str, outcome: Outcome, order: Order, value: str) -> str:
     """Say what a worker is now, or was before."""
-    queues = ",".join(map(presentable, outcome.queues))
+    queues = as_text(map(presentable, outcome.queues))
     state = f"concurrency {outcome.concurrency}, queues {queues}"
     if outcome.is_changed:
         return f"worker {name} now has {state}; until it restarts"

@@ -15,7 +15,7 @@ __all__ = ["Outage"]
 log = logging.getLogger(__name__)
 
 # A broker that hangs costs the scheduler one time-out, then none for this long, doubling.
-FIRST_PAUSE = 1.0
+FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 15.0
 
 
@@ -28,15 +28,26 @@ class Outage:
         self._is_explained = False
         self._pause = FIRST_PAUSE
         self._until = 0.0
+        self._recoveries = 0
 
-    def is_waiting(self) -> bool:
-        """Whether it is too early to ask the broker again."""
-        return self._since is not None and self._clock() < self._until
+    def is_waiting(self, recoveries: int = 0) -> bool:
+        """Whether it is too early to ask the broker again.
 
-    def note(self, reason: Exception, next_step: str) -> None:
+        Args:
+            recoveries: how often it was seen to come back; once more than at the last failure ends
+                the pause.
+        """
+        is_paused = self._clock() < self._until and recoveries == self._recoveries
+        return self._since is not None and is_paused
+
+    def note(self, reason: Exception, next_step: str, *, recoveries: int = 0) -> None:
         """Enter a failure; logs the first one of an outage with what happens next.
 
         A cluster without a quorum may give no answer at first: then it is logged again as such.
+
+        Args:
+            recoveries: as in `is_waiting`, when the step that failed began: what comes back during
+                the step counts.
         """
         is_new, is_explained = self._since is None, isinstance(reason, NoQuorum)
         if is_new:
@@ -45,6 +56,7 @@ class Outage:
         if is_new or (is_explained and not self._is_explained):
             log.warning("NATS %s: %s; next: %s", state_of(reason), reason, next_step)
         self._is_explained |= is_explained
+        self._recoveries = recoveries
         self._until = self._clock() + self._pause
         self._pause = min(LONGEST_PAUSE, 2 * self._pause)
 

@@ -47,6 +47,7 @@ class ConsumerInfo:
     in_flight: int  # num_ack_pending: delivered, not acked
     redelivered: int
     waiting: int  # num_waiting: pulls that wait for a message
+    paused_until: float = 0.0  # epoch seconds, the server's clock; 0 while it is not paused
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,9 +168,13 @@ def timestamp(text: str) -> float:
 
 
 def consumer_info(entry: Mapping[str, Any]) -> ConsumerInfo:
-    """Read one entry of CONSUMER.LIST."""
+    """Read one entry of CONSUMER.LIST.
+
+    The settings keep the time of a pause that is over, so they alone do not tell.
+    """
     metadata = entry["config"].get("metadata") or {}
     band = str(metadata.get(BAND, ""))
+    paused_until = entry["config"].get("pause_until") if entry.get("paused") else None
     return ConsumerInfo(
         name=entry["name"],
         queue=metadata.get(QUEUE, entry["name"]),
@@ -179,6 +183,7 @@ def consumer_info(entry: Mapping[str, Any]) -> ConsumerInfo:
         in_flight=entry["num_ack_pending"],
         redelivered=entry["num_redelivered"],
         waiting=entry["num_waiting"],
+        paused_until=timestamp(paused_until) if paused_until else 0.0,
     )
 
 

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import logging
 import uuid
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from airflow.configuration import conf
@@ -20,6 +21,7 @@ from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskinstancekey import TaskInstanceKey
+from airflow.sdk import timezone
 from airflow.utils.session import create_session
 from airflow.utils.state import CallbackState, TaskInstanceState
 from sqlalchemy import select
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from nats_executor.names import Lane
     from nats_executor.settings import Settings
 
-__all__ = ["identities", "standing", "unfinished", "workloads_again"]
+__all__ = ["identities", "queued_longer", "standing", "unfinished", "workloads_again"]
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +94,20 @@ def identities(
         try_number, queue, priority = found
         key = TaskInstanceKey(ti.dag_id, ti.task_id, ti.run_id, try_number, ti.map_index)
         yield ti, key, settings.lane(queue or compat.default_queue(), priority or 0)
+
+
+def queued_longer(
+    session: Session, subjects: Sequence[str], job_id: Any, seconds: float
+) -> Iterator[TaskInstance]:
+    """Yield those of these task instances that are queued for longer, as Airflow's sweep asks."""
+    for batch in batches(subjects, ROWS_PER_QUERY):
+        query = select(TaskInstance).where(
+            TaskInstance.id.in_(map(uuid.UUID, batch)),
+            TaskInstance.state == TaskInstanceState.QUEUED,
+            TaskInstance.queued_by_job_id == job_id,
+            TaskInstance.queued_dttm < timezone.utcnow() - timedelta(seconds=seconds),
+        )
+        yield from session.scalars(query).all()
 
 
 @unless_away

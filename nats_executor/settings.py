@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from nats_executor.errors import ConfigError
 from nats_executor.names import Lane, Names, token
 from nats_executor.options import LOG_SCHEME, OPTIONS, SECTION, Option
+from nats_executor.queues import in_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -199,9 +200,8 @@ def integers(text: str) -> tuple[int, ...]:
 
 
 def limits(text: str) -> tuple[tuple[str, int], ...]:
-    parts = [part.rpartition("=") for part in text.split(",")]
-    pairs = tuple((queue.strip(), int(limit)) for queue, _, limit in parts)
-    if not all(queue and limit > 0 for queue, limit in pairs):
+    pairs = tuple((queue, int(limit)) for queue, limit in in_pairs(text))
+    if not all(limit > 0 for _, limit in pairs):
         raise ValueError(text)
     return pairs
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from nats_executor import topology
 from nats_executor.errors import DecodeError
 from nats_executor.messages import Presence, decode, presentable
 from nats_executor.names import Lane
+from nats_executor.queues import as_text, remedy
 from nats_executor.quorum import no_quorum
 
 if TYPE_CHECKING:
@@ -22,10 +24,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Seen",
     "Survey",
-    "described",
     "findings",
     "queue_rows",
-    "remedy",
     "replica_findings",
     "seen_workers",
     "serving",
@@ -113,22 +113,6 @@ def serving(workers: list[Seen], lane: Lane, settings: Settings) -> list[Seen]:
     ]
 
 
-def described(lane: Lane) -> str:
-    band = f"priority band {lane.band} of " if lane.band else ""
-    return f"{band}queue {lane.queue!r}"
-
-
-def remedy(lane: Lane, *, has_workers: bool) -> str:
-    """Return what to do about a lane that nobody serves.
-
-    Args:
-        has_workers: whether the queue has workers that take its lowest band.
-    """
-    if has_workers:
-        return "start its workers with the scheduler's [nats_executor] priority_bands"
-    return f"airflow nats worker -q {lane.queue}"
-
-
 def queue_rows(survey: Survey, settings: Settings) -> list[Row]:
     """One row for each queue, in the words of NATS's consumer info, all its bands together."""
     rows = []
@@ -143,9 +127,15 @@ def queue_rows(survey: Survey, settings: Settings) -> list[Row]:
                 "redelivered": sum(band.redelivered for band in bands),
                 "workers": len(workers),
                 "slots": sum(seen.presence.concurrency for seen in workers),
+                "paused_until": moment(max(band.paused_until for band in bands)),
             }
         )
     return rows
+
+
+def moment(at: float) -> str:
+    """Write epoch seconds as a time; one word for none, so that columns can be counted."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds") if at else "-"
 
 
 def by_queue(consumers: Iterable[ConsumerInfo]) -> dict[str, list[ConsumerInfo]]:
@@ -160,7 +150,7 @@ def worker_rows(survey: Survey, settings: Settings) -> list[Row]:
         {
             "worker": seen.presence.name,
             "state": state_of(seen, settings),
-            "queues": ",".join(map(str, seen.presence.queues)),
+            "queues": as_text(map(str, seen.presence.queues)),
             "running": seen.presence.running,
             "concurrency": seen.presence.concurrency,
             "host": seen.presence.host,
@@ -182,7 +172,7 @@ def findings(survey: Survey, settings: Settings) -> list[Row]:
         rows += replica_findings(info, settings.replicas)
     for queue, bands in by_queue(survey.consumers).items():
         workers = serving(survey.workers, Lane(queue), settings)
-        rows.append(queue_finding(queue, bands, workers))
+        rows += queue_findings(queue, bands, workers, settings)
         rows += [
             band_finding(band)
             for band in bands
@@ -221,6 +211,16 @@ def replica_findings(info: StreamInfo, replicas: int) -> list[Row]:
     return [finding(f"stream {info.name}", "degraded", details)]
 
 
+def queue_findings(
+    queue: str, bands: list[ConsumerInfo], workers: list[Seen], settings: Settings
+) -> list[Row]:
+    row = queue_finding(queue, bands, workers)
+    if not any(band.paused_until for band in bands):
+        return [row]
+    pause = pause_finding(queue, bands, settings)
+    return [pause] if row["status"] == "ok" else [row, pause]
+
+
 def queue_finding(queue: str, bands: list[ConsumerInfo], workers: list[Seen]) -> Row:
     what, pending = f"queue {queue}", sum(band.pending for band in bands)
     if workers:
@@ -237,6 +237,20 @@ def band_finding(band: ConsumerInfo) -> Row:
     what = f"queue {band.queue}, priority band {band.band}"
     advice = remedy(Lane(band.queue, band.band), has_workers=True)
     return finding(what, "unserved", f"{band.pending} pending and no worker; {advice}")
+
+
+def pause_finding(queue: str, bands: list[ConsumerInfo], settings: Settings) -> Row:
+    """The row of a queue whose consumers give no worker anything, no matter who paused them."""
+    paused = [band for band in bands if band.paused_until]
+    numbers = ", ".join(str(band.band) for band in paused)
+    which = "paused" if paused == bands else f"priority band {numbers} paused"
+    until = moment(max(band.paused_until for band in paused))
+    resume = " && ".join(
+        f"nats consumer resume {settings.names.tasks_stream} {band.name}" for band in paused
+    )
+    pending = sum(band.pending for band in bands)
+    details = f"{pending} pending, {which} until {until}; to resume now: {resume}"
+    return finding(f"queue {queue}", "paused", details)
 
 
 def finding(what: str, status: str, details: str) -> Row:

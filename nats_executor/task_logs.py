@@ -66,8 +66,12 @@ class TaskLogs:
     """Reads logs from any thread of any process; the connection is opened at the first question."""
 
     def __init__(self, settings: Callable[[], Settings]) -> None:
-        self._lines = Lines(lambda: Reader(settings()))
+        self._settings = settings
+        self._lines = Lines(self._open)
         self._complaints: set[str] = set()
+
+    def _open(self) -> Reader:
+        return Reader(self._settings())
 
     def read(self, dispatch_id: str | None, queue: str | None) -> LogAnswer:
         """Return what is there of a log, or why it is not. Never raises."""

@@ -37,7 +37,7 @@ __all__ = [
     "inspect",
     "known_queues",
     "open_queue",
-    "prepare",
+    "open_stream",
     "streams",
 ]
 
@@ -263,18 +263,17 @@ async def known_queues(broker: Broker, settings: Settings) -> list[str]:
     return list(dict.fromkeys(info.queue for info in await broker.consumer_infos(stream)))
 
 
-async def prepare(broker: Broker, settings: Settings) -> list[Drift]:
-    """Create missing streams, as an executor does at its start; return how existing ones differ.
+async def open_stream(broker: Broker, wanted: Config) -> list[Drift]:
+    """Create a missing stream, as an executor does; return how an existing one differs.
 
     Differences are left to `airflow nats setup`: during an upgrade two releases may disagree.
 
     Raises:
         TopologyMismatch: a difference that this release cannot work with.
     """
-    found = await inspect(broker, settings, [])
-    for wanted in streams(settings):
-        if any(drift.setting == "existence" and wanted["name"] in drift.where for drift in found):
-            await broker.create_stream(wanted)
+    found = await compare_stream(broker, wanted)
+    if any(drift.setting == "existence" for drift in found):
+        await broker.create_stream(wanted)
     return bearable(found)
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "Lost",
     "Unanswered",
     "decide",
+    "is_claimed",
     "is_void",
 ]
 
@@ -141,6 +142,17 @@ def known(last: Report) -> tuple[str, ...]:
     if names[-2:-1] == names[-1:]:  # it has taken it again
         names.pop()
     return tuple(str(name) for name in names[-KEPT:])
+
+
+def is_claimed(last: Report | None, *, worker: str, attempt: int) -> bool:
+    """Whether the last report there is a worker's own claim, whose answer it has not got.
+
+    Args:
+        worker: the id of the worker that asked for the claim.
+        attempt: the number of that claim.
+    """
+    claimed = (worker, State.CLAIMED, attempt)
+    return last is not None and (last.worker, last.state, last.attempt) == claimed
 
 
 def is_void(state: State, last: Report, *, worker: str) -> bool:

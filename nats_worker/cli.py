@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -44,36 +46,57 @@ def start(args: Namespace) -> None:
 
     from nats_executor.commands import queue_names, settings_for
 
+    if args.daemon:
+        settle_files(args)
+    directory = Path.cwd()
+
     # Read here, so that a bad value is told on the terminal and not in a daemon's log.
     settings = settings_for(args)
     plan = plan_for(args, queue_names(args), settings.worker_concurrency)
     run_command_with_daemon_option(
         args=args,
         process_name=PROCESS,
-        callback=lambda: run(args, settings, plan),
+        callback=lambda: run(args, settings, plan, directory),
         should_setup_logging=True,
         pid_file=args.pid,
     )
 
 
-def run(args: Namespace, settings: Settings, plan: Plan) -> None:
-    """Become the worker's main process."""
-    from airflow.configuration import conf
+def settle_files(args: Namespace) -> None:
+    """Name a daemon's files by absolute paths, as seen from where it is started.
+
+    Airflow opens some of them before the daemon leaves that directory, and the worker the others
+    after that.
+    """
     from airflow.utils.cli import setup_locations
+
+    names = setup_locations(PROCESS, args.pid, args.stdout, args.stderr, args.log_file)
+    args.pid, args.stdout, args.stderr, args.log_file = map(os.path.abspath, names)
+
+
+def run(args: Namespace, settings: Settings, plan: Plan, directory: Path) -> None:
+    """Become the worker's main process.
+
+    Args:
+        directory: where the worker was started; relative paths in the configuration, such as
+            AIRFLOW_HOME, mean the same for a daemon, which Airflow has moved to /.
+    """
+    from airflow.configuration import conf
 
     from nats_worker import main
 
-    pid_file = log_file = None
     if args.daemon:
-        pid_file, _, _, log_file = setup_locations(PROCESS, args.pid, log=args.log_file)
+        # It may be closed to the worker's user, who then needs absolute paths, as in any directory.
+        with contextlib.suppress(OSError):
+            os.chdir(directory)
     main.become(
         main.Start(
             settings=settings,
             plan=plan,
             is_verbose=args.verbose,
             is_json=conf.getboolean("logging", "json_logs", fallback=False),
-            pid_file=pid_file,
-            log_file=log_file,
+            pid_file=args.pid if args.daemon else None,
+            log_file=args.log_file if args.daemon else None,
         )
     )
 

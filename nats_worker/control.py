@@ -8,7 +8,8 @@ import logging
 import re
 from typing import TYPE_CHECKING
 
-from nats_executor.messages import Order, Outcome, encode, shown
+from nats_executor.messages import Order, Outcome, encode, presentable, shown
+from nats_executor.queues import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -77,7 +78,10 @@ async def obey(worker: Worker, order: Order, body: bytes) -> bytes:
     seen = worker.describe()
     if is_changed:
         log.info(
-            "%s: concurrency is %d, queues are %s", order, seen.concurrency, ", ".join(seen.queues)
+            "%s: concurrency is %d, queues are %s",
+            order,
+            seen.concurrency,
+            as_text(map(presentable, seen.queues)),
         )
         await worker.beat()
     outcome = Outcome(
@@ -147,8 +151,8 @@ def queue_in(body: bytes) -> str:
         queue = body.decode()
     except UnicodeDecodeError:
         queue = ""
-    # A name that a command line could not hold either.
-    if not queue.isprintable() or not 0 < len(queue) <= LONGEST_QUEUE or queue != queue.strip():
+    # An order may come from anyone and ends up in logs; `-q` takes names of any characters.
+    if not queue.isprintable() or not 0 < len(queue) <= LONGEST_QUEUE:
         raise Refused(f"{shown_body(body)} is no name of a queue")
     return queue
 

@@ -8,7 +8,7 @@ import logging
 import signal
 from typing import TYPE_CHECKING, Any
 
-from nats_executor.errors import AccessDenied, BrokerError, DecodeError
+from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable, DecodeError
 from nats_worker.slots import weight_of
 
 if TYPE_CHECKING:
@@ -74,10 +74,11 @@ class Crew:
         except BrokerError as exc:
             # Of what is denied, the connection itself tells.
             level = logging.DEBUG if isinstance(exc, AccessDenied) else logging.WARNING
-            text = "%s: %s; next: the broker offers it again"
-            log.log(level, text, errand.dispatch_id, exc)
+            pause = errand.soon if isinstance(exc, BrokerUnavailable) else errand.pause
+            text = "%s: %s; next: the broker offers it again in %g s"
+            log.log(level, text, errand.dispatch_id, exc, pause)
             with contextlib.suppress(BrokerError):  # then after ack_wait
-                await errand.delivery.nak(errand.pause)
+                await errand.delivery.nak(pause)
         except Exception:
             log.exception("%s failed here; next: the broker offers it again", errand.dispatch_id)
         finally:

@@ -136,7 +136,11 @@ class Errand(Record):
     # Claiming
 
     async def decide(self) -> claims.Decision:
-        """Decide from the dispatch's history; even what cannot be read may be another's by now."""
+        """Decide from the dispatch's history, as soon as the broker tells it."""
+        return await persist(self.look, unless=lambda: self.is_handed_back)
+
+    async def look(self) -> claims.Decision:
+        """Look at the history once; even what cannot be read may be another's by now."""
         last = await self.last_report()
         held_by_other = last is not None and last.worker != self.around.worker
         is_alive = bool(
@@ -161,7 +165,8 @@ class Errand(Record):
             case claims.Done():
                 await self.delivery.ack()
             case claims.Held(worker):
-                log.debug("%s is with %s; handing it back", self.dispatch_id, worker)
+                text = "%s is with worker %s; next: offering it again in %g s unless it ends there"
+                log.info(text, self.dispatch_id, worker, self.pause)
                 await self.delivery.nak(self.pause)
             case claims.Unanswered(report):
                 await self.await_renewal(report)
@@ -171,7 +176,7 @@ class Errand(Record):
                 if await self.try_report(State.FAILED, report.obituary, of=report):
                     await self.delivery.ack()
                 else:
-                    await self.delivery.nak(self.pause)
+                    await self.yield_to_other()
             case claims.Exhausted(expected_last, attempt, predecessors, info):
                 self.sequence, self.attempt = expected_last, attempt
                 self.predecessors = predecessors
@@ -201,11 +206,17 @@ class Errand(Record):
         self.token = claim.token
         if self.defect:
             await self.bury(self.defect)
-        elif await self.try_claim():
+        elif await self.try_claim(lambda: self.is_handed_back):
             return claim
         else:
-            await self.delivery.nak(self.pause)  # somebody else was faster
+            await self.yield_to_other()
         return None
+
+    async def yield_to_other(self) -> None:
+        """Hand it back because another worker has reported first; whoever is next looks again."""
+        text = "%s: another worker or a scheduler reported first; next: offering it again in %g s"
+        log.info(text, self.dispatch_id, self.soon)
+        await self.delivery.nak(self.soon)
 
     # Running
 

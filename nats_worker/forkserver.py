@@ -13,8 +13,6 @@ below it, hence nothing that a workload started outlives the worker or a supervi
 from __future__ import annotations
 
 import contextlib
-import gc
-import importlib
 import logging
 import os
 import selectors
@@ -22,19 +20,18 @@ import signal
 import socket
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nats_worker import bundles, self_test
+from nats_worker import self_test
 from nats_worker.exits import Ending, ExitReport
 from nats_worker.frames import FREE, pack, pack_report, pack_request, receive_request
 from nats_worker.log_server import hang_up, listen, serve
+from nats_worker.preloading import preload
 from nats_worker.processes import (
     adopt_orphans,
     children_of,
     die_with,
     dump_on_request,
-    gather_memory,
     kill_tree,
     prefer_as_oom_victim,
 )
@@ -47,31 +44,6 @@ __all__ = ["ForkServer", "main"]
 # Not `__name__`: this module runs as `__main__`.
 log = logging.getLogger("nats_worker.forkserver")
 
-# Found by comparing `sys.modules` of a task process with this list's result; each one missing
-# here is imported again by every single task.
-PRELOADED = (
-    "airflow.dag_processing.bundles.local",
-    "airflow.dag_processing.bundles.manager",
-    "airflow.dag_processing.dagbag",
-    "airflow.providers.standard.decorators.python",
-    "airflow.providers.standard.operators.bash",
-    "airflow.providers.standard.operators.empty",
-    "airflow.providers.standard.operators.python",
-    "airflow.sdk.definitions.asset.metadata",
-    "airflow.sdk.definitions.decorators",
-    "airflow.sdk.execution_time.callback_supervisor",
-    "airflow.sdk.execution_time.connection_test_supervisor",
-    "airflow.sdk.execution_time.task_runner",
-    "airflow.sdk.execution_time.timeout",
-    "airflow.sdk.serde",
-    "airflow.serialization.serialized_objects",
-    "airflow.version",
-    "encodings.idna",
-    "jinja2.ext",
-    "jinja2.sandbox",
-    "nats_worker.supervisor",
-    "setproctitle",
-)
 # What a supervisor gets to report its task's end and to upload the log once the worker is gone.
 FAREWELL_SECONDS = 5.0
 # Time for the next of a row of short tasks; after it an idle worker has no process to spare.
@@ -135,7 +107,7 @@ class ForkServer:
             case {"op": "run"}:
                 self.run(request)
             case {"op": "cleanup_bundles"}:
-                self.fork("", bundles.clean_up)
+                self.fork("", cleanup_bundles)
             case {"op": "self_test"}:
                 self.fork(request["id"], lambda: self_test.run(request, self.send))
             case {"op": "serve_logs"}:
@@ -356,26 +328,12 @@ class ForkServer:
             self.events.send(packet)
 
 
-def preload() -> None:
-    """Import what tasks need, and freeze it so that forked processes go on sharing it."""
-    from nats_worker.warm_up import warm_up
+def cleanup_bundles() -> int:
+    """Remove the bundle versions that no task uses any more, as Airflow asks of every worker."""
+    from airflow.dag_processing.bundles.base import BundleUsageTrackingManager
 
-    for name in PRELOADED:
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            log.warning("cannot preload %s; each task imports what it needs of it", name)
-    warm_up()
-    threads = len(list(Path("/proc/self/task").iterdir()))
-    if threads > 1:
-        log.warning(
-            "%d threads run in the fork server, started by a plugin or local settings; forked "
-            "tasks may hang on locks that these threads held",
-            threads - 1,
-        )
-    gc.collect()
-    gc.freeze()
-    gather_memory()
+    BundleUsageTrackingManager().remove_stale_bundle_versions()
+    return 0
 
 
 def main(requests: int, events: int) -> None:

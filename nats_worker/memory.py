@@ -43,13 +43,16 @@ def oom_kills(*, own: Path = OWN, root: Path = ROOT) -> int | None:
 
 
 def sigkill_reason(before: int | None) -> str:
-    """Return why a task process probably got SIGKILL, given the count from before it started."""
+    """Return why a task process probably got SIGKILL, given the count from before it started.
+
+    The reason alone: the verdict names the process and the signal.
+    """
     after = oom_kills()
     if before is None or after is None:
-        return "the task process was killed by SIGKILL, possibly out of memory"
+        return "possibly out of memory"
     if after > before:
-        return "the task process was killed by SIGKILL, out of memory according to the kernel"
-    return "the task process was killed by SIGKILL; the kernel counted no out-of-memory kill"
+        return "out of memory according to the kernel"
+    return "the kernel counted no out-of-memory kill"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

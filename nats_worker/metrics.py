@@ -106,8 +106,8 @@ class MeasuredErrand(Errand):
         self._received_at = time.monotonic()
         self._started_at = 0.0
 
-    async def try_claim(self) -> bool:
-        is_ours = await super().try_claim()
+    async def try_claim(self, unless: Callable[[], bool]) -> bool:
+        is_ours = await super().try_claim(unless)
         if is_ours and self.attempt == 1 and not self.generation:
             # Two clocks: the broker's, which stored it, and this machine's.
             waited = max(0.0, time.time() - self.delivery.at)

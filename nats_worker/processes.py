@@ -9,6 +9,8 @@ import os
 import signal
 from pathlib import Path
 
+from nats_worker.verdict import signal_name
+
 __all__ = [
     "DUMP_SIGNAL",
     "adopt_orphans",
@@ -134,5 +136,5 @@ def is_in_session(pid: int, session: int) -> bool:
 def describe(exit_code: int) -> str:
     """Say how a process ended, by `subprocess`'s convention for its exit code."""
     if exit_code < 0:
-        return f"was killed by {signal.Signals(-exit_code).name}"
+        return f"was killed by {signal_name(-exit_code)}"
     return f"exited with status {exit_code}"

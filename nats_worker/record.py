@@ -14,6 +14,8 @@ from nats_worker.fitness import Fitness
 from nats_worker.persist import persist
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nats_executor.liveness import Liveness
     from nats_executor.messages import Workload
     from nats_executor.ports import Broker, Delivery
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Record", "Surroundings"]
 
 log = logging.getLogger(__name__)
+
+SOON_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +84,32 @@ class Record:
     def subject(self) -> str:
         return self.around.settings.names.result(self.queue, self.dispatch_id)
 
-    async def try_claim(self) -> bool:
-        """Claim it; without an answer look whose it is, as nobody else may touch our claim."""
-        try:
-            return await self.try_report(State.CLAIMED)
-        except BrokerUnavailable:
-            last: Report | None = None
+    @property
+    def soon(self) -> float:
+        """Seconds after which a stream without a leader may have one, and a race is decided."""
+        return min(SOON_SECONDS, self.around.settings.ack_wait_seconds / 3)
 
-            async def look() -> None:
-                nonlocal last
-                last = await self.last_report()
+    async def try_claim(self, unless: Callable[[], bool]) -> bool:
+        """Claim it; False when another worker or an executor has reported since.
 
-            await persist(look)
-            claimed = (self.around.worker, State.CLAIMED, self.attempt)
-            return last is not None and (last.worker, last.state, last.attempt) == claimed
+        Without an answer the claim may be stored or not. It is asked for again, on the same
+        expected sequence, until one of the two is known.
+
+        Args:
+            unless: gives up the asking once it is true; the failure is raised then.
+        """
+        expected = self.sequence
+
+        async def claim() -> bool:
+            self.sequence = expected
+            if await self.try_report(State.CLAIMED):
+                return True
+            last = await self.last_report()
+            if self.sequence == expected:
+                raise BrokerUnavailable("the server that was asked has not got the last report yet")
+            return claims.is_claimed(last, worker=self.around.worker, attempt=self.attempt)
+
+        return await persist(claim, name=f"the claim of {self.dispatch_id}", unless=unless)
 
     async def last_report(self) -> Report | None:
         """Return the last report, None if it is unreadable; what is published next expects it."""

@@ -105,16 +105,16 @@ def write_below(folder: Path) -> None:
 
 def api_server(team: str | None) -> Iterator[str]:
     """Ask the API server for what it tells without a token."""
-    from airflow.executors.base_executor import ExecutorConf, get_execution_api_server_url
     from airflow.sdk.api import client as api
 
+    from nats_worker.api_address import api_address
     from nats_worker.api_server import httpx
 
-    url = get_execution_api_server_url(ExecutorConf(team))
+    address = api_address(team)
     # It may hold a password.
-    where = f"{re.sub('//[^/@]*@', '//', url)} ([core] execution_api_server_url)"
+    where = f"{re.sub('//[^/@]*@', '//', address.url)} ({address.option})"
     try:
-        with api.Client(base_url=url, token="", timeout=API_SECONDS) as client:
+        with api.Client(base_url=address.url, token="", timeout=API_SECONDS) as client:
             # Airflow's own hooks raise, and its `request` tries again for long.
             client.event_hooks = {}
             answer = httpx.Client.request(client, "GET", PING)

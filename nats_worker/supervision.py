@@ -22,16 +22,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from airflow.executors import workloads
-from airflow.executors.base_executor import (
-    BaseExecutor,
-    ExecutorConf,
-    get_execution_api_server_url,
-)
+from airflow.executors.base_executor import BaseExecutor, ExecutorConf
 from airflow.sdk.exceptions import TaskAlreadyRunningError
 from airflow.sdk.execution_time import callback_supervisor, supervisor
 from pydantic import TypeAdapter, ValidationError
 
 from nats_executor import remote_logs
+from nats_worker.api_address import api_address
 from nats_worker.api_server import (
     RELIED_ON_FOR_REQUESTS,
     answer_of,
@@ -43,7 +40,9 @@ from nats_worker.asking import Asking, TooLate
 from nats_worker.exits import Ending, ExitReport
 from nats_worker.frames import unpack
 from nats_worker.memory import oom_kills, sigkill_reason
+from nats_worker.otel import send_spans_from_tasks
 from nats_worker.processes import children_of, kill_tree
+from nats_worker.reaping import Reaper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,7 +52,7 @@ __all__ = ["lacks", "supervise"]
 log = logging.getLogger(__name__)
 
 WORKLOAD: TypeAdapter[Any] = TypeAdapter(workloads.ExecutorWorkload)
-OF_BOTH = ("_check_subprocess_exit", "_register_pipe_readers", "pid", "selector")
+OF_BOTH = ("_check_subprocess_exit", "_register_pipe_readers", "pid", "selector", "wait")
 RELIED_ON = {
     supervisor.ActivitySubprocess: (
         *OF_BOTH,
@@ -140,9 +139,10 @@ def supervise(
         signal.signal(signal.SIGTERM, asking.stop)
         workload = WORKLOAD.validate_python(unpack(body))
         watch_subprocesses()
+        send_spans_from_tasks()
         if lacks():
             asking.sending()  # nothing will tell when it is
-        exit_code = run(workload, ExecutorConf(team))
+        exit_code = run(workload, team)
     except ValidationError as exc:
         # Its own text quotes the input, and that holds a token.
         problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in details(exc)]
@@ -155,7 +155,7 @@ def supervise(
     except BaseException as exc:
         if meaning(exc, watch) is None:
             log.exception("the supervisor of a workload raised")
-        return failure(exc, watch)
+        return failure(exc, watch, team)
     finally:
         asking.settled()  # a late signal has nothing left to stop
     return result(exit_code, watch, kills)
@@ -165,13 +165,13 @@ def details(exc: ValidationError) -> list[Any]:
     return list(exc.errors(include_url=False, include_context=False, include_input=False))
 
 
-def run(workload: Any, team_conf: ExecutorConf) -> int:
+def run(workload: Any, team: str | None) -> int:
+    # A team's value comes first, then that for all, as with the API server's address.
+    is_on_stdout = False
+    for conf in (ExecutorConf(None), ExecutorConf(team)):
+        is_on_stdout = conf.getboolean("logging", "task_logs_to_stdout", fallback=is_on_stdout)
     return BaseExecutor.run_workload(
-        workload,
-        server=get_execution_api_server_url(team_conf),
-        subprocess_logs_to_stdout=team_conf.getboolean(
-            "logging", "task_logs_to_stdout", fallback=False
-        ),
+        workload, server=api_address(team).url, subprocess_logs_to_stdout=is_on_stdout
     )
 
 
@@ -189,15 +189,15 @@ def result(exit_code: int, watch: Watch, kills: int | None) -> ExitReport:
         return report(ending=Ending.UNDELIVERED, info=describe(watch.failed_delivery))
     if exit_code == -signal.SIGKILL:
         return report(ending=Ending.FINISHED, info=sigkill_reason(kills))
-    if exit_code < 0:
-        info = f"the task process was ended by {signal.Signals(-exit_code).name}"
-        return report(ending=Ending.FINISHED, info=info)
     return report(ending=Ending.FINISHED)
 
 
-def failure(exc: BaseException, watch: Watch) -> ExitReport:
+def failure(exc: BaseException, watch: Watch, team: str | None) -> ExitReport:
     """Classify a workload whose supervisor raised."""
     ending = meaning(exc, watch) or Ending.RAISED
+    info = describe(exc)
+    if ending in {Ending.UNREACHABLE, Ending.WRONG_ADDRESS}:
+        info = f"{info}, {api_address(team)}"
     detail = getattr(exc, "detail", None)
     previous_state = detail.get("previous_state") if isinstance(detail, dict) else None
     return ExitReport(
@@ -205,7 +205,7 @@ def failure(exc: BaseException, watch: Watch) -> ExitReport:
         started=watch.has_started or ending in AFTER_START,
         pid=watch.pid,
         previous_state=str(previous_state or ""),
-        info=describe(exc),
+        info=info,
     )
 
 
@@ -236,9 +236,12 @@ def watch_subprocesses() -> None:
     """Have Airflow start our subclasses; it looks both names up when it runs a workload."""
     if lacks():
         return
-    supervisor.ActivitySubprocess = watched_task(supervisor.ActivitySubprocess, WATCH)  # type: ignore[misc]
+    reaper = Reaper()
+    supervisor.ActivitySubprocess = watched_task(  # type: ignore[misc]
+        supervisor.ActivitySubprocess, WATCH, reaper
+    )
     callback_supervisor.CallbackSubprocess = watched_callback(  # type: ignore[misc]
-        callback_supervisor.CallbackSubprocess, WATCH
+        callback_supervisor.CallbackSubprocess, WATCH, reaper
     )
     watch_requests(lambda: WATCH.asking)
 
@@ -260,7 +263,7 @@ def notice_exit(process: Any) -> None:
     process.selector.register(watched, selectors.EVENT_READ, handler)
 
 
-def watched(base: Any, watch: Watch) -> Any:
+def watched(base: Any, watch: Watch, reaper: Reaper) -> Any:
     """Return a subclass of Airflow's `WatchedSubprocess` whose exit is noticed and cleared up."""
 
     class Watched(base):  # type: ignore[misc]
@@ -268,6 +271,7 @@ def watched(base: Any, watch: Watch) -> Any:
             super()._register_pipe_readers(*args, **kwargs)
             watch.pid = self.pid
             notice_exit(self)
+            reaper.attach(self.selector)
 
         def _check_subprocess_exit(self, *args: Any, **kwargs: Any) -> int | None:
             exit_code: int | None = super()._check_subprocess_exit(*args, **kwargs)
@@ -278,13 +282,20 @@ def watched(base: Any, watch: Watch) -> Any:
                     kill_tree(orphan)
             return exit_code
 
+        def wait(self) -> int:
+            try:
+                return int(super().wait())
+            finally:
+                reaper.take()
+                reaper.detach()
+
     return Watched
 
 
-def watched_task(base: Any, watch: Watch) -> Any:
+def watched_task(base: Any, watch: Watch, reaper: Reaper) -> Any:
     """Return a subclass of Airflow's `ActivitySubprocess` that tells the watch what it does."""
 
-    class WatchedTask(watched(base, watch)):  # type: ignore[misc]
+    class WatchedTask(watched(base, watch, reaper)):  # type: ignore[misc]
         def _on_child_started(self, **kwargs: Any) -> None:
             super()._on_child_started(**kwargs)
             # With the start the API server has noted a heartbeat; Airflow would send one more now.
@@ -311,10 +322,10 @@ def watched_task(base: Any, watch: Watch) -> Any:
     return WatchedTask
 
 
-def watched_callback(base: Any, watch: Watch) -> Any:
+def watched_callback(base: Any, watch: Watch, reaper: Reaper) -> Any:
     """Return a subclass of Airflow's `CallbackSubprocess` that tells the watch what it does."""
 
-    class WatchedCallback(watched(base, watch)):  # type: ignore[misc]
+    class WatchedCallback(watched(base, watch, reaper)):  # type: ignore[misc]
         @classmethod
         def start(cls, **kwargs: Any) -> Any:
             # A group of its own, as tasks have, so that stopping reaches what it started.

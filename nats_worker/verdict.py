@@ -16,7 +16,16 @@ from nats_worker.exits import Ending
 if TYPE_CHECKING:
     from nats_worker.exits import ExitReport
 
-__all__ = ["STOPPING", "Back", "Expired", "Final", "Left", "Verdict", "judge"]
+__all__ = [
+    "STOPPING",
+    "Back",
+    "Expired",
+    "Final",
+    "Left",
+    "Verdict",
+    "judge",
+    "signal_name",
+]
 
 STOPPING = "this worker stops"
 # Pause before another worker tries to reach an API server that did not answer.

@@ -14,6 +14,7 @@ from airflow.sdk.api import client as api
 from pydantic import JsonValue, TypeAdapter
 
 from nats_executor.remote_logs import StoredLogs
+from nats_worker.faults import leave_to_kernel
 from nats_worker.supervision import lacks
 
 __all__ = ["warm_up"]
@@ -26,6 +27,7 @@ OURS = "nats_executor.logging_config.LOGGING_CONFIG"
 def warm_up() -> None:
     """Take every step; one that fails is a warning."""
     lacks()
+    leave_to_kernel()
     for step in (read_authorities, share_decoders, rehearse_request, prepare_log_lines):
         try:
             step()

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import airflow_nats_executor
 from nats_executor.errors import BrokerUnavailable, NatsExecutorError
 from nats_executor.local.api import AirflowApi, ApiSilent
 from nats_executor.local.components import Components
@@ -203,7 +204,7 @@ def environment(home: Path, *, port: int, password: str) -> dict[str, str]:
     url = f"http://{HOST}:{port}"
     settings = {
         "CORE__EXECUTOR": "nats_executor.NatsExecutor",
-        "CORE__DAGS_FOLDER": str(Path(__file__).parent / "dags"),
+        "CORE__DAGS_FOLDER": str(Path(airflow_nats_executor.__path__[0], "example_dags")),
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",

@@ -23,6 +23,7 @@ from nats_executor.local.embedded import EmbeddedServer, write_private
 from nats_executor.local.interrupts import Interrupted, interrupts_raised
 from nats_executor.local.prefixed import Prefixed
 from nats_executor.options import OPTIONS, SECTION
+from nats_executor.queues import as_text
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -83,7 +84,7 @@ def run(out: Prefixed, args: Namespace) -> None:
         out.say("bringing the database up to date")
         core.run(deployment.migration(), seconds=MIGRATE_SECONDS)
         core.start(deployment.core(host=host, port=port))
-        queues = args.queues or conf.get("operators", "default_queue")
+        queues = args.queues or as_text([conf.get_mandatory_value("operators", "default_queue")])
         workers.start(
             deployment.worker(f"worker-{n}", queues=queues, concurrency=args.concurrency)
             for n in range(1, args.workers + 1)

@@ -51,7 +51,7 @@ with api:
 # Airflow alone: no pool, no watch, no report.
 FLOOR = """
 import gc, json, os, sys, time
-from nats_worker import forkserver, supervision
+from nats_worker import api_address, forkserver, supervision
 forkserver.preload()
 from airflow.sdk.execution_time.supervisor import supervise_task
 for body in json.load(sys.stdin):
@@ -62,7 +62,7 @@ for body in json.load(sys.stdin):
         supervise_task(
             ti=work.ti, bundle_info=work.bundle_info, dag_rel_path=work.dag_rel_path,
             token=work.token, log_path=work.log_path,
-            server=supervision.get_execution_api_server_url(),
+            server=api_address.api_address(None).url,
         )
         os._exit(0)
     _, _, used = os.wait4(pid, 0)

@@ -35,19 +35,16 @@ MANNERS = frozenset({"", "late", "mute", "proxy"})
 POLL_SECONDS = 0.2
 
 
-def ask(
-    path: str, *, on_connection: Callable[[], None] | None = None, **request: Any
-) -> dict[str, Any]:
+def ask(path: str, *, on_send: Callable[[], None] = lambda: None, **request: Any) -> dict[str, Any]:
     """Ask the server one thing; raises `OSError` when it does not answer.
 
     Args:
-        on_connection: called before anything is sent.
+        on_send: called once there is a connection, before the request leaves.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as line:
         line.settimeout(ANSWER_SECONDS)
         line.connect(path)
-        if on_connection:
-            on_connection()
+        on_send()
         line.send(json.dumps(request).encode())
         packet = line.recv(65_536)
     if not packet:

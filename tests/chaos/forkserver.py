@@ -21,7 +21,7 @@ def main() -> None:
     sys.modules["nats_worker.supervision"] = supervision
     sys.modules["nats_worker.warm_up"] = supervision
     vars(nats_worker)["supervision"] = supervision
-    vars(forkserver)["PRELOADED"] = ()
+    vars(forkserver)["preload"] = supervision.warm_up
     vars(self_test)["STEPS"] = (supervision.self_test,)
     supervisor = importlib.import_module("nats_worker.supervisor")
     run = supervisor.Supervisor.run

@@ -133,7 +133,7 @@ RULES = {
 }
 
 # What the product cannot take yet; these come where `only` names them.
-UNMENDED = frozenset(kind for kind, rule in RULES.items() if rule.is_new)
+UNMENDED = frozenset({Kind.WORKER_UNFIT})
 
 
 @dataclass(frozen=True, slots=True)

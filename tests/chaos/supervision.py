@@ -7,21 +7,21 @@ signals, the worker. A task process sleeps for as long as its row says, and the 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import select
 import signal
 import time
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nats_worker.answers import Answer
-from nats_worker.asking import Asking, TooLate, until_known
+from nats_worker.answers import NO_ANSWER, Answer
+from nats_worker.asking import TooLate, until_known
 from nats_worker.exits import Ending, ExitReport
 from nats_worker.frames import unpack
-from nats_worker.processes import send_signal
+from nats_worker.processes import children_of, kill_tree, send_signal
 from tests.chaos.api import BAD_GATEWAY, CONFLICT, NOT_FOUND, OK, ask
 from tests.chaos.database import Behaviour
 from tests.chaos.journal import executing
@@ -29,11 +29,13 @@ from tests.chaos.journal import executing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from nats_worker.asking import Asking
+
 __all__ = ["HEARTBEAT_SECONDS", "Ailment", "Task", "ailing", "self_test", "supervise", "warm_up"]
 
 HEARTBEAT_SECONDS = 1.0
-# Airflow's client tries five times; its pauses would make every outage of a run minutes long.
-START_SECONDS = 4.0
+# As the product's pool gives them, but longer outages are to bring a hand-back.
+REACH_SECONDS = 4.0
 PAUSE_SECONDS = 0.3
 # Airflow gives a task that it stops five seconds after SIGTERM.
 STOP_SECONDS = 0.5
@@ -50,6 +52,13 @@ class Ailment(StrEnum):
 
 class Unanswered(OSError):
     """A proxy has answered, and does not know what the API server did."""
+
+
+def answer_of(exc: BaseException) -> Answer | None:
+    """Return what the stand-in's client raised as the product sees Airflow's."""
+    if not isinstance(exc, OSError):
+        return None
+    return Answer("/run", BAD_GATEWAY if isinstance(exc, Unanswered) else NO_ANSWER)
 
 
 def warm_up() -> None:
@@ -76,11 +85,13 @@ def supervise(
 ) -> ExitReport:
     """Run one workload to its end."""
     del team
-    asking.reach_seconds = START_SECONDS
+    asking.reach_seconds = REACH_SECONDS
     try:
         signal.signal(signal.SIGTERM, asking.stop)
         return run(unpack(body), asking, delivery_seconds, on_start)
     except TooLate:
+        for process in children_of(os.getpid()):
+            kill_tree(process)
         return ExitReport(ending=Ending.GIVEN_UP)
     finally:
         asking.settled()
@@ -220,8 +231,8 @@ class Task:
         on_start: Callable[[int], None],
         delivery_seconds: float,
     ) -> None:
-        self.asking = asking
         self.ti_id = ti["id"]
+        self.asking = asking
         self.behaviour = ti["dag_id"]
         self.number = int(ti["task_id"].removeprefix("w"))
         self.on_start = on_start
@@ -232,15 +243,11 @@ class Task:
             kill_worker(around.worker)
             signal.pause()  # the fork server ends this process too
         child = Child(self.number)
-        parents = [child.supervisor, child.worker]
         try:
-            answer = self.start(op="run", pid=child.pid, parents=parents)
+            answer = until_known(partial(self.ask_to_start, child), self.asking, answer_of)
         except OSError as exc:
             child.dismiss()
             return ExitReport(ending=Ending.UNREACHABLE, info=str(exc))
-        except TooLate:
-            child.dismiss()
-            raise
         if answer["status"] != OK:
             child.dismiss()
             return refused(answer)
@@ -248,11 +255,10 @@ class Task:
         child.begin(answer["length"], answer["try_number"], fails=answer["fails"])
         return self.end(child, answer)
 
-    def start(self, **request: Any) -> dict[str, Any]:
-        """Ask as the product does, until it is known what became of it."""
-        ask_once = functools.partial(self.ask, on_connection=self.asking.sending, **request)
-        answer: dict[str, Any] = until_known(ask_once, self.asking, answer_of)
-        return answer
+    def ask_to_start(self, child: Child) -> dict[str, Any]:
+        parents = [child.supervisor, child.worker]
+        sending = self.asking.sending
+        return self.ask(on_send=sending, op="run", pid=child.pid, parents=parents)
 
     def end(self, child: Child, answer: dict[str, Any]) -> ExitReport:
         if not self.see_through(child):
@@ -314,11 +320,12 @@ def ailing(ailment: Ailment, directory: Path, worker: int) -> Iterator[None]:
     try:
         yield
     finally:
-        place.unlink()
+        place.unlink(missing_ok=True)  # two may have met the same worker
 
 
 def place_of(ailment: Ailment, directory: Path, worker: int) -> Path:
-    return directory / f"{ailment.name.lower()}-{worker}"
+    # An earlier release's stand-in knows the first of them by this name.
+    return directory / f"{ailment.name.lower().replace('_', '-')}-for-{worker}"
 
 
 def attempts(seconds: float) -> Iterator[bool]:
@@ -328,10 +335,6 @@ def attempts(seconds: float) -> Iterator[bool]:
         yield False
         time.sleep(PAUSE_SECONDS)
     yield True
-
-
-def answer_of(exc: BaseException) -> Answer | None:
-    return Answer("/run") if isinstance(exc, OSError) else None
 
 
 def kill_worker(pid: int) -> None:

@@ -38,10 +38,14 @@ class Victims:
         return [worker for worker in workers if worker.pid in pids] or workers
 
     def patient_workers(self) -> Sequence[Member]:
-        """Those that let their tasks end when they are stopped; the busy ones, if there are any."""
-        return [w for w in self.busy_workers() if w.is_patient] or [
-            w for w in self.living_workers() if w.is_patient
-        ]
+        """Those that let their tasks end when they are stopped, and have run something by now.
+
+        Before a worker is ready SIGTERM ends it like any other program.
+        """
+        known = {pid for (pid,) in self.database.do("SELECT DISTINCT worker FROM executions")}
+        patient = [w for w in self.living_workers() if w.is_patient and w.pid in known]
+        busy = {worker.pid for worker in self.busy_workers()}
+        return [worker for worker in patient if worker.pid in busy] or patient
 
     def cabled_workers(self) -> Sequence[Member]:
         return [w for w in self.living_workers() if w.name in self.scene.cables]

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from nats_worker.processes import children_of
-from tests.chaos.blow import kill
+from tests.chaos.blow import NoVictim, kill
 from tests.chaos.injections import Span
 from tests.chaos.recovery import starts_again, starts_there, went_on
 from tests.chaos.supervision import Ailment, ailing
@@ -140,6 +140,9 @@ def ail(blow: Blow, worker: Member, ailment: Ailment) -> None:
 
 
 def fork_server_killed(blow: Blow, execution: Execution) -> None:
+    if execution.worker not in {pid for worker in blow.scene.workers for pid in worker.pids}:
+        # Its worker had died when it asked who that is: the children of init are not ours to kill.
+        raise NoVictim
     ran = blow.database.executions("outcome = 'running' AND worker = ?", execution.worker)
     servers = children_of(execution.worker)
     blow.hit(f"fork server {servers} of worker process {execution.worker}")

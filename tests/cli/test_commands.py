@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
 import time
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from airflow.cli.cli_parser import get_parser
 
 from nats_executor import commands
+from nats_executor.queues import as_argument, as_text
 from tests.support.nats_server import free_port
 from tests.support.waiting import block_until
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from nats_executor.ports import Broker, Config
     from tests.cli.conftest import Console
     from tests.support.fixtures import MakeNatsServer
@@ -290,6 +296,133 @@ def test_a_teams_own_settings(console: Console, monkeypatch: pytest.MonkeyPatch)
     assert f"stream {console.settings.subject_prefix.upper()}-RED_TASKS" in output
 
 
+# Paused queues
+
+
+def pause(console: Console, *consumers: str, seconds: int) -> str:
+    """Pause consumers as `nats consumer pause` does; return until when."""
+    until = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=seconds)
+    stream = console.settings.names.tasks_stream
+
+    async def carry_out(broker: Any) -> None:
+        for consumer in consumers:
+            wanted = {"pause_until": until.isoformat()}
+            await broker._call(f"CONSUMER.PAUSE.{stream}.{consumer}", wanted)
+
+    commands.ask(console.settings, carry_out)
+    return until.isoformat()
+
+
+def test_check_names_a_paused_queue_until_when_and_how_to_resume_it(console: Console) -> None:
+    """It has messages and a worker and seems well, but nothing of it runs."""
+    console.run(commands.setup, queues="default,x1")
+    console.announce("far", "default", "x1")
+    for number in range(12):
+        console.send("x1", f"d{number}")
+    until = pause(console, "x1", "x1--b1", "x1--b2", seconds=3600)
+
+    code, rows = checked(console)
+
+    stream = console.settings.names.tasks_stream
+    resume = " && ".join(
+        f"nats consumer resume {stream} {name}" for name in ("x1", "x1--b1", "x1--b2")
+    )
+    assert code == 1
+    details = f"12 pending, paused until {until}; to resume now: {resume}"
+    assert rows["queue x1"] == ("paused", details)
+    assert rows["queue default"][0] == "ok"
+    pause(console, "x1", "x1--b1", "x1--b2", seconds=-1)
+    code, rows = checked(console)
+    assert code == 0
+    assert rows["queue x1"] == ("ok", "12 pending, served by far")
+
+
+def test_check_tells_which_bands_of_a_queue_are_paused(console: Console) -> None:
+    console.run(commands.setup)
+    console.announce("far", "default")
+    until = pause(console, "default--b2", seconds=3600)
+
+    code, rows = checked(console)
+
+    assert code == 1
+    status, details = rows["queue default"]
+    assert status == "paused"
+    assert details.startswith(f"0 pending, priority band 2 paused until {until}; to resume now: ")
+
+
+def test_a_paused_queue_without_workers_has_both_faults(console: Console) -> None:
+    console.run(commands.setup)
+    console.send("default")
+    pause(console, "default", seconds=3600)
+
+    _, output = console.run(commands.check, output="json")
+
+    found = {row["status"] for row in json.loads(output) if row["check"] == "queue default"}
+    assert found == {"unserved", "paused"}
+
+
+def test_the_list_of_queues_tells_of_a_pause(console: Console) -> None:
+    console.run(commands.setup, queues="default,x1")
+    until = pause(console, "x1", seconds=3600)
+
+    rows = json.loads(console.run(commands.queues_list, output="json")[1])
+
+    assert {row["queue"]: row["paused_until"] for row in rows} == {"default": "-", "x1": until}
+    assert until in console.run(commands.queues_list, output="plain")[1]
+
+
+# Queues of any name
+
+STRANGE = [
+    "a,b", " lead and trail ", '"', 'say "hi"', "it's $HOME `id`", "-x", "two\nlines", "[/bold]",
+]  # fmt: skip
+
+
+def typed(line: str) -> Namespace:
+    """Parse a printed command as a shell and Airflow's own command line do."""
+    shell = f"airflow() {{ printf '%s\\0' \"$@\"; }}\n{line}"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True)
+    parsed: Namespace = get_parser().parse_args(done.stdout.removesuffix("\0").split("\0"))
+    return parsed
+
+
+def test_the_remedy_of_check_serves_a_queue_of_any_name(console: Console) -> None:
+    console.run(commands.setup, queues=as_text(STRANGE))
+    for name in STRANGE:
+        console.send(name)
+
+    _, output = console.run(commands.check, output="json")
+
+    lines = [
+        row["details"].partition("run: ")[2]
+        for row in json.loads(output)
+        if row["status"] == "unserved"
+    ]
+    served = [commands.queue_names(typed(line)) for line in lines]
+    assert sorted(served) == sorted([name] for name in STRANGE)
+
+
+def test_every_command_takes_a_list_of_names_of_any_text(console: Console) -> None:
+    """Spaces and commas stand in quotes, as in a CSV file."""
+    argument = as_argument(as_text(STRANGE))
+
+    for words in ("worker -q", "setup --queues", "auth --user u -q", "standalone -q"):
+        assert commands.queue_names(typed(f"airflow nats {words} {argument}")) == STRANGE
+    one = typed("airflow nats workers add-queue w ' lead and trail '")
+    assert one.queue == " lead and trail "
+    assert console.run(commands.setup, queues='"a') == (2, "")
+    assert "cannot read the list of names" in console.error
+
+
+@pytest.mark.parametrize("output", ["table", "plain", "json", "yaml"])
+def test_what_is_shown_of_a_queue_is_its_name_and_no_markup(console: Console, output: str) -> None:
+    console.run(commands.setup, queues="[/bold] :smile: [b]")
+    console.announce("w1", "[/bold] :smile: [b]", "a,b")
+
+    for command in (commands.check, commands.queues_list, commands.workers_list):
+        assert "[/bold] :smile: [b]" in console.run(command, output=output)[1]
+
+
 # Lists
 
 
@@ -314,8 +447,8 @@ async def take_one(console: Console, broker: Broker) -> None:
 
 
 QUEUES = [
-    ["default", 3, "2,0,1", 1, 0, 1, 4],
-    ["gpu", 0, "0,0,0", 0, 0, 1, 4],
+    ["default", 3, "2,0,1", 1, 0, 1, 4, "-"],
+    ["gpu", 0, "0,0,0", 0, 0, 1, 4, "-"],
 ]
 QUEUE_COLUMNS = [
     "queue",
@@ -325,6 +458,7 @@ QUEUE_COLUMNS = [
     "redelivered",
     "workers",
     "slots",
+    "paused_until",
 ]
 WORKERS = [
     ["w1", "running", "default,gpu", 1, 4, "host-7", 7],

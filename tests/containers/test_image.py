@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
 
 START_SECONDS = 240
-# Ten times what nats-py, msgpack, prometheus-client, PyNaCl and the two packages take is a mistake.
+# Ten times what nats-py, msgpack, prometheus-client, PyNaCl and our packages take is a mistake.
 MOST_BYTES = 20_000_000
 
 

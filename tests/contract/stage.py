@@ -6,6 +6,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, TypeVar
 
+from nats_executor import topology
 from nats_executor.broker import connect
 from nats_executor.names import Lane
 from tests.support.fake_broker import FakeServer
@@ -21,7 +22,15 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
     from tests.support.nats_server import NatsServer
 
-__all__ = ["ACK_WAIT", "PUBLISH_TIMEOUT", "FakeStage", "RealStage", "Stage", "soon"]
+__all__ = [
+    "ACK_WAIT",
+    "PUBLISH_TIMEOUT",
+    "FakeStage",
+    "RealStage",
+    "Stage",
+    "open_streams",
+    "soon",
+]
 
 SECOND = 1_000_000_000
 # Real redeliveries take this long; shorter ones would come while a busy machine is still at work.
@@ -35,6 +44,12 @@ async def soon(awaited: Awaitable[Result], seconds: float = 5.0) -> Result:
     """Return a result that must not take long; the limit is for a busy machine."""
     async with asyncio.timeout(seconds):
         return await awaited
+
+
+async def open_streams(broker: Broker, settings: Settings) -> list[topology.Drift]:
+    """Create what is missing, as an executor does, and return how the rest differs."""
+    wanted = topology.streams(settings)
+    return [drift for each in wanted for drift in await topology.open_stream(broker, each)]
 
 
 class Stage(ABC):

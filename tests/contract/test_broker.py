@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -423,6 +425,26 @@ async def test_consumer_infos_tell_airflows_name_of_the_queue(stage: Stage) -> N
         stage.names.consumer("übergroß"): "übergroß",
         "plain": "plain",
     }
+
+
+@pytest.mark.parametrize(("seconds", "is_paused"), [(3600, True), (-3600, False)])
+async def test_consumer_infos_tell_of_a_pause_as_long_as_it_lasts(
+    stage: Stage, seconds: int, *, is_paused: bool
+) -> None:
+    info = await stage.broker.stream_info(stage.tasks)
+    assert info
+    until = math.floor(info.time) + seconds
+    config = stage.consumer_config("a", ack_wait=30)
+    config["pause_until"] = datetime.fromtimestamp(until, UTC).isoformat()
+    await stage.broker.create_consumer(stage.tasks, config)
+
+    (found,) = await stage.broker.consumer_infos(stage.tasks)
+
+    assert found.paused_until == (until if is_paused else 0.0)
+    await stage.send("d1", queue="a")
+    await stage.offers(1, "a")
+    pulls = await stage.pulls(stage.broker, "a")
+    assert len(await pulls.take(1)) == (0 if is_paused else 1)
 
 
 async def test_consumer_infos_list_many_queues(stage: Stage) -> None:

@@ -10,7 +10,7 @@ import pytest
 from nats_executor import drift, topology
 from nats_executor.errors import NotFound, TopologyMismatch
 from nats_executor.names import Lane
-from tests.contract.stage import soon
+from tests.contract.stage import open_streams, soon
 
 if TYPE_CHECKING:
     from nats_executor.ports import Broker
@@ -242,7 +242,7 @@ async def test_a_task_stream_of_another_kind_is_refused(stage: Stage) -> None:
     with pytest.raises(TopologyMismatch, match="retention is 'limits', should be 'workqueue'"):
         await set_up(stage)
     with pytest.raises(TopologyMismatch, match="retention"):
-        await topology.prepare(stage.broker, stage.settings)
+        await open_streams(stage.broker, stage.settings)
 
 
 async def test_a_mismatch_leaves_everything_else_alone_too(stage: Stage) -> None:
@@ -260,19 +260,19 @@ async def test_a_mismatch_leaves_everything_else_alone_too(stage: Stage) -> None
 
 async def test_an_executors_start_creates_streams_but_updates_nothing(stage: Stage) -> None:
     """During an upgrade two releases may disagree; the operator's `setup` decides."""
-    assert await topology.prepare(stage.broker, stage.settings) == []
+    assert await open_streams(stage.broker, stage.settings) == []
     before = await everything(stage.broker, stage.settings)
     assert None not in before[:4]
 
     newer = changed(stage.settings, result_retention_seconds=7200)
-    found = await topology.prepare(stage.broker, newer)
+    found = await open_streams(stage.broker, newer)
 
     assert [drift.setting for drift in found] == ["max_age"]
     assert await everything(stage.broker, stage.settings) == before
 
 
 async def test_a_queues_consumer_is_created_once_and_updated_later(stage: Stage) -> None:
-    await topology.prepare(stage.broker, stage.settings)
+    await open_streams(stage.broker, stage.settings)
 
     created = await topology.ensure_consumer(stage.broker, stage.settings, Lane("gpu"))
     again = await topology.ensure_consumer(stage.broker, stage.settings, Lane("gpu"))

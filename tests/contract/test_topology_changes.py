@@ -11,7 +11,7 @@ import pytest
 from nats_executor import drift, topology
 from nats_executor.errors import BrokerUnavailable, SubjectOccupied, TopologyMismatch
 from nats_executor.names import Lane
-from tests.contract.stage import FakeStage, RealStage, soon
+from tests.contract.stage import FakeStage, RealStage, open_streams, soon
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -322,7 +322,7 @@ async def test_copies_need_a_cluster_and_an_executor_goes_on_without(stage: Stag
 
     config = await config_of(stage, stage.tasks)
     assert config["num_replicas"] == 1
-    found = await topology.prepare(stage.broker, dataclasses.replace(stage.settings, replicas=3))
+    found = await open_streams(stage.broker, dataclasses.replace(stage.settings, replicas=3))
     assert {drift.setting for drift in found} == {"num_replicas"}
 
 

@@ -12,6 +12,7 @@ from nats_executor import topology
 from nats_executor.broker import connect
 from nats_executor.names import token
 from nats_executor.options import SECTION
+from nats_executor.queues import in_text
 from tests.support.charts import Object, environment, only, refusal, render
 from tests.support.fixtures import settings_for
 from tests.tools.boundaries import ROOT
@@ -39,6 +40,11 @@ ODD = [
     "$G",
     "K=\u212a",
     "{{ 1 }}",
+    "a,b",
+    " lead and trail ",
+    'say "hi"',
+    '"',
+    "-x y",
 ]
 
 
@@ -124,7 +130,17 @@ def test_without_keda_no_consumer_has_to_be_named() -> None:
     objects = render(workers={"default": {"queues": ODD, "keda": {"enabled": False}}})
 
     [argument] = [a for a in arguments(only(objects, "Deployment")) if a.startswith("--queues=")]
-    assert argument.removeprefix("--queues=").split(",") == ODD
+    assert in_text(argument.removeprefix("--queues=")) == ODD
+
+
+def test_odd_names_may_have_limits() -> None:
+    limits = {queue: number for number, queue in enumerate(ODD, 1)}
+    workers = {"default": {"queues": ODD, "keda": {"enabled": False}}}
+    objects = render(nats={"queueLimits": limits}, workers=workers)
+
+    [argument] = [a for a in arguments(only(objects, "Job")) if a.startswith("--queues=")]
+    assert sorted(in_text(argument.removeprefix("--queues="))) == sorted(ODD)
+    assert dict(settings_of(only(objects, "Deployment")).queue_limits or ()) == limits
 
 
 def arguments(workload: Object) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.executor.stage import FakeStage, RealStage, Stage
+from tests.executor.table import table_fixture
 from tests.support.fixtures import (
     make_nats_server_fixture,
     names_fixture,
@@ -26,6 +27,7 @@ __all__ = [
     "names_fixture",
     "nats_server_fixture",
     "private_nats_server_fixture",
+    "table_fixture",
 ]
 
 Said = "Callable[[str], list[str]]"

@@ -318,9 +318,11 @@ def test_a_queue_that_differs_is_left_alone_and_said_once(
     arrive(executor, 1)
     dispatcher = executor._dispatcher
     assert dispatcher
-    prepared = dispatcher._prepared_since
+    recoveries = dispatcher.recoveries
     real_stage.server.restart()
-    block_until(lambda: dispatcher._prepared_since != prepared, 20, "a look at the streams")
+    block_until(lambda: dispatcher.recoveries > recoveries, 20, "a look at the streams")
+    reopened = dispatcher._streams._reopens
+    block_until(lambda: not reopened.is_set(), 20, "a look at the queue")
     real_stage.portal.call(real_stage.broker.ready, 10.0)
 
     config = real_stage.ask("consumer_config", real_stage.names.tasks_stream, "default")
@@ -348,8 +350,14 @@ def test_a_broker_that_comes_back_without_its_data(real_stage: RealStage) -> Non
     block_until(beat, 20, "the new task to be sent")
     [sent] = real_stage.sent()
     assert sent.key[1] == "new"
-    consumer, *_ = real_stage.ask("consumer_infos", real_stage.names.tasks_stream)
-    assert consumer.pending == 1
+
+    def is_offered() -> bool:  # once the consumers are there again
+        infos = real_stage.ask("consumer_infos", real_stage.names.tasks_stream)
+        return [info.pending for info in infos if info.queue == "default" and not info.band] == [1]
+
+    block_until(is_offered, 20, "the consumer")
+    results = real_stage.names.results_stream
+    block_until(lambda: real_stage.ask("stream_info", results), 20, "the stream of reports")
     real_stage.report(sent, State.SUCCESS)
     assert list(events(executor)) == [new.ti.key]
 

@@ -242,6 +242,22 @@ def test_what_cannot_be_encoded_fails_alone_and_says_why(
     assert executor.slots_occupied == 1
 
 
+def test_a_queue_that_no_worker_can_be_told_to_serve_fails_its_task_at_once(
+    fake_stage: FakeStage,
+) -> None:
+    """Sent, it would wait for ever: no command line holds such a name."""
+    executor = fake_stage.executor()
+    odd, good = task_workload("odd", queue="a\0b"), task_workload("good", queue="a\n,b")
+
+    queue_up(executor, odd, good)
+    executor.heartbeat()
+
+    [(key, (state, info))] = executor.get_event_buffer().items()
+    assert (key, state) == (odd.key, TaskInstanceState.FAILED)
+    assert info.endswith("'a\\x00b': no command line can hold a name with a NUL character")
+    assert [workload.queue for workload in fake_stage.sent()] == ["a\n,b"]
+
+
 def test_many_workloads_go_out_in_one_heartbeat(stage: Stage) -> None:
     executor = stage.executor(parallelism=2000)
     tasks = [task_workload(f"t{n}", queue=f"q{n % 3}") for n in range(1500)]

@@ -299,6 +299,7 @@ def test_a_task_that_was_not_sent_yet_is_revoked_too(stage: Stage, session: Sess
 def test_a_worker_that_has_claimed_it_is_told(
     stage: Stage, session: Session, *, is_known: bool
 ) -> None:
+    stage.monkeypatch.setenv("AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT", "0.001")
     dispatch_id = add_row(session, "t", QUEUED)
     executor = stage.executor()
     [sent] = stage.sent_by(executor, task_of("t", dispatch_id=dispatch_id))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import threading
 from collections import defaultdict
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 from airflow.executors import executor_loader
@@ -22,7 +24,7 @@ from tests.executor.stage import SECRET, callback_workload, events, queue_up, ta
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.executor.stage import FakeStage, Stage
+    from tests.executor.stage import FakeStage, RealStage, Stage
 
 
 def test_a_team_has_streams_of_its_own(stage: Stage) -> None:
@@ -126,6 +128,32 @@ def test_a_debug_dump_shows_everything_but_secrets(
     assert "broker: connected; settings: Settings(" in shown
     assert "s3cret" not in shown
     assert SECRET not in shown
+
+
+def test_a_debug_dump_of_an_executor_that_was_not_started_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The API server and the command line construct one and never start it."""
+    caplog.set_level(logging.DEBUG)
+
+    NatsExecutor(parallelism=2).debug_dump()
+
+    assert "broker: not connected, because this executor was not started" in caplog.text
+    assert "broker: connected" not in caplog.text
+
+
+@pytest.mark.integration
+def test_an_executor_may_be_pickled_before_its_start(real_stage: RealStage) -> None:
+    """A process that is spawned, not forked, gets its objects so; the copy is as good."""
+    copy = pickle.loads(pickle.dumps(NatsExecutor(parallelism=5)))  # noqa: S301 - our own
+
+    copy.start()
+    try:
+        assert len(real_stage.sent_by(copy, task_workload())) == 1
+        assert copy.get_task_log(Mock(external_executor_id="d-1", queue="default"), 1)
+    finally:
+        copy.end()
+    assert copy.parallelism == 5
 
 
 def test_no_log_line_ever_shows_a_token(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:

@@ -24,7 +24,7 @@ class Installation:
     bin: Path
     home: Path
 
-    def run(self, *command: str) -> str:
+    def run(self, *command: str, **settings: str) -> str:
         """Return what a command prints; outside the checkout, or it could be found by chance."""
         environment = {
             name: value
@@ -34,7 +34,7 @@ class Installation:
         done = subprocess.run(
             [self.bin / command[0], *command[1:]],
             cwd=self.home,
-            env=environment | {"AIRFLOW_HOME": str(self.home), "COLUMNS": "100000"},
+            env=environment | {"AIRFLOW_HOME": str(self.home), "COLUMNS": "100000"} | settings,
             capture_output=True,
             text=True,
             check=False,

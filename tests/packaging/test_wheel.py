@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,8 +15,6 @@ from nats_executor.provider import get_provider_info
 from tests.tools.boundaries import PACKAGES, ROOT
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.packaging.conftest import Installation
 
 pytestmark = pytest.mark.packaging
@@ -33,7 +32,7 @@ def test_what_the_metadata_names_can_be_imported(path: str) -> None:
 def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.partition("/")[0] for name in names}
-    shipped = {name for name in names if name.startswith(PACKAGES)}
+    shipped = {name for name in names if name.partition("/")[0] in PACKAGES}
     sources = {
         str(path.relative_to(ROOT))
         for package in PACKAGES
@@ -62,10 +61,32 @@ def test_airflow_knows_the_options(installation: Installation) -> None:
     assert [o.name for o in OPTIONS if f"{o.name} =" not in shown] == []
 
 
-def test_airflow_knows_the_executor(installation: Installation) -> None:
+def test_airflow_knows_the_executor_by_the_path_that_the_readme_gives(
+    installation: Installation,
+) -> None:
     shown = installation.run("airflow", "providers", "executors", "-o", "json")
 
-    assert INFO["executors"][0] in str(json.loads(shown))
+    paths = [row["executor_class_names"] for row in json.loads(shown)]
+    assert [path for path in paths if "NatsExecutor" in path] == ["nats_executor.NatsExecutor"]
+    assert "executor = nats_executor.NatsExecutor" in (ROOT / "README.md").read_text()
+
+
+EXAMPLES = """
+import json
+from airflow.dag_processing.bundles.manager import DagBundlesManager
+
+bundles = {b.name: str(b.path) for b in DagBundlesManager().get_all_dag_bundles()}
+print(json.dumps(bundles["airflow-nats-executor-example-dags"]))
+"""
+
+
+def test_airflow_finds_the_example_dag_and_logs_no_error(installation: Installation) -> None:
+    """Every process that runs a task looks, and what is missing is a traceback in its log."""
+    shown = installation.run("python", "-c", EXAMPLES, AIRFLOW__CORE__LOAD_EXAMPLES="True")
+
+    assert "airflow_nats_executor" not in "".join(shown.splitlines()[:-1])
+    found = {path.stem for path in Path(json.loads(shown.splitlines()[-1])).glob("*.py")}
+    assert found == {"__init__", "nats_demo"}
 
 
 def test_airflow_finds_the_documentation(wheel: Path) -> None:

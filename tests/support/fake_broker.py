@@ -397,7 +397,10 @@ class FakeBroker(Broker):
     async def consumer_infos(self, stream: str) -> list[ConsumerInfo]:
         await self.enter("consumer_infos")
         found = self.server.stream(stream)
-        return [consumer.info(name, found) for name, consumer in found.consumers.items()]
+        return [
+            consumer.info(name, found, self.server.now)
+            for name, consumer in found.consumers.items()
+        ]
 
     async def stream_config(self, stream: str) -> Config | None:
         await self.enter("stream_config")

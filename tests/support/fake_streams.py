@@ -15,7 +15,7 @@ from nats_executor.errors import (
     WrongSequence,
 )
 from nats_executor.ports import Config, ConsumerInfo, Stored
-from nats_executor.replies import BAND, QUEUE
+from nats_executor.replies import BAND, QUEUE, timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,6 +74,11 @@ class FakeConsumer:
     def ack_wait(self) -> float:
         return float(self.config["ack_wait"] / NANOSECONDS)
 
+    @property
+    def paused_until(self) -> float:
+        until = self.config.get("pause_until")
+        return timestamp(until) if until else 0.0
+
     def undelivered(self, stream: FakeStream) -> Iterator[Stored]:
         pattern = self.config["filter_subject"]
         return (
@@ -84,6 +89,8 @@ class FakeConsumer:
 
     def offer(self, stream: FakeStream, now: float) -> tuple[Stored, Flight] | None:
         """Deliver one message: one whose time is up goes before a new one."""
+        if now < self.paused_until:
+            return None
         for sequence, flight in list(self.flights.items()):
             if flight.due <= now:
                 flight.num_delivered += 1
@@ -98,12 +105,15 @@ class FakeConsumer:
             return message, flight
         return None
 
-    def info(self, name: str, stream: FakeStream) -> ConsumerInfo:
+    def info(self, name: str, stream: FakeStream, now: float) -> ConsumerInfo:
         pending = sum(1 for _ in self.undelivered(stream))
         metadata = self.config.get("metadata", {})
         queue, band = metadata.get(QUEUE, name), int(metadata.get(BAND, "0"))
         flights = len(self.flights)
-        return ConsumerInfo(name, queue, band, pending, flights, self.redelivered, self.waiting)
+        paused_until = self.paused_until if now < self.paused_until else 0.0
+        return ConsumerInfo(
+            name, queue, band, pending, flights, self.redelivered, self.waiting, paused_until
+        )
 
 
 @dataclass

@@ -150,6 +150,10 @@ class NatsServer:
         self.process.wait(timeout=START_SECONDS)
         self.process = None
 
+    def has_ended(self) -> bool:
+        """Whether it has ended by itself, or after a signal."""
+        return self.process is None or self.process.poll() is not None
+
     def restart(self) -> None:
         self.stop()
         self.start()

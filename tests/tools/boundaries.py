@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["PACKAGES", "ROOT", "Module", "modules", "violations"]
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("nats_executor", "nats_worker")
+PACKAGES = ("airflow_nats_executor", "nats_executor", "nats_worker")
 BROKER = "nats_executor.broker"
 COMPAT = "nats_executor.compat"
 SETTINGS = "nats_executor.settings"
@@ -33,9 +33,11 @@ PURE = frozenset(
         "nats_executor.options",
         "nats_executor.permissions",
         "nats_executor.ports",
+        "nats_executor.queues",
         "nats_executor.quorum",
         "nats_executor.replies",
         "nats_executor.settings",
+        "nats_executor.stuck",
         "nats_executor.topology",
         "nats_executor.whereabouts",
         "nats_worker.answers",

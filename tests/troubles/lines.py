@@ -11,10 +11,13 @@ EXAMPLES = {
     "found": "1 replica",
     "name": "AIRFLOW_TASKS",
     "offline": "nats-3",
+    "pending": "12",
     "permission": "publish to airflow.results.gpu.*",
+    "resume": "nats consumer resume AIRFLOW_TASKS gpu",
     "servers": "nats-1, nats-2, nats-3",
     "size": "1400000",
     "limit": "1048576",
+    "until": "2026-11-29T19:00:00+00:00",
     "url": "nats://nats-1:4222",
     "user": "worker_gpu",
 }
@@ -91,6 +94,7 @@ LINES = {
         "too large for NATS: {size} bytes; the server's max_payload is {limit}: raise it there, or "
         "make the workload smaller"
     ),
+    "paused": "{pending} pending, paused until {until}; to resume now: {resume}",
     "bad value": "[nats_executor] servers = ('http://nats-1:4222',): "
     "write nats://host:port, separated by commas",
 }

@@ -253,7 +253,9 @@ def test_no_generation_falls_a_dispatcher(generation: int) -> None:
     """One that `renew` cannot write would be tried again for ever."""
     site = Site()
     dispatcher = Dispatcher(SETTINGS, "s")
-    dispatcher._broker, dispatcher.trouble = site.broker, None
+    dispatcher._broker = site.broker
+    for kept in dispatcher._streams._kept.values():
+        kept.trouble = None
     values = as_map(Report, state="expired", generation=generation)
     site.server.put(RESULT_SUBJECT, bytes(msgpack.packb(values)))
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -36,7 +37,7 @@ class Line:
         stop_at: the request before which the worker asks to stop.
     """
 
-    script: list[tuple[bool, bool, Answer | None]]
+    script: list[Any]
     stop_at: int = 1000
     now: float = 0.0
     asked: int = 0

@@ -68,7 +68,7 @@ def test_every_module_keeps_the_rules(module: Module) -> None:
     assert violations(module) == []
 
 
-def test_both_packages_are_looked_at() -> None:
+def test_every_package_is_looked_at() -> None:
     assert {module.package for module in MODULES} == set(PACKAGES)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from nats_worker.answers import NO_ANSWER, Answer
+from tests.chaos import api
 from tests.chaos.api import ask
 from tests.chaos.database import Behaviour, Database
 from tests.chaos.plan import Kind, rule_of
-from tests.chaos.processes import MARK
+from tests.chaos.processes import MARK, Member
 from tests.chaos.scene import QUICK_OPTIONS
-from tests.chaos.supervision import Ailment, ailing, place_of
+from tests.chaos.supervision import Ailment, Unanswered, ailing, answer_of, place_of
 from tests.chaos.victims import Victims
 from tests.support.waiting import block_until
 
@@ -76,6 +80,85 @@ def test_a_worker_that_runs_something_is_hurt_rather_than_an_idle_one(database: 
     run(database, UNCABLED, SHORT)
 
     assert pids(victims(database).busy_workers()) == [UNCABLED]
+
+
+def test_only_a_patient_worker_that_has_run_something_is_drained(database: Database) -> None:
+    run(database, CABLED, SHORT)
+    assert pids(victims(database).patient_workers()) == []
+
+    run(database, IDLE, SHORT)
+    database.do("UPDATE executions SET outcome = 'done'")
+    run(database, UNCABLED, SHORT)
+    assert pids(victims(database).patient_workers()) == [UNCABLED]
+
+    database.do("UPDATE executions SET outcome = 'done'")
+    assert pids(victims(database).patient_workers()) == [UNCABLED, IDLE]
+
+
+def test_a_successor_starts_under_another_name_while_its_predecessor_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = Member("w1", "worker", ["w1", "default", "8"], tmp_path / "log", is_patient=True)
+    assert member.command[-3:] == ["w1", "default", "8"]
+    monkeypatch.setattr(Member, "command", property(lambda _: ["sleep", "600"]))
+    member.start()
+    try:
+        first = member.replace()
+
+        assert first.wait(20) == -signal.SIGTERM
+        assert member.pids == [first.pid, member.pid]
+        monkeypatch.undo()
+        assert (member.alias, member.command[-3:]) == ("w1-1", ["w1-1", "default", "8"])
+    finally:
+        member.end(signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("manner", "answers", "carried_out"),
+    [
+        ("", [200, 200], 2),
+        ("late", [None, None], 2),
+        ("mute", [None, None], 2),
+        ("proxy", [502, 502], 1),
+    ],
+)
+def test_the_api_server_behaves_as_it_is_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    manner: str,
+    answers: list[int | None],
+    carried_out: int,
+) -> None:
+    """What its clients hear, and what it does all the same."""
+    monkeypatch.setattr(api, "ANSWER_SECONDS", 1.0 if None in answers else 60.0)
+    done: list[str] = []
+
+    def carry_out(request: dict[str, Any]) -> dict[str, Any]:
+        done.append(request["op"])
+        return {"status": 200}
+
+    rules: Any = SimpleNamespace(answer=carry_out)
+    server = api.Server(tmp_path / "api", rules)
+    threading.Thread(target=server.serve, daemon=True).start()
+    address = str(tmp_path / "api")
+    assert ask(address, op="behave", manner=manner) == {"status": 200}
+
+    heard: list[int | None] = []
+    for _ in answers:
+        try:
+            heard.append(ask(address, op="run")["status"])
+        except TimeoutError:
+            heard.append(None)
+
+    assert heard == answers
+    assert done == ["run"] * carried_out
+
+
+def test_what_a_supervisor_hears_is_what_the_product_would_hear() -> None:
+    assert answer_of(ValueError()) is None
+    assert answer_of(ConnectionRefusedError()) == Answer("/run", NO_ANSWER)
+    assert answer_of(TimeoutError()) == Answer("/run", NO_ANSWER)
+    assert answer_of(Unanswered()) == Answer("/run", 502)
 
 
 def test_only_a_cabled_worker_is_cut_off_for_a_moment_and_only_if_its_task_outlives_that(

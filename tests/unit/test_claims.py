@@ -17,6 +17,7 @@ from nats_worker.claims import (
     Lost,
     Unanswered,
     decide,
+    is_claimed,
 )
 
 
@@ -45,6 +46,22 @@ def test_the_first_delivery_expects_that_nobody_has_reported() -> None:
 
 def test_an_unreadable_history_is_claimed_over() -> None:
     assert decision(None, sequence=9) == Claim(9, attempt=1)
+
+
+@pytest.mark.parametrize(
+    ("last", "is_ours"),
+    [
+        (said(State.CLAIMED, "me.1", attempt=2), True),
+        (said(State.CLAIMED, "me.1", attempt=1), False),  # one that we have given up since
+        (said(State.CLAIMED, "other.1", attempt=2), False),
+        (said(State.RENEWED, "me.1", attempt=2), False),
+        (None, False),  # unreadable, or the stream was emptied
+    ],
+)
+def test_a_claim_without_an_answer_is_known_by_the_last_report(
+    last: Report | None, is_ours: bool
+) -> None:
+    assert is_claimed(last, worker="me.1", attempt=2) is is_ours
 
 
 @pytest.mark.parametrize("state", [s for s in State if s.is_final])

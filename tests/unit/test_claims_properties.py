@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from nats_executor.messages import Kind, Report, State
 from nats_worker import worker as worker_module
 from nats_worker.claims import is_void
+from nats_worker.persist import LONGEST_PAUSE
 from tests.support.claim_world import ACK_WAIT, DETAILS, EXPIRED_TOKEN, ROUNDS, World, world
 
 
@@ -117,8 +118,10 @@ def test_a_redelivery_to_the_worker_that_is_claiming_it_is_no_second_claim() -> 
         worker = made.sites[0]
         made.deliver(worker)
         made.go_on(worker)  # there is no report yet
+        made.go_on(worker)  # the claim is stored, and its answer on the way
         made.wait(ACK_WAIT)
-        made.deliver(worker)  # it looks while the answer to the claim is on its way
+        made.deliver(worker)
+        made.wait(LONGEST_PAUSE)  # so it is asked for again
         made.go_far(worker)
 
         assert [report.state for report in made.server.said] == [State.CLAIMED]

@@ -47,8 +47,20 @@ def test_the_pauses_double_up_to_a_limit() -> None:
             clock.now += FIRST_PAUSE / 4
         pauses.append(clock.now - start)
 
-    assert pauses == [1, 2, 4, 8, 15, 15, 15, 15]
+    assert pauses == [0.5, 1, 2, 4, 8, 15, 15, 15]
     assert max(pauses) == LONGEST_PAUSE
+
+
+def test_a_recovery_ends_the_pause_and_only_one_since_the_step_that_failed() -> None:
+    outage = Outage(Clock())
+    for _ in range(8):
+        outage.note(BrokerUnavailable("gone"), "waiting", recoveries=3)
+    assert outage.is_waiting(3)
+
+    assert not outage.is_waiting(4)
+
+    outage.note(BrokerUnavailable("gone again"), "waiting", recoveries=4)
+    assert outage.is_waiting(4)
 
 
 def test_nothing_waits_without_an_outage() -> None:

@@ -74,6 +74,11 @@ class Stage:
             self.new_id(), task_body(task, ti_id or self.new_id()) | changes
         )
 
+    async def finish(self, task: str = "succeed", ti_id: str | None = None) -> Run:
+        run = await self.start(task, ti_id)
+        await run.exited()
+        return run
+
     async def start_sleeper(self, task: str = "sleep", ti_id: str | None = None) -> tuple[Run, int]:
         """Start a task that does not end by itself; return it with the pid that it wrote down."""
         ti_id = ti_id or self.new_id()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -80,6 +82,18 @@ class Hog(Stubborn):
             taken.append(b"x" * 2**23)
 
 
+def leave_orphans() -> None:
+    """Start processes whose parents have ended, and which end at once."""
+    for _ in range(50):
+        subprocess.run(["sh", "-c", "sleep 0.05 & exit 0"], check=True)
+
+
+def children_of_supervisor() -> set[int]:
+    supervisor = os.getppid()
+    listed = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text()
+    return set(map(int, listed.split()))
+
+
 with DAG("outcomes", schedule=None):
     Sleep(task_id="sleep")
     Talk(task_id="talk")
@@ -104,6 +118,33 @@ with DAG("outcomes", schedule=None):
         os.kill(os.getpid(), 9)
 
     @task
+    def fault() -> None:
+        ctypes.string_at(0)
+
+    @task
+    def interrupt_itself() -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    @task
+    def end_without_a_name() -> None:
+        signal.raise_signal(signal.SIGRTMIN + 1)
+
+    @task
+    def orphans() -> None:
+        assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+        assert signal.set_wakeup_fd(-1) == -1
+        leave_orphans()
+        deadline = time.monotonic() + 45
+        while left := children_of_supervisor() - {os.getpid()}:
+            assert time.monotonic() < deadline, f"{len(left)} are still there, dead or alive"
+            time.sleep(0.02)
+
+    @task
+    def quit_beside_orphans() -> None:
+        leave_orphans()
+        os._exit(7)
+
+    @task
     def quit_itself() -> None:
         os._exit(7)
 
@@ -116,5 +157,10 @@ with DAG("outcomes", schedule=None):
     give()
     fail()
     kill_itself()
+    fault()
+    interrupt_itself()
+    end_without_a_name()
+    orphans()
+    quit_beside_orphans()
     quit_itself()
     modules()  # type: ignore[call-arg]

@@ -151,6 +151,8 @@ async def test_a_start_that_something_else_answers(hasty: Stage, answer: Answer)
     report = await (await hasty.start("succeed", ti_id)).exited()
 
     assert (report.ending, report.started) == (Ending.WRONG_ADDRESS, False)
+    option = "[core] execution_api_server_url"
+    assert report.info.endswith(f", the API server at {hasty.api.url} ({option})")
     assert len(hasty.api.bodies(ti_id, "run")) == 1
 
 

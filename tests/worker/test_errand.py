@@ -15,6 +15,7 @@ from nats_executor.errors import AccessDenied
 from nats_executor.messages import Kind, Presence, State, encode
 from nats_worker.errand import RENEWAL_SECONDS
 from nats_worker.exits import Ending
+from nats_worker.record import SOON_SECONDS
 from tests.support.emptying import empty
 from tests.support.waiting import wait_until
 from tests.support.worker_scene import ACK_WAIT, Scene, scene_fixture, task, token
@@ -78,8 +79,9 @@ async def test_a_workload_is_claimed_run_reported_and_acked_in_this_order(scene:
 
 
 async def test_a_lost_race_hands_the_message_back(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     worker = await scene.start()
     link = scene.link_of(worker)
     look = link.last
@@ -96,6 +98,7 @@ async def test_a_lost_race_hands_the_message_back(
 
     assert scene.is_queued()
     assert scene.pool.requested == []
+    assert "d1: another worker or a scheduler reported first; next: offering it" in caplog.text
 
 
 async def test_a_claim_whose_answer_was_lost_is_found_and_kept(scene: Scene) -> None:
@@ -111,17 +114,91 @@ async def test_a_claim_whose_answer_was_lost_is_found_and_kept(scene: Scene) -> 
     assert scene.events == ["claimed", "success", "ack"]
 
 
-async def test_a_claim_that_did_not_arrive_goes_back(scene: Scene) -> None:
+@pytest.mark.parametrize("times", [1, 2, 3])
+async def test_a_claim_that_was_not_taken_is_asked_for_again(
+    scene: Scene, times: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stream without a leader takes nothing; handed back, the workload would wait for long."""
+    caplog.set_level(logging.INFO)
     worker = await scene.start()
-    scene.link_of(worker).fail_next("publish", 1)
+    scene.link_of(worker).fail_next("publish", times)
     scene.send()
-    await scene.happened("nak")
 
-    scene.server.advance(LATER)
     (await scene.pool.run()).finish()
     await scene.done()
 
-    assert scene.events == ["nak", "claimed", "success", "ack"]
+    assert scene.events == ["claimed", "success", "ack"]
+    assert (await scene.reported(State.SUCCESS)).attempt == 1
+    line = "the claim of d1: made to fail; next: asking again until it is known"
+    assert caplog.messages.count(line) == 1
+
+
+@pytest.mark.parametrize("behind", [0, 1, 2])
+async def test_a_claim_whose_answer_never_comes_is_asked_for_again(
+    scene: Scene, behind: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is behind does not know the last report yet, even when another has taken it."""
+    worker = await scene.start()
+    link = scene.link_of(worker)
+    publish, look, stale = link.publish, link.last, ["none yet"] * behind
+
+    async def withhold(*args: Any, **conditions: Any) -> int:
+        monkeypatch.setattr(link, "publish", publish)
+        monkeypatch.setattr(link, "last", look_behind)
+        await publish(*args, **conditions)
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+    async def look_behind(stream: str, subject: str) -> Stored | None:
+        return None if stale and stale.pop() else await look(stream, subject)
+
+    monkeypatch.setattr(link, "publish", withhold)
+    scene.send()
+
+    (await scene.pool.run()).finish()
+    await scene.done()
+
+    assert scene.events == ["claimed", "success", "ack"]
+    assert len(scene.pool.requested) == 1
+
+
+async def test_a_history_that_is_not_told_is_asked_for_again(scene: Scene) -> None:
+    worker = await scene.start()
+    scene.link_of(worker).fail_next("last", 3)
+    scene.send()
+
+    (await scene.pool.run()).finish()
+    await scene.done()
+
+    assert scene.events == ["claimed", "success", "ack"]
+
+
+@pytest.mark.parametrize("step", ["last", "publish"])
+async def test_a_worker_that_stops_leaves_what_it_could_not_claim_to_others(
+    scene: Scene, step: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = await scene.start()
+    scene.link_of(worker).fail_next(step, 1000)
+    scene.send()
+    await wait_until(lambda: len(scene.link_of(worker).failures[step]) < 1000, 5, "the first ask")
+
+    await scene.stop(worker)
+
+    assert scene.is_queued()
+    assert scene.events == ["nak"]
+    assert "d1: made to fail; next: the broker offers it again in 1 s" in caplog.text
+
+
+async def test_what_met_a_stream_without_a_leader_comes_back_soon(scene: Scene) -> None:
+    scene.says(State.RUNNING)
+    worker = await scene.start()
+    scene.link_of(worker).fail_next("publish")
+    scene.send()
+    await scene.happened("nak")
+
+    scene.server.advance(SOON_SECONDS)
+    await scene.done()
+
+    assert scene.events == ["nak", "failed", "ack"]
 
 
 @pytest.mark.parametrize("is_wiped", [False, True])

@@ -11,6 +11,7 @@ import pytest
 
 from nats_worker.exits import Ending
 from nats_worker.pool import ProcessPool
+from nats_worker.verdict import Final, judge
 from tests.support.execution_api import Answer
 from tests.support.waiting import wait_until
 from tests.worker.conftest import callback_body, connection_test_body, is_alive
@@ -40,6 +41,8 @@ def invalid(state: str) -> Answer:
         ("fail", True, 0, ["up_for_retry"]),
         ("quit_itself", False, 7, ["failed"]),
         ("kill_itself", False, -9, ["failed"]),
+        # With the handler that Airflow's Dag importer installs it would never end.
+        ("fault", False, -11, ["failed"]),
         # Airflow leaves this one to the executor's event.
         ("kill_itself", True, -9, []),
     ],
@@ -52,6 +55,7 @@ async def test_a_task_that_ends(
         stage.api.may_retry.add(ti_id)
     run = await stage.start(task, ti_id)
 
+    await wait_until(lambda: run.is_over, 60, "its end")
     report = await run.exited()
 
     assert (report.ending, report.exit_code) == (Ending.FINISHED, exit_code)
@@ -60,10 +64,25 @@ async def test_a_task_that_ends(
     assert [body["state"] for body in stage.api.bodies(ti_id, "state")] == states
 
 
-async def test_a_kill_is_explained(stage: Stage) -> None:
-    run = await stage.start("kill_itself")
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        ("kill_itself", "SIGKILL"),
+        ("interrupt_itself", "SIGINT"),
+        ("end_without_a_name", "signal 35"),
+    ],
+)
+async def test_an_end_by_a_signal_is_told_once(stage: Stage, task: str, name: str) -> None:
+    """As it is in Airflow's audit log."""
+    run = await stage.start(task)
 
-    assert "killed by SIGKILL" in (await run.exited()).info
+    verdict = judge(await run.exited(), predecessor="", generation=0)
+
+    assert isinstance(verdict, Final)
+    said, _, reason = verdict.info.partition("; ")
+    assert said == f"the task process was ended by {name}"
+    assert ("memory" in reason) == (name == "SIGKILL")
+    assert "process was" not in reason
 
 
 async def test_every_exit_is_noticed_at_once(stage: Stage) -> None:
@@ -148,6 +167,20 @@ async def test_no_api_server_at_all(stage: Stage, monkeypatch: pytest.MonkeyPatc
     report = await (await stage.start("succeed")).exited()
 
     assert (report.ending, report.started) == (Ending.UNREACHABLE, False)
+    address = "http://127.0.0.1:1/execution/ ([ghosts=core] execution_api_server_url)"
+    assert report.info.endswith(f", the API server at {address}")
+
+
+async def test_a_team_without_an_api_server_has_that_for_all(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage.pool, "team", "red")
+    ti_id = stage.new_id()
+
+    report = await (await stage.start("succeed", ti_id)).exited()
+
+    assert (report.ending, report.info) == (Ending.FINISHED, "")
+    assert len(stage.api.bodies(ti_id, "run")) == 1
 
 
 # How a state fails to arrive
@@ -272,6 +305,25 @@ async def test_what_a_task_killed_by_force_leaves_behind_is_killed(stage: Stage)
 
     assert (report.ending, report.exit_code) == (Ending.FINISHED, -9)
     await wait_until(lambda: not is_alive(child), description="the task's own child to be killed")
+
+
+async def test_nothing_that_a_task_leaves_stays_defunct(stage: Stage) -> None:
+    """The task itself looks, and then its supervisor is as it was before."""
+    ids = [stage.new_id() for _ in range(2)]
+
+    runs = [await stage.finish("orphans", ti_id) for ti_id in ids]
+
+    for ti_id in ids:
+        assert [body["state"] for body in stage.api.bodies(ti_id, "state")] == ["success"]
+    assert runs[0].supervisor_pid == runs[1].supervisor_pid
+
+
+async def test_the_exit_code_is_the_tasks_whatever_ends_beside_it(stage: Stage) -> None:
+    runs = [await stage.start("quit_beside_orphans") for _ in range(4)]
+
+    reports = [await run.exited() for run in runs]
+
+    assert [(report.ending, report.exit_code) for report in reports] == [(Ending.FINISHED, 7)] * 4
 
 
 # An Airflow that has changed

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nats_worker.exits import Ending
-from nats_worker.forkserver import PRELOADED
 from nats_worker.pool import PoolBroken, ProcessPool
+from nats_worker.preloading import PRELOADED
 from nats_worker.processes import children_of
 from tests.support.execution_api import Answer
 from tests.support.waiting import block_until, wait_until

@@ -221,5 +221,5 @@ async def test_a_process_of_its_own_carries_it_out(stage: Stage) -> None:
         report = await (await stage.pool.start_self_test("self test 3")).exited()
     finally:
         stage.pool.team = None
-    assert report.info.startswith(f"no API server at {AWAY} ([core] ")
+    assert report.info.startswith(f"no API server at {AWAY} ([ghosts=core] ")
     assert stage.pool.runs == {}

@@ -51,12 +51,6 @@ def server_pid(stage: Stage) -> int:
     return stage.pool.server.process.pid
 
 
-async def finish(stage: Stage, task: str = "succeed", ti_id: str | None = None) -> Run:
-    run = await stage.start(task, ti_id)
-    await run.exited()
-    return run
-
-
 def ending(run: Run) -> ExitReport:
     assert run.report is not None
     return run.report
@@ -65,7 +59,7 @@ def ending(run: Run) -> ExitReport:
 async def test_the_next_workload_finds_a_supervisor(stage: Stage) -> None:
     first, second = stage.new_id(), stage.new_id()
 
-    runs = [await finish(stage, ti_id=ti_id) for ti_id in (first, second)]
+    runs = [await stage.finish(ti_id=ti_id) for ti_id in (first, second)]
 
     assert runs[0].supervisor_pid == runs[1].supervisor_pid
     assert runs[0].task_pid != runs[1].task_pid
@@ -75,7 +69,7 @@ async def test_the_next_workload_finds_a_supervisor(stage: Stage) -> None:
 
 
 async def test_workloads_at_a_time_have_supervisors_of_their_own(stage: Stage) -> None:
-    await finish(stage)
+    await stage.finish()
     runs = [await stage.start("succeed") for _ in range(3)]
 
     for run in runs:
@@ -86,19 +80,19 @@ async def test_workloads_at_a_time_have_supervisors_of_their_own(stage: Stage) -
 
 @pytest.mark.parametrize("task", ["quit_itself", "kill_itself"])
 async def test_after_any_other_end_a_supervisor_goes(stage: Stage, task: str) -> None:
-    unusual = await finish(stage, task)
+    unusual = await stage.finish(task)
 
     assert not is_alive(unusual.supervisor_pid)
-    assert (await finish(stage)).supervisor_pid != unusual.supervisor_pid
+    assert (await stage.finish()).supervisor_pid != unusual.supervisor_pid
 
 
 async def test_a_supervisor_with_a_process_left_over_takes_nothing_else(stage: Stage) -> None:
     """Or that process would count as the next one's, and be killed with it."""
     ti_id = stage.new_id()
-    first = await finish(stage, "leave", ti_id)
+    first = await stage.finish("leave", ti_id)
     child = int((stage.marks / ti_id).read_text())
 
-    second = await finish(stage, "kill_itself")
+    second = await stage.finish("kill_itself")
 
     assert ending(first).ending == Ending.FINISHED
     assert second.supervisor_pid != first.supervisor_pid
@@ -117,29 +111,29 @@ def test_what_makes_a_supervisor_unfit() -> None:
 
 async def test_a_refused_start_after_a_plain_end_is_one(stage: Stage) -> None:
     """Nothing that is known of the workload before counts."""
-    before = await finish(stage)
+    before = await stage.finish()
     ti_id = stage.new_id()
     stage.api.script(ti_id, "run", Answer(404, {"reason": "not_found"}))
 
-    run = await finish(stage, ti_id=ti_id)
+    run = await stage.finish(ti_id=ti_id)
 
     assert run.supervisor_pid == before.supervisor_pid
     assert (ending(run).ending, ending(run).started) == (Ending.STALE, False)
 
 
 async def test_a_callback_after_a_task(stage: Stage) -> None:
-    before = await finish(stage)
+    before = await stage.finish()
 
     run = await stage.pool.start(stage.new_id(), callback_body("os.getpid"))
     report = await run.exited()
 
     assert run.supervisor_pid == before.supervisor_pid
     assert (report.ending, report.started) == (Ending.FINISHED, True)
-    assert (await finish(stage)).supervisor_pid == before.supervisor_pid
+    assert (await stage.finish()).supervisor_pid == before.supervisor_pid
 
 
 async def test_a_signal_before_the_next_start_ends_that_one(stage: Stage) -> None:
-    before = await finish(stage)
+    before = await stage.finish()
     ti_id = stage.new_id()
     stage.api.hold(ti_id, "run")
     run = await stage.start("succeed", ti_id)
@@ -152,21 +146,21 @@ async def test_a_signal_before_the_next_start_ends_that_one(stage: Stage) -> Non
     assert run.supervisor_pid == before.supervisor_pid
     assert (report.ending, report.started) == (Ending.DIED, False)
     assert ending(before).ending == Ending.FINISHED
-    assert ending(await finish(stage)).ending == Ending.FINISHED
+    assert ending(await stage.finish()).ending == Ending.FINISHED
 
 
 async def test_a_free_supervisor_that_is_killed_is_not_missed(stage: Stage) -> None:
-    before = await finish(stage)
+    before = await stage.finish()
 
     os.kill(before.supervisor_pid, signal.SIGKILL)
     await wait_until(lambda: not is_alive(before.supervisor_pid), description="it to be gone")
 
-    assert ending(await finish(stage)).ending == Ending.FINISHED
+    assert ending(await stage.finish()).ending == Ending.FINISHED
 
 
 async def test_a_free_supervisor_that_was_stopped_is_replaced(stage: Stage) -> None:
     """As far as it can be noticed: a small workload would wait until it goes on."""
-    before = await finish(stage)
+    before = await stage.finish()
     os.kill(before.supervisor_pid, signal.SIGSTOP)
 
     run = await stage.start("succeed", sentry_integration="x" * 2_000_000)
@@ -177,13 +171,13 @@ async def test_a_free_supervisor_that_was_stopped_is_replaced(stage: Stage) -> N
 
 
 async def test_an_idle_worker_has_no_process_to_spare(stage: Stage) -> None:
-    run = await finish(stage)
+    run = await stage.finish()
     assert is_alive(run.supervisor_pid)
 
     server = server_pid(stage)
     await wait_until(lambda: not children_of(server), 15, "free supervisors to go")
 
-    assert ending(await finish(stage)).ending == Ending.FINISHED
+    assert ending(await stage.finish()).ending == Ending.FINISHED
 
 
 async def test_a_free_supervisor_goes_while_a_later_one_works(stage: Stage) -> None:
@@ -205,7 +199,7 @@ async def test_a_free_supervisor_goes_while_a_later_one_works(stage: Stage) -> N
 async def test_a_supervisor_runs_no_more_than_its_share(stage: Stage) -> None:
     async with ProcessPool(workloads_per_supervisor=2) as pool:
         other = Stage(pool, stage.api, stage.marks)
-        pids = [(await finish(other)).supervisor_pid for _ in range(4)]
+        pids = [(await other.finish()).supervisor_pid for _ in range(4)]
 
     assert pids[0] == pids[1] != pids[2] == pids[3]
 

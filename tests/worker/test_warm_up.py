@@ -56,6 +56,32 @@ warm_up.warm_up()
 assert warned == ["share_decoders", "rehearse_request"], warned
 print("good")
 """
+FAULTS = """
+import faulthandler, logging, signal, sys
+from nats_worker import faults, warm_up
+signal.signal(signal.SIGSEGV, print)
+signal.signal(signal.SIGFPE, signal.SIG_IGN)
+faulthandler.enable()
+
+warm_up.warm_up()
+
+assert [signal.getsignal(number) for number in faults.FAULTS] == [
+    signal.SIG_DFL, signal.SIG_IGN, signal.SIG_DFL, signal.SIG_DFL
+]
+importer = next(sys.modules[name] for name in faults.IMPORTERS if name in sys.modules)
+importer.signal.signal(importer.signal.SIGSEGV, print)
+assert signal.getsignal(signal.SIGSEGV) == signal.SIG_DFL
+importer.signal.signal(importer.signal.SIGALRM, print)
+assert signal.getsignal(signal.SIGALRM) is print
+# What has moved is told, once.
+faults.IMPORTERS = ("airflow.nowhere", "airflow.configuration")
+warned = []
+faults.log.warning = lambda text, *names: warned.append(text % names)
+faults.leave_to_kernel()
+assert len(warned) == 1, warned
+assert "airflow.nowhere.signal, airflow.configuration.signal" in warned[0]
+print("good")
+"""
 LOG_LINES = """
 from nats_worker import warm_up
 from airflow.sdk import log
@@ -101,6 +127,11 @@ def run(code: str) -> str:
 @pytest.mark.usefixtures("airflow_home")
 def test_a_decoder_is_built_once() -> None:
     assert run(DECODERS).endswith("good\n")
+
+
+@pytest.mark.usefixtures("airflow_home")
+def test_a_fault_is_left_to_the_kernel() -> None:
+    assert run(FAULTS).endswith("good\n")
 
 
 @pytest.mark.usefixtures("airflow_home")

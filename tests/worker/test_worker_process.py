@@ -9,6 +9,7 @@ import signal
 import socket
 import uuid
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -342,19 +343,20 @@ async def test_the_main_process_imports_nothing_of_airflow(ground: Field) -> Non
 
 
 async def test_a_daemon(ground: Field) -> None:
-    pid_file, log = ground.directory / "worker.pid", ground.directory / "worker.log"
-    files = [ground.directory / "stdout", ground.directory / "stderr"]
-    launcher = ground.launch(
-        "--skip-serve-logs", "--daemon", "--pid", str(pid_file), "--log-file", str(log),
-        "--stdout", str(files[0]), "--stderr", str(files[1]),
-    )  # fmt: skip
-    await wait_until(lambda: log.exists() and "is ready" in log.read_text(), 60, "the daemon")
-    pid = int(pid_file.read_text())
+    """Its paths, relative ones as well, are those of the directory that it is started in."""
+    names = {f"--{name}": f"worker.{name}" for name in ("pid", "log-file", "stdout", "stderr")}
+    launcher = ground.launch("--skip-serve-logs", "--daemon", *chain(*names.items()))
+    pid_file, log, *_ = files = [ground.directory / name for name in names.values()]
+    pid = int(await wait_until(lambda: pid_file.exists() and pid_file.read_text(), 60, "its pid"))
     ground.daemons.append(pid)
+    await wait_until(lambda: log.exists() and "is ready" in log.read_text(), 60, "the daemon")
     below = descendants(pid)
+    (fork_server,) = children_of(pid)
 
     assert await launcher.ended() == 0
     assert os.getsid(pid) != launcher.pid
+    assert all(file.exists() for file in files)
+    assert psutil.Process(fork_server).cwd() == str(ground.directory)
     os.kill(pid, signal.SIGTERM)
     await wait_until(lambda: not any(map(is_alive, {pid, *below})), 30, "its end")
     assert not pid_file.exists()

@@ -10,7 +10,7 @@
 {{- end -}}
 {{- $limits := list -}}
 {{- range $queue, $limit := $nats.queueLimits -}}
-{{- $limits = append $limits (printf "%s=%d" $queue (int64 $limit)) -}}
+{{- $limits = append $limits (printf "%s=%d" (include "workers.pair_name" $queue) (int64 $limit)) -}}
 {{- end -}}
 {{- $own := dict
   "AIRFLOW_CONFIG" (ternary "/etc/airflow/airflow.cfg" "/dev/null" (not (empty .root.Values.airflow.configMap)))

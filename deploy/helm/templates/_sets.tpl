@@ -49,13 +49,40 @@
 {{- end -}}
 {{- end -}}
 
+{{/* The name of a queue in a list, in double quotes where it needs them, as in nats_executor/queues.py. */}}
+{{- define "workers.quoted" -}}
+{{- if or (contains "," .) (hasPrefix "\"" .) (hasPrefix "-" .) (ne . (trim .)) -}}
+{{ printf "\"%s\"" (replace "\"" "\"\"" .) }}
+{{- else -}}
+{{ . }}
+{{- end -}}
+{{- end -}}
+
+{{/* The same before an equals sign, where a quote in the middle counts as well. */}}
+{{- define "workers.pair_name" -}}
+{{- if contains "\"" . -}}
+{{ printf "\"%s\"" (replace "\"" "\"\"" .) }}
+{{- else -}}
+{{ include "workers.quoted" . }}
+{{- end -}}
+{{- end -}}
+
+{{/* The queues of a set, separated by commas. */}}
+{{- define "workers.listed" -}}
+{{- $names := list -}}
+{{- range . -}}
+{{- $names = append $names (include "workers.quoted" .) -}}
+{{- end -}}
+{{- join "," $names -}}
+{{- end -}}
+
 {{/* The queues of all sets, separated by commas, each once. */}}
 {{- define "workers.queues" -}}
 {{- $queues := list -}}
 {{- range .Values.workers -}}
 {{- $queues = concat $queues .queues -}}
 {{- end -}}
-{{- uniq $queues | sortAlpha | join "," -}}
+{{- include "workers.listed" (uniq $queues | sortAlpha) -}}
 {{- end -}}
 
 {{/* The name of a queue's lowest consumer, as nats_executor/names.py makes it. Its hash is none that Helm has. */}}

@@ -94,6 +94,14 @@ with DAG("backlog", schedule=None):
 
     waits.expand(number=list(range(8)))
 
+with DAG("forsaken", schedule=None):
+
+    @task(queue="nowhere")
+    def forsaken() -> None:
+        note("forsaken")
+
+    forsaken()
+
 for schedulers, size in ((2, 60), (3, 30)):
     with DAG(f"many_{schedulers}", schedule=None, max_active_tasks=64):
 

@@ -1,3 +1,0 @@
-"""What the demo runs."""
-
-from __future__ import annotations

@@ -1,0 +1,118 @@
+"""Takes tasks back that are stuck in `queued`, and leaves those alone that wait their turn.
+
+Airflow's sweep asks about each task that was queued longer than `[scheduler] task_queued_timeout`.
+`NotImplementedError` is the only way to say "let it wait", and ends the sweep for this executor's
+other tasks. So the first task that waits its turn has all stuck ones dealt with, by Airflow's rule.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.orm import object_session
+
+from nats_executor import compat, rows
+from nats_executor.messages import Kind
+from nats_executor.stuck import why_stuck
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator
+
+    from airflow.models.taskinstance import TaskInstance
+
+    from nats_executor.bridge import Bridge
+    from nats_executor.dispatcher import Dispatcher
+    from nats_executor.executor import NatsExecutor
+    from nats_executor.ledger import Dispatch
+    from nats_executor.names import Lane
+
+__all__ = ["Revocations"]
+
+log = logging.getLogger(__name__)
+
+
+class Revocations:
+    """What becomes of an executor's tasks that are queued for long."""
+
+    def __init__(self, executor: NatsExecutor, bridge: Bridge, dispatcher: Dispatcher) -> None:
+        self._executor = executor
+        self._bridge = bridge
+        self._dispatcher = dispatcher
+        self._patience = compat.queued_timeout()
+
+    def revoke(self, ti: TaskInstance) -> None:
+        """Take a task back if it is stuck; sends no event.
+
+        Raises:
+            NotImplementedError: it waits its turn.
+        """
+        ((_, key, lane),) = rows.identities([ti], self._executor.settings)
+        if not (reason := self._reason(key, lane)):
+            self._revoke_others(ti)
+            raise NotImplementedError(f"{key} waits its turn in queue {lane.queue!r}")
+        self._take_back(key, lane, self._executor.ledger.of_key(key), ti.external_executor_id)
+        self._tell(key, reason)
+
+    def _reason(self, key: Hashable, lane: Lane) -> str:
+        return why_stuck(
+            self._executor.ledger.of_key(key),
+            lane,
+            is_served=lane not in self._dispatcher.inspector.unserved,
+            now=time.monotonic(),
+            patience=self._patience,
+        )
+
+    def _revoke_others(self, healthy: TaskInstance) -> None:
+        """Do to every stuck task what Airflow would, had it not met a healthy one before."""
+        executor, session = self._executor, object_session(healthy)
+        suspects = list(self._suspects()) if session else []
+        rule = compat.requeue_rule(executor) if suspects else None
+        if session is None or rule is None:
+            return
+        try:
+            # In the session of Airflow's sweep: a failure's callback is stored in that one, too,
+            # and would wait for a lock that this thread holds in another one (SQLite).
+            for ti in rows.queued_longer(session, suspects, executor.job_id, self._patience):
+                ((_, key, lane),) = rows.identities([ti], executor.settings)
+                dispatch, dispatch_id = executor.ledger.of_key(key), ti.external_executor_id
+                if reason := self._reason(key, lane):
+                    rule(ti, session)
+                    session.commit()
+                    self._take_back(key, lane, dispatch, dispatch_id)
+                    self._tell(key, reason)
+        except Exception:
+            # The scheduler's loop must go on; what was not committed is as it was.
+            session.rollback()
+            log.exception("cannot take stuck tasks back; next: trying at Airflow's next sweep")
+
+    def _suspects(self) -> Iterator[str]:
+        """Yield the ids of this executor's tasks that may be stuck; costs no I/O."""
+        executor = self._executor
+        for dispatch in executor.ledger:
+            if dispatch.kind == Kind.TASK and self._reason(dispatch.key, dispatch.lane):
+                yield dispatch.token_subject
+        for queue in executor.waiting():
+            for key, workload in queue.items():
+                is_task = compat.kind_of(workload) == Kind.TASK
+                if is_task and self._reason(key, executor.lane_of(workload)):
+                    yield compat.token_subject_of(workload)
+
+    def _take_back(
+        self, key: Any, lane: Lane, dispatch: Dispatch | None, dispatch_id: str | None
+    ) -> None:
+        executor = self._executor
+        executor.discard_waiting(key)
+        executor.running.discard(key)
+        executor.ledger.forget(key)
+        if dispatch is not None:
+            dispatch_id = dispatch.id
+        if dispatch_id:
+            worker = dispatch.worker if dispatch else ""
+            # Not waited for: hundreds may be stuck, and the broker or the worker may be, too.
+            self._bridge.post(self._dispatcher.revoke(lane, dispatch_id, worker))
+
+    def _tell(self, key: Any, reason: str) -> None:
+        log.warning("%s was taken back: %s; next: Airflow queues it again or fails it", key, reason)
+        self._executor.log_task_event(event="nats executor", extra=reason, ti_key=key)

@@ -1,0 +1,47 @@
+"""Which API server a worker's tasks talk to, and which option of Airflow's says so.
+
+Airflow lets a team's section inherit nothing: a team without an address of its own would be sent to
+localhost. Its address is meant for all, unless a team has one, as other executors take it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from airflow.executors.base_executor import ExecutorConf, get_execution_api_server_url
+
+__all__ = ["ApiAddress", "api_address"]
+
+URL = ("core", "execution_api_server_url")
+# In the order of their rank, and Airflow's: the first one's default is made of the second one.
+OPTIONS = (URL, ("api", "base_url"))
+
+
+@dataclass(frozen=True, slots=True)
+class ApiAddress:
+    """An address of the Execution API, and the option to look at when it is wrong.
+
+    Attributes:
+        option: as a user writes it, a team's with the team in its section.
+    """
+
+    url: str
+    option: str
+
+    def __str__(self) -> str:
+        return f"the API server at {self.url} ({self.option})"
+
+
+def api_address(team: str | None) -> ApiAddress:
+    """Return the address for a team's tasks: the team's own, or the one for all."""
+    for owner in dict.fromkeys((team, None)):
+        conf = ExecutorConf(owner)
+        for section, option in OPTIONS:
+            if conf.get(section, option, fallback=None):
+                return ApiAddress(get_execution_api_server_url(conf), shown(owner, section, option))
+    url = get_execution_api_server_url(ExecutorConf(None))
+    return ApiAddress(url, f"{shown(None, *URL)}, which is not set")
+
+
+def shown(team: str | None, section: str, option: str) -> str:
+    return f"[{team}={section}] {option}" if team else f"[{section}] {option}"

@@ -1,0 +1,58 @@
+"""What the fork server imports, so that the processes that it forks share it."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import logging
+
+from nats_worker import otel
+from nats_worker.processes import gather_memory
+
+__all__ = ["PRELOADED", "preload"]
+
+log = logging.getLogger(__name__)
+
+# Found by comparing `sys.modules` of a task process with this list's result; each one missing
+# here is imported again by every single task.
+PRELOADED = (
+    "airflow.dag_processing.bundles.local",
+    "airflow.dag_processing.bundles.manager",
+    "airflow.dag_processing.dagbag",
+    "airflow.providers.standard.decorators.python",
+    "airflow.providers.standard.operators.bash",
+    "airflow.providers.standard.operators.empty",
+    "airflow.providers.standard.operators.python",
+    "airflow.sdk.definitions.asset.metadata",
+    "airflow.sdk.definitions.decorators",
+    "airflow.sdk.execution_time.callback_supervisor",
+    "airflow.sdk.execution_time.connection_test_supervisor",
+    "airflow.sdk.execution_time.task_runner",
+    "airflow.sdk.execution_time.timeout",
+    "airflow.sdk.serde",
+    "airflow.serialization.serialized_objects",
+    "airflow.version",
+    "encodings.idna",
+    "jinja2.ext",
+    "jinja2.sandbox",
+    "nats_worker.supervisor",
+    "setproctitle",
+)
+
+
+def preload() -> None:
+    """Import what tasks need, and freeze it so that forked processes go on sharing it."""
+    with otel.switched_off():
+        from nats_worker.warm_up import warm_up
+
+        for name in PRELOADED:
+            try:
+                importlib.import_module(name)
+            except ImportError:
+                log.warning("cannot preload %s; each task imports what it needs of it", name)
+        warm_up()
+    otel.prepare()
+    otel.tell_threads()
+    gc.collect()
+    gc.freeze()
+    gather_memory()
