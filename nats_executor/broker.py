@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import math
 import random
-import secrets
 import socket
 import time
 from functools import partial
@@ -32,15 +30,17 @@ from nats_executor.errors import (
     MessageTooLarge,
     NoResponders,
 )
+from nats_executor.inboxes import Inbox, Listeners
 from nats_executor.jetstream import JetStream
 from nats_executor.link import Answer, Link, Listener
 from nats_executor.replies import header_bytes
+from nats_executor.servers import Servers, advertised_by
 from nats_executor.settings import Settings, without_userinfo
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
-    from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
 
 __all__ = ["Connection", "connect"]
@@ -51,11 +51,12 @@ log = logging.getLogger(__name__)
 WATCH_SECONDS = 5.0
 WATCHES_PER_LOSS = 4
 LOOK_SECONDS = 0.25
-# Delays between attempts to connect double up to this; each is randomised, so that a fleet
-# does not return in step.
-LONGEST_DELAY = 2.0
+# The server confirms at once that it sends no more; what it has sent by then is handed back.
+FORGET_SECONDS = 1.0
 # Roles of connections whose users may not ask for any stream's state.
 SPARING = frozenset({"api server", "task log"})
+# Roles that ask one thing and tell by themselves what came of it.
+ASKERS = frozenset({"task log"})
 # Failures to connect that tell a person enough; any other one is logged with its traceback.
 FORESEEN = (BrokerError, nats.errors.Error, ImportError, OSError, TimeoutError)
 
@@ -83,7 +84,8 @@ async def connect(settings: Settings, *, role: str) -> AsyncIterator[JetStream]:
 class Client(nats_client.Client):
     """nats-py's client, which looks at the server's greeting before it sends a login.
 
-    The answer to a flush that was given up would end its reading for good, so none is.
+    After a flush the server has read all that was sent, and said what it denies. The answer to one
+    that was given up would end the client's reading for good, so none is.
     """
 
     def __init__(self, require_safe: Callable[[Mapping[str, Any]], None]) -> None:
@@ -95,9 +97,14 @@ class Client(nats_client.Client):
         return super()._connect_command()
 
     async def flush(self, timeout: float = WATCH_SECONDS) -> None:
-        flushing = asyncio.create_task(super().flush(timeout), name="flush")  # type: ignore[arg-type] # any number will do
+        flushing = asyncio.create_task(self._flush_twice(timeout), name="flush")
         flushing.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.shield(flushing)
+
+    async def _flush_twice(self, timeout: float) -> None:
+        # nats-py's first PING overtakes what its writer has not sent yet; the second one cannot.
+        for _ in range(2):
+            await super().flush(timeout)  # type: ignore[arg-type] # any number will do
 
 
 class Connection(Link):
@@ -110,13 +117,11 @@ class Connection(Link):
         self._connected = asyncio.Event()
         self._connected_since = math.inf
         self._reason: BrokerError = login.not_yet(settings)
-        self._failures: set[str] = set()  # what was logged since the last connection
+        self._servers = Servers(settings.servers)
         self._denials = Denials(settings, role)
         self._lost = asyncio.Event()
-        self._inbox = f"{settings.inbox_prefix}.{secrets.token_hex(11)}"
-        self._tokens = itertools.count()
-        self._pending: dict[str, tuple[str, Callable[[Answer | BrokerError], None]]] = {}
-        self._listeners: dict[str, Listener] = {}
+        self._inbox = Inbox(settings.inbox_prefix)
+        self._listeners = Listeners(self._inbox)
         self._subscribed: dict[str, Subscription] = {}
         self._refused: AccessDenied | None = None  # the subscription without which nothing works
 
@@ -135,10 +140,6 @@ class Connection(Link):
     def denied(self) -> str:
         return self._denials.lately
 
-    def new_inbox(self) -> str:
-        # One level more than the inboxes of requests, so that it is not taken for one.
-        return f"{self._inbox}.pull.{next(self._tokens)}"
-
     async def ready(self, timeout: float) -> None:
         self._notice_end()
         try:
@@ -149,50 +150,54 @@ class Connection(Link):
 
     async def stay_connected(self) -> None:
         """Connect, watch the connection, and build a new one when it is lost, until cancelled."""
-        servers = list(self._settings.servers)
-        attempts = 0
+        longest = self._settings.worker_lost_seconds / WATCHES_PER_LOSS
         while True:
-            random.shuffle(servers)
             try:
-                if client := await self._connect_to_any(servers):
-                    await self._watch(client)
-                    servers = login.known_servers(self._settings, client.discovered_servers)
-                    attempts = 0
+                if await self._connect_to_any():
                     continue
             except Exception:
                 log.exception("a fault in the connection to NATS; next: a new connection")
-            attempts += 1
-            longest = min(LONGEST_DELAY, self._settings.worker_lost_seconds / WATCHES_PER_LOSS)
-            delay = min(longest, 0.05 * 2 ** min(attempts, 10))
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
+            await asyncio.sleep(self._servers.pause(longest, random.uniform))
 
-    async def _connect_to_any(self, servers: Iterable[str]) -> Client | None:
-        for server in servers:
+    async def _connect_to_any(self) -> bool:
+        """Keep a connection to the first server that will have one; False if none will."""
+        failures: list[Exception] = []
+        for server in self._servers.round(time.monotonic(), random.shuffle):
+            began = time.monotonic()
             client = Client(partial(login.require_safe, server, self._settings))
             is_open = False
             try:
                 async with asyncio.timeout(self._settings.connect_timeout_seconds):
                     await self._open(client, server)
-                self._renewed()
+                self._renewed(server)
                 is_open = True
             except Exception as exc:  # noqa: BLE001 - whatever it is, the next attempt may work
-                self._note_failure(server, exc, client._server_info)  # noqa: SLF001
+                failures.append(exc)
+                self._note_failure(server, exc, client._server_info, began)  # noqa: SLF001
                 continue
             finally:
                 if not is_open:
                     self._disconnected()
                     await close(client)
-            log.info("connected to NATS at %s as %s", without_userinfo(server), self._role)
-            return client
-        return None
+            await self._keep(client, server)
+            return True
+        self._tell_failure(failures)
+        return False
 
-    def _renewed(self) -> None:
+    async def _keep(self, client: Client, server: str) -> None:
+        log.info("connected to NATS at %s as %s", without_userinfo(server), self._role)
+        try:
+            await self._watch(client)
+        finally:
+            advertised = advertised_by(server, client.discovered_servers)
+            self._servers.lost(server, advertised, now=time.monotonic())
+
+    def _renewed(self, server: str) -> None:
         self._reason = BrokerUnavailable("the connection to NATS was lost")
-        self._failures.clear()
+        self._servers.connected(server)
         self._connected_since = time.monotonic()
         self._connected.set()
-        for listener in self._listeners.values():
-            listener.on_renewed()
+        self._listeners.tell_renewed()
 
     async def _open(self, client: Client, server: str) -> None:
         """Connect to one server and subscribe; raises at once what is in the way."""
@@ -210,17 +215,20 @@ class Connection(Link):
         finally:
             is_connecting = False
         expect_end(client)
+        # Those of this moment: what begins to listen from here on subscribes by itself.
+        listeners = self._listeners.renew()
         self._client = client
         self._subscribed = {}
-        await client.subscribe(f"{self._inbox}.*", cb=self._on_reply)
-        for subject in list(self._listeners):
-            await self._subscribe(client, subject)
-        await settle(client)
+        await client.subscribe(self._inbox.subject, cb=self._inbox.hear)
+        for listener in listeners:
+            if self._listeners.at(listener.subject) is listener:
+                await self._subscribe(client, listener)
+        await client.flush()
         if self._refused is not None:
             raise self._refused
 
-    async def _subscribe(self, client: Client, subject: str) -> None:
-        on_message = self._listeners[subject].on_message
+    async def _subscribe(self, client: Client, listener: Listener) -> None:
+        subject, on_message = listener.subject, listener.on_message
         self._subscribed[subject] = await client.subscribe(subject, cb=on_message)
 
     def _connect_options(self) -> dict[str, Any]:
@@ -242,7 +250,7 @@ class Connection(Link):
             while not await self._is_lost_within(seconds):
                 await client.flush(seconds)
         except (nats.errors.Error, OSError, TimeoutError):
-            log.warning("NATS does not answer; next: a new connection")
+            log.info("NATS does not answer; next: a new connection")
         finally:
             self._denials.renew()
             self._disconnected()
@@ -267,17 +275,25 @@ class Connection(Link):
         self._client = None
         self._connected.clear()
         self._connected_since = math.inf
-        for _, resolve in list(self._pending.values()):
-            resolve(self._reason)
+        self._inbox.fail(self._reason)
 
-    def _note_failure(self, server: str, exc: Exception, greeting: Mapping[str, Any]) -> None:
-        """Keep the reason for callers, and log it once in an outage."""
-        self._reason = login.connect_error(server, self._settings, exc, greeting)
-        text = str(self._reason)
-        if text not in self._failures and exc is not self._refused:  # a denial is said already
-            trace = None if isinstance(exc, FORESEEN) else exc
-            log.warning("%s; next: trying again until it works", text, exc_info=trace)
-        self._failures.add(text)
+    def _note_failure(
+        self, server: str, exc: Exception, greeting: Mapping[str, Any], began: float
+    ) -> None:
+        """Keep the reason for callers."""
+        reason = login.connect_error(server, self._settings, exc, greeting, self._servers)
+        if greeting:
+            self._servers.answered(server)
+        self._servers.failed(server, reason, began=began, now=time.monotonic())
+        self._reason = self._servers.reason
+        log.debug("%s", reason)
+
+    def _tell_failure(self, failures: Sequence[Exception]) -> None:
+        """Log that no server will do, once in an outage: one of several is no trouble."""
+        is_said = self._refused in failures  # by those who said what is denied
+        if self._servers.is_news() and not is_said and self._role not in ASKERS:
+            trace = next((exc for exc in failures if not isinstance(exc, FORESEEN)), None)
+            log.warning("%s; next: trying again until it works", self._reason, exc_info=trace)
 
     async def _on_closed(self) -> None:
         self._lost.set()
@@ -289,21 +305,14 @@ class Connection(Link):
 
     def _concerned(self) -> Iterator[tuple[str, Callable[[AccessDenied], None]]]:
         """Every subject in use, with whom to tell that it is denied."""
-        yield f"{self._inbox}.*", self._refuse
-        yield from self._pending.values()
-        for subject, listener in self._listeners.items():
-            yield subject, listener.on_denied
-            yield listener.asks, listener.on_denied
+        yield self._inbox.subject, self._refuse
+        yield from self._inbox.concerned()
+        yield from self._listeners.concerned()
 
     def _refuse(self, denied: AccessDenied) -> None:
         self._refused = denied
 
     # Requests
-
-    async def _on_reply(self, msg: Msg) -> None:
-        entry = self._pending.get(msg.subject.rpartition(".")[2])
-        if entry is not None:
-            entry[1](msg)
 
     async def ask(
         self,
@@ -334,16 +343,10 @@ class Connection(Link):
             raise NoResponders(f"nobody listens on {subject}")
         return msg
 
-    @contextlib.contextmanager
     def awaiting(
         self, subject: str, resolve: Callable[[Answer | BrokerError], None]
-    ) -> Iterator[str]:
-        token = str(next(self._tokens))
-        self._pending[token] = (subject, resolve)
-        try:
-            yield f"{self._inbox}.{token}"
-        finally:
-            del self._pending[token]
+    ) -> AbstractContextManager[str]:
+        return self._inbox.awaiting(subject, resolve)
 
     async def send(
         self,
@@ -356,8 +359,8 @@ class Connection(Link):
         self._notice_end()
         if self._client is None:
             raise type(self._reason)(str(self._reason))
-        if reply in self._listeners:
-            self._listeners[reply].asks = subject
+        if listener := self._listeners.at(reply):
+            listener.asks = subject
         elif not reply:
             self._denials.send(subject)
         # The server counts headers too and closes the connection; nats-py looks at the body alone.
@@ -370,31 +373,28 @@ class Connection(Link):
         except (nats.errors.Error, OSError) as exc:
             raise BrokerUnavailable(f"cannot send to {subject}: {exc}") from exc
 
-    async def listen(self, subject: str, listener: Listener) -> None:
-        await self.forget(subject)  # two of them would answer twice
+    async def listen(self, listener: Listener) -> None:
+        if earlier := self._listeners.at(listener.subject):
+            await self.forget(earlier)  # two of them would answer twice
         denials: list[BrokerError] = []
         on_denied, listener.on_denied = listener.on_denied, denials.append
-        self._listeners[subject] = listener
-        if self._client is not None:
-            try:
-                await self._subscribe(self._client, subject)
-                await settle(self._client)
-            except (nats.errors.Error, OSError, TimeoutError):
-                self._lost.set()  # the next connection does it
-        listener.on_denied = on_denied
+        self._listeners.add(listener)
+        try:
+            if self._client is not None:
+                await self._subscribe(self._client, listener)
+                await self._client.flush()
+        except (nats.errors.Error, OSError, TimeoutError):
+            self._lost.set()  # the next connection does it
+        finally:
+            listener.on_denied = on_denied
         if denials:
-            await self.forget(subject)
+            await self.forget(listener)
             raise denials[0]
 
-    async def forget(self, subject: str) -> None:
-        self._listeners.pop(subject, None)
-        if subscription := self._subscribed.pop(subject, None):
-            with contextlib.suppress(nats.errors.Error, OSError):  # gone with its connection
-                await subscription.unsubscribe()
-
-
-async def settle(client: Client) -> None:
-    """Return once the server has seen every subscription and said which it denies."""
-    # nats-py's first PING overtakes what its writer has not sent yet; the second one cannot.
-    await client.flush()
-    await client.flush()
+    async def forget(self, listener: Listener) -> None:
+        self._listeners.remove(listener)
+        if subscription := self._subscribed.pop(listener.subject, None):
+            # Gone with its connection, or the server takes its time.
+            with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+                async with asyncio.timeout(FORGET_SECONDS):
+                    await subscription.drain()  # type: ignore[no-untyped-call]

@@ -80,6 +80,7 @@ class JetStream(Broker):
         self._timeout = settings.publish_timeout_seconds
         self._domain = domain = settings.jetstream_domain
         self._api = f"$JS.{domain}.API" if domain else "$JS.API"
+        self._silence = pulls.Silence()
         results = settings.names.results_stream
         self._diagnosis = Diagnosis(link, self._api, results, may_ask=diagnoses)
 
@@ -111,7 +112,7 @@ class JetStream(Broker):
                 with contextlib.suppress(BrokerUnavailable):  # the asker asks again
                     await self._link.send(msg.reply, response)
 
-        await self._link.listen(subject, Listener(answer))
+        await self._link.listen(Listener(answer, subject=subject))
 
     # Messages
 
@@ -269,7 +270,7 @@ class JetStream(Broker):
 
     async def pull(self, stream: str, consumer: str) -> Pulls:
         at, is_sound = partial(self.last, stream), self._diagnosis.is_sound
-        look = pulls.Look(at, sees_reconnects=not self._domain, is_sound=is_sound)
+        look = pulls.Look(at, not self._domain, is_sound, self._silence)
         return await pulls.QueuePulls.open(self._link, self._next(stream, consumer), look)
 
     def _next(self, stream: str, consumer: str) -> str:

@@ -6,6 +6,7 @@ Airflow asks from any thread, and may fork a process that has asked before.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import threading
 import time
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
     from nats_executor.ports import Broker
     from nats_executor.settings import Settings
 
-__all__ = ["Line", "Lines"]
+__all__ = ["Complaints", "Line", "Lines"]
 
-# Somebody looks at a page and waits for it.
+# Of a question, for a new connection: a page waits for it.
 CONNECT_SECONDS = 2.0
+# Reconnects take less. A page of an API server that never reaches NATS is not to wait each time.
+OUTAGE_SECONDS = 60.0
 # Of the loop, to cut off by itself what takes too long.
 CUT_SECONDS = 1.0
 
@@ -47,13 +50,12 @@ class Line:
         self._bridge: Bridge | None = None
         self._broker: Broker | None = None
         self._is_open = asyncio.Event()
-        self._opened_at = 0.0
+        self._missed_at = math.inf
 
     def ask(self, question: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         """Ask in the connection's loop; raises `BrokerError` when NATS cannot be asked in time."""
         with self._lock:
             if self._bridge is None:
-                self._opened_at = time.monotonic()
                 self._bridge = Bridge(self._stay_open)
                 self._bridge.start()
         return self._bridge.call(self._in_time(question), timeout=self._budget + CUT_SECONDS)
@@ -75,17 +77,63 @@ class Line:
         try:
             async with asyncio.timeout(self._budget):
                 await self._is_open.wait()
-                # Only who asks first waits for what may not come.
-                left = self._opened_at + CONNECT_SECONDS - time.monotonic()
-                await self.require_broker().ready(max(left, 0.01))
-                return await question()
+                return await self._answer(question)
         except TimeoutError:
             raise BrokerUnavailable(f"no answer within {self._budget:g} s") from None
+
+    async def _answer(self, question: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+        """Ask, and again on the next connection if this one is lost over it: it is only reading."""
+        give_up_at = time.monotonic() + CONNECT_SECONDS
+        broker = self.require_broker()
+        while True:
+            await self._connected(broker, give_up_at)
+            since = broker.connected_since
+            try:
+                return await question()
+            except BrokerUnavailable:
+                if broker.connected_since == since:
+                    raise
+
+    async def _connected(self, broker: Broker, give_up_at: float) -> None:
+        """Wait for the connection, unless it has been missed for too long to be back soon."""
+        now = time.monotonic()
+        if broker.is_connected:
+            self._missed_at = math.inf
+            return
+        self._missed_at = min(self._missed_at, now)
+        is_hopeless = now - self._missed_at > OUTAGE_SECONDS
+        await broker.ready(0.01 if is_hopeless else max(give_up_at - now, 0.01))
+        self._missed_at = math.inf
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the last question found no connection; may be asked from any thread."""
+        return self._missed_at < math.inf
 
     def require_broker(self) -> Broker:
         if self._broker is None:
             raise BrokerUnavailable("the connection to NATS is closed")
         return self._broker
+
+
+class Complaints:
+    """What has been said already of questions without an answer."""
+
+    def __init__(self) -> None:
+        self._texts: set[str] = set()
+        self._is_outage_told = False
+
+    def is_news(self, text: str, *, is_away: bool) -> bool:
+        """Whether to say this: each outage once, whatever its texts, all else once for ever."""
+        if is_away:
+            is_told, self._is_outage_told = self._is_outage_told, True
+            return not is_told
+        is_told = text in self._texts
+        self._texts.add(text)
+        return not is_told
+
+    def end_outage(self) -> None:
+        self._is_outage_told = False
 
 
 class Lines(Generic[OfProcess]):

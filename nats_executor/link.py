@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from nats_executor.errors import BrokerError
 
-__all__ = ["Answer", "Link", "Listener"]
+__all__ = ["Answer", "Link", "Listener", "nothing"]
 
 
 class Answer(Protocol):
@@ -29,6 +29,10 @@ def nothing(*_: object) -> None:
 class Listener:
     """A subscription that outlives connections.
 
+    Args:
+        subject: where it listens. Without one it is an inbox, and each connection gives it another
+            subject: the server keeps a pull request for as long as its inbox is listened on.
+
     Attributes:
         asks: the subject of the last request whose answers are to arrive here.
     """
@@ -38,10 +42,14 @@ class Listener:
         on_message: Callable[[Any], Awaitable[None]],
         on_renewed: Callable[[], None] = nothing,
         on_denied: Callable[[BrokerError], None] = nothing,
+        *,
+        subject: str = "",
     ) -> None:
         self.on_message = on_message
         self.on_renewed = on_renewed
         self.on_denied = on_denied
+        self.subject = subject
+        self.is_inbox = not subject
         self.asks = ""
 
 
@@ -58,10 +66,6 @@ class Link(Protocol):
     def denied(self) -> str: ...
 
     async def ready(self, timeout: float) -> None: ...
-
-    def new_inbox(self) -> str:
-        """Return a subject for `listen` that nobody else may subscribe to."""
-        ...
 
     def awaiting(
         self, subject: str, resolve: Callable[[Answer | BrokerError], None]
@@ -94,13 +98,13 @@ class Link(Protocol):
         """Publish without an answer; what is sent may be lost with the connection."""
         ...
 
-    async def listen(self, subject: str, listener: Listener) -> None:
+    async def listen(self, listener: Listener) -> None:
         """Subscribe now, and again with every new connection.
 
         Where there is a connection, the server knows the subscription when this returns.
         """
         ...
 
-    async def forget(self, subject: str) -> None:
-        """Undo `listen`."""
+    async def forget(self, listener: Listener) -> None:
+        """Undo `listen`; what the server has sent by then is still passed on."""
         ...

@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable
+from nats_executor.servers import ADVERTISED
 from nats_executor.settings import SEED, without_userinfo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
+    from nats_executor.servers import Servers
     from nats_executor.settings import Settings
 
 __all__ = [
     "connect_error",
     "credentials",
-    "known_servers",
     "nkey_seed",
     "not_yet",
     "require_safe",
@@ -150,7 +151,11 @@ def not_yet(settings: Settings) -> BrokerError:
 
 
 def connect_error(
-    server: str, settings: Settings, exc: Exception, greeting: Mapping[str, Any]
+    server: str,
+    settings: Settings,
+    exc: Exception,
+    greeting: Mapping[str, Any],
+    servers: Servers,
 ) -> BrokerError:
     """Return a reason for a person why a connection could not be made, with the remedy.
 
@@ -168,13 +173,11 @@ def connect_error(
             "or write nats:// in [nats_executor] servers"
         )
     if not greeting and is_silent(exc):
-        return BrokerUnavailable(
-            f"no greeting of a NATS server from {shown}; {first_remedy(settings)}"
-        )
+        remedy = silence_remedy(server, settings, servers, exc)
+        return BrokerUnavailable(f"no greeting of a NATS server from {shown}; {remedy}")
+    remedy = ADVERTISED if servers.is_advertised(server) else "check [nats_executor] servers"
     reason = reason_of(exc).replace(server, shown)
-    return BrokerUnavailable(
-        f"cannot reach NATS at {shown}: {reason}; check [nats_executor] servers"
-    )
+    return BrokerUnavailable(f"cannot reach NATS at {shown}: {reason}; {remedy}")
 
 
 def refusal(
@@ -259,7 +262,13 @@ def first_remedy(settings: Settings) -> str:
     return f"check [nats_executor] servers, and set tls_handshake_first = {value} first"
 
 
-def known_servers(settings: Settings, discovered: Iterable[Any]) -> list[str]:
-    """Return the configured servers and the cluster's others, for a day on which those are down."""
-    others = [url.geturl() for url in discovered]
-    return [*settings.servers, *(url for url in others if url not in settings.servers)]
+def silence_remedy(server: str, settings: Settings, servers: Servers, exc: Exception) -> str:
+    if servers.has_answered(server):
+        return "there was one before: check whether it hangs, and what is between it and here"
+    if servers.is_advertised(server):
+        return ADVERTISED
+    # A server that waits for TLS ends the connection soon; one that is busy or hangs does not.
+    has_tls = urlsplit(server).scheme == "tls" or any(getattr(settings, n) for n in TLS_FILES)
+    if isinstance(exc, TimeoutError) and not (has_tls or settings.tls_handshake_first):
+        return "check [nats_executor] servers, and whether that server hangs"
+    return first_remedy(settings)

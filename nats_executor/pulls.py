@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nats_executor.errors import BrokerError, BrokerUnavailable, NoResponders
-from nats_executor.link import Answer, Link, Listener
+from nats_executor.link import Answer, Link, Listener, nothing
 from nats_executor.ports import Delivery, Pulls, Stored
 from nats_executor.replies import AckSubject
 
@@ -36,8 +36,37 @@ SILENCE_SECONDS = 2 * HEARTBEAT_SECONDS + 0.5
 TAKE_SECONDS = 2.0
 FOLLOW_BATCH = 1000
 RETRY_SECONDS = 1.0
+# No election lasts so long; what does not answer until then has to be made.
+ELECTION_SECONDS = 15.0
 # A message, a heartbeat, "no messages", "timed out": whoever hears one of these gets what there is.
 SOUND = frozenset({"", "100", "404", "408"})
+
+
+class Silence:
+    """The consumers that nobody answers for, of one connection: a few lines for all of them.
+
+    A consumer without a leader looks like one that is not there; an election ends.
+    """
+
+    def __init__(self) -> None:
+        self._since: dict[str, tuple[float, float]] = {}  # first and last refusal
+        self._said: set[str] = set()
+
+    def note(self, consumer: str, now: float) -> list[str]:
+        """Note one refusal, and return the consumers that are to be told of now."""
+        first, last = self._since.get(consumer, (now, now))
+        is_another = now - last > 2 * RETRY_SECONDS + TAKE_SECONDS  # it was asked all the time
+        first = now if is_another else first
+        self._since[consumer] = first, now
+        if consumer in self._said or now - first < ELECTION_SECONDS:
+            return []
+        news = sorted(self._since.keys() - self._said)
+        self._said.update(news)
+        return news
+
+    def end(self, consumer: str) -> None:
+        self._since.pop(consumer, None)
+        self._said.discard(consumer)
 
 
 class Look(NamedTuple):
@@ -47,11 +76,13 @@ class Look(NamedTuple):
         at: returns the message of a subject in the stream that is pulled from.
         sees_reconnects: whether the connection is a new one after the stream's servers were.
         is_sound: tells whether they are known to have a quorum at this moment.
+        silence: of the connection's consumers.
     """
 
     at: Callable[[str], Awaitable[Stored | None]]
     sees_reconnects: bool
     is_sound: Callable[[], Awaitable[bool]]
+    silence: Silence
 
 
 class PulledDelivery(Delivery):
@@ -111,44 +142,89 @@ class PulledDelivery(Delivery):
 
 
 class Pull:
-    """One inbox, and the pull requests whose answers arrive there."""
+    """An inbox for the answers to one pull request at a time.
 
-    def __init__(self, link: Link, subject: str) -> None:
+    A status message does not say which request it ends, and the server keeps a request for as long
+    as its inbox is listened on. So a request that may still stand is left behind with its inbox:
+    otherwise both would stand, and each one's end would be followed by another one, for ever.
+
+    Args:
+        on_late: gets what comes to an inbox that was left.
+    """
+
+    def __init__(
+        self, link: Link, subject: str, on_late: Callable[[Answer], None] = nothing
+    ) -> None:
         self._link = link
         self._subject = subject
-        self._inbox = link.new_inbox()
+        self._on_late = on_late
+        self._listener = Listener(self._ignore)
+        self._asked_on = ""
+        self._left = 0  # messages that the last request may still bring
         self.heard_at = -math.inf
         # None: the connection is new; an error: the pull was denied.
         self.arrivals: asyncio.Queue[Answer | BrokerError | None] = asyncio.Queue()
+        self.deliver: Callable[[Answer], None] = self.arrivals.put_nowait
 
-    async def open(self, on_message: Callable[[Answer], Awaitable[None]] | None = None) -> None:
-        async def arrive(msg: Answer) -> None:
-            self.arrivals.put_nowait(msg)
+    @property
+    def is_outstanding(self) -> bool:
+        """Whether the last request may still be answered; none outlives its connection."""
+        return self._left > 0 and self._asked_on == self._listener.subject
 
-        deliver = on_message or arrive
-
+    async def open(self) -> None:
         async def hear(msg: Answer) -> None:
             if status(msg) in SOUND:
                 self.heard_at = time.monotonic()
-            await deliver(msg)
+            if listener is self._listener:
+                self._count(msg)
+                self.deliver(msg)
+            elif not status(msg):
+                self._on_late(msg)
 
         renewed = functools.partial(self.arrivals.put_nowait, None)
-        listener = Listener(hear, renewed, self.arrivals.put_nowait)
-        await self._link.listen(self._inbox, listener)
+        listener = self._listener = Listener(hear, renewed, self._deny)
+        await self._link.listen(listener)
+
+    async def _ignore(self, _: Answer) -> None:
+        """Nothing arrives before `open`."""
+
+    def _count(self, msg: Answer) -> None:
+        if not status(msg):
+            self._left -= 1
+        elif status(msg) != "100":
+            self._left = 0
+
+    def _deny(self, denied: BrokerError) -> None:
+        self._left = 0
+        self.arrivals.put_nowait(denied)
 
     async def close(self) -> None:
-        await self._link.forget(self._inbox)
+        listener, self._listener = self._listener, Listener(self._ignore)
+        await self._link.forget(listener)
 
     async def request(self, request: Mapping[str, Any]) -> None:
-        await self._link.send(self._subject, json.dumps(request).encode(), reply=self._inbox)
+        if self.is_outstanding:
+            left = self._listener
+            try:
+                await self.open()
+            finally:
+                await self._link.forget(left)
+        self._asked_on, self._left = self._listener.subject, int(request["batch"])
+        body = json.dumps(request).encode()
+        try:
+            await self._link.send(self._subject, body, reply=self._asked_on)
+        except BrokerError:
+            self._left = 0
+            raise
 
     async def next(self, timeout: float) -> Answer | None:
-        """Return what arrives next; None after silence or when the connection is a new one."""
-        try:
-            async with asyncio.timeout(timeout):
-                arrival = await self.arrivals.get()
-        except TimeoutError:
-            return None
+        """Return what arrives next; None when the connection is a new one.
+
+        Raises:
+            TimeoutError: after silence.
+        """
+        async with asyncio.timeout(timeout):
+            arrival = await self.arrivals.get()
         if isinstance(arrival, BrokerError):
             raise arrival
         return arrival
@@ -164,27 +240,23 @@ def status(msg: Answer) -> str:
 
 
 class QueuePulls(Pulls):
-    """The pulls of one queue's durable consumer.
-
-    `take` and `wait` have an inbox each: a status message does not say which pull it ends.
-    """
+    """The pulls of one queue's durable consumer: `take` and `wait` have an inbox each."""
 
     def __init__(self, link: Link, subject: str, look: Look) -> None:
         self._link = link
         self._subject = subject
         self._look = look
-        self._taking = Pull(link, subject)
-        self._waiting = Pull(link, subject)
+        self._taking = Pull(link, subject, self._nak)
+        self._waiting = Pull(link, subject, self._nak)
+        self._waiting.deliver = self._arrived
         self._is_awaited = False
-        self._is_outstanding = False
         self._naks: set[asyncio.Task[None]] = set()
-        self._is_reported = False
 
     @classmethod
     async def open(cls, link: Link, subject: str, look: Look) -> QueuePulls:
         queue = cls(link, subject, look)
         await queue._taking.open()
-        await queue._waiting.open(queue._arrived)
+        await queue._waiting.open()
         return queue
 
     @property
@@ -192,8 +264,7 @@ class QueuePulls(Pulls):
         return max(self._taking.heard_at, self._waiting.heard_at)
 
     async def close(self) -> None:
-        await self._taking.close()
-        await self._waiting.close()
+        await asyncio.gather(self._taking.close(), self._waiting.close())
         if self._naks:
             await asyncio.wait(self._naks, timeout=TAKE_SECONDS)
 
@@ -202,7 +273,10 @@ class QueuePulls(Pulls):
         await self._taking.request({"batch": batch, "no_wait": True})
         taken: list[Delivery] = []
         while len(taken) < batch:
-            msg = await self._taking.next(TAKE_SECONDS)
+            try:
+                msg = await self._taking.next(TAKE_SECONDS)
+            except TimeoutError:
+                msg = None
             if msg is None and not taken:
                 raise BrokerUnavailable("a pull got no answer")
             if msg is None or await self._ends(msg):
@@ -212,24 +286,23 @@ class QueuePulls(Pulls):
 
     async def wait(self) -> Delivery:
         self._is_awaited = True
+        is_silent = False
         try:
             while True:
-                if not self._is_outstanding:
+                if is_silent or not self._waiting.is_outstanding:
                     await self._ask_for_one()
                 try:
                     msg = await self._waiting.next(SILENCE_SECONDS)
-                except BrokerError:
-                    self._is_outstanding = False
-                    raise
-                if msg is None:
-                    self._is_outstanding = False
-                elif not status(msg):
-                    self._is_outstanding = False
+                except TimeoutError:
+                    is_silent = True
+                    continue
+                is_silent = False
+                if msg is None or status(msg) == "100":
+                    continue
+                if not await self._ends(msg):
                     return PulledDelivery(self._link, self._look, msg)
-                elif status(msg) != "100":
-                    self._is_outstanding = False
-                    if await self._ends(msg) and status(msg) == "503":
-                        await asyncio.sleep(RETRY_SECONDS)
+                if status(msg) == "503":
+                    await asyncio.sleep(RETRY_SECONDS)
         finally:
             self._is_awaited = False
             self._hand_back(self._waiting)
@@ -242,38 +315,31 @@ class QueuePulls(Pulls):
         }
         with contextlib.suppress(BrokerError):  # `next` waits for the new connection
             await self._waiting.request(request)
-            self._is_outstanding = True
 
     async def _ends(self, msg: Answer) -> bool:
-        """Whether a message is a status, which ends a pull; reports a missing consumer once."""
+        """Whether a message is a status, which ends a pull; tells of a missing consumer once."""
         code = status(msg)
+        stream, consumer = self._subject.split(".")[-2:]
         # A cluster without a quorum concerns more than this; whoever publishes says so.
-        if code == "503" and not self._is_reported and await self._look.is_sound():
-            self._is_reported = True
-            stream, consumer = self._subject.split(".")[-2:]
-            text = f"consumer {consumer} of stream {stream} does not answer"
+        if code != "503" or not await self._look.is_sound():
+            self._look.silence.end(consumer)
+        elif missing := self._look.silence.note(consumer, time.monotonic()):
+            text = f"no answer from consumer {', '.join(missing)} of stream {stream}"
             remedy = "airflow nats setup, with --queues"
             log.warning("%s; next: asking again until it does; remedy: %s", text, remedy)
-        elif code not in {"404", "503"}:
-            self._is_reported = False
         return bool(code)
 
-    async def _arrived(self, msg: Answer) -> None:
+    def _arrived(self, msg: Answer) -> None:
         """Pass on what was waited for; hand back what comes when nobody waits any more."""
         if self._is_awaited:
             self._waiting.arrivals.put_nowait(msg)
         elif not status(msg):
-            self._is_outstanding = False
             self._nak(msg)
-        elif status(msg) != "100":
-            self._is_outstanding = False
 
     def _hand_back(self, pull: Pull) -> None:
         while not pull.arrivals.empty():
             msg = pull.arrivals.get_nowait()
-            if msg is None or isinstance(msg, BrokerError):
-                self._is_outstanding = False
-            elif not status(msg):
+            if msg is not None and not isinstance(msg, BrokerError) and not status(msg):
                 self._nak(msg)
 
     def _nak(self, msg: Answer) -> None:
@@ -301,7 +367,10 @@ async def read(link: Link, subject: str) -> AsyncGenerator[Stored, None]:
             await pull.request(request)
             wanted = FOLLOW_BATCH
             while wanted:
-                msg = await pull.next(SILENCE_SECONDS)
+                try:
+                    msg = await pull.next(SILENCE_SECONDS)
+                except TimeoutError:
+                    return
                 if msg is None or status(msg) == "503":
                     return
                 if status(msg) == "100":

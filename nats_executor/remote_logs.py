@@ -20,7 +20,7 @@ from airflow.configuration import conf
 
 from nats_executor import log_store
 from nats_executor.errors import BrokerError, BrokerUnavailable, ConfigError, NatsExecutorError
-from nats_executor.lines import Line, Lines
+from nats_executor.lines import Complaints, Line, Lines
 from nats_executor.log_parts import Part, log_of
 from nats_executor.messages import presentable
 from nats_executor.options import LOG_SCHEME
@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 # A task has ended, and its slot is free only afterwards.
 UPLOAD_SECONDS = 10.0
+CONNECTING = 0.9
 # What a megabyte of a log may take, while many look at theirs.
 WINDOW_SECONDS = 10.0
 # Of one page of the UI; a part is one file, so more of them are those of a sensor that comes back
@@ -84,7 +85,7 @@ class StoredLogs:
         self._folder = folder
         self._deletes = deletes
         self._lines = Lines(lambda: Line(self._settings, budget_seconds=WINDOW_SECONDS))
-        self._complaints: set[str] = set()
+        self._complaints = Complaints()
 
     @classmethod
     def from_config(cls) -> StoredLogs:
@@ -121,12 +122,21 @@ class StoredLogs:
             relative = self._relative(file)
             # It returns with no thread left: a supervisor forks its next task.
             asyncio.run(self._put(file, ti.queue, log_of(relative)))
-        except Exception as exc:  # the task has ended as it has, and its log is where it was
-            trace = None if isinstance(exc, NatsExecutorError) else exc
-            log.warning("%s is not in NATS and stays here: %s", file, exc, exc_info=trace)
+        except Exception as exc:  # noqa: BLE001 - the task has ended, and its log is where it was
+            self._tell_that_it_stays(file, exc)
         else:
+            self._complaints.end_outage()
             if self._deletes:
                 self._delete(file)
+
+    def _tell_that_it_stays(self, file: Path, exc: Exception) -> None:
+        """Say so of each file, as somebody may look for it, and why once in an outage."""
+        is_ours = isinstance(exc, NatsExecutorError)
+        if self._complaints.is_news(str(exc), is_away=isinstance(exc, BrokerUnavailable)):
+            trace = None if is_ours else exc
+            log.warning("%s is not in NATS and stays here: %s", file, exc, exc_info=trace)
+        else:
+            log.info("%s is not in NATS and stays here, too", file)
 
     def _relative(self, file: Path) -> str:
         if ".." in file.parts or not file.is_relative_to(self._folder):
@@ -143,7 +153,8 @@ class StoredLogs:
                 asyncio.timeout(UPLOAD_SECONDS),
                 connect(self._settings, role="task log") as broker,
             ):
-                await broker.ready(UPLOAD_SECONDS)
+                # Less than all of it, because its end says why.
+                await broker.ready(UPLOAD_SECONDS * CONNECTING)
                 with file.open("rb") as opened:
                     await log_store.put(broker, names, queue, path, opened)
         except TimeoutError:
@@ -172,6 +183,7 @@ class StoredLogs:
             found = line.ask(lambda: log_store.find(line.require_broker(), names, queue, path))
         except Exception as exc:  # noqa: BLE001 - the rest of the page shows without it
             return [], [iter_of(self._complaint(exc))]
+        self._complaints.end_outage()
         return self._shown(line, queue, path, found)
 
     def _shown(self, line: Line, queue: str, path: str, found: Found) -> Shown:
@@ -228,8 +240,8 @@ class StoredLogs:
     def _complaint(self, exc: Exception) -> str:
         """Say in the log of the API server, once, and return for people why NATS was no help."""
         text = str(exc) or type(exc).__name__
-        if text not in self._complaints:
-            self._complaints.add(text)
+        line = self._lines.mine()
+        if self._complaints.is_news(text, is_away=line.is_away):
             trace = None if isinstance(exc, BrokerError) else exc
             log.warning("no stored task log: %s", text, exc_info=trace)
         return f"NATS could not be asked for this log: {text}"

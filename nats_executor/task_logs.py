@@ -20,7 +20,7 @@ from nats_executor.errors import (
     DecodeError,
     NatsExecutorError,
 )
-from nats_executor.lines import Line, Lines
+from nats_executor.lines import Complaints, Line, Lines
 from nats_executor.liveness import readable
 from nats_executor.log_pages import PAGE_BYTES, VERB, Page, Question, encode
 from nats_executor.messages import decode, presentable
@@ -68,7 +68,7 @@ class TaskLogs:
     def __init__(self, settings: Callable[[], Settings]) -> None:
         self._settings = settings
         self._lines = Lines(self._open)
-        self._complaints: set[str] = set()
+        self._complaints = Complaints()
 
     def _open(self) -> Reader:
         return Reader(self._settings())
@@ -77,17 +77,22 @@ class TaskLogs:
         """Return what is there of a log, or why it is not. Never raises."""
         if not dispatch_id:
             return [], []
+        is_away = False
         try:
             reader = self._lines.mine()
-            return reader.ask(lambda: reader.read(dispatch_id, queue))
+            try:
+                found = reader.ask(lambda: reader.read(dispatch_id, queue))
+            finally:
+                is_away = reader.is_away
         except Exception as exc:  # the rest of the page shows without it
             text = str(exc) or type(exc).__name__
-            if text not in self._complaints:
-                self._complaints.add(text)
+            if self._complaints.is_news(text, is_away=is_away):
                 trace = None if isinstance(exc, NatsExecutorError) else exc
                 log.warning("no task log over NATS: %s; next: the log server", text, exc_info=trace)
             # Deployments whose API server cannot use NATS have log servers.
             return [], [remark(f"NATS could not be asked for this log: {text}")]
+        self._complaints.end_outage()
+        return found
 
     def close(self) -> None:
         self._lines.close()
@@ -103,9 +108,10 @@ class Reader(Line):
 
     async def read(self, dispatch_id: str, queue: str | None) -> LogAnswer:
         silent: list[str] = []
+        since = self.require_broker().connected_since
         found = await self._find(dispatch_id, queue, silent)
         if found is None:
-            if not self.require_broker().is_connected:
+            if self.require_broker().connected_since != since:
                 raise BrokerUnavailable("the connection to NATS was lost")
             return missing(silent)
         worker, page = found
@@ -117,7 +123,7 @@ class Reader(Line):
         try:
             text = await self._text(worker, dispatch_id, page)
         except BrokerError as exc:
-            if not self.require_broker().is_connected:
+            if self.require_broker().connected_since != since:
                 raise
             return [source], [remark(f"worker {name} cannot show this log now: {exc}")]
         return [source], text

@@ -286,7 +286,8 @@ async def test_a_client_certificate_that_the_server_refuses(
 
 
 async def test_tls_before_the_greeting(make_nats_server: MakeNatsServer, pki: Pki) -> None:
-    server = make_nats_server(config=tls_block(pki, handshake_first="true"))
+    """The server ends what is no TLS after its own timeout, 2 s by default."""
+    server = make_nats_server(config=tls_block(pki, handshake_first="true", timeout="0.5"))
 
     assert await is_answered(server.url, tls_handshake_first=True, **trust(pki.ca))
     for options in ({}, trust(pki.ca)):
@@ -621,7 +622,7 @@ async def test_a_shared_inbox_prefix_gives_answers_away(make_nats_server: MakeNa
 # What is logged, and that it goes on
 
 
-async def test_a_reason_is_logged_once_in_an_outage_whatever_the_number_of_servers(
+async def test_an_outage_is_one_line_whatever_the_number_of_servers(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     servers = [f"nats://127.0.0.1:{free_port()}" for _ in range(3)]
@@ -631,9 +632,9 @@ async def test_a_reason_is_logged_once_in_an_outage_whatever_the_number_of_serve
             await broker.ready(1)
 
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert len(warnings) == len(servers)
-    assert all(line.endswith(TRIES_AGAIN) for line in warnings)
-    assert all(any(server in line for line in warnings) for server in servers)
+    [line] = warnings
+    assert line.startswith(f"cannot reach NATS at {servers[0]}: ")
+    assert line.endswith(f"tried in vain as well: {', '.join(sorted(servers[1:]))}{TRIES_AGAIN}")
 
 
 async def test_an_unforeseen_fault_ends_no_connection_for_good(
@@ -651,7 +652,7 @@ async def test_an_unforeseen_fault_ends_no_connection_for_good(
 
     async def faulty_flush(self: broker_module.Client, timeout: int = 10) -> None:
         calls["flush"] += 1
-        if calls["flush"] == 3:  # the first two belong to connecting
+        if calls["flush"] == 2:  # the first one belongs to connecting
             raise LookupError("nobody thought of this in watching")
         await flush(self, timeout)
 

@@ -263,6 +263,26 @@ def test_without_a_broker_a_file_stays_and_a_warning_names_it(
     assert file.read_text() == LONG
 
 
+def test_an_outage_is_one_warning_of_a_process_and_a_line_for_each_file(
+    away: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A supervisor stores one log after the other."""
+    caplog.set_level("INFO", remote_logs.__name__)
+    logs = away.open(deletes=True)
+    files = [away.write(LONG, f"{PATH}.{number}") for number in range(3)]
+
+    for file in files:
+        logs.upload(file, TI)
+
+    first, *others = [r for r in caplog.records if r.name.startswith("nats_executor")]
+    assert first.levelname == "WARNING"
+    reason = "cannot reach NATS at nats://127.0.0.1:1: "
+    assert first.getMessage().startswith(f"{files[0]} is not in NATS and stays here: {reason}")
+    assert [(r.levelname, r.getMessage()) for r in others] == [
+        ("INFO", f"{file} is not in NATS and stays here, too") for file in files[1:]
+    ]
+
+
 def test_without_a_bucket_a_file_stays(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

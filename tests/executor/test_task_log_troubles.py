@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import time
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor import broker, topology
+from nats_executor import broker, lines, task_logs, topology
 from nats_executor.executor import NatsExecutor
 from nats_executor.log_pages import VERB, Page, Question, encode
 from nats_executor.messages import Presence, decode
@@ -31,7 +32,7 @@ from tests.executor.log_stage import (
     show_on,
 )
 from tests.faults.ground import open_ground
-from tests.support.fake_broker import FakeServer
+from tests.support.fake_broker import FakeBroker, FakeServer
 from tests.support.nats_server import free_port
 from tests.support.waiting import wait_until
 
@@ -154,6 +155,10 @@ async def with_worker(
     return await read(executor, "d1")
 
 
+def talking(_: Question) -> Page:
+    return Page(runs=True, path="/a", size=6, data=b"words\n")
+
+
 async def test_a_connection_that_is_lost_meanwhile(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,7 +171,74 @@ async def test_a_connection_that_is_lost_meanwhile(
     sources, logs = await with_worker(api_server, monkeypatch, server, say)
 
     assert sources == []
-    assert "the connection to NATS was lost" in remarks(logs)
+    assert "NATS could not be asked for this log" in remarks(logs)
+
+
+async def test_a_page_waits_for_the_next_connection(
+    api_server: ApiServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is a moment; without it Airflow asks a port of the worker's host that nothing hears."""
+    monkeypatch.setattr(lines, "CONNECT_SECONDS", 60.0)
+    monkeypatch.setattr(task_logs, "BUDGET_SECONDS", 90.0)
+    limits: list[float] = []
+    ready = FakeBroker.ready
+
+    async def noted(broker: FakeBroker, timeout: float) -> None:
+        limits.append(timeout)
+        await ready(broker, timeout)
+
+    server = FakeServer()
+    await with_worker(api_server, monkeypatch, server, talking)
+    [executor] = api_server.executors
+    server.stop()
+    monkeypatch.setattr(FakeBroker, "ready", noted)
+
+    asked = asyncio.create_task(read(executor, "d1"))
+    await wait_until(lambda: limits, 60, "the page to find no connection")
+    server.start()
+
+    sources, logs = await asked
+    assert (sources, logs) == (["/a on worker w1, read over NATS"], ["words\n"])
+    assert caplog.records == []
+    assert limits[0] > 1.0
+
+
+async def test_a_question_whose_connection_is_lost_is_asked_again(
+    api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = FakeServer()
+    asked: list[Question] = []
+
+    def say(question: Question) -> Page:
+        asked.append(question)
+        if len(asked) == 1:
+            server.stop()
+            asyncio.get_running_loop().call_soon(server.start)
+            raise AssertionError("nobody hears it")
+        return talking(question)
+
+    sources, logs = await with_worker(api_server, monkeypatch, server, say)
+
+    assert len(asked) == 3
+    assert (sources, logs) == (["/a on worker w1, read over NATS"], ["words\n"])
+
+
+async def test_an_outage_is_one_line_of_the_api_server(
+    api_server: ApiServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lines, "CONNECT_SECONDS", 0.05)
+    server = FakeServer()
+    await with_worker(api_server, monkeypatch, server, talking)
+    [executor] = api_server.executors
+    for _ in range(2):
+        server.stop()
+        for _ in range(3):
+            await read(executor, "d1")
+        server.start()
+        assert (await read(executor, "d1"))[0]
+
+    said = [record.getMessage() for record in caplog.records]
+    assert [line.partition(":")[0] for line in said] == ["no task log over NATS"] * 2
 
 
 async def test_a_worker_that_refuses_in_the_middle(

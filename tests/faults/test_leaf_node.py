@@ -303,7 +303,7 @@ async def listening(broker: Any, *subjects: str) -> list[str]:
         heard.append(message.subject)
 
     for subject in subjects:
-        await broker._link.listen(subject, Listener(hear))
+        await broker._link.listen(Listener(hear, subject=subject))
     return heard
 
 

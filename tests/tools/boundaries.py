@@ -36,6 +36,7 @@ PURE = frozenset(
         "nats_executor.queues",
         "nats_executor.quorum",
         "nats_executor.replies",
+        "nats_executor.servers",
         "nats_executor.settings",
         "nats_executor.stuck",
         "nats_executor.topology",
