@@ -21,8 +21,8 @@ __all__ = ["Fitness", "Takes"]
 
 # One or two may be the fault of their workloads after all.
 MOST_FAILURES = 3
-# Of the pauses, in seconds: the first, how they grow, and the longest. A self-test costs nobody
-# anything, and a worker that waits for its API server loses a quarter of that wait at most.
+# Of the pauses, in seconds: the first, how they grow, and the longest. A self-test costs no
+# workload anything, and a worker that waits for its API server loses a quarter of that at most.
 TESTS = (1.0, 1.25, 30.0)
 # A trial costs a workload a detour.
 TRIALS = (5.0, 2.0, 300.0)

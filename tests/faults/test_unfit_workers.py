@@ -31,7 +31,7 @@ HOSTNAME = "AIRFLOW__CORE__HOSTNAME_CALLABLE"
 USERS = ("LOGNAME", "USER", "LNAME", "USERNAME")
 # Words in front of a command: another user id in a namespace of its own, which no user has; and a
 # disk of this size, mounted for the command alone.
-NOBODY = ("unshare", "--user", "--map-user=54321")
+UNNAMED = ("unshare", "--user", "--map-user=54321")
 
 
 def small_disk(folder: Path, size: str) -> tuple[str, ...]:
@@ -120,7 +120,7 @@ async def test_what_can_start_nothing_takes_nothing_from_a_good_worker(
             "user id 54321 has no name, and Airflow starts no task without one: add it to "
             "/etc/passwd, or set USER in the worker's environment",
             dict.fromkeys(USERS),
-            NOBODY,
+            UNNAMED,
         ),
         Hole("lost", elsewhere.format(base), {URL: base}),
         Hole("astray", elsewhere.format(f"{api.url}v1/"), {URL: f"{api.url}v1/"}),
