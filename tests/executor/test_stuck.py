@@ -43,6 +43,8 @@ class Scheduler:
         self.stage = stage
         self.table = table
         stage.configure(worker_lost_seconds=600)
+        # Its streams have to be there, and a start does not wait long for them.
+        stage.configure(connect_timeout_seconds=30)
         self.executor: NatsExecutor = stage.executor(job_id=JOB)
         announce(stage)
         job = Job()
