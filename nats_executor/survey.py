@@ -101,8 +101,8 @@ def state_of(seen: Seen, settings: Settings) -> str:
 def serving(workers: list[Seen], lane: Lane, settings: Settings) -> list[Seen]:
     """The workers that take workloads of a lane.
 
-    A paused one, too: it comes back by itself, and one more worker beside it would not find more
-    memory than it did. `findings` has it.
+    A paused one, too: it comes back by itself once there is memory, or workloads can start there.
+    `findings` has it.
     """
     return [
         seen

@@ -82,7 +82,7 @@ class Crew:
         except Exception:
             log.exception("%s failed here; next: the broker offers it again", errand.dispatch_id)
         finally:
-            give_slots()
+            self._slots.conclude(seat)
             self.errands.discard(errand)
 
     async def has_room(self, errand: Errand, seat: Seat) -> bool:

@@ -237,13 +237,16 @@ class Errand(Record):
         start_seconds = self.around.settings.start_timeout_seconds
         self.run = await self.around.pool.start(self.dispatch_id, body, start_seconds=start_seconds)
         report = await self.follow_run(self.run, start_seconds, on_exit)
-        return judge(
+        verdict = judge(
             report,
             predecessor=claim.predecessor,
             generation=claim.generation,
             is_token_fresh=is_fresh,
             is_revoked=self.is_revoked,
         )
+        is_ours = isinstance(verdict, Back) and verdict.is_ours
+        self.around.fitness.note_end(report, verdict.info if is_ours else "")
+        return verdict
 
     async def follow_run(
         self, run: Run, start_seconds: float, on_exit: Callable[[], None]
@@ -276,6 +279,7 @@ class Errand(Record):
     async def announce_start(self, run: Run) -> None:
         """Report that it runs, once; the final report does without it if the broker is away."""
         await run.started()
+        self.around.fitness.note_start()
         with contextlib.suppress(BrokerError):
             # False also where the broker has lost the claim: then `stay_known` says it.
             if await self.try_report(State.RUNNING):
@@ -308,6 +312,8 @@ class Errand(Record):
         """Report, then ack: a crash between the two repeats the report, which changes nothing."""
         match verdict:
             case Final(state, info):
+                if self.run is not None:
+                    self.around.fitness.note_start()
                 await self.report(state, info)
                 await persist(lease.ack)
             case Left(info):

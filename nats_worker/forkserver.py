@@ -22,6 +22,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from nats_worker import self_test
 from nats_worker.exits import Ending, ExitReport
 from nats_worker.frames import FREE, pack, pack_report, pack_request, receive_request
 from nats_worker.log_server import hang_up, listen, serve
@@ -107,6 +108,8 @@ class ForkServer:
                 self.run(request)
             case {"op": "cleanup_bundles"}:
                 self.fork("", cleanup_bundles)
+            case {"op": "self_test"}:
+                self.fork(request["id"], lambda: self_test.run(request, self.send))
             case {"op": "serve_logs"}:
                 self.open_log_door()
             case _:

@@ -151,10 +151,10 @@ class Health:
         elif self.broker is not None and self.broker.denied:
             yield self.broker.denied
         yield from self._obstacles_to_starts()
+        if worker.paused:
+            yield f"paused: {worker.paused}"
         if worker.intake is None:
-            yield "NATS has not confirmed its name yet"
-        if worker.guard.reason:
-            yield f"paused: {worker.guard.reason}"
+            yield "NATS has not confirmed its name yet, or its first self-test goes on"
         for queue, silence in self.silences().items():
             if silence > SILENCE_SECONDS:
                 span = f"for {silence:.0f} s" if silence < math.inf else "yet"

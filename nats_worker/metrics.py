@@ -14,6 +14,7 @@ from nats_executor.messages import State
 from nats_worker import memory
 from nats_worker.errand import Errand
 from nats_worker.processes import children_of
+from nats_worker.proof import SELF_TEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -157,7 +158,7 @@ class Standing(Collector):
 
     def collect(self) -> Iterable[Metric]:
         health = self._health
-        worker, pool = health.worker, health.pool
+        worker = health.worker
         info = GaugeMetricFamily(f"{PREFIX}_info", "Always 1.", labels=["name", "version"])
         info.add_metric([worker.plan.name, worker.plan.version], 1)
         yield info
@@ -167,9 +168,14 @@ class Standing(Collector):
             ("connected", "Whether it is connected to NATS.", health.is_connected),
             ("draining", "Whether it stops and takes no more.", worker.is_draining),
             ("paused", "Whether it takes nothing for want of memory.", bool(worker.guard.reason)),
+            (
+                "unfit",
+                "Whether it can start nothing, and takes nothing.",
+                bool(worker.proof.reason),
+            ),
             ("slots", "Workloads that it runs at a time.", worker.slots.concurrency),
             ("slots_in_use", "Slots that its workloads hold.", worker.slots.used),
-            ("workloads_running", "Workloads that have a process.", len(pool.runs) if pool else 0),
+            ("workloads_running", "Workloads that have a process.", self.running()),
             ("queues", "Queues that it serves.", len(worker.queues)),
             ("supervisors", "Processes of its fork server.", self.supervisors()),
         ):
@@ -179,6 +185,10 @@ class Standing(Collector):
         )
         yield self.silences()
         yield from self.memory()
+
+    def running(self) -> int:
+        runs = list(self._health.pool.runs) if self._health.pool else []
+        return sum(not run.startswith(SELF_TEST) for run in runs)
 
     def supervisors(self) -> int:
         server = self._health.pool.server if self._health.pool else None

@@ -153,6 +153,20 @@ class ProcessPool:
         )
         return run
 
+    async def start_self_test(self, name: str) -> Run:
+        """Start a test of what every start needs; its report has a finding a line.
+
+        Raises:
+            PoolBroken: there is no fork server any more.
+        """
+        await self.ready()
+        server = self._require_server()
+        run = Run(name)
+        run.ask()  # it is no start that could hang
+        self.runs[run.id] = run
+        server.send({"op": "self_test", "id": run.id, "team": self.team})
+        return run
+
     def longest_start(self) -> float:
         """Return the seconds for which a start has not come to the API server, 0 without one."""
         runs = list(self.runs.values())  # at once: another thread asks

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nats_executor.errors import BrokerUnavailable, DecodeError, WrongSequence
 from nats_executor.messages import Report, State, decode, encode, presentable
 from nats_worker import claims
+from nats_worker.fitness import Fitness
 from nats_worker.persist import persist
 
 if TYPE_CHECKING:
@@ -32,7 +33,11 @@ SOON_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What every errand of a worker shares."""
+    """What every errand of a worker shares.
+
+    Attributes:
+        fitness: hears of every start, and of every one that failed.
+    """
 
     broker: Broker
     settings: Settings
@@ -41,6 +46,7 @@ class Surroundings:
     liveness: Liveness
     worker: str  # this worker's id
     worker_name: str
+    fitness: Fitness = field(default_factory=Fitness)
 
 
 @dataclass(slots=True, eq=False)

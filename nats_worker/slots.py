@@ -34,28 +34,35 @@ class Slots:
         used: how many are taken; more than there are after a change to fewer.
         kept: the one workload that is here and does not fit yet. Everything that is free is its
             own until it fits, because lighter ones that overtake it would keep it out for ever.
-        is_paused: nothing new is seated, whatever is free.
+        pauses: what has the worker pause now; while there is any, nothing new is seated, whatever
+            is free.
+        is_on_trial: one workload is taken at a time, whatever is free; `trial` is that one.
     """
 
     def __init__(self, concurrency: int) -> None:
         self.concurrency = concurrency
         self.used = 0
         self.kept: Seat | None = None
-        self.is_paused = False
+        self.pauses: set[str] = set()
+        self.is_on_trial = False
+        self.trial: Seat | None = None
         self._changed = asyncio.Event()
 
     @property
     def free(self) -> int:
         """How many may be taken now."""
-        if self.is_paused or self.kept:
+        if self.pauses or self.kept or self.trial:
             return 0
-        return max(0, self.concurrency - self.used)
+        vacant = max(0, self.concurrency - self.used)
+        return min(1, vacant) if self.is_on_trial else vacant
 
     def take(self, weight: int = 1) -> Seat:
         """Seat a workload, or keep it until it fits; only while a slot is free."""
         if not self.free:
             raise ValueError("no slot is free")
         self.kept = seat = Seat(weight)
+        if self.is_on_trial:
+            self.trial = seat
         self._look()
         return seat
 
@@ -68,17 +75,29 @@ class Slots:
         seat.settled.set()
         self._look()
 
+    def conclude(self, seat: Seat) -> None:
+        """Note that all is known about a workload, whose slots may have been free for longer."""
+        self.give(seat)
+        if seat is self.trial:
+            self.trial = None
+            self._look()
+
     def resize(self, concurrency: int) -> None:
         """Change how many there are; nobody loses what it holds."""
         self.concurrency = concurrency
         self._look()
 
-    def pause(self) -> None:
-        """Seat nobody until `resume`."""
-        self.is_paused = True
+    def pause(self, why: str) -> None:
+        """Seat nobody until each pause has its `resume`."""
+        self.pauses.add(why)
 
-    def resume(self) -> None:
-        self.is_paused = False
+    def resume(self, why: str) -> None:
+        self.pauses.discard(why)
+        self._look()
+
+    def limit(self, *, is_on_trial: bool) -> None:
+        """Take one workload at a time from now on, or as many as there are free slots."""
+        self.is_on_trial, self.trial = is_on_trial, None
         self._look()
 
     async def one_free(self) -> None:
@@ -89,7 +108,7 @@ class Slots:
 
     def _look(self) -> None:
         """Seat the kept workload if it fits, and wake up whoever waits for a free slot."""
-        if (seat := self.kept) and not self.is_paused:
+        if (seat := self.kept) and not self.pauses:
             # By the concurrency of now: one that shrank below the weight would never have enough.
             needed = min(seat.weight, self.concurrency)
             if needed <= self.concurrency - self.used:

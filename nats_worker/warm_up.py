@@ -28,13 +28,16 @@ def warm_up() -> None:
     """Take every step; one that fails is a warning."""
     lacks()
     leave_to_kernel()
-    # Airflow keeps the certificate authorities that its first API client reads.
-    api.Client(base_url=get_execution_api_server_url(), token="").close()
-    for step in (share_decoders, rehearse_request, prepare_log_lines):
+    for step in (read_authorities, share_decoders, rehearse_request, prepare_log_lines):
         try:
             step()
         except Exception:
             log.warning("cannot %s before the forks; each task does", step.__name__, exc_info=True)
+
+
+def read_authorities() -> None:
+    """Have Airflow read the certificate authorities, which it keeps with its first API client."""
+    api.Client(base_url=get_execution_api_server_url(), token="").close()
 
 
 def share_decoders() -> None:

@@ -19,12 +19,14 @@ from nats_executor.liveness import Liveness
 from nats_executor.messages import Presence
 from nats_worker.control import serve_changes, serve_pings
 from nats_worker.crew import Crew
+from nats_worker.fitness import Takes
 from nats_worker.guard import Guard
 from nats_worker.health import Health
 from nats_worker.intake import Intake
 from nats_worker.lease import Leases
 from nats_worker.pool import ProcessPool
 from nats_worker.presence import Announcer
+from nats_worker.proof import Proof
 from nats_worker.record import Surroundings
 from nats_worker.slots import Slots
 from nats_worker.task_logs import serve_log
@@ -43,6 +45,8 @@ log = logging.getLogger(__name__)
 # Reports of ended tasks get this long to reach the broker after everything has stopped.
 FAREWELL_SECONDS = 10.0
 RETRY_SECONDS = 0.5
+# What a worker may pause for, at once too.
+MEMORY, STARTS = "memory", "starts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +86,7 @@ class Worker:
         self.queues = list(dict.fromkeys(plan.queues))
         self.slots = Slots(plan.concurrency)
         self.guard = Guard(settings)
+        self.proof = Proof(self.follow_proof)
         self.leases = Leases(settings.ack_wait_seconds)
         self.crew = Crew(settings, self.slots, self.leases)
         self.stop_requests = 0
@@ -162,7 +167,17 @@ class Worker:
             Liveness(broker, self.settings, is_peer=True),
             self.id,
             self.plan.name,
+            self.proof.fitness,
         )
+        async with asyncio.TaskGroup() as group:
+            group.create_task(pool.broken(), name="process pool")
+            group.create_task(self.proof.watch_forever(pool, self.beat), name="self-tests")
+            group.create_task(self.clean_up_bundles(pool), name="bundles")
+            await self.proof.given()
+            await self.take_workloads(around)
+
+    async def take_workloads(self, around: Surroundings) -> None:
+        """Pull from the queues, for ever."""
         log.info(
             "worker %s is ready: queues %s, %d slots",
             self.plan.name,
@@ -173,11 +188,8 @@ class Worker:
         def accept(queue: str, delivery: Delivery) -> None:
             self.crew.accept(self.health.errand(around, queue, delivery))
 
-        intake = self.intake = Intake(broker, self.settings, self.queues, self.slots, accept)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(intake.run(), name="intake")
-            group.create_task(pool.broken(), name="process pool")
-            group.create_task(self.clean_up_bundles(pool), name="bundles")
+        self.intake = Intake(around.broker, self.settings, self.queues, self.slots, accept)
+        await self.intake.run()
 
     async def enter(self, broker: Broker, announcer: Announcer) -> None:
         """Wait for the broker and its streams for as long as it takes, and take the name.
@@ -225,17 +237,34 @@ class Worker:
         if self._announcer:
             await self._announcer.beat()
 
+    @property
+    def paused(self) -> str:
+        """Why it takes nothing at the moment, '' if it does."""
+        return "; ".join(filter(None, (self.proof.reason, self.guard.reason)))
+
     async def pause(self) -> None:
-        """Take nothing until `resume`; what runs goes on."""
-        self.slots.pause()
-        self.crew.hand_back_kept()  # another worker may have the memory
-        if self.intake:
-            self.intake.recall()
+        """Take nothing until `resume`, for want of memory; what runs goes on."""
+        self.take_nothing(MEMORY)
         await self.beat()
 
     async def resume(self) -> None:
-        self.slots.resume()
+        self.slots.resume(MEMORY)
         await self.beat()
+
+    def follow_proof(self) -> None:
+        """Take as much as the starts here allow."""
+        takes = self.proof.fitness.takes
+        self.slots.limit(is_on_trial=takes is Takes.ONE)
+        if takes is Takes.NOTHING:
+            self.take_nothing(STARTS)
+        else:
+            self.slots.resume(STARTS)
+
+    def take_nothing(self, why: str) -> None:
+        self.slots.pause(why)
+        self.crew.hand_back_kept()  # another worker may have what is missing here
+        if self.intake:
+            self.intake.recall()
 
     def describe(self) -> Presence:
         return Presence(
@@ -251,7 +280,7 @@ class Worker:
             at=time.time(),
             version=self.plan.version,
             bands=len(self.settings.priority_bands) + 1,
-            paused=self.guard.reason,
+            paused=self.paused,
         )
 
     # Draining

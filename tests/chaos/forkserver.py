@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 import nats_worker
-from nats_worker import forkserver
+from nats_worker import forkserver, self_test
 from tests.chaos import supervision
 
 __all__: list[str] = []
@@ -22,6 +22,7 @@ def main() -> None:
     sys.modules["nats_worker.warm_up"] = supervision
     vars(nats_worker)["supervision"] = supervision
     vars(forkserver)["preload"] = supervision.warm_up
+    vars(self_test)["STEPS"] = (supervision.self_test,)
     supervisor = importlib.import_module("nats_worker.supervisor")
     run = supervisor.Supervisor.run
 

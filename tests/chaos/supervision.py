@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from nats_worker.asking import Asking
 
-__all__ = ["HEARTBEAT_SECONDS", "Ailment", "Task", "ailing", "supervise", "warm_up"]
+__all__ = ["HEARTBEAT_SECONDS", "Ailment", "Task", "ailing", "self_test", "supervise", "warm_up"]
 
 HEARTBEAT_SECONDS = 1.0
 # As the product's pool gives them, but longer outages are to bring a hand-back.
@@ -63,6 +63,16 @@ def answer_of(exc: BaseException) -> Answer | None:
 
 def warm_up() -> None:
     """Do nothing: there is nothing to import."""
+
+
+def self_test(_team: str | None) -> Iterator[str]:
+    """Look at what the ailments touch, as the real self-test does."""
+    if around.suffers(Ailment.READ_ONLY):
+        yield "the log folder is read-only"
+    try:
+        ask(api_path(), op="ping", ti_id="")
+    except OSError as exc:
+        yield f"no API server: {exc}"
 
 
 def supervise(
@@ -278,12 +288,6 @@ class Task:
                     return False
         return True
 
-    @property
-    def path(self) -> str:
-        """The API server's socket, or what it finds there if its worker is cut off from it."""
-        barrier = place_of(Ailment.NO_API, Path(around.directory), around.worker)
-        return str(barrier if barrier.exists() else Path(around.directory, "api"))
-
     def insist(self, seconds: float, **request: Any) -> dict[str, Any]:
         """Ask until there is an answer; raises `OSError` when the time is over."""
         for is_last in attempts(seconds):
@@ -296,10 +300,16 @@ class Task:
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """Ask once; raises `OSError` when the API server itself does not answer."""
-        answer = ask(self.path, ti_id=self.ti_id, **request)
+        answer = ask(api_path(), ti_id=self.ti_id, **request)
         if answer["status"] == BAD_GATEWAY:
             raise Unanswered("502 from a proxy")
         return answer
+
+
+def api_path() -> str:
+    """Return the API server's socket, or what is there for a worker that is cut off from it."""
+    barrier = place_of(Ailment.NO_API, Path(around.directory), around.worker)
+    return str(barrier if barrier.exists() else Path(around.directory, "api"))
 
 
 @contextlib.contextmanager

@@ -138,6 +138,8 @@ class ExecutionApi:
 
     def carry_out(self, request: Received) -> tuple[int, Any]:
         match request:
+            case Received(about="execution", action="ping"):
+                return 200, {"ok": ["JWTValidator"], "failing": {}}
             case Received(action="run"):
                 return self.run(request.about, request.body)
             case Received(action="connection"):
@@ -178,6 +180,8 @@ class ExecutionApi:
                 body = json.loads(self.rfile.read(size) or b"null")
                 parts = self.path.partition("?")[0].strip("/").split("/")
                 about, action = (parts[2], parts[-1]) if len(parts) > 3 else (parts[-1], "self")
+                if parts == ["execution", "health", "ping"]:
+                    about, action = "execution", "ping"
                 status, answer = api.answer(Received(self.command, about, action, body))
                 if status == 0:
                     self.close_connection = True

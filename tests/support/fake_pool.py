@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import copy
 import math
+import signal
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from nats_worker.exits import Ending, ExitReport
 from nats_worker.pool import ProcessPool
 from nats_worker.run import Run
 from tests.support.waiting import wait_until
-
-if TYPE_CHECKING:
-    import signal
 
 __all__ = ["FakePool", "FakeRun"]
 
@@ -65,6 +63,8 @@ class FakePool(ProcessPool):
         gate: while it is clear, there is no fork server.
         is_hanging: starts go no further than to a process.
         cleanups: one entry for each time that bundles were to be cleaned up.
+        findings: what self-tests find wrong, a line each; None for one that does not end.
+        tests: all self-tests, oldest first.
     """
 
     def __init__(self) -> None:
@@ -76,6 +76,8 @@ class FakePool(ProcessPool):
         self.gate.set()
         self.is_hanging = False
         self.cleanups: list[float] = []
+        self.findings: list[str | None] = []
+        self.tests: list[FakeRun] = []
 
     def branch(self) -> FakePool:
         """Return the pool of one more worker."""
@@ -118,6 +120,15 @@ class FakePool(ProcessPool):
         self.own.append(run)
         self.requested.append(run)
         return run
+
+    async def start_self_test(self, name: str) -> FakeRun:
+        await self.ready()
+        test = FakeRun(name, {})
+        test.deadly = {signal.SIGKILL}
+        self.tests.append(test)
+        if None not in self.findings:
+            test.finish(info="\n".join(filter(None, self.findings)))
+        return test
 
     async def give_up(self, run: Run) -> bool:
         run.report = ExitReport(ending=Ending.HUNG, info="it hangs")

@@ -14,6 +14,7 @@ import pytest
 
 from nats_executor import liveness, topology
 from nats_executor.messages import Kind, Presence, Report, State, Workload, decode, encode
+from nats_worker import fitness
 from nats_worker import worker as worker_module
 from nats_worker.worker import Plan, Worker
 from tests.support.fake_broker import FakeBroker, FakeServer
@@ -137,7 +138,7 @@ class Scene:
         """Start a worker and return once it waits for workloads."""
         worker = self.launch(name, queues, concurrency)
         await wait_until(
-            lambda: self.lives[worker.id].done() or self.is_seen(worker), 5, "the worker to start"
+            lambda: self.lives[worker.id].done() or worker.intake, 5, "the worker to start"
         )
         return worker
 
@@ -267,6 +268,8 @@ async def scene_fixture(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]
     monkeypatch.setattr(worker_module, "ProcessPool", lambda **_: scene.pool.branch())
     monkeypatch.setattr(Worker, "listen_to_signals", lambda _: None)
     monkeypatch.setattr(liveness, "PING_PAUSE_SECONDS", 0.0)
+    for pauses in ("TESTS", "TRIALS"):
+        monkeypatch.setattr(fitness, pauses, (0.01, 1.0, 0.01))
     yield scene
     for worker in scene.workers:
         life = scene.lives[worker.id]

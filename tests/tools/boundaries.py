@@ -44,6 +44,7 @@ PURE = frozenset(
         "nats_worker.answers",
         "nats_worker.claims",
         "nats_worker.exits",
+        "nats_worker.fitness",
         "nats_worker.verdict",
     }
 )

@@ -7,14 +7,22 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.conftest import Console
+from tests.support.execution_api import ExecutionApi
 from tests.support.fixtures import settings_for
 from tests.troubles.surfaces import Surfaces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 MakeSurfaces = "Callable[..., Surfaces]"
+
+
+@pytest.fixture(scope="package")
+def api() -> Iterator[ExecutionApi]:
+    """What workers look for before they look for anything else."""
+    with ExecutionApi() as api:
+        yield api
 
 
 @pytest.fixture
@@ -23,9 +31,11 @@ def surfaces(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
     tmp_path: Path,
+    api: ExecutionApi,
 ) -> Callable[..., Surfaces]:
     """Return who uses these servers; long enough a secret keeps Airflow's own warnings away."""
     monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "k" * 64)
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", api.url)
 
     def use(*servers: str, **options: str | int) -> Surfaces:
         folder = tmp_path / "workers"

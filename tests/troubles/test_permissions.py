@@ -13,6 +13,7 @@ from nats_executor.denials import permission
 from nats_executor.messages import Kind, Workload, encode
 from nats_executor.names import Lane
 from nats_executor.permissions import Role, as_config, permissions
+from tests.support.execution_api import Answer
 from tests.support.nats_server import NatsServer
 from tests.support.realm import NAMES, PASSWORD, Realm, User, grants, realm_config
 from tests.support.waiting import block_until
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nats_executor.ports import Broker
+    from tests.support.execution_api import ExecutionApi
     from tests.troubles.surfaces import Surfaces
 
 LANE = Lane("a")
@@ -80,7 +82,6 @@ FOR_WORKERS = [
 # give one answer in any case (`allow_responses`); it is the second one, of a task that runs, that
 # needs the permission to ack.
 WITH_A_WORKLOAD = {"ack", "result", "direct get"}
-NO_API = "http://127.0.0.1:1/execution/"
 
 
 def block(lack: Lack) -> str:
@@ -124,10 +125,12 @@ def seen_as(surfaces: Callable[..., Surfaces], realm: Realm, lack: Lack) -> Surf
     return surfaces(realm.server.url, user=lack.of.name, password=PASSWORD)
 
 
-def offer(realm: Realm) -> None:
-    """Put a workload into the queue that has to wait for Airflow's API."""
+def offer(realm: Realm, api: ExecutionApi) -> None:
+    """Put a workload into the queue that Airflow's API server is too busy to start."""
+    instance = str(uuid.uuid4())
+    api.script(instance, "run", Answer(503))
     workload = Workload(
-        dispatch_id="d1", queue="a", kind=Kind.TASK, body=task_body("quick", str(uuid.uuid4())),
+        dispatch_id="d1", queue="a", kind=Kind.TASK, body=task_body("quick", instance),
         key=["d1"], sender="test",
     )  # fmt: skip
     body = encode(workload)
@@ -150,16 +153,12 @@ def emptied(realm: Realm) -> Iterator[None]:
 @pytest.mark.parametrize("what", FOR_WORKERS)
 @pytest.mark.usefixtures("emptied")
 def test_a_worker_names_the_permission_that_it_lacks_once_and_is_not_ready(
-    what: str,
-    realm: Realm,
-    surfaces: Callable[..., Surfaces],
-    monkeypatch: pytest.MonkeyPatch,
+    what: str, realm: Realm, surfaces: Callable[..., Surfaces], api: ExecutionApi
 ) -> None:
     lack = WORKERS[what]
     seen, line = seen_as(surfaces, realm, lack), line_of(lack)
     if what in WITH_A_WORKLOAD:
-        offer(realm)
-    monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", NO_API)
+        offer(realm, api)
 
     with seen.worker("-q", "a", drain_seconds=0, kill_seconds=0.5) as worker:
         seen.said(worker, line)

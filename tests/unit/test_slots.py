@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from nats_worker.slots import Seat, Slots, weight_of
 
+MEMORY, STARTS = "memory", "starts"
+
 
 def test_a_workload_takes_its_weight_and_gives_it_back_once() -> None:
     slots = Slots(4)
@@ -101,11 +103,11 @@ def test_a_pause_frees_nothing_and_ends() -> None:
     slots = Slots(2)
     seat = slots.take()
 
-    slots.pause()
+    slots.pause(MEMORY)
     free = [slots.free]
     slots.give(seat)
     free.append(slots.free)
-    slots.resume()
+    slots.resume(MEMORY)
 
     assert [*free, slots.free] == [0, 0, 2]
 
@@ -115,12 +117,73 @@ def test_a_pause_does_not_seat_what_is_kept_either() -> None:
     light = slots.take()
     kept = slots.take(2)
 
-    slots.pause()
+    slots.pause(MEMORY)
     slots.give(light)
     held = [kept.held]
-    slots.resume()
+    slots.resume(MEMORY)
 
     assert [*held, kept.held] == [0, 2]
+
+
+def test_a_pause_for_two_reasons_ends_with_the_second() -> None:
+    slots = Slots(2)
+
+    free = []
+    for change in (slots.pause, slots.resume):
+        for why in (MEMORY, STARTS, STARTS):
+            change(why)
+            free.append(slots.free)
+
+    assert free == [0, 0, 0, 0, 2, 2]
+
+
+def test_on_trial_is_one_workload_until_all_is_known_about_it() -> None:
+    slots = Slots(4)
+    earlier = slots.take()
+
+    slots.limit(is_on_trial=True)
+    free = [slots.free]
+    trial = slots.take()
+    free.append(slots.free)
+    slots.conclude(earlier)
+    slots.give(trial)
+    free.append(slots.free)
+    slots.conclude(trial)
+
+    assert [*free, slots.free] == [1, 0, 0, 1]
+
+
+def test_a_trial_that_is_over_lets_all_in_beside_it() -> None:
+    slots = Slots(4)
+    slots.limit(is_on_trial=True)
+    slots.take()
+
+    slots.limit(is_on_trial=False)
+
+    assert slots.free == 3
+
+
+def test_the_next_trial_does_not_wait_for_the_one_before() -> None:
+    """A workload that runs for days showed that workloads can start, as long as it was the last."""
+    slots = Slots(4)
+    for is_on_trial in (True, False, True):
+        slots.limit(is_on_trial=is_on_trial)
+        free = slots.free
+        slots.take()
+
+    assert free == 1
+    assert slots.free == 0
+
+
+def test_no_slot_is_free_for_a_trial_on_a_full_worker() -> None:
+    slots = Slots(1)
+    seat = slots.take()
+    slots.limit(is_on_trial=True)
+
+    free = [slots.free]
+    slots.conclude(seat)
+
+    assert [*free, slots.free] == [0, 1]
 
 
 @pytest.mark.anyio
@@ -130,14 +193,16 @@ async def test_whoever_waits_for_a_free_slot_wakes_up(change: str) -> None:
     seat = slots.take()
     if change == "resume":
         slots.give(seat)
-        slots.pause()
+        slots.pause(MEMORY)
     waiting = asyncio.create_task(slots.one_free())
     await asyncio.sleep(0)
     assert not waiting.done()
 
-    {"give": lambda: slots.give(seat), "resize": lambda: slots.resize(2), "resume": slots.resume}[
-        change
-    ]()
+    {
+        "give": lambda: slots.give(seat),
+        "resize": lambda: slots.resize(2),
+        "resume": lambda: slots.resume(MEMORY),
+    }[change]()
 
     await asyncio.wait_for(waiting, 5)
 
@@ -158,7 +223,7 @@ class Crowd:
         if running:
             seat = running[number % len(running)]
             self.seats.remove(seat)
-            self.slots.give(seat)
+            self.slots.conclude(seat)
 
     def check(self, was_used: int) -> None:
         slots = self.slots
@@ -166,17 +231,20 @@ class Crowd:
         assert slots.used <= max(slots.concurrency, was_used)
         waiting = [seat for seat in self.seats if not seat.held]
         assert waiting == ([slots.kept] if slots.kept else [])
-        if waiting and not slots.is_paused:
+        if waiting and not slots.pauses:
             vacant = slots.concurrency - slots.used
             assert vacant < min(waiting[0].weight, slots.concurrency), "it fits and waits"
             assert slots.free == 0, "somebody could overtake it"
+        if slots.is_on_trial:
+            assert slots.free <= (slots.trial is None)
 
 
 STEPS = st.one_of(
     st.tuples(st.just("arrive"), st.integers(1, 12)),
     st.tuples(st.just("end"), st.integers(0, 20)),
     st.tuples(st.just("resize"), st.integers(1, 8)),
-    st.tuples(st.sampled_from(["pause", "resume"]), st.none()),
+    st.tuples(st.sampled_from(["pause", "resume"]), st.sampled_from([MEMORY, STARTS])),
+    st.tuples(st.just("limit"), st.booleans()),
 )
 
 
@@ -191,16 +259,18 @@ def test_no_order_of_events_overfills_a_worker_or_keeps_anybody_out(
         was_used = slots.used
         if step in {"arrive", "end"}:
             getattr(crowd, step)(value)
-        elif step == "resize":
-            slots.resize(value)
+        elif step == "limit":
+            slots.limit(is_on_trial=value)
         else:
-            getattr(slots, step)()
+            getattr(slots, step)(value)
         crowd.check(was_used)
 
-    slots.resume()
+    for why in (MEMORY, STARTS):
+        slots.resume(why)
     for _ in range(len(crowd.seats)):
         assert any(seat.held for seat in crowd.seats), "they wait for each other"
         crowd.end(0)
+    slots.limit(is_on_trial=False)
     assert (slots.used, slots.free, slots.kept) == (0, slots.concurrency, None)
 
 
