@@ -106,7 +106,13 @@ def children_of(pid: int) -> set[int]:
 
 
 def send_signal(pid: int, sig: int) -> None:
-    """Signal the process group that a process leads, or the process alone if it leads none."""
+    """Signal the process group that a process leads, or the process alone if it leads none.
+
+    Raises:
+        ValueError: to the kernel this number stands for our own group, or for every process.
+    """
+    if pid <= 1:
+        raise ValueError(f"{pid} is no process of ours")
     try:
         os.killpg(pid, sig)
     except ProcessLookupError:

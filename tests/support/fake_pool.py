@@ -17,6 +17,8 @@ from tests.support.waiting import wait_until
 __all__ = ["FakePool", "FakeRun"]
 
 PID = 77
+# Of no process: the kernel gives none so large.
+NO_PID = 2**30
 
 
 class FakeRun(Run):
@@ -33,7 +35,7 @@ class FakeRun(Run):
         self.body = body
         self.signals: list[int] = []
         self.deadly: set[signal.Signals] = set()
-        self.supervisor_pid = 1
+        self.supervisor_pid = NO_PID
 
     def signal(self, sig: int) -> None:
         if self.is_over:

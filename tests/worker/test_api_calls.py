@@ -221,7 +221,7 @@ async def test_a_stop_after_the_question_waits_for_the_answer(hasty: Stage) -> N
     ti_id = hasty.new_id()
     hasty.api.script(ti_id, "run", Answer(0, is_carried_out=True), Answer(200, after=LATE), GOOD)
     run = await hasty.start("sleep", ti_id)
-    await run.asked()
+    await wait_until(lambda: hasty.api.bodies(ti_id, "run"), 60, "/run to be asked")
 
     run.signal(signal.SIGTERM)
     report = await run.exited()
