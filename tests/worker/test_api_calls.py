@@ -256,8 +256,10 @@ async def test_a_supervisor_that_hangs_is_ended_and_says_where(
         run = await pool.start(ti_id, task_body("succeed", ti_id) | {"log_path": str(log)})
         await wait_until(lambda: run.supervisor_pid, 60, "its supervisor")
         await wait_until(lambda: is_blocked(run.supervisor_pid), 60, "it to hang")
+        assert pool.longest_start() > 0
 
         assert await pool.give_up(run)
+        assert pool.longest_start() == 0
 
     report = await run.exited()
     assert (report.ending, report.started) == (Ending.HUNG, False)

@@ -129,6 +129,18 @@ async def test_without_its_fork_server_it_is_not_ready(scene: Scene, port: int) 
     await says(port, "its fork server has not imported Airflow yet")
 
 
+async def test_while_a_start_hangs_it_is_not_ready(
+    scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = await scene.start()
+    await becomes_ready(port)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.health.pool, "longest_start", lambda: health.START_SECONDS + 1)
+        await says(port, "a start hangs: no process has asked the API server for it in 31 s")
+    await becomes_ready(port)
+
+
 async def test_without_nats_it_is_not_ready(scene: Scene, port: int) -> None:
     scene.server.stop()
     worker = await launch(scene, port)
