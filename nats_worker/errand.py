@@ -312,7 +312,7 @@ class Errand(Record):
         """Report, then ack: a crash between the two repeats the report, which changes nothing."""
         match verdict:
             case Final(state, info):
-                if self.run is not None:
+                if self.run is not None and not self.is_revoked:
                     self.around.fitness.note_start()
                 await self.report(state, info)
                 await persist(lease.ack)
