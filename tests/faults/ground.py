@@ -171,7 +171,7 @@ class Ground(Field):
 
     async def says_again(self, worker: WorkerProcess, text: str, times: int) -> None:
         """Wait until a worker has said something once more than so many times."""
-        await wait_until(lambda: worker.text.count(text) > times, 60, f"another {text!r}")
+        await wait_until(lambda: worker.text.count(text) > times, 200, f"another {text!r}")
 
     async def works(self, worker: WorkerProcess | None = None) -> None:
         """Run one more task from its beginning to its end, on a certain worker if need be."""
