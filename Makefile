@@ -66,7 +66,7 @@ $(HELM): tests/helm.lock tests/tools/unpack_helm.py | $(STAMP)
 
 .PHONY: test-next
 test-next: $(NEXT)/.stamp ## Run the executor's and the processes' tests on the next Airflow, a pre-release
-	@$(NEXT)/bin/pytest tests/executor tests/worker/test_outcomes.py tests/worker/test_pool.py $(ARGS)
+	@$(NEXT)/bin/pytest tests/executor tests/worker/test_outcomes.py tests/worker/test_pool.py tests/worker/test_api_calls.py $(ARGS)
 
 $(NEXT)/.stamp: tests/airflow-next.lock pyproject.toml | $(STAMP)
 	@echo "Setting up $(NEXT) with Airflow $(NEXT_AIRFLOW) ..."

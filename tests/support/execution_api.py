@@ -140,7 +140,7 @@ class ExecutionApi:
         match request:
             case Received(about="execution", action="ping"):
                 return 200, {"ok": ["JWTValidator"], "failing": {}}
-            case Received(action="run"):
+            case Received(action="run", body={"hostname": _}):
                 return self.run(request.about, request.body)
             case Received(action="connection"):
                 return 200, {"conn_id": "a", "conn_type": "no_such_type"}
