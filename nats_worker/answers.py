@@ -6,12 +6,13 @@ came may be another one's: a proxy's, or that of whatever listens at a wrong add
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from nats_worker.exits import Ending
 
-__all__ = ["NO_ANSWER", "Answer"]
+__all__ = ["NO_ANSWER", "Answer", "without_login"]
 
 NO_ANSWER = 0
 METHOD_NOT_ALLOWED = 405
@@ -81,3 +82,8 @@ class Answer:
             return Ending.WRONG_ADDRESS
         is_start = self.path.endswith("/run") or "/connection-tests/" in self.path
         return START_REFUSED.get(self.status) if is_start else None
+
+
+def without_login(text: str) -> str:
+    """Cut logins out of the URLs in a text: what HTTP libraries raise quotes the whole URL."""
+    return re.sub(r"//[^/@\s]*@", "//", text)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from airflow.executors.base_executor import ExecutorConf, get_execution_api_server_url
 
+from nats_worker.answers import without_login
+
 __all__ = ["ApiAddress", "api_address"]
 
 URL = ("core", "execution_api_server_url")
@@ -29,7 +31,7 @@ class ApiAddress:
     option: str
 
     def __str__(self) -> str:
-        return f"the API server at {self.url} ({self.option})"
+        return f"the API server at {without_login(self.url)} ({self.option})"
 
 
 def api_address(team: str | None) -> ApiAddress:

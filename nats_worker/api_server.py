@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.api import client as api
 
-from nats_worker.answers import Answer
+from nats_worker.answers import Answer, without_login
 from nats_worker.asking import Asking, patient, single_requests, until_known
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def answer_of(exc: BaseException) -> Answer | None:
 
 def describe(exc: BaseException) -> str:
     detail = getattr(exc, "detail", None)
-    text = f"{type(exc).__name__}: {exc}"
+    text = without_login(f"{type(exc).__name__}: {exc}")
     return f"{text} ({detail})" if detail and str(detail) not in text else text
 
 
@@ -117,7 +117,8 @@ def deliver(send: Callable[[], None], pauses: Iterator[float]) -> Exception | No
             pause = next(pauses, None)
             if pause is None or not may_pass:
                 return exc  # type: ignore[no-any-return] # a class of httpx
-            log.warning("cannot deliver a task's state: %s; next try in %.0f s", exc, pause)
+            text = "cannot deliver a task's state: %s; next try in %.0f s"
+            log.warning(text, without_login(str(exc)), pause)
         else:
             return None
         time.sleep(pause)

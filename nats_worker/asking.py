@@ -15,6 +15,8 @@ import random
 import time
 from typing import TYPE_CHECKING, Any
 
+from nats_worker.answers import without_login
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -137,7 +139,8 @@ def until_known(
                 asking.settled()
                 raise
             if attempt == 0:
-                log.warning("no answer to a task's start: %s; next: asking again", exc)
+                text = "no answer to a task's start: %s; next: asking again"
+                log.warning(text, without_login(str(exc)))
         else:
             asking.settled()
             return found

@@ -252,6 +252,8 @@ class ProcessPool:
             return
         run = self.runs.get(event["id"])
         if run is None:
+            if event["event"] == "forked" and event["id"]:
+                kill_tree(event["pid"])  # its start hung, and was given up meanwhile
             return
         match event["event"]:
             case "forked":

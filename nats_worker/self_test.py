@@ -10,12 +10,12 @@ import errno
 import getpass
 import logging
 import os
-import re
 import uuid
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nats_worker.answers import without_login
 from nats_worker.exits import Ending, ExitReport
 from nats_worker.frames import pack_report
 
@@ -111,8 +111,7 @@ def api_server(team: str | None) -> Iterator[str]:
     from nats_worker.api_server import httpx
 
     address = api_address(team)
-    # It may hold a password.
-    where = f"{re.sub('//[^/@]*@', '//', address.url)} ({address.option})"
+    where = f"{without_login(address.url)} ({address.option})"
     try:
         with api.Client(base_url=address.url, token="", timeout=API_SECONDS) as client:
             # Airflow's own hooks raise, and its `request` tries again for long.

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nats_worker.answers import NO_ANSWER, Answer
+from nats_worker.answers import NO_ANSWER, Answer, without_login
 from nats_worker.exits import Ending
 
 RUN, STATE, OTHER = "/execution/task-instances/1/run", "/execution/task-instances/1/state", "/x"
@@ -66,3 +66,16 @@ def test_after_the_start_only_the_task_s_state_counts(answer: Answer) -> None:
 )
 def test_of_a_state_that_was_not_taken(answer: Answer, ending: Ending) -> None:
     assert answer.ending(has_started=True) is ending
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("for url 'http://me:secret@api/execution/x'", "for url 'http://api/execution/x'"),
+        ("http://a/, https://token@b:8080/", "http://a/, https://b:8080/"),
+        ("http://api/mail@example.org", "http://api/mail@example.org"),
+        ("no URL at all", "no URL at all"),
+    ],
+)
+def test_no_login_of_a_url_is_shown(text: str, shown: str) -> None:
+    assert without_login(text) == shown

@@ -245,6 +245,23 @@ async def test_a_start_that_comes_too_late_is_never_asked_for(hasty: Stage) -> N
     assert hasty.api.bodies(ti_id, "run") == []
 
 
+async def test_what_was_given_up_before_its_time_is_never_asked_for(hasty: Stage) -> None:
+    """As a revocation does; the fork server that hung goes on, and forks a process for it."""
+    ti_id = hasty.new_id()
+    async with ProcessPool() as pool:
+        await pool.ready()
+        assert pool.server
+        os.kill(pool.server.process.pid, signal.SIGSTOP)
+        run = await pool.start(hasty.new_id(), task_body("succeed", ti_id))
+        assert await pool.give_up(run)
+
+        os.kill(pool.server.process.pid, signal.SIGCONT)
+        later = await pool.start(hasty.new_id(), task_body("succeed", hasty.new_id()))
+        assert (await later.exited()).ending is Ending.FINISHED
+
+    assert hasty.api.bodies(ti_id, "run") == []
+
+
 async def test_a_supervisor_that_hangs_is_ended_and_says_where(
     hasty: Stage, capfd: pytest.CaptureFixture[str]
 ) -> None:
