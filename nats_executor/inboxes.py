@@ -1,4 +1,4 @@
-"""What a connection hears: the answers to its requests, and subscriptions that outlive it."""
+"""The answers that a connection gets, and the subscriptions that outlive it."""
 
 from __future__ import annotations
 

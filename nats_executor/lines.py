@@ -117,7 +117,7 @@ class Line:
 
 
 class Complaints:
-    """What has been said already of questions without an answer."""
+    """The complaints of one outage that were logged already."""
 
     def __init__(self) -> None:
         self._texts: set[str] = set()

@@ -43,7 +43,7 @@ SOUND = frozenset({"", "100", "404", "408"})
 
 
 class Silence:
-    """The consumers that nobody answers for, of one connection: a few lines for all of them.
+    """The consumers of one connection that give no answer: a few lines for all of them.
 
     A consumer without a leader looks like one that is not there; an election ends.
     """

@@ -130,7 +130,7 @@ class StoredLogs:
                 self._delete(file)
 
     def _tell_that_it_stays(self, file: Path, exc: Exception) -> None:
-        """Say so of each file, as somebody may look for it, and why once in an outage."""
+        """Log each file, for the person who looks for it, and the reason once in an outage."""
         is_ours = isinstance(exc, NatsExecutorError)
         if self._complaints.is_news(str(exc), is_away=isinstance(exc, BrokerUnavailable)):
             trace = None if is_ours else exc

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class Revocations:
-    """What becomes of an executor's tasks that are queued for long."""
+    """Decides on an executor's tasks that are queued for long, and takes the stuck ones back."""
 
     def __init__(self, executor: NatsExecutor, bridge: Bridge, dispatcher: Dispatcher) -> None:
         self._executor = executor

@@ -41,7 +41,7 @@ class Failure(NamedTuple):
 
 
 class Servers:
-    """What is known of the addresses.
+    """Remembers how each address answered.
 
     Args:
         configured: those in `[nats_executor] servers`. The cluster advertises others, which may
@@ -162,7 +162,7 @@ def advertised_by(server: str, urls: Iterable[Any]) -> list[str]:
     """Return the addresses that a server advertises, to be reached as the server itself was.
 
     Args:
-        urls: as nats-py has them, with a scheme of its own and nobody's login.
+        urls: as nats-py has them, with a scheme of its own and without a login.
     """
     scheme, netloc = urlsplit(server)[:2]
     login = netloc.rpartition("@")[0]

@@ -225,7 +225,7 @@ class Streams:
                     log.debug("queue %s: %s; trying again", queue, exc)
                     self._reopens.set()
                 except BrokerError:
-                    self.queues.discard(queue)  # whoever sends to it next hears why
+                    self.queues.discard(queue)  # the next publish to it is told why
             if self._reopens.is_set():
                 await asyncio.sleep(RETRY_SECONDS)
 

@@ -1,4 +1,4 @@
-"""What an answer of Airflow's API server means, and who gave it. Pure.
+"""Reads an answer of Airflow's API server: its meaning, and whether that server gave it. Pure.
 
 An answer that did not come is not a no: the request may have been carried out. And an answer that
 came may be another one's: a proxy's, or that of whatever listens at a wrong address.
@@ -17,7 +17,7 @@ __all__ = ["NO_ANSWER", "Answer", "without_login"]
 NO_ANSWER = 0
 METHOD_NOT_ALLOWED = 405
 SERVER_ERROR = 500
-# The API server's way to say that somebody else has decided what becomes of a task instance.
+# The API server's way to say that the task instance is no longer this workload's.
 DECIDED_ELSEWHERE = frozenset({404, 409, 410})
 START_REFUSED = {
     401: Ending.TOKEN_REFUSED,

@@ -1,4 +1,4 @@
-"""What a supervisor and the API server say to each other, where Airflow's own client is not enough.
+"""Makes the API client of Airflow ask again where an answer is lost or may be of another server.
 
 It repeats a request a few times and then raises. But a start whose answer got lost may have been
 accepted, a state that was not delivered is lost, and a proxy's "not found" is no word of the API

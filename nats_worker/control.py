@@ -1,4 +1,4 @@
-"""What a worker answers while it runs: orders to change, and questions; anyone may send them."""
+"""Answers orders and questions to a worker while it runs; anyone may send them."""
 
 from __future__ import annotations
 

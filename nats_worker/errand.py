@@ -213,7 +213,7 @@ class Errand(Record):
         return None
 
     async def yield_to_other(self) -> None:
-        """Hand it back because another worker has reported first; whoever is next looks again."""
+        """Hand it back because another worker has reported first; the next worker looks again."""
         text = "%s: another worker or a scheduler reported first; next: offering it again in %g s"
         log.info(text, self.dispatch_id, self.soon)
         await self.delivery.nak(self.soon)

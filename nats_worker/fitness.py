@@ -42,7 +42,7 @@ ANSWERED = frozenset(
 
 
 class Takes(StrEnum):
-    """What a worker takes at the moment."""
+    """How many workloads a worker takes at the moment."""
 
     NOTHING = "nothing"
     ONE = "one workload at a time, until one starts"
@@ -50,7 +50,7 @@ class Takes(StrEnum):
 
 
 class Fitness:
-    """What the starts of a worker, and its self-tests, say about it; no clock and no I/O.
+    """Judges a worker by its starts and its self-tests; no clock and no I/O.
 
     It takes nothing before its first self-test has passed. A start that fails for a reason of its
     own has it take nothing either, until a self-test has passed, and then one workload at a time,

@@ -1,4 +1,4 @@
-"""What the fork server imports, so that the processes that it forks share it."""
+"""Imports in the fork server what the processes that it forks share."""
 
 from __future__ import annotations
 

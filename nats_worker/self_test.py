@@ -1,4 +1,4 @@
-"""What every start of a task needs, tried without a task; runs in a process of its own.
+"""Tries without a task what every start of a task needs; runs in a process of its own.
 
 A finding is one line with the setting, its value and the remedy. It is the same line each time that
 the same is wrong.

@@ -88,7 +88,7 @@ class Slots:
         self._look()
 
     def pause(self, why: str) -> None:
-        """Seat nobody until each pause has its `resume`."""
+        """Seat no workload until each pause has its `resume`."""
         self.pauses.add(why)
 
     def resume(self, why: str) -> None:

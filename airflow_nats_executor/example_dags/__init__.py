@@ -1,3 +1,3 @@
-"""What `airflow nats demo` runs, and Airflow shows as an example."""
+"""The Dag of `airflow nats demo`; Airflow shows it as an example, too."""
 
 from __future__ import annotations
