@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["Ground", "TrappedWorker", "fork_server", "lasts", "open_ground", "parent_of"]
 
 ROOT = Path(__file__).parents[2]
+# A worker whose link was cut in silence finds out only when a ping stays without an answer.
+COMEBACK_SECONDS = 120.0
 
 
 async def lasts(seconds: float) -> None:
@@ -117,15 +120,17 @@ class Ground(Field):
         """Send tasks until one of them runs on this worker; any of them may get each.
 
         What came to another one is ended: else a worker that comes back late finds the others full,
-        and nobody has a slot left for what the test is about.
+        and nobody has a slot left for what the test is about. Time bounds it and not a number of
+        tasks: the others may run twenty before one whose link was cut has a connection again.
         """
-        for _ in range(20):
+        deadline = time.monotonic() + COMEBACK_SECONDS
+        while time.monotonic() < deadline:
             dispatch_id = await self.running(task)
             report = await self.post.reported(dispatch_id, State.RUNNING)
             if report.worker_name == worker.name:
                 return dispatch_id
             await self.end(dispatch_id)
-        raise AssertionError(f"none of 20 tasks came to {worker.name}")
+        raise AssertionError(f"no task came to {worker.name} within {COMEBACK_SECONDS:g} s")
 
     async def is_running(self, dispatch_id: str) -> bool:
         """Whether its process lives and it was started only once."""

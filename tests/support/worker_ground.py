@@ -62,11 +62,11 @@ class Field:
 
     def clear_away(self) -> None:
         """End every process that is left."""
-        for worker in self.workers:
-            worker.clear_away()
-        for pid in self.daemons:
+        while self.workers:
+            self.workers.pop().clear_away()
+        while self.daemons:
             with contextlib.suppress(ProcessLookupError):  # as it should be
-                os.kill(pid, signal.SIGKILL)
+                os.kill(self.daemons.pop(), signal.SIGKILL)
 
 
 def make_home(home: Path, api: ExecutionApi, marks: Path) -> dict[str, str]:
