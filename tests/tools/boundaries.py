@@ -38,6 +38,7 @@ PURE = frozenset(
         "nats_executor.replies",
         "nats_executor.servers",
         "nats_executor.settings",
+        "nats_executor.sizes",
         "nats_executor.stuck",
         "nats_executor.topology",
         "nats_executor.whereabouts",
