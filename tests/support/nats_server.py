@@ -179,7 +179,9 @@ class NatsServer:
         self.process.send_signal(number)
 
 
-def nats_cluster(directory: Path, *, size: int = 3, config: str = "") -> Sequence[NatsServer]:
+def nats_cluster(
+    directory: Path, *, size: int = 3, config: str = "", jetstream: str = ""
+) -> Sequence[NatsServer]:
     """Return the servers of a cluster, not started yet."""
     ports = [free_port() for _ in range(size)]
     routes = ", ".join(f"nats://127.0.0.1:{port}" for port in ports)
@@ -187,6 +189,7 @@ def nats_cluster(directory: Path, *, size: int = 3, config: str = "") -> Sequenc
         NatsServer(
             directory / f"nats-{number}",
             name=f"nats-{number}",
+            jetstream=jetstream,
             config=f"cluster {{ name: test, listen: 127.0.0.1:{port}, routes: [{routes}] }}\n"
             + config,
         )

@@ -68,10 +68,18 @@ class RawClient:
         self.file.close()
         self.socket.close()
 
-    def publish(self, subject: str, body: bytes = b"", reply: str = "") -> str:
-        """Publish and return the server's word against it, '' if there is none."""
-        head = " ".join(filter(None, ["PUB", subject, reply, str(len(body))]))
-        self.send(head.encode() + b"\r\n" + body)
+    def publish(
+        self, subject: str, body: bytes = b"", reply: str = "", headers: bytes = b""
+    ) -> str:
+        """Publish and return the server's word against it, '' if there is none.
+
+        Args:
+            headers: as they go over the wire, with the version and the empty line.
+        """
+        sizes = [str(len(headers)), str(len(headers + body))] if headers else [str(len(body))]
+        verb = "HPUB" if headers else "PUB"
+        head = " ".join(filter(None, [verb, subject, reply, *sizes]))
+        self.send(head.encode() + b"\r\n" + headers + body)
         return self.verdict()
 
     def subscribe(self, subject: str) -> str:

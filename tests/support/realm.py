@@ -1,8 +1,9 @@
-"""A server whose users may do what `nats_executor.permissions` grants, and nothing else."""
+"""Servers whose users may do what `nats_executor.permissions` grants, and nothing else."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,20 +12,27 @@ from nats_executor.broker import connect
 from nats_executor.names import Names
 from nats_executor.permissions import Permissions, Role, as_config, permissions
 from tests.support.fixtures import settings_for
+from tests.support.nats_server import NatsServer, nats_cluster, start_together
 from tests.support.raw_nats import RawClient
+from tests.support.waiting import block_until
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from pathlib import Path
 
     from nats_executor.names import Lane
     from nats_executor.ports import Broker
     from nats_executor.settings import Settings
-    from tests.support.nats_server import NatsServer
 
 __all__ = [
+    "ACCOUNTS",
+    "CLUSTER",
+    "KINDS",
     "NAMES",
+    "ONE_ACCOUNT",
     "PASSWORD",
     "QUEUES",
+    "ROOT_INBOX",
     "ROOT_USER",
     "USERS",
     "Realm",
@@ -32,6 +40,7 @@ __all__ = [
     "accounts_config",
     "grants",
     "lanes",
+    "open_realm",
     "realm_config",
     "secret",
 ]
@@ -41,6 +50,11 @@ QUEUES = ("a", "b")
 PASSWORD = "secret"
 # One that may do everything, to look and to show that what others may not do can be done at all.
 ROOT_USER = "root"
+ROOT_INBOX = "_INBOX_root.x"
+
+# All users in one account; one for each worker user; the same on three servers.
+ONE_ACCOUNT, ACCOUNTS, CLUSTER = "one account", "accounts", "cluster"
+KINDS = (ONE_ACCOUNT, ACCOUNTS, CLUSTER)
 
 
 @dataclass(frozen=True)
@@ -124,17 +138,25 @@ class Realm:
     """The server, and ways to be one of its users.
 
     Attributes:
+        server: the one that raw clients talk to.
         has_accounts: whether each worker user has one of its own.
+        others: the rest of a cluster; every stream is on all of them.
     """
 
     server: NatsServer
     has_accounts: bool = False
+    others: Sequence[NatsServer] = ()
+
+    @property
+    def servers(self) -> list[NatsServer]:
+        return [self.server, *self.others]
 
     def settings(self, user: str, **options: Any) -> Settings:
         if self.has_accounts and user.startswith("worker"):
             options["jetstream_domain"] = accounts.DOMAIN
-        stored = {"remote_base_log_folder": "nats://", **options}
-        return settings_for(self.server.url, user=user, password=PASSWORD, **stored)
+        usual = {"remote_base_log_folder": "nats://", "replicas": len(self.servers)}
+        urls = [server.url for server in self.servers]
+        return settings_for(*urls, user=user, password=PASSWORD, **usual | options)
 
     def grants(self, name: str) -> Permissions:
         (user,) = (user for user in USERS if user.name == name)
@@ -147,8 +169,8 @@ class Realm:
         domain = self.settings(user).jetstream_domain
         return f"$JS.{domain}.API" if domain else "$JS.API"
 
-    def raw(self, user: str) -> RawClient:
-        return RawClient(self.server, user, PASSWORD)
+    def raw(self, user: str, server: NatsServer | None = None) -> RawClient:
+        return RawClient(server or self.server, user, PASSWORD)
 
     def ask(self, user: str, question: Callable[[Broker], Awaitable[Any]], **options: Any) -> Any:
         """Connect as a user, ask one thing, disconnect; where there is no event loop."""
@@ -162,10 +184,10 @@ class Realm:
 
     def send(self, queue: str, dispatch_id: str = "d1", body: bytes = b"") -> None:
         """Publish a task as the scheduler."""
+        subject, sent = NAMES.task(queue, dispatch_id), body or secret(queue)
         with self.raw("scheduler") as scheduler:
             assert scheduler.subscribe("_INBOX_scheduler.>") == ""
-            subject = NAMES.task(queue, dispatch_id)
-            answer = scheduler.ask(subject, body or secret(queue), "_INBOX_scheduler.x").answer
+            answer = scheduler.ask(subject, sent, "_INBOX_scheduler.x").answer
             assert "error" not in answer, answer
 
     def set_up(self, user: str = "admin", **options: Any) -> list[topology.Drift]:
@@ -173,4 +195,55 @@ class Realm:
         drifts: list[topology.Drift] = self.ask(
             user, lambda broker: topology.apply(broker, settings, QUEUES), **options
         )
+        block_until(self.is_reached, 10, "the streams to be known at every server")
         return drifts
+
+    def is_reached(self) -> bool:
+        """Whether the streams are reached from every server, which takes a moment after setup."""
+        return all(map(self.is_reached_at, self.servers))
+
+    def is_reached_at(self, server: NatsServer) -> bool:
+        # Refused by the stream, so that nothing is stored.
+        headers = b"NATS/1.0\r\nNats-Expected-Stream: NONE\r\n\r\n"
+        with self.raw(ROOT_USER, server) as root:
+            root.subscribe("_INBOX_root.>")
+            for subject in (NAMES.task("a", "d0"), NAMES.result("a", "d0")):
+                root.publish(subject, b"", ROOT_INBOX, headers)
+                if root.next().headers:  # nobody was there
+                    return False
+        return True
+
+    def clear(self) -> None:
+        """Delete every stream."""
+        with self.raw(ROOT_USER) as root:
+            root.subscribe("_INBOX_root.>")
+            names = root.ask("$JS.API.STREAM.NAMES", b"", ROOT_INBOX).answer["streams"]
+            for name in names or ():
+                answer = root.ask(f"$JS.API.STREAM.DELETE.{name}", b"", ROOT_INBOX).answer
+                assert answer.get("success"), answer
+
+
+@contextmanager
+def open_realm(
+    directory: Path, kind: str, *, config: str = "", jetstream: str = ""
+) -> Iterator[Realm]:
+    """Start the server or servers of a realm, one of `KINDS`; no stream is made yet.
+
+    Args:
+        config: more configuration at the top level, such as `max_payload`.
+        jetstream: more configuration of JetStream, such as `max_file_store: 64MB`.
+    """
+    has_accounts = kind != ONE_ACCOUNT
+    whole = accounts_config(config) if has_accounts else realm_config(config)
+    size = 3 if kind == CLUSTER else 1
+    servers = (
+        [NatsServer(directory, config=whole, jetstream=jetstream)]
+        if size == 1
+        else nats_cluster(directory, size=size, config=whole, jetstream=jetstream)
+    )
+    try:
+        start_together(servers)
+        yield Realm(servers[0], has_accounts, servers[1:])
+    finally:
+        for server in servers:
+            server.kill()

@@ -1,0 +1,1 @@
+"""What whoever has one login of a deployment tries, on real servers with the shipped users."""
