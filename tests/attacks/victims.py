@@ -1,0 +1,200 @@
+"""The parts of a deployment that read what others wrote, each in a process that measures itself.
+
+`python -m tests.attacks.victims NAME MODE URL...` prints one line of JSON; `flood.py` calls it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import resource
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from nats_executor import lines
+from nats_executor.broker import connect
+from nats_executor.dispatcher import Dispatcher
+from nats_executor.liveness import Liveness
+from nats_executor.survey import take_survey
+from nats_executor.task_logs import TaskLogs
+from nats_executor.telemetry import Telemetry
+from nats_worker.presence import Announcer
+from tests.attacks.floods import LAST, PATH, presence
+from tests.support.realm import ONE_ACCOUNT, Realm
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from nats_executor.ports import Broker
+
+__all__ = ["VICTIMS"]
+
+# What a beat is late by is what held its loop.
+BEAT_SECONDS = 0.005
+LOOK_SECONDS = 0.002
+MEGABYTE = 1024 * 1024
+PATIENCE_SECONDS = 60.0
+
+
+def resident() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / MEGABYTE
+
+
+class Measurement:
+    """Memory, by looks from a thread of its own, and how long an event loop was held at most."""
+
+    def __init__(self) -> None:
+        self.stall = 0.0
+        self.before = self.peak = resident()
+        self.began = time.monotonic()
+        threading.Thread(target=self.watch, daemon=True).start()
+
+    def watch(self) -> None:
+        while True:
+            self.peak = max(self.peak, resident())
+            time.sleep(LOOK_SECONDS)
+
+    async def beat(self) -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(BEAT_SECONDS)
+            self.stall = max(self.stall, time.monotonic() - before - BEAT_SECONDS)
+
+    def told(self, note: object) -> dict[str, Any]:
+        return {
+            "before": round(self.before),
+            "peak": round(max(self.peak, resident())),
+            "stall": round(self.stall, 2),
+            "seconds": round(time.monotonic() - self.began, 1),
+            "note": str(note),
+        }
+
+
+async def asking(user: str, question: Callable[[Realm, Broker], Awaitable[Any]], realm: Realm) -> Any:
+    """Ask one thing over a connection that was there before."""
+    async with connect(realm.settings(user), role="victim") as broker:
+        await broker.ready(10)
+        return await measured(question(realm, broker))
+
+
+async def measured(what: Awaitable[Any]) -> dict[str, Any]:
+    measurement = Measurement()
+    beating = asyncio.create_task(measurement.beat())
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            note = await what
+    except Exception as exc:
+        note = f"{type(exc).__name__}: {exc}"
+    finally:
+        beating.cancel()
+    return measurement.told(note)
+
+
+async def following(realm: Realm) -> dict[str, Any]:
+    """Follow reports, as a scheduler does, until one has come that was sent after the flood."""
+    made = Dispatcher(realm.settings("scheduler"), "s1")
+    made._streams.read_after = 0  # as one that was started before the flood
+
+    async def read_all() -> str:
+        running = asyncio.create_task(made.run())
+        count = 0
+        try:
+            while True:
+                await asyncio.sleep(0.05)
+                reports = made.inspector.reports
+                while reports:
+                    count += 1
+                    if reports.popleft().dispatch_id == LAST:
+                        return f"{count} reports"
+        finally:
+            running.cancel()
+            await asyncio.wait([running], timeout=5)
+
+    return await measured(read_all())
+
+
+async def liveness(realm: Realm, broker: Broker) -> str:
+    workers = {f"evil{n}.1": f"evil{n}" for n in range(40)}
+    lost = await Liveness(broker, realm.settings("scheduler")).lost(workers)
+    return f"{len(lost)} lost"
+
+
+async def metrics(realm: Realm, broker: Broker) -> str:
+    reading = await Telemetry(realm.settings("scheduler"))._read(lambda: broker)
+    return f"{reading.workers.total()} workers"
+
+
+async def survey(realm: Realm, broker: Broker) -> str:
+    found = await take_survey(broker, realm.settings("monitor"))
+    return f"{len(found.workers)} workers"
+
+
+async def start(realm: Realm, broker: Broker) -> str:
+    mine = presence("evil0", "b")
+    await Announcer(broker, realm.settings("worker_b"), lambda: mine).claim_name()
+    return "started"
+
+
+def running_log(realm: Realm) -> dict[str, Any]:
+    """Look for the log of a task that runs, as the API server does for a page."""
+    logs = TaskLogs(lambda: realm.settings("api_server"))
+    return in_a_line(lambda: logs.read("d1", "b")[1])
+
+
+def stored_log(realm: Realm) -> dict[str, Any]:
+    """Show the log of a task that has ended, as the API server does for a page."""
+    from nats_executor.remote_logs import StoredLogs
+
+    logs = StoredLogs(Path(), deletes=False)
+    logs.__dict__["_settings"] = realm.settings("api_server")
+    ti = SimpleNamespace(queue="a")
+    return in_a_line(lambda: [sum(map(len, part)) for part in logs.stream(PATH, ti)[1]][:3])
+
+
+def in_a_line(look: Callable[[], Any]) -> dict[str, Any]:
+    measurement = Measurement()
+    stay_open = lines.Line._stay_open
+
+    async def beating(self: lines.Line) -> None:
+        beat = asyncio.create_task(measurement.beat())
+        try:
+            await stay_open(self)
+        finally:
+            beat.cancel()
+
+    lines.Line._stay_open = beating  # type: ignore[method-assign]
+    try:
+        note = look()
+    except Exception as exc:
+        note = f"{type(exc).__name__}: {exc}"
+    return measurement.told(note)
+
+
+VICTIMS: dict[str, Callable[[Realm], Any]] = {
+    "scheduler follows reports": following,
+    "scheduler looks who is alive": partial(asking, "scheduler", liveness),
+    "scheduler reads its metrics": partial(asking, "scheduler", metrics),
+    "airflow nats check": partial(asking, "monitor", survey),
+    "worker of queue b starts": partial(asking, "worker_b", start),
+    "page of a running task's log": running_log,
+    "page of a stored log": stored_log,
+}
+
+
+def main(name: str, kind: str, *urls: str) -> None:
+    first, *others = (SimpleNamespace(url=url) for url in urls)
+    realm = Realm(first, kind != ONE_ACCOUNT, others)  # type: ignore[arg-type]
+    found = VICTIMS[name](realm)
+    print(json.dumps(asyncio.run(found) if asyncio.iscoroutine(found) else found))
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        main(*sys.argv[1:])
