@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import math
 import time
+from dataclasses import replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import BrokerError, DecodeError, NoResponders
 from nats_executor.messages import Presence, decode
+from nats_executor.sizes import MOST_NAMES, PRESENCE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from nats_executor.names import Names
     from nats_executor.ports import Broker, Stored
     from nats_executor.settings import Settings
 
-__all__ = ["Answer", "Liveness", "is_lost", "readable"]
+__all__ = ["Answer", "Liveness", "is_lost", "presences", "readable"]
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +35,8 @@ PING_PAUSE_SECONDS = 0.1
 # How much longer a worker is waited for that is subscribed and does not answer: its process or its
 # network may hang, and its tasks may run. Servers notice a dead peer only after minutes.
 PATIENCE = 2
+# A look at many records lets others have the loop that often: after some milliseconds.
+BREATH = 50
 
 
 class Answer(Enum):
@@ -124,7 +130,8 @@ class Liveness:
         """
         stream = self._names.workers_stream
         subjects = [self._names.presence(name) for name in workers.values()]
-        records = {m.subject: m for m in await self._broker.last_of_each(stream, subjects)}
+        stored = await self._broker.last_of_each(stream, subjects, largest=PRESENCE_BYTES)
+        records = {message.subject: message for message in stored}
         info = await self._broker.stream_info(stream)
         ages = {}
         for (worker, _), subject in zip(workers.items(), subjects, strict=True):
@@ -133,6 +140,38 @@ class Liveness:
             is_its_own = presence is not None and presence.worker == worker
             ages[worker] = info.time - found.at if info and found and is_its_own else math.inf
         return ages
+
+
+async def presences(broker: Broker, names: Names) -> list[tuple[Presence, Stored]]:
+    """Return the records of all workers that can be read, with what they were read from.
+
+    A client of anyone's making can write any number of them. So the look ends somewhere, and lets
+    others have the loop.
+    """
+    found: list[tuple[Presence, Stored]] = []
+    left = MOST_NAMES
+    stream, subjects = names.workers_stream, names.presences()
+    records = await broker.scan(stream, subjects, largest=PRESENCE_BYTES)
+    for number, message in enumerate(records, start=1):
+        if not number % BREATH:
+            await asyncio.sleep(0)
+        try:
+            presence = decode(Presence, message.body)
+        except DecodeError:
+            continue  # a deleted record, or one of a release that we cannot read
+        left -= len(presence.queues) + len(presence.lacks)
+        if left < 0:
+            note_cut(stream)
+            break
+        found.append((presence, replace(message, body=b"")))
+    return found
+
+
+@functools.cache
+def note_cut(stream: str) -> None:
+    """Say once that more is there than a look takes in."""
+    text = "the workers in stream %s name more than %d queues; next: the first of them count"
+    log.warning(f"{text}; remedy: see who writes there", stream, MOST_NAMES)  # noqa: G004
 
 
 def readable(message: Stored | None) -> Presence | None:

@@ -9,8 +9,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from nats_executor import topology
-from nats_executor.errors import DecodeError
-from nats_executor.messages import Presence, decode, presentable
+from nats_executor.liveness import presences
+from nats_executor.messages import Presence, presentable
 from nats_executor.names import Lane
 from nats_executor.queues import as_text, remedy
 from nats_executor.quorum import no_quorum
@@ -77,16 +77,11 @@ async def take_survey(broker: Broker, settings: Settings) -> Survey:
 async def seen_workers(broker: Broker, settings: Settings) -> list[Seen]:
     """Return the readable records of the workers bucket."""
     names = settings.names
-    workers: list[Seen] = []
     if (info := await broker.stream_info(names.workers_stream)) is None:
-        return workers
-    for message in await broker.scan(names.workers_stream, names.presences()):
-        try:
-            # By the broker's clock alone, because this machine's may be wrong.
-            workers.append(Seen(decode(Presence, message.body), info.time - message.at))
-        except DecodeError:
-            continue  # a deleted record, or one of a release that we cannot read
-    return workers
+        return []
+    # By the broker's clock alone, because this machine's may be wrong.
+    found = await presences(broker, names)
+    return [Seen(presence, info.time - message.at) for presence, message in found]
 
 
 def state_of(seen: Seen, settings: Settings) -> str:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 from collections import OrderedDict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from nats_executor.errors import (
@@ -21,9 +22,10 @@ from nats_executor.errors import (
     NatsExecutorError,
 )
 from nats_executor.lines import Complaints, Line, Lines
-from nats_executor.liveness import readable
+from nats_executor.liveness import presences
 from nats_executor.log_pages import PAGE_BYTES, VERB, Page, Question, encode
 from nats_executor.messages import decode, presentable
+from nats_executor.replies import batches
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
@@ -45,6 +47,8 @@ STEP_BYTES = MOST_BYTES // 2
 # For a server whose `max_payload` is below a page.
 SMALL_PAGE_BYTES = 16 * 1024
 PAGES_AT_ONCE = 4
+# Workers; to ask many thousands in one step would hold the loop.
+ASKED_AT_ONCE = 500
 # Workers of running tasks that were found before.
 REMEMBERED = 1000
 
@@ -137,18 +141,18 @@ class Reader(Line):
             if found is not None:
                 return found
         broker, names = self.require_broker(), self.settings.names
-        records = await broker.scan(names.workers_stream, names.presences())
-        workers = [presence for presence in map(readable, records) if presence]
+        workers = [presence for presence, _ in await presences(broker, names)]
         of_queue = [worker for worker in workers if queue in worker.queues]
         others = [worker for worker in workers if queue not in worker.queues]
-        for group in (of_queue, others):
+        for group in (*batches(of_queue, ASKED_AT_ONCE), *batches(others, ASKED_AT_ONCE)):
             if found := await self._first_that_runs(group, dispatch_id, silent):
                 self._remember(dispatch_id, found.worker)
                 return found
         return None
 
     def _remember(self, dispatch_id: str, worker: Presence) -> None:
-        self._workers[dispatch_id] = worker
+        # Of what may be a large record, as much as finds it again.
+        self._workers[dispatch_id] = replace(worker, queues=[], lacks=[], paused="")
         if len(self._workers) > REMEMBERED:
             self._workers.popitem(last=False)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from nats_executor.messages import Order, Outcome, encode, presentable, shown
 from nats_executor.queues import as_text
+from nats_executor.sizes import QUESTION_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -29,8 +30,6 @@ MOST_SLOTS = 10_000
 MOST_QUEUES = 200
 # As much as Airflow's database takes.
 LONGEST_QUEUE = 256
-# The answer repeats what the question names, and a server takes 1 MiB.
-LONGEST_QUESTION = 256 * 1024
 
 
 class Refused(Exception):
@@ -64,7 +63,7 @@ async def serve_pings(
 
 def dispatches_in(question: bytes) -> list[str]:
     """Read the dispatch ids that a ping asks about; most ask about none."""
-    return question.decode(errors="replace").split() if len(question) <= LONGEST_QUESTION else []
+    return question.decode(errors="replace").split() if len(question) <= QUESTION_BYTES else []
 
 
 async def obey(worker: Worker, order: Order, body: bytes) -> bytes:

@@ -77,7 +77,9 @@ class Measurement:
         }
 
 
-async def asking(user: str, question: Callable[[Realm, Broker], Awaitable[Any]], realm: Realm) -> Any:
+async def asking(
+    user: str, question: Callable[[Realm, Broker], Awaitable[Any]], realm: Realm
+) -> Any:
     """Ask one thing over a connection that was there before."""
     async with connect(realm.settings(user), role="victim") as broker:
         await broker.ready(10)
