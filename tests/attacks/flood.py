@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.attacks.floods import FLOODS, MAX_PAYLOAD, run
+from tests.attacks.floods import MAX_PAYLOAD, run
 from tests.attacks.victims import VICTIMS
 from tests.support.realm import KINDS, ONE_ACCOUNT, Realm, open_realm
 
@@ -47,13 +47,20 @@ def main() -> None:
     parser.add_argument("--mode", choices=KINDS, default=ONE_ACCOUNT)
     parser.add_argument("--flood", choices=ROWS, action="append", help="only this one")
     args = parser.parse_args()
-    print(line("flood", "victim", "MB before", "MB at peak", "loop held", "seconds"))
+    say(line("flood", "victim", "MB before", "MB at peak", "loop held", "seconds"))
     for name in args.flood or ROWS:
-        with tempfile.TemporaryDirectory() as directory:
-            with open_realm(Path(directory), args.mode, config=MAX_PAYLOAD) as realm:
-                run(realm, name)
-                for victim in ROWS[name]:
-                    print(measured(realm, args.mode, name, victim), flush=True)
+        with (
+            tempfile.TemporaryDirectory() as directory,
+            open_realm(Path(directory), args.mode, config=MAX_PAYLOAD) as realm,
+        ):
+            run(realm, name)
+            for victim in ROWS[name]:
+                say(measured(realm, args.mode, name, victim))
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def measured(realm: Realm, mode: str, flood: str, victim: str) -> str:

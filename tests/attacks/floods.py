@@ -17,6 +17,7 @@ from nats_executor import log_store, topology
 from nats_executor.broker import connect
 from nats_executor.errors import TopologyMismatch
 from nats_executor.messages import Presence, Report, State, as_map, encode
+from nats_executor.names import in_domain
 from nats_executor.ports import Outgoing
 from tests.support.realm import NAMES, ROOT_USER
 
@@ -92,15 +93,17 @@ def presence(name: str, *queues: str) -> Presence:
 
 
 async def put(broker: Broker, messages: Sequence[Outgoing], at_once: int) -> None:
+    domain = getattr(broker, "_domain", None)  # of a borrowing account, as `publish` has it
+    placed = [Outgoing(in_domain(m.subject, domain), m.body) for m in messages]
     for start in range(0, len(messages), at_once):
-        outcomes = await broker.publish_all(messages[start : start + at_once], timeout=SECONDS)
+        outcomes = await broker.publish_all(placed[start : start + at_once], timeout=SECONDS)
         if failed := next((outcome for outcome in outcomes if outcome), None):
             raise failed
 
 
 async def large_reports(broker: Broker, count: int = 40) -> None:
     body = filler(as_map(report()))
-    names = [NAMES.result("a", f"evil{n}") for n in range(count)]
+    names = [NAMES.result("a", f"large{n}") for n in range(count)]
     await put(broker, [Outgoing(name, body) for name in names], 1)
 
 
