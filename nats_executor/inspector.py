@@ -79,6 +79,7 @@ class Inspector:
         self.is_renewed = False
         self._has_looked_at_all = False  # since the connection was made
         self._sizes: deque[int] = deque()  # of what `take` has added to the reports
+        self._bytes = 0  # the sum of these
         self._complaints: deque[str] = deque(maxlen=REMEMBERED_COMPLAINTS)
 
     def renew(self) -> None:
@@ -92,6 +93,7 @@ class Inspector:
         """Add a message of the result stream to the reports."""
         if report := self.read(message):
             self._sizes.append(len(message.body))
+            self._bytes += len(message.body)
             self.reports.append(report)
 
     async def room(self) -> None:
@@ -99,10 +101,17 @@ class Inspector:
 
         What is not read yet waits in NATS.
         """
-        while sum(self._sizes) > WAITING_BYTES or len(self._sizes) >= WAITING_REPORTS:
-            while len(self._sizes) > len(self.reports):
-                self._sizes.popleft()
+        while self._is_full():  # noqa: ASYNC110 - another thread takes them, and tells nobody
             await asyncio.sleep(ROOM_SECONDS)
+
+    def _is_full(self) -> bool:
+        if self._is_much():
+            while len(self._sizes) > len(self.reports):
+                self._bytes -= self._sizes.popleft()
+        return self._is_much()
+
+    def _is_much(self) -> bool:
+        return self._bytes > WAITING_BYTES or len(self._sizes) >= WAITING_REPORTS
 
     def read(self, message: Stored) -> Report | None:
         """Decode a report, unless it speaks for a subject other than the one it came on."""
