@@ -323,7 +323,9 @@ class JetStream(Broker):
                 raise unheard(verb, self._domain) from exc
             response: dict[str, Any] = json.loads(msg.data)
             if error := response.get("error"):
-                raise api_error(verb, error, replicas=(request or {}).get("num_replicas", 0))
+                wanted = request or {}
+                replicas, size = wanted.get("num_replicas", 0), wanted.get("max_bytes", 0)
+                raise api_error(verb, error, replicas=replicas, size=size)
         return response
 
     async def stream_info(self, stream: str) -> StreamInfo | None:

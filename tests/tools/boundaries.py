@@ -25,6 +25,7 @@ PURE = frozenset(
         "nats_executor.adoption",
         "nats_executor.drift",
         "nats_executor.errors",
+        "nats_executor.fitting",
         "nats_executor.ledger",
         "nats_executor.link",
         "nats_executor.log_parts",
