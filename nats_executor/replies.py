@@ -17,8 +17,8 @@ from nats_executor.errors import (
     TopologyMismatch,
     WrongSequence,
 )
-from nats_executor.ports import ConsumerInfo, Stored
-from nats_executor.quorum import no_quorum, too_few_servers
+from nats_executor.ports import ConsumerInfo, Stored, StreamInfo, Usage
+from nats_executor.quorum import no_quorum, replication, too_few_servers
 from nats_executor.sizes import WORKLOAD_BYTES
 
 if TYPE_CHECKING:
@@ -38,9 +38,11 @@ __all__ = [
     "sequence_in",
     "silent",
     "stored",
+    "stream_info",
     "timestamp",
     "unheard",
     "untaken",
+    "usage",
 ]
 
 NO_LEADER = 10008  # of the cluster's JetStream: "temporarily unavailable"
@@ -217,6 +219,37 @@ def stored(answer: Answer) -> Stored | None:
 def timestamp(text: str) -> float:
     """Return a time of nats-server's JSON or headers in epoch seconds."""
     return datetime.fromisoformat(text).timestamp()
+
+
+def stream_info(stream: str, response: Mapping[str, Any]) -> StreamInfo:
+    """Read the answer to STREAM.INFO."""
+    state, config = response["state"], response["config"]
+    return StreamInfo(
+        stream,
+        state["messages"],
+        state["bytes"],
+        state["last_seq"],
+        time=timestamp(response["ts"]),
+        created=timestamp(response["created"]),
+        first_at=timestamp(state["first_ts"]),
+        replicas=config["num_replicas"],
+        replication=replication(response),
+        max_bytes=config.get("max_bytes", -1),
+    )
+
+
+def usage(response: Mapping[str, Any]) -> Usage:
+    """Read the answer to INFO; an account whose limits go by replicas has several of them.
+
+    What is kept in memory counts as well: either kind may have a limit.
+    """
+    tiers = (response.get("tiers") or {}).values() or [response]
+    found = [
+        Usage(tier.get(kind, 0), (tier.get("limits") or {}).get(f"max_{kind}", -1))
+        for tier in tiers
+        for kind in ("storage", "memory")
+    ]
+    return max(found, key=lambda u: u.used / u.limit if u.limit > 0 else 0.0)
 
 
 def consumer_info(entry: Mapping[str, Any]) -> ConsumerInfo:

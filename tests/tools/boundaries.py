@@ -40,6 +40,7 @@ PURE = frozenset(
         "nats_executor.servers",
         "nats_executor.settings",
         "nats_executor.sizes",
+        "nats_executor.storage",
         "nats_executor.stuck",
         "nats_executor.topology",
         "nats_executor.whereabouts",
