@@ -25,7 +25,8 @@ PRESENCE_BYTES = 64 * 1024
 WORKLOAD_BYTES = 8 * 1024 * 1024
 
 # A stream counts a message's headers as well. Those of reports and records are below 200 bytes,
-# those of a dead letter hold its reason of 500 characters and its dispatch id.
+# those of a dead letter hold its reason of 500 characters and its dispatch id. In a cluster, what
+# comes from another account has one more while it is measured, which tells about the client.
 HEADERS_BYTES = 4 * 1024
 # A dead letter is the workload with the reason why it is one.
 LETTER_BYTES = WORKLOAD_BYTES + HEADERS_BYTES

@@ -21,6 +21,7 @@ from nats_executor.errors import BrokerUnavailable
 from nats_executor.log_parts import CHUNK_BYTES
 from nats_executor.replies import BAND, QUEUE
 from nats_executor.sizes import (
+    HEADERS_BYTES,
     LETTER_BYTES,
     PRESENCE_BYTES,
     REPORT_BYTES,
@@ -154,7 +155,7 @@ def logs_stream(settings: Settings, names: Names) -> Config:
         # for that; with one of those a worker could remove all that is in the bucket.
         "max_msgs_per_subject": 1,
         "max_age": settings.log_retention_seconds * SECOND,
-        **bounded(settings.max_log_bucket_bytes, CHUNK_BYTES),
+        **bounded(settings.max_log_bucket_bytes, CHUNK_BYTES + HEADERS_BYTES),
         # No message here has an id, and a window has to be shorter than `max_age`.
         "duplicate_window": SECOND,
     }

@@ -39,7 +39,7 @@ OPTIONS: dict[str, Any] = {
     "max_log_bucket_bytes": 8 * MIB,
 }
 # What is written under each subject: as large as a server takes it, and as streams take it.
-SIZES = ((7 * 1000 * 1000, 15), (CHUNK_BYTES, 100), (REPORT_BYTES - HEADERS_BYTES, 200), (0, 500))
+SIZES = ((7 * 1000 * 1000, 15), (CHUNK_BYTES, 100), (REPORT_BYTES - HEADERS_BYTES, 300), (0, 500))
 WRITTEN = (f"{NAMES.prefix}.results.", f"{NAMES.prefix}.dead.", "$KV.", "$O.")
 
 Harm = Counter[str]
