@@ -7,6 +7,7 @@ of a Dag who gets at it. Each bound is far above what this project itself sends.
 from __future__ import annotations
 
 __all__ = [
+    "AVERAGE_BYTES",
     "CUT_LETTER_BYTES",
     "HEADERS_BYTES",
     "LETTER_BYTES",
@@ -34,3 +35,6 @@ LETTER_BYTES = WORKLOAD_BYTES + HEADERS_BYTES
 CUT_LETTER_BYTES = 64 * 1024
 # All presence records: one of 300 bytes for each of 50,000 workers.
 WORKERS_BUCKET_BYTES = 16 * 1024 * 1024
+# A stream holds so many messages as if each had this size: an empty one takes 55 bytes of storage,
+# but the server keeps 300 bytes in memory for its subject. What this project sends has more.
+AVERAGE_BYTES = 256

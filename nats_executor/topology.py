@@ -21,6 +21,7 @@ from nats_executor.errors import BrokerUnavailable
 from nats_executor.log_parts import CHUNK_BYTES
 from nats_executor.replies import BAND, QUEUE
 from nats_executor.sizes import (
+    AVERAGE_BYTES,
     HEADERS_BYTES,
     LETTER_BYTES,
     PRESENCE_BYTES,
@@ -118,7 +119,12 @@ def dead_letters_stream(settings: Settings, names: Names) -> Config:
 
 def bounded(stream_bytes: int, message_bytes: int) -> Config:
     """What one login may fill, as the server sets so much aside; the oldest messages make room."""
-    return {"max_bytes": stream_bytes, "max_msg_size": message_bytes, "discard": "old"}
+    return {
+        "max_bytes": stream_bytes,
+        "max_msgs": stream_bytes // AVERAGE_BYTES,
+        "max_msg_size": message_bytes,
+        "discard": "old",
+    }
 
 
 def kept_for(seconds: int) -> Config:

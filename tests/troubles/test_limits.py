@@ -163,8 +163,8 @@ def test_a_cluster_that_has_no_room_for_a_stream(
     tmp_path: Path, surfaces: Callable[..., Surfaces], where: str
 ) -> None:
     config, jetstream = "", "  max_file_store: 300MB"
-    if where == "account":  # each replica counts
-        config, jetstream = LIMITED.format(size="1GB"), ""
+    if where == "account":
+        config, jetstream = LIMITED.format(size="400MB"), ""
     servers = nats_cluster(tmp_path, config=config, jetstream=jetstream)
     try:
         start_together(servers)
