@@ -164,8 +164,8 @@ OPTIONS: tuple[Option, ...] = (
         example="2147483648",
         description="Limit of the task stream in bytes, -1 for none. The server sets so much aside "
         "on each replica. A full stream refuses new tasks, which then wait in the scheduler; it "
-        "never drops one that is queued. A queued task takes 2 to 4 KB: the default holds more "
-        "than 100,000. See `docs/security.md` for all sizes.",
+        "never drops one that is queued. A queued task takes 2 KB or more: the default holds "
+        "about 250,000. `docs/security.md` has a table of all sizes.",
     ),
     Option(
         name="max_results_bytes",
@@ -174,7 +174,7 @@ OPTIONS: tuple[Option, ...] = (
         example="2147483648",
         description="Limit of the stream of reports in bytes, at least 1048576. The server sets so "
         "much aside on each replica. A full stream drops its oldest reports, so let it hold those "
-        "of `result_retention_seconds`: the default holds more than 1,000,000 workloads.",
+        "of `result_retention_seconds`: the default holds about 900,000 workloads.",
     ),
     Option(
         name="max_dead_letters_bytes",
