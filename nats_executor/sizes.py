@@ -8,6 +8,10 @@ from __future__ import annotations
 
 __all__ = [
     "ANSWER_BYTES",
+    "AVERAGE_BYTES",
+    "CUT_LETTER_BYTES",
+    "HEADERS_BYTES",
+    "LETTER_BYTES",
     "LOG_RECORD_BYTES",
     "MOST_NAMES",
     "MOST_RECORDS",
@@ -17,6 +21,7 @@ __all__ = [
     "REPORT_BYTES",
     "WAITING_BYTES",
     "WAITING_REPORTS",
+    "WORKERS_BUCKET_BYTES",
     "WORKLOAD_BYTES",
 ]
 
@@ -44,3 +49,17 @@ MOST_NAMES = 100_000
 # Reports that wait for the scheduler's thread. The rest waits in NATS.
 WAITING_REPORTS = 20_000
 WAITING_BYTES = 8 * 1024 * 1024
+
+# A stream counts a message's headers as well. Those of reports and records are below 200 bytes,
+# those of a dead letter hold its reason of 500 characters and its dispatch id. In a cluster, what
+# comes from another account has one more while it is measured, which tells about the client.
+HEADERS_BYTES = 4 * 1024
+# A dead letter is the workload with the reason why it is one.
+LETTER_BYTES = WORKLOAD_BYTES + HEADERS_BYTES
+# So much is kept of a workload that does not fit beside its reason.
+CUT_LETTER_BYTES = 64 * 1024
+# All presence records: one of 300 bytes for each of 50,000 workers.
+WORKERS_BUCKET_BYTES = 16 * 1024 * 1024
+# A stream holds so many messages as if each had this size: an empty one takes 55 bytes of storage,
+# but the server keeps 300 bytes in memory for its subject. What this project sends has more.
+AVERAGE_BYTES = 256

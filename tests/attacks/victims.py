@@ -1,6 +1,6 @@
 """The parts of a deployment that read what others wrote, each in a process that measures itself.
 
-`python -m tests.attacks.victims NAME MODE URL...` prints one line of JSON; `flood.py` calls it.
+`python -m tests.attacks.victims NAME MODE URL...` prints one line of JSON; `readers.py` calls it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nats_executor.survey import take_survey
 from nats_executor.task_logs import TaskLogs
 from nats_executor.telemetry import Telemetry
 from nats_worker.presence import Announcer
-from tests.attacks.floods import LAST, PATH, presence
+from tests.attacks.burdens import LAST, PATH, presence
 from tests.support.realm import ONE_ACCOUNT, Realm
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nats_executor import bounds, log_parts
+from nats_executor import log_parts
 from nats_executor.bounds import DEEPEST, MOST_ITEMS, SMALL_BYTES
 from nats_executor.errors import DecodeError
 from nats_executor.messages import (
@@ -44,7 +44,8 @@ def with_field(kind: type[Any], name: str, value: bytes) -> bytes:
     values.pop(name, None)
     body: bytes = msgpack.packb(values)
     head = (len(values) + 1).to_bytes(2, "big")
-    return b"\xde" + head + body[1 if body[0] != 0xDE else 3 :] + msgpack.packb(name) + value
+    field: bytes = msgpack.packb(name)
+    return b"\xde" + head + body[1 if body[0] != 0xDE else 3 :] + field + value
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -94,8 +95,8 @@ def never(*_: object, **__: object) -> NoReturn:
 def test_what_is_too_large_is_never_decoded(kind: type[Any], over: int) -> None:
     most = SIZES.get(kind, ANSWER_BYTES)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bounds.msgpack, "unpackb", never)
-        patch.setattr(bounds.msgpack, "Unpacker", never)
+        patch.setattr(msgpack, "unpackb", never)
+        patch.setattr(msgpack, "Unpacker", never)
 
         with pytest.raises(DecodeError, match=f"more than {most} bytes"):
             decode(kind, bytes(most + over))
@@ -124,10 +125,14 @@ ITEMS = {
 
 
 @pytest.mark.parametrize("item", ITEMS.values(), ids=ITEMS)
+@pytest.mark.parametrize("per_row", [10, 20_000])
 @pytest.mark.parametrize("kind", [Workload, Report])
-def test_no_message_of_many_items_takes_much_memory(kind: type[Any], item: bytes) -> None:
-    count = (SIZES[kind] - 1000) // len(item)
-    body = with_field(kind, "unknown", b"\xdd" + count.to_bytes(4, "big") + item * count)
+def test_no_message_of_many_items_takes_much_memory(
+    kind: type[Any], per_row: int, item: bytes
+) -> None:
+    row = b"\xdc" + per_row.to_bytes(2, "big") + item * per_row
+    count = (SIZES[kind] - 1000) // len(row)
+    body = with_field(kind, "unknown", b"\xdd" + count.to_bytes(4, "big") + row * count)
 
     message, peak = peak_of(kind, body)
 
@@ -192,7 +197,7 @@ def test_a_token_that_is_too_long_has_no_expiry_that_anyone_reads(
 def test_a_record_of_a_log_that_is_too_large_is_never_decoded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(log_parts.json, "loads", never)
+    monkeypatch.setattr("nats_executor.log_parts.json.loads", never)
 
     with pytest.raises(DecodeError, match=f"more than {LOG_RECORD_BYTES} bytes"):
         log_parts.decode(bytes(LOG_RECORD_BYTES + 1))

@@ -40,7 +40,7 @@ __all__ = [
     "unlimited",
 ]
 
-MAX_PAYLOAD = "max_payload: 8MB\n"
+MAX_PAYLOAD = "max_payload: 8MB\nmax_pending: 64MB\n"
 LARGE = 8 * 1024 * 1024 - 1024
 # The log of a task of queue `a`.
 PATH = "dag_id=d/run_id=r/task_id=t/attempt=1.log"
@@ -51,7 +51,7 @@ SECONDS = 60.0
 
 async def unlimited(realm: Realm) -> None:
     """Make the streams as a server has them where `airflow nats setup` set no limits."""
-    free = {"max_bytes": -1, "max_msg_size": -1}
+    free = {"max_bytes": -1, "max_msg_size": -1, "max_msgs": -1}
 
     async def lift(broker: Broker) -> None:
         for wanted in topology.streams(realm.settings(ROOT_USER)):

@@ -1,21 +1,23 @@
 """A worker's login of queue `a` writes the largest and the most that it may; the rest works on.
 
 The streams have no limits of their own here: what reads them has. How much memory and time it
-takes is printed by `python -m tests.attacks.flood`; here is what decides that.
+takes is printed by `python -m tests.attacks.readers`; here is what decides that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
+import json
 import logging
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import msgpack
 import pytest
 
-from nats_executor import bounds, log_parts, log_store, remote_logs
+from nats_executor import log_store, remote_logs
 from nats_executor.broker import connect
 from nats_executor.dispatcher import Dispatcher
 from nats_executor.liveness import Answer, Liveness
@@ -25,8 +27,8 @@ from nats_executor.survey import seen_workers
 from nats_executor.task_logs import TaskLogs
 from nats_executor.telemetry import Telemetry
 from nats_worker.presence import Announcer
-from tests.attacks import floods
-from tests.attacks.floods import LAST, MAX_PAYLOAD, PATH
+from tests.attacks import burdens
+from tests.attacks.burdens import LAST, MAX_PAYLOAD, PATH
 from tests.support.realm import NAMES, ROOT_USER
 from tests.support.waiting import wait_until
 
@@ -52,7 +54,7 @@ def anyio_backend() -> str:
 async def open_realm_fixture(make_realm: MakeRealm) -> Realm:
     """Servers that take 8 MB, and streams that take all that their servers do."""
     realm = await asyncio.to_thread(lambda: make_realm(config=MAX_PAYLOAD))
-    await floods.unlimited(realm)
+    await burdens.unlimited(realm)
     return realm
 
 
@@ -67,7 +69,7 @@ async def as_user(realm: Realm, user: str) -> AsyncIterator[JetStream]:
 def decoded_fixture(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of all that was decoded."""
     sizes: list[int] = []
-    unpackb, loads = bounds.msgpack.unpackb, log_parts.json.loads
+    unpackb, loads = msgpack.unpackb, json.loads
 
     def unpack(body: bytes, **options: Any) -> Any:
         sizes.append(len(body))
@@ -77,8 +79,9 @@ def decoded_fixture(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sizes.append(len(body))
         return loads(body)
 
-    monkeypatch.setattr(bounds.msgpack, "unpackb", unpack)
-    monkeypatch.setattr(log_parts, "json", SimpleNamespace(loads=load, dumps=log_parts.json.dumps))
+    monkeypatch.setattr(msgpack, "unpackb", unpack)
+    own = SimpleNamespace(loads=load, dumps=json.dumps)
+    monkeypatch.setattr("nats_executor.log_parts.json", own)
     return sizes
 
 
@@ -86,11 +89,11 @@ async def test_a_scheduler_reads_the_reports_of_others(
     open_realm: Realm, decoded: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
     async with as_user(open_realm, "worker_a") as worker:
-        await floods.large_reports(worker, COUNT)
-        await floods.many_reports(worker, 2500)
-        await floods.large_reports(worker, 1)
+        await burdens.large_reports(worker, COUNT)
+        await burdens.many_reports(worker, 2500)
+        await burdens.large_reports(worker, 1)
     async with as_user(open_realm, "worker_b") as worker:
-        last = encode(floods.report(LAST, "b"))
+        last = encode(burdens.report(LAST, "b"))
         await worker.publish(NAMES.result("b", LAST), last, timeout=30)
     dispatcher = Dispatcher(open_realm.settings("scheduler"), "s1")
     dispatcher._streams.read_after = 0
@@ -114,9 +117,9 @@ async def test_a_scheduler_reads_the_reports_of_others(
 async def test_workers_are_seen_among_records_of_8_mb(
     open_realm: Realm, decoded: list[int]
 ) -> None:
-    honest = encode(floods.presence("honest", "b"))
+    honest = encode(burdens.presence("honest", "b"))
     async with as_user(open_realm, "worker_a") as worker:
-        await floods.large_records(worker, COUNT)
+        await burdens.large_records(worker, COUNT)
     async with as_user(open_realm, "worker_b") as worker:
         await worker.publish(NAMES.presence("honest"), honest)
     settings = open_realm.settings("scheduler")
@@ -142,9 +145,9 @@ async def test_workers_are_seen_among_records_of_8_mb(
 async def test_a_worker_starts_where_a_record_of_8_mb_has_its_name(
     open_realm: Realm, decoded: list[int]
 ) -> None:
-    mine = floods.presence("evil0", "b")
+    mine = burdens.presence("evil0", "b")
     async with as_user(open_realm, "worker_a") as worker:
-        await floods.large_records(worker, 1)
+        await burdens.large_records(worker, 1)
     async with as_user(open_realm, "worker_b") as broker:
         await Announcer(broker, open_realm.settings("worker_b"), lambda: mine).claim_name()
         found = await broker.last(NAMES.workers_stream, NAMES.presence("evil0"))
@@ -158,7 +161,7 @@ async def test_there_is_an_end_to_a_look_at_any_number_of_records(
     open_realm: Realm, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with as_user(open_realm, "worker_a") as worker:
-        await floods.many_records(worker, MOST_RECORDS + 100)
+        await burdens.many_records(worker, MOST_RECORDS + 100)
     settings = open_realm.settings("scheduler")
     async with as_user(open_realm, "scheduler") as broker:
         for _ in range(2):
@@ -174,7 +177,7 @@ async def test_an_answer_of_8_mb_is_none(open_realm: Realm, decoded: list[int]) 
     """One login may answer in another worker's stead; see docs/security.md."""
 
     async def answer(_: bytes) -> bytes:
-        return floods.filler({"v": 1})
+        return burdens.filler({"v": 1})
 
     async with as_user(open_realm, "worker_a") as evil, as_user(open_realm, "scheduler") as broker:
         await evil.serve(NAMES.control("evil.1", "ping"), answer)
@@ -190,7 +193,7 @@ async def test_logs_of_others_are_shown_and_a_flooded_one_as_what_it_is(
     open_realm: Realm, decoded: list[int], tmp_path: Path
 ) -> None:
     async with as_user(open_realm, "worker_a") as worker:
-        await floods.large_log_records(worker, COUNT)
+        await burdens.large_log_records(worker, COUNT)
     async with as_user(open_realm, "worker_b") as worker:
         text = b"".join(b"line %d\n" % n for n in range(50_000))
         await log_store.put(worker, NAMES, "b", PATH, io.BytesIO(text))
@@ -215,7 +218,7 @@ async def test_logs_of_others_are_shown_and_a_flooded_one_as_what_it_is(
 async def test_few_of_many_large_messages_are_held_at_a_time(open_realm: Realm) -> None:
     """What a caller has no use for is cut as it comes."""
     async with as_user(open_realm, "worker_a") as worker:
-        await floods.large_reports(worker, COUNT)
+        await burdens.large_reports(worker, COUNT)
     subjects = [NAMES.result("a", f"large{n}") for n in range(COUNT)]
     async with as_user(open_realm, ROOT_USER) as root:
         stream = NAMES.results_stream
