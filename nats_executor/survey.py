@@ -9,9 +9,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from nats_executor import topology
-from nats_executor.errors import DecodeError
-from nats_executor.messages import Presence, decode, presentable
+from nats_executor.liveness import readable
+from nats_executor.messages import presentable
 from nats_executor.names import Lane
+from nats_executor.presences import Seen, merged
 from nats_executor.queues import as_text, remedy
 from nats_executor.quorum import no_quorum
 
@@ -35,14 +36,6 @@ __all__ = [
 ]
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A worker's record, and the seconds since the broker got it."""
-
-    presence: Presence
-    age: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +68,13 @@ async def take_survey(broker: Broker, settings: Settings) -> Survey:
 
 
 async def seen_workers(broker: Broker, settings: Settings) -> list[Seen]:
-    """Return the readable records of the workers bucket."""
+    """Return what the workers bucket says of workers, each once."""
     names = settings.names
-    workers: list[Seen] = []
     if (info := await broker.stream_info(names.workers_stream)) is None:
-        return workers
-    for message in await broker.scan(names.workers_stream, names.presences()):
-        try:
-            # By the broker's clock alone, because this machine's may be wrong.
-            workers.append(Seen(decode(Presence, message.body), info.time - message.at))
-        except DecodeError:
-            continue  # a deleted record, or one of a release that we cannot read
-    return workers
+        return []
+    messages = await broker.scan(names.workers_stream, names.presences())
+    records = [record for record in map(readable, messages) if record]
+    return merged(records, now=info.time, lost_after_seconds=settings.worker_lost_seconds)
 
 
 def state_of(seen: Seen, settings: Settings) -> str:

@@ -511,6 +511,6 @@ def test_the_lists_of_nothing(console: Console, command: Any) -> None:
 def test_a_worker_that_left_is_not_listed(console: Console) -> None:
     console.run(commands.setup)
     console.announce("w1", "default")
-    console.publish(console.settings.names.presence("w1"), b"")
+    console.publish(console.settings.names.presence("default", "w1"), b"")
 
     assert console.run(commands.workers_list, output="json") == (0, "[]\n")

@@ -86,8 +86,8 @@ async def test_what_setup_created_carries_a_task(stage: Stage) -> None:
         stage.names.result("große Modelle", "d1"), b"success", expected_last=claim
     )
     await delivery.ack()
-    await stage.broker.publish(stage.names.presence("w1"), b"here")
-    await stage.broker.publish(stage.names.presence("w1"), b"still here")
+    await stage.broker.publish(stage.names.presence("a", "w1"), b"here")
+    await stage.broker.publish(stage.names.presence("a", "w1"), b"still here")
     await stage.broker.publish(stage.names.dead_letter("q", "d9"), b"undecodable")
 
     presences = await stage.broker.scan(stage.names.workers_stream, stage.names.presences())

@@ -72,7 +72,7 @@ def present(stage: Stage, name: str = "w1", **changes: Any) -> None:
         "concurrency": 4, "running": 1, "draining": False, "started_at": 0.0, "at": 0.0,
         "version": "1",
     } | changes  # fmt: skip
-    stage.ask("publish", stage.names.presence(name), encode(Presence(**fields)))
+    stage.ask("publish", stage.names.presence(QUEUE, name), encode(Presence(**fields)))
 
 
 def test_gauges_of_queues(stage: Stage, recorder: Callable[[], Recorder]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import deque
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from nats_executor import liveness as liveness_module
 from nats_executor import topology
-from nats_executor.liveness import Answer, Liveness, is_lost
+from nats_executor.liveness import Answer, Holder, Liveness, is_lost
 from nats_executor.messages import Presence, decode, encode
 from nats_worker.presence import Announcer, NameTaken
 from tests.support.fake_broker import FakeServer
@@ -23,7 +24,8 @@ pytestmark = pytest.mark.anyio
 
 SETTINGS = settings_for("nats://127.0.0.1:4222", heartbeat_seconds=0.02, worker_lost_seconds=10)
 NAMES = SETTINGS.names
-RECORD = NAMES.presence("w")
+RECORD = NAMES.presence("default", "w")
+W, X = Holder("w.1", "w", "default"), Holder("x.1", "x", "default")
 
 
 def record(worker: str = "w.1") -> Presence:
@@ -35,6 +37,7 @@ def record(worker: str = "w.1") -> Presence:
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(liveness_module, "COMPLAINTS", deque())
     monkeypatch.setattr(liveness_module, "PING_PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(liveness_module, "PING_SECONDS", 0.02)
 
@@ -75,7 +78,7 @@ async def test_an_answer_is_enough(server: FakeServer) -> None:
     worker = server.broker()
     await worker.serve(NAMES.control("w.1", "ping"), echo)
 
-    assert await Liveness(server.broker(), SETTINGS).lost({"w.1": "w", "x.1": "x"}) == {"x.1"}
+    assert await Liveness(server.broker(), SETTINGS).lost([W, X]) == {X}
 
 
 async def test_another_worker_asks_on_a_subject_of_its_own(server: FakeServer) -> None:
@@ -96,7 +99,7 @@ async def test_a_record_is_a_sign_of_life_for_a_while(
         server.put(RECORD, encode(record()))
         server.advance(age)
 
-    assert await Liveness(server.broker(), SETTINGS).is_alive("w.1", "w") == is_alive
+    assert await Liveness(server.broker(), SETTINGS).is_alive(W) == is_alive
 
 
 @pytest.mark.parametrize("body", [b"", b"unreadable", encode(record("w.2"))])
@@ -104,7 +107,7 @@ async def test_anothers_record_is_none(server: FakeServer, body: bytes) -> None:
     """A worker of the same name has started since, or the record was deleted."""
     server.put(RECORD, body)
 
-    assert await Liveness(server.broker(), SETTINGS).record_ages({"w.1": "w"}) == {"w.1": math.inf}
+    assert await Liveness(server.broker(), SETTINGS).record_ages([W]) == {W: math.inf}
 
 
 async def test_a_worker_that_was_not_subscribed_yet_is_asked_again(server: FakeServer) -> None:
@@ -137,9 +140,9 @@ async def test_a_worker_that_hangs_is_waited_for_longer(server: FakeServer) -> N
     liveness = Liveness(server.broker(), SETTINGS)
 
     server.advance(15)
-    assert await liveness.lost({"w.1": "w"}) == set()
+    assert await liveness.lost([W]) == set()
     server.advance(10)
-    assert await liveness.lost({"w.1": "w"}) == {"w.1"}
+    assert await liveness.lost([W]) == {W}
 
 
 async def never(_: bytes) -> bytes:
@@ -158,7 +161,7 @@ async def test_a_connection_that_breaks_makes_nobody_look_lost(
 
     monkeypatch.setattr(liveness, "ping", ping)
 
-    assert await liveness.lost({"w.1": "w"}) == set()
+    assert await liveness.lost([W]) == set()
 
 
 # Records
