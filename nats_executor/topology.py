@@ -115,9 +115,10 @@ def workers_stream(names: Names) -> Config:
         "subjects": [names.presences()],
         "retention": "limits",
         "max_msgs_per_subject": 1,
-        # These two make it a bucket for NATS's own tools.
-        "allow_rollup_hdrs": True,
+        # Of a bucket, as NATS's own tools make it; but one message with a rollup header would
+        # empty it, and whoever has a worker's login could send that.
         "deny_delete": True,
+        "allow_rollup_hdrs": False,
         # Long enough to see in `workers list` what died an hour ago.
         "max_age": 3600 * SECOND,
         # In memory, a restart of the server would make every worker look lost.

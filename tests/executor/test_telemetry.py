@@ -12,12 +12,12 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from nats_executor.errors import AccessDenied, BrokerUnavailable
-from nats_executor.messages import Presence, State, encode
+from nats_executor.messages import Presence, State
 from nats_executor.names import Lane
 from nats_executor.telemetry import METRICS, complain
 from tests.executor.stage import events, queue_up, task_workload
-from tests.support.presences import records_of
 from tests.support.fake_broker import FakeBroker
+from tests.support.presences import records_of
 from tests.support.recorder import Recorder, recording
 from tests.support.waiting import block_until
 
