@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import AccessDenied, BrokerError, NatsExecutorError, WrongSequence
-from nats_executor.liveness import Answer, Holder, Liveness, readable
+from nats_executor.liveness import PATIENCE, Answer, Holder, Liveness, readable
 from nats_executor.messages import encode, presentable
 from nats_executor.outage import Outage
 from nats_executor.ports import Outgoing
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Announcer", "NameTaken"]
 
 BEAT_SECONDS = 5.0
+# Heartbeats within which a worker that lives has renewed its record.
+BEATS = 2
 
 
 class NameTaken(NatsExecutorError):
@@ -39,6 +41,7 @@ class Announcer:
         self._broker = broker
         self._names = settings.names
         self._interval = settings.heartbeat_seconds
+        self._fresh_seconds = PATIENCE * settings.worker_lost_seconds
         self._liveness = Liveness(broker, settings, is_peer=True)
         self._describe = describe
         # The queues that it serves or has served: what it took from one may still run.
@@ -112,10 +115,21 @@ class Announcer:
             )
 
     async def is_in_use(self, other: Holder) -> bool:
-        """Whether another worker keeps its name; one whose connection is gone does not."""
-        return await self._liveness.ping(
-            other.worker
-        ) is not Answer.NOBODY and await self._liveness.is_alive(other)
+        """Whether another worker keeps its name: its connection is open, and it renews its record.
+
+        Workers of other queues hear the ping, too, and any may answer; none can renew the record.
+        """
+        if await self._liveness.ping(other.worker) is Answer.NOBODY:
+            return False
+        if await self._is_fresh(other):
+            return True
+        # After an outage of the broker every record is old, for the time of a heartbeat.
+        await asyncio.sleep(BEATS * self._interval)
+        return await self._is_fresh(other)
+
+    async def _is_fresh(self, other: Holder) -> bool:
+        ages = await self._liveness.record_ages([other])
+        return ages[other] <= self._fresh_seconds
 
     async def beat_forever(self) -> None:
         """Renew the records with every heartbeat, from the first one on."""

@@ -14,7 +14,7 @@ import pytest
 from nats_executor.broker import connect
 from nats_executor.dispatcher import Dispatcher
 from nats_executor.ledger import Dispatch
-from nats_executor.liveness import Holder, Liveness
+from nats_executor.liveness import PATIENCE, Holder, Liveness
 from nats_executor.log_pages import VERB, Page
 from nats_executor.log_pages import encode as encode_page
 from nats_executor.messages import Kind, Order, Outcome, encode
@@ -196,6 +196,27 @@ async def test_a_forged_name_does_not_keep_a_worker_of_another_queue_from_starti
     assert {(s.presence.worker, *s.presence.queues) for s in seen} == {
         (FORGER, "a"), (worker.id, "b")
     }  # fmt: skip
+
+
+async def test_a_false_answer_does_not_keep_the_name_of_a_dead_worker(scene: Scene) -> None:
+    """Every worker's user hears the pings to all workers."""
+    dead = presence_of("w", "b", worker="dead.1")
+    assert isinstance(scene.write(OF_B, dead, "worker_b"), dict)
+    # A peer's ping comes as the scheduler's where each worker user has an account.
+    pings = (NAMES.peer("dead.1"), NAMES.control("dead.1", "ping"))
+    asked = [await scene.answer(subject, encode(dead)) for subject in pings]
+    broker, settings = await scene.broker("worker_b"), scene.realm.settings("worker_b", **QUICK)
+    liveness, holder = Liveness(broker, settings, is_peer=True), Holder("dead.1", "w", "b")
+
+    async def is_old() -> bool:
+        ages = await liveness.record_ages([holder])
+        return ages[holder] > PATIENCE * settings.worker_lost_seconds
+
+    await wait_until(is_old, 20, "the record to be old")
+    worker = await scene.start("w", "b")
+
+    assert worker.intake
+    assert any(asked)
 
 
 async def test_a_login_of_its_own_queue_can_keep_it_from_starting(scene: Scene) -> None:

@@ -216,7 +216,6 @@ def test_a_broker_that_goes_away_meanwhile(
     console: Console, private_nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not the worker that does not answer then."""
-
     console.settings = replace(console.settings, servers=(private_nats_server.url,))
     console.configure(servers=private_nats_server.url)
     console.run(commands.setup)

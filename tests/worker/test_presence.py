@@ -218,6 +218,34 @@ async def test_a_name_is_left_to_a_living_worker(server: FakeServer) -> None:
     assert stored(server) == record("w.0")
 
 
+async def test_a_name_is_not_kept_by_an_answer_alone(server: FakeServer) -> None:
+    """Workers of other queues hear the ping, and one of them may answer for a dead worker."""
+    await server.broker().serve(NAMES.peer("w.0"), echo)
+    server.put(RECORD, encode(record("w.0")))
+    server.advance(21)
+
+    await announcer(server).claim_name()
+
+    assert stored(server) == record("w.1")
+
+
+async def test_a_worker_whose_record_is_old_has_the_time_to_renew_it(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of each one after an outage of the broker."""
+    await server.broker().serve(NAMES.peer("w.0"), echo)
+    server.put(RECORD, encode(record("w.0")))
+    server.advance(21)
+
+    async def renewed_meanwhile(_: float) -> None:
+        server.put(RECORD, encode(record("w.0")))
+
+    monkeypatch.setattr("nats_worker.presence.asyncio.sleep", renewed_meanwhile)
+
+    with pytest.raises(NameTaken):
+        await announcer(server).claim_name()
+
+
 async def test_of_two_that_want_a_name_at_once_one_gets_it(server: FakeServer) -> None:
     for worker in ("w.1", "w.2"):
         await server.broker().serve(NAMES.peer(worker), echo)
