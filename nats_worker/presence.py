@@ -8,8 +8,9 @@ import time
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import AccessDenied, BrokerError, NatsExecutorError, WrongSequence
+from nats_executor.fitting import fitted_presence
 from nats_executor.liveness import PATIENCE, Answer, Holder, Liveness, readable
-from nats_executor.messages import encode, presentable
+from nats_executor.messages import presentable
 from nats_executor.outage import Outage
 from nats_executor.ports import Outgoing
 from nats_executor.presences import record_for
@@ -173,4 +174,4 @@ class Announcer:
         return self._names.presence(queue, self._describe().name)
 
     def _body(self, queue: str) -> bytes:
-        return encode(record_for(self._describe(), queue))
+        return fitted_presence(record_for(self._describe(), queue))
