@@ -312,7 +312,7 @@ async def test_streams_without_sizes_get_them_in_place_and_keep_their_messages(
         is_bucket = wanted["name"] == names.workers_stream
         rollups = {"allow_rollup_hdrs": True} if is_bucket else {}
         await stage.broker.create_stream(wanted | UNLIMITED | rollups)
-    subjects = [names.result("q", "d1"), names.dead_letter("q", "d1"), names.presence("w1")]
+    subjects = [names.result("q", "d1"), names.dead_letter("q", "d1"), names.presence("a", "w1")]
     for subject in subjects:
         await stage.broker.publish(subject, b"here")
 
