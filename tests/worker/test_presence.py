@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import math
 import time
 
@@ -233,3 +234,25 @@ async def test_an_unreadable_record_does_not_keep_a_worker_from_starting(
 
     assert stored(server) == record("w.1")
     assert "unreadable presence record" in caplog.text
+
+
+# A record has a size
+
+
+async def test_a_record_of_very_many_queues_is_cut_and_said_once(
+    server: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    queues = [f"{number:04}" + "q" * 246 for number in range(1000)]
+    described = dataclasses.replace(record(), queues=queues)
+    announcing = Announcer(server.broker(), SETTINGS, lambda: described)
+
+    await announcing.claim_name()
+    await announcing.beat()
+
+    found = stored(server)
+    assert found is not None
+    assert found.queues == queues[: len(found.queues)]
+    assert 200 < len(found.queues) < 1000
+    assert (
+        len([line for line in caplog.messages if "names of 1000 queues are too long" in line]) == 1
+    )
