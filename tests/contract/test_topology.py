@@ -329,11 +329,14 @@ async def test_streams_without_sizes_get_them_in_place_and_keep_their_messages(
         assert message.body == b"here"
 
 
-async def test_a_stream_that_holds_more_than_its_size_waits_for_a_word(stage: Stage) -> None:
+@pytest.mark.parametrize("size", [1, 300], ids=["too many", "too large"])
+async def test_a_stream_that_holds_more_than_its_size_waits_for_a_word(
+    stage: Stage, size: int
+) -> None:
     small = changed(stage.settings, max_results_bytes=2 * 256)
     await set_up(stage)
     for number in range(3):
-        await stage.broker.publish(stage.names.result("q", f"d{number}"), b"x" * 300)
+        await stage.broker.publish(stage.names.result("q", f"d{number}"), b"x" * size)
 
     with pytest.raises(TopologyMismatch, match=r"drops the oldest messages.*--may-drop"):
         await topology.apply(stage.broker, small, QUEUES)
