@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from nats_executor import topology
 from nats_executor.errors import AccessDenied
-from nats_executor.liveness import presences
-from nats_executor.messages import Presence, presentable
+from nats_executor.liveness import records_under
+from nats_executor.messages import presentable
 from nats_executor.names import Lane
+from nats_executor.presences import Seen, merged
 from nats_executor.queues import as_text, remedy
 from nats_executor.quorum import no_quorum
 from nats_executor.storage import account_findings, busiest_queue, is_crowded, stream_finding
@@ -38,14 +39,6 @@ __all__ = [
 ]
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A worker's record, and the seconds since the broker got it."""
-
-    presence: Presence
-    age: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +88,16 @@ async def usage_of(broker: Broker) -> Usage | None:
 
 
 async def busiest_in(broker: Broker, stream: str, queues: list[str], names: Names) -> str:
-    if stream == names.workers_stream:
-        return ""
     return busiest_queue((await broker.subjects(stream, ">")).messages, queues, names)
 
 
 async def seen_workers(broker: Broker, settings: Settings) -> list[Seen]:
-    """Return the readable records of the workers bucket."""
+    """Return what the workers bucket says of workers, each once."""
     names = settings.names
     if (info := await broker.stream_info(names.workers_stream)) is None:
         return []
-    # By the broker's clock alone, because this machine's may be wrong.
-    found = await presences(broker, names)
-    return [Seen(presence, info.time - message.at) for presence, message in found]
+    records = await records_under(broker, names, names.presences())
+    return merged(records, now=info.time, lost_after_seconds=settings.worker_lost_seconds)
 
 
 def state_of(seen: Seen, settings: Settings) -> str:

@@ -22,7 +22,7 @@ from nats_executor.errors import (
     NatsExecutorError,
 )
 from nats_executor.lines import Complaints, Line, Lines
-from nats_executor.liveness import presences
+from nats_executor.liveness import records_under
 from nats_executor.log_pages import PAGE_BYTES, VERB, Page, Question, encode
 from nats_executor.messages import decode, presentable
 from nats_executor.replies import batches
@@ -77,7 +77,7 @@ class TaskLogs:
     def _open(self) -> Reader:
         return Reader(self._settings())
 
-    def read(self, dispatch_id: str | None, queue: str | None) -> LogAnswer:
+    def read(self, dispatch_id: str | None, queue: str) -> LogAnswer:
         """Return what is there of a log, or why it is not. Never raises."""
         if not dispatch_id:
             return [], []
@@ -110,7 +110,7 @@ class Reader(Line):
         self._page_bytes = PAGE_BYTES
         self._workers: OrderedDict[str, Presence] = OrderedDict()
 
-    async def read(self, dispatch_id: str, queue: str | None) -> LogAnswer:
+    async def read(self, dispatch_id: str, queue: str) -> LogAnswer:
         silent: list[str] = []
         since = self.require_broker().connected_since
         found = await self._find(dispatch_id, queue, silent)
@@ -134,20 +134,23 @@ class Reader(Line):
 
     # Which worker
 
-    async def _find(self, dispatch_id: str, queue: str | None, silent: list[str]) -> Found | None:
-        """Ask the worker of last time; then those of the queue; then all, as they may change it."""
+    async def _find(self, dispatch_id: str, queue: str, silent: list[str]) -> Found | None:
+        """Ask the worker of last time; then those of the queue.
+
+        Nobody else: what workers of another queue say of themselves is no reason to believe them.
+        """
         if known := self._workers.get(dispatch_id):
             found = await self._first_that_runs([known], dispatch_id, [])
             if found is not None:
                 return found
         broker, names = self.require_broker(), self.settings.names
-        workers = [presence for presence, _ in await presences(broker, names)]
-        of_queue = [worker for worker in workers if queue in worker.queues]
-        others = [worker for worker in workers if queue not in worker.queues]
-        for group in (*batches(of_queue, ASKED_AT_ONCE), *batches(others, ASKED_AT_ONCE)):
-            if found := await self._first_that_runs(group, dispatch_id, silent):
-                self._remember(dispatch_id, found.worker)
-                return found
+        # Workers of the release before have records without a queue.
+        for subject in (names.presences(queue), names.older_presences()):
+            records = await records_under(broker, names, subject)
+            for group in batches([record.presence for record in records], ASKED_AT_ONCE):
+                if found := await self._first_that_runs(group, dispatch_id, silent):
+                    self._remember(dispatch_id, found.worker)
+                    return found
         return None
 
     def _remember(self, dispatch_id: str, worker: Presence) -> None:

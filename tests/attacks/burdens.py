@@ -122,12 +122,12 @@ async def many_reports(broker: Broker, count: int = 100_000) -> None:
 
 async def large_records(broker: Broker, count: int = 40) -> None:
     bodies = {f"evil{n}": filler(as_map(presence(f"evil{n}"))) for n in range(count)}
-    await put(broker, [Outgoing(NAMES.presence(k), body) for k, body in bodies.items()], 1)
+    await put(broker, [Outgoing(NAMES.presence("a", k), body) for k, body in bodies.items()], 1)
 
 
 async def many_records(broker: Broker, count: int = 100_000) -> None:
     names = [f"evil{n}" for n in range(count)]
-    await put(broker, [Outgoing(NAMES.presence(k), encode(presence(k))) for k in names], 1000)
+    await put(broker, [Outgoing(NAMES.presence("a", k), encode(presence(k))) for k in names], 1000)
 
 
 async def large_log_records(broker: Broker, count: int = 40) -> None:

@@ -27,7 +27,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "scheduler looks who is alive",
         "scheduler reads its metrics",
         "airflow nats check",
-        "worker of queue b starts",
+        "another worker of queue a starts",
         "page of a running task's log",
     ),
     "100,000 presence records": (

@@ -20,7 +20,7 @@ import pytest
 from nats_executor import log_store, remote_logs
 from nats_executor.broker import connect
 from nats_executor.dispatcher import Dispatcher
-from nats_executor.liveness import Answer, Liveness
+from nats_executor.liveness import Answer, Holder, Liveness
 from nats_executor.messages import Presence, decode, encode
 from nats_executor.sizes import LOG_RECORD_BYTES, MOST_RECORDS, PRESENCE_BYTES, REPORT_BYTES
 from nats_executor.survey import seen_workers
@@ -121,14 +121,14 @@ async def test_workers_are_seen_among_records_of_8_mb(
     async with as_user(open_realm, "worker_a") as worker:
         await burdens.large_records(worker, COUNT)
     async with as_user(open_realm, "worker_b") as worker:
-        await worker.publish(NAMES.presence("honest"), honest)
+        await worker.publish(NAMES.presence("b", "honest"), honest)
     settings = open_realm.settings("scheduler")
     async with as_user(open_realm, "scheduler") as broker:
         seen = await seen_workers(broker, settings)
         reading = await Telemetry(settings)._read(lambda: broker)
-        lost = await Liveness(broker, settings).lost(
-            {"honest.1": "honest"} | {f"evil{n}.1": f"evil{n}" for n in range(COUNT)}
-        )
+        honest_one = Holder("honest.1", "honest", "b")
+        evil = [Holder(f"evil{n}.1", f"evil{n}", "a") for n in range(COUNT)]
+        lost = await Liveness(broker, settings).lost([honest_one, *evil])
     logs = TaskLogs(lambda: open_realm.settings("api_server"))
     try:
         _, [remark] = await asyncio.to_thread(logs.read, "d1", "b")
@@ -137,7 +137,7 @@ async def test_workers_are_seen_among_records_of_8_mb(
 
     assert [worker.presence.name for worker in seen] == ["honest"]
     assert reading.workers.total() == 1
-    assert "honest.1" not in lost
+    assert honest_one not in lost
     assert "no worker says that it runs this task; no answer from honest" in remark
     assert max(decoded) <= PRESENCE_BYTES
 
@@ -145,12 +145,12 @@ async def test_workers_are_seen_among_records_of_8_mb(
 async def test_a_worker_starts_where_a_record_of_8_mb_has_its_name(
     open_realm: Realm, decoded: list[int]
 ) -> None:
-    mine = burdens.presence("evil0", "b")
+    mine = burdens.presence("evil0", "a")
     async with as_user(open_realm, "worker_a") as worker:
         await burdens.large_records(worker, 1)
-    async with as_user(open_realm, "worker_b") as broker:
-        await Announcer(broker, open_realm.settings("worker_b"), lambda: mine).claim_name()
-        found = await broker.last(NAMES.workers_stream, NAMES.presence("evil0"))
+    async with as_user(open_realm, "worker_a") as broker:
+        await Announcer(broker, open_realm.settings("worker_a"), lambda: mine).claim_name()
+        found = await broker.last(NAMES.workers_stream, NAMES.presence("a", "evil0"))
 
     assert found is not None
     assert decode(Presence, found.body) == mine

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from nats_executor import lines
 from nats_executor.broker import connect
 from nats_executor.dispatcher import Dispatcher
-from nats_executor.liveness import Liveness
+from nats_executor.liveness import Holder, Liveness
 from nats_executor.survey import take_survey
 from nats_executor.task_logs import TaskLogs
 from nats_executor.telemetry import Telemetry
@@ -117,8 +117,8 @@ async def following(realm: Realm) -> dict[str, Any]:
 
 
 async def liveness(realm: Realm, broker: Broker) -> str:
-    workers = {f"evil{n}.1": f"evil{n}" for n in range(40)}
-    lost = await Liveness(broker, realm.settings("scheduler")).lost(workers)
+    holders = [Holder(f"evil{n}.1", f"evil{n}", "a") for n in range(40)]
+    lost = await Liveness(broker, realm.settings("scheduler")).lost(holders)
     return f"{len(lost)} lost"
 
 
@@ -133,15 +133,15 @@ async def survey(realm: Realm, broker: Broker) -> str:
 
 
 async def start(realm: Realm, broker: Broker) -> str:
-    mine = presence("evil0", "b")
-    await Announcer(broker, realm.settings("worker_b"), lambda: mine).claim_name()
+    mine = presence("evil0", "a")
+    await Announcer(broker, realm.settings("worker_a"), lambda: mine).claim_name()
     return "started"
 
 
 def running_log(realm: Realm) -> dict[str, Any]:
     """Look for the log of a task that runs, as the API server does for a page."""
     logs = TaskLogs(lambda: realm.settings("api_server"))
-    return in_a_line(lambda: logs.read("d1", "b")[1])
+    return in_a_line(lambda: logs.read("d1", "a")[1])
 
 
 def stored_log(realm: Realm) -> dict[str, Any]:
@@ -178,7 +178,7 @@ VICTIMS: dict[str, Callable[[Realm], Any]] = {
     "scheduler looks who is alive": partial(asking, "scheduler", liveness),
     "scheduler reads its metrics": partial(asking, "scheduler", metrics),
     "airflow nats check": partial(asking, "monitor", survey),
-    "worker of queue b starts": partial(asking, "worker_b", start),
+    "another worker of queue a starts": partial(asking, "worker_a", start),
     "page of a running task's log": running_log,
     "page of a stored log": stored_log,
 }
