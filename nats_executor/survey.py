@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +41,9 @@ __all__ = [
 ]
 
 Row = dict[str, Any]
+
+# Records that are dealt with in another thread.
+MANY = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,9 @@ async def seen_workers(broker: Broker, settings: Settings) -> list[Seen]:
     if (info := await broker.stream_info(names.workers_stream)) is None:
         return []
     records = await records_under(broker, names, names.presences())
-    return merged(records, now=info.time, lost_after_seconds=settings.worker_lost_seconds)
+    merge = partial(merged, records, now=info.time, lost_after_seconds=settings.worker_lost_seconds)
+    # As many as that would hold the loop for tenths of a second.
+    return await asyncio.to_thread(merge) if len(records) > MANY else merge()
 
 
 def state_of(seen: Seen, settings: Settings) -> str:
