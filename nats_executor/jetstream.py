@@ -64,6 +64,8 @@ WINDOW = 512
 # Far below `max_pending`, at which the server closes the connection as too slow.
 PAGE_BYTES = 8_000_000
 PAGE = 1000
+# Where a server writes its own release into a stream's settings.
+ANSWERING = "_nats.ver"
 # Pause before a reader is created anew.
 RETRY_SECONDS = 1.0
 
@@ -87,6 +89,10 @@ class JetStream(Broker):
     @property
     def denied(self) -> str:
         return self._link.denied
+
+    @property
+    def server_version(self) -> str:
+        return self._link.server_version
 
     @property
     def is_connected(self) -> bool:
@@ -342,6 +348,7 @@ class JetStream(Broker):
             first_at=timestamp(state["first_ts"]),
             replicas=response["config"]["num_replicas"],
             replication=found,
+            server_version=(response["config"].get("metadata") or {}).get(ANSWERING, ""),
         )
 
     async def consumer_infos(self, stream: str) -> list[ConsumerInfo]:

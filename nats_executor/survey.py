@@ -14,6 +14,7 @@ from nats_executor.messages import Presence, decode, presentable
 from nats_executor.names import Lane
 from nats_executor.queues import as_text, remedy
 from nats_executor.quorum import no_quorum
+from nats_executor.releases import judged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,6 +54,12 @@ class Survey:
     consumers: list[ConsumerInfo]
     workers: list[Seen]
     streams: list[StreamInfo] = field(default_factory=list)
+    server_version: str = ""  # of the server that answers
+
+    @property
+    def server_versions(self) -> set[str]:
+        """Those of all servers that are known of: a cluster tells those of its streams' leaders."""
+        return {self.server_version, *(info.server_version for info in self.streams)}
 
 
 async def take_survey(broker: Broker, settings: Settings) -> Survey:
@@ -68,10 +75,12 @@ async def take_survey(broker: Broker, settings: Settings) -> Survey:
         if not info.replication.has_quorum:
             raise no_quorum(info.replication.servers)
     if names.tasks_stream not in {info.name for info in streams}:
-        return Survey(await topology.inspect(broker, settings, []), [], [])
+        drifts = await topology.inspect(broker, settings, [])
+        return Survey(drifts, [], [], streams, broker.server_version)
     consumers = await broker.consumer_infos(names.tasks_stream)
     drifts = await topology.inspect(broker, settings, list(by_queue(consumers)))
-    return Survey(drifts, consumers, await seen_workers(broker, settings), streams)
+    workers = await seen_workers(broker, settings)
+    return Survey(drifts, consumers, workers, streams, broker.server_version)
 
 
 async def seen_workers(broker: Broker, settings: Settings) -> list[Seen]:
@@ -165,6 +174,11 @@ def worker_rows(survey: Survey, settings: Settings) -> list[Row]:
 def findings(survey: Survey, settings: Settings) -> list[Row]:
     """One row for each thing that was checked; a status other than `ok` needs attention."""
     rows = [finding("broker", "ok", f"connected to {settings.shown('servers')}")]
+    rows += [
+        finding("nats-server", "unsafe", text)
+        for version in sorted(survey.server_versions)
+        if (text := judged(version))
+    ]
     rows += [finding("streams", "drift", drift.advice) for drift in survey.drifts]
     if not survey.drifts:
         rows.append(finding("streams", "ok", "as configured"))

@@ -223,6 +223,15 @@ class Realm:
                 assert answer.get("success"), answer
 
 
+def has_all(servers: Sequence[NatsServer]) -> bool:
+    """Whether streams can be placed on every server."""
+    if len(servers) == 1:
+        return True
+    groups = [server.monitor("/jsz").get("meta_cluster") or {} for server in servers]
+    seen = [peer for group in groups for peer in group.get("replicas") or ()]
+    return len(seen) == len(servers) - 1 and all(peer["current"] for peer in seen)
+
+
 @contextmanager
 def open_realm(
     directory: Path, kind: str, *, config: str = "", jetstream: str = ""
@@ -243,6 +252,7 @@ def open_realm(
     )
     try:
         start_together(servers)
+        block_until(lambda: has_all(servers), 20, "the cluster's leader to see all servers")
         yield Realm(servers[0], has_accounts, servers[1:])
     finally:
         for server in servers:

@@ -35,6 +35,7 @@ PURE = frozenset(
         "nats_executor.ports",
         "nats_executor.queues",
         "nats_executor.quorum",
+        "nats_executor.releases",
         "nats_executor.replies",
         "nats_executor.servers",
         "nats_executor.settings",
