@@ -227,9 +227,12 @@ def has_all(servers: Sequence[NatsServer]) -> bool:
     """Whether streams can be placed on every server."""
     if len(servers) == 1:
         return True
-    groups = [server.monitor("/jsz").get("meta_cluster") or {} for server in servers]
-    seen = [peer for group in groups for peer in group.get("replicas") or ()]
-    return len(seen) == len(servers) - 1 and all(peer["current"] for peer in seen)
+    for server in servers:
+        group = server.monitor("/jsz").get("meta_cluster") or {}
+        if group.get("leader") == server.name:
+            others = group.get("replicas") or ()
+            return len(others) == len(servers) - 1 and all(peer["current"] for peer in others)
+    return False
 
 
 @contextmanager
