@@ -9,17 +9,19 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from nats_executor import topology
-from nats_executor.errors import DecodeError
+from nats_executor.errors import AccessDenied, DecodeError
 from nats_executor.messages import Presence, decode, presentable
 from nats_executor.names import Lane
 from nats_executor.queues import as_text, remedy
 from nats_executor.quorum import no_quorum
 from nats_executor.releases import judged
+from nats_executor.storage import account_findings, busiest_queue, is_crowded, stream_finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from nats_executor.ports import Broker, ConsumerInfo, StreamInfo
+    from nats_executor.names import Names
+    from nats_executor.ports import Broker, ConsumerInfo, StreamInfo, Usage
     from nats_executor.settings import Settings
 
 __all__ = [
@@ -54,6 +56,8 @@ class Survey:
     consumers: list[ConsumerInfo]
     workers: list[Seen]
     streams: list[StreamInfo] = field(default_factory=list)
+    usage: Usage | None = None  # of the account, None where this user may not ask
+    busiest: dict[str, str] = field(default_factory=dict)  # by stream that is almost full
     server_version: str = ""  # of the server that answers
 
     @property
@@ -76,11 +80,32 @@ async def take_survey(broker: Broker, settings: Settings) -> Survey:
             raise no_quorum(info.replication.servers)
     if names.tasks_stream not in {info.name for info in streams}:
         drifts = await topology.inspect(broker, settings, [])
-        return Survey(drifts, [], [], streams, broker.server_version)
+        return Survey(drifts, [], [], streams, server_version=broker.server_version)
     consumers = await broker.consumer_infos(names.tasks_stream)
     drifts = await topology.inspect(broker, settings, list(by_queue(consumers)))
     workers = await seen_workers(broker, settings)
-    return Survey(drifts, consumers, workers, streams, broker.server_version)
+    queues = list(by_queue(consumers))
+    busiest = {
+        info.name: await busiest_in(broker, info.name, queues, names)
+        for info in streams
+        if is_crowded(info, names)
+    }
+    usage, version = await usage_of(broker), broker.server_version
+    return Survey(drifts, consumers, workers, streams, usage, busiest, version)
+
+
+async def usage_of(broker: Broker) -> Usage | None:
+    """Return how full the account is; users of the release before may not ask."""
+    try:
+        return await broker.usage()
+    except AccessDenied:
+        return None
+
+
+async def busiest_in(broker: Broker, stream: str, queues: list[str], names: Names) -> str:
+    if stream == names.workers_stream:
+        return ""
+    return busiest_queue((await broker.subjects(stream, ">")).messages, queues, names)
 
 
 async def seen_workers(broker: Broker, settings: Settings) -> list[Seen]:
@@ -184,6 +209,12 @@ def findings(survey: Survey, settings: Settings) -> list[Row]:
         rows.append(finding("streams", "ok", "as configured"))
     for info in survey.streams:
         rows += replica_findings(info, settings.replicas)
+    rows += [
+        stream_finding(info, survey.busiest[info.name], settings.names)
+        for info in survey.streams
+        if info.name in survey.busiest
+    ]
+    rows += account_findings(survey.usage, survey.streams)
     for queue, bands in by_queue(survey.consumers).items():
         workers = serving(survey.workers, Lane(queue), settings)
         rows += queue_findings(queue, bands, workers, settings)

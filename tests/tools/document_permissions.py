@@ -46,6 +46,7 @@ PUBLISHED: tuple[tuple[str, str], ...] = (
     (rf"{API}\.CONSUMER\.CREATE\.AIRFLOW_RESULTS.*", "follow all reports"),
     (rf"{API}\.CONSUMER\.MSG\.NEXT\.AIRFLOW_RESULTS\..*", "follow all reports"),
     (rf"{API}\.STREAM\.INFO\..*", "see a stream's settings, counters and subjects"),
+    (rf"{API}\.INFO", "see how full the account is"),
     (rf"{API}\.CONSUMER\.(LIST|INFO|NAMES)\..*", "see the queues' settings and counters"),
     (rf"{API}\.CONSUMER\.CREATE\.AIRFLOW_TASKS\..*", "make and change the consumers of queues"),
     (rf"{API}\.CONSUMER\.(PAUSE|RESUME|DELETE)\..*", "pause and remove the consumers of queues"),
