@@ -64,6 +64,11 @@ ARG_WORKER_NAMES = Arg(
     metavar="NAME",
     help="Name of the worker as in `airflow nats workers list`, or several, separated by commas",
 )
+ARG_SERVING = Arg(
+    ("--serving",),
+    metavar="QUEUE",
+    help="Look among the workers of this queue only, for a name that workers of two queues have",
+)
 ARG_NEW_CONCURRENCY = Arg(
     ("concurrency",),
     metavar="N",
@@ -242,7 +247,7 @@ def action(name: str, what: str, args: tuple[Arg, ...], epilog: str | None = Non
 
 def workers() -> GroupCommand:
     """Return the commands for workers that run."""
-    common = (ARG_TEAM, ARG_VERBOSE)
+    common = (ARG_SERVING, ARG_TEAM, ARG_VERBOSE)
     subcommands = (
         action("workers list", "List workers with their load", (ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE)),
         action(

@@ -9,9 +9,11 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from nats_executor import topology
-from nats_executor.errors import AccessDenied, DecodeError
-from nats_executor.messages import Presence, decode, presentable
+from nats_executor.errors import AccessDenied
+from nats_executor.liveness import readable
+from nats_executor.messages import presentable
 from nats_executor.names import Lane
+from nats_executor.presences import Seen, merged
 from nats_executor.queues import as_text, remedy
 from nats_executor.quorum import no_quorum
 from nats_executor.releases import judged
@@ -38,14 +40,6 @@ __all__ = [
 ]
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A worker's record, and the seconds since the broker got it."""
-
-    presence: Presence
-    age: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,24 +97,17 @@ async def usage_of(broker: Broker) -> Usage | None:
 
 
 async def busiest_in(broker: Broker, stream: str, queues: list[str], names: Names) -> str:
-    if stream == names.workers_stream:
-        return ""
     return busiest_queue((await broker.subjects(stream, ">")).messages, queues, names)
 
 
 async def seen_workers(broker: Broker, settings: Settings) -> list[Seen]:
-    """Return the readable records of the workers bucket."""
+    """Return what the workers bucket says of workers, each once."""
     names = settings.names
-    workers: list[Seen] = []
     if (info := await broker.stream_info(names.workers_stream)) is None:
-        return workers
-    for message in await broker.scan(names.workers_stream, names.presences()):
-        try:
-            # By the broker's clock alone, because this machine's may be wrong.
-            workers.append(Seen(decode(Presence, message.body), info.time - message.at))
-        except DecodeError:
-            continue  # a deleted record, or one of a release that we cannot read
-    return workers
+        return []
+    messages = await broker.scan(names.workers_stream, names.presences())
+    records = [record for record in map(readable, messages) if record]
+    return merged(records, now=info.time, lost_after_seconds=settings.worker_lost_seconds)
 
 
 def state_of(seen: Seen, settings: Settings) -> str:

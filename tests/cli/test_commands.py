@@ -97,7 +97,7 @@ def test_setup_check_names_a_setting_that_differs_and_setup_mends_it(console: Co
     code, output = console.run(commands.setup, check=True)
     assert code == 1
     assert "consumer of queue 'default': ack_wait is 30000000000, should be 77000000000" in output
-    assert "max_bytes is -1, should be 1000000" in output
+    assert "max_bytes is 536870912, should be 1000000" in output
 
     code, output = console.run(commands.setup)
     assert code == 0
@@ -515,6 +515,6 @@ def test_the_lists_of_nothing(console: Console, command: Any) -> None:
 def test_a_worker_that_left_is_not_listed(console: Console) -> None:
     console.run(commands.setup)
     console.announce("w1", "default")
-    console.publish(console.settings.names.presence("w1"), b"")
+    console.publish(console.settings.names.presence("default", "w1"), b"")
 
     assert console.run(commands.workers_list, output="json") == (0, "[]\n")

@@ -34,6 +34,7 @@ PURE = frozenset(
         "nats_executor.options",
         "nats_executor.permissions",
         "nats_executor.ports",
+        "nats_executor.presences",
         "nats_executor.queues",
         "nats_executor.quorum",
         "nats_executor.releases",
