@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import stat
+from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Self
 
@@ -98,7 +99,7 @@ class LogFile:
             if not os.path.samestat(there, os.fstat(self.fd)):
                 return
             os.unlink(self._name, dir_fd=folders[-1][1])
-            for (_, parent), (name, _) in reversed(list(zip(folders, folders[1:], strict=False))):
+            for (_, parent), (name, _) in reversed(list(pairwise(folders))):
                 os.rmdir(name, dir_fd=parent)
 
 

@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from nats_executor.names import Names
     from nats_executor.ports import Broker, Stored
 
-__all__ = ["WINDOW", "Found", "chunks", "find", "keep", "put"]
+__all__ = ["UPLOAD_SECONDS", "WINDOW", "Found", "chunks", "find", "keep", "put"]
 
 # Chunks that are on the way at once, or in memory for a reader.
 WINDOW = 8
 # Longer than any line of Airflow's own, with which a task's log begins.
 FIRST_LINE_BYTES = 4096
-# Of the time for one log; the end of an attempt to connect says why there is no connection.
+# For one log: a task has ended, and its slot is free only afterwards.
+UPLOAD_SECONDS = 10.0
+# Of that time; the end of an attempt to connect says why there is no connection.
 CONNECTING = 0.9
 # Pause before what the broker did not take is sent once more.
 PAUSE_SECONDS = 0.2

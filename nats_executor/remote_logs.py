@@ -24,6 +24,7 @@ from nats_executor.errors import BrokerError, BrokerUnavailable, ConfigError, Na
 from nats_executor.lines import Complaints, Line, Lines
 from nats_executor.log_files import LogFile
 from nats_executor.log_parts import Part, log_of
+from nats_executor.log_store import UPLOAD_SECONDS
 from nats_executor.messages import presentable
 from nats_executor.options import LOG_SCHEME
 from nats_executor.replies import batches
@@ -38,8 +39,6 @@ __all__ = ["StoredLogs", "leave_to", "of_team", "require_bare"]
 
 log = logging.getLogger(__name__)
 
-# A task has ended, and its slot is free only afterwards.
-UPLOAD_SECONDS = 10.0
 # What a megabyte of a log may take, while many look at theirs.
 WINDOW_SECONDS = 10.0
 # Of one page of the UI; a part is one file, so more of them are those of a sensor that comes back
