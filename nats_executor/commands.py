@@ -7,25 +7,27 @@ import functools
 import json
 import sys
 import time
-from typing import TYPE_CHECKING, TypeVar, cast
+import traceback
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from airflow.cli.simple_table import AirflowConsole
 from airflow.configuration import conf
 from airflow.utils.cli import suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
-from nats_executor import topology
+from nats_executor import exposure, topology
 from nats_executor.accounts import accounts as accounts_of
 from nats_executor.accounts import as_account_claims, as_accounts, everyone
 from nats_executor.broker import connect
 from nats_executor.errors import ConfigError, NatsExecutorError, NoQuorum
-from nats_executor.messages import Order, presentable
+from nats_executor.messages import MARK, Order, presentable
 from nats_executor.names import token
 from nats_executor.orders import give_orders
 from nats_executor.permissions import Role, as_claims, as_config, permissions
 from nats_executor.queues import in_text
 from nats_executor.settings import Settings
-from nats_executor.survey import findings, queue_rows, take_survey, worker_rows
+from nats_executor.survey import finding, findings, queue_rows, take_survey, worker_rows
+from nats_executor.terminal import lines, one_line
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -55,6 +57,7 @@ ATTEMPT_MARGIN_SECONDS = 0.5
 # A cluster that has lost a leader elects another one within this time, if it can.
 ELECTION_SECONDS = 5.0
 RETRY_SECONDS = 0.5
+DELETE = "\x7f"
 
 Result = TypeVar("Result")
 Command = TypeVar("Command", bound="Callable[[Namespace], None]")
@@ -68,8 +71,11 @@ def command(function: Command) -> Command:
         try:
             function(args)
         except NatsExecutorError as exc:
-            sys.stderr.write(f"error: {exc}\n")
+            complain(str(exc))
             raise SystemExit(UNREACHABLE) from exc
+        except Exception:  # noqa: BLE001 - of Python's own tracebacks nobody cleans the text
+            sys.stderr.write(lines(traceback.format_exc()))
+            raise SystemExit(1) from None
 
     return cast("Command", providers_configuration_loaded(run))
 
@@ -115,10 +121,33 @@ def queue_names(args: Namespace) -> list[str]:
 
 
 def show(rows: list[Row], output: str) -> None:
-    """Print rows as asked for; no text in them, which is anyone's, counts as markup."""
-    if output in {"table", "plain"}:
-        rows = [{name: presentable(str(value)) for name, value in row.items()} for row in rows]
+    """Print rows as asked for; no text in them, which is anyone's, counts as markup.
+
+    JSON and YAML keep each text and escape it, but for one control character.
+    """
+    is_for_people = output in {"table", "plain"}
+    rows = [
+        {
+            name: one_line(presentable(str(value))) if is_for_people else without_delete(value)
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
     AirflowConsole(markup=False, emoji=False).print_as(data=rows, output=output)
+
+
+def without_delete(value: Any) -> Any:
+    return value.replace(DELETE, MARK) if isinstance(value, str) else value
+
+
+def say(text: str) -> None:
+    """Print a line with text from the broker in it."""
+    print(one_line(text))
+
+
+def complain(text: str) -> None:
+    """Print a line to stderr, likewise."""
+    sys.stderr.write(f"error: {one_line(text)}\n")
 
 
 @command
@@ -135,7 +164,7 @@ def setup(args: Namespace) -> None:
 
     drifts = ask(settings, carry_out)
     for drift in drifts:
-        print(told(drift, is_done=not args.check))
+        say(told(drift, is_done=not args.check))
     if not drifts:
         print("everything is as it should be")
     elif args.check:
@@ -157,7 +186,8 @@ def check(args: Namespace) -> None:
     """Print what needs attention; exit 1 if anything does, 2 if NATS does not answer."""
     settings = settings_for(args)
     survey = ask(settings, lambda broker: take_survey(broker, settings))
-    rows = findings(survey, settings)
+    rows = [finding("login", "exposed", text) for text in exposure.told()]
+    rows = findings(survey, settings) + rows
     show(rows, args.output)
     if any(row["status"] != "ok" for row in rows):
         raise SystemExit(1)
@@ -209,9 +239,9 @@ def order(args: Namespace, what: Order, value: str) -> None:
     answers = ask(settings, lambda broker: give_orders(broker, settings, names, what, value))
     for answer in answers:
         if answer.is_obeyed:
-            print(answer.text)
+            say(answer.text)
         else:
-            sys.stderr.write(f"error: {answer.text}\n")
+            complain(answer.text)
     if not all(answer.is_obeyed for answer in answers):
         raise SystemExit(1)
 

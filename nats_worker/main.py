@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from setproctitle import setproctitle
 
 from nats_executor.errors import NatsExecutorError
+from nats_executor.terminal import one_line
 from nats_worker import logs
 from nats_worker.concealment import environment_without_login
 from nats_worker.pool import PoolBroken
@@ -72,7 +73,7 @@ def run(start: Start) -> None:
         asyncio.run(Worker(start.settings, start.plan).run())
     except* (NatsExecutorError, PoolBroken) as group:
         for exc in leaves(group):
-            sys.stderr.write(f"error: {exc}\n")
+            sys.stderr.write(f"error: {one_line(str(exc))}\n")
         raise SystemExit(1) from None
     finally:
         if start.pid_file:

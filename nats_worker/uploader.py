@@ -29,6 +29,7 @@ from nats_executor.errors import BrokerUnavailable, NatsExecutorError
 from nats_executor.log_store import UPLOAD_SECONDS
 from nats_worker.courier import ANSWER_SECONDS
 from nats_worker.frames import MAX_EVENT_BYTES, pack, unpack
+from nats_worker.logs import Text
 from nats_worker.processes import keep_private
 
 if TYPE_CHECKING:
@@ -145,7 +146,9 @@ def main(door: int, handover: int) -> None:
     for sig in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(sig, signal.SIG_IGN)
     # Supervisors say what is not stored, and why; the main process tells of an outage.
-    logging.basicConfig(level=logging.ERROR, format="%(asctime)s [%(levelname)s] %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(Text())
+    logging.basicConfig(level=logging.ERROR, handlers=[handler])
     with os.fdopen(handover, "rb") as file:
         settings = pickle.load(file)  # noqa: S301 - written by the worker's main process
     setproctitle("airflow nats worker: logs")

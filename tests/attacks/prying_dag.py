@@ -145,4 +145,3 @@ with DAG("outcomes", schedule=None):
         half.rename(path)
 
     pry()  # type: ignore[call-arg]
-

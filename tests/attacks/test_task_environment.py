@@ -23,7 +23,6 @@ from nats_executor.messages import State
 from tests.support.execution_api import ExecutionApi
 from tests.support.fixtures import settings_for
 from tests.support.nkeys import NKey, Operator
-from tests.support.waiting import wait_until
 from tests.support.worker_ground import QUICK, make_home, task_body
 from tests.support.worker_process import Post, WorkerProcess, descendants
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from nats_executor.settings import Settings
-    from tests.attacks.conftest import MakeRealm
     from tests.support.fixtures import MakeNatsServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.integration]
@@ -43,9 +41,7 @@ LOGS = {
     "AIRFLOW__LOGGING__REMOTE_BASE_LOG_FOLDER": "nats://",
 }
 # Root may read everything, unless it has none of root's capabilities; a container's has few.
-UNPRIVILEGED = (
-    ("setpriv", "--inh-caps=-all", "--bounding-set=-all") if os.geteuid() == 0 else ()
-)
+UNPRIVILEGED = ("setpriv", "--inh-caps=-all", "--bounding-set=-all") if os.geteuid() == 0 else ()
 
 
 @dataclass
@@ -136,7 +132,9 @@ def a_teams_password_beside_it(_: Path) -> Way:
 
 def a_token(_: Path) -> Way:
     secret = new_secret()
-    return Way(secret, f'authorization {{ token: "{secret}" }}', {"token": secret}, {"token": secret})
+    return Way(
+        secret, f'authorization {{ token: "{secret}" }}', {"token": secret}, {"token": secret}
+    )
 
 
 def an_nkey(_: Path) -> Way:
