@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import uuid
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,7 +24,9 @@ from nats_executor.messages import State
 from tests.support.execution_api import ExecutionApi
 from tests.support.fixtures import settings_for
 from tests.support.nkeys import NKey, Operator
-from tests.support.worker_ground import QUICK, make_home, task_body
+from tests.support.realm import PASSWORD, ROOT_INBOX, ROOT_USER, Realm
+from tests.support.waiting import wait_until
+from tests.support.worker_ground import QUICK, is_alive, make_home, task_body
 from tests.support.worker_process import Post, WorkerProcess, descendants
 
 if TYPE_CHECKING:
@@ -187,13 +190,17 @@ class Cell:
     home: Path
     queue: str = "default"
 
-    async def pry(self) -> tuple[str, dict[str, Any]]:
-        """Run a task and return its id and what it has found."""
+    async def send(self, task: str) -> str:
         dispatch_id = str(uuid.uuid4())
-        body = task_body("pry", dispatch_id)
+        body = task_body(task, dispatch_id)
         body["ti"]["queue"] = self.queue
         await self.post.send(body, dispatch_id, self.queue)
-        await self.post.reported(dispatch_id, State.SUCCESS)
+        return dispatch_id
+
+    async def pry(self) -> tuple[str, dict[str, Any]]:
+        """Run a task and return its id and what it has found."""
+        dispatch_id = await self.send("pry")
+        await self.post.reported(dispatch_id, State.SUCCESS, queue=self.queue)
         return dispatch_id, json.loads((self.home / "marks" / dispatch_id).read_text())
 
     async def stored(self, dispatch_id: str) -> bytes:
@@ -287,6 +294,81 @@ async def test_a_task_finds_no_login(
         for dispatch_id in (first, last):
             assert b"pry" in cell.written(dispatch_id)
             assert await cell.stored(dispatch_id) == cell.written(dispatch_id)
+
+
+async def test_logs_of_a_shipped_users_tasks_are_stored(
+    realm: Realm, api: ExecutionApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over one connection that does no more than the worker's user may."""
+    settings = realm.settings(ROOT_USER, inbox_prefix=ROOT_INBOX)
+    worker = realm.settings("worker_a")
+    options = {
+        "user": "worker_a",
+        "password": PASSWORD,
+        "jetstream_domain": worker.jetstream_domain or "",
+        "replicas": worker.replicas,
+    }
+    way = Way(new_secret(), "", options, {})
+
+    async with cell_of(tmp_path, monkeypatch, api, settings, worker, way, "-q", "a") as cell:
+        cell.queue = "a"
+        ids = [(await cell.pry())[0] for _ in range(2)]
+
+        for dispatch_id in ids:
+            assert await cell.stored(dispatch_id) == cell.written(dispatch_id) != b""
+
+
+async def test_a_log_is_stored_although_the_worker_has_died(
+    make_nats_server: MakeNatsServer,
+    api: ExecutionApi,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The uploader outlives it by the farewell of its supervisors, and no longer."""
+    way = a_password(tmp_path)
+    server = make_nats_server(config=way.server)
+    settings = settings_for(server.url, remote_base_log_folder="nats://", **way.admin)
+    async with connect(settings, role="test") as broker:
+        await broker.ready(5)
+        await topology.apply(broker, settings, ["default"])
+
+    async with cell_of(tmp_path, monkeypatch, api, settings, settings, way) as cell:
+        uploader = uploader_of(cell.worker)
+        waiting = await cell.send("wait")
+        mark = cell.home / "marks" / waiting
+        await wait_until(mark.exists, 30, "the task")
+
+        cell.worker.tell(signal.SIGKILL)
+
+        await wait_until(lambda: not is_alive(uploader), 30, "the end of the uploader")
+        assert b"the first words" in await cell.stored(waiting) == cell.written(waiting)
+
+
+async def test_another_uploader_takes_the_place_of_one_that_died(
+    make_nats_server: MakeNatsServer,
+    api: ExecutionApi,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    way = a_password(tmp_path)
+    server = make_nats_server(config=way.server)
+    settings = settings_for(server.url, remote_base_log_folder="nats://", **way.admin)
+    async with connect(settings, role="test") as broker:
+        await broker.ready(5)
+        await topology.apply(broker, settings, ["default"])
+
+    async with cell_of(tmp_path, monkeypatch, api, settings, settings, way) as cell:
+        os.kill(uploader_of(cell.worker), signal.SIGKILL)
+
+        dispatch_id, _ = await cell.pry()
+
+        assert await cell.stored(dispatch_id) == cell.written(dispatch_id) != b""
+        assert "the uploader of task logs was killed by SIGKILL; next: another" in cell.worker.text
+        # One that is told to stop has work to do until its worker is gone.
+        last = uploader_of(cell.worker)
+        cell.worker.tell(signal.SIGTERM)
+        await cell.worker.ended()
+        assert not is_alive(last)
 
 
 def uploader_of(worker: WorkerProcess) -> int:

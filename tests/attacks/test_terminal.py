@@ -157,10 +157,8 @@ def test_a_fault_gives_a_terminal_no_orders(
 
 
 def test_a_line_of_a_workers_log_is_one_line() -> None:
-    try:
-        raise RuntimeError(EVIL)
-    except RuntimeError:
-        trace = sys.exc_info()
+    fault = RuntimeError(EVIL)
+    trace = RuntimeError, fault, None
     plain = logging.LogRecord("nats_worker.x", logging.INFO, "x.py", 1, "a %s", (EVIL,), None)
     failed = logging.LogRecord("nats_worker.x", logging.INFO, "x.py", 1, "a", (), trace)
 
