@@ -288,6 +288,7 @@ async def test_a_task_finds_no_login(
         above = [where for where in seen["found"]["login"] if " of " in where]
         assert not above or chosen.file, above
         assert {"environ", "environ of itself", "objects", "memory"} <= set(seen["found"]["decoy"])
+        assert seen["doors"] == []
         for private in (cell.worker.pid, uploader):
             kept = {f"environ of {private}", f"memory of {private}"}
             assert kept <= set(seen["refused"])
