@@ -8,7 +8,7 @@ import json
 import sys
 import time
 import traceback
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from airflow.cli.simple_table import AirflowConsole
 from airflow.configuration import conf
@@ -20,7 +20,7 @@ from nats_executor.accounts import accounts as accounts_of
 from nats_executor.accounts import as_account_claims, as_accounts, everyone
 from nats_executor.broker import connect
 from nats_executor.errors import ConfigError, NatsExecutorError, NoQuorum
-from nats_executor.messages import MARK, Order, presentable
+from nats_executor.messages import Order, presentable
 from nats_executor.names import token
 from nats_executor.orders import give_orders
 from nats_executor.permissions import Role, as_claims, as_config, permissions
@@ -57,7 +57,6 @@ ATTEMPT_MARGIN_SECONDS = 0.5
 # A cluster that has lost a leader elects another one within this time, if it can.
 ELECTION_SECONDS = 5.0
 RETRY_SECONDS = 0.5
-DELETE = "\x7f"
 
 Result = TypeVar("Result")
 Command = TypeVar("Command", bound="Callable[[Namespace], None]")
@@ -123,21 +122,13 @@ def queue_names(args: Namespace) -> list[str]:
 def show(rows: list[Row], output: str) -> None:
     """Print rows as asked for; no text in them, which is anyone's, counts as markup.
 
-    JSON and YAML keep each text and escape it, but for one control character.
+    JSON and YAML keep each text and escape it.
     """
-    is_for_people = output in {"table", "plain"}
-    rows = [
-        {
-            name: one_line(presentable(str(value))) if is_for_people else without_delete(value)
-            for name, value in row.items()
-        }
-        for row in rows
-    ]
+    if output in {"table", "plain"}:
+        rows = [
+            {name: one_line(presentable(str(value))) for name, value in row.items()} for row in rows
+        ]
     AirflowConsole(markup=False, emoji=False).print_as(data=rows, output=output)
-
-
-def without_delete(value: Any) -> Any:
-    return value.replace(DELETE, MARK) if isinstance(value, str) else value
 
 
 def say(text: str) -> None:

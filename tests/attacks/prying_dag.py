@@ -135,31 +135,36 @@ def look_at_configuration(search: Search) -> None:
         search.look(name, configured(each).encode())
 
 
+def look_around(name: str, **_: Any) -> None:
+    """Look everywhere and leave what was found as a mark."""
+    search = Search(json.loads(os.environ["TEST_PATTERNS"]))
+    search.look("environ", repr(dict(os.environ)).encode())
+    search.look_into("environ of itself", "/proc/self/environ")
+    # Before it reads the configuration: that may bring back what it has read from a file.
+    search.look_into_memory("memory", os.getpid())
+    gc.unfreeze()
+    look_at_objects(search)
+    look_at_configuration(search)
+    above = list(ancestors())
+    (worker,) = (pid for pid in above if title(pid).startswith("airflow nats worker "))
+    others = list(uploaders(worker))
+    for pid in (*above, *others):
+        search.look_into(f"environ of {pid}", f"/proc/{pid}/environ")
+    for pid in (*above[: above.index(worker) + 1], *others):
+        search.look_into_memory(f"memory of {pid}", pid)
+    path = Path(os.environ["TEST_MARKS"]) / name
+    half = path.with_suffix(".part")
+    half.write_text(
+        json.dumps({"found": search.found, "refused": search.refused, "doors": doors()})
+    )
+    half.rename(path)
+
+
 with DAG("outcomes", schedule=None):
 
     @task
     def pry(ti: Any) -> None:
-        search = Search(json.loads(os.environ["TEST_PATTERNS"]))
-        search.look("environ", repr(dict(os.environ)).encode())
-        search.look_into("environ of itself", "/proc/self/environ")
-        # Before it reads the configuration: that may bring back what it has read from a file.
-        search.look_into_memory("memory", os.getpid())
-        gc.unfreeze()
-        look_at_objects(search)
-        look_at_configuration(search)
-        above = list(ancestors())
-        (worker,) = (pid for pid in above if title(pid).startswith("airflow nats worker "))
-        others = list(uploaders(worker))
-        for pid in (*above, *others):
-            search.look_into(f"environ of {pid}", f"/proc/{pid}/environ")
-        for pid in (*above[: above.index(worker) + 1], *others):
-            search.look_into_memory(f"memory of {pid}", pid)
-        path = Path(os.environ["TEST_MARKS"]) / str(ti.id)
-        half = path.with_suffix(".part")
-        half.write_text(
-            json.dumps({"found": search.found, "refused": search.refused, "doors": doors()})
-        )
-        half.rename(path)
+        look_around(str(ti.id))
 
     @task
     def wait(ti: Any) -> None:

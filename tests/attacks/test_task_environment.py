@@ -28,6 +28,7 @@ from tests.support.realm import PASSWORD, ROOT_INBOX, ROOT_USER, Realm
 from tests.support.waiting import wait_until
 from tests.support.worker_ground import QUICK, is_alive, make_home, task_body
 from tests.support.worker_process import Post, WorkerProcess, descendants
+from tests.worker.conftest import callback_body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -127,10 +128,11 @@ def a_password_in_the_file(_: Path) -> Way:
 
 
 def a_teams_password_beside_it(_: Path) -> Way:
-    secret = new_secret()
+    secret, other = new_secret(), new_secret()
     login = {"user": "me", "password": secret}
-    environment = {"AIRFLOW__ALPHA___NATS_EXECUTOR__PASSWORD": secret}
-    return Way(secret, users(secret), login, login, environment)
+    return Way(
+        other, users(secret), login, login, {"AIRFLOW__ALPHA___NATS_EXECUTOR__PASSWORD": other}
+    )  # fmt: skip
 
 
 def a_token(_: Path) -> Way:
@@ -280,21 +282,53 @@ async def test_a_task_finds_no_login(
     async with cell_of(tmp_path, monkeypatch, api, settings, worker, chosen) as cell:
         first, _ = await cell.pry()
         last, seen = await cell.pry()  # the supervisor has had a log stored before it
-        uploader = uploader_of(cell.worker)
 
-        # What is in a file that the task can read may be in what its process has read of it.
-        allowed = {"memory"} if chosen.file else set()
-        assert {where for where in seen["found"]["login"] if " of " not in where} <= allowed
-        above = [where for where in seen["found"]["login"] if " of " in where]
-        assert not above or chosen.file, above
-        assert {"environ", "environ of itself", "objects", "memory"} <= set(seen["found"]["decoy"])
-        assert seen["doors"] == []
-        for private in (cell.worker.pid, uploader):
-            kept = {f"environ of {private}", f"memory of {private}"}
-            assert kept <= set(seen["refused"])
+        require_nothing(seen, cell.worker, may_be_read=bool(chosen.file))
         for dispatch_id in (first, last):
             assert b"pry" in cell.written(dispatch_id)
             assert await cell.stored(dispatch_id) == cell.written(dispatch_id)
+
+
+def require_nothing(
+    seen: dict[str, Any], worker: WorkerProcess, *, may_be_read: bool = False
+) -> None:
+    """Fail unless the decoy alone was found, and those who log in are closed.
+
+    Args:
+        may_be_read: whether the login is in a file that the task can read: then it may be in what
+            processes without a login have left of reading it.
+    """
+    places = [where for where in seen["found"]["login"] if not where.startswith("memory")]
+    assert places == []
+    assert may_be_read or seen["found"]["login"] == []
+    assert {"environ", "environ of itself", "objects", "memory"} <= set(seen["found"]["decoy"])
+    assert seen["doors"] == []
+    for private in (worker.pid, uploader_of(worker)):
+        assert {f"environ of {private}", f"memory of {private}"} <= set(seen["refused"])
+
+
+async def test_a_callback_finds_no_login(
+    make_nats_server: MakeNatsServer,
+    api: ExecutionApi,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    way = a_password(tmp_path)
+    server = make_nats_server(config=way.server)
+    settings = settings_for(server.url, remote_base_log_folder="nats://", **way.admin)
+    async with connect(settings, role="test") as broker:
+        await broker.ready(5)
+        await topology.apply(broker, settings, ["default"])
+    (tmp_path / "prying.py").write_text(DAG.read_text())
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    body = callback_body("prying.look_around")
+    body["callback"]["data"]["kwargs"] = {"name": "callback"}
+
+    async with cell_of(tmp_path, monkeypatch, api, settings, settings, way) as cell:
+        await cell.post.send(body, body["callback"]["id"])
+        await cell.post.reported(body["callback"]["id"], State.SUCCESS)
+
+        require_nothing(json.loads((cell.home / "marks" / "callback").read_text()), cell.worker)
 
 
 async def test_logs_of_a_shipped_users_tasks_are_stored(
