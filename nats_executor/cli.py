@@ -13,6 +13,7 @@ from airflow.cli.cli_config import (
     ARG_STDERR,
     ARG_STDOUT,
     ARG_VERBOSE,
+    ARG_YES,
     ActionCommand,
     Arg,
     GroupCommand,
@@ -72,8 +73,17 @@ ARG_NEW_CONCURRENCY = Arg(
 ARG_QUEUE = Arg(("queue",), metavar="QUEUE", help="Name of the queue, any text as it is")
 ARG_KEEP = Arg(("--keep",), action="store_true", help="Keep the demo's AIRFLOW_HOME with its logs")
 
-# Those of `permissions.Role`, which is not loaded just to parse a command line.
-ROLES = ("admin", "scheduler", "worker", "api-server", "triggerer", "monitor", "site")
+# Those of `purging.Store` and `permissions.Role`, not loaded just to parse a command line.
+STORES = ("results", "dead-letters", "workers", "logs")
+ARG_STORE = Arg(
+    ("store",),
+    choices=STORES,
+    help="What to remove: reports of workloads, dead letters, records of workers, or stored logs",
+)
+ARG_PURGED_QUEUE = Arg(
+    ("-q", "--queue"), help="Only what is of this queue, any text as it is; without it all"
+)
+ROLES = ("admin", "operator", "scheduler", "worker", "api-server", "triggerer", "monitor", "site")
 ARG_ROLE = Arg(
     ("--role",),
     choices=ROLES,
@@ -154,6 +164,18 @@ examples:
   airflow nats check -o json
 """
 
+PURGE_EPILOG = """\
+examples:
+  airflow nats purge dead-letters --queue gpu
+  airflow nats purge results --queue gpu --yes     without a question
+  airflow nats purge workers --yes -o json         for scripts; the row is on stdout
+
+It says what goes and what follows from that, and asks before it removes anything. Nothing that
+runs is stopped, and no queued task is touched. It needs a NATS user of the role operator.
+
+exit codes: 0 removed; 1 not confirmed; 2 refused, or NATS does not answer
+"""
+
 AUTH_EPILOG = """\
 examples:
   airflow nats auth --user worker_gpu -q gpu                  a worker of one queue
@@ -171,8 +193,8 @@ examples:
   airflow nats accounts worker-gpu=gpu --format jwt     the `nats` claims, for operator mode
   airflow nats accounts worker-gpu=gpu --sites site-muc=press,weld
 
-Prints users admin, scheduler, api-server, triggerer, monitor and those of sites in Airflow's
-account, and an account for each worker user that borrows from there what its workers need.
+Prints users admin, operator, scheduler, api-server, triggerer, monitor and those of sites in
+Airflow's account, and an account for each worker user that borrows from there what it needs.
 Connects to nothing. Repeat it with all workers when a queue is added, or when priority_bands or
 queue_limits change.
 """
@@ -292,6 +314,12 @@ def get_nats_cli_commands() -> list[GroupCommand]:
                     subcommands=(action("queues list", "List queues with their backlog", output),),
                 ),
                 workers(),
+                action(
+                    "purge",
+                    "Remove reports, dead letters, records of workers or stored logs",
+                    (ARG_STORE, ARG_PURGED_QUEUE, ARG_YES, *output),
+                    PURGE_EPILOG,
+                ),
                 auth(),
                 accounts(),
                 action(

@@ -24,6 +24,7 @@ from nats_executor.messages import Order, presentable
 from nats_executor.names import token
 from nats_executor.orders import give_orders
 from nats_executor.permissions import Role, as_claims, as_config, permissions
+from nats_executor.purging import Store, carry_out, look, purge_of
 from nats_executor.queues import in_text
 from nats_executor.settings import Settings
 from nats_executor.survey import finding, findings, queue_rows, take_survey, worker_rows
@@ -42,6 +43,7 @@ __all__ = [
     "auth",
     "check",
     "demo",
+    "purge",
     "queues_list",
     "setup",
     "standalone",
@@ -235,6 +237,27 @@ def order(args: Namespace, what: Order, value: str) -> None:
             complain(answer.text)
     if not all(answer.is_obeyed for answer in answers):
         raise SystemExit(1)
+
+
+@command
+@quiet
+def purge(args: Namespace) -> None:
+    """Empty a stream, once somebody has said yes; exit 1 if not, 2 if NATS does not answer."""
+    settings = settings_for(args)
+    what = purge_of(settings.names, Store(args.store), args.queue)
+    contents = ask(settings, lambda broker: look(broker, what))
+    sys.stderr.write(f"{contents.told(what)}\n")
+    if not args.yes and not is_confirmed():
+        sys.stderr.write("nothing was removed\n")
+        raise SystemExit(1)
+    show([ask(settings, lambda broker: carry_out(broker, what))], args.output)
+
+
+def is_confirmed() -> bool:
+    """Ask on stderr, as stdout is for the rows."""
+    sys.stderr.write("Remove them? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 @command

@@ -22,8 +22,9 @@ from nats_executor.errors import (
     SubjectOccupied,
     WrongSequence,
 )
+from nats_executor.fitting import fitted_report
 from nats_executor.inspector import Inspector
-from nats_executor.messages import State, encode
+from nats_executor.messages import State
 from nats_executor.ports import Outgoing
 from nats_executor.replies import batches
 from nats_executor.streams import Streams
@@ -181,7 +182,7 @@ class Dispatcher:
             report, state=State.RENEWED, generation=report.generation + 1, token=new_token
         )
         with contextlib.suppress(WrongSequence):  # somebody else has answered
-            await broker.publish(subject, encode(answer), expected_last=found.sequence)
+            await broker.publish(subject, fitted_report(answer), expected_last=found.sequence)
 
     async def revoke(self, lane: Lane, dispatch_id: str, worker: str) -> None:
         """Take a workload back: out of the queue, or off the worker that has it.

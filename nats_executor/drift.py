@@ -130,7 +130,9 @@ def compare(where: str, existing: Config | None, wanted: Config, remedy: str) ->
 def judged(drift: Drift, info: StreamInfo, wanted: Config) -> Drift:
     """Add what follows from a stream's state to a difference of its settings."""
     if drift.setting == "max_bytes" and wanted["discard"] == "old":
-        return replace(drift, drops=overflowing(drift.wanted, info))
+        return replace(drift, drops=overflowing(drift.wanted, info.bytes, "bytes"))
+    if drift.setting == "max_msgs":
+        return replace(drift, drops=overflowing(drift.wanted, info.messages, "messages"))
     if drift.setting == "max_age":
         return replace(drift, drops=outlived(drift.wanted / SECOND, info))
     # 2.11 takes the number without a word, and makes no copy.
@@ -147,10 +149,10 @@ def outlived(seconds: float, info: StreamInfo) -> str:
     return f"messages that are older than {seconds:.0f} s; the oldest one is {oldest:.0f} s old"
 
 
-def overflowing(limit: int, info: StreamInfo) -> str:
+def overflowing(limit: int, stored: int, unit: str) -> str:
     """Say what a smaller limit removes where the oldest messages make room, '' for nothing."""
-    if 0 < limit < info.bytes:
-        return f"the oldest messages; {info.bytes} bytes are stored"
+    if 0 < limit < stored:
+        return f"the oldest messages; {stored} {unit} are stored"
     return ""
 
 

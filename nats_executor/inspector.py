@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nats_executor.adoption import Evidence
 from nats_executor.errors import BrokerError, DecodeError, WrongSequence
+from nats_executor.fitting import fitted_report
 from nats_executor.liveness import Liveness, is_lost
-from nats_executor.messages import Report, State, decode, encode, presentable
+from nats_executor.messages import Report, State, decode, presentable
 from nats_executor.names import Lane, token
 from nats_executor.queues import described, remedy
 from nats_executor.replies import batches
@@ -233,7 +234,7 @@ class Inspector:
         )  # fmt: skip
         subject = self._names.result(dispatch.queue, dispatch.id)
         with contextlib.suppress(WrongSequence):  # somebody else has reported
-            await broker.publish(subject, encode(verdict), expected_last=sequence)
+            await broker.publish(subject, fitted_report(verdict), expected_last=sequence)
             task = self._names.task(dispatch.queue, dispatch.id, dispatch.band)
             await broker.remove(self._names.tasks_stream, task)
 

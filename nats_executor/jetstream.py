@@ -34,8 +34,9 @@ from nats_executor.ports import (
     Reply,
     Stored,
     StreamInfo,
+    Subjects,
+    Usage,
 )
-from nats_executor.quorum import replication
 from nats_executor.replies import (
     api_error,
     batches,
@@ -44,9 +45,10 @@ from nats_executor.replies import (
     sequence_in,
     silent,
     stored,
-    timestamp,
+    stream_info,
     unheard,
     untaken,
+    usage,
 )
 
 if TYPE_CHECKING:
@@ -208,11 +210,10 @@ class JetStream(Broker):
         Pages are not of one moment: a subject that is there all the time may be on none of them.
         """
         try:
-            response = await self._call(f"STREAM.INFO.{stream}", {"subjects_filter": subject})
+            found = await self.subjects(stream, subject)
         except NotFound as exc:
             raise silent(stream) from exc
-        subjects = response["state"].get("subjects") or {}
-        return set(subjects) if len(subjects) >= response.get("total", 0) else None
+        return set(found.messages) if found.is_whole else None
 
     async def scan(self, stream: str, subject: str) -> list[Stored]:
         found: list[Stored] = []
@@ -323,26 +324,30 @@ class JetStream(Broker):
                 raise unheard(verb, self._domain) from exc
             response: dict[str, Any] = json.loads(msg.data)
             if error := response.get("error"):
-                raise api_error(verb, error, replicas=(request or {}).get("num_replicas", 0))
+                wanted = request or {}
+                replicas, size = wanted.get("num_replicas", 0), wanted.get("max_bytes", 0)
+                raise api_error(verb, error, replicas=replicas, size=size)
         return response
 
     async def stream_info(self, stream: str) -> StreamInfo | None:
         response = await self._if_found(f"STREAM.INFO.{stream}")
         if response is None:
             return None
-        state, found = response["state"], replication(response)
-        self._diagnosis.note(found)
-        return StreamInfo(
-            stream,
-            state["messages"],
-            state["bytes"],
-            state["last_seq"],
-            time=timestamp(response["ts"]),
-            created=timestamp(response["created"]),
-            first_at=timestamp(state["first_ts"]),
-            replicas=response["config"]["num_replicas"],
-            replication=found,
-        )
+        info = stream_info(stream, response)
+        self._diagnosis.note(info.replication)
+        return info
+
+    async def subjects(self, stream: str, subject: str) -> Subjects:
+        response = await self._call(f"STREAM.INFO.{stream}", {"subjects_filter": subject})
+        found = response["state"].get("subjects") or {}
+        return Subjects(found, len(found) >= response.get("total", 0))
+
+    async def purge(self, stream: str, subject: str) -> int:
+        response = await self._call(f"STREAM.PURGE.{stream}", {"filter": subject})
+        return int(response["purged"])
+
+    async def usage(self) -> Usage:
+        return usage(await self._call("INFO"))
 
     async def consumer_infos(self, stream: str) -> list[ConsumerInfo]:
         infos: list[ConsumerInfo] = []

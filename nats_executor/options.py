@@ -169,11 +169,29 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="max_stream_bytes",
         type="integer",
-        default="-1",
-        example="10737418240",
-        description="Size limit of the task stream in bytes, -1 for none. A full stream refuses "
-        "new tasks, which then wait in the scheduler; it never drops one that is "
-        "queued.",
+        default="536870912",
+        example="2147483648",
+        description="Limit of the task stream in bytes, -1 for none. The server sets so much aside "
+        "on each replica. A full stream refuses new tasks, which then wait in the scheduler; it "
+        "never drops one that is queued. A queued task takes 2 KB or more: the default holds "
+        "about 250,000. `docs/security.md` has a table of all sizes.",
+    ),
+    Option(
+        name="max_results_bytes",
+        type="integer",
+        default="536870912",
+        example="2147483648",
+        description="Limit of the stream of reports in bytes, at least 1048576. The server sets so "
+        "much aside on each replica. A full stream drops its oldest reports, so let it hold those "
+        "of `result_retention_seconds`: the default holds about 900,000 workloads.",
+    ),
+    Option(
+        name="max_dead_letters_bytes",
+        type="integer",
+        default="134217728",
+        example="1073741824",
+        description="Limit of the stream of dead letters in bytes, at least 16777216. The server "
+        "sets so much aside on each replica. A full stream drops its oldest letters.",
     ),
     Option(
         name="result_retention_seconds",

@@ -26,7 +26,7 @@ __all__ = ["Permissions", "Role", "as_claims", "as_config", "permissions"]
 # question, for as long as a worker may take to give it.
 ANSWER_SECONDS = 60
 # Who asks workers, as `deploy/nats/make-users` calls them.
-ASKERS = ("_INBOX_admin", "_INBOX_scheduler", "_INBOX_api-server")
+ASKERS = ("_INBOX_admin", "_INBOX_operator", "_INBOX_scheduler", "_INBOX_api-server")
 # The public key of a user.
 NKEY = re.compile(r"U[A-Z2-7]{55}")
 INBOX = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
@@ -41,7 +41,8 @@ NEWER_ACK = "*.*.*.*.>"
 class Role(StrEnum):
     """Who a user is for."""
 
-    ADMIN = "admin"  # a person's commands: `airflow nats setup`, `check`, `workers ...`
+    ADMIN = "admin"  # `airflow nats setup`; whoever may change a stream may have it copied, too
+    OPERATOR = "operator"  # a person's daily commands: `check`, `workers ...`, `purge`
     SCHEDULER = "scheduler"
     WORKER = "worker"  # of certain queues
     API_SERVER = "api-server"  # asks workers for the logs of what they run, reads stored ones
@@ -122,6 +123,8 @@ def permissions(
     match role:
         case Role.ADMIN:
             publish = for_admin(api)
+        case Role.OPERATOR:
+            publish = for_operator(api)
         case Role.SCHEDULER:
             publish = for_scheduler(api)
         case Role.WORKER:
@@ -155,8 +158,19 @@ def for_admin(api: Api) -> list[str]:
     return [*for_monitor(api), *changes, api.create_consumers(), *orders]
 
 
+def for_operator(api: Api) -> list[str]:
+    names = api.names
+    # Not of tasks: see `remove` in `jetstream.py`.
+    purged = (
+        names.results_stream, names.dead_letters_stream, names.workers_stream, names.logs_stream
+    )  # fmt: skip
+    purges = [f"{api.prefix}.STREAM.PURGE.{stream}" for stream in purged]
+    return [*for_monitor(api), *purges, *map(names.controls, Order)]
+
+
 def for_monitor(api: Api) -> list[str]:
     return [
+        f"{api.prefix}.INFO",  # how full the account is
         *api.info(*api.streams),
         *api.look_at_consumers(),
         *api.batch(api.names.workers_stream),

@@ -23,6 +23,8 @@ __all__ = [
     "Pulls",
     "Stored",
     "StreamInfo",
+    "Subjects",
+    "Usage",
 ]
 
 
@@ -63,6 +65,21 @@ class StreamInfo:
     first_at: float = 0.0  # likewise; when the oldest message was stored
     replicas: int = 1  # as its settings have them; not all may be there
     replication: Replication = field(default_factory=Replication)
+    max_bytes: int = -1  # the most it may hold, -1 for no limit
+
+
+class Subjects(NamedTuple):
+    """How many messages each subject of a stream has; of very many subjects only some are there."""
+
+    messages: dict[str, int]
+    is_whole: bool = True
+
+
+class Usage(NamedTuple):
+    """How many bytes all streams of the account hold, every replica counted, and may hold."""
+
+    used: int
+    limit: int = -1  # -1 for no limit
 
 
 class Delivery(Protocol):
@@ -239,6 +256,28 @@ class Broker(Protocol):
         ...
 
     async def stream_info(self, stream: str) -> StreamInfo | None: ...
+
+    async def subjects(self, stream: str, subject: str) -> Subjects:
+        """Return the subjects of a stream that have messages, of those with wildcards.
+
+        Raises:
+            NotFound: there is no such stream.
+        """
+        ...
+
+    async def purge(self, stream: str, subject: str) -> int:
+        """Remove all messages under a subject with wildcards, and return how many there were.
+
+        Never of a stream whose deliveries are acked: see `remove`.
+
+        Raises:
+            NotFound: there is no such stream.
+        """
+        ...
+
+    async def usage(self) -> Usage:
+        """Return how full the account is that has JetStream."""
+        ...
 
     async def consumer_infos(self, stream: str) -> list[ConsumerInfo]: ...
 

@@ -17,8 +17,9 @@ from nats_executor.errors import (
     TopologyMismatch,
     WrongSequence,
 )
-from nats_executor.ports import ConsumerInfo, Stored
-from nats_executor.quorum import no_quorum, too_few_servers
+from nats_executor.ports import ConsumerInfo, Stored, StreamInfo, Usage
+from nats_executor.quorum import no_quorum, replication, too_few_servers
+from nats_executor.sizes import WORKLOAD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -37,32 +38,61 @@ __all__ = [
     "sequence_in",
     "silent",
     "stored",
+    "stream_info",
     "timestamp",
     "unheard",
     "untaken",
+    "usage",
 ]
 
+NO_LEADER = 10008  # of the cluster's JetStream: "temporarily unavailable"
+TOO_FEW_SERVERS = frozenset({10005, 10074})  # for a stream's replicas
+STORE_FAILED = 10077
 # Error codes of nats-server, as `nats errors` lists them.
 BY_CODE: dict[int, type[BrokerError]] = {
+    10002: StreamFull,  # resource limits exceeded for account
+    10012: TopologyMismatch,  # consumer create: a setting that an update cannot change
     10014: NotFound,  # consumer not found
+    10023: StreamFull,  # insufficient resources of the server
     10037: NotFound,  # no message found
+    10047: StreamFull,  # insufficient storage resources
     10052: TopologyMismatch,  # a setting of the stream cannot be what the request wants
     10054: MessageTooLarge,  # over the stream's max_msg_size
     10058: TopologyMismatch,  # stream name already in use with a different configuration
     10059: NotFound,  # stream not found
     10065: TopologyMismatch,  # subjects overlap with an existing stream
     10071: WrongSequence,  # wrong last sequence
-    10148: TopologyMismatch,  # consumer already exists
-    10012: TopologyMismatch,  # consumer create: a setting that an update cannot change
+    STORE_FAILED: StreamFull,  # a limit of the stream, or its disk
     10099: TopologyMismatch,  # multiple non-filtered consumers not allowed on workqueue stream
     10100: TopologyMismatch,  # filtered consumer not unique on workqueue stream
+    10148: TopologyMismatch,  # consumer already exists
 }
-
-
-NO_LEADER = 10008  # of the cluster's JetStream: "temporarily unavailable"
-TOO_FEW_SERVERS = frozenset({10005, 10074})  # for a stream's replicas
-STORE_FAILED = 10077
 FULL = "start more workers, raise [nats_executor] max_stream_bytes or make room on the server"
+# Of a limit that all streams share.
+SHARED = (
+    "`airflow nats check` shows what fills it, `airflow nats purge` empties that; or raise {} in "
+    "the servers' configuration"
+)
+REMEDIES = {
+    10002: SHARED.format("max_file of the account"),
+    10023: SHARED.format("max_file_store"),
+    10047: FULL,
+    # All else that this project sends is cut to fit.
+    10054: f"a workload may have {WORKLOAD_BYTES} bytes: make it smaller",
+    STORE_FAILED: FULL,
+}
+# Why a stream cannot have its size set aside, and what would have to be larger for that.
+NO_ROOM = {
+    10047: "max_file_store of the servers or max_file of the account",
+    10028: "max_memory_store of the servers or max_memory of the account",
+}
+NO_ROOM_ANYWHERE = 10005  # in a cluster, where that error has other causes as well
+SIZE_OPTIONS = {
+    "_TASKS": "max_stream_bytes",
+    "_RESULTS": "max_results_bytes",
+    "_DEAD_LETTERS": "max_dead_letters_bytes",
+    "_logs": "max_log_bucket_bytes",
+}
 # Tokens of an ack subject in its older form.
 ACK_TOKENS = 9
 
@@ -71,24 +101,48 @@ QUEUE = "airflow_queue"
 BAND = "airflow_band"
 
 
-def api_error(what: str, error: Mapping[str, Any], *, replicas: int = 0) -> BrokerError:
+def api_error(
+    what: str, error: Mapping[str, Any], *, replicas: int = 0, size: int = 0
+) -> BrokerError:
     """Return the exception for an error object of JetStream's API or of a publish ack.
 
     Args:
         replicas: of the stream that was to be made, if one was.
+        size: its `max_bytes`.
     """
     code = int(error.get("err_code", 0))
     if code == NO_LEADER:
         return no_quorum()
+    if size > 0 and is_for_want_of_room(error):
+        return no_room(what, size, error)
     if code in TOO_FEW_SERVERS and replicas:
         return too_few_servers(replicas, error)
     text = f"{what}: {error.get('description', 'unknown error')} (NATS error {code})"
     # This code covers all that a store can refuse; only the text tells which limit it was.
     if code == STORE_FAILED and "per subject" in text:
         return SubjectOccupied(text)
-    if code in {10023, 10047, STORE_FAILED}:  # storage resources; the account's or a store's limit
-        return StreamFull(f"{text}; {FULL}")
-    return BY_CODE.get(code, BrokerUnavailable)(text)
+    kind = BY_CODE.get(code, BrokerUnavailable)
+    return kind(f"{text}; {REMEDIES[code]}" if code in REMEDIES else text)
+
+
+def is_for_want_of_room(error: Mapping[str, Any]) -> bool:
+    """Whether a stream was refused because its size cannot be set aside."""
+    code, text = error.get("err_code"), str(error.get("description"))
+    return code in NO_ROOM or (code == NO_ROOM_ANYWHERE and "insufficient storage" in text)
+
+
+def no_room(what: str, size: int, error: Mapping[str, Any]) -> StreamFull:
+    """Return what to do when a stream's size cannot be set aside."""
+    stream = what.rpartition(".")[2]
+    options = [o for suffix, o in SIZE_OPTIONS.items() if stream.endswith(suffix)]
+    option = f"[nats_executor] {options[0]} = {size}: " if options else ""
+    remedy = "set a smaller number, or " if options else ""
+    limits = NO_ROOM.get(int(error.get("err_code", 0)), NO_ROOM[10047])
+    return StreamFull(
+        f"{option}NATS has no room to set {size} bytes aside for stream {stream} "
+        f"({error.get('description')}, NATS error {error.get('err_code')}); {remedy}raise "
+        f"{limits}, which counts every replica"
+    )
 
 
 def sequence_in(subject: str, msg: Answer) -> int:
@@ -165,6 +219,37 @@ def stored(answer: Answer) -> Stored | None:
 def timestamp(text: str) -> float:
     """Return a time of nats-server's JSON or headers in epoch seconds."""
     return datetime.fromisoformat(text).timestamp()
+
+
+def stream_info(stream: str, response: Mapping[str, Any]) -> StreamInfo:
+    """Read the answer to STREAM.INFO."""
+    state, config = response["state"], response["config"]
+    return StreamInfo(
+        stream,
+        state["messages"],
+        state["bytes"],
+        state["last_seq"],
+        time=timestamp(response["ts"]),
+        created=timestamp(response["created"]),
+        first_at=timestamp(state["first_ts"]),
+        replicas=config["num_replicas"],
+        replication=replication(response),
+        max_bytes=config.get("max_bytes", -1),
+    )
+
+
+def usage(response: Mapping[str, Any]) -> Usage:
+    """Read the answer to INFO; an account whose limits go by replicas has several of them.
+
+    What is kept in memory counts as well: either kind may have a limit.
+    """
+    tiers = (response.get("tiers") or {}).values() or [response]
+    found = [
+        Usage(tier.get(kind, 0), (tier.get("limits") or {}).get(f"max_{kind}", -1))
+        for tier in tiers
+        for kind in ("storage", "memory")
+    ]
+    return max(found, key=lambda u: u.used / u.limit if u.limit > 0 else 0.0)
 
 
 def consumer_info(entry: Mapping[str, Any]) -> ConsumerInfo:

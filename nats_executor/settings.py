@@ -32,6 +32,8 @@ SCHEMES = frozenset({"nats", "tls", "ws", "wss"})
 # Each one costs a pull for every free slot, and one that waits for every idle worker.
 MOST_BANDS = 9
 WHOLE = 100  # percent
+# Two of the largest dead letters have to fit, or one would be refused for ever.
+LEAST = {"max_results_bytes": 1024 * 1024, "max_dead_letters_bytes": 16 * 1024 * 1024}
 LAST_PORT = 65_535
 # An NKey of a user, as text.
 SEED = r"SU[A-Z2-7]{56}"
@@ -68,6 +70,8 @@ class Settings:
     replicas: int
     storage: str
     max_stream_bytes: int
+    max_results_bytes: int
+    max_dead_letters_bytes: int
     result_retention_seconds: int
     dead_letter_retention_seconds: int
     log_retention_seconds: int
@@ -290,6 +294,7 @@ def limit_checks(s: Settings) -> list[tuple[str, bool, str]]:
         ("replicas", s.replicas in {1, 3, 5}, "write 1, 3 or 5"),
         ("storage", s.storage in {"file", "memory"}, "write file or memory"),
         ("max_stream_bytes", is_size, "write -1 or a size"),
+        *[(n, getattr(s, n) >= least, f"write at least {least}") for n, least in LEAST.items()],
         *[(n, getattr(s, n) > 0, "write a number above 0") for n in positive],
         *[
             (n, 0 <= getattr(s, n) <= WHOLE, "write a number from 0 to 100")

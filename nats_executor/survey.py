@@ -9,16 +9,18 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from nats_executor import topology
-from nats_executor.errors import DecodeError
+from nats_executor.errors import AccessDenied, DecodeError
 from nats_executor.messages import Presence, decode, presentable
 from nats_executor.names import Lane
 from nats_executor.queues import as_text, remedy
 from nats_executor.quorum import no_quorum
+from nats_executor.storage import account_findings, busiest_queue, is_crowded, stream_finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from nats_executor.ports import Broker, ConsumerInfo, StreamInfo
+    from nats_executor.names import Names
+    from nats_executor.ports import Broker, ConsumerInfo, StreamInfo, Usage
     from nats_executor.settings import Settings
 
 __all__ = [
@@ -54,6 +56,8 @@ class Survey:
     consumers: list[ConsumerInfo]
     workers: list[Seen]
     streams: list[StreamInfo] = field(default_factory=list)
+    usage: Usage | None = None  # of the account, None where this user may not ask
+    busiest: dict[str, str] = field(default_factory=dict)  # by stream that is almost full
 
 
 async def take_survey(broker: Broker, settings: Settings) -> Survey:
@@ -72,7 +76,28 @@ async def take_survey(broker: Broker, settings: Settings) -> Survey:
         return Survey(await topology.inspect(broker, settings, []), [], [])
     consumers = await broker.consumer_infos(names.tasks_stream)
     drifts = await topology.inspect(broker, settings, list(by_queue(consumers)))
-    return Survey(drifts, consumers, await seen_workers(broker, settings), streams)
+    workers = await seen_workers(broker, settings)
+    queues = list(by_queue(consumers))
+    busiest = {
+        info.name: await busiest_in(broker, info.name, queues, names)
+        for info in streams
+        if is_crowded(info, names)
+    }
+    return Survey(drifts, consumers, workers, streams, await usage_of(broker), busiest)
+
+
+async def usage_of(broker: Broker) -> Usage | None:
+    """Return how full the account is; users of the release before may not ask."""
+    try:
+        return await broker.usage()
+    except AccessDenied:
+        return None
+
+
+async def busiest_in(broker: Broker, stream: str, queues: list[str], names: Names) -> str:
+    if stream == names.workers_stream:
+        return ""
+    return busiest_queue((await broker.subjects(stream, ">")).messages, queues, names)
 
 
 async def seen_workers(broker: Broker, settings: Settings) -> list[Seen]:
@@ -171,6 +196,12 @@ def findings(survey: Survey, settings: Settings) -> list[Row]:
         rows.append(finding("streams", "ok", "as configured"))
     for info in survey.streams:
         rows += replica_findings(info, settings.replicas)
+    rows += [
+        stream_finding(info, survey.busiest[info.name], settings.names)
+        for info in survey.streams
+        if info.name in survey.busiest
+    ]
+    rows += account_findings(survey.usage, survey.streams)
     for queue, bands in by_queue(survey.consumers).items():
         workers = serving(survey.workers, Lane(queue), settings)
         rows += queue_findings(queue, bands, workers, settings)

@@ -20,6 +20,15 @@ from nats_executor.drift import (
 from nats_executor.errors import BrokerUnavailable
 from nats_executor.log_parts import CHUNK_BYTES
 from nats_executor.replies import BAND, QUEUE
+from nats_executor.sizes import (
+    AVERAGE_BYTES,
+    HEADERS_BYTES,
+    LETTER_BYTES,
+    PRESENCE_BYTES,
+    REPORT_BYTES,
+    WORKERS_BUCKET_BYTES,
+    WORKLOAD_BYTES,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,6 +87,7 @@ def tasks_stream(settings: Settings, names: Names) -> Config:
         "discard": "new",
         "discard_new_per_subject": True,
         "max_bytes": settings.max_stream_bytes,
+        "max_msg_size": WORKLOAD_BYTES,
         "duplicate_window": DUPLICATE_SECONDS * SECOND,
     }
 
@@ -89,6 +99,9 @@ def results_stream(settings: Settings, names: Names) -> Config:
         "subjects": [names.results()],
         "retention": "limits",
         "max_msgs_per_subject": 1,
+        # Full, it drops the oldest reports: those of workloads that ended long ago, as a rule. A
+        # stream that refused new ones would stop every queue.
+        **bounded(settings.max_results_bytes, REPORT_BYTES),
         **kept_for(settings.result_retention_seconds),
     }
 
@@ -99,7 +112,18 @@ def dead_letters_stream(settings: Settings, names: Names) -> Config:
         "description": "Airflow: messages that no worker could handle",
         "subjects": [names.dead_letters()],
         "retention": "limits",
+        **bounded(settings.max_dead_letters_bytes, LETTER_BYTES),
         **kept_for(settings.dead_letter_retention_seconds),
+    }
+
+
+def bounded(stream_bytes: int, message_bytes: int) -> Config:
+    """What one login may fill, as the server sets so much aside; the oldest messages make room."""
+    return {
+        "max_bytes": stream_bytes,
+        "max_msgs": stream_bytes // AVERAGE_BYTES,
+        "max_msg_size": message_bytes,
+        "discard": "old",
     }
 
 
@@ -115,9 +139,11 @@ def workers_stream(names: Names) -> Config:
         "subjects": [names.presences()],
         "retention": "limits",
         "max_msgs_per_subject": 1,
-        # These two make it a bucket for NATS's own tools.
-        "allow_rollup_hdrs": True,
+        # Of a bucket, as NATS's own tools make it; but one message with a rollup header would
+        # empty it, and whoever has a worker's login could send that.
         "deny_delete": True,
+        "allow_rollup_hdrs": False,
+        **bounded(WORKERS_BUCKET_BYTES, PRESENCE_BYTES),
         # Long enough to see in `workers list` what died an hour ago.
         "max_age": 3600 * SECOND,
         # In memory, a restart of the server would make every worker look lost.
@@ -134,11 +160,8 @@ def logs_stream(settings: Settings, names: Names) -> Config:
         # A chunk of a later upload takes the place of the one before. Object stores use rollups
         # for that; with one of those a worker could remove all that is in the bucket.
         "max_msgs_per_subject": 1,
-        "max_msg_size": CHUNK_BYTES,
         "max_age": settings.log_retention_seconds * SECOND,
-        # The server sets so much aside: logs neither take the room of workloads nor run out of it.
-        "max_bytes": settings.max_log_bucket_bytes,
-        "discard": "old",
+        **bounded(settings.max_log_bucket_bytes, CHUNK_BYTES + HEADERS_BYTES),
         # No message here has an id, and a window has to be shorter than `max_age`.
         "duplicate_window": SECOND,
     }

@@ -8,6 +8,7 @@ import logging
 import re
 from typing import TYPE_CHECKING
 
+from nats_executor.fitting import fitted_presence
 from nats_executor.messages import Order, Outcome, encode, presentable, shown
 from nats_executor.queues import as_text
 
@@ -56,7 +57,7 @@ async def serve_pings(
     async def ping(question: bytes) -> bytes:
         here = {errand.dispatch_id for errand in errands}
         lacks = [asked for asked in dispatches_in(question) if asked not in here]
-        return encode(dataclasses.replace(worker.describe(), lacks=lacks))
+        return fitted_presence(dataclasses.replace(worker.describe(), lacks=lacks))
 
     await broker.serve(names.control(worker.id, "ping"), ping)
     await broker.serve(names.peer(worker.id), ping)

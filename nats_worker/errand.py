@@ -31,6 +31,7 @@ from nats_executor.messages import (
     shown,
     token_expiry,
 )
+from nats_executor.sizes import CUT_LETTER_BYTES, HEADERS_BYTES
 from nats_worker import claims
 from nats_worker.persist import persist
 from nats_worker.record import Record
@@ -340,12 +341,14 @@ class Errand(Record):
             self.around.broker.publish,
             names.dead_letter(self.queue, self.dispatch_id),
             message_id=f"{self.dispatch_id}.{self.delivery.stream_sequence}",
-            headers={"Airflow-Reason": header_text(reason)},
         )
+        body, text = self.delivery.body, header_text(reason)
         try:
-            await persist(lambda: letter(self.delivery.body))
-        except MessageTooLarge:  # with its reason it is over the limit that it just met without
-            await persist(lambda: letter(b""))
+            await persist(lambda: letter(body, headers={"Airflow-Reason": text}))
+        except MessageTooLarge:  # with its reason it is over a limit that it just met without
+            cut = body[: max(0, min(CUT_LETTER_BYTES, len(body) - HEADERS_BYTES))]
+            text = f"{text} (the first {len(cut)} of {len(body)} bytes are kept)"
+            await persist(lambda: letter(cut, headers={"Airflow-Reason": text}))
         await self.report(State.FAILED, f"dead letter: {reason}")
         await persist(lambda: self.delivery.term(header_text(reason)))
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import AccessDenied, BrokerError, NatsExecutorError, WrongSequence
+from nats_executor.fitting import fitted_presence, is_cut
 from nats_executor.liveness import Answer, Liveness, readable
-from nats_executor.messages import encode
 from nats_executor.outage import Outage
+from nats_executor.sizes import PRESENCE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
 
 __all__ = ["Announcer", "NameTaken"]
+
+log = logging.getLogger(__name__)
 
 
 class NameTaken(NatsExecutorError):
@@ -39,6 +43,7 @@ class Announcer:
         self._describe = describe
         self._is_named = asyncio.Event()
         self._outage = Outage(time.monotonic)
+        self._is_told = False
 
     async def claim_name(self) -> None:
         """Write the first record.
@@ -60,7 +65,7 @@ class Announcer:
                 )
             try:
                 sequence = found.sequence if found else 0
-                await self._broker.publish(subject, encode(mine), expected_last=sequence)
+                await self._broker.publish(subject, self._record(mine), expected_last=sequence)
             except WrongSequence:
                 continue  # two start at this moment: look who it is
             self._is_named.set()
@@ -85,13 +90,27 @@ class Announcer:
             return
         presence = self._describe()
         try:
-            await self._broker.publish(self._names.presence(presence.name), encode(presence))
+            subject = self._names.presence(presence.name)
+            await self._broker.publish(subject, self._record(presence))
         except BrokerError as exc:  # the next beat tells it all again
             # Why there is no connection, and what is denied on it, the connection itself tells.
             if self._broker.is_connected and not isinstance(exc, AccessDenied):
                 self._outage.note(exc, "what runs goes on, reports and new workloads wait")
         else:
             self._outage.over()
+
+    def _record(self, presence: Presence) -> bytes:
+        """Encode a record, and say once if it cannot have all of the queues."""
+        if is_cut(presence) and not self._is_told:
+            self._is_told = True
+            log.warning(
+                "the names of %d queues are too long for a presence record of %d bytes; next: "
+                "serving all of them, and listing the first ones only, so `airflow nats check` may "
+                "show the others as unserved",
+                len(presence.queues),
+                PRESENCE_BYTES,
+            )
+        return fitted_presence(presence)
 
     async def retire(self) -> None:
         """Delete the record, as NATS's key-value stores mark a deleted key."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import BrokerUnavailable, DecodeError, WrongSequence
-from nats_executor.messages import Report, State, decode, encode, presentable
+from nats_executor.fitting import fitted_report
+from nats_executor.messages import Report, State, decode, presentable
 from nats_worker import claims
 from nats_worker.fitness import Fitness
 from nats_worker.persist import persist
@@ -152,7 +153,7 @@ class Record:
         try:
             self.sequence = await self.around.broker.publish(
                 self.subject,
-                encode(report),
+                fitted_report(report),
                 expected_last=self.sequence,
                 timeout=self.around.settings.publish_timeout_seconds,
             )

@@ -6,7 +6,7 @@ Servers are shared, for as long as tests of one kind follow each other; streams 
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class MakeRealm(Protocol):
     """Start servers of the test's own, with streams; they end with the test."""
 
-    def __call__(self, *, config: str = "", jetstream: str = "") -> Realm: ...
+    def __call__(self, *, config: str = "", jetstream: str = "", **options: Any) -> Realm: ...
 
 
 @pytest.fixture(scope="session", params=KINDS)
@@ -46,11 +46,11 @@ def make_realm(
     """For tests that need limits of their own, or hurt a server."""
     with ExitStack() as exits:
 
-        def make(*, config: str = "", jetstream: str = "") -> Realm:
+        def make(*, config: str = "", jetstream: str = "", **options: Any) -> Realm:
             directory = tmp_path_factory.mktemp("realm")
             made = open_realm(directory, request.param, config=config, jetstream=jetstream)
             realm = exits.enter_context(made)
-            realm.set_up()
+            realm.set_up(**options)
             return realm
 
         yield make

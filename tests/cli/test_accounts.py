@@ -41,7 +41,7 @@ def test_a_worker_of_several_queues_borrows_what_these_need(console: Console) ->
     assert beside.count(f'{{ service: {{ account: "AIRFLOW", subject: "{pull}" }}, to: ') == 2
     assert 'user: "ml"' in beside
     assert "größe" not in main + beside
-    for user in ("admin", "scheduler", "api-server", "monitor"):
+    for user in ("admin", "operator", "scheduler", "api-server", "monitor"):
         assert f'user: "{user}"' in main
 
 
@@ -74,6 +74,7 @@ def test_claims_of_jwts(console: Console) -> None:
     assert set(found) == {"AIRFLOW", "AIRFLOW_PEERS", "w"}
     assert set(found["AIRFLOW"]["users"]) == {
         "admin",
+        "operator",
         "scheduler",
         "api-server",
         "triggerer",

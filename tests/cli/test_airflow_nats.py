@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 VALUES = {
     "accounts": ("w=q",),
     "auth": ("--user", "w"),
+    "purge": ("results",),
     "set-concurrency": ("w1", "4"),
     "add-queue": ("w1", "gpu"),
     "remove-queue": ("w1", "gpu"),
@@ -57,6 +58,7 @@ def shown_help(
         ("queues list", ["List queues with their backlog", "--output"]),
         ("workers list", ["List workers with their load", "--output"]),
         ("auth", ["airflow nats auth --user scheduler --role scheduler", "--certificate"]),
+        ("purge", ["airflow nats purge dead-letters --queue gpu", "1 not confirmed", "--yes"]),
         ("accounts", ["airflow nats accounts worker-gpu=gpu worker-etl=default,etl"]),
         *[
             (f"workers {name}", [example, "holds until the worker restarts", "exit codes: 0"])

@@ -12,6 +12,7 @@ import pytest
 from nats_executor.errors import (
     BrokerUnavailable,
     MessageTooLarge,
+    NotFound,
     SubjectOccupied,
     WrongSequence,
 )
@@ -457,3 +458,58 @@ async def test_consumer_infos_list_many_queues(stage: Stage) -> None:
 
     assert {info.name for info in infos} == {f"q{n}" for n in range(300)}
     assert len(infos) == 300
+
+
+# How full a stream is, and emptying it
+
+
+async def test_subjects_are_counted(stage: Stage) -> None:
+    names = stage.names
+    for queue, id_ in (("a", "d1"), ("a", "d2"), ("b", "d3")):
+        await stage.broker.publish(names.result(queue, id_), b"report")
+
+    found = await stage.broker.subjects(stage.results, names.results("a"))
+
+    assert found.is_whole
+    assert found.messages == {names.result("a", "d1"): 1, names.result("a", "d2"): 1}
+
+
+async def test_a_purge_removes_what_is_under_a_subject_and_nothing_else(stage: Stage) -> None:
+    names = stage.names
+    for queue, id_ in (("a", "d1"), ("a", "d2"), ("b", "d3")):
+        await stage.broker.publish(names.result(queue, id_), b"report")
+
+    assert await stage.broker.purge(stage.results, names.results("a")) == 2
+    assert await stage.broker.purge(stage.results, names.results("a")) == 0
+
+    left = await stage.broker.scan(stage.results, names.results())
+    assert [message.subject for message in left] == [names.result("b", "d3")]
+    assert await stage.broker.last(stage.results, names.result("a", "d1")) is None
+
+
+async def test_what_does_not_exist_is_neither_counted_nor_purged(stage: Stage) -> None:
+    with pytest.raises(NotFound):
+        await stage.broker.subjects("NOTHING", ">")
+    with pytest.raises(NotFound):
+        await stage.broker.purge("NOTHING", ">")
+
+
+async def test_the_account_tells_how_full_it_is(stage: Stage) -> None:
+    before = await stage.broker.usage()
+    await stage.broker.publish(stage.names.result("a", "d1"), b"x" * 900)
+
+    after = await stage.broker.usage()
+
+    assert after.used >= before.used + 900
+    assert after.limit == -1
+
+
+async def test_a_stream_tells_its_size(stage: Stage) -> None:
+    config = await stage.broker.stream_config(stage.results)
+    assert config is not None
+    await stage.broker.update_stream(config | {"max_bytes": 1_000_000})
+
+    info = await stage.broker.stream_info(stage.results)
+
+    assert info is not None
+    assert info.max_bytes == 1_000_000

@@ -24,7 +24,8 @@ LOGS = NAMES.logs_stream
 STREAMS = (TASKS, RESULTS, DEAD, WORKERS, LOGS)
 API = "$JS.API"
 EVERYONE = {user.name for user in USERS}
-READERS = {"admin", "scheduler", "monitor"}
+PEOPLE = {"admin", "operator", "monitor"}
+READERS = PEOPLE | {"scheduler"}
 WORKER = {queue: f"worker_{queue}" for queue in QUEUES}
 BOTH = set(WORKER.values())
 BANDS = ("", "--b1", "--b2")
@@ -79,7 +80,7 @@ def of_stream(stream: str) -> Table:
         f"{API}.STREAM.MSG.DELETE.{stream}": {"scheduler"} if stream == TASKS else set(),
         f"{API}.STREAM.CREATE.{stream}": {"admin"},
         f"{API}.STREAM.UPDATE.{stream}": {"admin"},
-        f"{API}.STREAM.PURGE.{stream}": set(),
+        f"{API}.STREAM.PURGE.{stream}": set() if stream == TASKS else {"operator"},
         f"{API}.STREAM.DELETE.{stream}": set(),
         f"{API}.STREAM.SNAPSHOT.{stream}": set(),
         f"{API}.STREAM.RESTORE.{stream}": set(),
@@ -107,14 +108,14 @@ def of_anyone() -> Table:
         "airflow.ctl.w.ping": {"scheduler"},
         "airflow.peers.w": BOTH,
         "airflow.ctl.w.stop": {"scheduler"},
-        "airflow.ctl.w.set-concurrency": {"admin"},
-        "airflow.ctl.w.add-queue": {"admin"},
-        "airflow.ctl.w.remove-queue": {"admin"},
+        "airflow.ctl.w.set-concurrency": {"admin", "operator"},
+        "airflow.ctl.w.add-queue": {"admin", "operator"},
+        "airflow.ctl.w.remove-queue": {"admin", "operator"},
         "airflow.ctl.w.log": {"api_server"},
         "airflow.ctl.w.unheard-of": set(),
         "airflow.unheard-of": set(),
         "unheard-of": set(),
-        f"{API}.INFO": set(),
+        f"{API}.INFO": PEOPLE,
         f"{API}.STREAM.LIST": set(),
         f"{API}.STREAM.NAMES": set(),
         f"{API}.STREAM.CREATE.OTHER": set(),

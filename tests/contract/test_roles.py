@@ -21,6 +21,7 @@ from nats_executor.ledger import Dispatch
 from nats_executor.messages import Kind, Order, Report, State, encode
 from nats_executor.names import Lane
 from nats_executor.orders import give_orders
+from nats_executor.purging import Store, carry_out, purge_of
 from nats_executor.survey import findings, take_survey
 from nats_executor.task_logs import TaskLogs
 from nats_executor.telemetry import Telemetry
@@ -128,12 +129,14 @@ class Day:
         drifts = await topology.apply(self.admin, settings, QUEUES)
         assert len({drift.where for drift in drifts}) == 5
 
-    async def give_orders(self) -> None:
+    async def give_orders(self, user: str) -> None:
         values = {
             Order.SET_CONCURRENCY: "9", Order.ADD_QUEUE: "a", Order.REMOVE_QUEUE: "none"
         }  # fmt: skip
         for order, value in values.items():
-            (answer,) = await give_orders(self.admin, self.settings("admin"), ["w"], order, value)
+            (answer,) = await give_orders(
+                await self.broker(user), self.settings(user), ["w"], order, value
+            )
             assert answer.is_obeyed, answer
 
     # What a scheduler does
@@ -253,7 +256,9 @@ async def test_everything_works_with_what_is_granted_and_needs_all_of_it(
     await take_back(day)
     await look_around(day)
     await keep_logs(day)
-    await day.give_orders()
+    for user in ("admin", "operator"):
+        await day.give_orders(user)
+    await empty(day)
     await interrupt(day, held)
     for dispatch in held:  # for longer than `ack_wait`, and across a reconnect
         await day.finished(dispatch)
@@ -373,11 +378,13 @@ async def look_around(day: Day) -> None:
     await asyncio.to_thread(logs.close)
     assert "on worker w" in source[0]
 
-    settings = day.settings("monitor")
-    survey = await take_survey(await day.broker("monitor"), settings)
-    statuses = {row["check"]: row["status"] for row in findings(survey, settings)}
-    assert statuses["streams"] == statuses["queue a"] == "ok"
-    assert statuses["queue b"] == "unserved"
+    for user in ("admin", "operator", "monitor"):
+        settings = day.settings(user)
+        survey = await take_survey(await day.broker(user), settings)
+        statuses = {row["check"]: row["status"] for row in findings(survey, settings)}
+        assert statuses["streams"] == statuses["queue a"] == "ok"
+        assert statuses["queue b"] == "unserved"
+        assert survey.usage is not None
 
 
 async def keep_logs(day: Day) -> None:
@@ -387,6 +394,15 @@ async def keep_logs(day: Day) -> None:
         [part] = (await log_store.find(reader, NAMES, "a", f"{user}.log")).parts
         found = await log_store.chunks(reader, NAMES, "a", f"{user}.log", part, part.numbers)
         assert found == [f"stored by {user}".encode()]
+
+
+async def empty(day: Day) -> None:
+    """What an operator purges; none of that stops what runs."""
+    broker = await day.broker("operator")
+    for store in Store:
+        what = purge_of(NAMES, store, None)
+        row = await carry_out(broker, what)
+        assert row["removed_messages"] > 0, row
 
 
 async def retire(day: Day) -> None:

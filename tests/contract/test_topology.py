@@ -197,7 +197,7 @@ async def test_a_bucket_for_logs_is_made_only_where_logs_are_stored(stage: Stage
     options = {"log_retention_seconds": 60, "max_log_bucket_bytes": 5_000_000}
     changes = await set_up(stage, stores_logs=True, **options)
 
-    assert {drift.setting for drift in changes} == {"max_age", "max_bytes"}
+    assert {drift.setting for drift in changes} == {"max_age", "max_bytes", "max_msgs"}
     await set_up(stage)
     assert await inspect(stage, stores_logs=True, **options) == []
 
@@ -207,14 +207,14 @@ async def test_setup_keeps_what_an_operator_added(stage: Stage) -> None:
     await set_up(stage)
     config = await stage.broker.stream_config(stage.results)
     assert config is not None
-    await stage.broker.update_stream(config | {"max_msgs": 1_000_000})
+    await stage.broker.update_stream(config | {"compression": "s2"})
 
     assert await set_up(stage) == []
     await set_up(stage, result_retention_seconds=7200)
 
     config = await stage.broker.stream_config(stage.results)
     assert config is not None
-    assert config["max_msgs"] == 1_000_000
+    assert config["compression"] == "s2"
 
 
 @pytest.mark.parametrize(
@@ -298,6 +298,57 @@ async def test_more_replicas_than_servers_is_a_mismatch_that_names_the_reason(
 ) -> None:
     with pytest.raises(TopologyMismatch, match="replicas"):
         await set_up(stage, replicas=3)
+
+
+# Of the release before, which gave nothing but the task stream and the bucket of logs a size.
+UNLIMITED = {"max_bytes": -1, "max_msgs": -1, "max_msg_size": -1}
+
+
+async def test_streams_without_sizes_get_them_in_place_and_keep_their_messages(
+    stage: Stage,
+) -> None:
+    names = stage.names
+    for wanted in topology.streams(stage.settings):
+        is_bucket = wanted["name"] == names.workers_stream
+        rollups = {"allow_rollup_hdrs": True} if is_bucket else {}
+        await stage.broker.create_stream(wanted | UNLIMITED | rollups)
+    subjects = [names.result("q", "d1"), names.dead_letter("q", "d1"), names.presence("w1")]
+    for subject in subjects:
+        await stage.broker.publish(subject, b"here")
+
+    found = await set_up(stage)
+
+    changed_settings = {d.setting for d in found if d.where.startswith("stream")}
+    assert changed_settings == {*UNLIMITED, "allow_rollup_hdrs"}
+    assert not any(drift.caution for drift in found)
+    assert await inspect(stage) == []
+    streams = (stage.results, names.dead_letters_stream, names.workers_stream)
+    for stream, subject in zip(streams, subjects, strict=True):
+        message = await stage.broker.last(stream, subject)
+        assert message is not None
+        assert message.body == b"here"
+
+
+async def test_a_stream_that_holds_more_than_its_size_waits_for_a_word(stage: Stage) -> None:
+    small = changed(stage.settings, max_results_bytes=2 * 256)
+    await set_up(stage)
+    for number in range(3):
+        await stage.broker.publish(stage.names.result("q", f"d{number}"), b"x" * 300)
+
+    with pytest.raises(TopologyMismatch, match=r"drops the oldest messages.*--may-drop"):
+        await topology.apply(stage.broker, small, QUEUES)
+
+    assert len(await stage.broker.scan(stage.results, stage.names.results())) == 3
+
+
+async def test_every_stream_has_a_size_of_its_own(stage: Stage) -> None:
+    await set_up(stage, stores_logs=True)
+
+    for wanted in topology.streams(changed(stage.settings, stores_logs=True)):
+        config = await stage.broker.stream_config(wanted["name"])
+        assert config is not None
+        assert config["max_bytes"] > 0
+        assert 0 < config["max_msg_size"] < config["max_bytes"]
 
 
 # What the broker itself says to streams that are not as they should be

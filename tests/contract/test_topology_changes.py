@@ -6,6 +6,7 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
+import nats  # noqa: TID251 - what others read it with
 import pytest
 
 from nats_executor import drift, topology
@@ -402,3 +403,25 @@ async def test_a_smaller_bucket_of_logs_drops_the_oldest_and_waits_for_a_word(
     left = await real.broker.scan(real.names.logs_stream, real.names.log_chunks())
     assert [message.subject for message in left] == subjects[-len(left) :]
     assert 0 < len(left) < 5
+
+
+@pytest.mark.integration
+async def test_the_tools_of_nats_find_a_bucket_in_the_records_of_workers(real: RealStage) -> None:
+    """Though it allows no rollups: with one of those a worker could empty it."""
+    await set_up(real)
+    await real.broker.publish(real.names.presence("w1"), b"here")
+    await real.broker.publish(real.names.presence("w2"), b"here")
+
+    client = await nats.connect(real.server.url)
+    try:
+        store = await client.jetstream().key_value(real.names.workers_bucket)
+        assert sorted(await store.keys()) == ["w1", "w2"]
+        assert (await store.get("w1")).value == b"here"
+        await store.put("w3", b"there")
+        await store.delete("w3")
+        with pytest.raises(nats.js.errors.APIError, match="rollup"):
+            await store.purge("w1")
+    finally:
+        await client.close()
+
+    assert await real.broker.last(real.names.workers_stream, real.names.presence("w2")) is not None

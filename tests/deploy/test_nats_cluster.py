@@ -37,7 +37,8 @@ pytestmark = pytest.mark.integration
 NAMES = Names()
 QUEUES = ("default", "gpu")
 USERS = (
-    "admin", "scheduler", "api-server", "triggerer", "monitor", "worker-default", "worker-gpu",
+    "admin", "operator", "scheduler", "api-server", "triggerer", "monitor", "worker-default",
+    "worker-gpu",
 )  # fmt: skip
 NODES = ("nats-1", "nats-2", "nats-3")
 SECRET = re.compile(r"[0-9a-f]{64}")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NODES = ("nats-1", "nats-2", "nats-3")
-PARTS = ("admin", "scheduler", "api-server", "triggerer", "monitor")
+PARTS = ("admin", "operator", "scheduler", "api-server", "triggerer", "monitor")
 USERS = (*PARTS, "worker-default", "worker-gpu")
 
 

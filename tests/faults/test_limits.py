@@ -61,8 +61,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def stage(names: Names, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[RealStage]:
-    # Without a number of its own the server reserves less than the disk has, and never fills it.
-    server = NatsServer(tmp_path / "nats", jetstream="  max_file_store: 1GB")
+    # It may store more than the disk has (`max_file_store` of all test servers), and so fills it.
+    server = NatsServer(tmp_path / "nats")
     try:
         with RealStage(names, monkeypatch, server.start()) as stage:
             yield stage

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,17 @@ from nats_executor.errors import (
     NotFound,
     TopologyMismatch,
 )
-from nats_executor.ports import Broker, Config, ConsumerInfo, Delivery, Pulls, Stored, StreamInfo
+from nats_executor.ports import (
+    Broker,
+    Config,
+    ConsumerInfo,
+    Delivery,
+    Pulls,
+    Stored,
+    StreamInfo,
+    Subjects,
+    Usage,
+)
 from nats_executor.replies import header_bytes
 from tests.support.fake_streams import (
     CONSUMER_DEFAULTS,
@@ -392,7 +402,25 @@ class FakeBroker(Broker):
             time=self.server.now,
             created=found.created,
             first_at=min((message.at for message in found.messages.values()), default=0.0),
+            max_bytes=found.config["max_bytes"],
         )
+
+    async def subjects(self, stream: str, subject: str) -> Subjects:
+        await self.enter("subjects")
+        return Subjects(Counter(m.subject for m in self.server.messages(stream, subject)))
+
+    async def purge(self, stream: str, subject: str) -> int:
+        await self.enter("purge")
+        found = self.server.stream(stream)
+        gone = found.matching(subject)
+        for message in gone:
+            found.remove(message.sequence)
+        return len(gone)
+
+    async def usage(self) -> Usage:
+        await self.enter("usage")
+        streams = self.server.streams.values()
+        return Usage(sum(len(m.body) for stream in streams for m in stream.messages.values()))
 
     async def consumer_infos(self, stream: str) -> list[ConsumerInfo]:
         await self.enter("consumer_infos")

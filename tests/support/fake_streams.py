@@ -32,8 +32,8 @@ NANOSECONDS = 1_000_000_000
 # What a server fills in, as far as anything here depends on it.
 STREAM_DEFAULTS: Config = {
     "retention": "limits", "storage": "file", "discard": "old", "discard_new_per_subject": False,
-    "max_msgs_per_subject": -1, "max_msg_size": -1, "max_age": 0, "num_replicas": 1,
-    "duplicate_window": 120 * NANOSECONDS,
+    "max_msgs_per_subject": -1, "max_msg_size": -1, "max_bytes": -1, "max_age": 0,
+    "num_replicas": 1, "duplicate_window": 120 * NANOSECONDS,
 }  # fmt: skip
 CONSUMER_DEFAULTS: Config = {
     "ack_policy": "explicit", "ack_wait": 30 * NANOSECONDS, "filter_subject": ">",

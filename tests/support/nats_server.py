@@ -104,11 +104,14 @@ class NatsServer:
         """Start without waiting: a member of a cluster is not ready before the others are."""
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / "server.conf"
+        # What streams set aside is a number only: many tests share a server, on any disk.
+        limit = "" if "max_file_store" in self.jetstream else "  max_file_store: 1TB\n"
         path.write_text(
             f"server_name: {self.name}\n"
             f"listen: {self.host}:{self.port}\n"
             f"http: {self.host}:{self.monitor_port}\n"
-            f'jetstream {{\n  store_dir: "{self.directory / "storage"}"\n{self.jetstream}\n}}\n'
+            f'jetstream {{\n  store_dir: "{self.directory / "storage"}"\n'
+            f"{limit}{self.jetstream}\n}}\n"
             f"{self.config}\n"
         )
         with (self.directory / "server.log").open("ab") as log:

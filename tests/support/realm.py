@@ -72,6 +72,7 @@ class User:
 
 USERS = (
     User("admin", Role.ADMIN),
+    User("operator", Role.OPERATOR),
     User("scheduler", Role.SCHEDULER),
     User("worker_a", Role.WORKER, ("a",)),
     User("worker_b", Role.WORKER, ("b",)),

@@ -13,6 +13,15 @@ EXAMPLES = {
     "offline": "nats-3",
     "pending": "12",
     "permission": "publish to airflow.results.gpu.*",
+    "option": "max_results_bytes",
+    "reason": "insufficient storage resources available, NATS error 10047",
+    "wanted": "536870912",
+    "stream": "AIRFLOW_RESULTS",
+    "used": "120.8",
+    "room": "134.2",
+    "share": "90%",
+    "most": "98.1",
+    "number": "18",
     "resume": "nats consumer resume AIRFLOW_TASKS gpu",
     "servers": "nats-1, nats-2, nats-3",
     "size": "1400000",
@@ -89,6 +98,30 @@ LINES = {
     "full": (
         "maximum bytes exceeded (NATS error 10077); start more workers, raise [nats_executor] "
         "max_stream_bytes or make room on the server"
+    ),
+    "full account": (
+        "resource limits exceeded for account (NATS error 10002); `airflow nats check` shows what "
+        "fills it, `airflow nats purge` empties that; or raise max_file of the account in the "
+        "servers' configuration"
+    ),
+    "full server": (
+        "insufficient resources (NATS error 10023); `airflow nats check` shows what fills it, "
+        "`airflow nats purge` empties that; or raise max_file_store in the servers' configuration"
+    ),
+    "no room": (
+        "[nats_executor] {option} = {wanted}: NATS has no room to set {wanted} bytes aside for "
+        "stream {stream} ({reason}); set a smaller number, or raise max_file_store of the servers "
+        "or max_file of the account, which counts every replica"
+    ),
+    "account nearly full": (
+        "{used} MB of {room} MB are used ({share}), every replica counted; {most} MB of that is "
+        "stream {stream}; full, it stops all queues: run `airflow nats purge`, or raise max_file "
+        "of the account in the servers' configuration"
+    ),
+    "letters nearly full": (
+        "{used} MB of {room} MB are used ({share}); queue gpu has {number} of {number} messages; "
+        "full, it drops its oldest letters: look at them, then run `airflow nats purge "
+        "dead-letters`"
     ),
     "too large": (
         "too large for NATS: {size} bytes; the server's max_payload is {limit}: raise it there, or "

@@ -110,6 +110,8 @@ def test_every_default_is_of_its_type(option: Option) -> None:
         ("inbox_prefix", "_INBOX.gpu", "_INBOX.gpu"),
         ("drain_seconds", "0", 0.0),
         ("max_stream_bytes", "1024", 1024),
+        ("max_results_bytes", "1048576", 1048576),
+        ("max_dead_letters_bytes", "16777216", 16777216),
     ],
 )
 def test_a_value_is_converted(name: str, text: str, expected: Any) -> None:
@@ -153,6 +155,8 @@ BAD = [
     ("max_stream_bytes", "0", "write -1 or a size"),
     ("max_stream_bytes", "-2", "write -1 or a size"),
     ("max_stream_bytes", "10GB", "write an integer"),
+    ("max_results_bytes", "1048575", "write at least 1048576"),
+    ("max_dead_letters_bytes", "-1", "write at least 16777216"),
     ("result_retention_seconds", "0", "a number above 0"),
     ("dead_letter_retention_seconds", "-1", "a number above 0"),
     ("log_retention_seconds", "0", "a number above 0"),

@@ -13,6 +13,7 @@ import pytest
 
 from nats_executor.errors import AccessDenied
 from nats_executor.messages import Kind, Presence, State, encode
+from nats_executor.sizes import CUT_LETTER_BYTES
 from nats_worker.errand import RENEWAL_SECONDS
 from nats_worker.exits import Ending
 from nats_worker.record import SOON_SECONDS
@@ -55,6 +56,20 @@ async def test_a_dead_letter_too_large_for_its_reason_leaves_the_reason(scene: S
 
     (letter,) = scene.server.messages(names.dead_letters_stream)
     assert letter.body == b""
+    assert (await scene.reported(State.FAILED)).info.startswith("dead letter: not a msgpack")
+
+
+async def test_a_dead_letter_too_large_for_its_stream_keeps_its_beginning(scene: Scene) -> None:
+    await scene.start()
+    names = scene.names
+    limit = 100_000
+    scene.server.stream(names.dead_letters_stream).config["max_msg_size"] = limit
+    body = bytes(range(200, 250)) * 3000
+    scene.server.put(names.task("default", "d1"), body)
+    await scene.done()
+
+    (letter,) = scene.server.messages(names.dead_letters_stream)
+    assert letter.body == body[:CUT_LETTER_BYTES]
     assert (await scene.reported(State.FAILED)).info.startswith("dead letter: not a msgpack")
 
 

@@ -1,0 +1,74 @@
+"""Reports and presence records that their streams take: what is too large is cut before it is sent.
+
+Pure. What this project sends is far smaller; it gets there with hundreds of queues of long names,
+or by answering a report that somebody has forged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nats_executor.messages import Presence, Report, encode
+from nats_executor.sizes import HEADERS_BYTES, PRESENCE_BYTES, REPORT_BYTES
+
+__all__ = ["fitted_presence", "fitted_report", "is_cut"]
+
+# Of a text for people, such as a host's name; ids are shorter as well.
+LONGEST_NAME = 250
+LONGEST_ID = 1000
+LONGEST_INFO = 500
+KEPT_PREDECESSORS = 2
+TEXT_HEAD = 5  # bytes in which msgpack says how long a text is, at most
+
+
+def fitted_report(report: Report) -> bytes:
+    """Encode a report; too large, without most of its texts, then without its key.
+
+    The key is for readers that do not know the dispatch.
+    """
+    limit = REPORT_BYTES - HEADERS_BYTES
+    body = encode(report)
+    if len(body) > limit:
+        report = shortened(report)
+        body = encode(report)
+    return body if len(body) <= limit else encode(replace(report, key=[]))
+
+
+def shortened(report: Report) -> Report:
+    return replace(
+        report,
+        info=report.info[:LONGEST_INFO],
+        kind=report.kind[:LONGEST_NAME],
+        worker=report.worker[:LONGEST_ID],
+        worker_name=report.worker_name[:LONGEST_NAME],
+        sender=report.sender[:LONGEST_ID],
+        predecessors=[name[:LONGEST_NAME] for name in report.predecessors[-KEPT_PREDECESSORS:]],
+    )
+
+
+def fitted_presence(presence: Presence) -> bytes:
+    """Encode a record; too large, with shorter texts and without its last queues."""
+    limit = PRESENCE_BYTES - HEADERS_BYTES
+    body = encode(presence)
+    if len(body) <= limit:
+        return body
+    short = replace(
+        presence,
+        host=presence.host[:LONGEST_NAME],
+        version=presence.version[:LONGEST_NAME],
+        paused=presence.paused[:LONGEST_INFO],
+        queues=[],
+    )
+    room = limit - len(encode(short))
+    queues: list[str] = []
+    for queue in presence.queues:
+        room -= TEXT_HEAD + len(queue.encode())
+        if room < 0:
+            break
+        queues.append(queue)
+    return encode(replace(short, queues=queues))
+
+
+def is_cut(presence: Presence) -> bool:
+    """Whether a record leaves out what it should say."""
+    return len(encode(presence)) > PRESENCE_BYTES - HEADERS_BYTES

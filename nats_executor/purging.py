@@ -1,0 +1,133 @@
+"""Empties a stream for an operator; what that means is said before it is done.
+
+Never that of tasks: its messages are taken back one by one, by the scheduler that sent them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from nats_executor.errors import ConfigError, NotFound
+from nats_executor.storage import megabytes
+
+if TYPE_CHECKING:
+    from nats_executor.names import Names
+    from nats_executor.ports import Broker
+
+__all__ = ["Contents", "Purge", "Store", "carry_out", "look", "purge_of"]
+
+Row = dict[str, Any]
+
+
+class Store(StrEnum):
+    """What can be emptied, by the word for it on the command line."""
+
+    RESULTS = "results"
+    DEAD_LETTERS = "dead-letters"
+    WORKERS = "workers"
+    LOGS = "logs"
+
+
+CONSEQUENCES = {
+    Store.RESULTS: "What runs goes on, and its end is reported. If a workload has ended and no "
+    "scheduler has read that yet, the scheduler reports it failed unless Airflow knows its state: "
+    "a task that ended by itself is not run again, a callback is marked failed. Attempts to start "
+    "a workload are counted anew",
+    Store.DEAD_LETTERS: "Nobody but people reads them: nothing is run again, and nothing waits",
+    Store.WORKERS: "Every worker writes its record again with its next heartbeat; until then it is "
+    "not listed, and orders do not find it",
+    Store.LOGS: "Logs of ended tasks that are stored there cannot be read any more",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """What is to go: the messages of a stream under a subject.
+
+    Attributes:
+        queue: of which queue, '' for all.
+    """
+
+    store: Store
+    stream: str
+    subject: str
+    queue: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What is there.
+
+    Attributes:
+        messages: of those that are to go; there may be more if `is_whole` is False.
+        all_messages: in the stream, which has `bytes`.
+    """
+
+    messages: int
+    is_whole: bool
+    all_messages: int
+    bytes: int
+
+    def told(self, purge: Purge) -> str:
+        """Say what goes, and what follows from that."""
+        number = f"{'' if self.is_whole else 'more than '}{self.messages} of {self.all_messages}"
+        of_queue = f" of queue {purge.queue!r}" if purge.queue else ""
+        return (
+            f"{number} messages in stream {purge.stream}, which has {megabytes(self.bytes)}, are "
+            f"to go{of_queue}. {CONSEQUENCES[purge.store]}."
+        )
+
+
+def purge_of(names: Names, store: Store, queue: str | None) -> Purge:
+    """Return what a purge removes.
+
+    Raises:
+        ConfigError: records of workers are of no queue.
+    """
+    match store:
+        case Store.RESULTS:
+            stream, subject = names.results_stream, names.results(queue)
+        case Store.DEAD_LETTERS:
+            stream, subject = names.dead_letters_stream, names.dead_letters(queue)
+        case Store.LOGS:
+            stream, subject = names.logs_stream, names.log_chunks(queue) if queue else ">"
+        case Store.WORKERS if queue:
+            raise ConfigError(
+                f"--queue {queue!r}: a worker's record is of no queue; leave --queue out"
+            )
+        case Store.WORKERS:
+            stream, subject = names.workers_stream, names.presences()
+    return Purge(store, stream, subject, queue or "")
+
+
+async def look(broker: Broker, purge: Purge) -> Contents:
+    """Return what a purge would remove.
+
+    Raises:
+        NotFound: there is no such stream.
+    """
+    info = await broker.stream_info(purge.stream)
+    if info is None:
+        raise NotFound(f"stream {purge.stream} does not exist: there is nothing to purge")
+    if not purge.queue:
+        return Contents(info.messages, True, info.messages, info.bytes)
+    found = await broker.subjects(purge.stream, purge.subject)
+    return Contents(sum(found.messages.values()), found.is_whole, info.messages, info.bytes)
+
+
+async def carry_out(broker: Broker, purge: Purge) -> Row:
+    """Remove it, and return a row about that; what others store meanwhile counts as not freed."""
+    before = await look(broker, purge)
+    removed = await broker.purge(purge.stream, purge.subject)
+    after = await broker.stream_info(purge.stream)
+    left = after.bytes if after else 0
+    return {
+        "stream": purge.stream,
+        "queue": purge.queue or "-",
+        "removed_messages": removed,
+        "freed_bytes": max(0, before.bytes - left),
+        "left_messages": after.messages if after else 0,
+        "left_bytes": left,
+    }
