@@ -246,7 +246,7 @@ def purge(args: Namespace) -> None:
     settings = settings_for(args)
     what = purge_of(settings.names, Store(args.store), args.queue)
     contents = ask(settings, lambda broker: look(broker, what))
-    sys.stderr.write(f"{contents.told(what)}\n")
+    sys.stderr.write(f"{lines(contents.told(what))}\n")
     if not args.yes and not is_confirmed():
         sys.stderr.write("nothing was removed\n")
         raise SystemExit(1)

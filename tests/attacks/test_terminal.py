@@ -109,7 +109,8 @@ def test_an_answer_to_an_order_gives_a_terminal_no_orders(
 ) -> None:
     announce(realm, record())
     outcome = Outcome(queues=["a"], concurrency=2, running=0, is_changed=True)
-    evil = replace(outcome, **{field: [EVIL] if field == "queues" else EVIL})
+    changes: dict[str, Any] = {field: [EVIL] if field == "queues" else EVIL}
+    evil = replace(outcome, **changes)
 
     with answering(realm, NAMES.control("w1.1", Order.SET_CONCURRENCY), encode(evil)):
         _, said = console.run(commands.workers_set_concurrency, workers="w1", concurrency=2)
