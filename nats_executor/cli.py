@@ -64,6 +64,11 @@ ARG_WORKER_NAMES = Arg(
     metavar="NAME",
     help="Name of the worker as in `airflow nats workers list`, or several, separated by commas",
 )
+ARG_SERVING = Arg(
+    ("--serving",),
+    metavar="QUEUE",
+    help="Look among the workers of this queue only, for a name that workers of two queues have",
+)
 ARG_NEW_CONCURRENCY = Arg(
     ("concurrency",),
     metavar="N",
@@ -242,7 +247,7 @@ def action(name: str, what: str, args: tuple[Arg, ...], epilog: str | None = Non
 
 def workers() -> GroupCommand:
     """Return the commands for workers that run."""
-    common = (ARG_TEAM, ARG_VERBOSE)
+    common = (ARG_SERVING, ARG_TEAM, ARG_VERBOSE)
     subcommands = (
         action("workers list", "List workers with their load", (ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE)),
         action(
@@ -268,6 +273,16 @@ def workers() -> GroupCommand:
         name="workers",
         help="Look at workers and change them while they run",
         subcommands=subcommands,
+    )
+
+
+def purge() -> ActionCommand:
+    """Return the command that empties streams."""
+    return action(
+        "purge",
+        "Remove reports, dead letters, records of workers or stored logs",
+        (ARG_STORE, ARG_PURGED_QUEUE, ARG_YES, ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE),
+        PURGE_EPILOG,
     )
 
 
@@ -314,12 +329,7 @@ def get_nats_cli_commands() -> list[GroupCommand]:
                     subcommands=(action("queues list", "List queues with their backlog", output),),
                 ),
                 workers(),
-                action(
-                    "purge",
-                    "Remove reports, dead letters, records of workers or stored logs",
-                    (ARG_STORE, ARG_PURGED_QUEUE, ARG_YES, *output),
-                    PURGE_EPILOG,
-                ),
+                purge(),
                 auth(),
                 accounts(),
                 action(

@@ -206,3 +206,11 @@ def start_together(servers: Sequence[NatsServer]) -> None:
         server.launch()
     for server in servers:
         server.require_ready()
+    if len(servers) > 1:
+        block_until(lambda: any(map(is_whole, servers)), START_SECONDS, "the servers to be online")
+
+
+def is_whole(server: NatsServer) -> bool:
+    """Whether this one leads, and all others are online: no other is given a stream's replica."""
+    peers = server.monitor("/jsz").get("meta_cluster", {}).get("replicas") or []
+    return bool(peers) and all(peer.get("current") and not peer.get("offline") for peer in peers)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
+from nats_executor import topology
+from nats_executor.errors import AccessDenied
 from nats_executor.names import Lane, Names
 from nats_executor.ports import StreamInfo, Usage
 from nats_executor.storage import account_findings, busiest_queue, is_crowded, stream_finding
+from nats_executor.survey import Survey, take_survey
+from tests.support.fake_broker import FakeBroker, FakeServer
+from tests.support.fixtures import settings_for
 
 NAMES = Names()
 INFO = StreamInfo(NAMES.results_stream, 9, 900_000, 9, 0.0, 0.0, max_bytes=1_000_000)
@@ -57,3 +63,21 @@ def test_an_account_counts_every_replica() -> None:
     (row,) = account_findings(Usage(2_900_000, 3_000_000), streams)
     assert "2.9 MB of 3.0 MB are used (97%)" in row["details"]
     assert f"2.7 MB of that is stream {NAMES.results_stream}" in row["details"]
+
+
+async def survey_of(server: FakeServer, broker: FakeBroker) -> Survey:
+    settings = settings_for("nats://127.0.0.1:4222")
+    await topology.apply(server.broker(), settings, ["a"])
+    return await take_survey(broker, settings)
+
+
+def test_a_user_of_the_release_before_may_look_at_all_but_the_account() -> None:
+    server = FakeServer()
+    broker = server.broker()
+    broker.fail_next("usage", error=AccessDenied("not allowed"))
+
+    survey = asyncio.run(survey_of(server, broker))
+
+    assert survey.usage is None
+    assert survey.drifts == []
+    assert asyncio.run(survey_of(server, server.broker())).usage == Usage(0)
