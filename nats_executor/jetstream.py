@@ -88,6 +88,10 @@ class JetStream(Broker):
         return self._link.denied
 
     @property
+    def server_version(self) -> str:
+        return self._link.server_version
+
+    @property
     def is_connected(self) -> bool:
         return self._link.is_connected
 

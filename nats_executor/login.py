@@ -6,6 +6,7 @@ process.
 
 from __future__ import annotations
 
+import logging
 import re
 import ssl
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable
+from nats_executor.exposure import is_encrypted, warn
+from nats_executor.releases import judged
 from nats_executor.servers import ADVERTISED
 from nats_executor.settings import SEED, without_userinfo
 
@@ -23,13 +26,26 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
 
 __all__ = [
+    "ASKERS",
+    "SPARING",
     "connect_error",
     "credentials",
     "nkey_seed",
     "not_yet",
     "require_safe",
+    "tell_connected",
     "tls_context",
+    "version_in",
 ]
+
+log = logging.getLogger(__name__)
+
+# Roles of connections whose users may not ask for any stream's state.
+SPARING = frozenset({"api server", "task log"})
+# Roles that ask one thing and tell by themselves what came of it.
+ASKERS = frozenset({"task log"})
+# Of servers' releases, of which a process needs no second line.
+WARNED: set[str] = set()
 
 TLS_FILES = ("tls_ca_file", "tls_certificate_file", "tls_key_file")
 CREDENTIALS = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
@@ -116,14 +132,16 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
 
 
 def require_safe(server: str, settings: Settings, greeting: Mapping[str, Any]) -> None:
-    """Refuse to log in where TLS is asked for and not given; nats-py would send the password."""
+    """Refuse to log in where TLS is asked for and not given; nats-py would send the password.
+
+    Where nobody asks, warn.
+    """
     scheme = urlsplit(server).scheme
     wants = [f"[nats_executor] {name}" for name in TLS_FILES if getattr(settings, name)]
     if scheme == "tls":
         wants.append("tls://")
-    is_encrypted = scheme == "wss" or (scheme != "ws" and bool(greeting.get("tls_required")))
     shown = without_userinfo(server)
-    if wants and not is_encrypted:
+    if wants and not is_encrypted(scheme, greeting):
         remedy = "write wss://" if scheme == "ws" else "enable tls on the server"
         raise AccessDenied(
             f"NATS at {shown} offers no TLS, so nothing secret was sent: {' and '.join(wants)} "
@@ -134,11 +152,25 @@ def require_safe(server: str, settings: Settings, greeting: Mapping[str, Any]) -
             f"NATS at {shown} asks for a client certificate; set [nats_executor] "
             "tls_certificate_file and tls_key_file"
         )
+    warn(server, settings, greeting)
 
 
 def asks_for_certificate(scheme: str, greeting: Mapping[str, Any]) -> bool:
     is_tcp = scheme not in {"ws", "wss"}
     return is_tcp and bool(greeting.get("tls_required") and greeting.get("tls_verify"))
+
+
+def version_in(greeting: Mapping[str, Any]) -> str:
+    return str(greeting.get("version", ""))
+
+
+def tell_connected(server: str, role: str, greeting: Mapping[str, Any]) -> None:
+    """Log a new connection, and once in each process what is wrong with the server's release."""
+    log.info("connected to NATS at %s as %s", without_userinfo(server), role)
+    text = judged(version_in(greeting))
+    if text and text not in WARNED and role not in ASKERS:
+        WARNED.add(text)
+        log.warning("%s; next: going on with it", text)
 
 
 # Why it did not work

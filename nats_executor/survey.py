@@ -18,6 +18,7 @@ from nats_executor.names import Lane
 from nats_executor.presences import Seen, merged
 from nats_executor.queues import as_text, remedy
 from nats_executor.quorum import no_quorum
+from nats_executor.releases import judged
 from nats_executor.storage import account_findings, busiest_queue, is_crowded, stream_finding
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Seen",
     "Survey",
+    "finding",
     "findings",
     "queue_rows",
     "replica_findings",
@@ -56,6 +58,12 @@ class Survey:
     streams: list[StreamInfo] = field(default_factory=list)
     usage: Usage | None = None  # of the account, None where this user may not ask
     busiest: dict[str, str] = field(default_factory=dict)  # by stream that is almost full
+    server_version: str = ""  # of the server that answers
+
+    @property
+    def server_versions(self) -> set[str]:
+        """Those of all servers that are known of: a cluster tells those of its streams' leaders."""
+        return {self.server_version, *(info.server_version for info in self.streams)}
 
 
 async def take_survey(broker: Broker, settings: Settings) -> Survey:
@@ -71,7 +79,8 @@ async def take_survey(broker: Broker, settings: Settings) -> Survey:
         if not info.replication.has_quorum:
             raise no_quorum(info.replication.servers)
     if names.tasks_stream not in {info.name for info in streams}:
-        return Survey(await topology.inspect(broker, settings, []), [], [])
+        drifts = await topology.inspect(broker, settings, [])
+        return Survey(drifts, [], [], streams, server_version=broker.server_version)
     consumers = await broker.consumer_infos(names.tasks_stream)
     drifts = await topology.inspect(broker, settings, list(by_queue(consumers)))
     workers = await seen_workers(broker, settings)
@@ -81,7 +90,8 @@ async def take_survey(broker: Broker, settings: Settings) -> Survey:
         for info in streams
         if is_crowded(info, names)
     }
-    return Survey(drifts, consumers, workers, streams, await usage_of(broker), busiest)
+    usage, version = await usage_of(broker), broker.server_version
+    return Survey(drifts, consumers, workers, streams, usage, busiest, version)
 
 
 async def usage_of(broker: Broker) -> Usage | None:
@@ -183,6 +193,11 @@ def worker_rows(survey: Survey, settings: Settings) -> list[Row]:
 def findings(survey: Survey, settings: Settings) -> list[Row]:
     """One row for each thing that was checked; a status other than `ok` needs attention."""
     rows = [finding("broker", "ok", f"connected to {settings.shown('servers')}")]
+    rows += [
+        finding("nats-server", "unsafe", text)
+        for version in sorted(survey.server_versions)
+        if (text := judged(version))
+    ]
     rows += [finding("streams", "drift", drift.advice) for drift in survey.drifts]
     if not survey.drifts:
         rows.append(finding("streams", "ok", "as configured"))

@@ -222,6 +222,13 @@ class Realm:
             for name in names or ():
                 answer = root.ask(f"$JS.API.STREAM.DELETE.{name}", b"", ROOT_INBOX).answer
                 assert answer.get("success"), answer
+        # Servers of a cluster follow one by one; one that is behind may not answer for what is made
+        # anew under the same name.
+        block_until(lambda: not any(map(streams_at, self.servers)), 20, "the streams' end")
+
+
+def streams_at(server: NatsServer) -> int:
+    return int(server.monitor("/jsz")["streams"])
 
 
 @contextmanager

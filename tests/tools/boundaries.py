@@ -38,6 +38,7 @@ PURE = frozenset(
         "nats_executor.presences",
         "nats_executor.queues",
         "nats_executor.quorum",
+        "nats_executor.releases",
         "nats_executor.replies",
         "nats_executor.servers",
         "nats_executor.settings",
