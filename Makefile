@@ -96,8 +96,9 @@ types: $(STAMP) ## Check types (mypy --strict)
 	@$(BIN)/mypy
 
 .PHONY: docs
-docs: $(STAMP) ## Write docs/configuration.md from the options, the table in docs/kubernetes.md from the chart's values
+docs: $(STAMP) ## Write docs/configuration.md, docs/permissions.md and the table of values in docs/kubernetes.md
 	@$(BIN)/python -m tests.tools.document_configuration docs/configuration.md
+	@$(BIN)/python -m tests.tools.document_permissions docs/permissions.md
 	@$(BIN)/python -m tests.tools.document_values docs/kubernetes.md deploy/helm/values.yaml
 
 .PHONY: lock

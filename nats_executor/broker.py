@@ -35,13 +35,14 @@ from nats_executor.jetstream import JetStream
 from nats_executor.link import Answer, Link, Listener
 from nats_executor.replies import header_bytes
 from nats_executor.servers import Servers, advertised_by
-from nats_executor.settings import Settings, without_userinfo
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from nats.aio.subscription import Subscription
+
+    from nats_executor.settings import Settings
 
 __all__ = ["Connection", "connect"]
 
@@ -53,10 +54,6 @@ WATCHES_PER_LOSS = 4
 LOOK_SECONDS = 0.25
 # The server confirms at once that it sends no more; what it has sent by then is handed back.
 FORGET_SECONDS = 1.0
-# Roles of connections whose users may not ask for any stream's state.
-SPARING = frozenset({"api server", "task log"})
-# Roles that ask one thing and tell by themselves what came of it.
-ASKERS = frozenset({"task log"})
 # Failures to connect that tell a person enough; any other one is logged with its traceback.
 FORESEEN = (BrokerError, nats.errors.Error, ImportError, OSError, TimeoutError)
 
@@ -71,7 +68,7 @@ async def connect(settings: Settings, *, role: str) -> AsyncIterator[JetStream]:
     connection = Connection(settings, role=role)
     keeper = asyncio.create_task(connection.stay_connected(), name="broker-connection")
     try:
-        yield JetStream(connection, settings, diagnoses=role not in SPARING)
+        yield JetStream(connection, settings, diagnoses=role not in login.SPARING)
     finally:
         # nats-py swallows a cancellation that meets connect() or close(): once is not enough.
         while not keeper.done():
@@ -140,6 +137,10 @@ class Connection(Link):
     def denied(self) -> str:
         return self._denials.lately
 
+    @property
+    def server_version(self) -> str:
+        return login.version_in(self._client._server_info) if self._client else ""  # noqa: SLF001
+
     async def ready(self, timeout: float) -> None:
         self._notice_end()
         try:
@@ -185,7 +186,7 @@ class Connection(Link):
         return False
 
     async def _keep(self, client: Client, server: str) -> None:
-        log.info("connected to NATS at %s as %s", without_userinfo(server), self._role)
+        login.tell_connected(server, self._role, client._server_info)  # noqa: SLF001
         try:
             await self._watch(client)
         finally:
@@ -217,8 +218,7 @@ class Connection(Link):
         expect_end(client)
         # Those of this moment: what begins to listen from here on subscribes by itself.
         listeners = self._listeners.renew()
-        self._client = client
-        self._subscribed = {}
+        self._client, self._subscribed = client, {}
         await client.subscribe(self._inbox.subject, cb=self._inbox.hear)
         for listener in listeners:
             if self._listeners.at(listener.subject) is listener:
@@ -291,7 +291,7 @@ class Connection(Link):
     def _tell_failure(self, failures: Sequence[Exception]) -> None:
         """Log that no server will do, once in an outage: one of several is no trouble."""
         is_said = self._refused in failures  # by those who said what is denied
-        if self._servers.is_news() and not is_said and self._role not in ASKERS:
+        if self._servers.is_news() and not is_said and self._role not in login.ASKERS:
             trace = next((exc for exc in failures if not isinstance(exc, FORESEEN)), None)
             log.warning("%s; next: trying again until it works", self._reason, exc_info=trace)
 

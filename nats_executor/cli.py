@@ -64,6 +64,11 @@ ARG_WORKER_NAMES = Arg(
     metavar="NAME",
     help="Name of the worker as in `airflow nats workers list`, or several, separated by commas",
 )
+ARG_SERVING = Arg(
+    ("--serving",),
+    metavar="QUEUE",
+    help="Look among the workers of this queue only, for a name that workers of two queues have",
+)
 ARG_NEW_CONCURRENCY = Arg(
     ("concurrency",),
     metavar="N",
@@ -242,7 +247,7 @@ def action(name: str, what: str, args: tuple[Arg, ...], epilog: str | None = Non
 
 def workers() -> GroupCommand:
     """Return the commands for workers that run."""
-    common = (ARG_TEAM, ARG_VERBOSE)
+    common = (ARG_SERVING, ARG_TEAM, ARG_VERBOSE)
     subcommands = (
         action("workers list", "List workers with their load", (ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE)),
         action(
@@ -272,10 +277,13 @@ def workers() -> GroupCommand:
 
 
 def purge() -> ActionCommand:
-    """Return the command that empties a stream."""
-    which = (ARG_STORE, ARG_PURGED_QUEUE, ARG_YES, ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE)
-    what = "Remove reports, dead letters, records of workers or stored logs"
-    return action("purge", what, which, PURGE_EPILOG)
+    """Return the command that empties streams."""
+    return action(
+        "purge",
+        "Remove reports, dead letters, records of workers or stored logs",
+        (ARG_STORE, ARG_PURGED_QUEUE, ARG_YES, ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE),
+        PURGE_EPILOG,
+    )
 
 
 def auth() -> ActionCommand:

@@ -208,7 +208,10 @@ def order(args: Namespace, what: Order, value: str) -> None:
     """Tell workers what to change; exit 1 if one does not obey, 2 if NATS does not answer."""
     settings = settings_for(args)
     names = in_text(args.workers)
-    answers = ask(settings, lambda broker: give_orders(broker, settings, names, what, value))
+    answers = ask(
+        settings,
+        lambda broker: give_orders(broker, settings, names, what, value, serving=args.serving),
+    )
     for answer in answers:
         if answer.is_obeyed:
             print(answer.text)

@@ -338,7 +338,8 @@ class NatsExecutor(compat.VersionedExecutor):
 
     def get_task_log(self, ti: TaskInstance, try_number: int) -> tuple[list[str], list[str]]:  # noqa: ARG002 - only the running try has a worker
         """Read a running task's log from its worker; for the API server, which starts nothing."""
-        return self._task_logs.read(ti.external_executor_id, ti.queue)
+        queue = ti.queue or compat.default_queue()
+        return self._task_logs.read(ti.external_executor_id, queue)
 
     def debug_dump(self) -> None:
         """Log what this executor holds, on SIGUSR2 to the scheduler."""

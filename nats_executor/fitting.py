@@ -11,7 +11,7 @@ from dataclasses import replace
 from nats_executor.messages import Presence, Report, encode
 from nats_executor.sizes import HEADERS_BYTES, PRESENCE_BYTES, REPORT_BYTES
 
-__all__ = ["fitted_presence", "fitted_report", "is_cut"]
+__all__ = ["fitted_presence", "fitted_report"]
 
 # Of a text for people, such as a host's name; ids are shorter as well.
 LONGEST_NAME = 250
@@ -67,8 +67,3 @@ def fitted_presence(presence: Presence) -> bytes:
             break
         queues.append(queue)
     return encode(replace(short, queues=queues))
-
-
-def is_cut(presence: Presence) -> bool:
-    """Whether a record leaves out what it should say."""
-    return len(encode(presence)) > PRESENCE_BYTES - HEADERS_BYTES

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from nats_executor.adoption import Evidence
 from nats_executor.errors import BrokerError, DecodeError, WrongSequence
 from nats_executor.fitting import fitted_report
-from nats_executor.liveness import Liveness, is_lost
+from nats_executor.liveness import Holder, Liveness, is_lost
 from nats_executor.messages import Report, State, decode, presentable
 from nats_executor.names import Lane, token
 from nats_executor.queues import described, remedy
@@ -188,9 +188,9 @@ class Inspector:
         """
         try:
             broker = self._require()
-            workers = {d.worker: d.worker_name for d in held}
-            lost = await Liveness(broker, self._settings).lost(workers)
-            await asyncio.gather(*(self._bury(broker, d) for d in held if d.worker in lost))
+            holders = {d.id: Holder(d.worker, d.worker_name, d.queue) for d in held}
+            lost = await Liveness(broker, self._settings).lost(holders.values())
+            await asyncio.gather(*(self._bury(broker, d) for d in held if holders[d.id] in lost))
         except BrokerError as exc:
             log.debug("watch: %s", exc)
 
@@ -300,7 +300,7 @@ class Inspector:
             connected_for=time.monotonic() - broker.connected_since,
             lost_after_seconds=self._settings.worker_lost_seconds,
         )
-        return Statement(worker, is_dead, denied(reply, worker))
+        return Statement(worker, is_dead, denied(reply, worker), seen.keys)
 
     async def _warn_of_unserved(self, broker: Broker, waiting: Counter[Lane]) -> None:
         """Say once for each queue that its workloads wait for a worker that is not there."""

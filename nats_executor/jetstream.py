@@ -91,6 +91,10 @@ class JetStream(Broker):
         return self._link.denied
 
     @property
+    def server_version(self) -> str:
+        return self._link.server_version
+
+    @property
     def is_connected(self) -> bool:
         return self._link.is_connected
 
@@ -156,11 +160,12 @@ class JetStream(Broker):
         with contextlib.ExitStack() as awaited, contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 for place, (subject, body, message_id) in enumerate(messages):
-                    answer = self._link.awaiting(subject, partial(resolve, place))
+                    address = in_domain(subject, self._domain)
+                    answer = self._link.awaiting(address, partial(resolve, place))
                     reply = awaited.enter_context(answer)
                     headers = None if message_id is None else {"Nats-Msg-Id": message_id}
                     try:
-                        await self._link.send(subject, body, reply=reply, headers=headers)
+                        await self._link.send(address, body, reply=reply, headers=headers)
                     except BrokerError as exc:
                         resolve(place, exc)
                 if messages:

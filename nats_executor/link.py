@@ -65,6 +65,9 @@ class Link(Protocol):
     @property
     def denied(self) -> str: ...
 
+    @property
+    def server_version(self) -> str: ...
+
     async def ready(self, timeout: float) -> None: ...
 
     def awaiting(

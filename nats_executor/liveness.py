@@ -6,19 +6,22 @@ import asyncio
 import logging
 import math
 import time
+from collections import deque
 from enum import Enum, auto
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nats_executor.errors import BrokerError, DecodeError, NoResponders
-from nats_executor.messages import Presence, decode
+from nats_executor.messages import presentable
+from nats_executor.presences import record_in
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection
 
     from nats_executor.ports import Broker, Stored
+    from nats_executor.presences import Record
     from nats_executor.settings import Settings
 
-__all__ = ["Answer", "Liveness", "is_lost", "readable"]
+__all__ = ["Answer", "Holder", "Liveness", "is_lost", "readable"]
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +30,9 @@ PING_SECONDS = 1.0
 PINGS = 3
 PING_PAUSE_SECONDS = 0.1
 
+
+# Keys of records that are of no use, each of which is logged once in a process.
+COMPLAINTS: deque[str] = deque(maxlen=100)
 
 # How much longer a worker is waited for that is subscribed and does not answer: its process or its
 # network may hang, and its tasks may run. Servers notice a dead peer only after minutes.
@@ -39,6 +45,17 @@ class Answer(Enum):
     ALIVE = auto()
     SILENT = auto()  # it is subscribed and does not answer
     NOBODY = auto()  # nobody listens: its connection is gone
+
+
+class Holder(NamedTuple):
+    """A worker that has claimed something, by its id and its name, and the queue of that.
+
+    It has a record under that queue's key, where workers of other queues can write none.
+    """
+
+    worker: str
+    name: str
+    queue: str
 
 
 def is_lost(
@@ -70,26 +87,27 @@ class Liveness:
         self._is_peer = is_peer
         self._lost_after_seconds = settings.worker_lost_seconds
 
-    async def is_alive(self, worker: str, name: str) -> bool:
-        """Whether to leave a worker's claims alone."""
-        return not await self.lost({worker: name})
+    async def is_alive(self, holder: Holder) -> bool:
+        """Whether to leave a worker's claims in a queue alone."""
+        return not await self.lost([holder])
 
-    async def lost(self, workers: Mapping[str, str]) -> set[str]:
-        """Return which of these workers, ids with their names, are dead.
+    async def lost(self, holders: Collection[Holder]) -> set[Holder]:
+        """Return which of these are dead.
 
         Only those whose record is old are pinged: a fresh one is proof enough.
         """
-        ages = await self.record_ages(workers)
-        suspects = [w for w, age in ages.items() if age > self._lost_after_seconds]
-        answers = await asyncio.gather(*map(self.ping, suspects))
+        ages = await self.record_ages(holders)
+        suspects = [holder for holder, age in ages.items() if age > self._lost_after_seconds]
+        workers = list(dict.fromkeys(holder.worker for holder in suspects))
+        answers = dict(zip(workers, await asyncio.gather(*map(self.ping, workers)), strict=True))
         # Only now: a connection that broke meanwhile makes everyone look silent.
         connected_for = time.monotonic() - self._broker.connected_since
         return {
-            worker
-            for worker, answer in zip(suspects, answers, strict=True)
+            holder
+            for holder in suspects
             if is_lost(
-                answer=answer,
-                record_age=ages[worker],
+                answer=answers[holder.worker],
+                record_age=ages[holder],
                 connected_for=connected_for,
                 lost_after_seconds=self._lost_after_seconds,
             )
@@ -117,30 +135,52 @@ class Liveness:
             await asyncio.sleep(PING_PAUSE_SECONDS)
         return answer, b""
 
-    async def record_ages(self, workers: Mapping[str, str]) -> dict[str, float]:
-        """Return the seconds since the broker got each worker's last record.
+    async def record_ages(self, holders: Collection[Holder]) -> dict[Holder, float]:
+        """Return the seconds since the broker got each one's last record.
 
         By the broker's clock alone, because this machine's may be wrong.
         """
+        names = self._names
+        # The release before had one record for each worker, under a key without a queue.
+        subjects = {
+            holder: (names.presence(holder.queue, holder.name), names.older_presence(holder.name))
+            for holder in holders
+        }
+        found = await self._last_of_each(
+            list(dict.fromkeys(s for two in subjects.values() for s in two))
+        )
+        info = await self._broker.stream_info(names.workers_stream)
+        records = {message.subject: readable(message) for message in found}
+        return {
+            holder: min(
+                (
+                    info.time - record.at
+                    for subject in two
+                    if info and (record := records.get(subject))
+                    if record.presence.worker == holder.worker
+                ),
+                default=math.inf,
+            )
+            for holder, two in subjects.items()
+        }
+
+    async def _last_of_each(self, subjects: list[str]) -> list[Stored]:
         stream = self._names.workers_stream
-        subjects = [self._names.presence(name) for name in workers.values()]
-        records = {m.subject: m for m in await self._broker.last_of_each(stream, subjects)}
-        info = await self._broker.stream_info(stream)
-        ages = {}
-        for (worker, _), subject in zip(workers.items(), subjects, strict=True):
-            found = records.get(subject)
-            presence = readable(found)
-            is_its_own = presence is not None and presence.worker == worker
-            ages[worker] = info.time - found.at if info and found and is_its_own else math.inf
-        return ages
+        if not self._is_peer:
+            return await self._broker.last_of_each(stream, subjects)
+        # A worker may look at records of its own queues only, and a batch's subject names none.
+        looks = (self._broker.last(stream, subject) for subject in subjects)
+        return [message for message in await asyncio.gather(*looks) if message]
 
 
-def readable(message: Stored | None) -> Presence | None:
-    """Decode a record; None for a deleted or unreadable one."""
-    if message is None or not message.body:
+def readable(message: Stored | None) -> Record | None:
+    """Read a record; None for a deleted one, or one that is of no use."""
+    if message is None:
         return None
     try:
-        return decode(Presence, message.body)
+        return record_in(message)
     except DecodeError as exc:
-        log.warning("unreadable presence record %s: %s", message.subject, exc)
+        if message.subject not in COMPLAINTS:
+            COMPLAINTS.append(message.subject)
+            log.warning("unreadable presence record %s: %s", presentable(message.subject), exc)
         return None

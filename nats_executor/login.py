@@ -6,6 +6,7 @@ process.
 
 from __future__ import annotations
 
+import logging
 import re
 import ssl
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable
+from nats_executor.releases import judged
 from nats_executor.servers import ADVERTISED
 from nats_executor.settings import SEED, without_userinfo
 
@@ -23,13 +25,26 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
 
 __all__ = [
+    "ASKERS",
+    "SPARING",
     "connect_error",
     "credentials",
     "nkey_seed",
     "not_yet",
     "require_safe",
+    "tell_connected",
     "tls_context",
+    "version_in",
 ]
+
+log = logging.getLogger(__name__)
+
+# Roles of connections whose users may not ask for any stream's state.
+SPARING = frozenset({"api server", "task log"})
+# Roles that ask one thing and tell by themselves what came of it.
+ASKERS = frozenset({"task log"})
+# Of servers' releases, of which a process needs no second line.
+WARNED: set[str] = set()
 
 TLS_FILES = ("tls_ca_file", "tls_certificate_file", "tls_key_file")
 CREDENTIALS = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
@@ -139,6 +154,19 @@ def require_safe(server: str, settings: Settings, greeting: Mapping[str, Any]) -
 def asks_for_certificate(scheme: str, greeting: Mapping[str, Any]) -> bool:
     is_tcp = scheme not in {"ws", "wss"}
     return is_tcp and bool(greeting.get("tls_required") and greeting.get("tls_verify"))
+
+
+def version_in(greeting: Mapping[str, Any]) -> str:
+    return str(greeting.get("version", ""))
+
+
+def tell_connected(server: str, role: str, greeting: Mapping[str, Any]) -> None:
+    """Log a new connection, and once in each process what is wrong with the server's release."""
+    log.info("connected to NATS at %s as %s", without_userinfo(server), role)
+    text = judged(version_in(greeting))
+    if text and text not in WARNED and role not in ASKERS:
+        WARNED.add(text)
+        log.warning("%s; next: going on with it", text)
 
 
 # Why it did not work

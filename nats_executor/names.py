@@ -152,12 +152,23 @@ class Names:
     def peers(self) -> str:
         return f"{self.prefix}.peers.*"
 
-    def presence(self, worker: str) -> str:
-        """The key-value subject of a worker's presence record."""
+    def presence(self, queue: str, worker: str) -> str:
+        """The key-value subject of a worker's presence record in one of its queues.
+
+        It holds the queue, so that a user may be allowed to write records of its own queues only.
+        """
+        return f"$KV.{self.workers_bucket}.{token(queue)}.{token(worker)}"
+
+    def presences(self, queue: str | None = None) -> str:
+        """All subjects of presence records, of one queue or of every one."""
+        return f"$KV.{self.workers_bucket}.{'>' if queue is None else f'{token(queue)}.*'}"
+
+    def older_presence(self, worker: str) -> str:
+        """The subject of the record of a worker of the release before, whatever its queues."""
         return f"$KV.{self.workers_bucket}.{token(worker)}"
 
-    def presences(self) -> str:
-        return f"$KV.{self.workers_bucket}.>"
+    def older_presences(self) -> str:
+        return f"$KV.{self.workers_bucket}.*"
 
     def log_part(self, queue: str, path: str, part: str) -> str:
         """The subject of what is known of a part of a task's log.

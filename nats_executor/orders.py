@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from nats_executor.errors import BrokerUnavailable, DecodeError, NoResponders
 from nats_executor.messages import Order, Outcome, decode, presentable
 from nats_executor.queues import as_text
-from nats_executor.survey import seen_workers
+from nats_executor.survey import seen_workers, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,18 +30,49 @@ class Answer(NamedTuple):
 
 
 async def give_orders(
-    broker: Broker, settings: Settings, names: Sequence[str], order: Order, value: str
+    broker: Broker,
+    settings: Settings,
+    names: Sequence[str],
+    order: Order,
+    value: str,
+    *,
+    serving: str | None = None,
 ) -> list[Answer]:
-    """Tell each of these workers, by the names that people know, one after another."""
-    workers = {seen.presence.name: seen for seen in await seen_workers(broker, settings)}
+    """Tell each of these workers, by the names that people know, one after another.
+
+    Args:
+        serving: looks among the workers of this queue only.
+    """
+    workers = await seen_workers(broker, settings)
+    if serving is not None:
+        workers = [seen for seen in workers if serving in seen.presence.queues]
     answers = []
     for name in names or [""]:
-        if seen := workers.get(name):
-            answers.append(await give_order(broker, settings, seen, order, value))
+        found = named(name, workers, settings)
+        if isinstance(found, Answer):
+            answers.append(found)
         else:
-            known = ", ".join(map(presentable, sorted(workers))) or "none"
-            answers.append(Answer(False, f"no worker is named {name!r}; there are: {known}"))
+            answers.append(await give_order(broker, settings, found, order, value))
     return answers
+
+
+def named(name: str, workers: Sequence[Seen], settings: Settings) -> Seen | Answer:
+    """Return the worker of a name; two may have it, or say so, if they serve different queues."""
+    of_name = [seen for seen in workers if seen.presence.name == name]
+    living = [seen for seen in of_name if state_of(seen, settings) != "lost"]
+    found = living or of_name
+    if len({seen.presence.worker for seen in found}) == 1:
+        return found[0]
+    if not found:
+        known = ", ".join(sorted({presentable(seen.presence.name) for seen in workers})) or "none"
+        return Answer(False, f"no worker is named {name!r}; there are: {known}")
+    of_each = "; ".join(
+        f"{presentable(seen.presence.host)} (process {seen.presence.pid}) for "
+        f"{as_text(map(presentable, seen.presence.queues)) or 'no queue'}"
+        for seen in found
+    )
+    text = f"several workers are named {name!r}: {of_each}; say which one with --serving QUEUE"
+    return Answer(False, text)
 
 
 async def give_order(

@@ -96,9 +96,9 @@ class Api:
         stream = self.names.tasks_stream
         return [f"{self.prefix}.CONSUMER.LIST.{stream}", f"{self.prefix}.CONSUMER.INFO.{stream}.*"]
 
-    def announce(self) -> str:
-        """Write presence records."""
-        return in_domain(self.names.presences(), self.domain)
+    def announce(self, queue: str) -> str:
+        """Write presence records in a queue."""
+        return in_domain(self.names.presences(queue), self.domain)
 
     def create_consumers(self) -> str:
         return f"{self.prefix}.CONSUMER.CREATE.{self.names.tasks_stream}.>"
@@ -203,10 +203,9 @@ def for_worker(api: Api, lanes: Sequence[Lane]) -> list[str]:
     return [
         *(subject for lane in lanes for subject in for_lane(api, lane)),
         *(subject for queue in queues for subject in for_queue(api, queue)),
-        # Its own presence, and whether another worker lives that holds a claim.
-        api.announce(),
-        *api.batch(names.workers_stream),
-        api.message(names.workers_stream, names.presences()),
+        # Whether another worker lives that holds a claim or the name. Records of the release before
+        # have keys without a queue, which no user of this release can write.
+        api.message(names.workers_stream, names.older_presences()),
         names.peers(),
         # How the tools of NATS find a log. Airflow is shown what is stored for the log's queue.
         names.log_names(),
@@ -225,7 +224,7 @@ def for_site(api: Api, lanes: Sequence[Lane]) -> list[str]:
     return [
         *for_worker(api, lanes),
         # The hub looks at this one too, before it lets anybody know of a domain's.
-        *([api.names.presences()] if api.domain else []),
+        *(map(api.names.presences, queues) if api.domain else []),
         *(f"{inbox}.*.*" for inbox in inboxes),
     ]
 
@@ -247,6 +246,9 @@ def for_queue(api: Api, queue: str) -> list[str]:
         names.results(queue),
         api.message(names.results_stream, names.results(queue)),
         names.dead_letters(queue),
+        # Its own presence, and that of the other workers of the queue.
+        api.announce(queue),
+        api.message(names.workers_stream, names.presences(queue)),
         names.log_chunks(queue),
     ]
 

@@ -64,6 +64,7 @@ class StreamInfo:
     created: float  # likewise; another one says that the stream was made anew
     first_at: float = 0.0  # likewise; when the oldest message was stored
     replicas: int = 1  # as its settings have them; not all may be there
+    server_version: str = ""  # of the server that answered, the stream's leader; from 2.11 on
     replication: Replication = field(default_factory=Replication)
     max_bytes: int = -1  # the most it may hold, -1 for no limit
 
@@ -171,6 +172,11 @@ class Broker(Protocol):
     @property
     def denied(self) -> str:
         """What the server has denied this user within the last minute, '' for nothing."""
+        ...
+
+    @property
+    def server_version(self) -> str:
+        """The release of the server that this is connected to, '' while it is to none."""
         ...
 
     async def ready(self, timeout: float) -> None:

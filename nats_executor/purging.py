@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from nats_executor.errors import ConfigError, NotFound
+from nats_executor.errors import NotFound
 from nats_executor.storage import megabytes
 
 if TYPE_CHECKING:
@@ -81,11 +81,7 @@ class Contents:
 
 
 def purge_of(names: Names, store: Store, queue: str | None) -> Purge:
-    """Return what a purge removes.
-
-    Raises:
-        ConfigError: records of workers are of no queue.
-    """
+    """Return what a purge removes."""
     match store:
         case Store.RESULTS:
             stream, subject = names.results_stream, names.results(queue)
@@ -93,12 +89,8 @@ def purge_of(names: Names, store: Store, queue: str | None) -> Purge:
             stream, subject = names.dead_letters_stream, names.dead_letters(queue)
         case Store.LOGS:
             stream, subject = names.logs_stream, names.log_chunks(queue) if queue else ">"
-        case Store.WORKERS if queue:
-            raise ConfigError(
-                f"--queue {queue!r}: a worker's record is of no queue; leave --queue out"
-            )
         case Store.WORKERS:
-            stream, subject = names.workers_stream, names.presences()
+            stream, subject = names.workers_stream, names.presences(queue)
     return Purge(store, stream, subject, queue or "")
 
 

@@ -93,6 +93,8 @@ SIZE_OPTIONS = {
     "_DEAD_LETTERS": "max_dead_letters_bytes",
     "_logs": "max_log_bucket_bytes",
 }
+# Where a server writes its own release into a stream's settings.
+ANSWERING = "_nats.ver"
 # Tokens of an ack subject in its older form.
 ACK_TOKENS = 9
 
@@ -235,6 +237,7 @@ def stream_info(stream: str, response: Mapping[str, Any]) -> StreamInfo:
         replicas=config["num_replicas"],
         replication=replication(response),
         max_bytes=config.get("max_bytes", -1),
+        server_version=(config.get("metadata") or {}).get(ANSWERING, ""),
     )
 
 

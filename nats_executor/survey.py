@@ -9,11 +9,14 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from nats_executor import topology
-from nats_executor.errors import AccessDenied, DecodeError
-from nats_executor.messages import Presence, decode, presentable
+from nats_executor.errors import AccessDenied
+from nats_executor.liveness import readable
+from nats_executor.messages import presentable
 from nats_executor.names import Lane
+from nats_executor.presences import Seen, merged
 from nats_executor.queues import as_text, remedy
 from nats_executor.quorum import no_quorum
+from nats_executor.releases import judged
 from nats_executor.storage import account_findings, busiest_queue, is_crowded, stream_finding
 
 if TYPE_CHECKING:
@@ -40,14 +43,6 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """A worker's record, and the seconds since the broker got it."""
-
-    presence: Presence
-    age: float
-
-
-@dataclass(frozen=True, slots=True)
 class Survey:
     """One look at everything."""
 
@@ -57,6 +52,12 @@ class Survey:
     streams: list[StreamInfo] = field(default_factory=list)
     usage: Usage | None = None  # of the account, None where this user may not ask
     busiest: dict[str, str] = field(default_factory=dict)  # by stream that is almost full
+    server_version: str = ""  # of the server that answers
+
+    @property
+    def server_versions(self) -> set[str]:
+        """Those of all servers that are known of: a cluster tells those of its streams' leaders."""
+        return {self.server_version, *(info.server_version for info in self.streams)}
 
 
 async def take_survey(broker: Broker, settings: Settings) -> Survey:
@@ -72,7 +73,8 @@ async def take_survey(broker: Broker, settings: Settings) -> Survey:
         if not info.replication.has_quorum:
             raise no_quorum(info.replication.servers)
     if names.tasks_stream not in {info.name for info in streams}:
-        return Survey(await topology.inspect(broker, settings, []), [], [])
+        drifts = await topology.inspect(broker, settings, [])
+        return Survey(drifts, [], [], streams, server_version=broker.server_version)
     consumers = await broker.consumer_infos(names.tasks_stream)
     drifts = await topology.inspect(broker, settings, list(by_queue(consumers)))
     workers = await seen_workers(broker, settings)
@@ -82,7 +84,8 @@ async def take_survey(broker: Broker, settings: Settings) -> Survey:
         for info in streams
         if is_crowded(info, names)
     }
-    return Survey(drifts, consumers, workers, streams, await usage_of(broker), busiest)
+    usage, version = await usage_of(broker), broker.server_version
+    return Survey(drifts, consumers, workers, streams, usage, busiest, version)
 
 
 async def usage_of(broker: Broker) -> Usage | None:
@@ -94,24 +97,17 @@ async def usage_of(broker: Broker) -> Usage | None:
 
 
 async def busiest_in(broker: Broker, stream: str, queues: list[str], names: Names) -> str:
-    if stream == names.workers_stream:
-        return ""
     return busiest_queue((await broker.subjects(stream, ">")).messages, queues, names)
 
 
 async def seen_workers(broker: Broker, settings: Settings) -> list[Seen]:
-    """Return the readable records of the workers bucket."""
+    """Return what the workers bucket says of workers, each once."""
     names = settings.names
-    workers: list[Seen] = []
     if (info := await broker.stream_info(names.workers_stream)) is None:
-        return workers
-    for message in await broker.scan(names.workers_stream, names.presences()):
-        try:
-            # By the broker's clock alone, because this machine's may be wrong.
-            workers.append(Seen(decode(Presence, message.body), info.time - message.at))
-        except DecodeError:
-            continue  # a deleted record, or one of a release that we cannot read
-    return workers
+        return []
+    messages = await broker.scan(names.workers_stream, names.presences())
+    records = [record for record in map(readable, messages) if record]
+    return merged(records, now=info.time, lost_after_seconds=settings.worker_lost_seconds)
 
 
 def state_of(seen: Seen, settings: Settings) -> str:
@@ -190,6 +186,11 @@ def worker_rows(survey: Survey, settings: Settings) -> list[Row]:
 def findings(survey: Survey, settings: Settings) -> list[Row]:
     """One row for each thing that was checked; a status other than `ok` needs attention."""
     rows = [finding("broker", "ok", f"connected to {settings.shown('servers')}")]
+    rows += [
+        finding("nats-server", "unsafe", text)
+        for version in sorted(survey.server_versions)
+        if (text := judged(version))
+    ]
     rows += [finding("streams", "drift", drift.advice) for drift in survey.drifts]
     if not survey.drifts:
         rows.append(finding("streams", "ok", "as configured"))

@@ -73,7 +73,7 @@ class TaskLogs:
     def _open(self) -> Reader:
         return Reader(self._settings())
 
-    def read(self, dispatch_id: str | None, queue: str | None) -> LogAnswer:
+    def read(self, dispatch_id: str | None, queue: str) -> LogAnswer:
         """Return what is there of a log, or why it is not. Never raises."""
         if not dispatch_id:
             return [], []
@@ -106,7 +106,7 @@ class Reader(Line):
         self._page_bytes = PAGE_BYTES
         self._workers: OrderedDict[str, Presence] = OrderedDict()
 
-    async def read(self, dispatch_id: str, queue: str | None) -> LogAnswer:
+    async def read(self, dispatch_id: str, queue: str) -> LogAnswer:
         silent: list[str] = []
         since = self.require_broker().connected_since
         found = await self._find(dispatch_id, queue, silent)
@@ -130,22 +130,27 @@ class Reader(Line):
 
     # Which worker
 
-    async def _find(self, dispatch_id: str, queue: str | None, silent: list[str]) -> Found | None:
-        """Ask the worker of last time; then those of the queue; then all, as they may change it."""
+    async def _find(self, dispatch_id: str, queue: str, silent: list[str]) -> Found | None:
+        """Ask the worker of last time; then those of the queue.
+
+        Nobody else: what workers of another queue say of themselves is no reason to believe them.
+        """
         if known := self._workers.get(dispatch_id):
             found = await self._first_that_runs([known], dispatch_id, [])
             if found is not None:
                 return found
-        broker, names = self.require_broker(), self.settings.names
-        records = await broker.scan(names.workers_stream, names.presences())
-        workers = [presence for presence in map(readable, records) if presence]
-        of_queue = [worker for worker in workers if queue in worker.queues]
-        others = [worker for worker in workers if queue not in worker.queues]
-        for group in (of_queue, others):
-            if found := await self._first_that_runs(group, dispatch_id, silent):
+        names = self.settings.names
+        # Workers of the release before have records without a queue.
+        for subject in (names.presences(queue), names.older_presences()):
+            workers = await self._workers_under(subject)
+            if found := await self._first_that_runs(workers, dispatch_id, silent):
                 self._remember(dispatch_id, found.worker)
                 return found
         return None
+
+    async def _workers_under(self, subject: str) -> list[Presence]:
+        records = await self.require_broker().scan(self.settings.names.workers_stream, subject)
+        return [record.presence for record in map(readable, records) if record]
 
     def _remember(self, dispatch_id: str, worker: Presence) -> None:
         self._workers[dispatch_id] = worker

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from nats_executor.errors import DecodeError
 from nats_executor.messages import Presence, decode
+from nats_executor.presences import NO_QUEUE, may_hold
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,11 +30,13 @@ class Statement:
         is_lost: it counts as dead.
         lacks: the dispatches that it says are not in its hands; none, if it does not answer or is
             of a release that does not know the question.
+        keys: tokens of the queues that it serves or has served.
     """
 
     worker: str
     is_lost: bool
     lacks: frozenset[str] = frozenset()
+    keys: frozenset[str] = frozenset({NO_QUEUE})
 
 
 def denied(reply: bytes, worker: str) -> frozenset[str]:
@@ -66,9 +69,9 @@ def can_conclude(
 def run_nowhere(dispatches: Sequence[Dispatch], statements: Sequence[Statement]) -> list[Dispatch]:
     """Return those of the dispatches that no worker can have.
 
-    A worker that may live and does not deny a dispatch may have it. What an unlisted worker was
-    known to hold is left to the ordinary look at that worker, which is more patient with one that
-    hangs.
+    A worker of its queue that may live and does not deny a dispatch may have it. What an unlisted
+    worker was known to hold is left to the ordinary look at that worker, which is more patient with
+    one that hangs.
 
     Args:
         statements: one of each worker in the bucket.
@@ -78,7 +81,10 @@ def run_nowhere(dispatches: Sequence[Dispatch], statements: Sequence[Statement])
         dispatch
         for dispatch in dispatches
         if (not dispatch.is_held or dispatch.worker in listed)
-        and all(s.is_lost or dispatch.id in s.lacks for s in statements)
+        and all(
+            s.is_lost or dispatch.id in s.lacks or not may_hold(s.keys, dispatch.queue)
+            for s in statements
+        )
     ]
 
 

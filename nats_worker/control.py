@@ -8,6 +8,7 @@ import logging
 import re
 from typing import TYPE_CHECKING
 
+from nats_executor.errors import NatsExecutorError
 from nats_executor.fitting import fitted_presence
 from nats_executor.messages import Order, Outcome, encode, presentable, shown
 from nats_executor.queues import as_text
@@ -72,7 +73,7 @@ async def obey(worker: Worker, order: Order, body: bytes) -> bytes:
     """Carry an order out and return the encoded `Outcome`."""
     is_changed, refusal = False, ""
     try:
-        is_changed = carry_out(worker, order, body)
+        is_changed = await carry_out(worker, order, body)
     except Refused as exc:
         refusal = str(exc)
         log.warning("an order to %s is refused: %s", order, refusal)
@@ -95,7 +96,7 @@ async def obey(worker: Worker, order: Order, body: bytes) -> bytes:
     return encode(outcome)
 
 
-def carry_out(worker: Worker, order: Order, body: bytes) -> bool:
+async def carry_out(worker: Worker, order: Order, body: bytes) -> bool:
     """Change the worker, whose running workloads go on; returns False if it is so already."""
     if worker.is_draining:
         raise Refused("it stops")
@@ -103,7 +104,7 @@ def carry_out(worker: Worker, order: Order, body: bytes) -> bool:
         case Order.SET_CONCURRENCY:
             return set_concurrency(worker, concurrency_in(body))
         case Order.ADD_QUEUE:
-            return add_queue(worker, queue_in(body))
+            return await add_queue(worker, queue_in(body))
         case Order.REMOVE_QUEUE:
             return remove_queue(worker, queue_in(body))
 
@@ -116,11 +117,17 @@ def set_concurrency(worker: Worker, concurrency: int) -> bool:
     return is_change
 
 
-def add_queue(worker: Worker, queue: str) -> bool:
+async def add_queue(worker: Worker, queue: str) -> bool:
     if queue in worker.queues:
         return False
     if len(worker.queues) >= MOST_QUEUES:
         raise Refused(f"it serves {len(worker.queues)} queues and takes no more")
+    try:
+        await worker.take_name_in(queue)
+    except NatsExecutorError as exc:  # the name is taken there, or it may not write there
+        raise Refused(str(exc)) from exc
+    if queue in worker.queues:  # another order was faster
+        return False
     worker.queues.append(queue)
     if worker.intake:
         worker.intake.add(queue)

@@ -22,6 +22,7 @@ from nats_executor.errors import (
     DecodeError,
     MessageTooLarge,
 )
+from nats_executor.liveness import Holder
 from nats_executor.messages import (
     Kind,
     Report,
@@ -148,7 +149,9 @@ class Errand(Record):
             last
             and held_by_other
             and last.state in {State.CLAIMED, State.RUNNING}
-            and await self.around.liveness.is_alive(last.worker, last.worker_name)
+            and await self.around.liveness.is_alive(
+                Holder(last.worker, last.worker_name, self.queue)
+            )
         )
         return claims.decide(
             last,

@@ -1,29 +1,32 @@
-"""A worker's record in the workers bucket: its name, its beat and its end."""
+"""A worker's records in the workers bucket, one for each queue: its name, its beat and its end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import AccessDenied, BrokerError, NatsExecutorError, WrongSequence
-from nats_executor.fitting import fitted_presence, is_cut
-from nats_executor.liveness import Answer, Liveness, readable
+from nats_executor.fitting import fitted_presence
+from nats_executor.liveness import PATIENCE, Answer, Holder, Liveness, readable
+from nats_executor.messages import presentable
 from nats_executor.outage import Outage
-from nats_executor.sizes import PRESENCE_BYTES
+from nats_executor.ports import Outgoing
+from nats_executor.presences import record_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from nats_executor.messages import Presence
-    from nats_executor.ports import Broker
+    from nats_executor.ports import Broker, Stored
     from nats_executor.settings import Settings
 
 __all__ = ["Announcer", "NameTaken"]
 
-log = logging.getLogger(__name__)
+BEAT_SECONDS = 5.0
+# Heartbeats within which a worker that lives has renewed its record.
+BEATS = 2
 
 
 class NameTaken(NatsExecutorError):
@@ -31,7 +34,7 @@ class NameTaken(NatsExecutorError):
 
 
 class Announcer:
-    """Keeps a worker's record fresh; `describe` makes the record of the moment."""
+    """Keeps a worker's records fresh; `describe` tells what it is at the moment."""
 
     def __init__(
         self, broker: Broker, settings: Settings, describe: Callable[[], Presence]
@@ -39,84 +42,136 @@ class Announcer:
         self._broker = broker
         self._names = settings.names
         self._interval = settings.heartbeat_seconds
+        self._fresh_seconds = PATIENCE * settings.worker_lost_seconds
         self._liveness = Liveness(broker, settings, is_peer=True)
         self._describe = describe
+        # The queues that it serves or has served: what it took from one may still run.
+        self._queues: dict[str, None] = {}
         self._is_named = asyncio.Event()
         self._outage = Outage(time.monotonic)
-        self._is_told = False
 
     async def claim_name(self) -> None:
-        """Write the first record.
+        """Write the first records; none of them, if the name is taken in one of the queues.
 
         Raises:
-            NameTaken: a living worker has the name.
+            NameTaken: a living worker of one of the queues has the name.
         """
-        mine = self._describe()
-        subject = self._names.presence(mine.name)
         # So that the servers of a cluster are known by name on the day on which none leads.
         await self._broker.stream_info(self._names.workers_stream)
+        denied: dict[str, AccessDenied] = {}
+        try:
+            await self._require_no_older()
+            while missing := self._unclaimed(denied):
+                try:
+                    await self.claim(missing[0])
+                except AccessDenied as exc:
+                    denied[missing[0]] = exc
+        except NameTaken:
+            await self._delete()
+            raise
+        if denied and not self._queues:
+            raise next(iter(denied.values()))
+        # The other queues are served meanwhile; each beat tries these again.
+        self._queues |= dict.fromkeys(denied)
+        self._is_named.set()
+
+    def _unclaimed(self, denied: Collection[str]) -> list[str]:
+        served = self._describe().queues
+        return [queue for queue in served if queue not in self._queues and queue not in denied]
+
+    async def claim(self, queue: str) -> None:
+        """Take the name among the workers of a queue.
+
+        Raises:
+            NameTaken: a living worker of the queue has it.
+        """
+        subject = self._subject(queue)
         while True:
             found = await self._broker.last(self._names.workers_stream, subject)
-            other = readable(found)
-            if other and other.worker != mine.worker and await self.is_in_use(other):
-                raise NameTaken(
-                    f"a worker named {mine.name!r} runs already on {other.host} (process "
-                    f"{other.pid}): give this one another name with --hostname"
-                )
+            await self._require_free(found, queue)
             try:
                 sequence = found.sequence if found else 0
-                await self._broker.publish(subject, self._record(mine), expected_last=sequence)
+                await self._broker.publish(subject, self._body(queue), expected_last=sequence)
             except WrongSequence:
                 continue  # two start at this moment: look who it is
-            self._is_named.set()
+            self._queues[queue] = None
             return
 
-    async def is_in_use(self, other: Presence) -> bool:
-        """Whether another worker keeps its name; one whose connection is gone does not."""
-        return await self._liveness.ping(
-            other.worker
-        ) is not Answer.NOBODY and await self._liveness.is_alive(other.worker, other.name)
+    async def _require_no_older(self) -> None:
+        """Look for a worker of the release before, whose record has a key without a queue."""
+        mine = self._describe()
+        subject = self._names.older_presence(mine.name)
+        found = await self._broker.last(self._names.workers_stream, subject)
+        await self._require_free(found, mine.queues[0])
+
+    async def _require_free(self, found: Stored | None, queue: str) -> None:
+        record = readable(found)
+        if record is None or record.presence.worker == self._describe().worker:
+            return
+        other = record.presence
+        if await self.is_in_use(Holder(other.worker, other.name, queue)):
+            raise NameTaken(
+                f"a worker named {other.name!r} runs already on {presentable(other.host)} (process "
+                f"{other.pid}) for queue {queue!r}: give this one another name with --hostname"
+            )
+
+    async def is_in_use(self, other: Holder) -> bool:
+        """Whether another worker keeps its name: its connection is open, and it renews its record.
+
+        Workers of other queues hear the ping, too, and any may answer; none can renew the record.
+        """
+        if await self._liveness.ping(other.worker) is Answer.NOBODY:
+            return False
+        if await self._is_fresh(other):
+            return True
+        # After an outage of the broker every record is old, for the time of a heartbeat.
+        await asyncio.sleep(BEATS * self._interval)
+        return await self._is_fresh(other)
+
+    async def _is_fresh(self, other: Holder) -> bool:
+        ages = await self._liveness.record_ages([other])
+        return ages[other] <= self._fresh_seconds
 
     async def beat_forever(self) -> None:
-        """Renew the record with every heartbeat, from the first one on."""
+        """Renew the records with every heartbeat, from the first one on."""
         await self._is_named.wait()
         while True:
             await asyncio.sleep(self._interval)
             await self.beat()
 
     async def beat(self) -> None:
-        """Renew the record now, if there is one."""
+        """Renew the records now, if there are any."""
         if not self._is_named.is_set():
             return
-        presence = self._describe()
-        try:
-            subject = self._names.presence(presence.name)
-            await self._broker.publish(subject, self._record(presence))
-        except BrokerError as exc:  # the next beat tells it all again
-            # Why there is no connection, and what is denied on it, the connection itself tells.
-            if self._broker.is_connected and not isinstance(exc, AccessDenied):
-                self._outage.note(exc, "what runs goes on, reports and new workloads wait")
-        else:
+        outcomes = await self._broker.publish_all(
+            [Outgoing(self._subject(queue), self._body(queue)) for queue in self._queues],
+            timeout=BEAT_SECONDS,
+        )
+        # Why there is no connection, and what is denied on it, the connection itself tells.
+        troubles = [exc for exc in outcomes if exc and not isinstance(exc, AccessDenied)]
+        if not troubles:
             self._outage.over()
-
-    def _record(self, presence: Presence) -> bytes:
-        """Encode a record, and say once if it cannot have all of the queues."""
-        if is_cut(presence) and not self._is_told:
-            self._is_told = True
-            log.warning(
-                "the names of %d queues are too long for a presence record of %d bytes; next: "
-                "serving all of them, and listing the first ones only, so `airflow nats check` may "
-                "show the others as unserved",
-                len(presence.queues),
-                PRESENCE_BYTES,
-            )
-        return fitted_presence(presence)
+        elif self._broker.is_connected:  # the next beat tells it all again
+            self._outage.note(troubles[0], "what runs goes on, reports and new workloads wait")
 
     async def retire(self) -> None:
-        """Delete the record, as NATS's key-value stores mark a deleted key."""
-        if not self._is_named.is_set():
-            return
-        self._is_named.clear()  # a beat from here on would bring the record back
-        subject = self._names.presence(self._describe().name)
-        with contextlib.suppress(BrokerError):  # the record ages and is dropped by itself
-            await self._broker.publish(subject, b"", headers={"KV-Operation": "DEL"})
+        """Delete the records."""
+        self._is_named.clear()  # a beat from here on would bring them back
+        await self._delete()
+
+    async def _delete(self) -> None:
+        """Delete what was written, as NATS's key-value stores mark a deleted key."""
+        subjects = [self._subject(queue) for queue in self._queues]
+        self._queues.clear()
+
+        async def delete(subject: str) -> None:
+            with contextlib.suppress(BrokerError):  # the record ages and is dropped by itself
+                await self._broker.publish(subject, b"", headers={"KV-Operation": "DEL"})
+
+        await asyncio.gather(*map(delete, subjects))
+
+    def _subject(self, queue: str) -> str:
+        return self._names.presence(queue, self._describe().name)
+
+    def _body(self, queue: str) -> bytes:
+        return fitted_presence(record_for(self._describe(), queue))

@@ -237,6 +237,11 @@ class Worker:
         if self._announcer:
             await self._announcer.beat()
 
+    async def take_name_in(self, queue: str) -> None:
+        """Write the record of a queue that it will serve; raises what `Announcer.claim` does."""
+        if self._announcer:
+            await self._announcer.claim(queue)
+
     @property
     def paused(self) -> str:
         """Why it takes nothing at the moment, '' if it does."""

@@ -47,13 +47,13 @@ async def store(broker: Broker, names: Names) -> None:
         at=time.time(),
     )  # fmt: skip
     presence = Presence(
-        worker=report.worker, name=id_, host=POD, pid=7, queues=["default", "gpu"],
+        worker=report.worker, name=id_, host=POD, pid=7, queues=["default"],
         concurrency=16, running=3, draining=False, started_at=time.time(), at=time.time(),
         version="0.1.0", bands=3,
     )  # fmt: skip
     await broker.publish(names.task("default", id_), encode(workload), message_id=id_)
     await broker.publish(names.result("default", id_), fitted_report(report), expected_last=0)
-    await broker.publish(names.presence(id_), fitted_presence(presence))
+    await broker.publish(names.presence("default", id_), fitted_presence(presence))
     reason = {"Airflow-Reason": "unknown workload type 'X'"}
     await broker.publish(names.dead_letter("default", id_), encode(workload), headers=reason)
 

@@ -9,7 +9,10 @@ import pytest
 
 from nats_executor import commands
 from nats_executor.messages import Kind, Presence, Workload, encode
+from nats_executor.releases import judged
 from tests.support.fixtures import settings_for
+from tests.support.nats_server import server_version
+from tests.support.presences import records_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from tests.support.nats_server import NatsServer
 
 PREFIX = "AIRFLOW__NATS_EXECUTOR__"
+# What `check` exits with where nothing else is wrong: an unsafe server needs attention, too.
+WELL = int(bool(judged(".".join(map(str, server_version())))))
 
 
 class Console:
@@ -49,7 +54,7 @@ class Console:
         """Return a command's exit code and what it printed; `error` has what went to stderr."""
         given = {
             "queues": None, "check": False, "may_drop": False, "team_name": None,
-            "output": "table", "verbose": False,
+            "output": "table", "verbose": False, "serving": None,
         } | args  # fmt: skip
         code: Any = 0
         try:
@@ -77,8 +82,8 @@ class Console:
             "queues": list(queues), "concurrency": 4, "running": 1, "draining": False,
             "started_at": 0.0, "at": 0.0, "version": "0.1",
         }  # fmt: skip
-        record = Presence(**(facts | changes))
-        self.publish(self.settings.names.presence(name), encode(record))
+        for subject, body in records_of(self.settings.names, Presence(**(facts | changes))):
+            self.publish(subject, body)
 
 
 @pytest.fixture

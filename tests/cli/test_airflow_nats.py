@@ -14,6 +14,7 @@ import pytest
 from nats_executor import commands
 from nats_executor.cli import get_nats_cli_commands
 from nats_worker.cli import main
+from tests.cli.conftest import WELL
 
 if TYPE_CHECKING:
     import argparse
@@ -162,7 +163,7 @@ def test_what_a_script_sees(console: Console, tmp_path: Path) -> None:
     console.run(commands.setup)
     second = airflow(console, tmp_path, "check", "-o", "json")
 
-    assert second.returncode == 0
+    assert second.returncode == WELL
     assert json.loads(second.stdout)[0]["check"] == "broker"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -216,8 +216,6 @@ def test_a_broker_that_goes_away_meanwhile(
     console: Console, private_nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not the worker that does not answer then."""
-    from dataclasses import replace
-
     console.settings = replace(console.settings, servers=(private_nats_server.url,))
     console.configure(servers=private_nats_server.url)
     console.run(commands.setup)
@@ -268,3 +266,73 @@ def test_a_paused_worker_that_drains_or_is_lost_is_that(console: Console) -> Non
     _, listed = console.run(commands.workers_list, output="plain")
 
     assert listed.splitlines()[1].split()[1] == "draining"
+
+
+# Two workers of one name
+
+
+@pytest.fixture
+def namesakes(office: Console) -> Console:
+    """Let somebody be called `w1` as well, in another queue."""
+    office.announce("w1", "other", worker="elsewhere.1", host="host-8", pid=8)
+    return office
+
+
+def test_a_name_that_two_workers_have_is_refused_with_how_to_name_one(
+    namesakes: Console, pretend: Any
+) -> None:
+    pretender = pretend({"w1": outcome(), "elsewhere": outcome()})
+
+    code, output = namesakes.run(commands.workers_set_concurrency, workers="w1", concurrency=8)
+
+    assert (code, output) == (1, "")
+    assert namesakes.error == (
+        "error: several workers are named 'w1': host-7 (process 7) for default,gpu; host-8 "
+        "(process 8) for other; say which one with --serving QUEUE\n"
+    )
+    assert pretender.got == []
+
+
+@pytest.mark.parametrize(("queue", "who"), [("gpu", "w1"), ("other", "elsewhere")])
+def test_of_two_workers_with_one_name_the_one_of_a_queue_is_told(
+    namesakes: Console, pretend: Any, queue: str, who: str
+) -> None:
+    pretender = pretend({"w1": outcome(), "elsewhere": outcome()})
+
+    code, _ = namesakes.run(
+        commands.workers_set_concurrency, workers="w1", concurrency=8, serving=queue
+    )
+
+    assert (code, namesakes.error) == (0, "")
+    assert pretender.got == [(who, "set-concurrency", b"8")]
+
+
+def test_no_worker_of_a_queue_has_that_name(namesakes: Console) -> None:
+    code, _ = namesakes.run(
+        commands.workers_set_concurrency, workers="w2", concurrency=8, serving="other"
+    )
+
+    assert code == 1
+    assert namesakes.error == "error: no worker is named 'w2'; there are: w1\n"
+
+
+def test_one_that_is_lost_leaves_the_name_to_one_that_lives(
+    office: Console, pretend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was started again for other queues, and did not stop in order."""
+    office.announce("w1", "other", worker="gone.1")
+    look = survey.seen_workers
+
+    async def look_later(broker: Broker, settings: Settings) -> Any:
+        return [
+            replace(seen, age=1000.0) if seen.presence.worker == "gone.1" else seen
+            for seen in await look(broker, settings)
+        ]
+
+    monkeypatch.setattr(orders, "seen_workers", look_later)
+    pretender = pretend({"w1": outcome(), "gone": outcome()})
+
+    code, _ = office.run(commands.workers_set_concurrency, workers="w1", concurrency=8)
+
+    assert (code, office.error) == (0, "")
+    assert pretender.got == [("w1", "set-concurrency", b"8")]

@@ -558,7 +558,7 @@ async def carry_a_task(broker: Broker, names: Names) -> None:
     delivery = await soon(pulls.wait())
     await delivery.in_progress()
     sequence = await broker.publish(subject, b"done")
-    await broker.publish(names.presence("w1"), b"here")
+    await broker.publish(names.presence("a", "w1"), b"here")
     await delivery.ack()
 
     stored = await broker.last(names.results_stream, subject)

@@ -41,6 +41,9 @@ def of_queue(queue: str) -> Table:
         f"airflow.dead.{queue}.d1": {mine},
         f"{API}.DIRECT.GET.{RESULTS}.airflow.results.{queue}.d1": {"scheduler", mine},
         f"{API}.DIRECT.GET.{DEAD}.airflow.dead.{queue}.d1": set(),
+        f"$KV.airflow_workers.{queue}.w": {mine},
+        f"$KV.airflow_workers.{queue}.w.x": set(),
+        f"{API}.DIRECT.GET.{WORKERS}.$KV.airflow_workers.{queue}.w": {mine},
         f"$O.airflow_logs.C.{queue}.log.part": {"triggerer", mine},
         f"$O.airflow_logs.C.{queue}.log.part.0": {"triggerer", mine},
         f"{API}.DIRECT.GET.{LOGS}.$O.airflow_logs.C.{queue}.log.part.0": set(),
@@ -71,11 +74,12 @@ def of_stream(stream: str) -> Table:
         RESULTS: {"scheduler"},
         DEAD: set(),
         LOGS: {"api_server"},
+        WORKERS: READERS | {"api_server"},
     }
     listed = READERS if stream == TASKS else set()
     return {
         f"{API}.STREAM.INFO.{stream}": informed,
-        f"{API}.DIRECT.GET.{stream}": looking.get(stream, READERS | BOTH | {"api_server"}),
+        f"{API}.DIRECT.GET.{stream}": looking[stream],
         f"{API}.STREAM.MSG.GET.{stream}": set(),
         f"{API}.STREAM.MSG.DELETE.{stream}": {"scheduler"} if stream == TASKS else set(),
         f"{API}.STREAM.CREATE.{stream}": {"admin"},
@@ -99,7 +103,8 @@ def of_stream(stream: str) -> Table:
 def of_anyone() -> Table:
     """What concerns no stream."""
     return {
-        "$KV.airflow_workers.w": BOTH,
+        # Of the release before: nobody writes them any more.
+        "$KV.airflow_workers.w": set(),
         f"{API}.DIRECT.GET.{WORKERS}.$KV.airflow_workers.w": BOTH,
         "$O.airflow_logs.M.bmFtZQ==": {"triggerer"} | BOTH,
         "$O.airflow_logs.C.log": {"triggerer"},

@@ -408,6 +408,6 @@ async def empty(day: Day) -> None:
 async def retire(day: Day) -> None:
     day.worker.ask_to_stop(signal.SIGTERM)
     await asyncio.wait_for(asyncio.shield(day.working), 20)
-    record = await day.root.last(NAMES.workers_stream, NAMES.presence("w"))
+    record = await day.root.last(NAMES.workers_stream, NAMES.presence("a", "w"))
     assert record is not None
     assert record.body == b""

@@ -86,8 +86,8 @@ async def test_what_setup_created_carries_a_task(stage: Stage) -> None:
         stage.names.result("große Modelle", "d1"), b"success", expected_last=claim
     )
     await delivery.ack()
-    await stage.broker.publish(stage.names.presence("w1"), b"here")
-    await stage.broker.publish(stage.names.presence("w1"), b"still here")
+    await stage.broker.publish(stage.names.presence("a", "w1"), b"here")
+    await stage.broker.publish(stage.names.presence("a", "w1"), b"still here")
     await stage.broker.publish(stage.names.dead_letter("q", "d9"), b"undecodable")
 
     presences = await stage.broker.scan(stage.names.workers_stream, stage.names.presences())
@@ -312,7 +312,7 @@ async def test_streams_without_sizes_get_them_in_place_and_keep_their_messages(
         is_bucket = wanted["name"] == names.workers_stream
         rollups = {"allow_rollup_hdrs": True} if is_bucket else {}
         await stage.broker.create_stream(wanted | UNLIMITED | rollups)
-    subjects = [names.result("q", "d1"), names.dead_letter("q", "d1"), names.presence("w1")]
+    subjects = [names.result("q", "d1"), names.dead_letter("q", "d1"), names.presence("a", "w1")]
     for subject in subjects:
         await stage.broker.publish(subject, b"here")
 

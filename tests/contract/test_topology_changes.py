@@ -409,19 +409,22 @@ async def test_a_smaller_bucket_of_logs_drops_the_oldest_and_waits_for_a_word(
 async def test_the_tools_of_nats_find_a_bucket_in_the_records_of_workers(real: RealStage) -> None:
     """Though it allows no rollups: with one of those a worker could empty it."""
     await set_up(real)
-    await real.broker.publish(real.names.presence("w1"), b"here")
-    await real.broker.publish(real.names.presence("w2"), b"here")
+    await real.broker.publish(real.names.presence("a", "w1"), b"here")
+    await real.broker.publish(real.names.presence("a", "w2"), b"here")
 
     client = await nats.connect(real.server.url)
     try:
         store = await client.jetstream().key_value(real.names.workers_bucket)
-        assert sorted(await store.keys()) == ["w1", "w2"]
-        assert (await store.get("w1")).value == b"here"
-        await store.put("w3", b"there")
-        await store.delete("w3")
+        assert sorted(await store.keys()) == ["a.w1", "a.w2"]
+        assert (await store.get("a.w1")).value == b"here"
+        await store.put("a.w3", b"there")
+        await store.delete("a.w3")
         with pytest.raises(nats.js.errors.APIError, match="rollup"):
-            await store.purge("w1")
+            await store.purge("a.w1")
     finally:
         await client.close()
 
-    assert await real.broker.last(real.names.workers_stream, real.names.presence("w2")) is not None
+    assert (
+        await real.broker.last(real.names.workers_stream, real.names.presence("a", "w2"))
+        is not None
+    )

@@ -123,4 +123,4 @@ def record(worker: str = "w1", name: str = "worker-1", **more: Any) -> bytes:
 
 
 def announce(stage: Stage, worker: str = "w1", name: str = "worker-1") -> None:
-    stage.ask("publish", stage.names.presence(name), record(worker, name))
+    stage.ask("publish", stage.names.presence("default", name), record(worker, name))

@@ -14,6 +14,9 @@ from airflow.utils.log import file_task_handler
 from airflow.utils.log.file_task_handler import FileTaskHandler
 from airflow.utils.state import TaskInstanceState
 
+from nats_executor.messages import Order
+from nats_executor.orders import give_orders
+from nats_executor.survey import seen_workers
 from nats_executor.task_logs import MOST_BYTES, STEP_BYTES, beginning, whole_lines
 from tests.executor.log_stage import (
     THREAD,
@@ -144,9 +147,30 @@ def test_halves_of_lines(data: bytes, is_beginning: bool, lines: bytes) -> None:
 
 
 async def test_a_worker_that_serves_its_queue_no_more(shared: Show, api_server: ApiServer) -> None:
+    """It keeps a record there while it lives, as its task may run on."""
     dispatch_id = await shared.talking()
-    _, logs = await read(api_server.of(shared), dispatch_id, queue="another")
-    assert "the first words" in "".join(logs)
+    await tell(shared, (Order.ADD_QUEUE, "another"), (Order.REMOVE_QUEUE, "default"))
+    try:
+        _, logs = await read(api_server.of(shared), dispatch_id)
+        assert "the first words" in "".join(logs)
+    finally:
+        await tell(shared, (Order.ADD_QUEUE, "default"), (Order.REMOVE_QUEUE, "another"))
+    await shared.ground.carry_out(dispatch_id)
+
+
+async def tell(show: Show, *orders: tuple[Order, str]) -> None:
+    post, settings = show.ground.post, show.ground.settings
+    (worker,) = await seen_workers(post.broker, settings)
+    for order, queue in orders:
+        (answer,) = await give_orders(post.broker, settings, [worker.presence.name], order, queue)
+        assert answer.is_obeyed, answer
+
+
+async def test_workers_of_another_queue_are_not_asked(shared: Show, api_server: ApiServer) -> None:
+    """Whoever may write their records could show a log of their own making."""
+    dispatch_id = await shared.talking()
+    _, logs = await read(api_server.of(shared), dispatch_id, queue="unserved")
+    assert "no worker says that it runs this task" in "".join(logs)
     await shared.ground.carry_out(dispatch_id)
 
 

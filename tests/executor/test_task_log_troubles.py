@@ -146,7 +146,7 @@ async def with_worker(
         worker="w1.1", name="w1", host="h", pid=1, queues=["default"], concurrency=1, running=1,
         draining=False, started_at=0.0, at=0.0, version="1",
     )  # fmt: skip
-    server.put(settings.names.presence("w1"), encode_message(presence))
+    server.put(settings.names.presence("default", "w1"), encode_message(presence))
 
     async def answer(body: bytes) -> bytes:
         return encode(say(decode(Question, body)))

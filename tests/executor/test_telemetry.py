@@ -12,11 +12,12 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from nats_executor.errors import AccessDenied, BrokerUnavailable
-from nats_executor.messages import Presence, State, encode
+from nats_executor.messages import Presence, State
 from nats_executor.names import Lane
 from nats_executor.telemetry import METRICS, complain
 from tests.executor.stage import events, queue_up, task_workload
 from tests.support.fake_broker import FakeBroker
+from tests.support.presences import records_of
 from tests.support.recorder import Recorder, recording
 from tests.support.waiting import block_until
 
@@ -66,13 +67,14 @@ def told(executor: NatsExecutor, recorder: Recorder, value: float, name: str, **
 
 
 def present(stage: Stage, name: str = "w1", **changes: Any) -> None:
-    """Write a worker's record."""
+    """Write a worker's records."""
     fields: dict[str, Any] = {
         "worker": f"{name}.1", "name": name, "host": "h", "pid": 1, "queues": [QUEUE],
         "concurrency": 4, "running": 1, "draining": False, "started_at": 0.0, "at": 0.0,
         "version": "1",
     } | changes  # fmt: skip
-    stage.ask("publish", stage.names.presence(name), encode(Presence(**fields)))
+    for subject, body in records_of(stage.names, Presence(**fields)):
+        stage.ask("publish", subject, body)
 
 
 def test_gauges_of_queues(stage: Stage, recorder: Callable[[], Recorder]) -> None:
@@ -105,7 +107,7 @@ def test_gauges_of_workers(fake_stage: FakeStage, recorder: Callable[[], Recorde
     present(fake_stage, "gone")
     fake_stage.server.advance(60)
     present(fake_stage)
-    present(fake_stage, "w2", concurrency=2, running=2, queues=["gpu"])
+    present(fake_stage, "w2", concurrency=2, running=2, queues=["gpu", "tpu"])
     present(fake_stage, "w3", draining=True)
     present(fake_stage, "w4", paused="memory")
 

@@ -23,7 +23,7 @@ from sqlalchemy.exc import OperationalError
 from nats_executor import rows, topology
 from nats_executor.errors import TopologyMismatch
 from nats_executor.inspector import Inspector
-from nats_executor.liveness import Liveness
+from nats_executor.liveness import Holder, Liveness
 from nats_executor.messages import Kind, Report, State, Workload, decode
 from tests.executor.stage import events, task_workload
 from tests.executor.table import JOB, LOST_SECONDS, announce, record
@@ -657,9 +657,9 @@ def count_looks(stage: Stage) -> list[Any]:
     real = Liveness.lost
     calls: list[Any] = []
 
-    async def lost(self: Liveness, workers: Any) -> set[str]:
-        calls.append(workers)
-        return await real(self, workers)
+    async def lost(self: Liveness, holders: Any) -> set[Holder]:
+        calls.append(holders)
+        return await real(self, holders)
 
     stage.monkeypatch.setattr(Liveness, "lost", lost)
     return calls

@@ -32,6 +32,8 @@ from tests.support.worker_scene import holdings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from nats_executor.liveness import Holder
+
 __all__ = ["ACK_WAIT", "DETAILS", "EXPIRED_TOKEN", "ROUNDS", "World", "world"]
 
 ACK_WAIT = 6.0
@@ -118,9 +120,9 @@ class World:
         self.every_site.append(site)
         return site
 
-    async def is_alive(self, worker: str, _name: str) -> bool:
+    async def is_alive(self, holder: Holder) -> bool:
         """Answer as `Liveness` does."""
-        return worker not in self.given_up
+        return holder.worker not in self.given_up
 
     @property
     def is_queued(self) -> bool:

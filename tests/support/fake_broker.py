@@ -245,12 +245,13 @@ class FakeBroker(Broker):
     """One connection to a `FakeServer`.
 
     Attributes:
-        is_connected, connected_since, denied: as in `Broker`; a test may set them.
+        is_connected, connected_since, denied, server_version: as in `Broker`; a test may set them.
     """
 
     is_connected: bool = False
     connected_since: float = math.inf
     denied: str = ""
+    server_version: str = ""
 
     def __init__(self, server: FakeServer | None = None) -> None:
         self.server = server or FakeServer()

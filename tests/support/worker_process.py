@@ -10,14 +10,16 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from nats_executor.messages import Kind, Presence, Report, State, Workload, decode, encode
+from nats_executor.messages import Kind, Report, State, Workload, decode, encode
 from nats_worker.processes import children_of
+from tests.support.presences import presence_in
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from nats_executor.messages import Presence
     from nats_executor.ports import Broker
     from nats_executor.settings import Settings
     from tests.support.release import Release
@@ -158,6 +160,7 @@ class Post:
         return not await self.broker.last(names.tasks_stream, names.task(queue, dispatch_id))
 
     async def presence(self, name: str) -> Presence | None:
+        """Return what a worker's records say."""
         names = self.settings.names
-        found = await self.broker.last(names.workers_stream, names.presence(name))
-        return decode(Presence, found.body) if found and found.body else None
+        records = await self.broker.scan(names.workers_stream, names.presences())
+        return presence_in(records, name)

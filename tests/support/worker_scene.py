@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor import liveness, topology
-from nats_executor.messages import Kind, Presence, Report, State, Workload, decode, encode
+from nats_executor.messages import Kind, Report, State, Workload, decode, encode
 from nats_worker import fitness
 from nats_worker import worker as worker_module
 from nats_worker.worker import Plan, Worker
 from tests.support.fake_broker import FakeBroker, FakeServer
 from tests.support.fake_pool import FakePool
 from tests.support.fixtures import settings_for
+from tests.support.presences import presence_in
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from nats_executor.messages import Presence
     from nats_executor.settings import Settings
 
 __all__ = ["RecordingServer", "Scene", "scene_fixture", "task", "token"]
@@ -159,8 +161,9 @@ class Scene:
         return record is not None and record.worker == worker.id
 
     def presence(self, name: str = "me") -> Presence | None:
-        found = self.server.stream(self.names.workers_stream).last(self.names.presence(name))
-        return decode(Presence, found.body) if found and found.body else None
+        """Return what a worker's records say."""
+        records = self.server.stream(self.names.workers_stream).matching(self.names.presences())
+        return presence_in(records, name)
 
     async def stop(self, worker: Worker, times: int = 1) -> None:
         """Ask a worker to stop and wait for its end."""

@@ -29,6 +29,7 @@ EXAMPLES = {
     "until": "2026-11-29T19:00:00+00:00",
     "url": "nats://nats-1:4222",
     "user": "worker_gpu",
+    "version": "2.11.11",
 }
 LINES = {
     "unreachable": (
@@ -128,6 +129,10 @@ LINES = {
         "make the workload smaller"
     ),
     "paused": "{pending} pending, paused until {until}; to resume now: {resume}",
+    "unsafe server": (
+        "nats-server {version} lets the login of any worker delete tasks of other queues; run "
+        "2.14.4 or later (2.12.5 is the first that does not)"
+    ),
     "bad value": "[nats_executor] servers = ('http://nats-1:4222',): "
     "write nats://host:port, separated by commas",
 }

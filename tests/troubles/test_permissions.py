@@ -54,7 +54,7 @@ WORKERS = {
     "ack": Lack(worker("acks"), ACKS, f"publish to $JS.ACK.{TASKS}.a.>"),
     "result": Lack(worker("reports"), NAMES.results("a"), "publish to airflow.results.a.*"),
     "presence": Lack(
-        worker("beats"), NAMES.presences(), "publish to $KV.airflow_workers.*"
+        worker("beats"), NAMES.presences("a"), "publish to $KV.airflow_workers.a.*"
     ),
     "direct get": Lack(
         worker("looks"), f"$JS.API.DIRECT.GET.{RESULTS}.{NAMES.results('a')}",
@@ -272,7 +272,7 @@ def covers(pattern: str, narrower: str) -> bool:
         (f"$JS.API.CONSUMER.CREATE.{TASKS}.gpu.airflow.tasks.gpu.*",
          f"$JS.API.CONSUMER.CREATE.{TASKS}.>"),
         (f"$JS.hub.API.STREAM.INFO.{TASKS}", f"$JS.hub.API.STREAM.INFO.{TASKS}"),
-        ("$JS.lent.API.$KV.airflow_workers.w1-ab", "$JS.lent.API.$KV.airflow_workers.*"),
+        ("$JS.lent.API.$KV.airflow_workers.a.w1-ab", "$JS.lent.API.$KV.airflow_workers.a.*"),
         ("airflow.peers.w1-ab", "airflow.peers.*"),
         ("$O.airflow_logs.C.gpu.path--1.part.0", "$O.airflow_logs.C.gpu.>"),
         ("$O.airflow_logs.M.bmFtZQ==", "$O.airflow_logs.M.>"),

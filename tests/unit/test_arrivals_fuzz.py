@@ -14,7 +14,7 @@ from nats_executor import topology
 from nats_executor.dispatcher import Dispatcher
 from nats_executor.inspector import Inspector
 from nats_executor.ledger import Dispatch, Ledger
-from nats_executor.liveness import Liveness, readable
+from nats_executor.liveness import Holder, Liveness, readable
 from nats_executor.messages import Kind, Presence, Report, State, Workload, decode, encode
 from nats_executor.ports import Stored
 from nats_executor.survey import findings, queue_rows, take_survey, worker_rows
@@ -202,24 +202,34 @@ def test_no_report_falls_an_executor(body: bytes) -> None:
         assert (outcome is None) or outcome.dispatch.id == "d1"
 
 
+def key_of(record: bytes) -> str:
+    """Return the key of what a record is about, if that can be read."""
+    presence = read(Presence, record)
+    queue = presence.queues[0] if presence and presence.queues else "default"
+    return NAMES.presence(queue, presence.name if presence else "w")
+
+
 @settings(max_examples=30)
 @given(st.lists(bodies(Presence), min_size=1, max_size=3))
 def test_no_presence_record_falls_anybody(records: list[bytes]) -> None:
     site = Site()
     try:
-        for number, record in enumerate(records):
-            site.server.put(NAMES.presence(f"w{number}"), record)
+        for record in records:
+            site.server.put(key_of(record), record)
         message = site.server.messages(NAMES.workers_stream)[0]
 
         presence = readable(message)
         survey = site.finish(take_survey(site.broker, SETTINGS))
         liveness = Liveness(site.broker, SETTINGS)
 
-        assert len(survey.workers) == len([r for r in records if read(Presence, r)])
+        last = {key_of(record): read(Presence, record) for record in records}
+        about_one_queue = {p.name for p in last.values() if p and len(set(p.queues)) <= 1}
+        assert {seen.presence.name for seen in survey.workers} == about_one_queue
         for rows in (worker_rows, queue_rows, findings):
             assert all(isinstance(row, dict) for row in rows(survey, SETTINGS))
         if presence is not None:
-            assert isinstance(site.finish(liveness.is_alive(presence.worker, "w0")), bool)
+            holder = Holder(presence.presence.worker, presence.presence.name, "default")
+            assert isinstance(site.finish(liveness.is_alive(holder)), bool)
     finally:
         site.close()
 
@@ -284,7 +294,7 @@ def test_a_record_with_deeply_nested_queues_does_no_harm() -> None:
     site = Site()
     try:
         record = bytes(msgpack.packb(as_map(Presence, queues=nested(1000))))
-        site.server.put(NAMES.presence("w"), record)
+        site.server.put(NAMES.presence("default", "w"), record)
 
         rows = worker_rows(site.finish(take_survey(site.broker, SETTINGS)), SETTINGS)
 

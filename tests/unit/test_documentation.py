@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from tests.tools import document_permissions
 from tests.tools.boundaries import ROOT
 from tests.tools.document_configuration import document
 
@@ -11,6 +12,10 @@ from tests.tools.document_configuration import document
 def test_the_configuration_page_is_current() -> None:
     """`make docs` writes it."""
     assert (ROOT / "docs/configuration.md").read_text() == document()
+
+
+def test_the_page_of_permissions_is_current() -> None:
+    assert (ROOT / "docs/permissions.md").read_text() == document_permissions.document()
 
 
 def test_every_test_that_a_page_names_is_there() -> None:

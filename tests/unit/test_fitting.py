@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nats_executor.fitting import fitted_presence, fitted_report, is_cut
+from nats_executor.fitting import fitted_presence, fitted_report
 from nats_executor.messages import Presence, Report, State, decode, encode
 from nats_executor.sizes import HEADERS_BYTES, PRESENCE_BYTES, REPORT_BYTES
 
@@ -36,7 +36,6 @@ def test_what_fits_is_sent_as_it_is() -> None:
 
     assert fitted_report(usual) == encode(usual)
     assert fitted_presence(record) == encode(record)
-    assert not is_cut(record)
 
 
 @given(info=LONG, worker=LONG, name=LONG, kind=LONG, sender=LONG, part=LONG, before=LONG)
@@ -71,4 +70,3 @@ def test_a_record_fits_and_lists_as_many_queues_as_it_can(
     if found.queues != queues:
         left_out = queues[len(found.queues)]
         assert len(body) + len(left_out.encode()) + 5 > PRESENCE_BYTES - HEADERS_BYTES - 5 * 30
-        assert is_cut(large)

@@ -139,8 +139,11 @@ def test_teams_share_no_name(one: str, other: str) -> None:
         (Names("a").dead_letters(), "a.dead.>"),
         (Names("a").control("w1", "ping"), "a.ctl.w1.ping"),
         (Names("a").peer("w1"), "a.peers.w1"),
-        (Names("a").presence("w1"), "$KV.a_workers.w1"),
+        (Names("a").presence("q", "w1"), "$KV.a_workers.q.w1"),
+        (Names("a").presences("q"), "$KV.a_workers.q.*"),
         (Names("a").presences(), "$KV.a_workers.>"),
+        (Names("a").older_presence("w1"), "$KV.a_workers.w1"),
+        (Names("a").older_presences(), "$KV.a_workers.*"),
         (Names("a").for_team("red").prefix, "a-red"),
     ],
 )

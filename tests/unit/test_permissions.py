@@ -101,9 +101,9 @@ def test_presence_in_a_domain_has_another_address() -> None:
     """A leaf node lets no `$KV` subject through."""
     granted = worker("a", domain="hub")
 
-    assert "$JS.hub.API.$KV.airflow_workers.>" in granted.publish
+    assert "$JS.hub.API.$KV.airflow_workers.a.*" in granted.publish
     assert not [s for s in granted.publish if s.startswith("$KV")]
-    assert "$KV.airflow_workers.>" in worker("a").publish
+    assert "$KV.airflow_workers.a.*" in worker("a").publish
 
 
 def test_a_site_may_do_what_its_workers_do_and_answer_who_asks_them() -> None:
@@ -114,7 +114,7 @@ def test_a_site_may_do_what_its_workers_do_and_answer_who_asks_them() -> None:
     more = set(granted.publish) - set(of_worker.publish)
     assert set(of_worker.publish) <= set(granted.publish)
     assert granted.subscribe == of_worker.subscribe
-    assert more == {"$KV.airflow_workers.>"} | {
+    assert more == {"$KV.airflow_workers.a.*"} | {
         f"_INBOX_{user}.*.*"
         for user in ("admin", "operator", "scheduler", "api-server", "worker-a")
     }

@@ -94,3 +94,13 @@ def test_an_obituary_names_the_worker_where_one_was_known() -> None:
     assert obituary_of(known) == "worker w1 runs it no more, and NATS has lost how it ended"
     assert obituary_of(dispatch()) == "no worker runs it, and NATS has lost which one did"
     assert obituary_of(dispatch(State.RELEASED, "w1")) == obituary_of(dispatch())
+
+
+@pytest.mark.parametrize(("keys", "is_nowhere"), [({"default"}, False), ({"other"}, True)])
+def test_only_workers_of_its_queue_can_keep_a_dispatch_from_being_over(
+    keys: set[str], is_nowhere: bool
+) -> None:
+    """A worker has a record in each queue that it took anything from."""
+    mute = Statement("w5", is_lost=False, keys=frozenset(keys))
+
+    assert bool(run_nowhere([dispatch()], [LACKS, mute])) is is_nowhere

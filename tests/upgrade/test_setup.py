@@ -125,7 +125,7 @@ class Ground:
         await done.ack()
         await self.broker.publish(names.result("default", "default-0"), b"a report")
         await self.broker.publish(names.dead_letter("default", "default-9"), b"what was that?")
-        await self.broker.publish(names.presence("w1"), b"a record")
+        await self.broker.publish(names.presence("default", "w1"), b"a record")
         return running
 
 

@@ -14,6 +14,7 @@ from nats_executor import topology
 from nats_executor.messages import Order, Outcome, State, decode
 from nats_worker import control
 from nats_worker.control import LONGEST_QUEUE, MOST_SLOTS, Refused, concurrency_in, queue_in
+from tests.support.presences import presence_of, records_of
 from tests.support.waiting import wait_until
 from tests.support.worker_scene import Scene, scene_fixture
 
@@ -322,3 +323,16 @@ def test_any_order_is_read_or_refused(body: bytes) -> None:
             assert str(value).isprintable()
             assert len(str(value)) <= LONGEST_QUEUE
             assert not isinstance(value, int) or 1 <= value <= MOST_SLOTS
+
+
+async def test_a_queue_in_which_another_worker_has_the_name_is_refused(scene: Scene) -> None:
+    worker = await started(scene)
+    await scene.living("other.1")
+    for subject, body in records_of(scene.names, presence_of("me", "heavy", worker="other.1")):
+        scene.server.put(subject, body)
+
+    outcome = await tell(scene, worker, "add-queue", "heavy")
+
+    assert "a worker named 'me' runs already on host-7" in outcome.refusal
+    assert "for queue 'heavy'" in outcome.refusal
+    assert worker.queues == ["default"]

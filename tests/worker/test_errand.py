@@ -299,7 +299,7 @@ async def announce(scene: Scene, worker: str) -> None:
         worker=worker, name=name, host="h", pid=1, queues=["default"], concurrency=1, running=1,
         draining=False, started_at=0.0, at=0.0, version="1",
     )  # fmt: skip
-    scene.server.put(scene.names.presence(name), encode(record))
+    scene.server.put(scene.names.presence("default", name), encode(record))
 
 
 async def test_nobody_is_lost_while_our_own_connection_is_new(scene: Scene) -> None:

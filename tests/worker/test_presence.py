@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import math
 import time
+from collections import deque
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,8 +15,10 @@ from hypothesis import strategies as st
 
 from nats_executor import liveness as liveness_module
 from nats_executor import topology
-from nats_executor.liveness import Answer, Liveness, is_lost
+from nats_executor.errors import AccessDenied
+from nats_executor.liveness import Answer, Holder, Liveness, is_lost
 from nats_executor.messages import Presence, decode, encode
+from nats_executor.survey import seen_workers
 from nats_worker.presence import Announcer, NameTaken
 from tests.support.fake_broker import FakeServer
 from tests.support.fixtures import settings_for
@@ -24,7 +28,8 @@ pytestmark = pytest.mark.anyio
 
 SETTINGS = settings_for("nats://127.0.0.1:4222", heartbeat_seconds=0.02, worker_lost_seconds=10)
 NAMES = SETTINGS.names
-RECORD = NAMES.presence("w")
+RECORD = NAMES.presence("default", "w")
+W, X = Holder("w.1", "w", "default"), Holder("x.1", "x", "default")
 
 
 def record(worker: str = "w.1") -> Presence:
@@ -36,6 +41,7 @@ def record(worker: str = "w.1") -> Presence:
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(liveness_module, "COMPLAINTS", deque())
     monkeypatch.setattr(liveness_module, "PING_PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(liveness_module, "PING_SECONDS", 0.02)
 
@@ -76,7 +82,7 @@ async def test_an_answer_is_enough(server: FakeServer) -> None:
     worker = server.broker()
     await worker.serve(NAMES.control("w.1", "ping"), echo)
 
-    assert await Liveness(server.broker(), SETTINGS).lost({"w.1": "w", "x.1": "x"}) == {"x.1"}
+    assert await Liveness(server.broker(), SETTINGS).lost([W, X]) == {X}
 
 
 async def test_another_worker_asks_on_a_subject_of_its_own(server: FakeServer) -> None:
@@ -97,7 +103,7 @@ async def test_a_record_is_a_sign_of_life_for_a_while(
         server.put(RECORD, encode(record()))
         server.advance(age)
 
-    assert await Liveness(server.broker(), SETTINGS).is_alive("w.1", "w") == is_alive
+    assert await Liveness(server.broker(), SETTINGS).is_alive(W) == is_alive
 
 
 @pytest.mark.parametrize("body", [b"", b"unreadable", encode(record("w.2"))])
@@ -105,7 +111,7 @@ async def test_anothers_record_is_none(server: FakeServer, body: bytes) -> None:
     """A worker of the same name has started since, or the record was deleted."""
     server.put(RECORD, body)
 
-    assert await Liveness(server.broker(), SETTINGS).record_ages({"w.1": "w"}) == {"w.1": math.inf}
+    assert await Liveness(server.broker(), SETTINGS).record_ages([W]) == {W: math.inf}
 
 
 async def test_a_worker_that_was_not_subscribed_yet_is_asked_again(server: FakeServer) -> None:
@@ -138,9 +144,9 @@ async def test_a_worker_that_hangs_is_waited_for_longer(server: FakeServer) -> N
     liveness = Liveness(server.broker(), SETTINGS)
 
     server.advance(15)
-    assert await liveness.lost({"w.1": "w"}) == set()
+    assert await liveness.lost([W]) == set()
     server.advance(10)
-    assert await liveness.lost({"w.1": "w"}) == {"w.1"}
+    assert await liveness.lost([W]) == {W}
 
 
 async def never(_: bytes) -> bytes:
@@ -159,7 +165,7 @@ async def test_a_connection_that_breaks_makes_nobody_look_lost(
 
     monkeypatch.setattr(liveness, "ping", ping)
 
-    assert await liveness.lost({"w.1": "w"}) == set()
+    assert await liveness.lost([W]) == set()
 
 
 # Records
@@ -212,6 +218,34 @@ async def test_a_name_is_left_to_a_living_worker(server: FakeServer) -> None:
     assert stored(server) == record("w.0")
 
 
+async def test_a_name_is_not_kept_by_an_answer_alone(server: FakeServer) -> None:
+    """Workers of other queues hear the ping, and one of them may answer for a dead worker."""
+    await server.broker().serve(NAMES.peer("w.0"), echo)
+    server.put(RECORD, encode(record("w.0")))
+    server.advance(21)
+
+    await announcer(server).claim_name()
+
+    assert stored(server) == record("w.1")
+
+
+async def test_a_worker_whose_record_is_old_has_the_time_to_renew_it(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of each one after an outage of the broker."""
+    await server.broker().serve(NAMES.peer("w.0"), echo)
+    server.put(RECORD, encode(record("w.0")))
+    server.advance(21)
+
+    async def renewed_meanwhile(_: float) -> None:
+        server.put(RECORD, encode(record("w.0")))
+
+    monkeypatch.setattr("nats_worker.presence.asyncio.sleep", renewed_meanwhile)
+
+    with pytest.raises(NameTaken):
+        await announcer(server).claim_name()
+
+
 async def test_of_two_that_want_a_name_at_once_one_gets_it(server: FakeServer) -> None:
     for worker in ("w.1", "w.2"):
         await server.broker().serve(NAMES.peer(worker), echo)
@@ -236,23 +270,147 @@ async def test_an_unreadable_record_does_not_keep_a_worker_from_starting(
     assert "unreadable presence record" in caplog.text
 
 
-# A record has a size
+# Several queues
 
 
-async def test_a_record_of_very_many_queues_is_cut_and_said_once(
+def of_queues(server: FakeServer, *queues: str) -> tuple[Announcer, list[str]]:
+    """Return an announcer, and the list of the queues that it serves."""
+    served = list(queues)
+    return Announcer(
+        server.broker(), SETTINGS, lambda: replace(record(), queues=list(served))
+    ), served
+
+
+def keys(server: FakeServer) -> dict[str, list[str]]:
+    """Return the queues that each record lists, by the key's queue."""
+    messages = server.messages(NAMES.workers_stream)
+    return {m.subject.split(".")[2]: decode(Presence, m.body).queues for m in messages if m.body}
+
+
+async def test_a_worker_has_a_record_in_each_of_its_queues(server: FakeServer) -> None:
+    mine, _ = of_queues(server, "a", "b")
+    await mine.claim_name()
+
+    assert keys(server) == {"a": ["a"], "b": ["b"]}
+
+    await mine.retire()
+    assert keys(server) == {}
+
+
+async def test_a_queue_that_it_serves_no_more_keeps_its_record(server: FakeServer) -> None:
+    """What the worker took from there may still run."""
+    mine, served = of_queues(server, "a", "b")
+    await mine.claim_name()
+    served.remove("b")
+    server.advance(60)
+
+    await mine.beat()
+
+    assert keys(server) == {"a": ["a"], "b": []}
+    holders = [Holder("w.1", "w", queue) for queue in ("a", "b")]
+    assert await Liveness(server.broker(), SETTINGS).record_ages(holders) == dict.fromkeys(
+        holders, 0.0
+    )
+
+
+async def test_a_record_of_another_queue_is_no_sign_of_life(server: FakeServer) -> None:
+    server.put(NAMES.presence("other", "w"), encode(replace(record(), queues=["other"])))
+
+    ages = await Liveness(server.broker(), SETTINGS).record_ages([W])
+
+    assert ages == {W: math.inf}
+
+
+async def test_a_name_that_is_taken_in_one_queue_is_taken(server: FakeServer) -> None:
+    await server.broker().serve(NAMES.peer("w.0"), echo)
+    server.put(NAMES.presence("b", "w"), encode(replace(record("w.0"), queues=["b"])))
+    mine, _ = of_queues(server, "a", "b")
+
+    with pytest.raises(NameTaken, match="for queue 'b'"):
+        await mine.claim_name()
+
+    assert keys(server) == {"b": ["b"]}
+
+
+async def test_the_same_name_in_another_queue_is_another_worker(server: FakeServer) -> None:
+    await server.broker().serve(NAMES.peer("w.0"), echo)
+    server.put(NAMES.presence("b", "w"), encode(replace(record("w.0"), queues=["b"])))
+    mine, _ = of_queues(server, "a")
+
+    await mine.claim_name()
+
+    assert keys(server) == {"a": ["a"], "b": ["b"]}
+
+
+async def test_a_queue_whose_record_may_not_be_written_does_not_keep_it_from_others(
+    server: FakeServer,
+) -> None:
+    mine, _ = of_queues(server, "a", "b")
+    allowed = deny(mine, NAMES.presence("a", "w"))
+
+    await mine.claim_name()
+    assert keys(server) == {"b": ["b"]}
+
+    allowed.set()
+    await mine.beat()
+    assert keys(server) == {"a": ["a"], "b": ["b"]}
+
+
+async def test_a_worker_that_may_write_no_record_does_not_begin(server: FakeServer) -> None:
+    mine, _ = of_queues(server, "a")
+    allowed = deny(mine, NAMES.presence("a", "w"))
+
+    with pytest.raises(AccessDenied):
+        await mine.claim_name()
+
+    allowed.set()
+    await mine.claim_name()
+    assert keys(server) == {"a": ["a"]}
+
+
+def deny(announcer: Announcer, subject: str) -> asyncio.Event:
+    """Let nothing be written there until the event is set."""
+    broker: Any = announcer._broker
+    publish, allowed = broker.publish, asyncio.Event()
+
+    async def refuse(to: str, *args: Any, **options: Any) -> Any:
+        if to == subject and not allowed.is_set():
+            raise AccessDenied("no")
+        return await publish(to, *args, **options)
+
+    broker.publish = refuse
+    return allowed
+
+
+# The release before
+
+
+async def test_the_record_of_a_worker_of_the_release_before_is_a_sign_of_life(
+    server: FakeServer,
+) -> None:
+    server.put(NAMES.older_presence("w"), encode(record()))
+
+    for is_peer in (False, True):
+        liveness = Liveness(server.broker(), SETTINGS, is_peer=is_peer)
+        assert await liveness.record_ages([W, X]) == {W: 0.0, X: math.inf}
+
+
+async def test_a_worker_of_the_release_before_keeps_its_name(server: FakeServer) -> None:
+    await server.broker().serve(NAMES.peer("w.0"), echo)
+    server.put(NAMES.older_presence("w"), encode(record("w.0")))
+
+    with pytest.raises(NameTaken):
+        await announcer(server).claim_name()
+
+
+async def test_what_is_wrong_with_a_record_is_said_once(
     server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    queues = [f"{number:04}" + "q" * 246 for number in range(1000)]
-    described = dataclasses.replace(record(), queues=queues)
-    announcing = Announcer(server.broker(), SETTINGS, lambda: described)
+    server.put(NAMES.presence("other", "w"), encode(record()))
 
-    await announcing.claim_name()
-    await announcing.beat()
+    for _ in range(3):
+        assert await seen_workers(server.broker(), SETTINGS) == []
 
-    found = stored(server)
-    assert found is not None
-    assert found.queues == queues[: len(found.queues)]
-    assert 200 < len(found.queues) < 1000
-    assert (
-        len([line for line in caplog.messages if "names of 1000 queues are too long" in line]) == 1
-    )
+    assert caplog.messages == [
+        "unreadable presence record $KV.airflow_workers.other.w: it is about queues of other keys"
+    ]

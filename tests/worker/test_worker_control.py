@@ -201,7 +201,7 @@ async def test_a_drain_lets_running_tasks_end_and_takes_no_more(scene: Scene) ->
     assert scene.is_queued("d2")
     assert run.signals == []
     assert scene.presence() is None
-    record = scene.server.headers[scene.names.presence("me")]
+    record = scene.server.headers[scene.names.presence("default", "me")]
     assert record == {"KV-Operation": "DEL"}
 
 

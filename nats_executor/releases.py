@@ -1,0 +1,37 @@
+"""What is known of nats-server's releases that concerns whoever runs one. Pure.
+
+Each line is held to a real server of its release by `tests/attacks/test_acks.py`.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["RECOMMENDED", "SAFE", "judged", "release"]
+
+Release = tuple[int, int, int]
+
+# Since this one, an ack removes no message that another queue's consumer still wants. It never came
+# to 2.11, and every release of 2.14 and later has it.
+SAFE: Release = (2, 12, 5)
+# Of the later ones, the first that does not lose messages when a limit per subject is reached while
+# others are removed.
+RECOMMENDED = "2.14.4"
+VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(?:-|\+|$)")
+
+
+def release(version: str) -> Release | None:
+    """Read what a server calls itself, `2.15.1` or `2.16.0-RC.1`; None for anything else."""
+    found = VERSION.match(version)
+    return (int(found[1]), int(found[2]), int(found[3])) if found else None
+
+
+def judged(version: str) -> str:
+    """Return what is wrong with a release and what to do, '' if nothing is known against it."""
+    found = release(version)
+    if found is None or found >= SAFE:
+        return ""
+    return (
+        f"nats-server {version} lets the login of any worker delete tasks of other queues; run "
+        f"{RECOMMENDED} or later ({'.'.join(map(str, SAFE))} is the first that does not)"
+    )

@@ -1,0 +1,344 @@
+"""What a login of queue `a` tries with presence records in order to hurt queue `b`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from nats_executor.broker import connect
+from nats_executor.dispatcher import Dispatcher
+from nats_executor.ledger import Dispatch
+from nats_executor.liveness import PATIENCE, Holder, Liveness
+from nats_executor.log_pages import VERB, Page
+from nats_executor.log_pages import encode as encode_page
+from nats_executor.messages import Kind, Order, Outcome, encode
+from nats_executor.names import in_domain
+from nats_executor.orders import give_orders
+from nats_executor.survey import findings, queue_rows, seen_workers, take_survey
+from nats_executor.task_logs import TaskLogs
+from nats_worker import worker as worker_module
+from nats_worker.presence import Announcer, NameTaken
+from nats_worker.worker import Plan, Worker
+from tests.support.fake_pool import FakePool
+from tests.support.presences import presence_of
+from tests.support.realm import NAMES, ROOT_USER, Realm
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from nats_executor.messages import Presence
+    from nats_executor.ports import Broker
+
+pytestmark = [pytest.mark.anyio, pytest.mark.integration]
+
+QUICK: dict[str, Any] = {"heartbeat_seconds": 0.2, "worker_lost_seconds": 1}
+WORKERS = NAMES.workers_stream
+FORGER = "forged.1"
+INBOX = "_INBOX_worker_a.x"
+OF_B, OF_NONE = NAMES.presence("b", "w"), NAMES.older_presence("w")
+
+
+@dataclass
+class Scene:
+    """A login of queue `a` that writes what it likes, and the real parts of a deployment."""
+
+    realm: Realm
+    exits: AsyncExitStack
+    pool: FakePool
+
+    async def broker(self, user: str) -> Broker:
+        broker = await self.exits.enter_async_context(
+            connect(self.realm.settings(user, **QUICK), role="test")
+        )
+        await broker.ready(10)
+        return broker
+
+    def write(
+        self, subject: str, presence: Presence, user: str = "worker_a", headers: bytes = b""
+    ) -> dict[str, Any] | str:
+        """Store a record past the product; return JetStream's answer, or the server's word."""
+        domain = self.realm.settings(user).jetstream_domain
+        address, inbox = in_domain(subject, domain), f"_INBOX_{user}.x"
+        with self.realm.raw(user) as client:
+            client.subscribe(f"_INBOX_{user}.>")
+            client.arrived.clear()
+            if word := client.publish(address, encode(presence), inbox, headers):
+                return word
+            return client.next().answer
+
+    def forge(self, *queues: str, user: str = "worker_a", key: str = "a") -> None:
+        """Say that a worker `w` serves these queues, under a key of its own."""
+        record = replace(presence_of("w", worker=FORGER), queues=list(queues))
+        answer = self.write(NAMES.presence(key, "w"), record, user)
+        assert isinstance(answer, dict), answer
+        assert "error" not in answer
+
+    async def answer(self, subject: str, body: bytes, user: str = "worker_a") -> list[bytes]:
+        """Answer what is asked there as the forger; returns what it has heard, as it grows."""
+        heard: list[bytes] = []
+
+        async def reply(question: bytes) -> bytes:
+            heard.append(question)
+            return body
+
+        broker = await self.broker(user)
+        await broker.serve(subject, reply)
+        return heard
+
+    async def start(self, name: str, queue: str) -> Worker:
+        """Start a real worker with its own user, and return once it takes workloads."""
+        plan = Plan(
+            name=name, queues=(queue,), concurrency=2, team=None, cleanup_seconds=0.0, version="1"
+        )
+        worker = Worker(self.realm.settings(f"worker_{queue}", **QUICK), plan)
+        life = asyncio.create_task(worker.run())
+
+        async def end() -> None:
+            while not life.done():  # nats-py may swallow a cancellation
+                life.cancel()
+                await asyncio.wait([life], timeout=0.1)
+
+        self.exits.push_async_callback(end)
+        await wait_until(lambda: worker.intake or life.done(), 20, "the worker")
+        if life.done():
+            await life
+        return worker
+
+
+@pytest.fixture
+async def scene(realm: Realm, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
+    pool = FakePool()
+    monkeypatch.setattr(worker_module, "ProcessPool", lambda **_: pool.branch())
+    monkeypatch.setattr(Worker, "listen_to_signals", lambda _: None)
+    async with AsyncExitStack() as exits:
+        yield Scene(realm, exits, pool)
+
+
+@pytest.fixture
+def realm(shared_realm: Realm) -> Realm:
+    """Set up in a thread of its own, as these tests have a loop."""
+
+    def fresh() -> Realm:
+        shared_realm.clear()
+        shared_realm.set_up()
+        return shared_realm
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(fresh).result()
+
+
+# Writing
+
+
+@pytest.mark.parametrize("subject", [OF_B, OF_NONE, f"{OF_B}.more"])
+async def test_a_record_of_another_queue_cannot_be_written(scene: Scene, subject: str) -> None:
+    word = scene.write(subject, presence_of("w", "b"))
+
+    assert "Permissions Violation for Publish" in str(word)
+    assert scene.write(OF_B, presence_of("w", "b"), "worker_b") == {"stream": WORKERS, "seq": 1}
+
+
+@pytest.mark.parametrize("scope", ["all", "sub"])
+async def test_a_rollup_header_removes_nothing(scene: Scene, scope: str) -> None:
+    """With rollups allowed, one message of any login takes the place of the whole bucket."""
+    scene.write(OF_B, presence_of("w", "b"), "worker_b")
+    header = f"NATS/1.0\r\nNats-Rollup: {scope}\r\n\r\n".encode()
+
+    answer = scene.write(NAMES.presence("a", "w"), presence_of("w", "a"), headers=header)
+
+    assert isinstance(answer, dict)
+    assert "rollup not permitted" in answer["error"]["description"]
+    root = await scene.broker(ROOT_USER)
+    assert [m.subject for m in await root.scan(WORKERS, NAMES.presences())] == [OF_B]
+
+
+@pytest.mark.parametrize(
+    "question", [{"last_by_subj": OF_B}, {"multi_last": [NAMES.presences()]}, {"batch": 10}],
+    ids=json.dumps,
+)  # fmt: skip
+async def test_records_of_another_queue_are_not_shown(
+    scene: Scene, question: dict[str, Any]
+) -> None:
+    scene.write(OF_B, presence_of("w", "b"), "worker_b")
+    scene.forge("a")
+    api, body = scene.realm.api("worker_a"), json.dumps(question).encode()
+    looks = [f"{api}.DIRECT.GET.{WORKERS}", f"{api}.DIRECT.GET.{WORKERS}.{OF_B}"]
+
+    with scene.realm.raw("worker_a") as client:
+        client.subscribe("_INBOX_worker_a.>")
+        assert all("Permissions Violation" in client.publish(s, body, INBOX) for s in looks)
+        client.publish(f"{api}.DIRECT.GET.{WORKERS}.{NAMES.presence('a', 'w')}", body, INBOX)
+        last = client.ask(f"{api}.STREAM.INFO.{NAMES.results_stream}", b"", INBOX)
+
+    assert not [m for m in [*client.arrived, last] if b"host-7" in m.body and OF_B in m.headers]
+
+
+# Names
+
+
+async def test_a_forged_name_does_not_keep_a_worker_of_another_queue_from_starting(
+    scene: Scene,
+) -> None:
+    scene.forge("a")
+    await scene.answer(NAMES.peer(FORGER), b"alive")
+
+    worker = await scene.start("w", "b")
+
+    broker = await scene.broker("monitor")
+    seen = await seen_workers(broker, scene.realm.settings("monitor", **QUICK))
+    assert {(s.presence.worker, *s.presence.queues) for s in seen} == {
+        (FORGER, "a"), (worker.id, "b")
+    }  # fmt: skip
+
+
+async def test_a_false_answer_does_not_keep_the_name_of_a_dead_worker(scene: Scene) -> None:
+    """Every worker's user hears the pings to all workers."""
+    dead = presence_of("w", "b", worker="dead.1")
+    assert isinstance(scene.write(OF_B, dead, "worker_b"), dict)
+    # A peer's ping comes as the scheduler's where each worker user has an account.
+    pings = (NAMES.peer("dead.1"), NAMES.control("dead.1", "ping"))
+    asked = [await scene.answer(subject, encode(dead)) for subject in pings]
+    broker, settings = await scene.broker("worker_b"), scene.realm.settings("worker_b", **QUICK)
+    liveness, holder = Liveness(broker, settings, is_peer=True), Holder("dead.1", "w", "b")
+
+    async def is_old() -> bool:
+        ages = await liveness.record_ages([holder])
+        return ages[holder] > PATIENCE * settings.worker_lost_seconds
+
+    await wait_until(is_old, 20, "the record to be old")
+    worker = await scene.start("w", "b")
+
+    assert worker.intake
+    assert any(asked)
+
+
+async def test_a_login_of_its_own_queue_can_keep_it_from_starting(scene: Scene) -> None:
+    """What is left: whoever may write for a queue may be its worker of any name."""
+    scene.forge("b", user="worker_b", key="b")
+    await scene.answer(NAMES.peer(FORGER), b"alive", "worker_b")
+
+    settings = scene.realm.settings("worker_b", **QUICK)
+    announcer = Announcer(await scene.broker("worker_b"), settings, lambda: presence_of("w", "b"))
+    with pytest.raises(NameTaken):
+        await announcer.claim_name()
+
+
+# Queues
+
+
+@pytest.mark.parametrize("queues", [["b"], ["a", "b"], ["a"], []], ids=str)
+async def test_a_forged_record_does_not_hide_that_a_queue_is_unserved(
+    scene: Scene, queues: list[str]
+) -> None:
+    scene.forge(*queues)
+    await in_thread(scene.realm.send, "b")
+
+    settings = scene.realm.settings("monitor", **QUICK)
+    survey = await take_survey(await scene.broker("monitor"), settings)
+    statuses = {row["check"]: row["status"] for row in findings(survey, settings)}
+    workers = {row["queue"]: row["workers"] for row in queue_rows(survey, settings)}
+
+    assert statuses["queue b"] == "unserved"
+    assert workers["b"] == 0
+    dispatch = Dispatch("d1", "key", "b", Kind.TASK, "d1")
+    assert await unserved_by(scene, dispatch) == {"b"}
+
+
+async def unserved_by(scene: Scene, dispatch: Dispatch) -> set[str]:
+    """Return the queues of which a scheduler warns."""
+    dispatcher = Dispatcher(scene.realm.settings("scheduler", **QUICK), "scheduler-1")
+    running = asyncio.create_task(dispatcher.run())
+    try:
+        await asyncio.wait_for(dispatcher.prepared(), 10)
+        await dispatcher.inspector.sweep([dispatch])
+        return {lane.queue for lane in dispatcher.inspector.unserved}
+    finally:
+        while not running.done():
+            running.cancel()
+            await asyncio.wait([running], timeout=0.1)
+
+
+@pytest.mark.parametrize("changes", [{"draining": True}, {"paused": "forged"}], ids=str)
+async def test_a_served_queue_stays_served(scene: Scene, changes: dict[str, Any]) -> None:
+    """A copy of the worker's record, with its id, that says that it takes nothing."""
+    worker = await scene.start("w", "b")
+    copy = replace(worker.describe(), **changes, queues=["a"])
+    assert isinstance(scene.write(NAMES.presence("a", "w"), copy), dict)
+
+    settings = scene.realm.settings("monitor", **QUICK)
+    survey = await take_survey(await scene.broker("monitor"), settings)
+
+    (row,) = (row for row in queue_rows(survey, settings) if row["queue"] == "b")
+    assert (row["workers"], row["slots"]) == (1, 2)
+
+
+async def test_a_dead_worker_of_another_queue_is_not_revived(scene: Scene) -> None:
+    scene.forge("a")
+
+    for user, is_peer in (("scheduler", False), ("worker_b", True)):
+        broker = await scene.broker(user)
+        settings = scene.realm.settings(user, **QUICK)
+        liveness = Liveness(broker, settings, is_peer=is_peer)
+        holders = [Holder(FORGER, "w", "b")]
+        assert set(await liveness.record_ages(holders)) == set(holders)
+        assert (await liveness.record_ages(holders))[holders[0]] == float("inf")
+
+
+# Orders
+
+
+async def test_an_order_reaches_the_right_worker_or_nobody(scene: Scene) -> None:
+    worker = await scene.start("w", "b")
+    scene.forge("a")
+    lie = Outcome(queues=["b"], concurrency=7, running=0, is_changed=True)
+    heard = await scene.answer(NAMES.control(FORGER, Order.SET_CONCURRENCY), encode(lie))
+    admin, settings = await scene.broker("admin"), scene.realm.settings("admin", **QUICK)
+
+    async def give(serving: str | None) -> str:
+        (answer,) = await give_orders(
+            admin, settings, ["w"], Order.SET_CONCURRENCY, "7", serving=serving
+        )
+        return answer.text
+
+    assert "several workers are named 'w'" in await give(None)
+    assert worker.slots.concurrency == 2
+
+    assert await give("b") == "worker w now has concurrency 7, queues b; until it restarts"
+    assert worker.slots.concurrency == 7
+    assert heard == []
+
+
+# Logs
+
+
+async def test_a_forged_record_shows_no_forged_log(scene: Scene) -> None:
+    page = Page(runs=True, path="/forged.log", size=7, data=b"forged\n")
+    await scene.answer(NAMES.control(FORGER, VERB), encode_page(page))
+    texts = []
+    for queues in (["a"], ["b"], ["a", "b"]):
+        scene.forge(*queues)
+        texts.append(await log_of(scene, "d1", "b"))
+
+    assert all("no worker says that it runs this task" in text for text in texts), texts
+    scene.forge("a")
+    assert "forged" in await log_of(scene, "d1", "a")  # of its own queue it can
+
+
+async def log_of(scene: Scene, dispatch_id: str, queue: str) -> str:
+    logs = TaskLogs(lambda: scene.realm.settings("api_server", **QUICK))
+    try:
+        _, texts = await asyncio.to_thread(logs.read, dispatch_id, queue)
+    finally:
+        await asyncio.to_thread(logs.close)
+    return "".join(texts)
+
+
+async def in_thread(act: Callable[..., Any], *args: Any) -> Any:
+    return await asyncio.to_thread(act, *args)
