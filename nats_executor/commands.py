@@ -7,6 +7,7 @@ import functools
 import json
 import sys
 import time
+import traceback
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from airflow.cli.simple_table import AirflowConsole
@@ -14,7 +15,7 @@ from airflow.configuration import conf
 from airflow.utils.cli import suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
-from nats_executor import topology
+from nats_executor import exposure, topology
 from nats_executor.accounts import accounts as accounts_of
 from nats_executor.accounts import as_account_claims, as_accounts, everyone
 from nats_executor.broker import connect
@@ -26,7 +27,8 @@ from nats_executor.permissions import Role, as_claims, as_config, permissions
 from nats_executor.purging import Store, carry_out, look, purge_of
 from nats_executor.queues import in_text
 from nats_executor.settings import Settings
-from nats_executor.survey import findings, queue_rows, take_survey, worker_rows
+from nats_executor.survey import finding, findings, queue_rows, take_survey, worker_rows
+from nats_executor.terminal import lines, one_line
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -70,8 +72,11 @@ def command(function: Command) -> Command:
         try:
             function(args)
         except NatsExecutorError as exc:
-            sys.stderr.write(f"error: {exc}\n")
+            complain(str(exc))
             raise SystemExit(UNREACHABLE) from exc
+        except Exception:  # noqa: BLE001 - of Python's own tracebacks nobody cleans the text
+            sys.stderr.write(lines(traceback.format_exc()))
+            raise SystemExit(1) from None
 
     return cast("Command", providers_configuration_loaded(run))
 
@@ -117,10 +122,25 @@ def queue_names(args: Namespace) -> list[str]:
 
 
 def show(rows: list[Row], output: str) -> None:
-    """Print rows as asked for; no text in them, which is anyone's, counts as markup."""
+    """Print rows as asked for; no text in them, which is anyone's, counts as markup.
+
+    JSON and YAML keep each text and escape it.
+    """
     if output in {"table", "plain"}:
-        rows = [{name: presentable(str(value)) for name, value in row.items()} for row in rows]
+        rows = [
+            {name: one_line(presentable(str(value))) for name, value in row.items()} for row in rows
+        ]
     AirflowConsole(markup=False, emoji=False).print_as(data=rows, output=output)
+
+
+def say(text: str) -> None:
+    """Print a line with text from the broker in it."""
+    print(one_line(text))
+
+
+def complain(text: str) -> None:
+    """Print a line to stderr, likewise."""
+    sys.stderr.write(f"error: {one_line(text)}\n")
 
 
 @command
@@ -137,7 +157,7 @@ def setup(args: Namespace) -> None:
 
     drifts = ask(settings, carry_out)
     for drift in drifts:
-        print(told(drift, is_done=not args.check))
+        say(told(drift, is_done=not args.check))
     if not drifts:
         print("everything is as it should be")
     elif args.check:
@@ -159,7 +179,8 @@ def check(args: Namespace) -> None:
     """Print what needs attention; exit 1 if anything does, 2 if NATS does not answer."""
     settings = settings_for(args)
     survey = ask(settings, lambda broker: take_survey(broker, settings))
-    rows = findings(survey, settings)
+    rows = [finding("login", "exposed", text) for text in exposure.told()]
+    rows = findings(survey, settings) + rows
     show(rows, args.output)
     if any(row["status"] != "ok" for row in rows):
         raise SystemExit(1)
@@ -214,9 +235,9 @@ def order(args: Namespace, what: Order, value: str) -> None:
     )
     for answer in answers:
         if answer.is_obeyed:
-            print(answer.text)
+            say(answer.text)
         else:
-            sys.stderr.write(f"error: {answer.text}\n")
+            complain(answer.text)
     if not all(answer.is_obeyed for answer in answers):
         raise SystemExit(1)
 
@@ -228,7 +249,7 @@ def purge(args: Namespace) -> None:
     settings = settings_for(args)
     what = purge_of(settings.names, Store(args.store), args.queue)
     contents = ask(settings, lambda broker: look(broker, what))
-    sys.stderr.write(f"{contents.told(what)}\n")
+    sys.stderr.write(f"{lines(contents.told(what))}\n")
     if not args.yes and not is_confirmed():
         sys.stderr.write("nothing was removed\n")
         raise SystemExit(1)

@@ -18,12 +18,16 @@ if TYPE_CHECKING:
     from nats_executor.names import Names
     from nats_executor.ports import Broker, Stored
 
-__all__ = ["WINDOW", "Found", "chunks", "find", "put"]
+__all__ = ["UPLOAD_SECONDS", "WINDOW", "Found", "chunks", "find", "keep", "put"]
 
 # Chunks that are on the way at once, or in memory for a reader.
 WINDOW = 8
 # Longer than any line of Airflow's own, with which a task's log begins.
 FIRST_LINE_BYTES = 4096
+# For one log: a task has ended, and its slot is free only afterwards.
+UPLOAD_SECONDS = 10.0
+# Of that time; the end of an attempt to connect says why there is no connection.
+CONNECTING = 0.9
 # Pause before what the broker did not take is sent once more.
 PAUSE_SECONDS = 0.2
 
@@ -33,6 +37,22 @@ class Found(NamedTuple):
 
     parts: list[Part]
     unreadable: int
+
+
+async def keep(
+    broker: Broker, names: Names, queue: str, path: str, file: BinaryIO, *, seconds: float
+) -> None:
+    """Store a file as a part of a log, once there is a connection.
+
+    Raises:
+        BrokerError: the broker refuses it, or has not taken it within these seconds.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            await broker.ready(seconds * CONNECTING)
+            await put(broker, names, queue, path, file)
+    except TimeoutError:
+        raise BrokerUnavailable(f"not stored within {seconds:g} s") from None
 
 
 async def put(broker: Broker, names: Names, queue: str, path: str, file: BinaryIO) -> Part | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable
+from nats_executor.exposure import is_encrypted, warn
 from nats_executor.releases import judged
 from nats_executor.servers import ADVERTISED
 from nats_executor.settings import SEED, without_userinfo
@@ -131,14 +132,16 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
 
 
 def require_safe(server: str, settings: Settings, greeting: Mapping[str, Any]) -> None:
-    """Refuse to log in where TLS is asked for and not given; nats-py would send the password."""
+    """Refuse to log in where TLS is asked for and not given; nats-py would send the password.
+
+    Where nobody asks, warn.
+    """
     scheme = urlsplit(server).scheme
     wants = [f"[nats_executor] {name}" for name in TLS_FILES if getattr(settings, name)]
     if scheme == "tls":
         wants.append("tls://")
-    is_encrypted = scheme == "wss" or (scheme != "ws" and bool(greeting.get("tls_required")))
     shown = without_userinfo(server)
-    if wants and not is_encrypted:
+    if wants and not is_encrypted(scheme, greeting):
         remedy = "write wss://" if scheme == "ws" else "enable tls on the server"
         raise AccessDenied(
             f"NATS at {shown} offers no TLS, so nothing secret was sent: {' and '.join(wants)} "
@@ -149,6 +152,7 @@ def require_safe(server: str, settings: Settings, greeting: Mapping[str, Any]) -
             f"NATS at {shown} asks for a client certificate; set [nats_executor] "
             "tls_certificate_file and tls_key_file"
         )
+    warn(server, settings, greeting)
 
 
 def asks_for_certificate(scheme: str, greeting: Mapping[str, Any]) -> bool:

@@ -17,6 +17,7 @@ class Option:
 
     Attributes:
         form: what a string holds, where that is not text; Airflow knows nothing of it.
+        is_login: whether it is a part of the login, which no task may find.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Option:
     example: str
     description: str
     sensitive: bool = False
+    is_login: bool = False
     form: str = ""
     version_added: str = "0.1.0"
 
@@ -45,6 +47,7 @@ OPTIONS: tuple[Option, ...] = (
         default=None,
         example="worker_gpu",
         description="User name, together with `password`.",
+        is_login=True,
     ),
     Option(
         name="password",
@@ -53,6 +56,7 @@ OPTIONS: tuple[Option, ...] = (
         example="set by password_cmd or password_secret",
         description="Password of `user`.",
         sensitive=True,
+        is_login=True,
     ),
     Option(
         name="token",
@@ -61,6 +65,7 @@ OPTIONS: tuple[Option, ...] = (
         example="set by token_cmd or token_secret",
         description="Authentication token, for servers that use one instead of users.",
         sensitive=True,
+        is_login=True,
     ),
     Option(
         name="nkey_seed",
@@ -69,6 +74,7 @@ OPTIONS: tuple[Option, ...] = (
         example="set by nkey_seed_cmd or nkey_seed_secret",
         description="Seed of an NKey, or the path of a file that holds one.",
         sensitive=True,
+        is_login=True,
     ),
     Option(
         name="credentials_file",
@@ -76,6 +82,7 @@ OPTIONS: tuple[Option, ...] = (
         default=None,
         example="/etc/nats/worker.creds",
         description="Path of a NATS credentials file (JWT and seed).",
+        is_login=True,
     ),
     Option(
         name="tls_ca_file",
@@ -91,6 +98,7 @@ OPTIONS: tuple[Option, ...] = (
         default=None,
         example="/etc/nats/client.pem",
         description="Client certificate for mutual TLS, together with `tls_key_file`.",
+        is_login=True,
     ),
     Option(
         name="tls_key_file",
@@ -98,6 +106,7 @@ OPTIONS: tuple[Option, ...] = (
         default=None,
         example="/etc/nats/client-key.pem",
         description="Private key of `tls_certificate_file`.",
+        is_login=True,
     ),
     Option(
         name="tls_handshake_first",

@@ -1,18 +1,19 @@
 """Keeps the logs of ended tasks in NATS: what Airflow calls a remote log, `nats://`.
 
-A worker's supervisor stores a log when its task has ended, the API server reads it. Airflow finds
-this class by the scheme, in the provider's metadata.
+A worker's supervisor has a log stored when its task has ended, the API server reads it. Airflow
+finds this class by the scheme, in the provider's metadata.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import hashlib
 import importlib
 import json
 import logging
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,25 +22,23 @@ from airflow.configuration import conf
 from nats_executor import log_store
 from nats_executor.errors import BrokerError, BrokerUnavailable, ConfigError, NatsExecutorError
 from nats_executor.lines import Complaints, Line, Lines
+from nats_executor.log_files import LogFile
 from nats_executor.log_parts import Part, log_of
+from nats_executor.log_store import UPLOAD_SECONDS
 from nats_executor.messages import presentable
 from nats_executor.options import LOG_SCHEME
 from nats_executor.replies import batches
 from nats_executor.settings import Settings
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator, Sequence
 
     from nats_executor.log_store import Found
 
-__all__ = ["StoredLogs", "of_team", "require_bare"]
+__all__ = ["StoredLogs", "leave_to", "of_team", "require_bare"]
 
 log = logging.getLogger(__name__)
 
-# A task has ended, and its slot is free only afterwards.
-UPLOAD_SECONDS = 10.0
-CONNECTING = 0.9
 # What a megabyte of a log may take, while many look at theirs.
 WINDOW_SECONDS = 10.0
 # Of one page of the UI; a part is one file, so more of them are those of a sensor that comes back
@@ -50,8 +49,16 @@ LINE_BYTES = 1024 * 1024
 
 Shown = tuple[list[str], list["Iterator[str]"]]
 """Where it is from, and each part line by line."""
+Upload = Callable[[str, str, int], None]
+"""Stores the file of an open descriptor as a log of a queue; raises what keeps it from that."""
 
 SERVED: set[str] = set()
+UPLOADERS: list[Upload] = []
+
+
+def leave_to(upload: Upload) -> None:
+    """Have another process store logs: this one has no login for NATS."""
+    UPLOADERS[:] = [upload]
 
 
 def of_team(team: str | None) -> None:
@@ -103,31 +110,32 @@ class StoredLogs:
         """Read once: Airflow takes milliseconds for it."""
         return Settings.load(conf)
 
-    # A worker's side
+    # The side of whoever writes logs
 
     def prepare(self) -> None:
         """Do what is the same for every upload, before the forks; opens nothing."""
-        importlib.import_module("nats_executor.broker")
-        _ = self._settings
+        if not UPLOADERS:
+            importlib.import_module("nats_executor.broker")
+            _ = self._settings
 
     def upload(self, path: os.PathLike[str] | str, ti: Any = None) -> None:
         """Store a log file whose task has ended; never raises.
 
         Callbacks have logs, too, but none that Airflow shows.
         """
-        file = self._folder / path
-        if ti is None or SERVED or not file.is_file():
+        if ti is None or SERVED:
             return
+        file = self._folder / path
         try:
-            relative = self._relative(file)
-            # It returns with no thread left: a supervisor forks its next task.
-            asyncio.run(self._put(file, ti.queue, log_of(relative)))
+            with LogFile(self._folder, self._relative(file)) as opened:
+                self._store(ti.queue, log_of(self._relative(file)), opened.fd)
+                self._complaints.end_outage()
+                if self._deletes:
+                    opened.delete()
+        except FileNotFoundError:
+            return  # it wrote nothing
         except Exception as exc:  # noqa: BLE001 - the task has ended, and its log is where it was
             self._tell_that_it_stays(file, exc)
-        else:
-            self._complaints.end_outage()
-            if self._deletes:
-                self._delete(file)
 
     def _tell_that_it_stays(self, file: Path, exc: Exception) -> None:
         """Log each file, for the person who looks for it, and the reason once in an outage."""
@@ -143,29 +151,22 @@ class StoredLogs:
             raise NatsExecutorError(f"it is not below [logging] base_log_folder {self._folder}")
         return file.relative_to(self._folder).as_posix()
 
-    async def _put(self, file: Path, queue: str, path: str) -> None:
+    def _store(self, queue: str, path: str, file: int) -> None:
+        if UPLOADERS:
+            UPLOADERS[0](queue, path, file)
+        else:
+            # It returns with no thread left: a supervisor forks its next task.
+            asyncio.run(self._connect_and_store(queue, path, file))
+
+    async def _connect_and_store(self, queue: str, path: str, file: int) -> None:
         # Here, as every Airflow process loads this module, and most store nothing.
         from nats_executor.broker import connect
 
-        names = self._settings.names
-        try:
-            async with (
-                asyncio.timeout(UPLOAD_SECONDS),
-                connect(self._settings, role="task log") as broker,
-            ):
-                # Less than all of it, because its end says why.
-                await broker.ready(UPLOAD_SECONDS * CONNECTING)
-                with file.open("rb") as opened:
-                    await log_store.put(broker, names, queue, path, opened)
-        except TimeoutError:
-            raise BrokerUnavailable(f"not stored within {UPLOAD_SECONDS:g} s") from None
-
-    def _delete(self, file: Path) -> None:
-        """Delete a file and the folders that are empty without it."""
-        with contextlib.suppress(OSError):  # not empty, or somebody else was faster
-            file.unlink()
-            for folder in file.relative_to(self._folder).parents[:-1]:
-                (self._folder / folder).rmdir()
+        with os.fdopen(file, "rb", closefd=False) as opened:
+            async with connect(self._settings, role="task log") as broker:
+                await log_store.keep(
+                    broker, self._settings.names, queue, path, opened, seconds=UPLOAD_SECONDS
+                )
 
     # The API server's side
 

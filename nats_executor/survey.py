@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Seen",
     "Survey",
+    "finding",
     "findings",
     "queue_rows",
     "replica_findings",

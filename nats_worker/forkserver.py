@@ -1,9 +1,9 @@
 """The fork server: imports Airflow once, then forks the supervisors that run workloads.
 
 Airflow's `supervise_task` forks and needs the main thread, so it may run neither in the worker's
-asyncio process nor beside threads. This process has no threads, opens no connection and is
-started by exec, `python -Pm nats_worker.forkserver REQUESTS EVENTS` with two inherited socket
-numbers. `frames.py` has the protocol.
+asyncio process nor beside threads. This process has no threads, opens no connection, knows no
+login for NATS and is started by exec, `python -Pm nats_worker.forkserver REQUESTS EVENTS [UPLOADS]`
+with the numbers of inherited sockets. `frames.py` has the protocol, `uploader.py` that of the last.
 
 It lives in a session of its own and ignores SIGINT and SIGTERM: stopping is decided in the main
 process alone, and the end of the request stream is the one order to do so. It adopts every orphan
@@ -56,9 +56,15 @@ POLL_SECONDS = 0.1
 class ForkServer:
     """Forks supervisors on request and tells the main process how each of them ended."""
 
-    def __init__(self, requests: socket.socket, events: socket.socket) -> None:
+    def __init__(
+        self,
+        requests: socket.socket,
+        events: socket.socket,
+        uploads: socket.socket | None = None,
+    ) -> None:
         self.requests = requests
         self.events = events
+        self.uploads = uploads
         # By pid: the dispatch of each process, '' where it has none; how to reach supervisors; and
         # until when the free ones may wait, the one that has waited longest first.
         self.supervisors: dict[int, str] = {}
@@ -262,7 +268,7 @@ class ForkServer:
 
         ours.close()
         # Task processes are forked from this one; they have no business with the worker's sockets.
-        for private in (self.events, theirs):
+        for private in filter(None, (self.events, theirs, self.uploads)):
             os.register_at_fork(after_in_child=private.close)
         return Supervisor(theirs, self.send).serve(request)
 
@@ -336,18 +342,18 @@ def cleanup_bundles() -> int:
     return 0
 
 
-def main(requests: int, events: int) -> None:
-    """Serve on two inherited sockets until the first one ends."""
+def main(*inherited: int) -> None:
+    """Serve on inherited sockets until the first one ends."""
     for sig in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(sig, signal.SIG_IGN)
-    sockets = socket.socket(fileno=requests), socket.socket(fileno=events)
-    for inherited in sockets:
-        inherited.set_inheritable(False)
+    sockets = [socket.socket(fileno=fd) for fd in inherited]
+    for private in sockets:
+        private.set_inheritable(False)
     adopt_orphans()
     dump_on_request()
-    preload()
+    preload(*sockets[2:])
     ForkServer(*sockets).serve()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(*map(int, sys.argv[1:]))

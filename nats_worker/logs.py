@@ -5,9 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-__all__ = ["set_up"]
+from nats_executor.terminal import lines, one_line
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["Text", "set_up"]
 
 OURS = ("nats_executor", "nats_worker")
 
@@ -18,12 +25,13 @@ class Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         level = record.levelname.lower()
         where = f"[{record.name}] loc={record.filename}:{record.lineno}"
-        line = f"{when(record)} [{level:<9}] {record.getMessage()} {where}"
+        # A text of the broker's may forge lines, or give orders to a terminal.
+        line = f"{when(record)} [{level:<9}] {one_line(record.getMessage())} {where}"
         trace = self.trace(record)
         return f"{line}\n{trace}" if trace else line
 
     def trace(self, record: logging.LogRecord) -> str:
-        return self.formatException(record.exc_info) if record.exc_info else ""
+        return lines(self.formatException(record.exc_info)) if record.exc_info else ""
 
 
 class Json(Text):
@@ -53,5 +61,13 @@ def set_up(*, is_verbose: bool, is_json: bool, file: str | None) -> None:
     handler.setFormatter(Json() if is_json else Text())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
+    sys.excepthook = show_exception
     for package in OURS:
         logging.getLogger(package).setLevel(logging.DEBUG if is_verbose else logging.INFO)
+
+
+def show_exception(
+    _kind: type[BaseException], exc: BaseException, _traceback: TracebackType | None
+) -> None:
+    """Write what ends this process to stderr."""
+    sys.stderr.write(lines("".join(traceback.format_exception(exc))))

@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING, NoReturn
 from setproctitle import setproctitle
 
 from nats_executor.errors import NatsExecutorError
+from nats_executor.terminal import one_line
 from nats_worker import logs
+from nats_worker.concealment import environment_without_login
 from nats_worker.pool import PoolBroken
+from nats_worker.processes import keep_private
 from nats_worker.worker import Plan, Worker
 
 if TYPE_CHECKING:
@@ -48,14 +51,19 @@ class Start:
 
 
 def become(start: Start) -> NoReturn:
-    """Replace this process, whose pid stays, by one that only runs the worker."""
+    """Replace this process, whose pid stays, by one that only runs the worker.
+
+    Its environment, which everything below it has, holds no login.
+    """
     handover = os.memfd_create("worker")
     os.write(handover, pickle.dumps(start))
     os.lseek(handover, 0, os.SEEK_SET)
     os.set_inheritable(handover, True)
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, "-P", "-m", __name__, str(handover)])  # noqa: S606 - our own interpreter and module
+    environment = environment_without_login(os.environ, start.settings, team=start.plan.team)
+    command = [sys.executable, "-P", "-m", __name__, str(handover)]
+    os.execve(sys.executable, command, environment)  # noqa: S606 - our own interpreter and module
 
 
 def run(start: Start) -> None:
@@ -65,7 +73,7 @@ def run(start: Start) -> None:
         asyncio.run(Worker(start.settings, start.plan).run())
     except* (NatsExecutorError, PoolBroken) as group:
         for exc in leaves(group):
-            sys.stderr.write(f"error: {exc}\n")
+            sys.stderr.write(f"error: {one_line(str(exc))}\n")
         raise SystemExit(1) from None
     finally:
         if start.pid_file:
@@ -82,6 +90,7 @@ def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
 
 
 def main(handover: int) -> None:
+    keep_private()
     with os.fdopen(handover, "rb") as file:
         start = pickle.load(file)  # noqa: S301 - written by `become`, in this very process
     setproctitle(f"airflow nats worker {start.plan.name}")

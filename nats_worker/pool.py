@@ -53,6 +53,7 @@ class ProcessPool:
         workloads_per_supervisor: how many workloads a supervisor runs at most, one after the other.
         serves_logs: whether to serve this host's task logs to the UI, once it asks, by one process
             more.
+        uploads: where supervisors have task logs stored; without it they do it themselves.
     """
 
     def __init__(
@@ -63,12 +64,14 @@ class ProcessPool:
         reach_seconds: float = 20.0,
         workloads_per_supervisor: int = 50,
         serves_logs: bool = False,
+        uploads: socket.socket | None = None,
     ) -> None:
         self.team = team
         self.delivery_seconds = delivery_seconds
         self.reach_seconds = reach_seconds
         self.workloads_per_supervisor = workloads_per_supervisor
         self.serves_logs = serves_logs
+        self.uploads = uploads
         self.runs: dict[str, Run] = {}
         self.server: ForkServerHandle | None = None
         self.preloaded = asyncio.Event()
@@ -289,7 +292,7 @@ class ForkServerHandle:
 
     @classmethod
     async def launch(cls, pool: ProcessPool) -> ForkServerHandle:
-        process, requests, events = spawn()
+        process, requests, events = spawn(pool.uploads)
         reader, writer = await asyncio.open_connection(sock=requests)
         self = cls(process, events, reader, writer, pool)
         asyncio.get_running_loop().add_reader(events, self.read_events)
@@ -336,13 +339,16 @@ async def dump(pid: int) -> str:
     return f"(process {pid}) {state_of(pid)}"
 
 
-def spawn() -> tuple[subprocess.Popen[bytes], socket.socket, socket.socket]:
+def spawn(
+    uploads: socket.socket | None,
+) -> tuple[subprocess.Popen[bytes], socket.socket, socket.socket]:
     """Start a fork server; return it with our ends of its request and event sockets."""
     requests, served_requests = socket.socketpair()
     events, served_events = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     events.setblocking(False)
     with served_requests, served_events:
-        inherited = served_requests.fileno(), served_events.fileno()
+        sockets = filter(None, (served_requests, served_events, uploads))
+        inherited = [inherited.fileno() for inherited in sockets]
         process = subprocess.Popen(  # noqa: S603 - our own interpreter, module and numbers
             [sys.executable, "-P", "-m", "nats_worker.forkserver", *map(str, inherited)],
             stdin=subprocess.DEVNULL,

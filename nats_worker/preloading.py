@@ -5,9 +5,13 @@ from __future__ import annotations
 import gc
 import importlib
 import logging
+from typing import TYPE_CHECKING
 
 from nats_worker import otel
 from nats_worker.processes import gather_memory
+
+if TYPE_CHECKING:
+    import socket
 
 __all__ = ["PRELOADED", "preload"]
 
@@ -40,8 +44,33 @@ PRELOADED = (
 )
 
 
-def preload() -> None:
-    """Import what tasks need, and freeze it so that forked processes go on sharing it."""
+def hide_login() -> None:
+    """Take NATS's login out of the configuration that tasks see."""
+    from airflow.configuration import conf
+    from airflow.sdk.configuration import conf as sdk_conf
+
+    from nats_worker.concealment import conceal
+
+    try:
+        conceal(conf, sdk_conf)
+    except Exception:
+        log.warning("tasks may find the login for NATS in Airflow's configuration", exc_info=True)
+
+
+def leave_logs_to(uploads: socket.socket) -> None:
+    """Have the worker's uploader store task logs."""
+    from nats_executor import remote_logs
+    from nats_worker.courier import Courier
+
+    remote_logs.leave_to(Courier(uploads))
+
+
+def preload(uploads: socket.socket | None = None) -> None:
+    """Import what tasks need, and freeze it so that forked processes go on sharing it.
+
+    Args:
+        uploads: where to ask for logs to be stored; without one supervisors store them themselves.
+    """
     with otel.switched_off():
         from nats_worker.warm_up import warm_up
 
@@ -50,6 +79,9 @@ def preload() -> None:
                 importlib.import_module(name)
             except ImportError:
                 log.warning("cannot preload %s; each task imports what it needs of it", name)
+        hide_login()
+        if uploads:
+            leave_logs_to(uploads)
         warm_up()
     otel.prepare()
     otel.tell_threads()

@@ -20,6 +20,7 @@ __all__ = [
     "dump_on_request",
     "gather_memory",
     "is_in_session",
+    "keep_private",
     "kill_tree",
     "prefer_as_oom_victim",
     "send_signal",
@@ -28,6 +29,7 @@ __all__ = [
 
 # From <linux/prctl.h>.
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 # As if half of the memory were used on top: the kernel takes a workload, not the worker.
 OOM_SCORE_HANDICAP = 500
@@ -47,6 +49,11 @@ LIBC.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 def adopt_orphans() -> None:
     """Become the parent of every descendant that loses its own, so that none can hide."""
     LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def keep_private() -> None:
+    """Keep this process's memory and environment from all but root, until it runs a program."""
+    LIBC.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def die_with(parent: int) -> None:

@@ -1,22 +1,19 @@
 """Answers questions for the logs of the workloads that run here, from files below one folder.
 
-Anybody may ask anything, and a workload may put anything in the place of its log file. So the path
-comes from the workload, is followed without a single symbolic link, and only a regular file is
-read, a piece at a time.
+Anybody may ask anything. So the path comes from the workload, `log_files` follows it without a
+single symbolic link, and only a regular file is read, a piece at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import stat
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import DecodeError
+from nats_executor.log_files import LogFile, Refused, describe
 from nats_executor.log_pages import PAGE_BYTES, VERB, Page, Question, encode
-from nats_executor.messages import decode, shown
+from nats_executor.messages import decode
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -31,12 +28,6 @@ __all__ = ["Desk", "Refused", "read_page", "serve_log"]
 READERS = 2
 # Nobody waits longer than that for an answer.
 READ_SECONDS = 2.0
-# What opening a symbolic link means, at the end of a path and in the midst of it.
-LINKS = frozenset({errno.ELOOP, errno.ENOTDIR})
-
-
-class Refused(Exception):
-    """A log that cannot be shown; says why, for whoever asked."""
 
 
 async def serve_log(
@@ -113,47 +104,10 @@ def read_page(folder: str, relative: str, offset: int, limit: int) -> tuple[int,
         Refused: there is no such file below the folder, or it cannot be read.
     """
     try:
-        file = open_below(folder, relative)
+        with LogFile(folder, relative) as file:
+            data = os.pread(file.fd, min(limit, PAGE_BYTES), offset)
+            return os.fstat(file.fd).st_size, data
     except FileNotFoundError:
         raise Refused("there is no log file yet") from None
     except OSError as exc:
-        is_link = exc.errno in LINKS
-        raise Refused("a symbolic link is in its path" if is_link else describe(exc)) from exc
-    except ValueError as exc:
-        raise Refused(f"{shown(relative)} is no path") from exc
-    try:
-        about = os.fstat(file)
-        if not stat.S_ISREG(about.st_mode):
-            raise Refused("it is no regular file")
-        return about.st_size, os.pread(file, min(limit, PAGE_BYTES), offset)
-    except OSError as exc:
         raise Refused(describe(exc)) from exc
-    finally:
-        os.close(file)
-
-
-def open_below(folder: str, relative: str) -> int:
-    """Open a file step by step, so that nobody can put a link into a path that was checked."""
-    *parents, name = parts_of(relative)
-    here = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        for parent in parents:
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-            below = os.open(parent, flags, dir_fd=here)
-            os.close(here)
-            here = below
-        # A pipe without a writer would make it wait.
-        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=here)
-    finally:
-        os.close(here)
-
-
-def parts_of(relative: str) -> tuple[str, ...]:
-    path = PurePosixPath(relative)
-    if not path.parts or path.is_absolute() or ".." in path.parts:
-        raise Refused(f"{shown(relative)} is not below the log folder")
-    return path.parts
-
-
-def describe(exc: OSError) -> str:
-    return f"it cannot be read: {exc.strerror or exc}"

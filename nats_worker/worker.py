@@ -30,6 +30,7 @@ from nats_worker.proof import Proof
 from nats_worker.record import Surroundings
 from nats_worker.slots import Slots
 from nats_worker.task_logs import serve_log
+from nats_worker.uploads import Uploads
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
@@ -108,10 +109,13 @@ class Worker:
         self.listen_to_signals()
         async with (
             self.health,
+            # Around the processes of tasks, because these store their logs last.
+            Uploads(self.settings, is_wanted=self.stores_logs) as uploads,
             ProcessPool(
                 team=self.plan.team,
                 workloads_per_supervisor=self.settings.workloads_per_supervisor,
                 serves_logs=self.plan.serves_logs,
+                uploads=uploads.door,
             ) as pool,
             connect(self.settings, role=f"worker {self.plan.name}") as broker,
         ):
@@ -127,6 +131,11 @@ class Worker:
                     await self.until_asked_to_stop(self.work(broker, pool, announcer))
                 finally:
                     await self.drain(announcer)
+
+    @property
+    def stores_logs(self) -> bool:
+        """Whether this worker keeps task logs in NATS; those of a team's tasks stay here."""
+        return self.settings.stores_logs and not self.plan.team
 
     def listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -76,11 +76,11 @@ def of_api(api: str) -> Iterator[str]:
         yield f"{api}.DIRECT.GET.{NAMES.results_stream}.airflow.results.{queue}.d1"
         yield f"{api}.DIRECT.GET.{NAMES.dead_letters_stream}.airflow.dead.{queue}.d1"
         yield f"{api}.DIRECT.GET.{NAMES.logs_stream}.$O.airflow_logs.C.{queue}.log.part.0"
-        yield f"{api}.DIRECT.GET.{NAMES.workers_stream}.$KV.airflow_workers.{queue}.w"
     for lane in lanes():
         yield f"{api}.DIRECT.GET.{NAMES.tasks_stream}.airflow.tasks.{lane}.d1"
-    yield f"{api}.DIRECT.GET.{NAMES.workers_stream}.{NAMES.presence('w')}"
-    yield f"{api}.{NAMES.presence('w')}"
+    for presence in (*(NAMES.presence(queue, "w") for queue in EACH), NAMES.older_presence("w")):
+        yield f"{api}.DIRECT.GET.{NAMES.workers_stream}.{presence}"
+        yield f"{api}.{presence}"
 
 
 def lanes() -> list[str]:
@@ -89,7 +89,12 @@ def lanes() -> list[str]:
 
 def of_nobody() -> Iterator[str]:
     yield from (NAMES.control("w", verb) for verb in VERBS)
-    yield from (NAMES.peer("w"), NAMES.presence("w"), f"{NAMES.log_name('x')}", "$O.airflow_logs.x")
+    yield from (
+        NAMES.peer("w"),
+        NAMES.older_presence("w"),
+        f"{NAMES.log_name('x')}",
+        "$O.airflow_logs.x",
+    )
     yield from ("unheard-of", "airflow.unheard-of", "$SRV.PING", "$SYS.REQ.SERVER.PING")
     yield from ("$SYS.REQ.USER.INFO", "$SYS.REQ.ACCOUNT.AIRFLOW.INFO", "_INBOX.x", "$G.x")
     for inbox in (*(user.inbox for user in USERS), "_INBOX_site", "_INBOX_api-server"):

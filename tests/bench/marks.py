@@ -19,7 +19,7 @@ import sys
 from tests.bench.marks import put_marks
 put_marks({marks!r})
 from nats_worker import forkserver
-forkserver.main(*map(int, sys.argv[-2:]))
+forkserver.main(*[int(word) for word in sys.argv if word.isdigit()])
 """
 
 # Marked functions: each leaves a mark when it is called and one when it returns.

@@ -31,7 +31,7 @@ def main() -> None:
         return run(self, request)
 
     supervisor.Supervisor.run = run_known
-    forkserver.main(int(sys.argv[1]), int(sys.argv[2]))
+    forkserver.main(*map(int, sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,9 @@ class Environment:
         return os.environ.get(f"AIRFLOW__{section.upper()}__{key.upper()}", fallback)
 
 
-def spawn() -> tuple[subprocess.Popen[bytes], socket.socket, socket.socket]:
+def spawn(
+    uploads: socket.socket | None,
+) -> tuple[subprocess.Popen[bytes], socket.socket, socket.socket]:
     """Start our fork server where the worker starts its own."""
     popen = subprocess.Popen
 
@@ -44,7 +46,7 @@ def spawn() -> tuple[subprocess.Popen[bytes], socket.socket, socket.socket]:
         return popen(ours, **options)
 
     with mock.patch.object(subprocess, "Popen", start):
-        return SPAWN()
+        return SPAWN(uploads)
 
 
 def main(name: str, queues: str, concurrency: str) -> None:

@@ -212,5 +212,7 @@ def start_together(servers: Sequence[NatsServer]) -> None:
 
 def is_whole(server: NatsServer) -> bool:
     """Whether this one leads, and all others are online: no other is given a stream's replica."""
-    peers = server.monitor("/jsz").get("meta_cluster", {}).get("replicas") or []
-    return bool(peers) and all(peer.get("current") and not peer.get("offline") for peer in peers)
+    group = server.monitor("/jsz").get("meta_cluster", {})
+    peers = group.get("replicas") or []
+    is_leader = group.get("leader") == server.name and len(peers) == group["cluster_size"] - 1
+    return is_leader and all(peer.get("current") and not peer.get("offline") for peer in peers)

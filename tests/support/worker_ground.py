@@ -69,11 +69,11 @@ class Field:
                 os.kill(self.daemons.pop(), signal.SIGKILL)
 
 
-def make_home(home: Path, api: ExecutionApi, marks: Path) -> dict[str, str]:
+def make_home(home: Path, api: ExecutionApi, marks: Path, dag: Path = DAG) -> dict[str, str]:
     """Put the Dag into a bundle under `home` and return the environment that points there."""
     bundle = home / "bundle"
     bundle.mkdir()
-    (bundle / DAG.name).write_text(DAG.read_text())
+    (bundle / DAG.name).write_text(dag.read_text())
     bundles = [
         {
             "name": "outcomes",

@@ -145,11 +145,11 @@ class Post:
         found = await self.broker.last(names.results_stream, names.result(queue, dispatch_id))
         return decode(Report, found.body) if found else None
 
-    async def reported(self, dispatch_id: str, *states: State) -> Report:
+    async def reported(self, dispatch_id: str, *states: State, queue: str = "default") -> Report:
         """Wait until one of these states is the last one reported."""
 
         async def last() -> Report | None:
-            report = await self.report(dispatch_id)
+            report = await self.report(dispatch_id, queue)
             return report if report and report.state in states else None
 
         found: Report = await wait_until(last, 60, f"{dispatch_id} to be reported {states}")

@@ -1,0 +1,159 @@
+"""Stores the logs of ended tasks in NATS for the supervisors, which have no login.
+
+One process of each worker that keeps logs in NATS, started by exec with the settings in an
+inherited file and one end of a socket. Supervisors have the other end, and each sends a packet with
+msgpack of `queue` and `path`, and two descriptors: the log, open for reading, and a socket for the
+answer, msgpack of `error`, '' for none, and `is_away`. No name of a file is followed here.
+
+It outlives the main process: the end of the socket is the one order to stop, and comes once the
+fork server and every supervisor are gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import pickle
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+from setproctitle import setproctitle
+
+from nats_executor import log_store
+from nats_executor.broker import connect
+from nats_executor.errors import BrokerUnavailable, NatsExecutorError
+from nats_executor.log_store import UPLOAD_SECONDS
+from nats_worker.courier import ANSWER_SECONDS
+from nats_worker.frames import MAX_EVENT_BYTES, pack, unpack
+from nats_worker.logs import Text
+from nats_worker.processes import keep_private
+
+if TYPE_CHECKING:
+    from nats_executor.ports import Broker
+    from nats_executor.settings import Settings
+
+__all__ = ["Uploader", "main"]
+
+# Not `__name__`: this module runs as `__main__`.
+log = logging.getLogger("nats_worker.uploader")
+
+# Each holds a megabyte at most.
+AT_A_TIME = 8
+# A worker without tasks needs no second connection.
+IDLE_SECONDS = 10.0
+DESCRIPTORS = 2
+
+
+class Upload(NamedTuple):
+    """One log to store, and where to say whether it is."""
+
+    queue: str
+    path: str
+    file: BinaryIO
+    answers: socket.socket
+
+
+class Uploader:
+    """Stores what it is asked for, over one connection that lasts for as long as there is work."""
+
+    def __init__(self, settings: Settings, door: socket.socket) -> None:
+        self._settings = settings
+        self._door = door
+        self._requests: asyncio.Queue[Upload | None] = asyncio.Queue()
+        self._slots = asyncio.Semaphore(AT_A_TIME)
+
+    async def run(self) -> None:
+        """Serve until nobody is left who could ask."""
+        loop = asyncio.get_running_loop()
+        self._door.setblocking(False)
+        loop.add_reader(self._door, self._receive)
+        try:
+            while first := await self._requests.get():
+                async with connect(self._settings, role="task log") as broker:
+                    if not await self._serve(broker, first):
+                        return
+        finally:
+            loop.remove_reader(self._door)
+
+    def _receive(self) -> None:
+        try:
+            packet, fds, _, _ = socket.recv_fds(self._door, MAX_EVENT_BYTES, DESCRIPTORS)
+        except BlockingIOError:
+            return
+        if not packet:
+            asyncio.get_running_loop().remove_reader(self._door)
+            self._requests.put_nowait(None)
+            return
+        if len(fds) < DESCRIPTORS:  # this process may open no more
+            for fd in fds:
+                os.close(fd)
+            return
+        file, answers = fds
+        request = unpack(packet)
+        self._requests.put_nowait(
+            Upload(
+                request["queue"],
+                request["path"],
+                os.fdopen(file, "rb"),
+                socket.socket(fileno=answers),
+            )
+        )
+
+    async def _serve(self, broker: Broker, first: Upload) -> bool:
+        """Store logs until none was asked for in a while; return whether more may come."""
+        storing = {asyncio.create_task(self._store(broker, first), name=first.path)}
+        while True:
+            try:
+                async with asyncio.timeout(IDLE_SECONDS):
+                    upload = await self._requests.get()
+            except TimeoutError:
+                storing = {task for task in storing if not task.done()}
+                if not storing:
+                    return True
+                continue
+            if upload is None:
+                await asyncio.gather(*storing)
+                return False
+            storing = {task for task in storing if not task.done()}
+            storing.add(asyncio.create_task(self._store(broker, upload), name=upload.path))
+
+    async def _store(self, broker: Broker, upload: Upload) -> None:
+        error, is_away = "", False
+        with upload.file, upload.answers:
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS), self._slots:
+                    await log_store.keep(
+                        broker, self._settings.names, upload.queue, upload.path, upload.file,
+                        seconds=UPLOAD_SECONDS,
+                    )  # fmt: skip
+            except (NatsExecutorError, TimeoutError, OSError) as exc:
+                error = str(exc) or "too many logs at once"
+                is_away = isinstance(exc, BrokerUnavailable)
+            except Exception as exc:
+                log.exception("a fault while %s is stored; next: the file stays", upload.path)
+                error = f"{type(exc).__name__} in the worker's uploader"
+            with contextlib.suppress(OSError):  # its supervisor was killed
+                upload.answers.send(pack({"error": error, "is_away": is_away}))
+
+
+def main(door: int, handover: int) -> None:
+    """Serve on an inherited socket until its other end is closed everywhere."""
+    keep_private()
+    for sig in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(sig, signal.SIG_IGN)
+    # Supervisors say what is not stored, and why; the main process tells of an outage.
+    handler = logging.StreamHandler()
+    handler.setFormatter(Text())
+    logging.basicConfig(level=logging.ERROR, handlers=[handler])
+    with os.fdopen(handover, "rb") as file:
+        settings = pickle.load(file)  # noqa: S301 - written by the worker's main process
+    setproctitle("airflow nats worker: logs")
+    asyncio.run(Uploader(settings, socket.socket(fileno=door)).run())
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

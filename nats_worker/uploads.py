@@ -1,0 +1,110 @@
+"""The uploader as the worker's main process sees it: started, started again, ended last."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Self
+
+from nats_worker.processes import describe
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from nats_executor.settings import Settings
+
+__all__ = ["Uploads"]
+
+log = logging.getLogger(__name__)
+
+# One that cannot live is not started over and over.
+PAUSE_SECONDS = 1.0
+# More than it takes for what it was asked for.
+CLOSE_SECONDS = 15.0
+
+
+class Uploads:
+    """Keeps an uploader alive for as long as its context lasts; `uploader.py` is the process.
+
+    Args:
+        is_wanted: without it there is none, and no door.
+
+    Attributes:
+        door: the end for the fork server, whose supervisors ask there.
+    """
+
+    def __init__(self, settings: Settings, *, is_wanted: bool) -> None:
+        self._settings = settings
+        self._is_wanted = is_wanted
+        self._served: socket.socket | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+        self.door: socket.socket | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._is_wanted:
+            self.door, self._served = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self.process = launch(self._settings, self._served)
+            self._keeper = asyncio.create_task(self._keep(self._served), name="uploader")
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._keeper is None or self.door is None or self._served is None:
+            return
+        self._keeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._keeper
+        # The fork server has ended, so this was the last one of these ends.
+        self.door.close()
+        self._served.close()
+        if self.process is not None:
+            await asyncio.to_thread(end, self.process)
+
+    async def _keep(self, served: socket.socket) -> None:
+        """Start another one whenever it dies; what it was asked for waits in the socket."""
+        while True:
+            if self.process is not None and self.process.poll() is not None:
+                how = describe(self.process.returncode)
+                log.error("the uploader of task logs %s; next: another", how)
+                try:
+                    self.process = launch(self._settings, served)
+                except OSError as exc:
+                    log.error("no uploader can be started: %s; next: trying again", exc)  # noqa: TRY400 - the text says it all
+            await asyncio.sleep(PAUSE_SECONDS)
+
+
+def launch(settings: Settings, served: socket.socket) -> subprocess.Popen[bytes]:
+    """Start an uploader, with the settings in memory only."""
+    handover = os.memfd_create("uploader")
+    try:
+        os.write(handover, pickle.dumps(settings))
+        os.lseek(handover, 0, os.SEEK_SET)
+        inherited = served.fileno(), handover
+        return subprocess.Popen(  # noqa: S603 - our own interpreter, module and numbers
+            [sys.executable, "-P", "-m", "nats_worker.uploader", *map(str, inherited)],
+            stdin=subprocess.DEVNULL,
+            pass_fds=inherited,
+            start_new_session=True,
+        )
+    finally:
+        os.close(handover)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Wait for the end of an uploader that nobody can ask any more."""
+    try:
+        process.wait(CLOSE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
