@@ -276,6 +276,13 @@ def workers() -> GroupCommand:
     )
 
 
+def purge() -> ActionCommand:
+    """Return the command that makes room."""
+    which = (ARG_STORE, ARG_PURGED_QUEUE, ARG_YES, ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE)
+    what = "Remove reports, dead letters, records of workers or stored logs"
+    return action("purge", what, which, PURGE_EPILOG)
+
+
 def auth() -> ActionCommand:
     """Return the command for those who write the server's configuration."""
     which = (
@@ -319,12 +326,7 @@ def get_nats_cli_commands() -> list[GroupCommand]:
                     subcommands=(action("queues list", "List queues with their backlog", output),),
                 ),
                 workers(),
-                action(
-                    "purge",
-                    "Remove reports, dead letters, records of workers or stored logs",
-                    (ARG_STORE, ARG_PURGED_QUEUE, ARG_YES, *output),
-                    PURGE_EPILOG,
-                ),
+                purge(),
                 auth(),
                 accounts(),
                 action(
