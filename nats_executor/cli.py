@@ -277,13 +277,10 @@ def workers() -> GroupCommand:
 
 
 def purge() -> ActionCommand:
-    """Return the command that empties streams."""
-    return action(
-        "purge",
-        "Remove reports, dead letters, records of workers or stored logs",
-        (ARG_STORE, ARG_PURGED_QUEUE, ARG_YES, ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE),
-        PURGE_EPILOG,
-    )
+    """Return the command that makes room."""
+    which = (ARG_STORE, ARG_PURGED_QUEUE, ARG_YES, ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE)
+    what = "Remove reports, dead letters, records of workers or stored logs"
+    return action("purge", what, which, PURGE_EPILOG)
 
 
 def auth() -> ActionCommand:

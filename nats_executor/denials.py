@@ -51,6 +51,7 @@ class Denials:
         self._sent: deque[str] = deque(maxlen=REMEMBERED)
         self._last = ""
         self._last_at = -math.inf
+        self._lost_at = -math.inf
 
     @property
     def lately(self) -> str:
@@ -73,6 +74,8 @@ class Denials:
         Args:
             concerned: every subject in use, with whom to tell.
         """
+        if "slow consumer" in text:
+            self._tell_loss()
         if (found := VIOLATION.search(text)) is None:
             return False
         verb = "subscribe to" if found[1].lower() == "subscription" else "publish to"
@@ -88,6 +91,17 @@ class Denials:
             if subject == denied:
                 fail(AccessDenied(line))
         return True
+
+    def _tell_loss(self) -> None:
+        """Say once a minute that messages came faster than they were dealt with."""
+        now = time.monotonic()
+        if now - self._lost_at > LATELY_SECONDS:
+            self._lost_at = now
+            log.warning(
+                "more messages came to this %s than it can keep, and some were dropped; next: "
+                "what matters is asked for again; remedy: see who sends so much",
+                self._role,
+            )
 
     def _line(self, verb: str, subject: str) -> str:
         s, is_subscription = self._settings, verb.startswith("subscribe")

@@ -27,6 +27,7 @@ from nats_executor.inspector import Inspector
 from nats_executor.messages import State
 from nats_executor.ports import Outgoing
 from nats_executor.replies import batches
+from nats_executor.sizes import REPORT_BYTES
 from nats_executor.streams import Streams
 from nats_executor.telemetry import Telemetry
 
@@ -244,8 +245,10 @@ class Dispatcher:
         said = ""
         while True:
             try:
-                async for message in broker.follow(self._names.results_stream, after=after):
+                stream = self._names.results_stream
+                async for message in broker.follow(stream, after=after, largest=REPORT_BYTES):
                     after = message.sequence
+                    await self.inspector.room()
                     self.inspector.take(message)
             except BrokerError as exc:  # denied: the rest goes on, and the sweep finds reports
                 if str(exc) != said:

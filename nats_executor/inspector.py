@@ -22,11 +22,12 @@ from nats_executor.messages import Report, State, decode, presentable
 from nats_executor.names import Lane, token
 from nats_executor.queues import described, remedy
 from nats_executor.replies import batches
+from nats_executor.sizes import REPORT_BYTES, WAITING_BYTES, WAITING_REPORTS
 from nats_executor.survey import seen_workers, serving
 from nats_executor.whereabouts import Statement, can_conclude, denied, obituary_of, run_nowhere
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from nats_executor.ledger import Dispatch
     from nats_executor.ports import Broker, Stored
@@ -41,8 +42,11 @@ log = logging.getLogger(__name__)
 # thousand of them would cost more than that is worth.
 SAMPLE = 512
 SECOND_LOOK_SECONDS = 1.0
-# So many dispatches go into one question to a worker.
+# The scheduler's thread takes reports in every loop of its own.
+ROOM_SECONDS = 0.05
+# So many dispatches go into one question to a worker, and to so many workers at once.
 QUESTION = 500
+ASKED_AT_ONCE = 1000
 # Each is logged once; there can be any number.
 REMEMBERED_COMPLAINTS = 100
 
@@ -75,6 +79,8 @@ class Inspector:
         self.unserved: set[Lane] = set()
         self.is_renewed = False
         self._has_looked_at_all = False  # since the connection was made
+        self._sizes: deque[int] = deque()  # of what `take` has added to the reports
+        self._bytes = 0  # the sum of these
         self._complaints: deque[str] = deque(maxlen=REMEMBERED_COMPLAINTS)
 
     def renew(self) -> None:
@@ -87,7 +93,26 @@ class Inspector:
     def take(self, message: Stored) -> None:
         """Add a message of the result stream to the reports."""
         if report := self.read(message):
+            self._sizes.append(len(message.body))
+            self._bytes += len(message.body)
             self.reports.append(report)
+
+    async def room(self) -> None:
+        """Wait until the scheduler's thread has taken some of the reports, if they are many.
+
+        What is not read yet waits in NATS.
+        """
+        while self._is_full():  # noqa: ASYNC110 - another thread takes them, and tells nobody
+            await asyncio.sleep(ROOM_SECONDS)
+
+    def _is_full(self) -> bool:
+        if self._is_much():
+            while len(self._sizes) > len(self.reports):
+                self._bytes -= self._sizes.popleft()
+        return self._is_much()
+
+    def _is_much(self) -> bool:
+        return self._bytes > WAITING_BYTES or len(self._sizes) >= WAITING_REPORTS
 
     def read(self, message: Stored) -> Report | None:
         """Decode a report, unless it speaks for a subject other than the one it came on."""
@@ -118,12 +143,20 @@ class Inspector:
         results = [self._names.result(lane.queue, id_) for lane, id_ in places]
         # Messages first: a workload that ends in between has left its report by then.
         queued = await broker.occupied(self._names.tasks_stream, tasks)
-        reported = await broker.last_of_each(self._names.results_stream, results)
-        reports = {message.subject: self.read(message) for message in reported}
+        reports = {
+            message.subject: self.read(message) async for message in self._reported(broker, results)
+        }
         return {
             dispatch_id: Evidence(reports.get(result), is_in_stream=task in queued)
             for (_, dispatch_id), task, result in zip(places, tasks, results, strict=True)
         }
+
+    async def _reported(self, broker: Broker, subjects: Sequence[str]) -> AsyncIterator[Stored]:
+        """Yield the last reports, of which few are in memory at a time."""
+        for window in batches(subjects, SAMPLE):
+            stream = self._names.results_stream
+            for message in await broker.last_of_each(stream, window, largest=REPORT_BYTES):
+                yield message
 
     def note(self, dispatch: Dispatch, evidence: Evidence) -> None:
         """Pass evidence on as what it is: a report, or a finding where there is no message."""
@@ -140,11 +173,11 @@ class Inspector:
             broker = self._require()
             has_looked, self._has_looked_at_all = self._has_looked_at_all, True
             subjects = {d.id: self._names.result(d.queue, d.id) for d in dispatches}
-            stream, wanted = self._names.results_stream, list(subjects.values())
-            reported = await broker.last_of_each(stream, wanted)
-            for message in reported:
+            known = set()
+            async for message in self._reported(broker, list(subjects.values())):
+                await self.room()
                 self.take(message)
-            known = {message.subject for message in reported}
+                known.add(message.subject)
             # A worker may say it again, or its end was lost on the way.
             silent = [d for d in dispatches if d.is_held and subjects[d.id] not in known]
             self.findings.extend(Finding(d, Evidence(None, is_in_stream=False)) for d in silent)
@@ -276,8 +309,10 @@ class Inspector:
         if silent := [dispatch for dispatch, *_ in await self._without_trace(dispatches)]:
             question = " ".join(dispatch.id for dispatch in silent).encode()
             workers = await seen_workers(broker, self._settings)
-            asked = (self._ask(broker, seen, question) for seen in workers)
-            nowhere = run_nowhere(silent, await asyncio.gather(*asked))
+            statements: list[Statement] = []
+            for some in batches(workers, ASKED_AT_ONCE):
+                statements += await asyncio.gather(*(self._ask(broker, w, question) for w in some))
+            nowhere = run_nowhere(silent, statements)
             # After the question, because a worker reports an end before it denies the dispatch.
             for finding in await self._without_trace(nowhere):
                 self.findings.append(finding._replace(obituary=obituary_of(finding.dispatch)))
@@ -300,7 +335,9 @@ class Inspector:
             connected_for=time.monotonic() - broker.connected_since,
             lost_after_seconds=self._settings.worker_lost_seconds,
         )
-        return Statement(worker, is_dead, denied(reply, worker), seen.keys)
+        # Of its answer nothing is kept but what was asked; there may be any number of workers.
+        lacks = denied(reply, worker).intersection(question.decode().split())
+        return Statement(worker, is_dead, lacks, seen.keys)
 
     async def _warn_of_unserved(self, broker: Broker, waiting: Counter[Lane]) -> None:
         """Say once for each queue that its workloads wait for a worker that is not there."""

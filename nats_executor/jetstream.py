@@ -23,6 +23,7 @@ from nats_executor.errors import (
     NoResponders,
     NotFound,
 )
+from nats_executor.gets import WINDOW, Gets
 from nats_executor.link import Answer, Link, Listener
 from nats_executor.names import in_domain
 from nats_executor.ports import (
@@ -37,9 +38,9 @@ from nats_executor.ports import (
     Subjects,
     Usage,
 )
+from nats_executor.reading import read
 from nats_executor.replies import (
     api_error,
-    batches,
     consumer_info,
     refusal,
     sequence_in,
@@ -50,6 +51,7 @@ from nats_executor.replies import (
     untaken,
     usage,
 )
+from nats_executor.sizes import ANSWER_BYTES, QUESTION_BYTES, WORKLOAD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -60,12 +62,6 @@ __all__ = ["JetStream"]
 
 log = logging.getLogger(__name__)
 
-# Requests under way at once in a bulk operation.
-WINDOW = 512
-# Messages of one batched direct get; the server allows up to 1024.
-# Far below `max_pending`, at which the server closes the connection as too slow.
-PAGE_BYTES = 8_000_000
-PAGE = 1000
 # Pause before a reader is created anew.
 RETRY_SECONDS = 1.0
 
@@ -85,6 +81,7 @@ class JetStream(Broker):
         self._silence = pulls.Silence()
         results = settings.names.results_stream
         self._diagnosis = Diagnosis(link, self._api, results, may_ask=diagnoses)
+        self._gets = Gets(link, self._api, self._timeout)
 
     @property
     def denied(self) -> str:
@@ -109,11 +106,14 @@ class JetStream(Broker):
 
     async def request(self, subject: str, body: bytes, *, timeout: float) -> bytes:
         answer: Answer = await self._link.ask(subject, body, timeout=timeout)
+        if (size := len(answer.data)) > ANSWER_BYTES:
+            text = f"an answer of {size} bytes on {subject}; {ANSWER_BYTES} is the most"
+            raise BrokerUnavailable(text)
         return answer.data
 
     async def serve(self, subject: str, reply: Reply) -> None:
         async def answer(msg: Answer) -> None:
-            response = await reply(msg.data)
+            response = await reply(msg.data[: QUESTION_BYTES + 1])
             if msg.reply:
                 with contextlib.suppress(BrokerUnavailable):  # the asker asks again
                     await self._link.send(msg.reply, response)
@@ -184,18 +184,10 @@ class JetStream(Broker):
                 raise silent(stream) from exc
             return stored(msg)
 
-    async def last_of_each(self, stream: str, subjects: Sequence[str]) -> list[Stored]:
-        found: list[Stored] = []
-        for window in batches(subjects, WINDOW):
-            asked = list(window)
-            while asked:
-                page, left = await self._page(stream, {"multi_last": asked})
-                found += page
-                here = {message.subject for message in page}
-                # 2.11 counts one too few of what is left.
-                is_cut = left or sum(len(message.body) for message in page) > PAGE_BYTES / 2
-                asked = [subject for subject in asked if subject not in here] if is_cut else []
-        return found
+    async def last_of_each(
+        self, stream: str, subjects: Sequence[str], *, largest: int = WORKLOAD_BYTES
+    ) -> list[Stored]:
+        return await self._gets.last_of_each(stream, subjects, largest)
 
     async def occupied(self, stream: str, subjects: Sequence[str]) -> set[str]:
         found: set[str] = set()
@@ -205,7 +197,8 @@ class JetStream(Broker):
         for parent, group in groups.items():
             listed = await self._listed(stream, f"{parent}.*") if len(group) > WINDOW else None
             if listed is None:
-                listed = {message.subject for message in await self.last_of_each(stream, group)}
+                there = await self.last_of_each(stream, group, largest=0)
+                listed = {message.subject for message in there}
             found |= listed.intersection(group)
         return found
 
@@ -220,44 +213,10 @@ class JetStream(Broker):
             raise silent(stream) from exc
         return set(found.messages) if found.is_whole else None
 
-    async def scan(self, stream: str, subject: str) -> list[Stored]:
-        found: list[Stored] = []
-        while True:
-            start = found[-1].sequence + 1 if found else 1
-            page, left = await self._page(
-                stream, {"next_by_subj": subject, "seq": start, "batch": PAGE}
-            )
-            found += page
-            if not left:
-                return found
-
-    async def _page(self, stream: str, request: Config) -> tuple[list[Stored], int]:
-        """Return what one batched direct get (nats-server 2.11) answers, and how much is left."""
-        answers: asyncio.Queue[Answer | BrokerError] = asyncio.Queue()
-        page: list[Stored] = []
-        subject = f"{self._api}.DIRECT.GET.{stream}"
-        body = json.dumps({"max_bytes": PAGE_BYTES} | request).encode()
-        with self._link.awaiting(subject, answers.put_nowait) as reply:
-            await self._link.send(subject, body, reply=reply)
-            while True:
-                try:
-                    if answers.empty():
-                        async with asyncio.timeout(self._timeout):
-                            answer = await answers.get()
-                    else:  # most have come with the one before: a timer each would be for nothing
-                        answer = answers.get_nowait()
-                except TimeoutError:
-                    raise BrokerUnavailable(
-                        f"stream {stream} does not answer a batched get"
-                    ) from None
-                if isinstance(answer, BrokerError):
-                    raise answer
-                if (answer.headers or {}).get("Status") == "503":
-                    raise silent(stream)
-                message = stored(answer)
-                if message is None:
-                    return page, int((answer.headers or {}).get("Nats-Num-Pending", "0"))
-                page.append(message)
+    async def scan(
+        self, stream: str, subject: str, *, largest: int = WORKLOAD_BYTES
+    ) -> list[Stored]:
+        return await self._gets.scan(stream, subject, largest)
 
     async def remove(self, stream: str, subject: str) -> bool:
         # Not by STREAM.PURGE: while other messages are in flight it spoils what the server writes
@@ -282,7 +241,9 @@ class JetStream(Broker):
     def _next(self, stream: str, consumer: str) -> str:
         return f"{self._api}.CONSUMER.MSG.NEXT.{stream}.{consumer}"
 
-    async def follow(self, stream: str, *, after: int) -> AsyncIterator[Stored]:
+    async def follow(
+        self, stream: str, *, after: int, largest: int = WORKLOAD_BYTES
+    ) -> AsyncIterator[Stored]:
         created: float | None = None
         while True:
             try:
@@ -293,7 +254,7 @@ class JetStream(Broker):
                         after = 0
                     created = info.created
                 reader = await self._create_reader(stream, after)
-                reading = pulls.read(self._link, self._next(stream, reader))
+                reading = read(self._link, self._next(stream, reader), largest)
                 async with contextlib.aclosing(reading) as messages:
                     async for message in messages:
                         after = message.sequence

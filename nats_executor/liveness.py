@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import math
 import time
@@ -13,15 +14,17 @@ from typing import TYPE_CHECKING, NamedTuple
 from nats_executor.errors import BrokerError, DecodeError, NoResponders
 from nats_executor.messages import presentable
 from nats_executor.presences import record_in
+from nats_executor.sizes import MOST_NAMES, PRESENCE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from nats_executor.names import Names
     from nats_executor.ports import Broker, Stored
     from nats_executor.presences import Record
     from nats_executor.settings import Settings
 
-__all__ = ["Answer", "Holder", "Liveness", "is_lost", "readable"]
+__all__ = ["Answer", "Holder", "Liveness", "is_lost", "readable", "records_under"]
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +35,14 @@ PING_PAUSE_SECONDS = 0.1
 
 
 # Keys of records that are of no use, each of which is logged once in a process.
-COMPLAINTS: deque[str] = deque(maxlen=100)
+COMPLAINTS: deque[str] = deque()
+MOST_COMPLAINTS = 100
 
 # How much longer a worker is waited for that is subscribed and does not answer: its process or its
 # network may hang, and its tasks may run. Servers notice a dead peer only after minutes.
 PATIENCE = 2
+# A look at many records lets others have the loop that often: after some milliseconds.
+BREATH = 50
 
 
 class Answer(Enum):
@@ -167,10 +173,39 @@ class Liveness:
     async def _last_of_each(self, subjects: list[str]) -> list[Stored]:
         stream = self._names.workers_stream
         if not self._is_peer:
-            return await self._broker.last_of_each(stream, subjects)
+            return await self._broker.last_of_each(stream, subjects, largest=PRESENCE_BYTES)
         # A worker may look at records of its own queues only, and a batch's subject names none.
         looks = (self._broker.last(stream, subject) for subject in subjects)
         return [message for message in await asyncio.gather(*looks) if message]
+
+
+async def records_under(broker: Broker, names: Names, subjects: str) -> list[Record]:
+    """Return the records under these keys that can be read.
+
+    A client of anyone's making can write any number of them. So the look ends somewhere, and lets
+    others have the loop.
+    """
+    found: list[Record] = []
+    left = MOST_NAMES
+    messages = await broker.scan(names.workers_stream, subjects, largest=PRESENCE_BYTES)
+    for number, message in enumerate(messages, start=1):
+        if not number % BREATH:
+            await asyncio.sleep(0)
+        if (record := readable(message)) is None:
+            continue
+        left -= len(record.presence.queues) + len(record.presence.lacks)
+        if left < 0:
+            note_cut(names.workers_stream)
+            break
+        found.append(record)
+    return found
+
+
+@functools.cache
+def note_cut(stream: str) -> None:
+    """Say once that more is there than a look takes in."""
+    text = "the workers in stream %s name more than %d queues; next: the first of them count"
+    log.warning(f"{text}; remedy: see who writes there", stream, MOST_NAMES)  # noqa: G004
 
 
 def readable(message: Stored | None) -> Record | None:
@@ -180,7 +215,7 @@ def readable(message: Stored | None) -> Record | None:
     try:
         return record_in(message)
     except DecodeError as exc:
-        if message.subject not in COMPLAINTS:
+        if message.subject not in COMPLAINTS and len(COMPLAINTS) < MOST_COMPLAINTS:
             COMPLAINTS.append(message.subject)
             log.warning("unreadable presence record %s: %s", presentable(message.subject), exc)
         return None

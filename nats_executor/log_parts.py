@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.errors import DecodeError
+from nats_executor.sizes import LOG_RECORD_BYTES
 
 if TYPE_CHECKING:
     from nats_executor.names import Names
@@ -126,6 +127,8 @@ def decode(body: bytes) -> Part:
     Raises:
         DecodeError: it is not what it should be.
     """
+    if len(body) > LOG_RECORD_BYTES:
+        raise DecodeError(f"more than {LOG_RECORD_BYTES} bytes")
     try:
         record: Any = json.loads(body)
         metadata = record["metadata"]

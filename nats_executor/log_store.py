@@ -11,6 +11,7 @@ from nats_executor.errors import BrokerUnavailable, DecodeError
 from nats_executor.log_parts import CHUNK_BYTES, Part, beginning, decode, encode, part_id
 from nats_executor.ports import Outgoing
 from nats_executor.replies import batches
+from nats_executor.sizes import LOG_RECORD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -101,8 +102,9 @@ async def store(broker: Broker, messages: Sequence[Outgoing]) -> None:
 
 async def find(broker: Broker, names: Names, queue: str, path: str) -> Found:
     """Return what is known of the parts of a log."""
-    records = await broker.scan(names.logs_stream, names.log_parts(queue, path))
-    parts = list(readable(names.log_parts(queue, path), records))
+    subjects = names.log_parts(queue, path)
+    records = await broker.scan(names.logs_stream, subjects, largest=LOG_RECORD_BYTES)
+    parts = list(readable(subjects, records))
     return Found(parts, len(records) - len(parts))
 
 
@@ -121,7 +123,7 @@ async def chunks(
 ) -> list[bytes | None]:
     """Return chunks as far as they belong to a part; None for each that is gone."""
     subjects = [names.log_chunk(queue, path, part.id, number) for number in numbers]
-    stored = await broker.last_of_each(names.logs_stream, subjects)
+    stored = await broker.last_of_each(names.logs_stream, subjects, largest=CHUNK_BYTES)
     bodies = {message.subject: message.body for message in stored}
     return [
         bodies[subject][: part.length(number)] if subject in bodies else None

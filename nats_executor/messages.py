@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-import msgpack
-
+from nats_executor.bounds import packed, unpacked
 from nats_executor.errors import DecodeError, UnknownVersion
+from nats_executor.sizes import ANSWER_BYTES, PRESENCE_BYTES, REPORT_BYTES, WORKLOAD_BYTES
 
 __all__ = [
     "FORMAT",
@@ -38,6 +38,10 @@ FORMAT = 1
 # Of any count here; msgpack ends at 64 bits, and what is counted up must stay below that.
 LARGEST = 2**53
 LONGEST_TEXT = 4000
+# Of names, ids or the parts of a key; a ping asks about 500 dispatches.
+LONGEST_LIST = 1000
+# Airflow's have about a thousand characters.
+LONGEST_TOKEN = 64 * 1024
 MARK = "\N{REPLACEMENT CHARACTER}"
 
 # What reading a token from anyone can raise; the last two come from huge numbers and deep nesting.
@@ -97,6 +101,8 @@ def token_expiry(token: Any) -> float | None:
     Only the API server can judge a token. This saves a start that is sure to be refused.
     """
     try:
+        if len(token) > LONGEST_TOKEN:
+            return None
         payload = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         return float(claims["exp"])
@@ -219,9 +225,8 @@ Message = TypeVar("Message")
 
 
 def encode(message: Workload | Report | Presence | Outcome) -> bytes:
-    """Encode a message with its format version."""
-    body: bytes = msgpack.packb(as_map(message))
-    return body
+    """Encode a message with its format version; raises `ValueError` for what is too deep."""
+    return packed(as_map(message))
 
 
 def as_map(message: Any) -> dict[str, Any]:
@@ -229,17 +234,18 @@ def as_map(message: Any) -> dict[str, Any]:
     return {"v": FORMAT, **{name: getattr(message, name) for name, _ in layout(type(message))}}
 
 
-def decode(kind: type[Message], body: bytes) -> Message:
+def decode(kind: type[Message], body: bytes, *, most_bytes: int = 0) -> Message:
     """Decode and check a message of any kind, here or in `log_pages.py`, that anyone may have sent.
+
+    Args:
+        most_bytes: how large it may be, if that is not what the stream of its kind takes.
 
     Raises:
         UnknownVersion: its format version is not `FORMAT`.
-        DecodeError: it is not msgpack, not a map, or a field is missing or of the wrong type.
+        DecodeError: it is not msgpack, not a map, over a bound, or a field is missing or of the
+            wrong type.
     """
-    try:
-        values = msgpack.unpackb(body, raw=False, strict_map_key=True)
-    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as exc:
-        raise DecodeError(f"not a msgpack message: {type(exc).__name__}: {exc}") from exc
+    values = unpacked(body, most_bytes or SIZES.get(kind, ANSWER_BYTES))
     if not isinstance(values, dict):
         raise DecodeError(f"expected a map, got {type(values).__name__}")
     version = values.get("v")
@@ -254,6 +260,12 @@ def decode(kind: type[Message], body: bytes) -> Message:
         raise DecodeError(f"{kind.__name__.lower()} is incomplete: {exc}") from exc
 
 
+# Of the kinds that streams keep; all others are answers and questions.
+SIZES: dict[type[Any], int] = {
+    Workload: WORKLOAD_BYTES,
+    Report: REPORT_BYTES,
+    Presence: PRESENCE_BYTES,
+}
 # Resolved once for each kind: it costs more than a decode.
 LAYOUTS: dict[type[Any], list[tuple[str, Any]]] = {}
 
@@ -280,11 +292,18 @@ def checked(name: str, value: Any, hint: Any) -> Any:
         return float(value)
     if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
         raise DecodeError(f"field {name!r}: expected {wanted.__name__}, got {type(value).__name__}")
-    if wanted is list and get_args(hint) == (str,) and not all(type(v) is str for v in value):
-        raise DecodeError(f"field {name!r}: not a list of texts")
+    if wanted is list:
+        check_list(name, value, hint)
     if wanted is int and not 0 <= value <= LARGEST:
         raise DecodeError(f"field {name!r}: {value} is not between 0 and {LARGEST}")
     return value
+
+
+def check_list(name: str, value: list[Any], hint: Any) -> None:
+    if len(value) > LONGEST_LIST:
+        raise DecodeError(f"field {name!r}: more than {LONGEST_LIST} entries")
+    if get_args(hint) == (str,) and not all(type(v) is str for v in value):
+        raise DecodeError(f"field {name!r}: not a list of texts")
 
 
 def presentable(text: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from nats_executor.quorum import Replication
+from nats_executor.sizes import WORKLOAD_BYTES
 
 if TYPE_CHECKING:
     from nats_executor.errors import BrokerError
@@ -222,16 +223,29 @@ class Broker(Protocol):
         """
         ...
 
-    async def last_of_each(self, stream: str, subjects: Sequence[str]) -> list[Stored]:
-        """Return the last message of each subject that has one; no wildcards, any number."""
+    async def last_of_each(
+        self, stream: str, subjects: Sequence[str], *, largest: int = WORKLOAD_BYTES
+    ) -> list[Stored]:
+        """Return the last message of each subject that has one; no wildcards, any number.
+
+        Args:
+            largest: the bytes of a body, here and below, that are of use to the caller. A larger
+                one is cut one byte after them, so that its reader can tell.
+        """
         ...
 
     async def occupied(self, stream: str, subjects: Sequence[str]) -> set[str]:
         """Return which of the subjects have a message; no wildcards, any number."""
         ...
 
-    async def scan(self, stream: str, subject: str) -> list[Stored]:
-        """Return every message under a subject with wildcards, oldest first."""
+    async def scan(
+        self, stream: str, subject: str, *, largest: int = WORKLOAD_BYTES
+    ) -> list[Stored]:
+        """Return the messages under a subject with wildcards, oldest first.
+
+        No more than `sizes.MOST_RECORDS` of them and `sizes.MOST_RECORD_BYTES` of bodies, as
+        anyone may have written any number; that there are more is logged.
+        """
         ...
 
     async def remove(self, stream: str, subject: str) -> bool:
@@ -242,7 +256,9 @@ class Broker(Protocol):
         """Open the pulls of a durable consumer; does not create it."""
         ...
 
-    def follow(self, stream: str, *, after: int) -> AsyncIterator[Stored]:
+    def follow(
+        self, stream: str, *, after: int, largest: int = WORKLOAD_BYTES
+    ) -> AsyncIterator[Stored]:
         """Yield a stream's messages in order after a sequence, across reconnects, for ever.
 
         A stream that was lost and made anew is read from its start.
@@ -252,13 +268,18 @@ class Broker(Protocol):
     async def request(self, subject: str, body: bytes, *, timeout: float) -> bytes:
         """Ask whoever listens on a subject, and return the first answer.
 
+        One of more than `sizes.ANSWER_BYTES` is none.
+
         Raises:
             NoResponders: nobody listens.
         """
         ...
 
     async def serve(self, subject: str, reply: Reply) -> None:
-        """Answer every request on a subject until the connection is closed."""
+        """Answer every request on a subject until the connection is closed.
+
+        Of a question there is at most one byte more than `sizes.QUESTION_BYTES`.
+        """
         ...
 
     async def stream_info(self, stream: str) -> StreamInfo | None: ...

@@ -21,9 +21,17 @@ from nats_executor.ports import Delivery, Pulls, Stored
 from nats_executor.replies import AckSubject
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-__all__ = ["QueuePulls", "read"]
+__all__ = [
+    "HEARTBEAT_SECONDS",
+    "PULL_SECONDS",
+    "SILENCE_SECONDS",
+    "Pull",
+    "QueuePulls",
+    "nanoseconds",
+    "status",
+]
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +42,6 @@ HEARTBEAT_SECONDS = 2.0
 SILENCE_SECONDS = 2 * HEARTBEAT_SECONDS + 0.5
 # A pull for what is there now is answered within a round trip.
 TAKE_SECONDS = 2.0
-FOLLOW_BATCH = 1000
 RETRY_SECONDS = 1.0
 # No election lasts so long; what does not answer until then has to be made.
 ELECTION_SECONDS = 15.0
@@ -173,6 +180,8 @@ class Pull:
 
     async def open(self) -> None:
         async def hear(msg: Answer) -> None:
+            if is_completion(msg):
+                return
             if status(msg) in SOUND:
                 self.heard_at = time.monotonic()
             if listener is self._listener:
@@ -237,6 +246,11 @@ def nanoseconds(seconds: float) -> int:
 def status(msg: Answer) -> str:
     """Return the status of a control message; '' for one of a stream."""
     return "" if msg.reply.startswith("$JS.ACK.") else (msg.headers or {}).get("Status", "?")
+
+
+def is_completion(msg: Answer) -> bool:
+    """Whether a message only says that a pull with `max_bytes` has got all that it asked for."""
+    return status(msg) == "409" and (msg.headers or {}).get("Description") == "Batch Completed"
 
 
 class QueuePulls(Pulls):
@@ -350,38 +364,3 @@ class QueuePulls(Pulls):
         task = asyncio.create_task(nak(), name="hand-back")
         self._naks.add(task)
         task.add_done_callback(self._naks.discard)
-
-
-async def read(link: Link, subject: str) -> AsyncGenerator[Stored, None]:
-    """Yield what one ephemeral consumer delivers, until it falls silent or skips a message."""
-    pull = Pull(link, subject)
-    request = {
-        "batch": FOLLOW_BATCH,
-        "expires": nanoseconds(PULL_SECONDS),
-        "idle_heartbeat": nanoseconds(HEARTBEAT_SECONDS),
-    }
-    expected = 1
-    await pull.open()
-    try:
-        while True:
-            await pull.request(request)
-            wanted = FOLLOW_BATCH
-            while wanted:
-                try:
-                    msg = await pull.next(SILENCE_SECONDS)
-                except TimeoutError:
-                    return
-                if msg is None or status(msg) == "503":
-                    return
-                if status(msg) == "100":
-                    continue
-                if status(msg):
-                    break
-                facts = AckSubject.parse(msg.reply)
-                if facts.consumer_sequence != expected:
-                    return
-                expected += 1
-                wanted -= 1
-                yield Stored(msg.subject, facts.stream_sequence, msg.data, facts.at)
-    finally:
-        await pull.close()

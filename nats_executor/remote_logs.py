@@ -10,6 +10,7 @@ import asyncio
 import functools
 import hashlib
 import importlib
+import io
 import json
 import logging
 import os
@@ -43,7 +44,9 @@ log = logging.getLogger(__name__)
 WINDOW_SECONDS = 10.0
 # Of one page of the UI; a part is one file, so more of them are those of a sensor that comes back
 # to ever new workers.
-MOST_PARTS = 500
+MOST_PARTS = 200
+# Of all parts of a page, in memory at a time.
+MOST_CHUNKS = 64
 # The longest that one line is taken for; what has no end is cut there.
 LINE_BYTES = 1024 * 1024
 
@@ -191,21 +194,27 @@ class StoredLogs:
         place = f"{presentable(path)} in NATS bucket {line.settings.names.logs_bucket}"
         shown = found.parts[-MOST_PARTS:]
         sources = [f"{place}: part {part.id}, {part.size} bytes" for part in shown]
-        parts = [self._text(line, queue, path, part) for part in shown]
+        # Airflow reads all of them side by side.
+        at_once = max(1, min(log_store.WINDOW, MOST_CHUNKS // max(1, len(shown))))
+        parts = [self._text(line, queue, path, part, at_once) for part in shown]
         if len(shown) < len(found.parts):
             parts.append(iter_of(f"only the last {MOST_PARTS} parts of {place} are shown"))
         if found.unreadable:
             parts.append(iter_of(f"{found.unreadable} parts of {place} cannot be read"))
         return sources, parts
 
-    def _text(self, line: Line, queue: str, path: str, part: Part) -> Iterator[str]:
-        """Yield the lines of a part, with little of it in memory, and what is wrong with it."""
+    def _text(self, line: Line, queue: str, path: str, part: Part, at_once: int) -> Iterator[str]:
+        """Yield the lines of a part, with little of it in memory, and what is wrong with it.
+
+        Args:
+            at_once: chunks.
+        """
         if part.start:
             yield remark(f"the first {part.start} bytes of this log were not stored")
         digest = hashlib.sha256()
         missing = 0
         half = b""  # of a line that goes on in the next chunk
-        for numbers in batches(part.numbers, log_store.WINDOW):
+        for numbers in batches(part.numbers, at_once):
             try:
                 bodies = self._chunks(line, queue, path, part, numbers)
             except Exception as exc:  # noqa: BLE001 - what was shown before remains
@@ -217,11 +226,13 @@ class StoredLogs:
                     missing += part.length(number)
                     continue
                 digest.update(body)
-                *lines, half = (half + body).split(b"\n")
-                if len(half) > LINE_BYTES:
-                    lines, half = [*lines, half], b""
+                lines = io.BytesIO(half + body)
+                half = b""
                 for entry in lines:
-                    yield from text_of(entry)
+                    if entry.endswith(b"\n") or len(entry) > LINE_BYTES:
+                        yield from text_of(entry.removesuffix(b"\n"))
+                    else:
+                        half = entry
         yield from text_of(half)
         if missing:
             yield remark(

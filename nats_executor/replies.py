@@ -201,8 +201,11 @@ def header_bytes(headers: Mapping[str, str] | None) -> int:
     return len("NATS/1.0\r\n") + lines + len("\r\n")
 
 
-def stored(answer: Answer) -> Stored | None:
-    """Read the answer to a direct get; None when there is no (further) message."""
+def stored(answer: Answer, largest: int = WORKLOAD_BYTES) -> Stored | None:
+    """Read the answer to a direct get; None when there is no (further) message.
+
+    A body is cut one byte after its bound: little to keep, and every reader sees that it is over.
+    """
     headers = answer.headers or {}
     status = headers.get("Status", "")
     # 204 ends a batch, 404 means that there is none.
@@ -213,7 +216,7 @@ def stored(answer: Answer) -> Stored | None:
     return Stored(
         subject=headers["Nats-Subject"],
         sequence=int(headers["Nats-Sequence"]),
-        body=answer.data,
+        body=answer.data[: largest + 1],
         at=timestamp(headers["Nats-Time-Stamp"]),
     )
 

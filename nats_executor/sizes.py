@@ -7,12 +7,20 @@ of a Dag who gets at it. Each bound is far above what this project itself sends.
 from __future__ import annotations
 
 __all__ = [
+    "ANSWER_BYTES",
     "AVERAGE_BYTES",
     "CUT_LETTER_BYTES",
     "HEADERS_BYTES",
     "LETTER_BYTES",
+    "LOG_RECORD_BYTES",
+    "MOST_NAMES",
+    "MOST_RECORDS",
+    "MOST_RECORD_BYTES",
     "PRESENCE_BYTES",
+    "QUESTION_BYTES",
     "REPORT_BYTES",
+    "WAITING_BYTES",
+    "WAITING_REPORTS",
     "WORKERS_BUCKET_BYTES",
     "WORKLOAD_BYTES",
 ]
@@ -24,6 +32,23 @@ REPORT_BYTES = 64 * 1024
 PRESENCE_BYTES = 64 * 1024
 # As `max_payload` in deploy/nats/cluster.conf: callbacks may have large arguments.
 WORKLOAD_BYTES = 8 * 1024 * 1024
+# What a part of a stored log is called, how large it is, and its digest.
+LOG_RECORD_BYTES = 16 * 1024
+
+# Between clients, without a stream. The ids of 500 dispatches go into one question.
+QUESTION_BYTES = 256 * 1024
+# A piece of a log is 256 KiB, and a path has 4 KiB at most; a ping's answer repeats ids.
+ANSWER_BYTES = 320 * 1024
+
+# What one look at many records holds. A worker's record has 300 bytes.
+MOST_RECORDS = 10_000
+MOST_RECORD_BYTES = 8 * 1024 * 1024
+# Of queues in all of them: a name costs much more in memory than in a message.
+MOST_NAMES = 100_000
+
+# Reports that wait for the scheduler's thread. The rest waits in NATS.
+WAITING_REPORTS = 20_000
+WAITING_BYTES = 8 * 1024 * 1024
 
 # A stream counts a message's headers as well. Those of reports and records are below 200 bytes,
 # those of a dead letter hold its reason of 500 characters and its dispatch id. In a cluster, what

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from nats_executor import topology
 from nats_executor.errors import AccessDenied
-from nats_executor.liveness import readable
+from nats_executor.liveness import records_under
 from nats_executor.messages import presentable
 from nats_executor.names import Lane
 from nats_executor.presences import Seen, merged
@@ -41,6 +43,9 @@ __all__ = [
 ]
 
 Row = dict[str, Any]
+
+# Records that are dealt with in another thread.
+MANY = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +111,10 @@ async def seen_workers(broker: Broker, settings: Settings) -> list[Seen]:
     names = settings.names
     if (info := await broker.stream_info(names.workers_stream)) is None:
         return []
-    messages = await broker.scan(names.workers_stream, names.presences())
-    records = [record for record in map(readable, messages) if record]
-    return merged(records, now=info.time, lost_after_seconds=settings.worker_lost_seconds)
+    records = await records_under(broker, names, names.presences())
+    merge = partial(merged, records, now=info.time, lost_after_seconds=settings.worker_lost_seconds)
+    # As many as that would hold the loop for tenths of a second.
+    return await asyncio.to_thread(merge) if len(records) > MANY else merge()
 
 
 def state_of(seen: Seen, settings: Settings) -> str:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 from collections import OrderedDict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from nats_executor.errors import (
@@ -21,9 +22,10 @@ from nats_executor.errors import (
     NatsExecutorError,
 )
 from nats_executor.lines import Complaints, Line, Lines
-from nats_executor.liveness import readable
+from nats_executor.liveness import records_under
 from nats_executor.log_pages import PAGE_BYTES, VERB, Page, Question, encode
 from nats_executor.messages import decode, presentable
+from nats_executor.replies import batches
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
@@ -45,6 +47,8 @@ STEP_BYTES = MOST_BYTES // 2
 # For a server whose `max_payload` is below a page.
 SMALL_PAGE_BYTES = 16 * 1024
 PAGES_AT_ONCE = 4
+# Workers; to ask many thousands in one step would hold the loop.
+ASKED_AT_ONCE = 500
 # Workers of running tasks that were found before.
 REMEMBERED = 1000
 
@@ -139,21 +143,19 @@ class Reader(Line):
             found = await self._first_that_runs([known], dispatch_id, [])
             if found is not None:
                 return found
-        names = self.settings.names
+        broker, names = self.require_broker(), self.settings.names
         # Workers of the release before have records without a queue.
         for subject in (names.presences(queue), names.older_presences()):
-            workers = await self._workers_under(subject)
-            if found := await self._first_that_runs(workers, dispatch_id, silent):
-                self._remember(dispatch_id, found.worker)
-                return found
+            records = await records_under(broker, names, subject)
+            for group in batches([record.presence for record in records], ASKED_AT_ONCE):
+                if found := await self._first_that_runs(group, dispatch_id, silent):
+                    self._remember(dispatch_id, found.worker)
+                    return found
         return None
 
-    async def _workers_under(self, subject: str) -> list[Presence]:
-        records = await self.require_broker().scan(self.settings.names.workers_stream, subject)
-        return [record.presence for record in map(readable, records) if record]
-
     def _remember(self, dispatch_id: str, worker: Presence) -> None:
-        self._workers[dispatch_id] = worker
+        # Of what may be a large record, as much as finds it again.
+        self._workers[dispatch_id] = replace(worker, queues=[], lacks=[], paused="")
         if len(self._workers) > REMEMBERED:
             self._workers.popitem(last=False)
 

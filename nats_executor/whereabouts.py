@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from nats_executor.errors import DecodeError
 from nats_executor.messages import Presence, decode
 from nats_executor.presences import NO_QUEUE, may_hold
+from nats_executor.sizes import ANSWER_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +43,7 @@ class Statement:
 def denied(reply: bytes, worker: str) -> frozenset[str]:
     """Return the dispatches that a worker's answer says are not in its hands."""
     try:
-        presence = decode(Presence, reply)
+        presence = decode(Presence, reply, most_bytes=ANSWER_BYTES)
     except DecodeError:  # also b"", where there was no answer
         return frozenset()
     return frozenset(presence.lacks) if presence.worker == worker else frozenset()

@@ -12,6 +12,7 @@ from nats_executor.errors import NatsExecutorError
 from nats_executor.fitting import fitted_presence
 from nats_executor.messages import Order, Outcome, encode, presentable, shown
 from nats_executor.queues import as_text
+from nats_executor.sizes import QUESTION_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -31,8 +32,6 @@ MOST_SLOTS = 10_000
 MOST_QUEUES = 200
 # As much as Airflow's database takes.
 LONGEST_QUEUE = 256
-# The answer repeats what the question names, and a server takes 1 MiB.
-LONGEST_QUESTION = 256 * 1024
 
 
 class Refused(Exception):
@@ -66,7 +65,7 @@ async def serve_pings(
 
 def dispatches_in(question: bytes) -> list[str]:
     """Read the dispatch ids that a ping asks about; most ask about none."""
-    return question.decode(errors="replace").split() if len(question) <= LONGEST_QUESTION else []
+    return question.decode(errors="replace").split() if len(question) <= QUESTION_BYTES else []
 
 
 async def obey(worker: Worker, order: Order, body: bytes) -> bytes:

@@ -233,7 +233,7 @@ class Worker:
         names = self.settings.names
 
         async def stop(body: bytes) -> bytes:
-            is_here = self.crew.revoke(body.decode("utf-8", "replace"))
+            is_here = self.crew.revoke(body.decode(errors="replace"))
             return b"stopping" if is_here else b"unknown"
 
         await serve_pings(broker, names, self, self.crew.errands)

@@ -65,7 +65,7 @@ def console(
 
 
 def announce(realm: Realm, presence: Presence) -> None:
-    subject = NAMES.presence(presence.name)
+    subject = NAMES.presence("a", presence.name)
     realm.ask("worker_a", lambda broker: broker.publish(subject, encode(presence)))
 
 

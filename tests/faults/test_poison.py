@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgpack
 import pytest
 
-from nats_executor.messages import State, Workload, decode
+from nats_executor.messages import Kind, State, Workload, as_map, decode
+from tests.support.strange_messages import nested
 from tests.support.waiting import wait_until
 from tests.support.worker_ground import task_body
 
@@ -28,6 +30,45 @@ async def dead_letter(ground: Ground, task: str) -> Answer:
     subject = names.dead_letter("default", task)
     await wait_until(lambda: broker.last(names.dead_letters_stream, subject), 30, "the dead letter")
     return await ground.ask(f"$JS.API.DIRECT.GET.{names.dead_letters_stream}.{subject}")
+
+
+@pytest.mark.parametrize("weighs", [False, True], ids=["plain", "pool_slots_as_weight"])
+async def test_a_message_nested_too_deep_is_a_dead_letter(ground: Ground, *, weighs: bool) -> None:
+    """With weights it ended every worker that pulled it; without them it came again for ever."""
+    worker = await ground.start("-c", "2", pool_slots_as_weight=weighs)
+    names, broker = ground.settings.names, ground.post.broker
+    poison = {part: str(uuid.uuid4()) for part in ("key", "body")}
+    for part, dispatch_id in poison.items():
+        workload = Workload(
+            dispatch_id=dispatch_id, queue="default", kind=Kind.TASK, body={}, key=[], sender="evil"
+        )  # fmt: skip
+        value = nested(1000) if part == "key" else {"ti": nested(500)}
+        body = msgpack.packb(as_map(workload) | {part: []}).replace(
+            msgpack.packb(part) + b"\x90", msgpack.packb(part) + packed(value)
+        )
+        await broker.publish(names.task("default", dispatch_id), body)
+    healthy = await ground.send("succeed")
+
+    for dispatch_id in poison.values():
+        report = await ground.failed(dispatch_id)
+        assert report.info == "dead letter: nested deeper than 100 levels"
+        letter = await dead_letter(ground, dispatch_id)
+        assert (letter.headers or {})["Airflow-Reason"] == "nested deeper than 100 levels"
+        await wait_until(lambda d=dispatch_id: ground.post.is_acked(d), 10, "it to be gone")  # type: ignore[misc]
+    await ground.succeeded(healthy)
+    assert worker.process.poll() is None
+    await ground.works()
+
+
+def packed(value: Any) -> bytes:
+    """Write what msgpack's own limits would not let out."""
+    if isinstance(value, dict):
+        inner = b"".join(msgpack.packb(k) + packed(v) for k, v in value.items())
+        return bytes([0x80 + len(value)]) + inner
+    depth = 0
+    while value:
+        depth, [value] = depth + 1, value
+    return b"\x91" * depth + b"\x90"
 
 
 async def test_a_workload_that_kills_its_worker_every_time(ground: Ground, traps: Path) -> None:

@@ -12,7 +12,7 @@ import math
 import time
 from collections import Counter, defaultdict
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.errors import (
@@ -35,6 +35,13 @@ from nats_executor.ports import (
     Usage,
 )
 from nats_executor.replies import header_bytes
+from nats_executor.sizes import (
+    ANSWER_BYTES,
+    MOST_RECORD_BYTES,
+    MOST_RECORDS,
+    QUESTION_BYTES,
+    WORKLOAD_BYTES,
+)
 from tests.support.fake_streams import (
     CONSUMER_DEFAULTS,
     STREAM_DEFAULTS,
@@ -147,6 +154,10 @@ class FakeServer:
         for future in waiting:
             with suppress(RuntimeError):  # the loop of an earlier test, closed
                 future.get_loop().call_soon_threadsafe(release, future)
+
+
+def cut(message: Stored, largest: int) -> Stored:
+    return replace(message, body=message.body[: largest + 1])
 
 
 def release(future: asyncio.Future[None]) -> None:
@@ -322,11 +333,13 @@ class FakeBroker(Broker):
         await self.enter("last")
         return self.server.stream(stream, missing=BrokerUnavailable).last(subject)
 
-    async def last_of_each(self, stream: str, subjects: Sequence[str]) -> list[Stored]:
+    async def last_of_each(
+        self, stream: str, subjects: Sequence[str], *, largest: int = WORKLOAD_BYTES
+    ) -> list[Stored]:
         await self.enter("last_of_each")
         source = self.server.stream(stream, missing=BrokerUnavailable)
         found = [source.last(subject) for subject in subjects]
-        return [message for message in found if message is not None]
+        return [cut(message, largest) for message in found if message is not None]
 
     async def publish_all(
         self, messages: Sequence[Outgoing], *, timeout: float
@@ -346,9 +359,14 @@ class FakeBroker(Broker):
         source = self.server.stream(stream, missing=BrokerUnavailable)
         return {subject for subject in subjects if source.last(subject)}
 
-    async def scan(self, stream: str, subject: str) -> list[Stored]:
+    async def scan(
+        self, stream: str, subject: str, *, largest: int = WORKLOAD_BYTES
+    ) -> list[Stored]:
         await self.enter("scan")
-        return self.server.stream(stream, missing=BrokerUnavailable).matching(subject)
+        source = self.server.stream(stream, missing=BrokerUnavailable)
+        found = [cut(message, largest) for message in source.matching(subject)[:MOST_RECORDS]]
+        sizes = itertools.accumulate(len(message.body) for message in found)
+        return found[: sum(size <= MOST_RECORD_BYTES for size in sizes)]
 
     async def remove(self, stream: str, subject: str) -> bool:
         await self.enter("remove")
@@ -363,14 +381,16 @@ class FakeBroker(Broker):
         await self.enter("pull", needs_server=False)
         return FakePulls(self, stream, consumer)
 
-    async def follow(self, stream: str, *, after: int) -> AsyncIterator[Stored]:
+    async def follow(
+        self, stream: str, *, after: int, largest: int = WORKLOAD_BYTES
+    ) -> AsyncIterator[Stored]:
         while True:
             changed = self.server.change()
             if self.is_connected and stream in self.server.streams:
                 for message in self.server.messages(stream):
                     if message.sequence > after:
                         after = message.sequence
-                        yield message
+                        yield cut(message, largest)
             await changed
 
     async def request(self, subject: str, body: bytes, *, timeout: float) -> bytes:
@@ -379,9 +399,13 @@ class FakeBroker(Broker):
             for pattern, reply in broker.replies.items():
                 if broker.is_connected and is_match(pattern, subject):
                     try:
-                        return await asyncio.wait_for(reply(body), timeout)
+                        question = body[: QUESTION_BYTES + 1]
+                        answer = await asyncio.wait_for(reply(question), timeout)
                     except Exception as exc:  # whatever ails the other side, here it is silence
                         raise BrokerUnavailable(f"no answer on {subject}") from exc
+                    if len(answer) > ANSWER_BYTES:
+                        raise BrokerUnavailable(f"an answer of {len(answer)} bytes on {subject}")
+                    return answer
         raise NoResponders(f"nobody listens on {subject}")
 
     async def serve(self, subject: str, reply: Reply) -> None:

@@ -23,6 +23,7 @@ PURE = frozenset(
     {
         "nats_executor.accounts",
         "nats_executor.adoption",
+        "nats_executor.bounds",
         "nats_executor.drift",
         "nats_executor.errors",
         "nats_executor.fitting",

@@ -206,7 +206,7 @@ def test_an_unknown_version_is_refused(kind: Kind, version: Any) -> None:
 
 @pytest.mark.parametrize("name", ["v", "state", "kind", "key"])
 def test_a_deeply_nested_value_does_no_harm(name: str) -> None:
-    result = read_as(Report, msgpack.packb(example(Report, **{name: nested(500)})))
+    result = read_as(Report, msgpack.packb(example(Report, **{name: nested(50)})))
 
     assert isinstance(result, Report if name == "key" else DecodeError)
 

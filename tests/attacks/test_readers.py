@@ -1,0 +1,235 @@
+"""A worker's login of queue `a` writes the largest and the most that it may; the rest works on.
+
+The streams have no limits of their own here: what reads them has. How much memory and time it
+takes is printed by `python -m tests.attacks.readers`; here is what decides that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+import pytest
+
+from nats_executor import log_store, remote_logs
+from nats_executor.broker import connect
+from nats_executor.dispatcher import Dispatcher
+from nats_executor.liveness import Answer, Holder, Liveness
+from nats_executor.messages import Presence, decode, encode
+from nats_executor.sizes import LOG_RECORD_BYTES, MOST_RECORDS, PRESENCE_BYTES, REPORT_BYTES
+from nats_executor.survey import seen_workers
+from nats_executor.task_logs import TaskLogs
+from nats_executor.telemetry import Telemetry
+from nats_worker.presence import Announcer
+from tests.attacks import burdens
+from tests.attacks.burdens import LAST, MAX_PAYLOAD, PATH
+from tests.support.realm import NAMES, ROOT_USER
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from nats_executor.jetstream import JetStream
+    from tests.attacks.conftest import MakeRealm
+    from tests.support.realm import Realm
+
+pytestmark = [pytest.mark.anyio, pytest.mark.integration]
+
+COUNT = 4  # of 8 MB each, on three servers
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(name="open_realm")
+async def open_realm_fixture(make_realm: MakeRealm) -> Realm:
+    """Servers that take 8 MB, and streams that take all that their servers do."""
+    realm = await asyncio.to_thread(lambda: make_realm(config=MAX_PAYLOAD))
+    await burdens.unlimited(realm)
+    return realm
+
+
+@asynccontextmanager
+async def as_user(realm: Realm, user: str) -> AsyncIterator[JetStream]:
+    async with connect(realm.settings(user), role="test") as broker:
+        await broker.ready(10)
+        yield broker
+
+
+@pytest.fixture(name="decoded")
+def decoded_fixture(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of all that was decoded."""
+    sizes: list[int] = []
+    unpackb, loads = msgpack.unpackb, json.loads
+
+    def unpack(body: bytes, **options: Any) -> Any:
+        sizes.append(len(body))
+        return unpackb(body, **options)
+
+    def load(body: bytes) -> Any:
+        sizes.append(len(body))
+        return loads(body)
+
+    monkeypatch.setattr(msgpack, "unpackb", unpack)
+    own = SimpleNamespace(loads=load, dumps=json.dumps)
+    monkeypatch.setattr("nats_executor.log_parts.json", own)
+    return sizes
+
+
+async def test_a_scheduler_reads_the_reports_of_others(
+    open_realm: Realm, decoded: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with as_user(open_realm, "worker_a") as worker:
+        await burdens.large_reports(worker, COUNT)
+        await burdens.many_reports(worker, 2500)
+        await burdens.large_reports(worker, 1)
+    async with as_user(open_realm, "worker_b") as worker:
+        last = encode(burdens.report(LAST, "b"))
+        await worker.publish(NAMES.result("b", LAST), last, timeout=30)
+    dispatcher = Dispatcher(open_realm.settings("scheduler"), "s1")
+    dispatcher._streams.read_after = 0
+    reports = dispatcher.inspector.reports
+
+    running = asyncio.create_task(dispatcher.run())
+    try:
+        await wait_until(lambda: reports and reports[-1].dispatch_id == LAST, 60, "the last one")
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+    # The last large one took the place of the first one.
+    assert len(reports) == 2500 + 1
+    assert max(decoded) <= REPORT_BYTES
+    refused = [r.getMessage() for r in caplog.records if "unreadable report" in r.getMessage()]
+    assert len(refused) == COUNT
+    assert all(f"more than {REPORT_BYTES} bytes" in text for text in refused)
+
+
+async def test_workers_are_seen_among_records_of_8_mb(
+    open_realm: Realm, decoded: list[int]
+) -> None:
+    honest = encode(burdens.presence("honest", "b"))
+    async with as_user(open_realm, "worker_a") as worker:
+        await burdens.large_records(worker, COUNT)
+    async with as_user(open_realm, "worker_b") as worker:
+        await worker.publish(NAMES.presence("b", "honest"), honest)
+    settings = open_realm.settings("scheduler")
+    async with as_user(open_realm, "scheduler") as broker:
+        seen = await seen_workers(broker, settings)
+        reading = await Telemetry(settings)._read(lambda: broker)
+        honest_one = Holder("honest.1", "honest", "b")
+        evil = [Holder(f"evil{n}.1", f"evil{n}", "a") for n in range(COUNT)]
+        lost = await Liveness(broker, settings).lost([honest_one, *evil])
+    logs = TaskLogs(lambda: open_realm.settings("api_server"))
+    try:
+        _, [remark] = await asyncio.to_thread(logs.read, "d1", "b")
+    finally:
+        await asyncio.to_thread(logs.close)
+
+    assert [worker.presence.name for worker in seen] == ["honest"]
+    assert reading.workers.total() == 1
+    assert honest_one not in lost
+    assert "no worker says that it runs this task; no answer from honest" in remark
+    assert max(decoded) <= PRESENCE_BYTES
+
+
+async def test_a_worker_starts_where_a_record_of_8_mb_has_its_name(
+    open_realm: Realm, decoded: list[int]
+) -> None:
+    mine = burdens.presence("evil0", "a")
+    async with as_user(open_realm, "worker_a") as worker:
+        await burdens.large_records(worker, 1)
+    async with as_user(open_realm, "worker_a") as broker:
+        await Announcer(broker, open_realm.settings("worker_a"), lambda: mine).claim_name()
+        found = await broker.last(NAMES.workers_stream, NAMES.presence("a", "evil0"))
+
+    assert found is not None
+    assert decode(Presence, found.body) == mine
+    assert max(decoded) <= PRESENCE_BYTES
+
+
+async def test_there_is_an_end_to_a_look_at_any_number_of_records(
+    open_realm: Realm, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with as_user(open_realm, "worker_a") as worker:
+        await burdens.many_records(worker, MOST_RECORDS + 100)
+    settings = open_realm.settings("scheduler")
+    async with as_user(open_realm, "scheduler") as broker:
+        for _ in range(2):
+            seen = await seen_workers(broker, settings)
+            assert len(seen) == MOST_RECORDS
+
+    said = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    [line] = [text for text in said if "more under" in text]
+    assert line.startswith(f"stream {NAMES.workers_stream} has more under {NAMES.presences()} than")
+
+
+async def test_an_answer_of_8_mb_is_none(open_realm: Realm, decoded: list[int]) -> None:
+    """One login may answer in another worker's stead; see docs/security.md."""
+
+    async def answer(_: bytes) -> bytes:
+        return burdens.filler({"v": 1})
+
+    async with as_user(open_realm, "worker_a") as evil, as_user(open_realm, "scheduler") as broker:
+        await evil.serve(NAMES.control("evil.1", "ping"), answer)
+        settings = open_realm.settings("scheduler")
+
+        found = await Liveness(broker, settings).ask("evil.1", b"d1")
+
+    assert found == (Answer.SILENT, b"")
+    assert decoded == []
+
+
+async def test_logs_of_others_are_shown_and_a_flooded_one_as_what_it_is(
+    open_realm: Realm, decoded: list[int], tmp_path: Path
+) -> None:
+    async with as_user(open_realm, "worker_a") as worker:
+        await burdens.large_log_records(worker, COUNT)
+    async with as_user(open_realm, "worker_b") as worker:
+        text = b"".join(b"line %d\n" % n for n in range(50_000))
+        await log_store.put(worker, NAMES, "b", PATH, io.BytesIO(text))
+    logs = remote_logs.StoredLogs(tmp_path, deletes=False)
+    logs.__dict__["_settings"] = open_realm.settings("api_server")
+
+    def read(queue: str) -> list[str]:
+        _, parts = logs.stream(PATH, SimpleNamespace(queue=queue))
+        return [line for part in parts for line in part]
+
+    try:
+        own = await asyncio.to_thread(read, "b")
+        [remark] = await asyncio.to_thread(read, "a")
+    finally:
+        await asyncio.to_thread(logs._lines.close)
+
+    assert own == text.decode().splitlines()
+    assert f"{COUNT} parts of {PATH}" in remark
+    assert max(decoded) <= LOG_RECORD_BYTES
+
+
+async def test_few_of_many_large_messages_are_held_at_a_time(open_realm: Realm) -> None:
+    """What a caller has no use for is cut as it comes."""
+    async with as_user(open_realm, "worker_a") as worker:
+        await burdens.large_reports(worker, COUNT)
+    subjects = [NAMES.result("a", f"large{n}") for n in range(COUNT)]
+    async with as_user(open_realm, ROOT_USER) as root:
+        stream = NAMES.results_stream
+        each = await root.last_of_each(stream, subjects, largest=100)
+        scanned = await root.scan(stream, NAMES.results(), largest=100)
+        followed = []
+        async for message in root.follow(stream, after=0, largest=100):
+            followed.append(message)
+            if len(followed) == COUNT:
+                break
+
+    for found in (each, scanned, followed):
+        assert [message.subject for message in found] == subjects
+        assert [len(message.body) for message in found] == [101] * COUNT

@@ -1,0 +1,110 @@
+"""Reports that the scheduler's thread does not take wait in NATS, not in its memory."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+
+from nats_executor import inspector as inspector_module
+from nats_executor import topology
+from nats_executor.dispatcher import Dispatcher
+from nats_executor.inspector import Inspector
+from nats_executor.messages import Report, encode
+from nats_executor.ports import Stored
+from tests.support.fake_broker import FakeServer
+from tests.support.fixtures import settings_for
+from tests.support.strange_messages import EXAMPLES
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+
+SETTINGS = settings_for("nats://127.0.0.1:4222")
+NAMES = SETTINGS.names
+MOST = 10
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspector_module, "ROOM_SECONDS", 0.001)
+    monkeypatch.setattr(inspector_module, "WAITING_REPORTS", MOST)
+
+
+def body(number: int, info: str = "") -> bytes:
+    return encode(replace(EXAMPLES[Report], dispatch_id=f"d{number}", info=info))
+
+
+def stored(number: int, info: str = "") -> Stored:
+    return Stored(NAMES.result("default", f"d{number}"), number + 1, body(number, info))
+
+
+async def waits(inspector: Inspector) -> bool:
+    """Whether there is no room, after more looks than one."""
+    try:
+        async with asyncio.timeout(0.05):
+            await inspector.room()
+    except TimeoutError:
+        return True
+    return False
+
+
+async def test_there_is_room_until_there_are_many() -> None:
+    inspector = Inspector(SETTINGS, "s", cast("Any", None))
+    for number in range(MOST):
+        assert not await waits(inspector)
+        inspector.take(stored(number))
+    assert await waits(inspector)
+
+    inspector.reports.popleft()
+
+    assert not await waits(inspector)
+    inspector.take(stored(99))
+    assert await waits(inspector)
+
+
+async def test_there_is_room_until_there_are_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspector_module, "WAITING_BYTES", 3000)
+    inspector = Inspector(SETTINGS, "s", cast("Any", None))
+    for number in range(3):
+        assert not await waits(inspector)
+        inspector.take(stored(number, "x" * 1000))
+    assert await waits(inspector)
+
+    inspector.reports.popleft()
+
+    assert not await waits(inspector)
+
+
+async def test_a_scheduler_that_takes_nothing_holds_few_reports_and_misses_none() -> None:
+    server = FakeServer()
+    broker = server.broker()
+    await topology.apply(broker, SETTINGS, ["default"])
+    for number in range(10 * MOST):
+        server.put(NAMES.result("default", f"d{number}"), body(number))
+    dispatcher = Dispatcher(SETTINGS, "s")
+    dispatcher._streams._is_followable.set()
+    dispatcher._streams.read_after = 0
+    reports = dispatcher.inspector.reports
+
+    following = asyncio.create_task(dispatcher._follow(broker))
+    try:
+        await wait_until(lambda: len(reports) == MOST, 5, "as many as may wait")
+        assert await waits(dispatcher.inspector)
+        assert len(reports) == MOST
+        taken: list[str] = []
+        while len(taken) < 10 * MOST:
+            await wait_until(lambda: len(reports), 5, "more of them")
+            assert len(reports) <= MOST
+            taken.append(reports.popleft().dispatch_id)
+    finally:
+        following.cancel()
+        await asyncio.wait([following])
+
+    assert taken == [f"d{number}" for number in range(10 * MOST)]
