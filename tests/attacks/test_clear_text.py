@@ -12,7 +12,7 @@ from cryptography import x509
 
 from nats_executor import commands, exposure
 from nats_executor.broker import connect
-from tests.cli.conftest import Console
+from tests.cli.conftest import WELL, Console
 from tests.support.certificates import Authority
 from tests.support.fixtures import settings_for
 from tests.support.nkeys import NKey, Operator
@@ -146,4 +146,4 @@ def test_check_finds_it(
         rows = {row["check"]: row for row in json.loads(output)}
         found[host] = code, rows.get("login", {}).get("status")
 
-    assert found == {"127.0.0.1": (0, None), ANYWHERE: (1, "exposed")}
+    assert found == {"127.0.0.1": (WELL, None), ANYWHERE: (1, "exposed")}
