@@ -42,13 +42,13 @@ def elsewhere(server: NatsServer, login: str = "") -> str:
 
 
 async def warnings_of(url: str, caplog: pytest.LogCaptureFixture, **options: Any) -> list[str]:
-    """Connect twice, and return what was warned of."""
+    """Connect twice, and return what was said of the login."""
     settings = settings_for(url, **options)
     caplog.set_level(logging.WARNING)
     for _ in range(2):
         async with connect(settings, role="test") as broker:
             await broker.ready(5)
-    return [r.getMessage() for r in caplog.records if r.name.startswith("nats_executor")]
+    return [r.getMessage() for r in caplog.records if r.name == exposure.__name__]
 
 
 @pytest.mark.parametrize(
