@@ -16,6 +16,7 @@ from tests.cli.conftest import WELL, Console
 from tests.support.certificates import Authority
 from tests.support.fixtures import settings_for
 from tests.support.nkeys import NKey, Operator
+from tests.troubles.lines import LINES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,8 +75,8 @@ async def test_a_login_in_clear_text_is_told_once(
     [warning] = await warnings_of(elsewhere(server, login), caplog, **options)
 
     shown = elsewhere(server)
-    assert warning.startswith(f"{named} goes to NATS at {shown} in clear text, ")
-    assert "write tls:// in [nats_executor] servers; next: logging in" in warning
+    line = LINES["clear text"].format(url=shown).replace("[nats_executor] password", named)
+    assert warning.startswith(f"{line}; next: logging in")
     assert "hush" not in warning
 
 

@@ -31,6 +31,7 @@ from tests.attacks import burdens
 from tests.attacks.burdens import LAST, MAX_PAYLOAD, PATH
 from tests.support.realm import NAMES, ROOT_USER
 from tests.support.waiting import wait_until
+from tests.troubles.lines import LINES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -111,7 +112,8 @@ async def test_a_scheduler_reads_the_reports_of_others(
     assert max(decoded) <= REPORT_BYTES
     refused = [r.getMessage() for r in caplog.records if "unreadable report" in r.getMessage()]
     assert len(refused) == COUNT
-    assert all(f"more than {REPORT_BYTES} bytes" in text for text in refused)
+    subjects = [text.split()[3].rstrip(":") for text in refused]
+    assert refused == [LINES["large report"].format(subject=subject) for subject in subjects]
 
 
 async def test_workers_are_seen_among_records_of_8_mb(
@@ -169,8 +171,8 @@ async def test_there_is_an_end_to_a_look_at_any_number_of_records(
             assert len(seen) == MOST_RECORDS
 
     said = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    [line] = [text for text in said if "more under" in text]
-    assert line.startswith(f"stream {NAMES.workers_stream} has more under {NAMES.presences()} than")
+    line = LINES["too many records"].format(bucket=NAMES.workers_stream, keys=NAMES.presences())
+    assert [text for text in said if "more under" in text] == [line]
 
 
 async def test_an_answer_of_8_mb_is_none(open_realm: Realm, decoded: list[int]) -> None:

@@ -13,6 +13,7 @@ from nats_executor import commands, orders, survey
 from nats_executor.broker import connect
 from nats_executor.messages import Order, Outcome, encode
 from tests.support.nats_server import free_port
+from tests.troubles.lines import LINES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -286,10 +287,8 @@ def test_a_name_that_two_workers_have_is_refused_with_how_to_name_one(
     code, output = namesakes.run(commands.workers_set_concurrency, workers="w1", concurrency=8)
 
     assert (code, output) == (1, "")
-    assert namesakes.error == (
-        "error: several workers are named 'w1': host-7 (process 7) for default,gpu; host-8 "
-        "(process 8) for other; say which one with --serving QUEUE\n"
-    )
+    line = LINES["several workers"].format(worker="w1", here="default,gpu", there="other")
+    assert namesakes.error == f"error: {line}\n"
     assert pretender.got == []
 
 

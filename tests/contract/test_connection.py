@@ -453,7 +453,7 @@ async def test_more_than_the_server_sends_at_a_time_is_asked_for_again(
     make_nats_server: MakeNatsServer, names: Names, number: int
 ) -> None:
     """A batched get ends before its answers are too much for one connection."""
-    server = make_nats_server(config="max_pending: 10000000")
+    server = make_nats_server(config="max_pending: 5000000")
     subjects = [names.task("q", f"d{n}") for n in range(number)]
     async with connect(settings_for(server.url), role="contract") as broker:
         await broker.ready(5)
@@ -465,7 +465,7 @@ async def test_more_than_the_server_sends_at_a_time_is_asked_for_again(
         }
         await broker.create_stream(config)
         for subject in subjects:
-            await broker.publish(subject, bytes(200_000))
+            await broker.publish(subject, bytes(100_000))
 
         each = await broker.last_of_each(names.tasks_stream, subjects)
         all_of_them = await broker.scan(names.tasks_stream, names.tasks())

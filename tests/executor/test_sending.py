@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.executors import workloads
@@ -21,6 +21,7 @@ from tests.executor.stage import (
     queue_up,
     task_workload,
 )
+from tests.troubles.lines import LINES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -240,6 +241,21 @@ def test_what_cannot_be_encoded_fails_alone_and_says_why(
     assert "cannot be sent over NATS" in info
     assert [workload.key[1] for workload in fake_stage.sent()] == ["good"]
     assert executor.slots_occupied == 1
+
+
+def test_what_is_nested_too_deep_fails_alone_and_says_why(fake_stage: FakeStage) -> None:
+    value: list[Any] = []
+    for _ in range(200):
+        value = [value]
+    executor = fake_stage.executor()
+    deep = callback_workload(value=value)
+    good = task_workload("good")
+
+    queue_up(executor, deep, good)
+    executor.heartbeat()
+
+    assert executor.get_event_buffer() == {deep.key: (CallbackState.FAILED, LINES["too deep"])}
+    assert [workload.key[1] for workload in fake_stage.sent()] == ["good"]
 
 
 def test_a_queue_that_no_worker_can_be_told_to_serve_fails_its_task_at_once(

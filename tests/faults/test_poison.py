@@ -12,6 +12,7 @@ from nats_executor.messages import Kind, State, Workload, as_map, decode
 from tests.support.strange_messages import nested
 from tests.support.waiting import wait_until
 from tests.support.worker_ground import task_body
+from tests.troubles.lines import LINES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +52,7 @@ async def test_a_message_nested_too_deep_is_a_dead_letter(ground: Ground, *, wei
 
     for dispatch_id in poison.values():
         report = await ground.failed(dispatch_id)
-        assert report.info == "dead letter: nested deeper than 100 levels"
+        assert report.info == LINES["dead letter"]
         letter = await dead_letter(ground, dispatch_id)
         assert (letter.headers or {})["Airflow-Reason"] == "nested deeper than 100 levels"
         await wait_until(lambda d=dispatch_id: ground.post.is_acked(d), 10, "it to be gone")  # type: ignore[misc]

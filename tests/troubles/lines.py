@@ -5,6 +5,15 @@ from __future__ import annotations
 __all__ = ["EXAMPLES", "LINES"]
 
 EXAMPLES = {
+    "bucket": "KV_airflow_workers",
+    "here": "default",
+    "there": "gpu",
+    "key": "$KV.airflow_workers.gpu.etl-1",
+    "keys": "$KV.airflow_workers.>",
+    "part": "scheduler",
+    "queue": "gpu",
+    "subject": "airflow.results.gpu.d1",
+    "worker": "etl-1",
     "address": "nats-1:4222",
     "command": "airflow nats auth --user worker_gpu --role worker --queues QUEUES",
     "copies": "1",
@@ -132,6 +141,30 @@ LINES = {
     "unsafe server": (
         "nats-server {version} lets the login of any worker delete tasks of other queues; run "
         "2.14.4 or later (2.12.5 is the first that does not)"
+    ),
+    "clear text": (
+        "[nats_executor] password goes to NATS at {url} in clear text, for anybody on the way to "
+        "read; enable tls on the server, and write tls:// in [nats_executor] servers"
+    ),
+    "name taken": (
+        "a worker named '{worker}' runs already on host-7 (process 7) for queue '{queue}': give "
+        "this one another name with --hostname"
+    ),
+    "several workers": (
+        "several workers are named '{worker}': host-7 (process 7) for {here}; host-8 (process 8) "
+        "for {there}; say which one with --serving QUEUE"
+    ),
+    "unreadable record": "unreadable presence record {key}: it is about queues of other keys",
+    "too many records": (
+        "stream {bucket} has more under {keys} than one look takes; next: the first 10000 count; "
+        "remedy: see who writes there"
+    ),
+    "large report": "unreadable report on {subject}: more than 65536 bytes; next: ignoring it",
+    "too deep": "cannot be sent over NATS: ValueError: nested deeper than 100 levels",
+    "dead letter": "dead letter: nested deeper than 100 levels",
+    "dropped": (
+        "more messages came to this {part} than it can keep, and some were dropped; next: what "
+        "matters is asked for again; remedy: see who sends so much"
     ),
     "bad value": "[nats_executor] servers = ('http://nats-1:4222',): "
     "write nats://host:port, separated by commas",

@@ -1,4 +1,4 @@
-"""The page about troubles has every line that these tests hold the product to."""
+"""The page about troubles has every line that tests hold the product to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.tools.boundaries import ROOT
 from tests.troubles.lines import EXAMPLES, LINES
 
 PAGE = ROOT / "docs" / "troubleshooting.md"
-SOURCES = [path.read_text() for path in (ROOT / "tests" / "troubles").glob("test_*.py")]
+SOURCES = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py")]
 
 
 def shown() -> list[str]:

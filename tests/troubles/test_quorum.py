@@ -46,7 +46,7 @@ def seen(cluster: Sequence[NatsServer], surfaces: Callable[..., Surfaces]) -> Su
 
 def rows(seen: Surfaces) -> list[dict[str, Any]]:
     """Return what `check` finds, once no leader is being elected."""
-    code, output = block_until(lambda: answered(seen), 30, "an answer")
+    code, output = block_until(lambda: answered(seen), 90, "an answer")
     found: list[dict[str, Any]] = json.loads(output)
     assert code == int(any(row["status"] != "ok" for row in found))
     return found

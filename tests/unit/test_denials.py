@@ -9,6 +9,7 @@ import pytest
 from nats_executor.accounts import DOMAIN
 from nats_executor.denials import Denials
 from tests.support.fixtures import settings_for
+from tests.troubles.lines import LINES
 
 if TYPE_CHECKING:
     from nats_executor.errors import AccessDenied
@@ -36,3 +37,14 @@ def test_a_worker_is_told_what_prints_its_permissions(domain: str | None, comman
     (line,) = map(str, told)
     assert f"to publish to airflow.results.gpu.*: put what `{command}` prints" in line
     assert "secret" not in line
+
+
+def test_messages_that_a_client_drops_are_told_once_a_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    denials = Denials(settings_for("nats://127.0.0.1:4222"), "scheduler")
+
+    for _ in range(3):
+        assert not denials.tell("nats: slow consumer, messages dropped subject: x", [])
+
+    assert caplog.messages == [LINES["dropped"].format(part="scheduler")]

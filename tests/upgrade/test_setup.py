@@ -59,6 +59,8 @@ class Ground:
     def earlier_setup(self, *arguments: str, **options: Any) -> int:
         """Run the last release's `airflow nats setup` and return its exit code."""
         words = ("nats", "setup", "--queues", ",".join(QUEUES), *arguments)
+        # Airflow takes defaults from what is installed, which is this release.
+        options = {"max_stream_bytes": -1} | options
         environment = {**os.environ, **self.environment(options), **self.earlier.environment}
         command = self.earlier.command("airflow", *words)
         done = subprocess.run(command, env=environment, capture_output=True, check=False, text=True)
