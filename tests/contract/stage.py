@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from nats_executor import topology
 from nats_executor.broker import connect
+from nats_executor.errors import BrokerUnavailable
 from nats_executor.names import Lane
 from tests.support.fake_broker import FakeServer
 from tests.support.fixtures import settings_for
@@ -123,8 +125,16 @@ class Stage(ABC):
     async def build(self) -> None:
         if not self.brokers:
             await self.open()
-        await self.broker.create_stream(self.tasks_config())
-        await self.broker.create_stream(self.results_config())
+        for config in (self.tasks_config(), self.results_config()):
+            await wait_until(partial(self._is_made, config), 30, f"stream {config['name']}")
+
+    async def _is_made(self, config: Config) -> bool:
+        """Create a stream; a cluster on a busy machine may take longer than one request waits."""
+        try:
+            await self.broker.create_stream(config)
+        except BrokerUnavailable:
+            return False
+        return True
 
     async def queue(self, name: str = "default", *, ack_wait: float = 30.0) -> Pulls:
         """Create a queue's consumer and open its pulls on the stage's own connection."""
