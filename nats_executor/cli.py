@@ -31,7 +31,7 @@ ARG_QUEUES = Arg(
 ARG_CONCURRENCY = Arg(
     ("-c", "--concurrency"),
     type=positive_int(allow_zero=False),
-    help="Workloads that run at a time; without it [nats_executor] worker_concurrency",
+    help="Workloads that run at a time; without it \\[nats_executor] worker_concurrency",
 )
 ARG_HOSTNAME = Arg(
     ("-H", "--hostname"),
@@ -39,7 +39,7 @@ ARG_HOSTNAME = Arg(
 )
 ARG_TEAM = Arg(
     ("-t", "--team-name"),
-    help="Team whose section of the configuration to use ([core] multi_team)",
+    help="Team whose section of the configuration to use (\\[core] multi_team)",
 )
 ARG_CHECK = Arg(
     ("--check",),
@@ -100,7 +100,7 @@ ARG_USER = Arg(
 )
 ARG_INBOX_PREFIX = Arg(
     ("--inbox-prefix",),
-    help="[nats_executor] inbox_prefix of whoever logs in; without it _INBOX_ and the user",
+    help="\\[nats_executor] inbox_prefix of whoever logs in; without it _INBOX_ and the user",
 )
 ARG_CERTIFICATE = Arg(
     ("--certificate",),
@@ -147,7 +147,7 @@ examples:
   airflow nats worker -q '"a,b",gpu'         two queues, one of which has a comma in its name
   airflow nats worker -H etl-2 -D            a second one on this host, in the background
 
-The first SIGTERM or Ctrl-C drains: running tasks may go on for [nats_executor] drain_seconds.
+The first SIGTERM or Ctrl-C drains: running tasks may go on for \\[nats_executor] drain_seconds.
 A second one sends them SIGTERM, a third one SIGKILL; their state and logs are still delivered.
 """
 
@@ -157,8 +157,11 @@ examples:
   airflow nats setup -q default,gpu   these queues as well
   airflow nats setup --check          for scripts: exit code 0 if all is as it should be, else 1
 
-What cannot be changed in place, or only with a loss of messages, is refused with what to do, and
-nothing is changed then. --check tells it, too. Exit code 2: refused, or NATS does not answer.
+If NATS cannot change a setting, or only by dropping messages, setup changes nothing and prints what
+to do. --check prints it as well. It needs a NATS user of the role admin.
+
+exit codes: 0 as it should be, or done; 1 only of --check: something differs; 2 refused, or NATS
+does not answer
 """
 
 CHECK_EPILOG = """\
@@ -167,6 +170,8 @@ exit codes: 0 all is well; 1 something needs attention, named in the table; 2 NA
 examples:
   airflow nats check && echo ready
   airflow nats check -o json
+
+It needs a NATS user of the role monitor or operator.
 """
 
 PURGE_EPILOG = """\
@@ -183,13 +188,15 @@ exit codes: 0 removed; 1 not confirmed; 2 refused, or NATS does not answer
 
 AUTH_EPILOG = """\
 examples:
-  airflow nats auth --user worker_gpu -q gpu                  a worker of one queue
+  airflow nats auth --user worker-gpu -q gpu                  a worker of one queue
   airflow nats auth --user scheduler --role scheduler
   airflow nats auth --user UDX...4K -q gpu --inbox-prefix _INBOX_gpu    with an NKey
-  airflow nats auth --user worker_gpu -q gpu --format jwt     the `nats` claims, for operator mode
+  airflow nats auth --user worker-gpu -q gpu --format jwt     the `nats` claims, for operator mode
 
 Connects to nothing. Repeat it when a queue is added, or when priority_bands or queue_limits change.
 Streams are created and changed by the role admin alone, so run `airflow nats setup` as such a user.
+For users that deploy/nats/make-users made, repeat that instead: the worker that this prints is for
+one account for all.
 """
 
 ACCOUNTS_EPILOG = """\
@@ -209,7 +216,10 @@ UNTIL_RESTART = """\
 A change holds until the worker restarts; then its command line and configuration count again.
 What runs goes on.
 
-exit codes: 0 it is so now, or was already; 1 a worker refused or did not answer; 2 NATS does not
+It needs a NATS user of the role operator.
+
+exit codes: 0 the worker has the new setting; 1 a worker refused or did not answer; 2 NATS did not
+answer
 """
 
 SET_CONCURRENCY_EPILOG = f"""\

@@ -130,16 +130,18 @@ class Denials:
 
 
 def role_of(connection: str, missing: str, settings: Settings) -> str:
-    """Return the role of a connection's user; a person's commands need no more than a monitor's."""
+    """Return the role of a connection's user; a person's commands need the least that will do."""
     role = connection.partition(" ")[0] if connection.startswith("worker") else connection
     role = role.replace(" ", "-")
     if role == "task-log":  # stored by whoever ran the task
         return Role.TRIGGERER if settings.user == Role.TRIGGERER else Role.WORKER
     if role in set(Role):
         return role
-    monitor = permissions(Role.MONITOR, settings.names, settings.inbox_prefix)
-    is_enough = missing in {*monitor.publish, *monitor.subscribe}
-    return Role.MONITOR if is_enough else Role.ADMIN
+    for enough in (Role.MONITOR, Role.OPERATOR):
+        granted = permissions(enough, settings.names, settings.inbox_prefix)
+        if missing in {*granted.publish, *granted.subscribe}:
+            return enough
+    return Role.ADMIN
 
 
 def permission(subject: str, names: Names, inbox: str, *, is_subscription: bool = False) -> str:

@@ -173,8 +173,8 @@ OPTIONS: tuple[Option, ...] = (
         example="2147483648",
         description="Limit of the task stream in bytes, -1 for none. The server sets so much aside "
         "on each replica. A full stream refuses new tasks, which then wait in the scheduler; it "
-        "never drops one that is queued. A queued task takes 2 KB or more: the default holds "
-        "about 250,000. `docs/security.md` has a table of all sizes.",
+        "never drops one that is queued. A queued task takes 1.6 KB or more: the default holds "
+        "about 300,000. `docs/security.md` has a table of all sizes.",
     ),
     Option(
         name="max_results_bytes",

@@ -54,6 +54,10 @@ def shown_help(
     [
         ("", ["worker", "setup", "check", "queues", "workers", "standalone", "demo"]),
         ("worker", ["airflow nats worker -q default,gpu -c 4", "--skip-serve-logs", "--daemon"]),
+        # Airflow shows help by rich, which takes what is in square brackets for markup.
+        ("worker", [" [nats_executor] worker_concurrency", "([core] multi_team)"]),
+        ("worker", ["may go on for [nats_executor] drain_seconds"]),
+        ("auth", ["[nats_executor] inbox_prefix of"]),
         ("setup", ["airflow nats setup --check", "--queues", "safe to repeat"]),
         ("check", ["exit codes: 0 all is well; 1", "airflow nats check -o json", "--output"]),
         ("queues list", ["List queues with their backlog", "--output"]),
@@ -109,6 +113,7 @@ def commands_of(group: object, words: tuple[str, ...] = ()) -> list[tuple[str, .
     ("args", "code", "message"),
     [
         (["--help"], 0, "nats-worker -q default,gpu -c 4"),
+        (["--help"], 0, "may go on for [nats_executor] drain_seconds"),
         (["--what"], 2, "unrecognized arguments: --what"),
         (["-c", "0"], 2, "argument -c/--concurrency"),
         (["-c", "many"], 2, "argument -c/--concurrency"),

@@ -234,6 +234,23 @@ def test_a_monitor_lacks_nothing_that_check_needs_and_is_told_whose_setup_is(
     )
 
 
+@pytest.mark.integration
+def test_a_monitor_is_told_that_a_purge_and_an_order_are_an_operators(
+    realm: Realm, surfaces: Callable[..., Surfaces]
+) -> None:
+    """Not an admin's, who could read every workload."""
+    seen = surfaces(realm.server.url, user="monitor", password=PASSWORD)
+    line = (
+        f"NATS does not allow user monitor to publish to $JS.API.STREAM.PURGE.{RESULTS}: put what "
+        "`airflow nats auth --user monitor --role operator` prints into the servers' configuration"
+    )
+
+    code, output = seen.console.run(commands.purge, store="results", queue=None, yes=True)
+
+    assert (code, output) == (2, "")
+    assert seen.console.error.splitlines()[-1] == f"error: {line}"
+
+
 # Which permission a subject belongs to
 
 
