@@ -308,7 +308,8 @@ class Inspector:
     async def _search(self, broker: Broker, dispatches: Sequence[Dispatch]) -> None:
         if silent := [dispatch for dispatch, *_ in await self._without_trace(dispatches)]:
             question = " ".join(dispatch.id for dispatch in silent).encode()
-            workers = await seen_workers(broker, self._settings)
+            queues = {dispatch.queue for dispatch in silent}
+            workers = await seen_workers(broker, self._settings, queues)
             statements: list[Statement] = []
             for some in batches(workers, ASKED_AT_ONCE):
                 statements += await asyncio.gather(*(self._ask(broker, w, question) for w in some))
@@ -341,7 +342,8 @@ class Inspector:
 
     async def _warn_of_unserved(self, broker: Broker, waiting: Counter[Lane]) -> None:
         """Say once for each queue that its workloads wait for a worker that is not there."""
-        workers = await seen_workers(broker, self._settings) if waiting else []
+        queues = {lane.queue for lane in waiting}
+        workers = await seen_workers(broker, self._settings, queues) if waiting else []
         unserved = {lane for lane in waiting if not serving(workers, lane, self._settings)}
         for lane in unserved - self.unserved:
             log.warning(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from nats_executor.errors import NotFound
+from nats_executor.errors import BrokerUnavailable, ConfigError, NotFound
 from nats_executor.storage import megabytes
 
 if TYPE_CHECKING:
@@ -61,18 +61,20 @@ class Contents:
     """What is there.
 
     Attributes:
-        messages: of those that are to go; there may be more if `is_whole` is False.
+        messages: of those that are to go; there may be more if `is_whole` is False. None where
+            NATS does not count them: the subjects are so long that they do not fit in one answer.
         all_messages: in the stream, which has `bytes`.
     """
 
-    messages: int
+    messages: int | None
     is_whole: bool
     all_messages: int
     bytes: int
 
     def told(self, purge: Purge) -> str:
         """Say what goes, and what follows from that."""
-        number = f"{'' if self.is_whole else 'more than '}{self.messages} of {self.all_messages}"
+        counted = "an unknown number" if self.messages is None else str(self.messages)
+        number = f"{'' if self.is_whole else 'more than '}{counted} of {self.all_messages}"
         of_queue = f" of queue {purge.queue!r}" if purge.queue else ""
         return (
             f"{number} messages in stream {purge.stream}, which has {megabytes(self.bytes)}, are "
@@ -81,7 +83,13 @@ class Contents:
 
 
 def purge_of(names: Names, store: Store, queue: str | None) -> Purge:
-    """Return what a purge removes."""
+    """Return what a purge removes.
+
+    Raises:
+        ConfigError: the queue has no name, as that of an empty variable in a script.
+    """
+    if queue is not None and not queue.strip():
+        raise ConfigError(f"--queue {queue!r}: name a queue, or leave --queue out for all of them")
     match store:
         case Store.RESULTS:
             stream, subject = names.results_stream, names.results(queue)
@@ -105,13 +113,16 @@ async def look(broker: Broker, purge: Purge) -> Contents:
         raise NotFound(f"stream {purge.stream} does not exist: there is nothing to purge")
     if not purge.queue:
         return Contents(info.messages, True, info.messages, info.bytes)
-    found = await broker.subjects(purge.stream, purge.subject)
+    try:
+        found = await broker.subjects(purge.stream, purge.subject)
+    except BrokerUnavailable:
+        return Contents(None, True, info.messages, info.bytes)
     return Contents(sum(found.messages.values()), found.is_whole, info.messages, info.bytes)
 
 
 async def carry_out(broker: Broker, purge: Purge) -> Row:
     """Remove it, and return a row about that; what others store meanwhile counts as not freed."""
-    before = await look(broker, purge)
+    before = await broker.stream_info(purge.stream)
     removed = await broker.purge(purge.stream, purge.subject)
     after = await broker.stream_info(purge.stream)
     left = after.bytes if after else 0
@@ -119,7 +130,7 @@ async def carry_out(broker: Broker, purge: Purge) -> Row:
         "stream": purge.stream,
         "queue": purge.queue or "-",
         "removed_messages": removed,
-        "freed_bytes": max(0, before.bytes - left),
+        "freed_bytes": max(0, before.bytes - left) if before else 0,
         "left_messages": after.messages if after else 0,
         "left_bytes": left,
     }

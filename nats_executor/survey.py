@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from nats_executor import topology
-from nats_executor.errors import AccessDenied
+from nats_executor.errors import AccessDenied, BrokerUnavailable
 from nats_executor.liveness import records_under
 from nats_executor.messages import presentable
 from nats_executor.names import Lane
@@ -22,10 +22,11 @@ from nats_executor.releases import judged
 from nats_executor.storage import account_findings, busiest_queue, is_crowded, stream_finding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from nats_executor.names import Names
     from nats_executor.ports import Broker, ConsumerInfo, StreamInfo, Usage
+    from nats_executor.presences import Record
     from nats_executor.settings import Settings
 
 __all__ = [
@@ -85,12 +86,13 @@ async def take_survey(broker: Broker, settings: Settings) -> Survey:
     drifts = await topology.inspect(broker, settings, list(by_queue(consumers)))
     workers = await seen_workers(broker, settings)
     queues = list(by_queue(consumers))
+    usage, version = await usage_of(broker), broker.server_version
+    # Last of all: subjects that a client has made long may cost the connection.
     busiest = {
         info.name: await busiest_in(broker, info.name, queues, names)
         for info in streams
         if is_crowded(info, names)
     }
-    usage, version = await usage_of(broker), broker.server_version
     return Survey(drifts, consumers, workers, streams, usage, busiest, version)
 
 
@@ -103,15 +105,34 @@ async def usage_of(broker: Broker) -> Usage | None:
 
 
 async def busiest_in(broker: Broker, stream: str, queues: list[str], names: Names) -> str:
-    return busiest_queue((await broker.subjects(stream, ">")).messages, queues, names)
+    """Return the queue that has most of a stream, '' if NATS does not list so much."""
+    try:
+        found = await broker.subjects(stream, ">")
+    except BrokerUnavailable:
+        return ""
+    return busiest_queue(found.messages, queues, names)
 
 
-async def seen_workers(broker: Broker, settings: Settings) -> list[Seen]:
-    """Return what the workers bucket says of workers, each once."""
+async def seen_workers(
+    broker: Broker, settings: Settings, queues: Collection[str] | None = None
+) -> list[Seen]:
+    """Return what the workers bucket says of workers, each once.
+
+    Args:
+        queues: look only under the keys of these. A look takes in a limited number of records, so
+            whatever is decided about a queue must not depend on what others write.
+    """
     names = settings.names
     if (info := await broker.stream_info(names.workers_stream)) is None:
         return []
-    records = await records_under(broker, names, names.presences())
+    subjects = [names.presences()]
+    if queues is not None:
+        # Workers of the release before have records without a queue.
+        subjects = [*map(names.presences, queues), names.older_presences()]
+    records: list[Record] = []
+    for subject in subjects:
+        records += await records_under(broker, names, subject)
+
     merge = partial(merged, records, now=info.time, lost_after_seconds=settings.worker_lost_seconds)
     # As many as that would hold the loop for tenths of a second.
     return await asyncio.to_thread(merge) if len(records) > MANY else merge()

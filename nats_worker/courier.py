@@ -9,12 +9,14 @@ from nats_executor.errors import BrokerUnavailable, NatsExecutorError
 from nats_executor.log_store import UPLOAD_SECONDS
 from nats_worker.frames import MAX_EVENT_BYTES, pack, unpack
 
-__all__ = ["ANSWER_SECONDS", "Courier"]
+__all__ = ["ANSWER_SECONDS", "PRIVATE", "Courier"]
 
 # What a supervisor waits for, from when it asks.
 ANSWER_SECONDS = UPLOAD_SECONDS + 2.0
 # Another uploader takes the place of one that has died.
 AGAIN_SECONDS = 0.1
+# What an uploader says once no task can look into it.
+PRIVATE = b"+"
 
 
 class Courier:

@@ -49,6 +49,9 @@ class Announcer:
         self._queues: dict[str, None] = {}
         self._is_named = asyncio.Event()
         self._outage = Outage(time.monotonic)
+        # Of the workers whose name is asked for, within one claim of all queues.
+        self._answers: dict[str, Answer] = {}
+        self._has_waited = False
 
     async def claim_name(self) -> None:
         """Write the first records; none of them, if the name is taken in one of the queues.
@@ -69,6 +72,8 @@ class Announcer:
         except NameTaken:
             await self._delete()
             raise
+        finally:
+            self._forget()
         if denied and not self._queues:
             raise next(iter(denied.values()))
         # The other queues are served meanwhile; each beat tries these again.
@@ -78,6 +83,13 @@ class Announcer:
     def _unclaimed(self, denied: Collection[str]) -> list[str]:
         served = self._describe().queues
         return [queue for queue in served if queue not in self._queues and queue not in denied]
+
+    async def claim_in(self, queue: str) -> None:
+        """Take the name among the workers of one queue more; raises `NameTaken` as `claim_name`."""
+        try:
+            await self.claim(queue)
+        finally:
+            self._forget()
 
     async def claim(self, queue: str) -> None:
         """Take the name among the workers of a queue.
@@ -120,13 +132,24 @@ class Announcer:
 
         Workers of other queues hear the ping, too, and any may answer; none can renew the record.
         """
-        if await self._liveness.ping(other.worker) is Answer.NOBODY:
+        if other.worker not in self._answers:
+            self._answers[other.worker] = await self._liveness.ping(other.worker)
+        if self._answers[other.worker] is Answer.NOBODY:
             return False
         if await self._is_fresh(other):
             return True
-        # After an outage of the broker every record is old, for the time of a heartbeat.
+        if self._has_waited:
+            return False
+        # After an outage of the broker every record is old, for the time of a heartbeat. One wait
+        # is enough for all queues: whoever lives renews all of its records in it.
+        self._has_waited = True
         await asyncio.sleep(BEATS * self._interval)
         return await self._is_fresh(other)
+
+    def _forget(self) -> None:
+        """Ask and wait again at the next claim."""
+        self._answers.clear()
+        self._has_waited = False
 
     async def _is_fresh(self, other: Holder) -> bool:
         ages = await self._liveness.record_ages([other])

@@ -1,9 +1,10 @@
 """Stores the logs of ended tasks in NATS for the supervisors, which have no login.
 
-One process of each worker that keeps logs in NATS, started by exec with the settings in an
-inherited file and one end of a socket. Supervisors have the other end, and each sends a packet with
-msgpack of `queue` and `path`, and two descriptors: the log, open for reading, and a socket for the
-answer, msgpack of `error`, '' for none, and `is_away`. No name of a file is followed here.
+One process of each worker that keeps logs in NATS, started by exec with one end of a socket, and of
+another one over which it gets the settings once it is private. Supervisors have the other end of
+the first, and each sends a packet with msgpack of `queue` and `path`, and two descriptors: the log,
+open for reading, and a socket for the answer, msgpack of `error`, '' for none, and `is_away`.
+No name of a file is followed here.
 
 It outlives the main process: the end of the socket is the one order to stop, and comes once the
 fork server and every supervisor are gone.
@@ -27,7 +28,7 @@ from nats_executor import log_store
 from nats_executor.broker import connect
 from nats_executor.errors import BrokerUnavailable, NatsExecutorError
 from nats_executor.log_store import UPLOAD_SECONDS
-from nats_worker.courier import ANSWER_SECONDS
+from nats_worker.courier import ANSWER_SECONDS, PRIVATE
 from nats_worker.frames import MAX_EVENT_BYTES, pack, unpack
 from nats_worker.logs import Text
 from nats_worker.processes import keep_private
@@ -46,6 +47,7 @@ AT_A_TIME = 8
 # A worker without tasks needs no second connection.
 IDLE_SECONDS = 10.0
 DESCRIPTORS = 2
+CHUNK = 65536
 
 
 class Upload(NamedTuple):
@@ -55,6 +57,18 @@ class Upload(NamedTuple):
     path: str
     file: BinaryIO
     answers: socket.socket
+
+
+def received(packet: bytes, file: int, answers: int) -> Upload:
+    """Read a request with its descriptors, which it closes if it cannot."""
+    with contextlib.ExitStack() as opened:
+        opened.callback(os.close, file)
+        opened.callback(os.close, answers)
+        request = unpack(packet)
+        queue, path = str(request["queue"]), str(request["path"])
+        log_file = os.fdopen(file, "rb", closefd=True)
+        opened.pop_all()
+    return Upload(queue, path, log_file, socket.socket(fileno=answers))
 
 
 class Uploader:
@@ -92,16 +106,12 @@ class Uploader:
             for fd in fds:
                 os.close(fd)
             return
-        file, answers = fds
-        request = unpack(packet)
-        self._requests.put_nowait(
-            Upload(
-                request["queue"],
-                request["path"],
-                os.fdopen(file, "rb"),
-                socket.socket(fileno=answers),
-            )
-        )
+        try:
+            upload = received(packet, *fds)
+        except Exception as exc:  # noqa: BLE001 - from a task that has got at a supervisor's socket
+            log.error("an upload cannot be read: %s; next: ignoring it", exc)  # noqa: TRY400
+        else:
+            self._requests.put_nowait(upload)
 
     async def _serve(self, broker: Broker, first: Upload) -> bool:
         """Store logs until none was asked for in a while; return whether more may come."""
@@ -132,12 +142,23 @@ class Uploader:
                     )  # fmt: skip
             except (NatsExecutorError, TimeoutError, OSError) as exc:
                 error = str(exc) or "too many logs at once"
-                is_away = isinstance(exc, BrokerUnavailable)
+                is_away = isinstance(exc, BrokerUnavailable | TimeoutError)
             except Exception as exc:
                 log.exception("a fault while %s is stored; next: the file stays", upload.path)
                 error = f"{type(exc).__name__} in the worker's uploader"
             with contextlib.suppress(OSError):  # its supervisor was killed
                 upload.answers.send(pack({"error": error, "is_away": is_away}))
+
+
+def settings_from(handover: socket.socket) -> Settings | None:
+    """Ask for the settings; None if the main process has ended.
+
+    They come only now: until this process was private, a task could have opened what it inherits.
+    """
+    with handover:
+        handover.sendall(PRIVATE)
+        data = b"".join(iter(lambda: handover.recv(CHUNK), b""))
+    return pickle.loads(data) if data else None  # noqa: S301 - from the worker's main process
 
 
 def main(door: int, handover: int) -> None:
@@ -149,8 +170,8 @@ def main(door: int, handover: int) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(Text())
     logging.basicConfig(level=logging.ERROR, handlers=[handler])
-    with os.fdopen(handover, "rb") as file:
-        settings = pickle.load(file)  # noqa: S301 - written by the worker's main process
+    if (settings := settings_from(socket.socket(fileno=handover))) is None:
+        return
     setproctitle("airflow nats worker: logs")
     asyncio.run(Uploader(settings, socket.socket(fileno=door)).run())
 

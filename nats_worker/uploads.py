@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import pickle
 import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Self
 
+from nats_worker.courier import PRIVATE
 from nats_worker.processes import describe
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 PAUSE_SECONDS = 1.0
 # More than it takes for what it was asked for.
 CLOSE_SECONDS = 15.0
+# Far more than an interpreter takes on a busy machine.
+START_SECONDS = 60.0
 
 
 class Uploads:
@@ -50,7 +52,6 @@ class Uploads:
     async def __aenter__(self) -> Self:
         if self._is_wanted:
             self.door, self._served = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            self.process = launch(self._settings, self._served)
             self._keeper = asyncio.create_task(self._keep(self._served), name="uploader")
         return self
 
@@ -72,33 +73,42 @@ class Uploads:
             await asyncio.to_thread(end, self.process)
 
     async def _keep(self, served: socket.socket) -> None:
-        """Start another one whenever it dies; what it was asked for waits in the socket."""
+        """Start one, and another whenever it dies; what it was asked for waits in the socket."""
         while True:
             if self.process is not None and self.process.poll() is not None:
                 how = describe(self.process.returncode)
                 log.error("the uploader of task logs %s; next: another", how)
+            if self.process is None or self.process.poll() is not None:
                 try:
-                    self.process = launch(self._settings, served)
-                except OSError as exc:
+                    await self._launch(served)
+                except (OSError, TimeoutError) as exc:
                     log.error("no uploader can be started: %s; next: trying again", exc)  # noqa: TRY400 - the text says it all
             await asyncio.sleep(PAUSE_SECONDS)
 
+    async def _launch(self, served: socket.socket) -> None:
+        """Start an uploader, and give it the settings once no task can look into it.
 
-def launch(settings: Settings, served: socket.socket) -> subprocess.Popen[bytes]:
-    """Start an uploader, with the settings in memory only."""
-    handover = os.memfd_create("uploader")
-    try:
-        os.write(handover, pickle.dumps(settings))
-        os.lseek(handover, 0, os.SEEK_SET)
-        inherited = served.fileno(), handover
-        return subprocess.Popen(  # noqa: S603 - our own interpreter, module and numbers
-            [sys.executable, "-P", "-m", "nats_worker.uploader", *map(str, inherited)],
-            stdin=subprocess.DEVNULL,
-            pass_fds=inherited,
-            start_new_session=True,
-        )
-    finally:
-        os.close(handover)
+        Before that, a task could open whatever it inherits.
+        """
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                self.process = launch(served, theirs)
+            ours.setblocking(False)
+            loop = asyncio.get_running_loop()
+            async with asyncio.timeout(START_SECONDS):
+                if await loop.sock_recv(ours, len(PRIVATE)) == PRIVATE:
+                    await loop.sock_sendall(ours, pickle.dumps(self._settings))
+
+
+def launch(*inherited: socket.socket) -> subprocess.Popen[bytes]:
+    numbers = [end.fileno() for end in inherited]
+    return subprocess.Popen(  # noqa: S603 - our own interpreter, module and numbers
+        [sys.executable, "-P", "-m", "nats_worker.uploader", *map(str, numbers)],
+        stdin=subprocess.DEVNULL,
+        pass_fds=numbers,
+        start_new_session=True,
+    )
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

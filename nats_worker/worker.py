@@ -247,9 +247,9 @@ class Worker:
             await self._announcer.beat()
 
     async def take_name_in(self, queue: str) -> None:
-        """Write the record of a queue that it will serve; raises what `Announcer.claim` does."""
+        """Write the record of a queue that it will serve; raises what `Announcer.claim_in` does."""
         if self._announcer:
-            await self._announcer.claim(queue)
+            await self._announcer.claim_in(queue)
 
     @property
     def paused(self) -> str:

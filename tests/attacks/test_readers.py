@@ -10,6 +10,7 @@ import asyncio
 import io
 import json
 import logging
+from collections import Counter
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,10 @@ import pytest
 from nats_executor import log_store, remote_logs
 from nats_executor.broker import connect
 from nats_executor.dispatcher import Dispatcher
+from nats_executor.inspector import Inspector
 from nats_executor.liveness import Answer, Holder, Liveness
 from nats_executor.messages import Presence, decode, encode
+from nats_executor.names import Lane
 from nats_executor.sizes import LOG_RECORD_BYTES, MOST_RECORDS, PRESENCE_BYTES, REPORT_BYTES
 from nats_executor.survey import seen_workers
 from nats_executor.task_logs import TaskLogs
@@ -173,6 +176,22 @@ async def test_there_is_an_end_to_a_look_at_any_number_of_records(
     said = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     line = LINES["too many records"].format(bucket=NAMES.workers_stream, keys=NAMES.presences())
     assert [text for text in said if "more under" in text] == [line]
+
+
+async def test_any_number_of_records_hides_no_worker_of_another_queue_from_the_scheduler(
+    open_realm: Realm,
+) -> None:
+    """Its tasks would be taken back and in the end fail: nobody seems to serve them."""
+    async with as_user(open_realm, "worker_a") as worker:
+        await burdens.many_records(worker, MOST_RECORDS + 100)
+    async with as_user(open_realm, "worker_b") as worker:
+        await worker.publish(NAMES.presence("b", "honest"), encode(burdens.presence("honest", "b")))
+    async with as_user(open_realm, "scheduler") as broker:
+        inspector = Inspector(open_realm.settings("scheduler"), "s1", lambda: broker)
+
+        await inspector._warn_of_unserved(broker, Counter({Lane("b"): 1, Lane("c"): 1}))
+
+    assert inspector.unserved == {Lane("c")}
 
 
 async def test_an_answer_of_8_mb_is_none(open_realm: Realm, decoded: list[int]) -> None:

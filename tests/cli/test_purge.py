@@ -10,6 +10,8 @@ import pytest
 
 from nats_executor import commands
 from nats_executor.cli import STORES
+from nats_executor.errors import BrokerUnavailable
+from nats_executor.jetstream import JetStream
 from nats_executor.purging import Store
 
 if TYPE_CHECKING:
@@ -111,3 +113,29 @@ def test_a_stream_that_is_not_there_is_said(console: Console) -> None:
     for store in STORES:
         assert run(console, store) == (2, "")
         assert "does not exist: there is nothing to purge" in console.error
+
+
+def test_an_empty_queue_is_refused(full_console: Console) -> None:
+    """As a script writes it whose variable is not set; it is not the same as no queue."""
+    for store in STORES:
+        code, output = run(full_console, store, queue="")
+
+        assert (code, output) == (2, "")
+        assert "--queue '': name a queue" in full_console.error
+
+
+def test_what_nats_does_not_count_is_purged_all_the_same(
+    full_console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a client has made its subjects as long as may be, their list fits in no answer."""
+
+    async def subjects(*_: object) -> None:
+        raise BrokerUnavailable("no answer")
+
+    monkeypatch.setattr(JetStream, "subjects", subjects)
+
+    code, output = run(full_console, "dead-letters", queue="a")
+
+    assert code == 0
+    assert "an unknown number of 3 messages" in full_console.error
+    assert json.loads(output)[0]["removed_messages"] == "2"

@@ -19,7 +19,7 @@ from nats_executor.errors import AccessDenied
 from nats_executor.liveness import Answer, Holder, Liveness, is_lost
 from nats_executor.messages import Presence, decode, encode
 from nats_executor.survey import seen_workers
-from nats_worker.presence import Announcer, NameTaken
+from nats_worker.presence import BEATS, Announcer, NameTaken
 from tests.support.fake_broker import FakeServer
 from tests.support.fixtures import settings_for
 from tests.support.waiting import wait_until
@@ -396,6 +396,37 @@ async def test_the_record_of_a_worker_of_the_release_before_is_a_sign_of_life(
     for is_peer in (False, True):
         liveness = Liveness(server.broker(), SETTINGS, is_peer=is_peer)
         assert await liveness.record_ages([W, X]) == {W: 0.0, X: math.inf}
+
+
+async def test_one_look_at_who_had_the_name_is_enough_for_all_queues(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a worker of 200 queues that comes back takes its first task half an hour later."""
+    pings: list[bytes] = []
+    waits: list[float] = []
+    sleep = asyncio.sleep
+
+    async def answer(question: bytes) -> bytes:
+        pings.append(question)
+        return b""
+
+    async def counted(seconds: float) -> None:
+        waits.append(seconds)
+        await sleep(0)
+
+    await server.broker().serve(NAMES.peer("w.0"), answer)
+    queues = [f"q{number}" for number in range(5)]
+    for queue in queues:
+        server.put(NAMES.presence(queue, "w"), encode(replace(record("w.0"), queues=[queue])))
+    server.advance(60)
+    mine, _ = of_queues(server, *queues)
+    monkeypatch.setattr(asyncio, "sleep", counted)
+
+    await mine.claim_name()
+
+    assert keys(server) == {queue: [queue] for queue in queues}
+    assert len(pings) == 1
+    assert waits.count(BEATS * SETTINGS.heartbeat_seconds) == 1
 
 
 async def test_a_worker_of_the_release_before_keeps_its_name(server: FakeServer) -> None:

@@ -1,0 +1,64 @@
+"""The process that stores task logs: what it inherits, and what it cannot read."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nats_worker.courier import PRIVATE
+from nats_worker.frames import pack
+from nats_worker.uploader import received
+from nats_worker.uploads import launch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+def test_it_gets_the_login_only_once_no_task_can_look_into_it(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    """Until then another process of its user may open all that it inherits."""
+    ours, theirs = ends
+    door, served = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with door, served:
+        process = launch(served, theirs)
+        try:
+            folder = Path(f"/proc/{process.pid}/fd")
+            inherited = {str(fd.readlink()) for fd in folder.iterdir() if int(fd.name) > 2}
+            assert all(name.startswith("socket:") for name in inherited), inherited
+
+            theirs.close()
+            assert ours.recv(16) == PRIVATE
+            ours.close()
+            assert process.wait(30) == 0  # nobody has anything for it
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize(
+    "packet", [b"", b"\xc1", pack({"queue": "a"}), pack({"queue": "a", "path": "x"})],
+    ids=["empty", "no msgpack", "without a path", "a folder"],
+)  # fmt: skip
+def test_what_it_cannot_read_stays_open_nowhere(packet: bytes) -> None:
+    folder = os.open(tempfile.gettempdir(), os.O_RDONLY)
+    answers = os.dup(folder)
+
+    with pytest.raises(Exception):  # noqa: B017, PT011 - whatever the packet makes of it
+        received(packet, folder, answers)
+
+    for closed in (folder, answers):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(closed)
