@@ -81,10 +81,20 @@ def test_streams_with_too_few_replicas_and_a_server_that_is_away(
     block_until(lambda: seen.console.run(commands.setup, queues="a")[0] == 0, 60, "its setup")
     assert details(seen, "drift") == []
     block_until(lambda: not details(seen, "degraded"), 60, "copies everywhere")
+    # A leader calls its followers current before these have taken the stream over: without the
+    # leader they would elect nobody, now and later.
+    block_until(lambda: all(map(has_taken_over, cluster)), 60, "the copies to be taken over")
 
     cluster[2].kill()
     wanted = [DEGRADED] * len(lines)
     block_until(lambda: details(seen, "degraded") == wanted, 60, "the loss to be noticed")
+
+
+def has_taken_over(server: NatsServer) -> bool:
+    """Whether a server keeps its streams as it should, by its own word."""
+    accounts = server.monitor("/jsz?streams=true")["account_details"]
+    clusters = [found["cluster"] for account in accounts for found in account["stream_detail"]]
+    return bool(clusters) and all("desired" not in found for found in clusters)
 
 
 def streams(seen: Surfaces) -> list[str]:
