@@ -192,11 +192,13 @@ def test_bytes_that_are_no_text_do_no_harm(desk: Desk) -> None:
 
 def test_an_upload_leaves_no_thread(desk: Desk) -> None:
     """A supervisor with a thread takes no other workload, and forks nothing safely."""
+    # A thread of an earlier test may end only now, so there may be fewer afterwards.
     before = threads(), threading.active_count()
 
     desk.store(LONG)
 
-    assert (threads(), threading.active_count()) == before
+    assert threads() <= before[0]
+    assert threading.active_count() <= before[1]
 
 
 def test_a_file_goes_when_it_is_stored(desk: Desk) -> None:
