@@ -169,20 +169,27 @@ async def test_an_upgrade_changes_streams_in_place_and_loses_nothing(ground: Gro
 
 @pytest.mark.slow
 async def test_a_rollback_keeps_what_this_release_made(ground: Ground) -> None:
-    """What an earlier release does not know it neither misses nor takes away."""
+    """What an earlier release does not know it neither misses nor takes away.
+
+    Two settings it knows otherwise: a task stream without a size, and rollups in the bucket.
+    """
     assert await ground.setup() == 0, ground.said
     await ground.use()
     names = ground.settings.names
     consumers = {info.name for info in await ground.broker.consumer_infos(names.tasks_stream)}
     stored, known = await ground.stored(), await ground.known()
 
-    assert ground.earlier_setup("--check") == 0, ground.said
+    assert ground.earlier_setup("--check") == 1
+    lines = [line.split(": ")[1] for line in ground.said.splitlines() if "should be" in line]
+    assert [line.split()[0] for line in lines] == ["max_bytes", "allow_rollup_hdrs"], ground.said
     assert ground.earlier_setup() == 0, ground.said
 
     assert (await ground.stored(), await ground.known()) == (stored, known)
     infos = await ground.broker.consumer_infos(names.tasks_stream)
     assert {info.name for info in infos} == consumers
+    assert await ground.setup() == 0, ground.said
     assert await ground.setup(check=True) == 0, ground.said
+    assert (await ground.stored(), await ground.known()) == (stored, known)
 
 
 @pytest.mark.slow
