@@ -82,7 +82,7 @@ class Surfaces:
             block_until(lambda: worker.process.poll() is not None, 60, "its end")
             code = worker.process.returncode
             assert code == 0, f"exit code {code}: {worker.text}"
-            assert "Traceback" not in worker.text
+            assert "Traceback" not in worker.text, worker.text
         finally:
             worker.clear_away()
 
