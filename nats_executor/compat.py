@@ -2,6 +2,8 @@
 
 Supported: 3.3 and 3.4 (read in 3.4.0b2). 3.4 keeps the queues of a `BaseExecutor` in
 `executor_queues`, lists its workload types in `supported_workload_types` and sorts by itself.
+The key of a task is its coordinates in 3.3. In 3.4 attempts may share these, in loops for example,
+so the key is the id of the attempt.
 """
 
 from __future__ import annotations
@@ -19,11 +21,12 @@ from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.observability import stats
 from airflow.utils.state import CallbackState, TaskInstanceState
 from packaging.version import Version
+from sqlalchemy.exc import SQLAlchemyError
 
 from nats_executor.messages import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from airflow.executors.workloads import ExecutorWorkload
     from airflow.executors.workloads.types import WorkloadKey
@@ -44,6 +47,7 @@ __all__ = [
     "is_waiting",
     "key_parts",
     "kind_of",
+    "log_contexts",
     "priority_of",
     "queue_of",
     "queued_event",
@@ -68,6 +72,7 @@ class VersionedExecutor(BaseExecutor):
     """`BaseExecutor` with one face on every supported version of Airflow."""
 
     if AIRFLOW_V_3_4_PLUS:
+        supports_task_instance_uuid = True
         supported_workload_types = frozenset(
             {
                 newer.WorkloadType.EXECUTE_TASK,
@@ -104,8 +109,22 @@ class VersionedExecutor(BaseExecutor):
         ordered: list[Any] = [*self.queued_callbacks.items(), *tasks]
         return ordered[: max(0, open_slots)]
 
-    def key_of(self, workload: ExecutorWorkload) -> WorkloadKey:
-        return workload.key
+    @classmethod
+    def key_of(cls, workload: ExecutorWorkload) -> WorkloadKey:
+        """Return what events, `running` and the ledger know a workload by."""
+        newer_cls: Any = cls
+        return newer_cls.get_workload_key(workload) if AIRFLOW_V_3_4_PLUS else workload.key
+
+    @classmethod
+    def key_of_task(cls, ti: TaskInstance, coordinates: TaskInstanceKey) -> WorkloadKey:
+        """Return the key of an attempt that is not here yet; its coordinates are known."""
+        newer_cls: Any = cls
+        return newer_cls.get_task_key(ti) if AIRFLOW_V_3_4_PLUS else coordinates
+
+    def name_of_key(self, key: WorkloadKey, coordinates: Any) -> None:
+        """Have Airflow's own lines name an attempt; 3.4 forgets that at an attempt's first end."""
+        if AIRFLOW_V_3_4_PLUS and isinstance(coordinates, TaskInstanceKey):
+            vars(self)["_task_coordinates"].setdefault(key, coordinates)
 
     def waiting(self) -> list[dict[Any, Any]]:
         """The workloads that were queued here and not handed over yet, by key."""
@@ -224,10 +243,33 @@ def key_parts(key: WorkloadKey) -> list[Any]:
     return [str(key.id)]
 
 
-def task_workload(ti: TaskInstance, executor: BaseExecutor) -> workloads.ExecuteTask:
+def log_contexts(tis: Sequence[TaskInstance], session: Session) -> dict[Any, Any]:
+    """Return what the paths of task logs depend on in 3.4, by task instance, asked for at once.
+
+    Empty for 3.3, and where one row spoils it for all: each workload then asks for itself.
+    """
+    if not AIRFLOW_V_3_4_PLUS:
+        return {}
+    from airflow.utils.log import task_log_address  # type: ignore[attr-defined] # 3.4 has it
+
+    template = conf.get("logging", "log_filename_template")
+    prepare: Any = task_log_address.prepare_task_log_contexts
+    try:
+        contexts: dict[Any, Any] = prepare(tis, session=session, filename_template=template)
+    except SQLAlchemyError:
+        raise
+    except Exception:  # noqa: BLE001 - its reason is logged for the row that has it
+        return {}
+    return contexts
+
+
+def task_workload(
+    ti: TaskInstance, executor: BaseExecutor, contexts: dict[Any, Any]
+) -> workloads.ExecuteTask:
     """Make a task's workload as the scheduler does when it queues one."""
+    more: dict[str, Any] = {"log_context": contexts[ti.id]} if ti.id in contexts else {}
     return workloads.ExecuteTask.make(
-        ti, generator=executor.jwt_generator, sentry_integration=executor.sentry_integration
+        ti, generator=executor.jwt_generator, sentry_integration=executor.sentry_integration, **more
     )
 
 
@@ -241,7 +283,9 @@ def callback_workload(row: Any, dag_run: Any, executor: BaseExecutor) -> Executo
 def connection_test_workload(row: Any, executor: BaseExecutor) -> ExecutorWorkload:
     """Make a connection test's workload as the scheduler does when it queues one."""
     make: Any = workloads.TestConnection.make
-    team = {"team_name": row.team_name} if AIRFLOW_V_3_4_PLUS else {}
+    team: dict[str, Any] = {}
+    if AIRFLOW_V_3_4_PLUS and conf.getboolean("core", "multi_team"):
+        team["team_name"] = row.team_name
     workload: ExecutorWorkload = make(
         connection_test_id=row.id,
         connection_id=row.connection_id,

@@ -125,7 +125,7 @@ class NatsExecutor(compat.VersionedExecutor):
         for workload in workload_items:
             key = self.key_of(workload)
             try:
-                sealed.append((workload, key, self._seal(workload, key)))
+                sealed.append((workload, key, self._seal(workload)))
             except UNENCODABLE as exc:
                 self._refuse(key, f"cannot be sent over NATS: {type(exc).__name__}: {exc}")
         outcomes = self._publish([envelope for *_, envelope in sealed]) if sealed else {}
@@ -136,7 +136,7 @@ class NatsExecutor(compat.VersionedExecutor):
             elif isinstance(outcome, MessageTooLarge):
                 self._refuse(key, f"too large for NATS: {outcome}")
 
-    def _seal(self, workload: ExecutorWorkload, key: WorkloadKey) -> Envelope:
+    def _seal(self, workload: ExecutorWorkload) -> Envelope:
         lane = self.lane_of(workload)
         require_servable(lane.queue)
         dispatch_id, is_new = compat.dispatch_id_of(workload)
@@ -147,7 +147,7 @@ class NatsExecutor(compat.VersionedExecutor):
             queue=lane.queue,
             kind=compat.kind_of(workload),
             body=compat.body_of(workload),
-            key=compat.key_parts(key),
+            key=compat.key_parts(workload.key),
             sender=self.sender,
             sent_at=time.time(),
         )
@@ -207,7 +207,7 @@ class NatsExecutor(compat.VersionedExecutor):
         self._lost.discard(dispatch_id)
         kind, subject = compat.kind_of(workload), compat.token_subject_of(workload)
         queue, band = envelope.lane
-        self.ledger.track(Dispatch(dispatch_id, key, queue, kind, subject, band))
+        self.ledger.track(Dispatch(dispatch_id, key, queue, kind, subject, band, workload.key))
         if dispatch_id in self._minted:
             self._minted.discard(dispatch_id)
             # The scheduler stores the id then, which a later adoption needs. `queued()` would
@@ -253,13 +253,13 @@ class NatsExecutor(compat.VersionedExecutor):
                 if info and dispatch.kind == Kind.TASK and self._upkeep is not None:
                     self._upkeep.expect(ended)
             case Unwanted(dispatch, info):
-                log.info("%s was not run: %s", dispatch.key, info)
+                log.info("%s was not run: %s", dispatch.name, info)
                 self.running.discard(key)
             case Returned(dispatch, info):
                 text = f"worker {dispatch.worker_name} gave it back: {info}"
                 self.log_task_event(event="nats executor", extra=text, ti_key=key)
             case Renewal(dispatch):
-                log.info("the token of %s died while it waited; next: a new one", dispatch.key)
+                log.info("the token of %s died while it waited; next: a new one", dispatch.name)
                 if self._bridge is not None and self._dispatcher is not None:
                     new_token = compat.fresh_token(dispatch.kind, dispatch.token_subject, self)
                     self._bridge.post(self._dispatcher.renew(dispatch, new_token))
@@ -267,6 +267,7 @@ class NatsExecutor(compat.VersionedExecutor):
     def tell(self, ended: Ended) -> None:
         """Make the event of an end."""
         key: Any = ended.dispatch.key
+        self.name_of_key(key, ended.dispatch.coordinates)
         (self.success if ended.succeeded else self.fail)(key, info=ended.info or None)
 
     def queue_again(self, workload: ExecutorWorkload) -> None:
@@ -279,12 +280,12 @@ class NatsExecutor(compat.VersionedExecutor):
 
     def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:
         """Take over what a dead scheduler left; return what the scheduler shall queue again."""
-        known = list(rows.identities(tis, self.settings))
+        known = list(rows.identities(tis, self))
         evidence = self._look_up(
-            [(lane, ti.external_executor_id) for ti, _, lane in known if ti.external_executor_id]
+            [(lane, ti.external_executor_id) for ti, *_, lane in known if ti.external_executor_id]
         )
         rejected: list[TaskInstance] = []
-        for ti, key, lane in known:
+        for ti, key, coordinates, lane in known:
             dispatch_id = ti.external_executor_id or ""
             found = evidence.get(dispatch_id) if evidence is not None else None
             is_waiting = compat.is_waiting(ti)
@@ -293,7 +294,8 @@ class NatsExecutor(compat.VersionedExecutor):
                 continue
             self.running.add(key)
             if dispatch_id:
-                dispatch = Dispatch(dispatch_id, key, lane.queue, Kind.TASK, str(ti.id), lane.band)
+                where = lane.queue, Kind.TASK, str(ti.id), lane.band
+                dispatch = Dispatch(dispatch_id, key, *where, coordinates)
                 self.ledger.track(dispatch)
                 if found and self._dispatcher is not None:
                     # For the next `sync`: Airflow 3.4 gives a slot to all that is adopted here.
@@ -345,7 +347,7 @@ class NatsExecutor(compat.VersionedExecutor):
         """Log what this executor holds, on SIGUSR2 to the scheduler."""
         super().debug_dump()  # type: ignore[no-untyped-call] # Airflow's has no annotations
         lines = [
-            f"{d.id} {d.queue} {d.state or 'sent'} {d.worker or '-'} {d.key}" for d in self.ledger
+            f"{d.id} {d.queue} {d.state or 'sent'} {d.worker or '-'} {d.name}" for d in self.ledger
         ]
         log.info("%r\n\t%s", self.ledger, "\n\t".join(lines))
         log.info("broker: %s; settings: %r", self._link(), self._settings)

@@ -1,7 +1,8 @@
 """What the executor has handed over, and what a report about it means. No I/O, no clock.
 
 A report counts only for the current dispatch of a key: Airflow uses one key again when a task is
-deferred or rescheduled, and a late success of the first run would fail the second.
+deferred or rescheduled, and a late success of the first run would fail the second. Two attempts
+with the same coordinates are two keys where Airflow tells them apart (3.4).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Dispatch:
     Attributes:
         token_subject: the id that the workload's token is issued for; never taken from a report.
         band: of the queue, in which it was published.
+        coordinates: where to find it in Airflow, for people; None where the key says it all.
         attempt: of the claim that was last heard of; with `worker` it tells two claims apart.
         held_since: when that claim was first heard of, by the reader's clock.
     """
@@ -37,6 +39,7 @@ class Dispatch:
     kind: str
     token_subject: str
     band: int = 0
+    coordinates: Hashable = None
     state: State | None = None  # None: no worker has said anything yet
     worker: str = ""
     worker_name: str = ""
@@ -48,6 +51,12 @@ class Dispatch:
     @property
     def lane(self) -> Lane:
         return Lane(self.queue, self.band)
+
+    @property
+    def name(self) -> str:
+        """What people look for; with the key, where that has no coordinates and they no attempt."""
+        alone = self.coordinates is None or self.coordinates == self.key
+        return str(self.key) if alone else f"{self.coordinates} {self.key}"
 
     @property
     def is_held(self) -> bool:

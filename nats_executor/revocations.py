@@ -48,12 +48,13 @@ class Revocations:
         Raises:
             NotImplementedError: it waits its turn.
         """
-        ((_, key, lane),) = rows.identities([ti], self._executor.settings)
+        (identity,) = rows.identities([ti], self._executor)
+        _, key, coordinates, lane = identity
         if not (reason := self._reason(key, lane)):
             self._revoke_others(ti)
-            raise NotImplementedError(f"{key} waits its turn in queue {lane.queue!r}")
+            raise NotImplementedError(f"{coordinates} waits its turn in queue {lane.queue!r}")
         self._take_back(key, lane, self._executor.ledger.of_key(key), ti.external_executor_id)
-        self._tell(key, reason)
+        self._tell(identity, reason)
 
     def _reason(self, key: Hashable, lane: Lane) -> str:
         return why_stuck(
@@ -75,13 +76,14 @@ class Revocations:
             # In the session of Airflow's sweep: a failure's callback is stored in that one, too,
             # and would wait for a lock that this thread holds in another one (SQLite).
             for ti in rows.queued_longer(session, suspects, executor.job_id, self._patience):
-                ((_, key, lane),) = rows.identities([ti], executor.settings)
+                (identity,) = rows.identities([ti], executor)
+                _, key, _, lane = identity
                 dispatch, dispatch_id = executor.ledger.of_key(key), ti.external_executor_id
                 if reason := self._reason(key, lane):
                     rule(ti, session)
                     session.commit()
                     self._take_back(key, lane, dispatch, dispatch_id)
-                    self._tell(key, reason)
+                    self._tell(identity, reason)
         except Exception:
             # The scheduler's loop must go on; what was not committed is as it was.
             session.rollback()
@@ -113,6 +115,9 @@ class Revocations:
             # Not waited for: hundreds may be stuck, and the broker or the worker may be, too.
             self._bridge.post(self._dispatcher.revoke(lane, dispatch_id, worker))
 
-    def _tell(self, key: Any, reason: str) -> None:
-        log.warning("%s was taken back: %s; next: Airflow queues it again or fails it", key, reason)
+    def _tell(self, identity: rows.Identity, reason: str) -> None:
+        _, key, name, _ = identity
+        text = "%s was taken back: %s; next: Airflow queues it again or fails it"
+        log.warning(text, name, reason)
+        self._executor.name_of_key(key, name)
         self._executor.log_task_event(event="nats executor", extra=reason, ti_key=key)

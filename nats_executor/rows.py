@@ -11,7 +11,7 @@ import functools
 import logging
 import uuid
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from airflow.configuration import conf
 from airflow.executors.executor_loader import ExecutorLoader
@@ -37,13 +37,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from airflow.executors.workloads import ExecutorWorkload
+    from airflow.executors.workloads.types import WorkloadKey
     from sqlalchemy.orm import Session
 
     from nats_executor.executor import NatsExecutor
     from nats_executor.names import Lane
     from nats_executor.settings import Settings
 
-__all__ = ["identities", "queued_longer", "standing", "unfinished", "workloads_again"]
+__all__ = ["Identity", "identities", "queued_longer", "standing", "unfinished", "workloads_again"]
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +73,17 @@ def unless_away(question: Callable[Asked, Found]) -> Callable[Asked, Found | Non
     return ask
 
 
-def identities(
-    tis: Sequence[TaskInstance], settings: Settings
-) -> Iterable[tuple[TaskInstance, TaskInstanceKey, Lane]]:
-    """Yield each task instance with its key and lane.
+class Identity(NamedTuple):
+    """One attempt of a task."""
+
+    ti: TaskInstance
+    key: WorkloadKey
+    coordinates: TaskInstanceKey
+    lane: Lane
+
+
+def identities(tis: Sequence[TaskInstance], executor: NatsExecutor) -> Iterator[Identity]:
+    """Yield each task instance with its key, coordinates and lane.
 
     The scheduler does not load all of these columns for adoption, and touching them would cost one
     query for each row. The rows' own session is used: another one, if it were Airflow's
@@ -92,8 +100,9 @@ def identities(
     for ti in tis:
         found = facts.get(ti.id) or (ti.try_number, ti.queue, ti.priority_weight)
         try_number, queue, priority = found
-        key = TaskInstanceKey(ti.dag_id, ti.task_id, ti.run_id, try_number, ti.map_index)
-        yield ti, key, settings.lane(queue or compat.default_queue(), priority or 0)
+        named = TaskInstanceKey(ti.dag_id, ti.task_id, ti.run_id, try_number, ti.map_index)
+        lane = executor.settings.lane(queue or compat.default_queue(), priority or 0)
+        yield Identity(ti, executor.key_of_task(ti, named), named, lane)
 
 
 def queued_longer(
@@ -190,11 +199,14 @@ def tasks_again(
     states = standing_tasks(session, batch, executor.job_id)
     ids = {uuid.UUID(d.token_subject): d.id for d in batch if states.get(d.id) == WAITING}
     query = select(TaskInstance).where(TaskInstance.id.in_(ids))
-    for ti in session.scalars(
-        query.options(joinedload(TaskInstance.dag_model), joinedload(TaskInstance.dag_run))
-    ):
+    of_run = joinedload(TaskInstance.dag_run)
+    if compat.AIRFLOW_V_3_4_PLUS:  # the version's data go along
+        of_run = of_run.joinedload(DagRun.created_dag_version)
+    tis = session.scalars(query.options(joinedload(TaskInstance.dag_model), of_run)).all()
+    contexts = compat.log_contexts(tis, session)
+    for ti in tis:
         with reported(ti):
-            workload = compat.task_workload(ti, executor)
+            workload = compat.task_workload(ti, executor, contexts)
             workload.ti.external_executor_id = ids[ti.id]
             made.append(workload)
     return made

@@ -158,7 +158,8 @@ class Upkeep:
             key: Any = ended.dispatch.key
             is_here = key in self._executor.running or self._executor.is_waiting(key)
             if ended.dispatch.id in states and not is_here:
-                log.warning("%s: the scheduler missed its end; next: telling it again", key)
+                name = ended.dispatch.name
+                log.warning("%s: the scheduler missed its end; next: telling it again", name)
                 self._executor.tell(ended)
             else:
                 self._confirmations.settle(confirmation)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from airflow.executors.workloads import ExecutorWorkload
 
-    from nats_executor.names import Lane
     from nats_executor.settings import Settings
     from tests.chaos.database import Database, Row
 
@@ -32,9 +31,10 @@ def stand_in(database: Database) -> None:
     )
 
 
-def identities(tis: Sequence[Any], settings: Settings) -> Iterator[tuple[Any, Any, Lane]]:
+def identities(tis: Sequence[Any], executor: Any) -> Iterator[real.Identity]:
     for ti in tis:
-        yield ti, ti.key, settings.lane(ti.queue, PRIORITY)
+        lane = executor.settings.lane(ti.queue, PRIORITY)
+        yield real.Identity(ti, executor.key_of_task(ti, ti.key), ti.key, lane)
 
 
 def standing(database: Database, dispatches: Sequence[Dispatch], job_id: int) -> dict[str, str]:

@@ -107,7 +107,8 @@ class Scheduler:
         )
         for row in self.database.rows(silent, self.job, time.monotonic() - SILENT_SECONDS):
             self.database.note(row, "silent")
-            self.executor.change_state(key_of(row), TaskInstanceState.FAILED)
+            key = self.executor.key_of_task(instance(row), key_of(row))
+            self.executor.change_state(key, TaskInstanceState.FAILED)
 
     # Events
 
@@ -121,7 +122,7 @@ class Scheduler:
             for key, (state, info) in events.items():
                 if isinstance(key, CallbackKey):
                     self.handle_callback(key, str(state.value), str(info or ""))
-                elif isinstance(key, TaskInstanceKey):
+                else:
                     self.handle_task(key, str(state.value), str(info or ""))
 
     def handle_callback(self, key: CallbackKey, state: str, info: str) -> None:
@@ -129,13 +130,19 @@ class Scheduler:
         for row in self.database.rows("ti_id = ? AND state != ?", key.id, state):
             self.database.set_state(row, state, info)
 
-    def handle_task(self, key: TaskInstanceKey, state: str, info: str) -> None:
-        row = self.database.row(number_in(key))
+    def handle_task(self, key: Any, state: str, info: str) -> None:
+        if isinstance(key, TaskInstanceKey):
+            row = self.database.row(number_in(key))
+        elif found := self.database.rows("ti_id = ?", str(key)):
+            [row] = found
+        else:
+            return  # Airflow 3.4 knows attempts by their ids; this one is over
         if state in {"queued", "running"}:
             self.database.do("UPDATE workloads SET dispatch = ? WHERE number = ?", info, row.number)
             return
         self.database.note(row, f"event: {state}", info)
-        if row.try_number != key.try_number or row.is_over or row.queued_by != self.job:
+        is_old = isinstance(key, TaskInstanceKey) and row.try_number != key.try_number
+        if is_old or row.is_over or row.queued_by != self.job:
             return
         if self.executor.has_task(instance(row)):
             return  # queued again meanwhile

@@ -166,8 +166,8 @@ def test_workloads_are_sent_while_the_reports_have_no_leader(cluster_stage: Clus
     stage.leader_of(names.results_stream)
     for sent in stage.sent():
         stage.report(sent, State.SUCCESS)
-    assert list(events(later)) == [third.ti.key]
-    assert set(events(earlier, 2)) == {first.ti.key, second.ti.key}
+    assert list(events(later)) == [later.key_of(third)]
+    assert set(events(earlier, 2)) == {earlier.key_of(first), earlier.key_of(second)}
 
 
 def test_a_new_connection_ends_the_pause(fake_stage: FakeStage) -> None:
@@ -241,6 +241,6 @@ def test_a_stream_without_a_leader_keeps_nothing_from_the_workloads(
     [sent] = fake_stage.sent()
     block_until(lambda: executor._dispatcher and not executor._dispatcher.trouble, 20, "recovery")
     fake_stage.report(sent, State.SUCCESS)
-    assert list(events(executor)) == [task.ti.key]
+    assert list(events(executor)) == [executor.key_of(task)]
     lines = said(f"stream {silent}: no leader; next: asking again until it answers")
     assert len(lines) == 1

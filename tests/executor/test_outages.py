@@ -145,7 +145,7 @@ def test_a_broker_that_goes_away_in_the_middle(
     real_stage.portal.call(real_stage.broker.ready, 60.0)
     block_until(lambda: executor._dispatcher and not executor._dispatcher.trouble, 60, "recovery")
     real_stage.report(sent, State.SUCCESS)
-    assert list(events(executor)) == [first.ti.key]
+    assert list(events(executor)) == [executor.key_of(first)]
     executor.running.discard(waiting_key(executor))
     all_arrive(real_stage, executor, 20, besides=sent.dispatch_id)
 
@@ -345,7 +345,7 @@ def test_a_broker_that_comes_back_without_its_data(real_stage: RealStage) -> Non
 
     def beat() -> bool:
         executor.heartbeat()
-        return new.ti.key in executor.running
+        return executor.key_of(new) in executor.running
 
     block_until(beat, 20, "the new task to be sent")
     [sent] = real_stage.sent()
@@ -359,7 +359,7 @@ def test_a_broker_that_comes_back_without_its_data(real_stage: RealStage) -> Non
     results = real_stage.names.results_stream
     block_until(lambda: real_stage.ask("stream_info", results), 20, "the stream of reports")
     real_stage.report(sent, State.SUCCESS)
-    assert list(events(executor)) == [new.ti.key]
+    assert list(events(executor)) == [executor.key_of(new)]
 
 
 def test_a_user_who_may_not_publish_does_not_make_the_scheduler_hot(

@@ -174,11 +174,11 @@ def test_a_task_without_an_id_gets_one_and_keeps_its_slot(stage: Stage) -> None:
     [sent] = stage.sent_by(executor, task)
 
     assert dict(executor.get_event_buffer()) == {
-        task.ti.key: (TaskInstanceState.QUEUED, sent.dispatch_id)
+        executor.key_of(task): (TaskInstanceState.QUEUED, sent.dispatch_id)
     }
-    assert executor.running == {task.ti.key}
+    assert executor.running == {executor.key_of(task)}
     stage.report(sent, State.SUCCESS)
-    assert events(executor) == {task.ti.key: (TaskInstanceState.SUCCESS, None)}
+    assert events(executor) == {executor.key_of(task): (TaskInstanceState.SUCCESS, None)}
 
 
 def test_an_assigned_id_is_not_announced_again(stage: Stage) -> None:
@@ -203,7 +203,7 @@ def test_a_lost_answer_does_not_send_twice(fake_stage: FakeStage, dispatch_id: s
     executor.outage.over()
     executor.heartbeat()
 
-    assert executor.running == {task.ti.key}
+    assert executor.running == {executor.key_of(task)}
     assert len(fake_stage.sent()) == 1
 
 
@@ -216,10 +216,10 @@ def test_what_is_too_large_fails_alone_and_says_why(real_stage: RealStage) -> No
     executor.heartbeat()
 
     [(key, (state, info))] = executor.get_event_buffer().items()
-    assert (key, state) == (large.key, CallbackState.FAILED)
+    assert (key, state) == (executor.key_of(large), CallbackState.FAILED)
     assert "max_payload is 1048576" in info
     assert [workload.key[1] for workload in real_stage.sent()] == ["small"]
-    assert executor.running == {small.ti.key}
+    assert executor.running == {executor.key_of(small)}
     assert executor.slots_occupied == 1
 
 
@@ -237,7 +237,7 @@ def test_what_cannot_be_encoded_fails_alone_and_says_why(
     executor.heartbeat()
 
     [(key, (state, info))] = executor.get_event_buffer().items()
-    assert (key, state) == (odd.key, CallbackState.FAILED)
+    assert (key, state) == (executor.key_of(odd), CallbackState.FAILED)
     assert "cannot be sent over NATS" in info
     assert [workload.key[1] for workload in fake_stage.sent()] == ["good"]
     assert executor.slots_occupied == 1
@@ -254,7 +254,9 @@ def test_what_is_nested_too_deep_fails_alone_and_says_why(fake_stage: FakeStage)
     queue_up(executor, deep, good)
     executor.heartbeat()
 
-    assert executor.get_event_buffer() == {deep.key: (CallbackState.FAILED, LINES["too deep"])}
+    assert executor.get_event_buffer() == {
+        executor.key_of(deep): (CallbackState.FAILED, LINES["too deep"])
+    }
     assert [workload.key[1] for workload in fake_stage.sent()] == ["good"]
 
 
@@ -269,7 +271,7 @@ def test_a_queue_that_no_worker_can_be_told_to_serve_fails_its_task_at_once(
     executor.heartbeat()
 
     [(key, (state, info))] = executor.get_event_buffer().items()
-    assert (key, state) == (odd.key, TaskInstanceState.FAILED)
+    assert (key, state) == (executor.key_of(odd), TaskInstanceState.FAILED)
     assert info.endswith("'a\\x00b': no command line can hold a name with a NUL character")
     assert [workload.queue for workload in fake_stage.sent()] == ["a\n,b"]
 

@@ -124,7 +124,7 @@ def sent_by_the_dead(stage: Stage, **ids: str) -> dict[str, Workload]:
 
 
 def key_of(task_id: str) -> Any:
-    return task_of(task_id).ti.key
+    return NatsExecutor.key_of(task_of(task_id))
 
 
 def test_each_task_instance_is_judged_by_what_the_broker_knows(
@@ -205,9 +205,9 @@ def test_the_try_and_the_queue_are_those_of_the_row(stage: Stage, session: Sessi
 
     assert executor.try_adopt_task_instances(orphans(session)) == []
 
-    assert executor.running == {task.ti.key}
+    assert executor.running == {executor.key_of(task)}
     stage.report(sent, State.SUCCESS)
-    assert list(events(executor)) == [task.ti.key]
+    assert list(events(executor)) == [executor.key_of(task)]
 
 
 def test_a_workload_of_an_upper_band_is_found_there(stage: Stage, session: Session) -> None:

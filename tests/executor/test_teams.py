@@ -35,14 +35,14 @@ def test_a_team_has_streams_of_its_own(stage: Stage) -> None:
     everybody, team = stage.executor(), stage.executor(team_name="blue")
 
     [ours] = stage.sent_by(everybody, task_workload("ours", dispatch_id="d-1"))
-    queue_up(team, task_workload("theirs", dispatch_id="d-1"))
+    queue_up(team, of_team := task_workload("theirs", dispatch_id="d-1"))
     team.heartbeat()
 
     [theirs] = stage.sent(blue)
     assert theirs.key[1] == "theirs"
     assert len(stage.sent()) == 1
     stage.report(theirs, State.SUCCESS, blue)
-    assert list(events(team)) == [task_workload("theirs").ti.key]
+    assert list(events(team)) == [team.key_of(of_team)]
     stage.seen(everybody)
     assert len(everybody.running) == 1
     assert dict(everybody.get_event_buffer()) == {}
@@ -86,14 +86,14 @@ def test_a_team_without_a_prefix_gets_one_with_its_name() -> None:
 
 def test_two_schedulers_side_by_side_keep_to_what_is_theirs(stage: Stage) -> None:
     one, two = stage.executor(job_id=1), stage.executor(job_id=2)
-    stage.sent_by(one, task_workload("one"))
-    sent = stage.sent_by(two, task_workload("two"))
+    stage.sent_by(one, of_one := task_workload("one"))
+    sent = stage.sent_by(two, of_two := task_workload("two"))
 
     for workload in sent:
         stage.report(workload, State.SUCCESS)
 
-    assert list(events(one)) == [task_workload("one").ti.key]
-    assert list(events(two)) == [task_workload("two").ti.key]
+    assert list(events(one)) == [one.key_of(of_one)]
+    assert list(events(two)) == [two.key_of(of_two)]
     assert one.sender != two.sender
 
 
@@ -180,7 +180,7 @@ def test_the_end_closes_the_connection_and_its_thread(stage: Stage) -> None:
     queue_up(executor, task_workload("late"))
     executor.heartbeat()  # an executor that has ended takes nothing, and raises nothing
     executor.sync()
-    assert executor.running == {task.ti.key}
+    assert executor.running == {executor.key_of(task)}
     assert len(stage.sent()) == 1
 
 
