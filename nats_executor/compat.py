@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AIRFLOW_V_3_4_PLUS",
     "VersionedExecutor",
+    "attempts_in",
     "body_of",
     "callback_workload",
     "connection_test_workload",
@@ -139,6 +140,14 @@ class VersionedExecutor(BaseExecutor):
     def discard_waiting(self, key: WorkloadKey) -> None:
         for queue in self.waiting():
             queue.pop(key, None)
+
+
+def attempts_in(events: dict[Any, Any]) -> dict[uuid.UUID, Any]:
+    """Return the keys of attempts among these, by id; 3.3 has none."""
+    if not AIRFLOW_V_3_4_PLUS:
+        return {}
+    of_attempts: Any = newer.types.TaskInstanceUuid
+    return {key.id: key for key in events if isinstance(key, of_attempts)}
 
 
 def kind_of(workload: ExecutorWorkload) -> str:

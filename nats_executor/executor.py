@@ -224,6 +224,18 @@ class NatsExecutor(compat.VersionedExecutor):
             self.ledger.forget(key)
         super().change_state(key, state, info, remove_running)
 
+    def get_event_buffer(self, dag_ids: Any = None) -> dict[Any, Any]:
+        """Hand the events over, but those for attempts that are history and can take none.
+
+        In Airflow 3.4 a task that asks for a retry is archived before its process has ended, and
+        the scheduler would warn of each such event that it is discarded.
+        """
+        found: dict[Any, Any] = super().get_event_buffer(dag_ids)
+        attempts = compat.attempts_in(found)
+        for attempt in rows.archived(list(attempts)) or () if attempts else ():
+            del found[attempts[attempt]]
+        return found
+
     def sync(self) -> None:
         """Turn the reports that have arrived into events; costs nothing when there are none."""
         if self._dispatcher is None or self._upkeep is None:

@@ -44,7 +44,15 @@ if TYPE_CHECKING:
     from nats_executor.names import Lane
     from nats_executor.settings import Settings
 
-__all__ = ["Identity", "identities", "queued_longer", "standing", "unfinished", "workloads_again"]
+__all__ = [
+    "Identity",
+    "archived",
+    "identities",
+    "queued_longer",
+    "standing",
+    "unfinished",
+    "workloads_again",
+]
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +125,18 @@ def queued_longer(
             TaskInstance.queued_dttm < timezone.utcnow() - timedelta(seconds=seconds),
         )
         yield from session.scalars(query).all()
+
+
+@unless_away
+def archived(attempts: Sequence[uuid.UUID]) -> list[uuid.UUID]:
+    """Return which of these attempts are history, which Airflow 3.4 keeps in the same table."""
+    columns = TaskInstance.__table__.c  # a query of the class itself leaves history out
+    found: list[uuid.UUID] = []
+    with create_session(scoped=False) as session:
+        for batch in batches(attempts, ROWS_PER_QUERY):
+            is_past = columns.id.in_(batch), columns.working_set.is_(None)
+            found += session.scalars(select(columns.id).where(*is_past))
+    return found
 
 
 @unless_away

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -135,8 +136,9 @@ def test_a_connection_test_frees_its_slot(stage: Stage) -> None:
 def test_a_report_on_an_earlier_dispatch_of_the_same_key_changes_nothing(stage: Stage) -> None:
     """A deferred task comes back under the same key: its first end must not fail its second."""
     executor = stage.executor()
-    [first] = stage.sent_by(executor, task_workload(dispatch_id="d-1"))
-    again = task_workload(dispatch_id="d-2")
+    attempt = uuid.uuid4()
+    [first] = stage.sent_by(executor, task_workload(dispatch_id="d-1", ti_id=attempt))
+    again = task_workload(dispatch_id="d-2", ti_id=attempt)
     stage.sent_by(executor, again)
 
     stage.report(first, State.SUCCESS)

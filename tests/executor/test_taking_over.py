@@ -18,6 +18,7 @@ from airflow.utils.state import DagRunState, TaskInstanceState
 from sqlalchemy import event, insert, select
 from sqlalchemy.orm import load_only
 
+from nats_executor import NatsExecutor
 from nats_executor.compat import AIRFLOW_V_3_4_PLUS
 from nats_executor.messages import State
 from tests.executor.stage import events, task_workload, unserved
