@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.executor.stage import FakeStage, RealStage, Stage
-from tests.executor.table import table_fixture
+from tests.executor.table import loops_fixture, table_fixture
 from tests.support.fixtures import (
     make_nats_server_fixture,
     names_fixture,
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tests.support.nats_server import NatsServer
 
 __all__ = [
+    "loops_fixture",
     "make_nats_server_fixture",
     "names_fixture",
     "nats_server_fixture",

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from nats_executor import NatsExecutor
     from tests.executor.stage import RealStage
 
-__all__ = ["Loop", "Scheduler", "Workers"]
+__all__ = ["DAG_ID", "Loop", "Scheduler", "Workers"]
 
 DAG_ID, RUN_ID, TASK_ID, GROUP_ID = "looping", "a_run", "body.work", "body"
 RETRIES = 3
@@ -49,7 +49,7 @@ SUCCESS, RUNNING = TaskInstanceState.SUCCESS, TaskInstanceState.RUNNING
 
 def written_dag() -> uuid.UUID:
     """Store the Dag as the Dag processor does; return its version's id."""
-    with DAG(DAG_ID, schedule=None, max_active_tasks=100_000) as dag:
+    with DAG(DAG_ID, schedule=None, max_active_tasks=100_000, is_paused_upon_creation=False) as dag:
 
         @task(retries=RETRIES, retry_delay=0)
         def work(number: int) -> None: ...
@@ -134,7 +134,7 @@ class Scheduler:
             session.flush()
             session.expunge(job)
         executor.job_id = job.id
-        job.max_tis_per_query = 0  # type: ignore[misc] # a cached property
+        job.max_tis_per_query = 0
         self.runner: Any = SchedulerJobRunner(job, executors=[executor])
         self.runner._parallelism = executor.parallelism
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow import settings as airflow_settings
+from airflow.jobs.job import Job
 from airflow.models.callback import ExecutorCallback
 from airflow.models.connection_test import ConnectionTestRequest
 from airflow.models.dag import DagModel
@@ -13,11 +16,12 @@ from airflow.models.dag_version import DagVersion
 from airflow.models.dagbundle import DagBundleModel
 from airflow.models.dagrun import DagRun
 from airflow.models.log import Log
+from airflow.models.pool import Pool
 from airflow.models.taskinstance import TaskInstance
 from airflow.sdk import timezone
 from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState, TaskInstanceState
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, event, insert, select, update
 
 from nats_executor.messages import Presence, encode
 
@@ -26,10 +30,22 @@ if TYPE_CHECKING:
 
     from tests.executor.stage import Stage
 
-__all__ = ["JOB", "LOST_SECONDS", "VERSION", "Rows", "announce", "record", "table_fixture"]
+__all__ = [
+    "JOB",
+    "LOST_SECONDS",
+    "VERSION",
+    "Rows",
+    "announce",
+    "counted",
+    "loops_fixture",
+    "record",
+    "table_fixture",
+]
 
 JOB = 7  # the stage's scheduler
 LOST_SECONDS = 0.4
+# Of a Dag that was stored as the Dag processor does.
+LEFT = (Log, TaskInstance, DagRun, DagVersion, DagModel, DagBundleModel, Job)
 VERSION = uuid.uuid4()  # of the Dag
 
 
@@ -76,11 +92,11 @@ class Rows:
         )  # fmt: skip
         return str(subject)
 
-    def add_connection_test(self, state: str) -> str:
+    def add_connection_test(self, state: str, **more: Any) -> str:
         subject, now = uuid.uuid4(), timezone.utcnow()
         self.add(
             ConnectionTestRequest, id=subject, token=str(subject), connection_id="c", state=state,
-            conn_type="fs", queue="heavy", created_at=now, updated_at=now,
+            conn_type="fs", queue="heavy", created_at=now, updated_at=now, **more,
         )  # fmt: skip
         return str(subject)
 
@@ -111,6 +127,34 @@ def table_fixture(airflow_database: None, monkeypatch: pytest.MonkeyPatch) -> It
         with create_session(scoped=False) as session:
             for model in models:
                 session.execute(delete(model.__table__))
+
+
+@contextmanager
+def counted() -> Iterator[list[str]]:
+    """Collect the SQL statements that are executed meanwhile."""
+    statements: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    engine = airflow_settings.engine
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+
+@pytest.fixture(name="loops")
+def loops_fixture() -> Iterator[None]:
+    """Nothing of it is left for other tests."""
+    with create_session(scoped=False) as session:
+        slots = session.scalar(select(Pool.slots))
+    yield
+    with create_session(scoped=False) as session:
+        for model in LEFT:
+            session.execute(delete(model.__table__))
+        session.execute(update(Pool).values(slots=slots))
 
 
 def record(worker: str = "w1", name: str = "worker-1", **more: Any) -> bytes:

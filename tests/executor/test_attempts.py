@@ -8,17 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.jobs.job import Job
-from airflow.models.dag import DagModel
-from airflow.models.dag_version import DagVersion
-from airflow.models.dagbundle import DagBundleModel
-from airflow.models.dagrun import DagRun
-from airflow.models.log import Log
-from airflow.models.pool import Pool
-from airflow.models.taskinstance import TaskInstance
-from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
-from sqlalchemy import delete, select, update
 
 from tests.support.waiting import block_until
 
@@ -29,28 +19,13 @@ regions: Any = pytest.importorskip(
 from tests.executor.loops import Loop, Scheduler, Workers  # noqa: E402 - 3.4 alone can import it
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.executor.stage import RealStage
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("airflow_database")]
 
 SUCCESS = TaskInstanceState.SUCCESS
-MODELS = (Log, TaskInstance, DagRun, DagVersion, DagModel, DagBundleModel, Job)
 SLOTS = 400
 SEED = 13
-
-
-@pytest.fixture(name="loops")
-def loops_fixture() -> Iterator[None]:
-    """Nothing of it is left for other tests."""
-    with create_session(scoped=False) as session:
-        slots = session.scalar(select(Pool.slots))
-    yield
-    with create_session(scoped=False) as session:
-        for model in MODELS:
-            session.execute(delete(model.__table__))
-        session.execute(update(Pool).values(slots=slots))
 
 
 @pytest.mark.usefixtures("loops")
@@ -61,7 +36,7 @@ def test_thousands_of_attempts_that_share_coordinates_end_once_each(
     """Retries, kills, lost workers, and a database that takes back what events have changed."""
     caplog.set_level(logging.INFO)
     real_stage.monkeypatch.setattr("nats_executor.confirmations.FIRST_PAUSE", 0.01)
-    loop = Loop(regions, iterations=3, width=10)
+    loop = Loop(regions, iterations=20, width=50)
     executor = real_stage.executor(parallelism=SLOTS)
     scheduler, workers = Scheduler(executor), Workers(real_stage, SEED)
     beats = itertools.count(1)
@@ -71,8 +46,12 @@ def test_thousands_of_attempts_that_share_coordinates_end_once_each(
         workers.work()
         return not workers.late and {row.state for row in loop.live()} == {SUCCESS}
 
-    block_until(is_over, 40, "the end of the loop")
-    block_until(lambda: scheduler.beat() or not executor.slots_occupied, 60, "free slots")
+    def is_idle() -> bool:
+        scheduler.beat()
+        return not executor.slots_occupied
+
+    block_until(is_over, 600, "the end of the loop")
+    block_until(is_idle, 60, "free slots")
 
     attempts = loop.attempts()
     assert workers.dispatched == dict.fromkeys((row.id for row in attempts), 1)

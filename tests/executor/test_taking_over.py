@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow import settings as airflow_settings
 from airflow.models.dag import DagModel
 from airflow.models.dagbundle import DagBundleModel
 from airflow.models.dagrun import DagRun
@@ -15,13 +13,14 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.sdk import timezone
 from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState, TaskInstanceState
-from sqlalchemy import event, insert, select
+from sqlalchemy import insert, select
 from sqlalchemy.orm import load_only
 
 from nats_executor import NatsExecutor
 from nats_executor.compat import AIRFLOW_V_3_4_PLUS
 from nats_executor.messages import State
 from tests.executor.stage import events, task_workload, unserved
+from tests.executor.table import counted
 from tests.support.waiting import block_until
 
 if TYPE_CHECKING:
@@ -97,22 +96,6 @@ COLUMNS += (
     if AIRFLOW_V_3_4_PLUS
     else ["map_index"]
 )
-
-
-@contextmanager
-def counted() -> Iterator[list[str]]:
-    """Collect the SQL statements that are executed meanwhile."""
-    statements: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        statements.append(statement)
-
-    engine = airflow_settings.engine
-    event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield statements
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
 
 
 def sent_by_the_dead(stage: Stage, **ids: str) -> dict[str, Workload]:

@@ -12,15 +12,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 from airflow.models.callback import CallbackKey, ExecutorCallback
 from airflow.models.connection_test import ConnectionTestKey
+from airflow.models.dagbag import DBDagBag
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
 from airflow.utils.state import CallbackState, TaskInstanceState
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from nats_executor import rows, topology
+from nats_executor import NatsExecutor, rows, topology
 from nats_executor.errors import TopologyMismatch
 from nats_executor.inspector import Inspector
 from nats_executor.liveness import Holder, Liveness
@@ -34,7 +36,8 @@ from tests.support.waiting import block_until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nats_executor import NatsExecutor
+    from sqlalchemy.orm import Session
+
     from tests.executor.stage import FakeStage, RealStage, Stage
     from tests.executor.table import Rows
 
@@ -56,6 +59,10 @@ def until(executor: NatsExecutor, is_so: Callable[[], Any], what: str) -> Any:
 def sent_for(stage: Stage, executor: NatsExecutor, row: dict[str, Any]) -> Workload:
     found = stage.sent_by(executor, task_workload(**row))
     return next(w for w in found if w.dispatch_id == row["dispatch_id"])
+
+
+def key_of(row: dict[str, Any]) -> Any:
+    return NatsExecutor.key_of(task_workload(**row))
 
 
 def lose(stage: Stage, *dispatch_ids: str, queue: str = "default") -> None:
@@ -296,7 +303,7 @@ def test_a_dead_workers_running_task_fails_and_says_so_without_another_worker(
     grow_old(stage, executor)
 
     [(key, (state, info))] = events(executor).items()
-    assert (key.task_id, state) == ("t", TaskInstanceState.FAILED)
+    assert (key, state) == (key_of(row), TaskInstanceState.FAILED)
     assert info == "worker worker-1 lost while it ran process 44"
     assert [str(log.extra) for log in executor._task_event_logs] == [info]
     last = stage.last_report(sent)
@@ -418,7 +425,7 @@ def test_a_running_task_that_no_worker_has_and_no_report_tells_of_fails_soon(
     grow_old(stage, executor)
 
     [(key, (state, info))] = events(executor).items()
-    assert (key.task_id, state, info) == ("t", TaskInstanceState.FAILED, NO_WORKER)
+    assert (key, state, info) == (key_of(row), TaskInstanceState.FAILED, NO_WORKER)
     assert [row["dispatch_id"]] in asked
     assert [str(log.extra) for log in executor._task_event_logs] == [info]
     subject = stage.names.result("default", row["dispatch_id"])
@@ -448,9 +455,6 @@ def test_such_a_failure_is_told_again_until_its_row_has_moved(stage: Stage, tabl
     grow_old(stage, executor)
 
     assert events(executor) == events(executor) != {}
-    table.change_task("t", state=TaskInstanceState.UP_FOR_RETRY)
-    until(executor, lambda: is_settled(executor), "the end of it")
-    assert dict(executor.get_event_buffer()) == {}
 
 
 def test_what_a_living_worker_has_is_left_alone_and_known_once_it_says_so(
@@ -464,7 +468,7 @@ def test_what_a_living_worker_has_is_left_alone_and_known_once_it_says_so(
     grow_old(stage, executor)
 
     [(key, _)] = events(executor).items()
-    assert key.task_id == "u"
+    assert key == key_of(other)
     count = len(asked)
     until(executor, lambda: len(asked) > count + 2, "more questions")
     assert dict(executor.get_event_buffer()) == {}
@@ -645,10 +649,11 @@ def test_a_broker_a_worker_and_a_scheduler_that_are_lost_at_once(
     stand_by(real_stage, rows_of["runs"]["dispatch_id"])
 
     [(key, (state, info))] = events(executor).items()
-    assert (key.task_id, state, info) == ("lost", TaskInstanceState.FAILED, NO_WORKER)
-    real_stage.report(told_of(rows_of["runs"]), State.SUCCESS)
+    lost, runs = rows_of["lost"], rows_of["runs"]
+    assert (key, state, info) == (key_of(lost), TaskInstanceState.FAILED, NO_WORKER)
+    real_stage.report(told_of(runs), State.SUCCESS)
     [(key, (state, _))] = events(executor).items()
-    assert (key.task_id, state) == ("runs", TaskInstanceState.SUCCESS)
+    assert (key, state) == (key_of(runs), TaskInstanceState.SUCCESS)
     assert executor.slots_occupied == 0
 
 
@@ -687,10 +692,43 @@ def test_a_failure_is_told_again_until_its_row_has_moved(
     first, second, third = events(executor), events(executor), events(executor)
     assert first == second == third != {}
     assert executor.slots_occupied == 0
-    assert said("the scheduler missed its end; next: telling it again")
+    named = "TaskInstanceKey(dag_id='a_dag', task_id='t', run_id='a_run', try_number=1, map_index"
+    lines = said("the scheduler missed its end; next: telling it again")
+    assert lines[0].startswith(named)
     table.change_task("t", state=TaskInstanceState.UP_FOR_RETRY)
     until(executor, lambda: is_settled(executor), "the end of it")
     assert dict(executor.get_event_buffer()) == {}
+
+
+@pytest.mark.usefixtures("quick_confirmations")
+def test_a_failure_whose_change_the_database_took_back_reaches_its_row(
+    stage: Stage, table: Rows
+) -> None:
+    """The scheduler's own way of taking events in, which 3.4 begins with whose event it is."""
+    executor = stage.executor(job_id=JOB)
+    row = table.add_task("t")
+    sent = sent_for(stage, executor, row)
+    table.change_task("t", state=RUNNING)
+    stage.report(sent, State.FAILED, info="killed")
+    until(executor, lambda: executor.event_buffer, "the event")
+
+    with create_session(scoped=False) as session:
+        take_in(executor, session)
+        session.rollback()
+    assert not executor.event_buffer
+    until(executor, lambda: executor.event_buffer, "the event once more")
+    with create_session(scoped=False) as session:
+        take_in(executor, session)
+
+    with create_session(scoped=False) as session:
+        states = session.scalars(select(TaskInstance.state).where(TaskInstance.task_id == "t"))
+        assert states.all() == [TaskInstanceState.FAILED]
+
+
+def take_in(executor: NatsExecutor, session: Session) -> None:
+    SchedulerJobRunner.process_executor_events(
+        executor=executor, job_id=JOB, scheduler_dag_bag=DBDagBag(), session=session
+    )
 
 
 def is_settled(executor: NatsExecutor) -> bool:
