@@ -124,7 +124,7 @@ class VersionedExecutor(BaseExecutor):
 
     def name_of_key(self, key: WorkloadKey, coordinates: Any) -> None:
         """Have Airflow's own lines name an attempt; 3.4 forgets that at an attempt's first end."""
-        if AIRFLOW_V_3_4_PLUS and isinstance(coordinates, TaskInstanceKey):
+        if coordinates is not None and key != coordinates:
             vars(self)["_task_coordinates"].setdefault(key, coordinates)
 
     def waiting(self) -> list[dict[Any, Any]]:
