@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.utils.state import TaskInstanceState
 
+from nats_executor.messages import State
+from tests.executor.stage import events, task_workload
 from tests.support.waiting import block_until
 
 regions: Any = pytest.importorskip(
@@ -19,15 +21,31 @@ regions: Any = pytest.importorskip(
 from tests.executor.loops import Loop, Scheduler, Workers  # noqa: E402 - 3.4 alone can import it
 
 if TYPE_CHECKING:
-    from tests.executor.stage import RealStage
+    from tests.executor.stage import RealStage, Stage
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("airflow_database")]
+pytestmark = pytest.mark.usefixtures("airflow_database")
 
 SUCCESS = TaskInstanceState.SUCCESS
 SLOTS = 400
 SEED = 13
 
 
+def test_two_attempts_with_the_same_coordinates_are_both_held_and_both_end(stage: Stage) -> None:
+    executor = stage.executor()
+    one, two = task_workload(), task_workload()
+
+    sent = stage.sent_by(executor, one, two)
+    names = {dispatch.name for dispatch in executor.ledger}
+    for workload in sent:
+        stage.report(workload, State.SUCCESS)
+
+    assert one.key == two.key
+    assert names == {f"{task.key} {task.ti.id}" for task in (one, two)}
+    ended = dict.fromkeys((executor.key_of(one), executor.key_of(two)), (SUCCESS, None))
+    assert events(executor, 2) == ended
+
+
+@pytest.mark.integration
 @pytest.mark.usefixtures("loops")
 @pytest.mark.timeout(900)
 def test_thousands_of_attempts_that_share_coordinates_end_once_each(

@@ -57,6 +57,15 @@ def test_each_state_has_one_outcome(
     assert len(ledger) == (0 if state.is_final else 1)
 
 
+@pytest.mark.parametrize(
+    ("coordinates", "name"), [(None, "key"), ("key", "key"), ("a_dag t try 1", "a_dag t try 1 key")]
+)
+def test_a_dispatch_is_named_by_where_people_find_it(coordinates: str | None, name: str) -> None:
+    named = Dispatch("d1", "key", "default", Kind.TASK, "ti-1", coordinates=coordinates)
+
+    assert named.name == name
+
+
 def test_the_end_carries_what_happened(ledger: Ledger) -> None:
     ended = ledger.apply(report(State.FAILED))
 
