@@ -275,7 +275,7 @@ class RealStage(Stage):
         return self
 
     def start(self) -> None:
-        """Start the server again, and return once the peer, whose connection is its own, is back."""
+        """Start the server again, and return once the peer is back, too."""
         self.server.start()
         self.ask("ready", 60.0)
 
