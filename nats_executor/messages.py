@@ -119,7 +119,9 @@ class Workload:
         queue: Airflow's queue name, not its token.
         kind: Airflow's workload type; text, because a newer release may send one unknown here.
         body: Airflow's workload as JSON-like data; it carries a token, so `repr` leaves it out.
-        key: the parts of Airflow's key, for readers that do not track this dispatch.
+        key: the parts of its coordinates (Dag, task, run, try, index), or the one id that there
+            is, for people and for readers that do not track this dispatch; Airflow 3.4 may give
+            two attempts the same.
         sender: the executor that published it.
         sent_at: seconds since the epoch, the executor's clock.
     """
