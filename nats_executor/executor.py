@@ -27,7 +27,7 @@ from nats_executor.task_logs import TaskLogs
 from nats_executor.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from airflow.cli.cli_config import GroupCommand
     from airflow.executors.workloads import ExecutorWorkload
@@ -354,6 +354,15 @@ class NatsExecutor(compat.VersionedExecutor):
         """Read a running task's log from its worker; for the API server, which starts nothing."""
         queue = ti.queue or compat.default_queue()
         return self._task_logs.read(ti.external_executor_id, queue)
+
+    def get_streaming_task_log(
+        self,
+        ti: TaskInstance,
+        try_number: int,  # noqa: ARG002 - only the running try has a worker
+    ) -> tuple[list[str], list[Iterator[str]]]:
+        """Read it page by page while it is shown; Airflow 3.4 asks this first, 3.3 never does."""
+        queue = ti.queue or compat.default_queue()
+        return self._task_logs.stream(ti.external_executor_id, queue)
 
     def debug_dump(self) -> None:
         """Log what this executor holds, on SIGUSR2 to the scheduler."""

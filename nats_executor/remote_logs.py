@@ -122,16 +122,17 @@ class StoredLogs:
             _ = self._settings
 
     def upload(self, path: os.PathLike[str] | str, ti: Any = None) -> None:
-        """Store a log file whose task has ended; never raises.
+        """Store a log file whose task or callback has ended; never raises.
 
-        Callbacks have logs, too, but none that Airflow shows.
+        Args:
+            ti: None for a callback.
         """
-        if ti is None or SERVED:
+        if SERVED:
             return
         file = self._folder / path
         try:
             with LogFile(self._folder, self._relative(file)) as opened:
-                self._store(ti.queue, log_of(self._relative(file)), opened.fd)
+                self._store(queue_of(ti), log_of(self._relative(file)), opened.fd)
                 self._complaints.end_outage()
                 if self._deletes:
                     opened.delete()
@@ -180,7 +181,7 @@ class StoredLogs:
 
     def stream(self, relative_path: str, ti: Any) -> Shown:
         """Return what is stored of a log, or why that cannot be read. Never raises."""
-        queue, path = ti.queue, log_of(relative_path)
+        queue, path = queue_of(ti), log_of(relative_path)
         try:
             line = self._lines.mine()
             names = line.settings.names
@@ -257,6 +258,15 @@ class StoredLogs:
             trace = None if isinstance(exc, BrokerError) else exc
             log.warning("no stored task log: %s", text, exc_info=trace)
         return f"NATS could not be asked for this log: {text}"
+
+
+def queue_of(ti: Any) -> str:
+    """Return the queue that a log belongs to.
+
+    A callback has no task instance (Airflow 3.4 asks with None, in `path_log_reader.py`) and no
+    queue, in 3.3 and 3.4: it runs in the default one, so that one's workers store its log.
+    """
+    return (ti and ti.queue) or conf.get_mandatory_value("operators", "default_queue")
 
 
 def text_of(line: bytes) -> Iterator[str]:

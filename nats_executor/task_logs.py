@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import logging
 from collections import OrderedDict
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from nats_executor.errors import (
@@ -28,7 +30,7 @@ from nats_executor.messages import decode, presentable
 from nats_executor.replies import batches
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 
     from nats_executor.messages import Presence
     from nats_executor.settings import Settings
@@ -52,8 +54,15 @@ ASKED_AT_ONCE = 500
 # Workers of running tasks that were found before.
 REMEMBERED = 1000
 
+# Of one question to a worker, and in memory at a time; each has the whole budget.
+PIECE_BYTES = PAGES_AT_ONCE * PAGE_BYTES
+# The longest that one line is taken for; what has no end is cut there.
+LINE_BYTES = 1024 * 1024
+
 LogAnswer = tuple[list[str], list[str]]
 """Where it is from, and the text. Without the first, Airflow asks the host's log server as well."""
+LogStreams = tuple[list[str], list["Iterator[str]"]]
+"""The same, but the text line by line."""
 
 
 Result = TypeVar("Result")
@@ -64,6 +73,22 @@ class Found(NamedTuple):
 
     worker: Presence
     page: Page
+
+
+class Look(NamedTuple):
+    """What there is of a log at this moment.
+
+    Attributes:
+        remark: what is wrong with it, or is not shown, '' if nothing is.
+        worker: who has the text, None if there is none to show.
+        start: the first byte that is shown; `end` is the one after the last.
+    """
+
+    source: str
+    remark: str = ""
+    worker: Presence | None = None
+    start: int = 0
+    end: int = 0
 
 
 class TaskLogs:
@@ -78,25 +103,57 @@ class TaskLogs:
         return Reader(self._settings())
 
     def read(self, dispatch_id: str | None, queue: str) -> LogAnswer:
-        """Return what is there of a log, or why it is not. Never raises."""
+        """Return what is there of a log as whole texts, or why it is not. Never raises."""
+        sources, parts = self.stream(dispatch_id, queue)
+        return sources, ["".join(f"{line}\n" for line in part) for part in parts]
+
+    def stream(self, dispatch_id: str | None, queue: str) -> LogStreams:
+        """Return what is there of a log, which is read while it is shown, or why it is not.
+
+        Never raises, nor do the streams; each ends where the log did when it was asked for.
+        """
         if not dispatch_id:
             return [], []
         is_away = False
         try:
             reader = self._lines.mine()
             try:
-                found = reader.ask(lambda: reader.read(dispatch_id, queue))
+                look = reader.ask(lambda: reader.look(dispatch_id, queue))
             finally:
                 is_away = reader.is_away
-        except Exception as exc:  # the rest of the page shows without it
-            text = str(exc) or type(exc).__name__
-            if self._complaints.is_news(text, is_away=is_away):
-                trace = None if isinstance(exc, NatsExecutorError) else exc
-                log.warning("no task log over NATS: %s; next: the log server", text, exc_info=trace)
+        except Exception as exc:  # noqa: BLE001 - the rest of the page shows without it
+            text = self._complaint(exc, "the log server", is_away=is_away)
             # Deployments whose API server cannot use NATS have log servers.
-            return [], [remark(f"NATS could not be asked for this log: {text}")]
+            return [], [iter_of(f"NATS could not be asked for this log: {text}")]
         self._complaints.end_outage()
-        return found
+        parts = [iter_of(look.remark)] if look.remark else []
+        if look.worker is not None:
+            parts.append(self._text(reader, dispatch_id, look.worker, look))
+        return [look.source], parts
+
+    def _text(
+        self, reader: Reader, dispatch_id: str, worker: Presence, look: Look
+    ) -> Iterator[str]:
+        """Yield the lines, with little of them in memory, and what keeps the rest from it."""
+        try:
+            pieces = (
+                reader.ask(partial(reader.piece, worker, dispatch_id, start, look.end))
+                for start in range(look.start, look.end, PIECE_BYTES)
+            )
+            for line in whole_lines(pieces, is_beginning=not look.start):
+                yield line.decode(errors="replace")
+        except Exception as exc:  # noqa: BLE001 - what was shown before remains
+            text = self._complaint(exc, "showing it up to there", is_away=reader.is_away)
+            name = presentable(worker.name)
+            yield remark(f"worker {name} cannot show the rest of this log now: {text}")
+
+    def _complaint(self, exc: Exception, next_step: str, *, is_away: bool) -> str:
+        """Say in the log of the API server, once, and return for people why NATS was no help."""
+        text = str(exc) or type(exc).__name__
+        if self._complaints.is_news(text, is_away=is_away):
+            trace = None if isinstance(exc, NatsExecutorError) else exc
+            log.warning("no task log over NATS: %s; next: %s", text, next_step, exc_info=trace)
+        return text
 
     def close(self) -> None:
         self._lines.close()
@@ -110,27 +167,26 @@ class Reader(Line):
         self._page_bytes = PAGE_BYTES
         self._workers: OrderedDict[str, Presence] = OrderedDict()
 
-    async def read(self, dispatch_id: str, queue: str) -> LogAnswer:
+    async def look(self, dispatch_id: str, queue: str) -> Look:
         silent: list[str] = []
         since = self.require_broker().connected_since
         found = await self._find(dispatch_id, queue, silent)
         if found is None:
             if self.require_broker().connected_since != since:
                 raise BrokerUnavailable("the connection to NATS was lost")
-            return missing(silent)
+            text = missing(silent)
+            return Look(text, text)
         worker, page = found
-        name = presentable(worker.name)
-        source = f"{presentable(page.path)} on worker {name}, read over NATS"
+        name, path = presentable(worker.name), presentable(page.path)
+        source = f"{path} on worker {name}, read over NATS"
         if page.refusal:
-            reason = f"worker {name} does not show this log: {presentable(page.refusal)}"
-            return [source], [remark(reason)]
-        try:
-            text = await self._text(worker, dispatch_id, page)
-        except BrokerError as exc:
-            if self.require_broker().connected_since != since:
-                raise
-            return [source], [remark(f"worker {name} cannot show this log now: {exc}")]
-        return [source], text
+            refusal = presentable(page.refusal)
+            return Look(source, f"worker {name} does not show this log: {refusal}")
+        start = beginning(page.size)
+        left_out = (
+            f"the first {start} bytes are left out here; the whole log is {path} on worker {name}"
+        )
+        return Look(source, left_out if start else "", worker, start, page.size)
 
     # Which worker
 
@@ -192,31 +248,27 @@ class Reader(Line):
 
     # What it says
 
-    async def _text(self, worker: Presence, dispatch_id: str, about: Page) -> list[str]:
-        start = beginning(about.size)
+    async def piece(self, worker: Presence, dispatch_id: str, start: int, end: int) -> bytes:
+        """Return the bytes from `start` on, `PIECE_BYTES` of them at most."""
+        end = min(end, start + PIECE_BYTES)
         try:
-            data = await self._bytes(worker, dispatch_id, start, about.size)
+            return await self._bytes(worker, dispatch_id, start, end, self._page_bytes)
         except BrokerUnavailable:
             if self._page_bytes == SMALL_PAGE_BYTES:
                 raise
-            # An answer that the server does not take is no answer.
-            self._page_bytes = SMALL_PAGE_BYTES
-            data = await self._bytes(worker, dispatch_id, start, about.size)
-        text = whole_lines(data, is_beginning=not start).decode(errors="replace")
-        if not start:
-            return [text]
-        left_out = (
-            f"the first {start} bytes are left out here; the whole log is"
-            f" {presentable(about.path)} on worker {presentable(worker.name)}"
-        )
-        return [remark(left_out), text]
+        # An answer that the server does not take is no answer.
+        data = await self._bytes(worker, dispatch_id, start, end, SMALL_PAGE_BYTES)
+        self._page_bytes = SMALL_PAGE_BYTES
+        return data
 
-    async def _bytes(self, worker: Presence, dispatch_id: str, start: int, end: int) -> bytes:
+    async def _bytes(
+        self, worker: Presence, dispatch_id: str, start: int, end: int, page_bytes: int
+    ) -> bytes:
         """Read a piece of a log page by page, a few of them at once."""
         limit = asyncio.Semaphore(PAGES_AT_ONCE)
 
         async def page(offset: int) -> bytes:
-            length = min(self._page_bytes, end - offset)
+            length = min(page_bytes, end - offset)
             question = Question(dispatch_id=dispatch_id, offset=offset, limit=length)
             async with limit:
                 answer = await self._ask(worker, question)
@@ -224,7 +276,7 @@ class Reader(Line):
                 raise BrokerError(presentable(answer.refusal))
             return answer.data[:length]
 
-        async with all_of(map(page, range(start, end, self._page_bytes))) as pages:
+        async with all_of(map(page, range(start, end, page_bytes))) as pages:
             return b"".join(await asyncio.gather(*pages))
 
 
@@ -247,20 +299,35 @@ def beginning(size: int) -> int:
     return -(-max(0, size - MOST_BYTES) // STEP_BYTES) * STEP_BYTES
 
 
-def whole_lines(data: bytes, *, is_beginning: bool) -> bytes:
-    """Leave out the halves of lines at the ends; the next look has the last one whole."""
-    start = 0 if is_beginning else data.find(b"\n") + 1
-    end = data.rfind(b"\n") + 1
-    return data[start : end or None]
+def whole_lines(pieces: Iterable[bytes], *, is_beginning: bool) -> Iterator[bytes]:
+    """Yield lines without the halves at both ends; the next look has the last one whole."""
+    half = b""
+    is_whole, is_first = is_beginning, True
+    for piece in pieces:
+        for line in io.BytesIO(half + piece):
+            half = b""
+            if not line.endswith(b"\n") and len(line) < LINE_BYTES:
+                half = line
+                continue
+            if is_whole:
+                yield line.removesuffix(b"\n")
+                is_first = False
+            is_whole = True
+    if half and is_beginning and is_first:
+        yield half
 
 
-def missing(silent: Sequence[str]) -> LogAnswer:
+def missing(silent: Sequence[str]) -> str:
     names = ", ".join(sorted(silent)[:10]) + (" and others" if len(silent) > 10 else "")  # noqa: PLR2004
     of_them = f"; no answer from {names}" if silent else ""
-    text = f"no worker says that it runs this task{of_them}: it has ended, or its worker is gone"
-    return [text], [remark(text)]
+    return f"no worker says that it runs this task{of_them}: it has ended, or its worker is gone"
+
+
+def iter_of(text: str) -> Iterator[str]:
+    """Yield one line of ours."""
+    yield remark(text)
 
 
 def remark(text: str) -> str:
     """Return a line of ours as Airflow writes a task's log."""
-    return json.dumps({"event": text, "level": "warning", "logger": __name__}) + "\n"
+    return json.dumps({"event": text, "level": "warning", "logger": __name__})

@@ -100,11 +100,18 @@ class Upkeep:
             self._send_again(lost)
 
     def _end_callback(self, dispatch: Dispatch, report: Report | None) -> None:
-        """Tell of the end of a callback whose scheduler did not live to hear of it."""
-        if report is not None and report.state is not State.DROPPED:
-            succeeded = report.state is State.SUCCESS
-            key: Any = dispatch.key
-            self._executor.change_state(key, compat.ended_event(succeeded), report.info or None)
+        """Tell of the end of a callback whose row does not know it.
+
+        Its scheduler did not live to hear of it, or it was dropped: Airflow times none out, so it
+        would stay as it is for ever.
+        """
+        if report is None:
+            return
+        if report.state is State.DROPPED and not rows.standing([dispatch], self._executor.job_id):
+            return  # it has an end by now, which is not to be written over
+        succeeded = report.state is State.SUCCESS
+        key: Any = dispatch.key
+        self._executor.change_state(key, compat.ended_event(succeeded), report.info or None)
 
     def _send_again(self, lost: Mapping[str, Finding]) -> None:
         """Queue workloads here anew that NATS has lost; the next heartbeat sends them."""

@@ -17,6 +17,7 @@ __all__ = ["NO_ANSWER", "Answer", "without_login"]
 NO_ANSWER = 0
 METHOD_NOT_ALLOWED = 405
 SERVER_ERROR = 500
+CONFLICT = 409
 # The API server's way to say that the task instance is no longer this workload's.
 DECIDED_ELSEWHERE = frozenset({404, 409, 410})
 START_REFUSED = {
@@ -65,6 +66,17 @@ class Answer:
         """Whether the task instance is no longer this workload's to change."""
         return self.status in DECIDED_ELSEWHERE and not self.is_foreign
 
+    @property
+    def is_exchanged(self) -> bool:
+        """Whether a callback was started before, by anybody: its token can be exchanged once.
+
+        Unlike a task's, its start is not repeated to whom it was granted (read in Airflow 3.4.0b2,
+        `execution_api/routes/callbacks.py`; 3.3 has no start of callbacks).
+        """
+        is_refused = self.status == CONFLICT and not self.is_foreign
+        is_of_callback = "/callbacks/" in self.path and self.path.endswith("/run")
+        return is_refused and is_of_callback and self.detail.get("previous_state") == "running"
+
     def ending(self, *, has_started: bool) -> Ending | None:
         """Return what it means for a workload, None if nothing is known to follow from it.
 
@@ -80,6 +92,8 @@ class Answer:
             return Ending.UNREACHABLE
         if self.is_foreign:
             return Ending.WRONG_ADDRESS
+        if self.is_exchanged:
+            return Ending.EXCHANGED
         is_start = self.path.endswith("/run") or "/connection-tests/" in self.path
         return START_REFUSED.get(self.status) if is_start else None
 

@@ -62,6 +62,8 @@ def watch_requests(asking: Callable[[], Asking]) -> None:
     operations: Any = api.TaskInstanceOperations
     operations.start = insistent(operations.start, asking)
     operations.heartbeat = discerning(operations.heartbeat)
+    if callbacks := getattr(api, "CallbackOperations", None):  # Airflow 3.4
+        callbacks.run = insistent(callbacks.run, asking)
 
     def asking_of(request: Any) -> Asking | None:
         path = str(request.url.path)
@@ -73,7 +75,7 @@ def watch_requests(asking: Callable[[], Asking]) -> None:
 
 
 def insistent(start: Any, asking: Callable[[], Asking]) -> Any:
-    """Return Airflow's request for a task's start, sent again until it is answered."""
+    """Return Airflow's request for a workload's start, sent again until it is answered."""
 
     @functools.wraps(start)
     def start_for_certain(operations: Any, *args: Any, **kwargs: Any) -> Any:

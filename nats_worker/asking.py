@@ -3,6 +3,7 @@
 A request whose answer did not come may have been carried out. Handed to another worker, the task
 would be found running there and taken for lost. So the same process asks again: the API server
 repeats its yes to the same host name, user and process id (read in Airflow 3.3.2 and 3.4.0b2).
+A callback's start it does not repeat (3.4): asked again, it tells that there was one.
 Only a request that was never sent, or that the Execution API itself refuses, ends the asking.
 """
 
@@ -49,6 +50,7 @@ class Asking:
         is_in_doubt: the answer to a request did not come, so it may have been accepted.
         is_stopping: the worker wants this workload stopped.
         is_known: the API server has answered, or nothing is asked any more.
+        has_lost_answer: a request may have been carried out whose answer never came.
 
     Args:
         on_ask: called before the first request leaves.
@@ -67,6 +69,7 @@ class Asking:
         self.is_in_doubt = False
         self.is_stopping = False
         self.is_known = False
+        self.has_lost_answer = False
         self.reach_seconds = reach_seconds
         self._is_under_way = False
         self._on_ask = on_ask
@@ -94,6 +97,7 @@ class Asking:
     def failed(self, answer: Answer) -> None:
         """Note what came of a request; a proxy that refuses one has not passed it on."""
         self.is_in_doubt |= self._is_under_way and answer.may_pass
+        self.has_lost_answer |= self.is_in_doubt
         self._is_under_way = False
 
     def settled(self) -> None:
@@ -139,7 +143,7 @@ def until_known(
                 asking.settled()
                 raise
             if attempt == 0:
-                text = "no answer to a task's start: %s; next: asking again"
+                text = "no answer to a workload's start: %s; next: asking again"
                 log.warning(text, without_login(str(exc)))
         else:
             asking.settled()
@@ -207,14 +211,16 @@ def patient(
 
     @functools.wraps(send)
     def send_patiently(client: Any, request: Any, **options: Any) -> Any:
-        longest = LONGEST_TIMEOUT_SECONDS
+        longest, patience = LONGEST_TIMEOUT_SECONDS, getattr(client, "patience", 0.0)
         if asking := asking_of(request):
             request.extensions["trace"] = functools.partial(trace, asking)
             longest = LONGEST_START_TIMEOUT_SECONDS
+            if "/callbacks/" in str(request.url.path):
+                patience = longest  # an answer that is not waited for is lost with its token
         timeouts = request.extensions.get("timeout", {})
         read = timeouts.get("read") or 0.0
         # Never less than Airflow's own setting, whatever that is.
-        read = max(read, min(longest, getattr(client, "patience", 0.0)))
+        read = max(read, min(longest, patience))
         if read:
             request.extensions["timeout"] = timeouts | {"read": read}
         try:

@@ -20,6 +20,7 @@ class Ending(StrEnum):
         "stopped_by_server"  # cleared, marked or run elsewhere: heartbeat 404/409/410
     )
     ALREADY_RUNNING = "already_running"  # /run: 409, the task instance is running
+    EXCHANGED = "exchanged"  # a callback's /run: 409, its token was exchanged before
     STALE = "stale"  # /run: gone, or 409 with another state (in `previous_state`)
     TOKEN_REFUSED = "token_refused"  # /run: 401 or 403
     UNREACHABLE = "unreachable"  # /run: never sent, as there was no connection

@@ -200,9 +200,10 @@ def failure(exc: BaseException, watch: Watch, team: str | None) -> ExitReport:
         info = f"{info}, {api_address(team)}"
     detail = getattr(exc, "detail", None)
     previous_state = detail.get("previous_state") if isinstance(detail, dict) else None
+    is_own_start = ending is Ending.EXCHANGED and watch.asking.has_lost_answer
     return ExitReport(
         ending=ending,
-        started=watch.has_started or ending in AFTER_START,
+        started=watch.has_started or ending in AFTER_START or is_own_start,
         pid=watch.pid,
         previous_state=str(previous_state or ""),
         info=info,

@@ -95,8 +95,8 @@ def judge(
     """
     if is_revoked:
         return Final(State.DROPPED, "the scheduler took it back")
-    if back := not_started(report):
-        return back
+    if verdict := not_started(report) or begun_before(report, predecessor):
+        return verdict
     match report.ending:
         case Ending.FINISHED if report.exit_code == 0:
             return Final(State.SUCCESS)
@@ -106,10 +106,6 @@ def judge(
         case Ending.STOPPED_BY_SERVER:
             # A success makes the scheduler run a cleared task again; else it changes nothing.
             return Final(State.SUCCESS, "stopped, as the API server asked")
-        case Ending.ALREADY_RUNNING if predecessor:
-            return Final(State.FAILED, f"worker {predecessor} lost")
-        case Ending.ALREADY_RUNNING:
-            return Left("it runs elsewhere already")
         case Ending.STALE:
             state = report.previous_state or "gone"
             return Final(State.DROPPED, f"Airflow no longer wants it, the task instance is {state}")
@@ -144,6 +140,26 @@ def not_started(report: ExitReport) -> Back | None:
         case _:
             return None
     return Back(f"{text}: {report.info}", pause, counts=counts, is_ours=True)
+
+
+def begun_before(report: ExitReport, predecessor: str) -> Final | Left | None:
+    """Return the verdict on what the API server says was started, None for any other one.
+
+    A callback must not run twice, and its start is granted once, so nobody can go on with it.
+    """
+    match report.ending:
+        case Ending.ALREADY_RUNNING if predecessor:
+            return Final(State.FAILED, f"worker {predecessor} lost")
+        case Ending.EXCHANGED if predecessor:
+            text = f"it was started before, by worker {predecessor}, which has not told its end"
+            return Final(State.FAILED, text)
+        case Ending.EXCHANGED if report.started:
+            text = "it has not run: its start was accepted, but the answer with its token got lost"
+            return Final(State.FAILED, text)
+        case Ending.ALREADY_RUNNING | Ending.EXCHANGED:
+            return Left("it runs elsewhere already")
+        case _:
+            return None
 
 
 def exit_text(report: ExitReport) -> str:

@@ -230,13 +230,19 @@ def test_another_path_is_no_error(desk: Desk, path: str) -> None:
     assert desk.logs.stream(path, TI) == ([], [])
 
 
-def test_a_callbacks_log_stays_where_it_is(desk: Desk) -> None:
-    file = desk.write(LONG)
+def test_a_callbacks_log_is_stored_and_shown_for_the_default_queue(desk: Desk) -> None:
+    """Airflow has no task instance for it, when it is stored and when it is asked for."""
+    path = "executor_callbacks/a/r/4711"
+    file = desk.write(LONG, path)
 
-    desk.open(deletes=True).upload(PATH)
+    desk.open(deletes=True).upload(path)
 
-    assert file.exists()
-    assert desk.shown() == []
+    assert not file.exists()
+    sources, parts = desk.logs.stream(path, None)
+    assert ["\n".join(part) + "\n" for part in parts] == [LONG]
+    assert len(sources) == 1
+    other: Any = SimpleNamespace(queue="another")
+    assert desk.logs.stream(path, other) == ([], [])
 
 
 def test_a_teams_log_stays_where_it_is(desk: Desk) -> None:

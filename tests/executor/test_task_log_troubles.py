@@ -7,7 +7,8 @@ import json
 import signal
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from nats_executor.log_pages import VERB, Page, Question, encode
 from nats_executor.messages import Presence, decode
 from nats_executor.messages import encode as encode_message
 from nats_executor.permissions import Role, permissions
-from nats_executor.task_logs import MOST_BYTES
+from nats_executor.task_logs import MOST_BYTES, PIECE_BYTES
 from tests.executor.log_stage import (
     Answer,
     ApiServer,
@@ -78,6 +79,29 @@ async def test_a_worker_that_is_killed_and_one_that_hangs(
     sources, logs = await in_time(executor, dispatch_id)
     assert "no answer from w1" in sources[0]
     assert remarks(logs) == sources[0]
+
+
+async def test_a_worker_that_is_killed_while_its_log_is_shown(
+    show: Show, api_server: ApiServer
+) -> None:
+    """What is not shown yet is not read yet: neither in memory nor asked for."""
+    worker = await show.ground.start()
+    dispatch_id = await show.talking()
+    with show.file(dispatch_id).open("a") as file:
+        file.writelines(f'{{"event": "{number:0100}"}}\n' for number in range(MOST_BYTES // 150))
+    ti: Any = SimpleNamespace(external_executor_id=dispatch_id, queue="default")
+    executor = api_server.of(show)
+    sources, [text] = await asyncio.to_thread(executor.get_streaming_task_log, ti, 1)
+    first = await asyncio.to_thread(next, text)
+
+    worker.clear_away()
+    lines = await asyncio.to_thread(list, text)
+
+    assert sources == [f"{show.file(dispatch_id)} on worker w1, read over NATS"]
+    whole = show.file(dispatch_id).read_text().splitlines()
+    assert [first, *lines[:-1]] == whole[: len(lines)]
+    assert PIECE_BYTES - 2000 < len("\n".join([first, *lines[:-1]])) <= PIECE_BYTES
+    assert "worker w1 cannot show the rest of this log now" in lines[-1]
 
 
 async def has_words(executor: NatsExecutor, dispatch_id: str) -> bool:
@@ -252,7 +276,7 @@ async def test_a_worker_that_refuses_in_the_middle(
 
     assert sources == ["/a on worker w1, read over NATS"]
     assert logs == [logs[0]]
-    assert "cannot show this log now: its disk does not answer" in remarks(logs)
+    assert "cannot show the rest of this log now: its disk does not answer" in remarks(logs)
 
 
 async def test_a_worker_that_claims_and_sends_too_much(

@@ -19,7 +19,7 @@ from airflow.models.dagbag import DBDagBag
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
 from airflow.utils.state import CallbackState, TaskInstanceState
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
 from nats_executor import NatsExecutor, rows, topology
@@ -781,6 +781,45 @@ def test_a_callback_of_a_dead_scheduler_gets_its_end(
 
     assert events(executor) == {CallbackKey(callback): (CallbackState(state.value), "why")}
     assert executor.slots_occupied == 0
+
+
+@pytest.mark.parametrize("state", [CallbackState.QUEUED, CallbackState.RUNNING])
+def test_a_callback_that_a_worker_dropped_gets_an_end(
+    stage: Stage, table: Rows, state: str
+) -> None:
+    """As workers of earlier releases drop what was started before; Airflow times none out."""
+    executor = stage.executor(job_id=JOB)
+    until(executor, lambda: True, "its start")
+    callback = table.add_callback(state)
+
+    report_of(stage, callback, State.DROPPED)
+
+    assert events(executor) == {CallbackKey(callback): (CallbackState.FAILED, "why")}
+
+
+def test_a_dropped_callback_that_has_an_end_keeps_it(
+    stage: Stage, table: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row ended while the broker was asked: the scheduler would write over that."""
+    executor = stage.executor(job_id=JOB)
+    until(executor, lambda: True, "its start")
+    callback = table.add_callback(CallbackState.RUNNING)
+    asked = rows.standing
+
+    def standing(dispatches: Any, job: Any) -> Any:
+        with create_session(scoped=False) as session:
+            session.execute(update(ExecutorCallback).values(state=CallbackState.SUCCESS))
+        found.append(asked(dispatches, job))
+        return found[-1]
+
+    found: list[Any] = []
+    monkeypatch.setattr(rows, "standing", standing)
+
+    report_of(stage, callback, State.DROPPED)
+
+    until(executor, lambda: found, "a look at the row")
+    assert found[0] == {}
+    assert dict(executor.get_event_buffer()) == {}
 
 
 def report_of(stage: Stage, callback: str, state: State) -> None:

@@ -25,6 +25,7 @@ class Answer:
 
     Attributes:
         is_carried_out: the request takes effect all the same, as when an answer gets lost.
+        is_held: it is given after `let_go` only; the request takes effect before.
         after: seconds to wait before the answer.
         html: what a proxy says, in place of the Execution API's JSON.
     """
@@ -32,6 +33,7 @@ class Answer:
     status: int
     detail: Any = None
     is_carried_out: bool = False
+    is_held: bool = False
     after: float = 0.0
     html: str = ""
 
@@ -66,6 +68,8 @@ class ExecutionApi:
         self.may_retry: set[str] = set()
         # Whose start was accepted, by task instance: its host, user and process id.
         self.accepted: dict[str, tuple[str, str, int]] = {}
+        # The callbacks whose single-use token was exchanged, as Airflow 3.4 has it.
+        self.exchanged: set[str] = set()
         self.held: set[tuple[str, str]] = set()
         self.gate = threading.Event()
         self.connections: set[socket.socket] = set()
@@ -106,6 +110,8 @@ class ExecutionApi:
 
     def script(self, about: str, action: str, *answers: Answer) -> None:
         """Answer an id's requests for an action this way from now on."""
+        if any(answer.is_held for answer in answers):
+            self.gate.clear()
         self.scripts[about, action] = Script(list(answers))
 
     def hold(self, about: str, action: str) -> None:
@@ -133,6 +139,8 @@ class ExecutionApi:
         if scripted.is_carried_out or scripted.status == 200:
             carried_out = self.carry_out(request)
             answer = carried_out if scripted.status == 200 else answer
+        if scripted.is_held:
+            self.gate.wait(HOLD_SECONDS)
         time.sleep(scripted.after)
         return answer
 
@@ -142,6 +150,8 @@ class ExecutionApi:
                 return 200, {"ok": ["JWTValidator"], "failing": {}}
             case Received(action="run", body={"hostname": _}):
                 return self.run(request.about, request.body)
+            case Received(method="PATCH", action="run"):
+                return self.exchange(request.about)
             case Received(action="connection"):
                 return 200, {"conn_id": "a", "conn_type": "no_such_type"}
             case Received(method="GET"):
@@ -153,8 +163,14 @@ class ExecutionApi:
         who = str(body["hostname"]), str(body["unixname"]), int(body["pid"])
         if self.accepted.setdefault(task_instance, who) == who:
             return 200, run_context(may_retry=task_instance in self.may_retry)
-        detail = {"reason": "invalid_state", "message": "no", "previous_state": "running"}
-        return 409, {"detail": detail}
+        return refusal("running")
+
+    def exchange(self, callback: str) -> tuple[int, Any]:
+        """Accept a callback's start once, and from nobody again."""
+        if callback in self.exchanged:
+            return refusal("running")
+        self.exchanged.add(callback)
+        return 204, None
 
     def handler(self) -> type[BaseHTTPRequestHandler]:
         api = self
@@ -187,7 +203,8 @@ class ExecutionApi:
                     self.close_connection = True
                     return
                 is_html = isinstance(answer, str)
-                content = (answer if is_html else json.dumps(answer)).encode()
+                text = answer if is_html else json.dumps(answer)
+                content = b"" if status == 204 else text.encode()
                 self.send_response(status)
                 kind = "text/html" if is_html else "application/json"
                 self.send_header("content-type", kind)
@@ -200,6 +217,11 @@ class ExecutionApi:
             def log_message(self, *_: object) -> None: ...
 
         return Handler
+
+
+def refusal(state: str) -> tuple[int, Any]:
+    detail = {"reason": "invalid_state", "message": "no", "previous_state": state}
+    return 409, {"detail": detail}
 
 
 def run_context(*, may_retry: bool) -> dict[str, Any]:

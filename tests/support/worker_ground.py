@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
     from tests.support.execution_api import ExecutionApi
 
-__all__ = ["DAG", "QUICK", "Field", "is_alive", "make_home", "task_body"]
+__all__ = ["DAG", "QUICK", "Field", "callback_body", "is_alive", "make_home", "task_body"]
 
 DAG = Path(__file__).parents[1] / "worker" / "outcomes_dag.py"
 # A lost worker is found within seconds.
@@ -120,6 +120,23 @@ def task_body(task: str, ti_id: str) -> dict[str, Any]:
         "dag_rel_path": DAG.name,
         "bundle_info": {"name": "outcomes", "version": None},
         "log_path": f"{ti_id}.log",
+    }
+
+
+def callback_body(path: str, **kwargs: object) -> dict[str, Any]:
+    """Airflow's `ExecuteCallback` as JSON."""
+    callback_id = str(uuid.uuid4())
+    return {
+        "type": "ExecuteCallback",
+        "token": "a.secret.token",
+        "callback": {
+            "id": callback_id,
+            "fetch_method": "import_path",
+            "data": {"path": path, "kwargs": kwargs},
+        },
+        "dag_rel_path": DAG.name,
+        "bundle_info": {"name": "outcomes", "version": None},
+        "log_path": f"{callback_id}.log",
     }
 
 

@@ -131,10 +131,15 @@ class Post:
     sent: list[str] = field(default_factory=list)
 
     async def send(
-        self, body: dict[str, Any], dispatch_id: str, queue: str = "default", band: int = 0
+        self,
+        body: dict[str, Any],
+        dispatch_id: str,
+        queue: str = "default",
+        band: int = 0,
+        kind: Kind = Kind.TASK,
     ) -> None:
         workload = Workload(
-            dispatch_id=dispatch_id, queue=queue, kind=Kind.TASK, body=body, key=[dispatch_id],
+            dispatch_id=dispatch_id, queue=queue, kind=kind, body=body, key=[dispatch_id],
             sender="test",
         )  # fmt: skip
         subject = self.settings.names.task(queue, dispatch_id, band)

@@ -11,12 +11,17 @@ from nats_worker.exits import Ending
 
 RUN, STATE, OTHER = "/execution/task-instances/1/run", "/execution/task-instances/1/state", "/x"
 TEST = "/execution/connection-tests/1/connection"
+CALLBACK = "/execution/callbacks/1/run"
 REASON = {"reason": "not_found", "message": "gone"}
 
 
 def api(path: str, status: int, detail: Any = "no") -> Answer:
     """An error in the form of the Execution API's."""
     return Answer(path, status, is_error_body=True, detail=detail)
+
+
+def state(previous: str) -> dict[str, str]:
+    return {"reason": "invalid_state", "message": "no", "previous_state": previous}
 
 
 ROWS: list[tuple[str, Answer, Ending | None]] = [
@@ -35,6 +40,13 @@ ROWS: list[tuple[str, Answer, Ending | None]] = [
     ("a proxy that wants a login", Answer(RUN, 401), Ending.WRONG_ADDRESS),
     ("a redirect", Answer(RUN, 302), Ending.WRONG_ADDRESS),
     ("a wrong address before the start", Answer(OTHER, 404), Ending.WRONG_ADDRESS),
+    ("a callback that was started before", api(CALLBACK, 409, state("running")), Ending.EXCHANGED),
+    ("a callback that has ended", api(CALLBACK, 409, state("success")), Ending.STALE),
+    ("a callback that is gone", api(CALLBACK, 404, REASON), Ending.STALE),
+    ("a callback's token", api(CALLBACK, 403), Ending.TOKEN_REFUSED),
+    ("an API server without callbacks' starts", api(CALLBACK, 404, None), Ending.WRONG_ADDRESS),
+    ("a proxy in front of callbacks", Answer(CALLBACK, 409), Ending.WRONG_ADDRESS),
+    ("a task that runs", api(RUN, 409, state("running")), Ending.STALE),
     ("a connection test that is gone", api(TEST, 404, REASON), Ending.STALE),
     ("a connection test's token", api(TEST, 403), Ending.TOKEN_REFUSED),
     ("another call's refusal is the caller's business", api(OTHER, 403), None),

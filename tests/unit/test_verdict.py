@@ -58,6 +58,33 @@ ROWS: list[tuple[str, ExitReport, dict[str, object], Verdict]] = [
         Final(State.FAILED, "worker w1 lost"),
     ),
     (
+        "a callback that the worker before us has started, and not ended",
+        exited(Ending.EXCHANGED, previous_state="running"),
+        {"predecessor": "w1"},
+        Final(State.FAILED, "it was started before, by worker w1, which has not told its end"),
+    ),
+    (
+        "a callback that the worker before us, or we without an answer, have started",
+        exited(Ending.EXCHANGED, previous_state="running", started=True),
+        {"predecessor": "w1"},
+        Final(State.FAILED, "it was started before, by worker w1, which has not told its end"),
+    ),
+    (
+        "a callback that we were allowed to start, and have not heard so",
+        exited(Ending.EXCHANGED, previous_state="running", started=True),
+        {},
+        Final(
+            State.FAILED,
+            "it has not run: its start was accepted, but the answer with its token got lost",
+        ),
+    ),
+    (
+        "a callback that runs, and nobody was here before: somebody else reports",
+        exited(Ending.EXCHANGED, previous_state="running"),
+        {},
+        Left("it runs elsewhere already"),
+    ),
+    (
         "start refused: another state",
         exited(Ending.STALE, previous_state="success"),
         {},

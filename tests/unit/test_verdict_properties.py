@@ -14,7 +14,7 @@ from nats_worker.exits import Ending, ExitReport
 from nats_worker.verdict import Back, Expired, Final, Left, Verdict, judge
 
 # What `supervise_task` and its process can end with before the API server has accepted a start.
-REFUSALS = {Ending.ALREADY_RUNNING, Ending.STALE, Ending.TOKEN_REFUSED}
+REFUSALS = {Ending.ALREADY_RUNNING, Ending.EXCHANGED, Ending.STALE, Ending.TOKEN_REFUSED}
 # What nobody knows better: the supervisor came to an end that it calls one.
 TOLD = {Ending.FINISHED, Ending.UNDELIVERED, Ending.UNREADABLE}
 # Nothing has begun, and what for is this worker's own: another one may have more luck.
@@ -44,8 +44,11 @@ def may_spend_a_try(
             return True
         case Ending.DIED | Ending.RAISED:  # only then has anything run
             return report.started
-        case Ending.ALREADY_RUNNING:  # the worker before this one had started it and is dead
-            return predecessor != ""
+        case Ending.ALREADY_RUNNING | Ending.EXCHANGED:
+            # The worker before this one had started it and is dead; or this one had a callback
+            # started, and has not heard so.
+            has_lost_it = report.ending is Ending.EXCHANGED and report.started
+            return predecessor != "" or has_lost_it
         case Ending.TOKEN_REFUSED:  # of so many new ones, none was taken; old ones tell little
             return generation >= (3 if is_token_fresh else 50)
     return False
@@ -101,7 +104,7 @@ def test_whoever_reads_the_history_is_told_why(
 
     if isinstance(verdict, Final) and verdict.state is State.FAILED:
         assert verdict.info
-        if report.ending is Ending.ALREADY_RUNNING:
+        if report.ending in {Ending.ALREADY_RUNNING, Ending.EXCHANGED}:
             assert predecessor in verdict.info
         elif report.info:
             assert report.info in verdict.info
@@ -124,7 +127,8 @@ def test_what_was_refused_or_never_asked_is_given_to_somebody_else_or_dropped(
             assert counts is (report.ending in {Ending.DIED, Ending.HUNG, Ending.RAISED})
             assert is_ours is (report.ending in OURS)
         case Left():
-            assert (report.ending, predecessor) == (Ending.ALREADY_RUNNING, "")
+            assert report.ending in {Ending.ALREADY_RUNNING, Ending.EXCHANGED}
+            assert predecessor == ""
         case Expired():
             assert report.ending is Ending.TOKEN_REFUSED
         case Final(State.DROPPED):

@@ -11,7 +11,7 @@ import pytest
 from nats_worker.pool import ProcessPool
 from tests.support.execution_api import ExecutionApi
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import DAG, is_alive, make_home, task_body
+from tests.support.worker_ground import callback_body, is_alive, make_home, task_body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -93,23 +93,6 @@ class Stage:
 @pytest.fixture
 def stage(pool: ProcessPool, api: ExecutionApi, marks: Path) -> Stage:
     return Stage(pool, api, marks)
-
-
-def callback_body(path: str) -> dict[str, Any]:
-    """Airflow's `ExecuteCallback` as JSON."""
-    callback_id = str(uuid.uuid4())
-    return {
-        "type": "ExecuteCallback",
-        "token": "a.secret.token",
-        "callback": {
-            "id": callback_id,
-            "fetch_method": "import_path",
-            "data": {"path": path, "kwargs": {}},
-        },
-        "dag_rel_path": DAG.name,
-        "bundle_info": {"name": "outcomes", "version": None},
-        "log_path": f"{callback_id}.log",
-    }
 
 
 def connection_test_body(test_id: str) -> dict[str, Any]:

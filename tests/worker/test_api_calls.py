@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nats_executor.compat import AIRFLOW_V_3_4_PLUS
 from nats_worker.exits import Ending
 from nats_worker.pool import ProcessPool
 from tests.support.execution_api import Answer
@@ -108,14 +109,18 @@ async def test_a_slow_server_gets_the_time_that_it_needs(hasty: Stage, action: s
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
-async def test_a_callback_does_not_ask(hasty: Stage, fault: Answer) -> None:
-    """Airflow 3.3's needs no start and reports no end; what it reads is asked again."""
-    hasty.api.script("variables", "a", fault, fault, GOOD)
+async def test_a_callback_is_started_once(hasty: Stage, fault: Answer) -> None:
+    """Airflow 3.4's exchanges its token; who asks again after that hears that somebody has it."""
     body = callback_body("os.getcwd")
+    callback = body["callback"]["id"]
+    hasty.api.script(callback, "run", fault, fault, GOOD)
 
     report = await (await hasty.pool.start(hasty.new_id(), body)).exited()
 
-    assert (report.ending, report.started) == (Ending.FINISHED, True)
+    is_token_lost = AIRFLOW_V_3_4_PLUS and fault.is_carried_out
+    ending = Ending.EXCHANGED if is_token_lost else Ending.FINISHED
+    assert (report.ending, report.started) == (ending, True)
+    assert bool(hasty.api.bodies(callback, "run")) == AIRFLOW_V_3_4_PLUS  # 3.3's need no start
 
 
 @pytest.mark.parametrize("action", ["connection", "self"])

@@ -243,8 +243,7 @@ async def test_a_callback_that_fails(stage: Stage) -> None:
 
 async def test_a_callback_is_stopped_with_what_it_started(stage: Stage) -> None:
     """Airflow leaves a callback in the supervisor's process group: a signal would end both."""
-    body = callback_body("subprocess.run")
-    body["callback"]["data"]["kwargs"] = {"args": ["sleep", "1000"]}
+    body = callback_body("subprocess.run", args=["sleep", "1000"])
     run = await stage.pool.start(stage.new_id(), body)
     await run.started()
 
