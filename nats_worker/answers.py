@@ -19,6 +19,10 @@ METHOD_NOT_ALLOWED = 405
 SERVER_ERROR = 500
 # The API server's way to say that the task instance is no longer this workload's.
 DECIDED_ELSEWHERE = frozenset({404, 409, 410})
+# What it says of the start of a task that was cleared while it runs, and waits for that run's end
+# (read in Airflow 3.3.2 and 3.4.0b2; only the latter says whether another process runs it).
+RUNNING_ELSEWHERE = "running_elsewhere"
+RESTARTING = "restarting"
 START_REFUSED = {
     401: Ending.TOKEN_REFUSED,
     403: Ending.TOKEN_REFUSED,
@@ -65,11 +69,15 @@ class Answer:
         """Whether the task instance is no longer this workload's to change."""
         return self.status in DECIDED_ELSEWHERE and not self.is_foreign
 
-    def ending(self, *, has_started: bool) -> Ending | None:
+    def ending(self, *, has_started: bool, was_in_doubt: bool = False) -> Ending | None:
         """Return what it means for a workload, None if nothing is known to follow from it.
 
         A connection test has no start; its requests count as one, because testing again does no
         harm.
+
+        Args:
+            has_started: whether its start was accepted.
+            was_in_doubt: whether an earlier request for it got no answer.
         """
         if self.path.endswith("/state"):
             is_over = self.is_decided_elsewhere
@@ -80,8 +88,21 @@ class Answer:
             return Ending.UNREACHABLE
         if self.is_foreign:
             return Ending.WRONG_ADDRESS
+        if self.path.endswith("/run") and self.is_decided_elsewhere:
+            return self.whose_run(was_in_doubt=was_in_doubt)
         is_start = self.path.endswith("/run") or "/connection-tests/" in self.path
         return START_REFUSED.get(self.status) if is_start else None
+
+    def whose_run(self, *, was_in_doubt: bool) -> Ending:
+        """Return what a task instance that is not to be started means: who had started it, if any.
+
+        Airflow starts one that was cleared while it runs again as soon as that run's end is told.
+        """
+        if self.detail.get("reason") == RUNNING_ELSEWHERE:
+            return Ending.ALREADY_RUNNING
+        if self.detail.get("previous_state") == RESTARTING:
+            return Ending.STOPPED_BY_SERVER if was_in_doubt else Ending.ALREADY_RUNNING
+        return Ending.STALE
 
 
 def without_login(text: str) -> str:
