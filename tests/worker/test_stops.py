@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import signal
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nats_worker.run import Run
+    from tests.support.execution_api import ExecutionApi
 
 pytestmark = pytest.mark.anyio
 
@@ -49,15 +49,20 @@ def states(stage: Stage, ti_id: str) -> list[str]:
 
 
 @asynccontextmanager
-async def stage_with(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, cleanup_seconds: int
-) -> AsyncIterator[Stage]:
+async def stage_with(cleanup_seconds: int, api: ExecutionApi, marks: Path) -> AsyncIterator[Stage]:
     """A stage whose supervisors send a heartbeat every second and stop tasks within this time."""
-    monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "1")
-    monkeypatch.setenv("AIRFLOW__CORE__KILLED_TASK_CLEANUP_TIME", str(cleanup_seconds))
-    async with ProcessPool() as pool:
-        await pool.ready()
-        yield replace(stage, pool=pool)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "1")
+        patch.setenv("AIRFLOW__CORE__KILLED_TASK_CLEANUP_TIME", str(cleanup_seconds))
+        async with ProcessPool() as pool:
+            await pool.ready()
+            yield Stage(pool, api, marks)
+
+
+@pytest.fixture(scope="module")
+async def quick(airflow_home: Path, api: ExecutionApi, marks: Path) -> AsyncIterator[Stage]:  # noqa: ARG001
+    async with stage_with(1, api, marks) as stage:
+        yield stage
 
 
 async def refused(stage: Stage, ti_id: str, answer: Answer = NOT_RUNNING) -> None:
@@ -70,7 +75,7 @@ async def refused(stage: Stage, ti_id: str, answer: Answer = NOT_RUNNING) -> Non
 async def stopped(run: Run) -> None:
     """Wait for the end of a run that the API server stopped; its verdict lets Airflow go on."""
     report = await run.exited()
-    assert (report.ending, report.started) == (Ending.STOPPED_BY_SERVER, True)
+    assert report.ending == Ending.STOPPED_BY_SERVER
     assert not is_alive(report.pid)
     verdict = judge(report, predecessor="", generation=0)
     assert isinstance(verdict, Final)
@@ -128,33 +133,29 @@ async def test_the_start_of_an_attempt_that_is_archived(stage: Stage, answer: An
     ids=["taken", "taken late", "archived", "gone", "elsewhere"],
 )
 async def test_a_stop_is_acknowledged_until_the_api_server_answers(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, answers: list[Answer]
+    quick: Stage, answers: list[Answer]
 ) -> None:
-    ti_id = stage.new_id()
-    stage.api.script(ti_id, "state", *answers)
-    async with stage_with(stage, monkeypatch, 60) as quick:
-        run, _ = await quick.start_sleeper("sleep", ti_id)
+    ti_id = quick.new_id()
+    run, _ = await quick.start_sleeper("stubborn", ti_id)
+    quick.api.script(ti_id, "state", *answers)
 
-        await refused(quick, ti_id, ARCHIVED)
+    await refused(quick, ti_id, ARCHIVED)
 
-        await stopped(run)
-    assert states(stage, ti_id) == ACKNOWLEDGED * len(answers)
+    await stopped(run)
+    assert states(quick, ti_id) == ACKNOWLEDGED * len(answers)
 
 
 async def test_a_task_that_ignores_sigterm_has_the_time_that_airflow_gives_it(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    quick: Stage,
 ) -> None:
     """Airflow 3.4 has a setting for it; the worker takes nothing from that time by itself."""
-    slow, quick = stage.new_id(), stage.new_id()
-    async with (
-        stage_with(stage, monkeypatch, FOR_EVER) as patient,
-        stage_with(stage, monkeypatch, 1) as hasty,
-    ):
-        first, first_pid = await patient.start_sleeper("stubborn", slow)
-        second, _ = await hasty.start_sleeper("stubborn", quick)
+    early, late = quick.new_id(), quick.new_id()
+    async with stage_with(FOR_EVER, quick.api, quick.marks) as patient:
+        first, first_pid = await patient.start_sleeper("stubborn", early)
+        second, _ = await quick.start_sleeper("stubborn", late)
 
-        await refused(patient, slow)
-        await refused(hasty, quick)
+        await refused(patient, early)
+        await refused(quick, late)
         await stopped(second)
 
         if HAS_CLEANUP_TIME:
@@ -162,19 +163,19 @@ async def test_a_task_that_ignores_sigterm_has_the_time_that_airflow_gives_it(
             # The worker itself can still end it, as at the last step of its drain.
             first.signal(signal.SIGKILL)
         await stopped(first)
-    assert states(stage, slow) == states(stage, quick) == ACKNOWLEDGED
+    assert states(quick, early) == states(quick, late) == ACKNOWLEDGED
 
 
 @pytest.mark.skipif(not HAS_CLEANUP_TIME, reason="Airflow 3.3 trusts the task with its time-out")
 async def test_a_task_that_does_not_hear_its_time_out_is_ended_from_outside(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, airflow_home: Path
+    quick: Stage, airflow_home: Path
 ) -> None:
-    ti_id = stage.new_id()
-    async with stage_with(stage, monkeypatch, 1) as quick:
-        report = await (await quick.start("deaf", ti_id)).exited()
+    ti_id = quick.new_id()
+
+    report = await (await quick.start("deaf", ti_id)).exited()
 
     assert (report.ending, report.exit_code) == (Ending.FINISHED, -9)
-    assert states(stage, ti_id) == ["failed"]
+    assert states(quick, ti_id) == ["failed"]
     verdict = judge(report, predecessor="", generation=0)
     assert isinstance(verdict, Final)
     assert verdict.state is State.FAILED
