@@ -11,9 +11,11 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from airflow.sdk.api import client
 from airflow.sdk.execution_time import supervisor
 
 from nats_executor.messages import State
+from nats_worker.api_server import heartbeat_seconds
 from nats_worker.exits import Ending
 from nats_worker.pool import ProcessPool
 from nats_worker.verdict import Final, judge
@@ -164,6 +166,18 @@ async def test_a_task_that_ignores_sigterm_has_the_time_that_airflow_gives_it(
             first.signal(signal.SIGKILL)
         await stopped(first)
     assert states(quick, early) == states(quick, late) == ACKNOWLEDGED
+
+
+def test_all_heartbeats_that_may_fail_are_over_before_the_task_counts_as_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However Airflow sends them: thirty times once in 3.4, three times five requests in 3.3."""
+    failures = 30 if HAS_CLEANUP_TIME else 3
+    requests = 1 if HAS_CLEANUP_TIME else client.API_RETRIES
+    monkeypatch.setenv("AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS", str(failures))
+    monkeypatch.setenv("AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT", "300")
+
+    assert 200 < heartbeat_seconds() * failures * requests < 300
 
 
 @pytest.mark.skipif(not HAS_CLEANUP_TIME, reason="Airflow 3.3 trusts the task with its time-out")
