@@ -53,11 +53,13 @@ def home(tmp_path_factory: pytest.TempPathFactory, api: ExecutionApi) -> Iterato
     bundle, empty = home / "bundle", home / "empty"
     empty.mkdir()
     pack_program(bundle)
+    # Far above Airflow's ten seconds, for a machine that is busy with other tests.
+    patience = {"task_startup_timeout": 60}
     has_roots = hasattr(ExecutableCoordinator, "executables_root")  # until Airflow 3.3
     coordinators = {
         "program": {
             "classpath": f"{EXECUTABLE}.ExecutableCoordinator",
-            "kwargs": {"executables_root": [str(bundle)]} if has_roots else {},
+            "kwargs": patience | ({"executables_root": [str(bundle)]} if has_roots else {}),
         },
         "absent": {
             "classpath": f"{EXECUTABLE}.ExecutableCoordinator",
@@ -68,7 +70,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, api: ExecutionApi) -> Iterato
     }
     if HAS_NODE:
         pack_node(bundle)
-        coordinators["node"] = {"classpath": f"{NODE}.NodeCoordinator", "kwargs": {}}
+        coordinators["node"] = {"classpath": f"{NODE}.NodeCoordinator", "kwargs": patience}
     option = "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"
     bundles = json.loads(environment[option])
     bundles.append(bundles[0] | {"name": "empty", "kwargs": {"path": str(empty)}})
