@@ -20,6 +20,10 @@ SERVER_ERROR = 500
 CONFLICT = 409
 # The API server's way to say that the task instance is no longer this workload's.
 DECIDED_ELSEWHERE = frozenset({404, 409, 410})
+# What it says of the start of a task that was cleared while it runs, and waits for that run's end
+# (read in Airflow 3.3.2 and 3.4.0b2; only the latter says whether another process runs it).
+RUNNING_ELSEWHERE = "running_elsewhere"
+RESTARTING = "restarting"
 START_REFUSED = {
     401: Ending.TOKEN_REFUSED,
     403: Ending.TOKEN_REFUSED,
@@ -77,11 +81,15 @@ class Answer:
         is_of_callback = "/callbacks/" in self.path and self.path.endswith("/run")
         return is_refused and is_of_callback and self.detail.get("previous_state") == "running"
 
-    def ending(self, *, has_started: bool) -> Ending | None:
+    def ending(self, *, has_started: bool, has_lost_answer: bool = False) -> Ending | None:
         """Return what it means for a workload, None if nothing is known to follow from it.
 
         A connection test has no start; its requests count as one, because testing again does no
         harm.
+
+        Args:
+            has_started: whether its start was accepted.
+            has_lost_answer: whether an earlier request for it got no answer.
         """
         if self.path.endswith("/state"):
             is_over = self.is_decided_elsewhere
@@ -94,8 +102,21 @@ class Answer:
             return Ending.WRONG_ADDRESS
         if self.is_exchanged:
             return Ending.EXCHANGED
+        if self.path.endswith("/run") and self.is_decided_elsewhere:
+            return self.whose_run(has_lost_answer=has_lost_answer)
         is_start = self.path.endswith("/run") or "/connection-tests/" in self.path
         return START_REFUSED.get(self.status) if is_start else None
+
+    def whose_run(self, *, has_lost_answer: bool) -> Ending:
+        """Return what a task instance that is not to be started means: who had started it, if any.
+
+        Airflow starts one that was cleared while it runs again as soon as that run's end is told.
+        """
+        if self.detail.get("reason") == RUNNING_ELSEWHERE:
+            return Ending.ALREADY_RUNNING
+        if self.detail.get("previous_state") == RESTARTING:
+            return Ending.STOPPED_BY_SERVER if has_lost_answer else Ending.ALREADY_RUNNING
+        return Ending.STALE
 
 
 def without_login(text: str) -> str:

@@ -13,9 +13,16 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.api import client as api
+from airflow.sdk.configuration import conf
 
 from nats_worker.answers import Answer, without_login
-from nats_worker.asking import Asking, patient, single_requests, until_known
+from nats_worker.asking import (
+    Asking,
+    heartbeat_patience,
+    patient,
+    single_requests,
+    until_known,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,7 +78,21 @@ def watch_requests(asking: Callable[[], Asking]) -> None:
         return asking() if is_start else None
 
     client: Any = api.Client
-    client.send = patient(client.send, asking_of, httpx.ReadTimeout)
+    client.send = patient(
+        client.send, asking_of, httpx.ReadTimeout, heartbeat_seconds=heartbeat_seconds()
+    )
+
+
+def heartbeat_seconds() -> float:
+    """Return how long to wait for the answer to a heartbeat at most.
+
+    Airflow 3.4 sends each one once, and ends a task after thirty instead of three.
+    """
+    return heartbeat_patience(
+        conf.getfloat("scheduler", "task_instance_heartbeat_timeout"),
+        conf.getint("workers", "max_failed_heartbeats"),
+        1 if hasattr(api.Client, "_request_without_retry") else api.API_RETRIES,
+    )
 
 
 def insistent(start: Any, asking: Callable[[], Asking]) -> Any:

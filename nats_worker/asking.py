@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
     from nats_worker.answers import Answer
 
-__all__ = ["Asking", "TooLate", "patient", "single_requests", "until_known"]
+__all__ = [
+    "Asking",
+    "TooLate",
+    "heartbeat_patience",
+    "patient",
+    "single_requests",
+    "until_known",
+]
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +38,11 @@ FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
 # Steps of a pause, so that a request to stop is noticed.
 STEP_SECONDS = 0.1
-# Each answer that does not come in time doubles the time for the next one, up to this. Three failed
-# heartbeats, of five requests each, have to end a task before Airflow takes it for lost (300 s).
+# Each answer that does not come in time doubles the time for the next one, up to this.
 LONGEST_TIMEOUT_SECONDS = 15.0
 LONGEST_START_TIMEOUT_SECONDS = 60.0
+# Of the time until a task counts as lost; the rest is for the pauses between them and for its end.
+HEARTBEATS_SHARE = 0.75
 # What httpcore calls the moment before the first byte of a request leaves, for every HTTP version.
 SENDING = "send_request_headers.started"
 
@@ -50,7 +58,7 @@ class Asking:
         is_in_doubt: the answer to a request did not come, so it may have been accepted.
         is_stopping: the worker wants this workload stopped.
         is_known: the API server has answered, or nothing is asked any more.
-        has_lost_answer: a request may have been carried out whose answer never came.
+        has_lost_answer: the same, and still true once another request was answered.
 
     Args:
         on_ask: called before the first request leaves.
@@ -197,7 +205,11 @@ def single_requests(client: Any) -> Iterator[None]:
 
 
 def patient(
-    send: Callable[..., Any], asking_of: Callable[[Any], Asking | None], slow: type[Exception]
+    send: Callable[..., Any],
+    asking_of: Callable[[Any], Asking | None],
+    slow: type[Exception],
+    *,
+    heartbeat_seconds: float,
 ) -> Any:
     """Return httpx's `Client.send` with more patience for a server that is slow.
 
@@ -207,11 +219,14 @@ def patient(
     Args:
         asking_of: returns the start that a request asks for, None for any other one.
         slow: what is raised when an answer does not come in time.
+        heartbeat_seconds: the longest time for the answer to a heartbeat.
     """
 
     @functools.wraps(send)
     def send_patiently(client: Any, request: Any, **options: Any) -> Any:
-        longest, patience = LONGEST_TIMEOUT_SECONDS, getattr(client, "patience", 0.0)
+        is_heartbeat = str(request.url.path).endswith("/heartbeat")
+        longest = heartbeat_seconds if is_heartbeat else LONGEST_TIMEOUT_SECONDS
+        patience = getattr(client, "patience", 0.0)
         if asking := asking_of(request):
             request.extensions["trace"] = functools.partial(trace, asking)
             longest = LONGEST_START_TIMEOUT_SECONDS
@@ -230,6 +245,21 @@ def patient(
             raise
 
     return send_patiently
+
+
+def heartbeat_patience(lost_seconds: float, failures: int, requests: int) -> float:
+    """Return the longest time for the answer to one heartbeat's request.
+
+    All heartbeats that fail before Airflow ends a task have to be over before it takes the task for
+    lost, and runs it again.
+
+    Args:
+        lost_seconds: `[scheduler] task_instance_heartbeat_timeout`.
+        failures: `[workers] max_failed_heartbeats`.
+        requests: how many of them a failed heartbeat sends.
+    """
+    each = HEARTBEATS_SHARE * lost_seconds / max(1, failures * requests)
+    return min(LONGEST_TIMEOUT_SECONDS, each)
 
 
 def trace(asking: Asking, event: str, _: Any) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from nats_executor.settings import Settings
 
-__all__ = ["LOGIN", "conceal", "environment_without_login"]
+__all__ = ["LOGIN", "conceal", "environment_without_login", "hide_login"]
 
 LOGIN = tuple(option.name for option in OPTIONS if option.is_login)
 # As Airflow reads an option from elsewhere.
@@ -96,3 +96,11 @@ def conceal(*configurations: Any) -> None:
             servers = RawConfigParser.get(parser, section, "servers", raw=True, fallback="")
             if "@" in servers:
                 RawConfigParser.set(parser, section, "servers", bare(servers))
+
+
+def hide_login() -> None:
+    """Take NATS's login out of the configuration that this process and its forks see."""
+    from airflow.configuration import conf
+    from airflow.sdk.configuration import conf as sdk_conf
+
+    conceal(conf, sdk_conf)

@@ -44,19 +44,6 @@ PRELOADED = (
 )
 
 
-def hide_login() -> None:
-    """Take NATS's login out of the configuration that tasks see."""
-    from airflow.configuration import conf
-    from airflow.sdk.configuration import conf as sdk_conf
-
-    from nats_worker.concealment import conceal
-
-    try:
-        conceal(conf, sdk_conf)
-    except Exception:
-        log.warning("tasks may find the login for NATS in Airflow's configuration", exc_info=True)
-
-
 def leave_logs_to(uploads: socket.socket) -> None:
     """Have the worker's uploader store task logs."""
     from nats_executor import remote_logs
@@ -72,6 +59,7 @@ def preload(uploads: socket.socket | None = None) -> None:
         uploads: where to ask for logs to be stored; without one supervisors store them themselves.
     """
     with otel.switched_off():
+        from nats_worker.concealment import hide_login
         from nats_worker.warm_up import warm_up
 
         for name in PRELOADED:
@@ -79,7 +67,11 @@ def preload(uploads: socket.socket | None = None) -> None:
                 importlib.import_module(name)
             except ImportError:
                 log.warning("cannot preload %s; each task imports what it needs of it", name)
-        hide_login()
+        try:
+            hide_login()
+        except Exception:
+            text = "tasks may find the login for NATS in Airflow's configuration"
+            log.warning(text, exc_info=True)
         if uploads:
             leave_logs_to(uploads)
         warm_up()

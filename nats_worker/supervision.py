@@ -215,7 +215,11 @@ def meaning(exc: BaseException, watch: Watch) -> Ending | None:
     if isinstance(exc, TaskAlreadyRunningError):
         return Ending.ALREADY_RUNNING
     answer = answer_of(exc)
-    return answer.ending(has_started=watch.has_started) if answer else None
+    if answer is None:
+        return None
+    return answer.ending(
+        has_started=watch.has_started, has_lost_answer=watch.asking.has_lost_answer
+    )
 
 
 @functools.cache

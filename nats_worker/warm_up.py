@@ -11,10 +11,12 @@ from typing import Any
 from airflow.configuration import conf
 from airflow.executors.base_executor import get_execution_api_server_url
 from airflow.sdk.api import client as api
+from airflow.sdk.execution_time import supervisor
 from pydantic import JsonValue, TypeAdapter
 
 from nats_executor.remote_logs import StoredLogs
 from nats_worker.faults import leave_to_kernel
+from nats_worker.interpreter import OPTION, is_wanted, prepare_all
 from nats_worker.supervision import lacks
 
 __all__ = ["warm_up"]
@@ -28,6 +30,9 @@ def warm_up() -> None:
     """Take every step; one that fails is a warning."""
     lacks()
     leave_to_kernel()
+    if not prepare_all(supervisor) and is_wanted():
+        text = "%s has no effect: this Airflow forks every task on Linux, and 3.4 does not"
+        log.warning(text, OPTION)
     for step in (read_authorities, share_decoders, rehearse_request, prepare_log_lines):
         try:
             step()

@@ -263,8 +263,31 @@ async def cell_of(
         running.clear_away()
 
 
+@pytest.mark.parametrize("way", [a_password, a_password_in_the_file], ids=lambda way: way.__name__)
+async def test_a_task_in_an_interpreter_of_its_own_finds_no_login(
+    way: Callable[[Path], Way],
+    make_nats_server: MakeNatsServer,
+    api: ExecutionApi,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It reads Airflow's configuration itself; Airflow 3.3 forks it all the same."""
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTE_TASKS_NEW_PYTHON_INTERPRETER", "True")
+    await require_no_login(way, make_nats_server, api, tmp_path, monkeypatch)
+
+
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 async def test_a_task_finds_no_login(
+    way: Callable[[Path], Way],
+    make_nats_server: MakeNatsServer,
+    api: ExecutionApi,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await require_no_login(way, make_nats_server, api, tmp_path, monkeypatch)
+
+
+async def require_no_login(
     way: Callable[[Path], Way],
     make_nats_server: MakeNatsServer,
     api: ExecutionApi,

@@ -41,6 +41,8 @@ def home(
     home = tmp_path_factory.mktemp("airflow")
     environment = make_home(home, api, marks) | {
         "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "2",
+        # Airflow 3.4 goes on for thirty of them.
+        "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "3",
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
     }
     with pytest.MonkeyPatch.context() as patch:

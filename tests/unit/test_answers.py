@@ -13,6 +13,8 @@ RUN, STATE, OTHER = "/execution/task-instances/1/run", "/execution/task-instance
 TEST = "/execution/connection-tests/1/connection"
 CALLBACK = "/execution/callbacks/1/run"
 REASON = {"reason": "not_found", "message": "gone"}
+CLEARED = {"reason": "invalid_state", "message": "no", "previous_state": "restarting"}
+ELSEWHERE = {"reason": "running_elsewhere", "previous_state": "restarting"}
 
 
 def api(path: str, status: int, detail: Any = "no") -> Answer:
@@ -31,6 +33,8 @@ ROWS: list[tuple[str, Answer, Ending | None]] = [
     ("no such task instance", api(RUN, 404, REASON), Ending.STALE),
     ("a task instance of another try", api(RUN, 410, REASON), Ending.STALE),
     ("a task instance in another state", api(RUN, 409, REASON), Ending.STALE),
+    ("cleared while another process runs it", api(RUN, 409, ELSEWHERE), Ending.ALREADY_RUNNING),
+    ("cleared while it runs, Airflow 3.3", api(RUN, 409, CLEARED), Ending.ALREADY_RUNNING),
     ("a token that is not accepted", api(RUN, 403), Ending.TOKEN_REFUSED),
     ("no token", api(RUN, 401), Ending.TOKEN_REFUSED),
     ("a body that it does not understand", api(RUN, 422, [{"loc": ["pid"]}]), None),
@@ -56,6 +60,19 @@ ROWS: list[tuple[str, Answer, Ending | None]] = [
 @pytest.mark.parametrize(("answer", "ending"), [r[1:] for r in ROWS], ids=[r[0] for r in ROWS])
 def test_before_the_start(answer: Answer, ending: Ending | None) -> None:
     assert answer.ending(has_started=False) is ending
+
+
+@pytest.mark.parametrize(
+    ("detail", "ending"),
+    [
+        (CLEARED, Ending.STOPPED_BY_SERVER),
+        (ELSEWHERE, Ending.ALREADY_RUNNING),
+        (REASON, Ending.STALE),
+    ],
+)
+def test_whose_run_it_is_after_an_answer_that_was_lost(detail: Any, ending: Ending) -> None:
+    """The request without an answer may have been accepted, and then it is this process's run."""
+    assert api(RUN, 409, detail).ending(has_started=False, has_lost_answer=True) is ending
 
 
 @pytest.mark.parametrize("answer", [r[1] for r in ROWS], ids=[r[0] for r in ROWS])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nats_worker.answers import Answer
-from nats_worker.asking import Asking, TooLate, until_known
+from nats_worker.asking import Asking, TooLate, heartbeat_patience, until_known
 
 GONE = Answer("/run", 404, is_error_body=True, detail={"reason": "not_found"})
 PROXY = Answer("/run", 404)
@@ -176,3 +176,21 @@ def test_what_may_be_accepted_is_never_left(
         assert not line.is_accepted
     else:
         assert line.is_accepted
+
+
+@pytest.mark.parametrize(
+    ("lost", "failures", "requests", "seconds"),
+    [
+        (300, 3, 5, 15),  # Airflow 3.3: three heartbeats of five requests
+        (300, 30, 1, 7.5),  # Airflow 3.4: thirty of one
+        (300, 3, 1, 15),  # never more than for any other call
+        (60, 30, 1, 1.5),
+        (300, 0, 1, 15),  # a setting that Airflow takes
+    ],
+)
+def test_what_waits_for_heartbeats_ends_before_the_task_is_lost(
+    lost: float, failures: int, requests: int, seconds: float
+) -> None:
+    assert heartbeat_patience(lost, failures, requests) == seconds
+    if failures:
+        assert seconds * failures * requests < lost

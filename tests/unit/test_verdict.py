@@ -40,6 +40,30 @@ ROWS: list[tuple[str, ExitReport, dict[str, object], Verdict]] = [
         Final(State.FAILED, "the task process exited with code 3"),
     ),
     (
+        "ended from outside, as its own time-out did not reach it (Airflow 3.4)",
+        exited(Ending.FINISHED, exit_code=-9, started=True, info="the kernel counted none"),
+        {},
+        Final(State.FAILED, "the task process was ended by SIGKILL; the kernel counted none"),
+    ),
+    (
+        "its runtime could not be launched: Airflow has said so already (Airflow 3.4)",
+        exited(Ending.FINISHED, exit_code=1, started=True),
+        {},
+        Final(State.FAILED, "the task process exited with code 1"),
+    ),
+    (
+        "cleared while it runs, and the answer to its start was lost",
+        exited(Ending.STOPPED_BY_SERVER, started=True, previous_state="restarting"),
+        {},
+        Final(State.SUCCESS, "stopped, as the API server asked"),
+    ),
+    (
+        "cleared while it runs, and the worker before us is dead",
+        exited(Ending.ALREADY_RUNNING, previous_state="restarting"),
+        {"predecessor": "w1"},
+        Final(State.FAILED, "worker w1 lost"),
+    ),
+    (
         "cleared, marked, or run elsewhere",
         exited(Ending.STOPPED_BY_SERVER, exit_code=-15, started=True),
         {},

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from subprocess import DEVNULL
 from typing import Any
@@ -42,6 +43,14 @@ class Stubborn(Sleep):
     """Runs until it is killed."""
 
     def on_kill(self) -> None: ...
+
+
+class Deaf(Stubborn):
+    """Neither its time-out nor SIGTERM reaches it, as in a library that blocks signals."""
+
+    def execute(self, context: Any) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM, signal.SIGTERM})
+        super().execute(context)
 
 
 class Parent(Stubborn):
@@ -99,6 +108,7 @@ with DAG("outcomes", schedule=None):
     Talk(task_id="talk")
     Hog(task_id="hog")
     Stubborn(task_id="stubborn")
+    Deaf(task_id="deaf", execution_timeout=timedelta(seconds=1))
     Parent(task_id="parent")
     Leave(task_id="leave")
 

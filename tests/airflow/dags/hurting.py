@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from datetime import timedelta
 from typing import Any
@@ -49,6 +50,18 @@ with DAG("marked", schedule=None):
             hold(name)
 
         be_marked(f"to_{mark}")
+
+for why in ("cleared", "lost"):
+    with DAG(f"deaf_{why}", schedule=None):
+
+        @task(task_id="deaf", retries=SPARE, retry_delay=AT_ONCE)
+        def deaf(name: str) -> None:
+            if attempt() == 1:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                hold(name)
+            note(name, f"try {attempt()}")
+
+        deaf(f"deaf_{why}")
 
 with DAG("deferring", schedule=None):
     DefersAgain.partial(task_id="defers", retries=SPARE, retry_delay=AT_ONCE).expand(

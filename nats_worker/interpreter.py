@@ -1,0 +1,52 @@
+"""Prepares the interpreter in which a task runs that gets one of its own.
+
+Airflow 3.4 starts it by exec where `[core] execute_tasks_new_python_interpreter` says so. What the
+fork server has done for tasks that are forked is not there: it has to be done again.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from airflow.configuration import conf
+
+from nats_worker.concealment import hide_login
+from nats_worker.faults import leave_to_kernel
+
+__all__ = ["OPTION", "is_wanted", "prepare", "prepare_all"]
+
+log = logging.getLogger(__name__)
+
+OPTION = "[core] execute_tasks_new_python_interpreter"
+# What Airflow's supervisor gives to the new interpreter to run, and its first words, which close
+# the process's memory to others (found in Airflow 3.4.0b2).
+BOOTSTRAP, PRELUDE = "_CHILD_EXEC_BOOTSTRAP", "_CHILD_EXEC_PRELUDE"
+OURS = f"from {__name__} import prepare\nprepare()\n"
+
+
+def is_wanted() -> bool:
+    return bool(conf.getboolean("core", "execute_tasks_new_python_interpreter", fallback=False))
+
+
+def prepare() -> None:
+    """Do for one task what the fork server does for all; a part that fails is a warning."""
+    for step in (hide_login, leave_to_kernel):
+        try:
+            step()
+        except Exception:
+            log.warning("cannot %s in a task's own interpreter", step.__name__, exc_info=True)
+
+
+def prepare_all(supervisor: Any) -> bool:
+    """Have every new interpreter prepared; return whether this Airflow starts any.
+
+    Args:
+        supervisor: Airflow's module.
+    """
+    prelude, bootstrap = (getattr(supervisor, name, None) for name in (PRELUDE, BOOTSTRAP))
+    if prelude is None or bootstrap is None:
+        return False
+    if OURS not in bootstrap:
+        setattr(supervisor, BOOTSTRAP, prelude + OURS + bootstrap)
+    return True
