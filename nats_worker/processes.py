@@ -130,9 +130,11 @@ def send_signal(pid: int, sig: int) -> None:
 
 def kill_tree(pid: int) -> None:
     """Kill a process and all its descendants, whatever group or session they are in."""
-    # The whole tree is read before the first kill, which would tear it apart.
+    # The whole tree is read before the first kill, which would tear it apart. And it is stopped:
+    # none forks meanwhile, or lives to tell of a broken pipe to the one that was killed first.
     tree = [pid]
     for parent in tree:
+        send_signal(parent, signal.SIGSTOP)
         tree.extend(children_of(parent))
     for process in tree:
         send_signal(process, signal.SIGKILL)

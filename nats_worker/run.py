@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import itertools
 import os
+import signal
 import time
 
 from nats_worker.exits import Ending, ExitReport
-from nats_worker.processes import is_in_session, send_signal
+from nats_worker.processes import is_in_session, kill_tree, send_signal
 
 __all__ = ["Run"]
 
@@ -67,14 +68,17 @@ class Run:
 
         A supervisor with a task lives on to report the task's state and to upload its log. One
         without gives its workload up at SIGTERM if the API server was not asked for the start yet;
-        else it waits for the answer, and a task that was accepted gets the signal then.
+        else it waits for the answer, and a task that was accepted gets the signal then. SIGKILL
+        takes it with the task process that waits for the start.
         """
         if self.is_over:
             return
         self._last_signal = sig
         if not self.supervisor_pid:
             return
-        if not self.task_pid:
+        if not self.task_pid and sig == signal.SIGKILL:
+            kill_tree(self.supervisor_pid)
+        elif not self.task_pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.supervisor_pid, sig)
         elif is_in_session(self.task_pid, self.supervisor_pid):

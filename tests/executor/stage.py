@@ -271,5 +271,15 @@ class RealStage(Stage):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self.portal.call(self.broker.ready, 5.0)
+        self.ask("ready", 5.0)
         return self
+
+    def start(self) -> None:
+        """Start the server again, and return once the peer is back, too."""
+        self.server.start()
+        self.ask("ready", 60.0)
+
+    def restart(self) -> None:
+        self.server.stop()
+        block_until(lambda: not self.broker.is_connected, 30, "the peer to notice it")
+        self.start()

@@ -121,8 +121,7 @@ def test_a_broker_that_is_away_at_the_start(
     [line] = said("NATS is away", level=logging.WARNING)
     assert "cannot reach NATS at nats://127.0.0.1" in line
     assert "next: starting without it; workloads stay queued until it is there" in line
-    real_stage.server.start()
-    real_stage.portal.call(real_stage.broker.ready, 60.0)
+    real_stage.start()
     all_arrive(real_stage, executor, 3)
     assert len(said("NATS is back")) == 1
 
@@ -141,8 +140,7 @@ def test_a_broker_that_goes_away_in_the_middle(
 
     assert len(said("NATS is away")) == 1
     assert executor.slots_occupied == 22  # 20, the first one, and what was adopted on trust
-    real_stage.server.start()
-    real_stage.portal.call(real_stage.broker.ready, 60.0)
+    real_stage.start()
     block_until(lambda: executor._dispatcher and not executor._dispatcher.trouble, 60, "recovery")
     real_stage.report(sent, State.SUCCESS)
     assert list(events(executor)) == [first.ti.key]
@@ -235,8 +233,7 @@ def test_a_revocation_while_the_broker_is_away_is_carried_out_later(
     assert executor.slots_occupied == 1
     block_until(lambda: said("cannot revoke d-1"), 5, "the warning")
     assert "next: trying again until it is done" in said("cannot revoke d-1")[0]
-    real_stage.server.start()
-    real_stage.portal.call(real_stage.broker.ready, 60.0)
+    real_stage.start()
     block_until(lambda: [w.dispatch_id for w in real_stage.sent()] == ["d-2"], 15, "the revocation")
     assert len(said("cannot revoke")) == 1
 
@@ -319,11 +316,10 @@ def test_a_queue_that_differs_is_left_alone_and_said_once(
     dispatcher = executor._dispatcher
     assert dispatcher
     recoveries = dispatcher.recoveries
-    real_stage.server.restart()
+    real_stage.restart()
     block_until(lambda: dispatcher.recoveries > recoveries, 20, "a look at the streams")
     reopened = dispatcher._streams._reopens
     block_until(lambda: not reopened.is_set(), 20, "a look at the queue")
-    real_stage.portal.call(real_stage.broker.ready, 60.0)
 
     config = real_stage.ask("consumer_config", real_stage.names.tasks_stream, "default")
     assert config["ack_wait"] == 30 * 10**9
@@ -337,8 +333,7 @@ def test_a_broker_that_comes_back_without_its_data(real_stage: RealStage) -> Non
     real_stage.sent_by(executor, task_workload("lost"))
     real_stage.server.kill()
     real_stage.server.wipe_storage()
-    real_stage.server.start()
-    real_stage.portal.call(real_stage.broker.ready, 60.0)
+    real_stage.start()
 
     new = task_workload("new")
     queue_up(executor, new)

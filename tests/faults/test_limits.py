@@ -123,7 +123,7 @@ def test_a_full_disk(disk: Path, stage: RealStage, said: Callable[[str], list[st
     assert "no space left on device" in stage.server.log
     assert executor.slots_occupied == TASKS
     ballast.unlink()
-    stage.server.restart()
+    stage.restart()
     all_sent(executor)
     assert len({workload.dispatch_id for workload in stage.sent()}) == TASKS
     assert len(said("NATS is away")) == 1
