@@ -270,6 +270,8 @@ def replica_findings(info: StreamInfo, replicas: int) -> list[Row]:
             f"{len(servers)} of {replicas} servers have it: NATS is still copying it, or is no "
             "cluster of so many servers; look again in a minute"
         )
+    elif info.replication.is_changing:
+        details = "NATS is still handing it over to its servers; stop none before that is over"
     else:
         return []
     return [finding(f"stream {info.name}", "degraded", details)]

@@ -86,6 +86,9 @@ LINES = {
         "{copies} of 3 servers have it: NATS is still copying it, or is no cluster of so many "
         "servers; look again in a minute"
     ),
+    "being handed over": (
+        "NATS is still handing it over to its servers; stop none before that is over"
+    ),
     "too few replicas": (
         "stream {name} has {found}, [nats_executor] replicas is 3: run `airflow nats setup`"
     ),
