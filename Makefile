@@ -122,7 +122,7 @@ lock: $(STAMP) ## Pin the newest versions of everything in requirements.lock
 		echo "$$tool" | $(call compile,-) --no-deps - || exit 1; \
 	done > tests/helm.lock
 	@printf '%s\n' $(AUDIT_PACKAGES) | $(call compile,tests/audit.lock) --upgrade --universal -
-	@echo "apache-airflow==$(NEXT_AIRFLOW)" | $(call compile,tests/airflow-next.lock) \
+	@echo "apache-airflow[statsd]==$(NEXT_AIRFLOW)" | $(call compile,tests/airflow-next.lock) \
 		--prerelease=allow --universal --extra server --group dev pyproject.toml -
 	@$(call compile,tests/bench.lock) --upgrade --universal -c requirements.lock \
 		--extra server --group dev --group bench pyproject.toml

@@ -21,6 +21,7 @@ from nats_executor.accounts import as_account_claims, as_accounts, everyone
 from nats_executor.broker import connect
 from nats_executor.errors import ConfigError, NatsExecutorError, NoQuorum
 from nats_executor.messages import Order, presentable
+from nats_executor.metrics import missing_package, require_metrics
 from nats_executor.names import token
 from nats_executor.orders import give_orders
 from nats_executor.permissions import Role, as_claims, as_config, permissions
@@ -180,6 +181,8 @@ def check(args: Namespace) -> None:
     settings = settings_for(args)
     survey = ask(settings, lambda broker: take_survey(broker, settings))
     rows = [finding("login", "exposed", text) for text in exposure.told()]
+    if text := missing_package():
+        rows.append(finding("metrics", "missing", text))
     rows = findings(survey, settings) + rows
     show(rows, args.output)
     if any(row["status"] != "ok" for row in rows):
@@ -307,6 +310,7 @@ def worker(args: Namespace) -> None:
     """Start a worker."""
     from nats_worker.cli import start
 
+    require_metrics()
     start(args)
 
 
@@ -315,6 +319,7 @@ def standalone(args: Namespace) -> None:
     """Run everything on this machine."""
     from nats_executor.local.standalone import standalone as run
 
+    require_metrics()
     run(args)
 
 
@@ -323,4 +328,5 @@ def demo(args: Namespace) -> None:
     """Run the example Dag on this machine."""
     from nats_executor.local.demo import demo as run
 
+    require_metrics()
     run(args)

@@ -24,10 +24,12 @@ from packaging.version import Version
 from sqlalchemy.exc import SQLAlchemyError
 
 from nats_executor.messages import Kind
+from nats_executor.metrics import SWITCHES, require_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from airflow.callbacks.callback_requests import CallbackRequest
     from airflow.executors.workloads import ExecutorWorkload
     from airflow.executors.workloads.types import WorkloadKey
     from airflow.models.taskinstance import TaskInstance
@@ -86,6 +88,7 @@ class VersionedExecutor(BaseExecutor):
         supports_connection_test = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        require_metrics()  # in the place of Airflow's traceback
         super().__init__(*args, **kwargs)
         self._audited: deque[Any] = deque(maxlen=KEPT_LOGS)
 
@@ -97,6 +100,30 @@ class VersionedExecutor(BaseExecutor):
         """
         super().log_task_event(event=event, extra=extra, ti_key=ti_key)
         self._audited.extend(list(self._task_event_logs)[-1:])
+
+    def send_callback(self, request: CallbackRequest) -> None:
+        """Have the Dag processor run a callback; a task's is stored together with the task's end.
+
+        Airflow's sink commits and closes the session that the scheduler's loop works in. From 3.4
+        on the loop then writes the next try beside the last one, and the database refuses that: the
+        scheduler ends, and so does the next one. So a task's callback is added to the loop's
+        transaction and takes effect with it, or not at all. The loop tells of a Dag's callback
+        outside of any such unit of work, and throws away afterwards what is not committed.
+        """
+        from airflow import settings
+        from airflow.callbacks.callback_requests import DagCallbackRequest
+        from airflow.callbacks.database_callback_sink import DatabaseCallbackSink
+
+        if settings.Session is None or not isinstance(self.callback_sink, DatabaseCallbackSink):
+            super().send_callback(request)
+            return
+        session = settings.Session()  # the loop's, as `create_session` finds it
+        has_owner = session.in_transaction() and not isinstance(request, DagCallbackRequest)
+        self.callback_sink.send(request, session=session)
+        if has_owner:
+            session.flush()
+        else:
+            session.commit()
 
     def _get_workloads_to_schedule(
         self, open_slots: int
@@ -202,8 +229,7 @@ def requeue_rule(executor: BaseExecutor) -> Callable[[TaskInstance, Session], No
 
 def has_metrics() -> bool:
     """Whether `stats`, which statsd and OpenTelemetry both stand behind, goes anywhere."""
-    switches = ("statsd_on", "otel_on", "statsd_datadog_enabled")
-    return any(conf.getboolean("metrics", switch, fallback=False) for switch in switches)
+    return any(conf.getboolean("metrics", switch, fallback=False) for switch in SWITCHES)
 
 
 def dispatch_id_of(workload: ExecutorWorkload) -> tuple[str, bool]:

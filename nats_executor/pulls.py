@@ -52,12 +52,14 @@ SOUND = frozenset({"", "100", "404", "408"})
 class Silence:
     """The consumers of one connection that give no answer: a few lines for all of them.
 
-    A consumer without a leader looks like one that is not there; an election ends.
+    A consumer without a leader looks like one that is not there; an election ends. One that has
+    never answered is no trouble: the scheduler makes the consumers of a queue with its first task.
     """
 
     def __init__(self) -> None:
         self._since: dict[str, tuple[float, float]] = {}  # first and last refusal
         self._said: set[str] = set()
+        self._known: set[str] = set()  # those that have answered
 
     def note(self, consumer: str, now: float) -> list[str]:
         """Note one refusal, and return the consumers that are to be told of now."""
@@ -71,9 +73,23 @@ class Silence:
         self._said.update(news)
         return news
 
+    def answered(self, consumer: str) -> None:
+        self._known.add(consumer)
+        self.end(consumer)
+
     def end(self, consumer: str) -> None:
         self._since.pop(consumer, None)
         self._said.discard(consumer)
+
+    def tell(self, stream: str, silent: Sequence[str]) -> None:
+        """Log which of a stream's consumers are gone, and which were never there."""
+        if gone := [consumer for consumer in silent if consumer in self._known]:
+            text = f"no answer from consumer {', '.join(gone)} of stream {stream}"
+            remedy = "airflow nats setup, with --queues"
+            log.warning("%s; next: asking again until it does; remedy: %s", text, remedy)
+        if new := [consumer for consumer in silent if consumer not in self._known]:
+            text = f"stream {stream} has no consumer {', '.join(new)} yet"
+            log.info("%s; a queue gets its consumers with its first task", text)
 
 
 class Look(NamedTuple):
@@ -334,13 +350,14 @@ class QueuePulls(Pulls):
         """Whether a message is a status, which ends a pull; tells of a missing consumer once."""
         code = status(msg)
         stream, consumer = self._subject.split(".")[-2:]
-        # A cluster without a quorum concerns more than this; whoever publishes says so.
-        if code != "503" or not await self._look.is_sound():
-            self._look.silence.end(consumer)
-        elif missing := self._look.silence.note(consumer, time.monotonic()):
-            text = f"no answer from consumer {', '.join(missing)} of stream {stream}"
-            remedy = "airflow nats setup, with --queues"
-            log.warning("%s; next: asking again until it does; remedy: %s", text, remedy)
+        silence = self._look.silence
+        if code != "503":
+            silence.answered(consumer)
+        elif not await self._look.is_sound():
+            # A cluster without a quorum concerns more than this; whoever publishes says so.
+            silence.end(consumer)
+        elif silent := silence.note(consumer, time.monotonic()):
+            silence.tell(stream, silent)
         return bool(code)
 
     def _arrived(self, msg: Answer) -> None:

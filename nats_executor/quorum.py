@@ -54,11 +54,15 @@ class Replication:
         leader: the server that leads, '' if there is none.
         peers: the others; without a leader all of them.
         is_clustered: whether there may be other servers with copies of it.
+        is_changing: whether NATS still changes which servers keep it, as 2.15 and later tell. All
+            copies may be complete before that is over, and without the leader the others elect
+            nobody, then or later.
     """
 
     leader: str = "this server"
     peers: tuple[Peer, ...] = ()
     is_clustered: bool = False
+    is_changing: bool = False
 
     @property
     def servers(self) -> tuple[str, ...]:
@@ -94,7 +98,8 @@ def replication(response: Mapping[str, Any]) -> Replication:
         )
         for entry in cluster.get("replicas") or ()
     ]
-    return Replication(str(cluster.get("leader", "")), tuple(peers), "name" in cluster)
+    leader = str(cluster.get("leader", ""))
+    return Replication(leader, tuple(peers), "name" in cluster, "desired" in cluster)
 
 
 def seconds_between(start: str | None, end: str | None) -> float:

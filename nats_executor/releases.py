@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["RECOMMENDED", "SAFE", "judged", "release"]
+__all__ = ["RECOMMENDED", "SAFE", "judged", "release", "weakness"]
 
 Release = tuple[int, int, int]
 
@@ -35,4 +35,18 @@ def judged(version: str) -> str:
     return (
         f"nats-server {version} lets the login of any worker delete tasks of other queues; run "
         f"{RECOMMENDED} or later ({'.'.join(map(str, SAFE))} is the first that does not)"
+    )
+
+
+def weakness(version: str) -> str:
+    """Return what a safe release lacks that the recommended one has, '' if that is nothing.
+
+    It spends no try and loses no task: the executor finds out what is gone, and sends it again.
+    """
+    found, recommended = release(version), release(RECOMMENDED)
+    if found is None or recommended is None or not SAFE <= found < recommended:
+        return ""
+    return (
+        f"nats-server {version} works, but may lose a message when a limit per subject is reached "
+        f"while others are removed; {RECOMMENDED} or later is recommended"
     )

@@ -18,7 +18,7 @@ from nats_executor.names import Lane
 from nats_executor.presences import Seen, merged
 from nats_executor.queues import as_text, remedy
 from nats_executor.quorum import no_quorum
-from nats_executor.releases import judged
+from nats_executor.releases import judged, weakness
 from nats_executor.storage import account_findings, busiest_queue, is_crowded, stream_finding
 
 if TYPE_CHECKING:
@@ -214,11 +214,7 @@ def worker_rows(survey: Survey, settings: Settings) -> list[Row]:
 def findings(survey: Survey, settings: Settings) -> list[Row]:
     """One row for each thing that was checked; a status other than `ok` needs attention."""
     rows = [finding("broker", "ok", f"connected to {settings.shown('servers')}")]
-    rows += [
-        finding("nats-server", "unsafe", text)
-        for version in sorted(survey.server_versions)
-        if (text := judged(version))
-    ]
+    rows += server_findings(survey)
     rows += [finding("streams", "drift", drift.advice) for drift in survey.drifts]
     if not survey.drifts:
         rows.append(finding("streams", "ok", "as configured"))
@@ -253,6 +249,14 @@ def findings(survey: Survey, settings: Settings) -> list[Row]:
     return rows
 
 
+def server_findings(survey: Survey) -> list[Row]:
+    """The rows of releases of nats-server of which something is known; a weakness can wait."""
+    versions = sorted(survey.server_versions)
+    unsafe = [finding("nats-server", "unsafe", text) for v in versions if (text := judged(v))]
+    weak = [finding("nats-server", "ok", text) for v in versions if (text := weakness(v))]
+    return unsafe + weak
+
+
 def replica_findings(info: StreamInfo, replicas: int) -> list[Row]:
     """The row of a stream that works, with fewer servers than its settings say."""
     missing, servers = info.replication.missing, info.replication.servers
@@ -266,6 +270,8 @@ def replica_findings(info: StreamInfo, replicas: int) -> list[Row]:
             f"{len(servers)} of {replicas} servers have it: NATS is still copying it, or is no "
             "cluster of so many servers; look again in a minute"
         )
+    elif info.replication.is_changing:
+        details = "NATS is still handing it over to its servers; stop none before that is over"
     else:
         return []
     return [finding(f"stream {info.name}", "degraded", details)]

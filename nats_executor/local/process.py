@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import time
@@ -11,23 +10,19 @@ from typing import TYPE_CHECKING, Self
 
 from nats_executor.errors import NatsExecutorError
 from nats_executor.local.interrupts import interrupts_held
+from nats_executor.local.last_words import last_words
 from nats_executor.local.leash import leashed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["LocalError", "Process", "one_line"]
+__all__ = ["LocalError", "Process"]
 
 # What the leash may take, beyond the grace, to kill and collect what outlasted it.
 KILL_SECONDS = 5.0
-TAIL_BYTES = 16_384
-ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-# What logs put before the words: a pid, a date and a time.
-PREFIX = re.compile(r"^(\[\d+\] )?\d{4}[-/]\d\d[-/]\d\d[T ][\d:.,]+Z? *")
-TROUBLE = re.compile(
-    r"error|critical|fatal|exception|refus|denied|not found|in use|cannot", re.IGNORECASE
-)
+# The traceback of a deep stack, with SQLAlchemy's statement at its end.
+TAIL_BYTES = 65_536
 
 
 class LocalError(NatsExecutorError):
@@ -105,7 +100,7 @@ class Process:
 
     def obituary(self) -> LocalError:
         """Return an error with how it ended, its last meaningful words and where its log is."""
-        words = last_words(self.log)
+        words = last_words(tail(self.log))
         return LocalError(f"{self.name} {self.fate}{words and f': {words}'}", log=self.log)
 
     def let_go(self) -> None:
@@ -143,18 +138,11 @@ class Process:
         self.wait()
 
 
-def last_words(log: Path) -> str:
-    """Return the last line of a log that tells of trouble, else its last line, else nothing."""
+def tail(log: Path) -> str:
+    """Return the end of a log, nothing if there is none."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
-            text = file.read().decode(errors="replace")
+            return file.read().decode(errors="replace")
     except FileNotFoundError:
         return ""
-    lines = [line for raw in text.splitlines() if (line := one_line(raw))]
-    return next((line for line in reversed(lines) if TROUBLE.search(line)), (lines or [""])[-1])
-
-
-def one_line(text: str) -> str:
-    """Return text without colours, time, line ends and surplus blanks, at most 300 characters."""
-    return " ".join(PREFIX.sub("", ANSI.sub("", text)).split())[:300]

@@ -15,7 +15,7 @@ from tests.airflow.surroundings import FAULTS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-QUIET = ("flow", "cleared", "late")
+QUIET = ("calling", "flow", "cleared", "late")
 # These are over, or wait for their test, before anything is hurt.
 EARLY = ("marked", "deferring", "rescheduling")
 LATER = (

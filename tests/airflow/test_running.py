@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from tests.airflow.deployed import Airflow
+
+CALLED = (
+    "on_retry_callback of try 1",
+    "on_failure_callback of try 2",
+    "on_failure_callback of the Dag",
+)
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
 
@@ -101,6 +108,22 @@ def test_a_missed_deadline_calls_back_on_a_worker(airflow: Airflow) -> None:
     )
     airflow.release("dawdle")
     airflow.finish("late")
+
+
+def test_a_killed_tasks_and_its_dags_callbacks_run_once(airflow: Airflow) -> None:
+    """With Airflow 3.4's own way to store them the scheduler ends, and its successor does, too."""
+
+    def state() -> str:
+        query = "SELECT state FROM dag_run WHERE dag_id = 'calling'"
+        return str(only(airflow.rows(query))["state"])
+
+    airflow.wait(lambda: state() in {"success", "failed"}, "calling to end")
+    airflow.wait(lambda: set(airflow.lines("calling")) >= set(CALLED), "the callbacks")
+    requests = "SELECT id FROM callback WHERE type = 'dag_processor'"
+    airflow.wait(lambda: not airflow.rows(requests), "all of them to be over")
+
+    assert state() == "failed"
+    assert Counter(airflow.lines("calling")) == dict.fromkeys(CALLED, 1)
 
 
 def test_a_connection_is_tested_on_a_worker(airflow: Airflow) -> None:

@@ -36,7 +36,7 @@ def checked(console: Console) -> tuple[int, dict[str, tuple[str, str]]]:
     """Run `check` and return its exit code and rows, past what it says of the server's release."""
     code, output = console.run(commands.check, output="json")
     rows = {row["check"]: (row["status"], row["details"]) for row in json.loads(output)}
-    if rows.pop("nats-server", None):
+    if rows.pop("nats-server", ("ok", ""))[0] != "ok":
         assert code == WELL
         code = int(any(status != "ok" for status, _ in rows.values()))
     return code, rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from tests.support.nats_server import free_port, nats_cluster, start_together
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from contextlib import AsyncExitStack
     from pathlib import Path
 
@@ -230,23 +231,51 @@ async def test_an_election_is_no_reason_to_set_anything_up(
     assert "airflow nats setup" not in caplog.text
 
 
-async def test_consumers_that_are_not_there_are_one_line(
+async def silent_waits(stage: RealStage, is_told: Callable[[], object]) -> None:
+    """Wait for messages of all lanes, which nobody answers, until something is told."""
+    waits = [asyncio.create_task((await stage.pulls(stage.broker, lane)).wait()) for lane in LANES]
+    try:
+        await wait_until(is_told, 60, "a line")
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.wait(waits)
+
+
+async def test_consumers_that_are_gone_are_one_line(
     real_stage: RealStage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No election lasts so long; and what concerns all lanes is not said by each."""
     monkeypatch.setattr(pulls_module, "ELECTION_SECONDS", 2.5)
-    waits = [
-        asyncio.create_task((await real_stage.pulls(real_stage.broker, lane)).wait())
-        for lane in LANES
-    ]
-    await wait_until(lambda: warnings(caplog), 60, "a line")
-    for wait in waits:
-        wait.cancel()
-    await asyncio.wait(waits)
+    consumers = [real_stage.names.consumer(lane) for lane in LANES]
+    for lane, consumer in zip(LANES, consumers, strict=True):
+        await real_stage.queue(lane)
+        await (await real_stage.pulls(real_stage.broker, lane)).take(1)
+        place = f"{real_stage.tasks}.{consumer}"
+        await real_stage.broker.request(f"$JS.API.CONSUMER.DELETE.{place}", b"", timeout=30)
+
+    await silent_waits(real_stage, lambda: warnings(caplog))
 
     [line] = warnings(caplog)
     assert line == (
-        f"no answer from consumer {', '.join(map(real_stage.names.consumer, LANES))} of stream "
-        f"{real_stage.tasks}; next: asking again until it does; remedy: airflow nats setup, with "
-        "--queues"
+        f"no answer from consumer {', '.join(consumers)} of stream {real_stage.tasks}; next: "
+        "asking again until it does; remedy: airflow nats setup, with --queues"
     )
+
+
+async def test_consumers_that_were_never_there_are_no_trouble(
+    real_stage: RealStage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a fresh start no queue has had a task: each worker has warned of all its lanes."""
+    monkeypatch.setattr(pulls_module, "ELECTION_SECONDS", 2.5)
+    caplog.set_level(logging.INFO)
+    lanes = ", ".join(map(real_stage.names.consumer, LANES))
+    line = (
+        f"stream {real_stage.tasks} has no consumer {lanes} yet; a queue gets its consumers with "
+        "its first task"
+    )
+
+    await silent_waits(real_stage, lambda: line in caplog.messages)
+
+    assert warnings(caplog) == []
+    assert caplog.messages.count(line) == 1

@@ -39,6 +39,7 @@ EXAMPLES = {
     "url": "nats://nats-1:4222",
     "user": "worker_gpu",
     "version": "2.11.11",
+    "release": "2.12.8",
 }
 LINES = {
     "unreachable": (
@@ -84,6 +85,9 @@ LINES = {
     "being copied": (
         "{copies} of 3 servers have it: NATS is still copying it, or is no cluster of so many "
         "servers; look again in a minute"
+    ),
+    "being handed over": (
+        "NATS is still handing it over to its servers; stop none before that is over"
     ),
     "too few replicas": (
         "stream {name} has {found}, [nats_executor] replicas is 3: run `airflow nats setup`"
@@ -141,6 +145,15 @@ LINES = {
     "unsafe server": (
         "nats-server {version} lets the login of any worker delete tasks of other queues; run "
         "2.14.4 or later (2.12.5 is the first that does not)"
+    ),
+    "weak server": (
+        "nats-server {release} works, but may lose a message when a limit per subject is reached "
+        "while others are removed; 2.14.4 or later is recommended"
+    ),
+    "metrics package": (
+        "[metrics] statsd_on = True, but a package is not installed (No module named 'statsd'), "
+        "and this Airflow starts neither scheduler, API server nor tasks without it; run: pip "
+        "install 'apache-airflow[statsd]' everywhere, or set [metrics] statsd_on = False"
     ),
     "clear text": (
         "[nats_executor] password goes to NATS at {url} in clear text, for anybody on the way to "

@@ -9,7 +9,7 @@ import pytest
 
 from nats_executor import commands, topology
 from nats_executor.ports import StreamInfo
-from nats_executor.quorum import Peer, Replication
+from nats_executor.quorum import Peer, Replication, replication
 from nats_executor.survey import replica_findings
 from tests.support.nats_server import nats_cluster, start_together
 from tests.support.waiting import block_until
@@ -81,20 +81,9 @@ def test_streams_with_too_few_replicas_and_a_server_that_is_away(
     block_until(lambda: seen.console.run(commands.setup, queues="a")[0] == 0, 60, "its setup")
     assert details(seen, "drift") == []
     block_until(lambda: not details(seen, "degraded"), 60, "copies everywhere")
-    # A leader calls its followers current before these have taken the stream over: without the
-    # leader they would elect nobody, now and later.
-    block_until(lambda: all(map(has_taken_over, cluster)), 60, "the copies to be taken over")
-
     cluster[2].kill()
     wanted = [DEGRADED] * len(lines)
     block_until(lambda: details(seen, "degraded") == wanted, 60, "the loss to be noticed")
-
-
-def has_taken_over(server: NatsServer) -> bool:
-    """Whether a server keeps its streams as it should, by its own word."""
-    accounts = server.monitor("/jsz?streams=true")["account_details"]
-    clusters = [found["cluster"] for account in accounts for found in account["stream_detail"]]
-    return bool(clusters) and all("desired" not in found for found in clusters)
 
 
 def streams(seen: Surfaces) -> list[str]:
@@ -153,6 +142,26 @@ def test_a_stream_that_is_not_where_it_should_be_yet(copies: int) -> None:
         LINES["being copied"].format(copies=copies),
     )
     assert replica_findings(info, 1) == []  # then the setting is what differs
+
+
+def test_a_stream_that_is_not_taken_over_yet_is_degraded_although_all_copies_are_complete() -> None:
+    """As 2.15.1 tells it: a server that is stopped now may leave the stream without a leader."""
+    cluster: dict[str, Any] = {
+        "name": "test", "leader": "nats-1", "desired": {"origin": {"replicas": 1}},
+        "replicas": [{"name": f"nats-{number}", "current": True} for number in (2, 3)],
+    }  # fmt: skip
+
+    def found() -> list[dict[str, Any]]:
+        copies = replication({"cluster": cluster})
+        return replica_findings(
+            StreamInfo("S", 0, 0, 0, 0.0, 0.0, replicas=3, replication=copies), 3
+        )
+
+    [row] = found()
+    del cluster["desired"]
+
+    assert (row["status"], row["details"]) == ("degraded", LINES["being handed over"])
+    assert found() == []
 
 
 def test_more_replicas_than_a_cluster_has_servers(seen: Surfaces) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nats_executor import commands, login
-from nats_executor.releases import judged
+from nats_executor.releases import judged, weakness
 from tests.support.cable import Cable
 from tests.support.nats_server import server_version
 from tests.support.waiting import block_until
@@ -30,14 +30,18 @@ UNSAFE = LINES["unsafe server"].format(version=VERSION)
 
 
 class Mask(Cable):
-    """Lets a server say in its greeting that it is an unsafe release."""
+    """Lets a server say in its greeting that it is another release."""
+
+    def __init__(self, port: int, release: str) -> None:
+        super().__init__(port)
+        self.release = release
 
     async def pump(
         self, wire: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         if writer is wire.ends[0]:
             greeting = await reader.readline()
-            said = re.sub(rb'"version":"[^"]*"', f'"version":"{VERSION}"'.encode(), greeting)
+            said = re.sub(rb'"version":"[^"]*"', f'"version":"{self.release}"'.encode(), greeting)
             assert said.startswith(b"INFO "), greeting
             writer.write(said)
         await super().pump(wire, reader, writer)
@@ -49,7 +53,7 @@ def test_an_unsafe_server_is_one_line_everywhere_and_works(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(login, "WARNED", set())
-    with Mask(private_nats_server.port) as mask:
+    with Mask(private_nats_server.port, VERSION) as mask:
         seen = surfaces(f"nats://127.0.0.1:{mask.port}")
         assert seen.console.run(commands.setup, queues="a")[0] == 0
 
@@ -79,7 +83,29 @@ def test_what_check_finds_of_the_server_under_test_is_our_judgement_of_its_relea
 
     code, output = seen.console.run(commands.check, output="json")
 
-    text = judged(".".join(map(str, server_version())))
-    rows = json.loads(output)
-    assert [row["details"] for row in rows if row["check"] == "nats-server"] == [text][: bool(text)]
-    assert code == int(bool(text))
+    version = ".".join(map(str, server_version()))
+    wanted = [("unsafe", judged(version)), ("ok", weakness(version))]
+    rows = [row for row in json.loads(output) if row["check"] == "nats-server"]
+    assert [(r["status"], r["details"]) for r in rows] == [pair for pair in wanted if pair[1]]
+    assert code == int(bool(judged(version)))
+
+
+def test_what_a_safe_server_lacks_is_said_by_check_and_needs_nobody(
+    private_nats_server: NatsServer, surfaces: Callable[..., Surfaces]
+) -> None:
+    release = EXAMPLES["release"]
+    with Mask(private_nats_server.port, release) as mask:
+        seen = surfaces(f"nats://127.0.0.1:{mask.port}")
+        seen.console.run(commands.setup, queues="a")
+
+        code, output = seen.console.run(commands.check, output="json")
+
+    found = [row for row in json.loads(output) if row["check"] == "nats-server"]
+    wanted = {
+        "check": "nats-server",
+        "status": "ok",
+        "details": LINES["weak server"].format(release=release),
+    }
+    # The server under test leads the streams, and may itself be such a one.
+    assert wanted in found
+    assert code == int(bool(judged(".".join(map(str, server_version())))))

@@ -1,0 +1,67 @@
+"""The line of a dead component's log that tells why it died. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["last_words", "one_line"]
+
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+# What logs put before the words: a pid, a date and a time.
+PREFIX = re.compile(r"^(\[\d+\] )?\d{4}[-/]\d\d[-/]\d\d[T ][\d:.,]+Z? *")
+TROUBLE = re.compile(
+    r"error|critical|fatal|exception|refus|denied|not found|in use|cannot", re.IGNORECASE
+)
+# Python's; rich draws a box. A group of exceptions has a margin, and a number before each part.
+TRACEBACK = re.compile(
+    r"^ *(?P<margin>[+|] )?(╭─+ )?(Exception Group )?Traceback \(most recent call last\)"
+    r"|^ *(?P<part>\+)[-+]+ \d+ -+$"
+)
+# What the lines of a traceback's frames begin with; rich's are in a box.
+FRAME = " │╭╰"
+MARGIN = re.compile(r"^ *\| ?")
+# What no exception's text goes on with, although nothing is known of the time.
+FRESH = re.compile(
+    r"^(DEBUG|INFO|WARNING|ERROR|CRITICAL|FATAL|error|fatal): |^\[[a-z]+ *\] |^nats-server: "
+)
+
+
+def last_words(text: str) -> str:
+    """Return the last line that tells of trouble, else the last line, else nothing.
+
+    Of an exception that is the line with its name: its text may have more lines, and SQLAlchemy's
+    ends with where to read about such errors.
+    """
+    found = [(words, is_bad) for line, is_bad in telling(text) if (words := one_line(line))]
+    bad = [words for words, is_bad in found if is_bad or TROUBLE.search(words)]
+    return (bad or [words for words, _ in found] or [""])[-1]
+
+
+def telling(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield the lines that are neither a traceback's frames nor the rest of an exception's text.
+
+    With each goes whether it is an exception, which many a name does not tell.
+    """
+    margin: str | None = None  # of the traceback in whose frames we are
+    is_rest = False
+    for coloured in text.splitlines():
+        line = ANSI.sub("", coloured).rstrip()
+        if start := TRACEBACK.match(line):
+            margin, is_rest = start["margin"] or start["part"] or "", False
+        elif margin is not None:
+            bare = MARGIN.sub("", line) if margin else line
+            if bare and bare[0] not in FRAME:
+                margin, is_rest = None, True
+                yield bare, True
+        elif not is_rest or PREFIX.match(line) or FRESH.match(line):
+            is_rest = False
+            yield line, False
+
+
+def one_line(text: str) -> str:
+    """Return text without colours, time, line ends and surplus blanks, at most 300 characters."""
+    return " ".join(PREFIX.sub("", ANSI.sub("", text)).split())[:300]
