@@ -81,7 +81,7 @@ $(HELM): tests/helm.lock tests/tools/unpack_helm.py | $(STAMP)
 SIDES := tests/executor tests/worker tests/cli
 WHOLES := tests/local tests/airflow
 # $(1): the environment, $(2): the row that the run writes. One that is not whole leaves no row.
-tested = $(if $(strip $(ARGS) $(CI)),,$(1)/bin/python -m tests.tools.tested $(2) -- )
+tested = $(if $(strip $(ARGS) $(CI)),,$(1)/bin/python -m tests.tools.tested $(2) )
 define test_with
 $(call tested,$(1),"executor$(comma) worker and commands") $(1)/bin/pytest -q $(SPREAD) $(SIDES) $(ARGS)
 @$(call tested,$(1),"components and whole Airflows") $(1)/bin/pytest -q $(SPREAD) $(WHOLES) $(ARGS)

@@ -1,11 +1,11 @@
 """Run a suite or a program, and write into `tests/tested.json` what ran on which versions.
 
-`python -m tests.tools.tested WHAT -- COMMAND...`, with the Python of the environment under test.
+`python -m tests.tools.tested WHAT COMMAND...`, with the Python of the environment under test, WHAT
+being the row's name in the table.
 """
 
 from __future__ import annotations
 
-import argparse
 import datetime as dt
 import platform
 import subprocess
@@ -22,24 +22,25 @@ from tests.tools.document_tested import PAGE, RECORD, Row, as_json, document, re
 
 __all__ = ["counts", "main"]
 
+# All other codes: interrupted, a wrong option, no test at all.
+PYTEST_IS_THROUGH = (0, 1)
+
 
 def main() -> int:
-    """Run the command as it is; nothing is written when it was interrupted."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", help="the row's name in the table, such as 'the demo'")
-    parser.add_argument("command", nargs=argparse.REMAINDER)
-    options = parser.parse_args()
-    command = options.command[1:]
+    """Run the command as it is; nothing is written when it was cut short."""
+    what, *command = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "junit.xml"
         is_pytest = Path(command[0]).name == "pytest"
         more = [f"--junitxml={report}"] if is_pytest else []
         code = subprocess.run([*command, *more], check=False).returncode
+        if is_pytest and code not in PYTEST_IS_THROUGH:
+            return code
         found: dict[str, Any] = of_program(code)
         if report.exists():
             found = counts(report.read_text())
     record = ROOT / RECORD
-    rows = replaced(rows_of(record.read_text()), Row(what=options.what, **versions(), **found))
+    rows = replaced(rows_of(record.read_text()), Row(what=what, **versions(), **found))
     record.write_text(as_json(rows))
     (ROOT / PAGE).write_text(document(rows))
     return code

@@ -60,7 +60,7 @@ def test_a_program_leaves_a_row_with_its_end(
     monkeypatch.setattr(tested, "ROOT", tmp_path)
     monkeypatch.setattr(tested, "git", lambda *_: "")
     program = [sys.executable, "-c", f"raise SystemExit({code})"]
-    monkeypatch.setattr(sys, "argv", ["tested", "the demo", "--", *program])
+    monkeypatch.setattr(sys, "argv", ["tested", "the demo", *program])
 
     assert tested.main() == code
 
