@@ -80,25 +80,27 @@ $(HELM): tests/helm.lock tests/tools/unpack_helm.py | $(STAMP)
 # What another Airflow or another Python can break; the rest is pure, or about the broker and its server.
 SIDES := tests/executor tests/worker tests/cli
 WHOLES := tests/local tests/airflow
-# $(1): the environment, $(2): the row that the run writes. One that is not whole leaves no row.
-tested = $(if $(strip $(ARGS) $(CI)),,$(1)/bin/python -m tests.tools.tested $(2) )
-define test_with
-$(call tested,$(1),"executor$(comma) worker and commands") $(1)/bin/pytest -q $(SPREAD) $(SIDES) $(ARGS)
-@$(call tested,$(1),"components and whole Airflows") $(1)/bin/pytest -q $(SPREAD) $(WHOLES) $(ARGS)
-endef
 comma := ,
+# $(1): the environment, $(2): the row that the run writes into the table of tested versions. A run that
+# ARGS cut short leaves none, nor does CI's, which nobody would commit.
+tested = $(if $(strip $(ARGS) $(CI)),,$(1)/bin/python -m tests.tools.tested $(2))
+sides = $(call tested,$(1),"executor$(comma) worker and commands") $(1)/bin/pytest -q $(SPREAD) $(SIDES) $(ARGS)
+wholes = $(call tested,$(1),"components and whole Airflows") $(1)/bin/pytest -q $(SPREAD) $(WHOLES) $(ARGS)
 
 .PHONY: test-next
-test-next: $(NEXT)/.stamp ## Run what needs Airflow on the next one, a pre-release; the demo, examples and a storm, too
-	@$(call test_with,$(NEXT))
-	@$(MAKE) examples-next demo-next storm-next
+test-next: next-sides next-wholes next-examples next-demo next-storm ## Run what needs Airflow on its next release: tests, examples, demo, storm
 
-.PHONY: examples-next demo-next storm-next
-examples-next: $(NEXT)/.stamp
+# CI runs all but the second one.
+.PHONY: next-sides next-wholes next-examples next-demo next-storm
+next-sides: $(NEXT)/.stamp
+	@$(call sides,$(NEXT))
+next-wholes: $(NEXT)/.stamp
+	@$(call wholes,$(NEXT))
+next-examples: $(NEXT)/.stamp
 	@$(call tested,$(NEXT),"Airflow's example Dags") $(NEXT)/bin/pytest -q -m slow tests/airflow/test_example_dags.py
-demo-next: $(NEXT)/.stamp
+next-demo: $(NEXT)/.stamp
 	@$(call tested,$(NEXT),"the demo") $(NEXT)/bin/airflow nats demo
-storm-next: $(NEXT)/.stamp
+next-storm: $(NEXT)/.stamp
 	@$(call tested,$(NEXT),"a storm of faults") $(NEXT)/bin/python -m tests.chaos --airflow --seed 1 --seconds 30
 
 .PHONY: test-airflow
@@ -107,7 +109,8 @@ test-airflow: $(AIRFLOW_VERSIONS:%=test-airflow-%) ## Run what needs Airflow on 
 .PHONY: $(AIRFLOW_VERSIONS:%=test-airflow-%)
 $(AIRFLOW_VERSIONS:%=test-airflow-%): test-airflow-%: $(AIRFLOWS)/%/.stamp
 	@echo "Airflow $*"
-	@$(call test_with,$(AIRFLOWS)/$*)
+	@$(call sides,$(AIRFLOWS)/$*)
+	@$(call wholes,$(AIRFLOWS)/$*)
 
 .PHONY: test-pythons
 test-pythons: $(PYTHON_VERSIONS:%=test-python-%) ## Run what needs Airflow on every supported Python that this machine has
@@ -115,7 +118,8 @@ test-pythons: $(PYTHON_VERSIONS:%=test-python-%) ## Run what needs Airflow on ev
 .PHONY: $(PYTHON_VERSIONS:%=test-python-%)
 $(PYTHON_VERSIONS:%=test-python-%): test-python-%: $(PYTHONS)/%/.stamp
 	@echo "Python $*"
-	@$(call test_with,$(PYTHONS)/$*)
+	@$(call sides,$(PYTHONS)/$*)
+	@$(call wholes,$(PYTHONS)/$*)
 
 # $(1): the requirements, $(2): what to say, $(3): the Python.
 define environment

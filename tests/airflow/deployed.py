@@ -206,15 +206,15 @@ class Airflow:
         with self.engine.connect() as connection:
             return [dict(row) for row in connection.execute(text(query), values).mappings()]
 
-    def trigger(self, dag_id: str) -> None:
+    def trigger(self, dag_id: str, **body: object) -> None:
         """Start a run, and ask until the API server says so: on a busy machine answers get lost."""
         self.number += 1
         self.runs[dag_id] = run_id = f"{dag_id}-{self.number}"
-        self.wait(lambda: self.has_triggered(dag_id, run_id), f"a run of {dag_id}")
+        self.wait(lambda: self.has_triggered(dag_id, run_id, **body), f"a run of {dag_id}")
 
-    def has_triggered(self, dag_id: str, run_id: str) -> bool:
+    def has_triggered(self, dag_id: str, run_id: str, **body: object) -> bool:
         """Ask once for a run; an API server that is silent may have made it all the same."""
-        body = {"logical_date": None, "dag_run_id": run_id}
+        body = {"logical_date": None, "dag_run_id": run_id} | body
         try:
             self.api.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", body)
         except ApiSilent:
