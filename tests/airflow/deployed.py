@@ -17,6 +17,7 @@ from nats_executor.local.process import LocalError
 from nats_executor.names import Names
 from tests.airflow.bare import Bare
 from tests.airflow.surroundings import PASSWORD, USER, environment
+from tests.airflow.tables import LIVE, SPENT
 from tests.support.nats_server import NatsServer
 from tests.support.waiting import block_until
 
@@ -206,15 +207,15 @@ class Airflow:
         with self.engine.connect() as connection:
             return [dict(row) for row in connection.execute(text(query), values).mappings()]
 
-    def trigger(self, dag_id: str) -> None:
+    def trigger(self, dag_id: str, **body: object) -> None:
         """Start a run, and ask until the API server says so: on a busy machine answers get lost."""
         self.number += 1
         self.runs[dag_id] = run_id = f"{dag_id}-{self.number}"
-        self.wait(lambda: self.has_triggered(dag_id, run_id), f"a run of {dag_id}")
+        self.wait(lambda: self.has_triggered(dag_id, run_id, **body), f"a run of {dag_id}")
 
-    def has_triggered(self, dag_id: str, run_id: str) -> bool:
+    def has_triggered(self, dag_id: str, run_id: str, **body: object) -> bool:
         """Ask once for a run; an API server that is silent may have made it all the same."""
-        body = {"logical_date": None, "dag_run_id": run_id}
+        body = {"logical_date": None, "dag_run_id": run_id} | body
         try:
             self.api.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", body)
         except ApiSilent:
@@ -255,7 +256,7 @@ class Airflow:
 
     def tasks(self, dag_id: str) -> dict[str, list[dict[str, Any]]]:
         found: dict[str, list[dict[str, Any]]] = {}
-        query = "SELECT * FROM task_instance WHERE dag_id = :d AND run_id = :r ORDER BY map_index"
+        query = f"SELECT * FROM {LIVE} WHERE dag_id = :d AND run_id = :r ORDER BY map_index"
         for row in self.rows(query, d=dag_id, r=self.runs[dag_id]):
             found.setdefault(row["task_id"], []).append(row)
         return found
@@ -268,7 +269,7 @@ class Airflow:
         """Require that all of a run succeeded, and that no try was spent or repeated on the way."""
         rows = [row for rows in self.tasks(dag_id).values() for row in rows]
         spent = self.rows(
-            "SELECT task_id, map_index, try_number, state FROM task_instance_history"
+            f"SELECT task_id, map_index, try_number, state FROM {SPENT}"
             " WHERE dag_id = :d AND run_id = :r",
             d=dag_id,
             r=self.runs[dag_id],
@@ -283,9 +284,9 @@ class Airflow:
         columns = "task_id, map_index, state, try_number, queued_by_job_id, queue"
         of_run = "WHERE dag_id = :d AND run_id = :r"
         queries = [
-            f"SELECT {columns} FROM task_instance {of_run}",  # noqa: S608 - our own words
-            f"SELECT {columns} FROM task_instance_history {of_run}",  # noqa: S608
-            f"SELECT dttm, task_id, map_index, event, extra FROM log {of_run}",  # noqa: S608
+            f"SELECT {columns} FROM {LIVE} {of_run}",
+            f"SELECT {columns} FROM {SPENT} {of_run}",
+            f"SELECT dttm, task_id, map_index, event, extra FROM log {of_run}",
         ]
         found = [row for q in queries for row in self.rows(q, d=dag_id, r=self.runs[dag_id])]
         return "\n".join(" ".join(str(value) for value in row.values()) for row in found)

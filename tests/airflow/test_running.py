@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.airflow.tables import SPENT
+
 if TYPE_CHECKING:
     from tests.airflow.deployed import Airflow
 
@@ -167,4 +169,4 @@ def test_a_killed_scheduler_costs_no_try(airflow: Airflow) -> None:
         assert (now["state"], now["try_number"]) == ("success", 1)
         assert now["id"] == was["id"]
         assert now["external_executor_id"] == was["external_executor_id"]
-    assert airflow.rows("SELECT * FROM task_instance_history WHERE dag_id = 'orphans'") == []
+    assert airflow.rows(f"SELECT * FROM {SPENT} WHERE dag_id = 'orphans'") == []

@@ -162,14 +162,14 @@ class Database:
 
     def rows(self, where: str = "1", *values: Any) -> list[Row]:
         """Return the workloads that meet a condition of this module's own making."""
-        return [Row(*r) for r in self.do(f"SELECT * FROM workloads WHERE {where}", *values)]  # noqa: S608
+        return [Row(*r) for r in self.do(f"SELECT * FROM workloads WHERE {where}", *values)]
 
     def row(self, number: int) -> Row:
         [row] = self.rows("number = ?", number)
         return row
 
     def executions(self, where: str = "1", *values: Any) -> list[Execution]:
-        found = self.do(f"SELECT * FROM executions WHERE {where} ORDER BY seq", *values)  # noqa: S608
+        found = self.do(f"SELECT * FROM executions WHERE {where} ORDER BY seq", *values)
         return [Execution(*r) for r in found]
 
     def history(self) -> list[Entry]:

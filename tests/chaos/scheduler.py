@@ -86,7 +86,7 @@ class Scheduler:
     def revoke(self) -> None:
         """Take back what the driver wants to have stuck in the queue, as Airflow's sweep does."""
         stuck = "revoke AND state = 'queued' AND queued_by = ?"
-        if not self.database.do(f"SELECT 1 FROM workloads WHERE {stuck}", self.job):  # noqa: S608
+        if not self.database.do(f"SELECT 1 FROM workloads WHERE {stuck}", self.job):
             return
         # What the executor refuses to give back is asked for again in the next loop.
         with self.database.transaction(), contextlib.suppress(NotImplementedError):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from nats_executor import topology
 from nats_executor.broker import connect
-from nats_executor.errors import BrokerUnavailable
+from nats_executor.errors import BrokerUnavailable, TopologyMismatch
 from nats_executor.names import Lane
 from tests.support.fake_broker import FakeServer
 from tests.support.fixtures import settings_for
@@ -129,10 +129,13 @@ class Stage(ABC):
             await wait_until(partial(self._is_made, config), 30, f"stream {config['name']}")
 
     async def _is_made(self, config: Config) -> bool:
-        """Create a stream; a cluster on a busy machine may take longer than one request waits."""
+        """Create a stream; a cluster on a busy machine may take longer than one request waits.
+
+        Before 2.12 a new one takes a server that is late with its first news for one that is gone.
+        """
         try:
             await self.broker.create_stream(config)
-        except BrokerUnavailable:
+        except (BrokerUnavailable, TopologyMismatch):
             return False
         return True
 

@@ -341,13 +341,22 @@ async def test_a_cluster_makes_more_copies_in_place_and_fewer_again(
     done, running = [await soon(pulls.wait()) for _ in range(2)]
     await done.ack()
 
-    await set_up(stage, replicas=3)
+    await wait_until(lambda: is_set_up(stage, replicas=3), 60, "three servers that are online")
 
     await wait_until(lambda: are_three(stage), 60, "three copies that are current")
     await running.ack()
     assert await delivered(stage) == {b"d2", b"d3"}
     await set_up(stage)
     assert (await config_of(stage, stage.tasks))["num_replicas"] == 1
+
+
+async def is_set_up(stage: RealStage, **options: Any) -> bool:
+    """Set it up, unless a server counts as gone: before 2.12 one that is late with its news."""
+    try:
+        await set_up(stage, **options)
+    except TopologyMismatch:
+        return False
+    return True
 
 
 async def is_taken(stage: RealStage, body: str) -> bool:

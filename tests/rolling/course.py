@@ -9,6 +9,7 @@ from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
 from tests.airflow.postgres import PostgresServer
+from tests.airflow.tables import LIVE, SPENT
 from tests.chaos.reaper import marked
 from tests.rolling.fleet import Fleet
 from tests.rolling.judgement import (
@@ -181,8 +182,8 @@ class Rolling:
         return [f"{process.name} was told to stop and runs" for process in living]
 
     def judge(self) -> Result:
-        rows = self.fleet.rows("SELECT * FROM task_instance")
-        history = self.fleet.rows("SELECT * FROM task_instance_history")
+        rows = self.fleet.rows(f"SELECT * FROM {LIVE}")
+        history = self.fleet.rows(f"SELECT * FROM {SPENT}")
         notes = ""
         with suppress(FileNotFoundError):  # nothing has run
             notes = (self.fleet.marks / "runs").read_text()

@@ -17,6 +17,7 @@ from nats_executor.local.deployment import Deployment, free_port
 from nats_executor.names import Names
 from tests.airflow.deployed import pid_of
 from tests.airflow.surroundings import PASSWORD, USER, environment
+from tests.airflow.tables import LIVE
 from tests.rolling.balancer import Balancer
 from tests.rolling.plan import COMPONENTS, Kind
 from tests.support.nats_server import nats_cluster, start_together
@@ -218,7 +219,7 @@ class Fleet:
         return True
 
     def counts(self) -> dict[str, int]:
-        query = "SELECT state, count(*) AS n FROM task_instance GROUP BY state ORDER BY state"
+        query = f"SELECT state, count(*) AS n FROM {LIVE} GROUP BY state ORDER BY state"
         return {str(row["state"]): int(row["n"]) for row in self.rows(query)}
 
     def messages(self, stream: str) -> int:
