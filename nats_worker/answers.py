@@ -17,13 +17,12 @@ __all__ = ["NO_ANSWER", "Answer", "without_login"]
 NO_ANSWER = 0
 METHOD_NOT_ALLOWED = 405
 SERVER_ERROR = 500
-CONFLICT = 409
 # The API server's way to say that the task instance is no longer this workload's.
 DECIDED_ELSEWHERE = frozenset({404, 409, 410})
 # What it says of the start of a task that was cleared while it runs, and waits for that run's end
 # (read in Airflow 3.3.2 and 3.4.0b2; only the latter says whether another process runs it).
 RUNNING_ELSEWHERE = "running_elsewhere"
-RESTARTING = "restarting"
+RUNNING, RESTARTING = "running", "restarting"
 START_REFUSED = {
     401: Ending.TOKEN_REFUSED,
     403: Ending.TOKEN_REFUSED,
@@ -70,17 +69,6 @@ class Answer:
         """Whether the task instance is no longer this workload's to change."""
         return self.status in DECIDED_ELSEWHERE and not self.is_foreign
 
-    @property
-    def is_exchanged(self) -> bool:
-        """Whether a callback was started before, by anybody: its token can be exchanged once.
-
-        Unlike a task's, its start is not repeated to whom it was granted (read in Airflow 3.4.0b2,
-        `execution_api/routes/callbacks.py`; 3.3 has no start of callbacks).
-        """
-        is_refused = self.status == CONFLICT and not self.is_foreign
-        is_of_callback = "/callbacks/" in self.path and self.path.endswith("/run")
-        return is_refused and is_of_callback and self.detail.get("previous_state") == "running"
-
     def ending(self, *, has_started: bool, has_lost_answer: bool = False) -> Ending | None:
         """Return what it means for a workload, None if nothing is known to follow from it.
 
@@ -100,21 +88,25 @@ class Answer:
             return Ending.UNREACHABLE
         if self.is_foreign:
             return Ending.WRONG_ADDRESS
-        if self.is_exchanged:
-            return Ending.EXCHANGED
         if self.path.endswith("/run") and self.is_decided_elsewhere:
             return self.whose_run(has_lost_answer=has_lost_answer)
         is_start = self.path.endswith("/run") or "/connection-tests/" in self.path
         return START_REFUSED.get(self.status) if is_start else None
 
     def whose_run(self, *, has_lost_answer: bool) -> Ending:
-        """Return what a task instance that is not to be started means: who had started it, if any.
+        """Return what the refusal of a start means: whose run it was, if there is or was one.
 
-        Airflow starts one that was cleared while it runs again as soon as that run's end is told.
+        Airflow starts a task that was cleared while it runs again as soon as that run's end is
+        told. A callback's token can be exchanged once: unlike a task's, its start is not repeated
+        to whom it was granted (read in Airflow 3.4.0b2, `execution_api/routes/callbacks.py`; 3.3
+        has no start of callbacks).
         """
+        state = self.detail.get("previous_state")
+        if "/callbacks/" in self.path:
+            return Ending.EXCHANGED if state == RUNNING else Ending.STALE
         if self.detail.get("reason") == RUNNING_ELSEWHERE:
             return Ending.ALREADY_RUNNING
-        if self.detail.get("previous_state") == RESTARTING:
+        if state == RESTARTING:
             return Ending.STOPPED_BY_SERVER if has_lost_answer else Ending.ALREADY_RUNNING
         return Ending.STALE
 

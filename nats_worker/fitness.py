@@ -32,6 +32,7 @@ TRIALS = (5.0, 2.0, 300.0)
 ANSWERED = frozenset(
     {
         Ending.ALREADY_RUNNING,
+        Ending.EXCHANGED,
         Ending.FINISHED,
         Ending.STALE,
         Ending.STOPPED_BY_SERVER,
