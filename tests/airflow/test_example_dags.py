@@ -14,7 +14,7 @@ from tests.airflow.postgres import PostgresServer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.airflow, pytest.mark.examples, pytest.mark.timeout(900)]
 
 INTERNET = "asks a server in the internet"
 INDEX = "installs packages from an index while it runs"
