@@ -51,9 +51,6 @@ chaos: $(STAMP) ## Ten minutes and more of seeded faults: one server, a cluster,
 rolling: $(STAMP) ## Ten minutes of a whole Airflow under load, everything in it restarted in turn (ARGS="--seed 7")
 	@$(BIN)/python -m tests.rolling --longest-wait 5 $(ARGS)
 
-# What the server's version can change most.
-SERVER_TESTS := tests/contract tests/faults
-
 .PHONY: test-matrix
 test-matrix: $(SERVER_VERSIONS:%=test-server-%) ## Run the tests that need a server on every supported nats-server
 
@@ -61,9 +58,7 @@ test-matrix: $(SERVER_VERSIONS:%=test-server-%) ## Run the tests that need a ser
 $(SERVER_VERSIONS:%=test-server-%): export NATS_SERVER_BINARY = $(abspath $<)
 $(SERVER_VERSIONS:%=test-server-%): test-server-%: $(SERVERS)/%/bin/nats-server
 	@echo "nats-server $*"
-	@$(call tested,$(VENV)) $(BIN)/pytest -q $(SPREAD) $(SERVER_TESTS) $(ARGS)
-	@$(call tested,$(VENV),--as "all else that needs a server") \
-		$(BIN)/pytest -q $(SPREAD) -m "integration and not slow" $(SERVER_TESTS:%=--ignore=%) $(ARGS)
+	@$(call tested,$(VENV)) $(BIN)/pytest -q $(SPREAD) -m "integration and not slow" $(ARGS)
 
 $(SERVERS)/%/bin/nats-server: tests/servers.lock | $(STAMP)
 	@mkdir -p $(SERVERS)/$*
@@ -115,7 +110,7 @@ $(AIRFLOW_VERSIONS:%=test-airflow-%): test-airflow-%: $(AIRFLOWS)/%/.stamp
 	@$(call examples,$(AIRFLOWS)/$*)
 
 .PHONY: test-pythons
-test-pythons: $(PYTHON_VERSIONS:%=test-python-%) ## Run what needs Airflow on every supported Python that this machine has
+test-pythons: $(PYTHON_VERSIONS:%=test-python-%) ## Run what needs Airflow on every supported Python
 
 .PHONY: $(PYTHON_VERSIONS:%=test-python-%)
 $(PYTHON_VERSIONS:%=test-python-%): test-python-%: $(PYTHONS)/%/.stamp
@@ -140,6 +135,7 @@ $(AIRFLOWS)/%/.stamp: tests/airflow-%.lock pyproject.toml | $(STAMP)
 	$(call environment,$<,Airflow $*,$(BIN)/python)
 
 $(PYTHONS)/%/.stamp: requirements.lock pyproject.toml | $(STAMP)
+	@scripts/find-python $* >/dev/null || { echo "no Python $* on the PATH or among pyenv's"; exit 1; }
 	$(call environment,$<,Python $*,"$$(scripts/find-python $*)")
 
 .PHONY: bench

@@ -47,6 +47,6 @@ def weakness(version: str) -> str:
     if found is None or recommended is None or not SAFE <= found < recommended:
         return ""
     return (
-        f"nats-server {version} works, but may lose a message when a limit per subject is reached "
-        f"while others are removed; {RECOMMENDED} or later is recommended"
+        f"nats-server {version} works, but may lose a message when a subject reaches its "
+        f"limit while other messages are being removed; {RECOMMENDED} or later is recommended"
     )

@@ -271,7 +271,7 @@ def replica_findings(info: StreamInfo, replicas: int) -> list[Row]:
             "cluster of so many servers; look again in a minute"
         )
     elif info.replication.is_changing:
-        details = "NATS is still handing it over to its servers; stop none before that is over"
+        details = "NATS is still moving it to its servers; stop no server until that is done"
     else:
         return []
     return [finding(f"stream {info.name}", "degraded", details)]

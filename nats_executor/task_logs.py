@@ -54,6 +54,10 @@ ASKED_AT_ONCE = 500
 # Workers of running tasks that were found before.
 REMEMBERED = 1000
 
+# What is wrong, and what happens next.
+NOT_THERE = "no task log over NATS", "the log server"
+BROKEN_OFF = "a task log over NATS broke off", "showing what came before"
+
 # Of one question to a worker, and in memory at a time; each has the whole budget.
 PIECE_BYTES = PAGES_AT_ONCE * PAGE_BYTES
 # The longest that one line is taken for; what has no end is cut there.
@@ -122,7 +126,7 @@ class TaskLogs:
             finally:
                 is_away = reader.is_away
         except Exception as exc:  # noqa: BLE001 - the rest of the page shows without it
-            text = self._complaint(exc, "the log server", is_away=is_away)
+            text = self._complaint(exc, *NOT_THERE, is_away=is_away)
             # Deployments whose API server cannot use NATS have log servers.
             return [], [iter_of(f"NATS could not be asked for this log: {text}")]
         self._complaints.end_outage()
@@ -143,16 +147,16 @@ class TaskLogs:
             for line in whole_lines(pieces, is_beginning=not look.start):
                 yield line.decode(errors="replace")
         except Exception as exc:  # noqa: BLE001 - what was shown before remains
-            text = self._complaint(exc, "showing it up to there", is_away=reader.is_away)
+            text = self._complaint(exc, *BROKEN_OFF, is_away=reader.is_away)
             name = presentable(worker.name)
             yield remark(f"worker {name} cannot show the rest of this log now: {text}")
 
-    def _complaint(self, exc: Exception, next_step: str, *, is_away: bool) -> str:
+    def _complaint(self, exc: Exception, what: str, next_step: str, *, is_away: bool) -> str:
         """Say in the log of the API server, once, and return for people why NATS was no help."""
         text = str(exc) or type(exc).__name__
         if self._complaints.is_news(text, is_away=is_away):
             trace = None if isinstance(exc, NatsExecutorError) else exc
-            log.warning("no task log over NATS: %s; next: %s", text, next_step, exc_info=trace)
+            log.warning("%s: %s; next: %s", what, text, next_step, exc_info=trace)
         return text
 
     def close(self) -> None:
@@ -184,7 +188,7 @@ class Reader(Line):
             return Look(source, f"worker {name} does not show this log: {refusal}")
         start = beginning(page.size)
         left_out = (
-            f"the first {start} bytes are left out here; the whole log is {path} on worker {name}"
+            f"the first {start} bytes are left out here; all of it is in {path} on worker {name}"
         )
         return Look(source, left_out if start else "", worker, start, page.size)
 

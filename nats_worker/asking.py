@@ -41,6 +41,9 @@ STEP_SECONDS = 0.1
 # Each answer that does not come in time doubles the time for the next one, up to this.
 LONGEST_TIMEOUT_SECONDS = 15.0
 LONGEST_START_TIMEOUT_SECONDS = 60.0
+# Of a callback, whose start is granted once: an answer that comes later is lost with its token, and
+# one that never comes leaves it `running` for so long.
+CALLBACK_START_TIMEOUT_SECONDS = 25.0
 # Of the time until a task counts as lost; the rest is for the pauses between them and for its end.
 HEARTBEATS_SHARE = 0.75
 # What httpcore calls the moment before the first byte of a request leaves, for every HTTP version.
@@ -231,7 +234,7 @@ def patient(
             request.extensions["trace"] = functools.partial(trace, asking)
             longest = LONGEST_START_TIMEOUT_SECONDS
             if "/callbacks/" in str(request.url.path):
-                patience = longest  # an answer that is not waited for is lost with its token
+                longest = patience = CALLBACK_START_TIMEOUT_SECONDS
         timeouts = request.extensions.get("timeout", {})
         read = timeouts.get("read") or 0.0
         # Never less than Airflow's own setting, whatever that is.

@@ -22,6 +22,10 @@ OPTION = "[core] execute_tasks_new_python_interpreter"
 # What Airflow's supervisor gives to the new interpreter to run, and its first words, which close
 # the process's memory to others (found in Airflow 3.4.0b2).
 BOOTSTRAP, PRELUDE = "_CHILD_EXEC_BOOTSTRAP", "_CHILD_EXEC_PRELUDE"
+STEPS = {
+    hide_login: "the login for NATS could not be hidden from a task",
+    leave_to_kernel: "a segmentation fault may not end a task",
+}
 OURS = f"from {__name__} import prepare\nprepare()\n"
 
 
@@ -31,11 +35,12 @@ def is_wanted() -> bool:
 
 def prepare() -> None:
     """Do for one task what the fork server does for all; a part that fails is a warning."""
-    for step in (hide_login, leave_to_kernel):
+    for step, what in STEPS.items():
         try:
             step()
         except Exception:
-            log.warning("cannot %s in a task's own interpreter", step.__name__, exc_info=True)
+            text = "%s in an interpreter of its own; next: it runs all the same"
+            log.warning(text, what, exc_info=True)
 
 
 def prepare_all(supervisor: Any) -> bool:

@@ -151,7 +151,7 @@ def begun_before(report: ExitReport, predecessor: str) -> Final | Left | None:
         case Ending.ALREADY_RUNNING if predecessor:
             return Final(State.FAILED, f"worker {predecessor} lost")
         case Ending.EXCHANGED if predecessor:
-            text = f"it was started before, by worker {predecessor}, which has not told its end"
+            text = f"worker {predecessor} started it before and has not reported its end"
             return Final(State.FAILED, text)
         case Ending.EXCHANGED if report.started:
             text = "it has not run: its start was accepted, but the answer with its token got lost"

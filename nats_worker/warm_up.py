@@ -31,7 +31,7 @@ def warm_up() -> None:
     lacks()
     leave_to_kernel()
     if not prepare_all(supervisor) and is_wanted():
-        text = "%s has no effect: this Airflow forks every task on Linux, and 3.4 does not"
+        text = "%s has no effect: this Airflow forks every task; 3.4 starts an interpreter for each"
         log.warning(text, OPTION)
     for step in (read_authorities, share_decoders, rehearse_request, prepare_log_lines):
         try:

@@ -135,7 +135,7 @@ async def test_a_worker_that_dies_after_the_start_was_accepted_fails_it(ground: 
     report = await end_of(ground, callback)
     ground.api.let_go()
     assert (report.state, report.worker_name) == (State.FAILED, other)
-    assert report.info == f"it was started before, by worker {killed}, which has not told its end"
+    assert report.info == f"worker {killed} started it before and has not reported its end"
     assert runs(ground, callback) == 0
 
 

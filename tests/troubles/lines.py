@@ -87,7 +87,7 @@ LINES = {
         "servers; look again in a minute"
     ),
     "being handed over": (
-        "NATS is still handing it over to its servers; stop none before that is over"
+        "NATS is still moving it to its servers; stop no server until that is done"
     ),
     "too few replicas": (
         "stream {name} has {found}, [nats_executor] replicas is 3: run `airflow nats setup`"
@@ -147,8 +147,8 @@ LINES = {
         "2.14.4 or later (2.12.5 is the first that does not)"
     ),
     "weak server": (
-        "nats-server {release} works, but may lose a message when a limit per subject is reached "
-        "while others are removed; 2.14.4 or later is recommended"
+        "nats-server {release} works, but may lose a message when a subject reaches its "
+        "limit while other messages are being removed; 2.14.4 or later is recommended"
     ),
     "metrics package": (
         "[metrics] statsd_on = True, but a package is not installed (No module named 'statsd'), "

@@ -29,8 +29,8 @@ def test_of_a_safe_release_that_is_not_the_recommended_one_is_said_what_it_lacks
 ) -> None:
     assert judged(version) == ""
     assert weakness(version) == (
-        f"nats-server {version} works, but may lose a message when a limit per subject is reached "
-        "while others are removed; 2.14.4 or later is recommended"
+        f"nats-server {version} works, but may lose a message when a subject reaches its "
+        "limit while other messages are being removed; 2.14.4 or later is recommended"
     )
 
 

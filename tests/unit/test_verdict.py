@@ -85,13 +85,13 @@ ROWS: list[tuple[str, ExitReport, dict[str, object], Verdict]] = [
         "a callback that the worker before us has started, and not ended",
         exited(Ending.EXCHANGED, previous_state="running"),
         {"predecessor": "w1"},
-        Final(State.FAILED, "it was started before, by worker w1, which has not told its end"),
+        Final(State.FAILED, "worker w1 started it before and has not reported its end"),
     ),
     (
         "a callback that the worker before us, or we without an answer, have started",
         exited(Ending.EXCHANGED, previous_state="running", started=True),
         {"predecessor": "w1"},
-        Final(State.FAILED, "it was started before, by worker w1, which has not told its end"),
+        Final(State.FAILED, "worker w1 started it before and has not reported its end"),
     ),
     (
         "a callback that we were allowed to start, and have not heard so",
