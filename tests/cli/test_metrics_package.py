@@ -37,8 +37,11 @@ def without_statsd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str,
     """Take the package away, here and, with this environment, in other processes."""
     (tmp_path / "statsd.py").write_text(MISSING)
     monkeypatch.syspath_prepend(str(tmp_path))
-    # What has been imported from it would not miss it.
+    # What has been imported from it would not miss it, under both of its names.
     for name in [name for name in sys.modules if "statsd" in name]:
+        package, _, module = name.rpartition(".")
+        if hasattr(sys.modules.get(package), module):
+            monkeypatch.delattr(sys.modules[package], module)
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setenv(SWITCH, "True")
     return {"PYTHONPATH": str(tmp_path), SWITCH: "True"}
