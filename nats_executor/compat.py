@@ -108,7 +108,7 @@ class VersionedExecutor(BaseExecutor):
         on the loop then writes the next try beside the last one, and the database refuses that: the
         scheduler ends, and so does the next one. So a task's callback is added to the loop's
         transaction and takes effect with it, or not at all. The loop tells of a Dag's callback
-        outside of any such unit of work, and throws away afterwards what is not committed.
+        outside of any such unit of work, and may throw away afterwards what is not committed.
         """
         from airflow import settings
         from airflow.callbacks.callback_requests import DagCallbackRequest
@@ -121,7 +121,7 @@ class VersionedExecutor(BaseExecutor):
         has_owner = session.in_transaction() and not isinstance(request, DagCallbackRequest)
         self.callback_sink.send(request, session=session)
         if has_owner:
-            session.flush()
+            session.flush()  # a refusal shows here, not somewhere in the loop
         else:
             session.commit()
 
@@ -152,7 +152,7 @@ class VersionedExecutor(BaseExecutor):
     def name_of_key(self, key: WorkloadKey, coordinates: Any) -> None:
         """Have Airflow's own lines name an attempt; 3.4 forgets that at an attempt's first end."""
         if coordinates is not None and key != coordinates:
-            vars(self)["_task_coordinates"].setdefault(key, coordinates)
+            vars(self).get("_task_coordinates", {}).setdefault(key, coordinates)
 
     def waiting(self) -> list[dict[Any, Any]]:
         """The workloads that were queued here and not handed over yet, by key."""

@@ -27,16 +27,27 @@ from nats_worker.asking import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["RELIED_ON_FOR_REQUESTS", "answer_of", "deliver", "describe", "watch_requests"]
+__all__ = [
+    "HAS_CALLBACK_START",
+    "RELIED_ON_FOR_REQUESTS",
+    "answer_of",
+    "deliver",
+    "describe",
+    "watch_requests",
+]
 
 log = logging.getLogger(__name__)
 
 # Airflow 3.4 renamed its HTTP library.
 httpx: Any = getattr(api, "httpx2", None) or vars(api)["httpx"]
-RELIED_ON_FOR_REQUESTS = {
+RELIED_ON_FOR_REQUESTS: dict[Any, tuple[str, ...]] = {
     api.TaskInstanceOperations: ("heartbeat", "start"),
     api.Client: ("request", "send"),
 }
+# From 3.4 on a callback's start is asked for; it is granted once.
+HAS_CALLBACK_START = hasattr(api, "CallbackOperations")
+if HAS_CALLBACK_START:
+    RELIED_ON_FOR_REQUESTS[vars(api)["CallbackOperations"]] = ("run",)
 
 
 def answer_of(exc: BaseException) -> Answer | None:
@@ -92,6 +103,7 @@ def heartbeat_seconds() -> float:
         conf.getfloat("scheduler", "task_instance_heartbeat_timeout"),
         conf.getint("workers", "max_failed_heartbeats"),
         1 if hasattr(api.Client, "_request_without_retry") else api.API_RETRIES,
+        conf.getfloat("workers", "min_heartbeat_interval"),
     )
 
 

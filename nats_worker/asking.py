@@ -44,7 +44,7 @@ LONGEST_START_TIMEOUT_SECONDS = 60.0
 # Of a callback, whose start is granted once: an answer that comes later is lost with its token, and
 # one that never comes leaves it `running` for so long.
 CALLBACK_START_TIMEOUT_SECONDS = 25.0
-# Of the time until a task counts as lost; the rest is for the pauses between them and for its end.
+# Of the time until a task counts as lost; the rest is for the pauses between requests and its end.
 HEARTBEATS_SHARE = 0.75
 # What httpcore calls the moment before the first byte of a request leaves, for every HTTP version.
 SENDING = "send_request_headers.started"
@@ -250,19 +250,22 @@ def patient(
     return send_patiently
 
 
-def heartbeat_patience(lost_seconds: float, failures: int, requests: int) -> float:
+def heartbeat_patience(
+    lost_seconds: float, failures: int, requests: int, pause_seconds: float
+) -> float:
     """Return the longest time for the answer to one heartbeat's request.
 
-    All heartbeats that fail before Airflow ends a task have to be over before it takes the task for
-    lost, and runs it again.
+    All heartbeats that fail before Airflow ends a task should be over before it takes the task for
+    lost, and runs it again. `patient` gives no less than Airflow does, though.
 
     Args:
         lost_seconds: `[scheduler] task_instance_heartbeat_timeout`.
         failures: `[workers] max_failed_heartbeats`.
         requests: how many of them a failed heartbeat sends.
+        pause_seconds: after each failed heartbeat, `[workers] min_heartbeat_interval`.
     """
-    each = HEARTBEATS_SHARE * lost_seconds / max(1, failures * requests)
-    return min(LONGEST_TIMEOUT_SECONDS, each)
+    each = HEARTBEATS_SHARE * lost_seconds / max(1, failures)
+    return min(LONGEST_TIMEOUT_SECONDS, max(0.0, (each - pause_seconds) / requests))
 
 
 def trace(asking: Asking, event: str, _: Any) -> None:

@@ -22,6 +22,9 @@ OPTION = "[core] execute_tasks_new_python_interpreter"
 # What Airflow's supervisor gives to the new interpreter to run, and its first words, which close
 # the process's memory to others (found in Airflow 3.4.0b2).
 BOOTSTRAP, PRELUDE = "_CHILD_EXEC_BOOTSTRAP", "_CHILD_EXEC_PRELUDE"
+# As `-P` does for our other processes: a module of a task's working directory is not ours. `sys` is
+# built in.
+SAFE_PATH = "import sys\nif sys.path[:1] == ['']:\n    del sys.path[0]\n"
 STEPS = {
     hide_login: "the login for NATS could not be hidden from a task",
     leave_to_kernel: "a segmentation fault may not end a task",
@@ -53,5 +56,5 @@ def prepare_all(supervisor: Any) -> bool:
     if prelude is None or bootstrap is None:
         return False
     if OURS not in bootstrap:
-        setattr(supervisor, BOOTSTRAP, prelude + OURS + bootstrap)
+        setattr(supervisor, BOOTSTRAP, SAFE_PATH + prelude + OURS + bootstrap)
     return True

@@ -130,14 +130,20 @@ def send_signal(pid: int, sig: int) -> None:
 
 def kill_tree(pid: int) -> None:
     """Kill a process and all its descendants, whatever group or session they are in."""
-    # The whole tree is read before the first kill, which would tear it apart. And it is stopped:
-    # none forks meanwhile, or lives to tell of a broken pipe to the one that was killed first.
+    # The whole tree is read before the first kill, which would tear it apart. And it is stopped, so
+    # that nobody lives to tell of the end of one that was killed first.
     tree = [pid]
     for parent in tree:
-        send_signal(parent, signal.SIGSTOP)
+        signal_if_allowed(parent, signal.SIGSTOP)
         tree.extend(children_of(parent))
-    for process in tree:
-        send_signal(process, signal.SIGKILL)
+    for process in reversed(tree):
+        signal_if_allowed(process, signal.SIGKILL)
+
+
+def signal_if_allowed(pid: int, sig: int) -> None:
+    """Signal as `send_signal` does, unless it is another user's, as what `sudo` runs is."""
+    with contextlib.suppress(PermissionError):
+        send_signal(pid, sig)
 
 
 def is_in_session(pid: int, session: int) -> bool:

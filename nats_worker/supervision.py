@@ -31,6 +31,7 @@ from pydantic import TypeAdapter, ValidationError
 from nats_executor import remote_logs
 from nats_worker.api_address import api_address
 from nats_worker.api_server import (
+    HAS_CALLBACK_START,
     RELIED_ON_FOR_REQUESTS,
     answer_of,
     deliver,
@@ -342,7 +343,11 @@ def watched_callback(base: Any, watch: Watch, reaper: Reaper) -> Any:
         @classmethod
         def start(cls, **kwargs: Any) -> Any:
             # A group of its own, as tasks have, so that stopping reaches what it started.
-            process = super().start(**kwargs, **OWN_GROUP)
+            try:
+                process = super().start(**kwargs, **OWN_GROUP)
+            except BaseException:
+                watch.has_started = HAS_CALLBACK_START  # and nobody can start it again
+                raise
             watch.start(process.pid)
             return process
 

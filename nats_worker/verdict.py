@@ -150,6 +150,9 @@ def begun_before(report: ExitReport, predecessor: str) -> Final | Left | None:
     match report.ending:
         case Ending.ALREADY_RUNNING if predecessor:
             return Final(State.FAILED, f"worker {predecessor} lost")
+        case Ending.EXCHANGED if predecessor and report.started:
+            text = f"worker {predecessor} started it before, or this one, which heard no answer"
+            return Final(State.FAILED, text)
         case Ending.EXCHANGED if predecessor:
             text = f"worker {predecessor} started it before and has not reported its end"
             return Final(State.FAILED, text)

@@ -181,16 +181,16 @@ def test_what_may_be_accepted_is_never_left(
 @pytest.mark.parametrize(
     ("lost", "failures", "requests", "seconds"),
     [
-        (300, 3, 5, 15),  # Airflow 3.3: three heartbeats of five requests
-        (300, 30, 1, 7.5),  # Airflow 3.4: thirty of one
+        (300, 3, 5, 14),  # Airflow 3.3: three heartbeats of five requests
+        (300, 30, 1, 2.5),  # Airflow 3.4: thirty of one
         (300, 3, 1, 15),  # never more than for any other call
-        (60, 30, 1, 1.5),
+        (60, 30, 1, 0),  # Airflow's own time
         (300, 0, 1, 15),  # a setting that Airflow takes
     ],
 )
 def test_what_waits_for_heartbeats_ends_before_the_task_is_lost(
     lost: float, failures: int, requests: int, seconds: float
 ) -> None:
-    assert heartbeat_patience(lost, failures, requests) == seconds
-    if failures:
-        assert seconds * failures * requests < lost
+    assert heartbeat_patience(lost, failures, requests, 5.0) == seconds
+    if failures and seconds:
+        assert failures * (5.0 + requests * seconds) < lost

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_worker.processes import kill_tree, send_signal
+from nats_worker.processes import kill_tree, send_signal, state_of
+from tests.support.waiting import block_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TREES = 60
+NOBODY = 65534
+GONE = {"has ended"}
 
 
 @pytest.fixture
@@ -39,6 +44,46 @@ def test_a_tree_with_such_a_root_is_not_killed(monkeypatch: pytest.MonkeyPatch) 
         kill_tree(1)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
+def test_what_another_user_runs_saves_nobody_else() -> None:
+    """Behind `sudo` in a task, say: that one lives on, and nothing is left stopped."""
+    told, voice = os.pipe()
+    task = fork_a_task_with_sudo(voice)
+    foreign, own = map(int, os.read(told, 100).split())
+
+    killer = os.fork()
+    if killer == 0:
+        try:
+            os.setuid(NOBODY)
+            kill_tree(task)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    try:
+        assert os.waitpid(killer, 0)[1] == 0
+        assert os.waitpid(task, 0)[1] == signal.SIGKILL
+        block_until(lambda: state_of(own) in GONE, 10, "the end of what the task ran")
+        assert Path(f"/proc/{foreign}/stat").read_text().split(") ")[1].startswith("S")
+    finally:
+        for process in (task, own, foreign):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+
+def fork_a_task_with_sudo(voice: int) -> int:
+    """Fork a task of another user, with one child that stays ours and one that is its own."""
+    if pid := os.fork():
+        return pid
+    foreign = os.fork()
+    if foreign:
+        os.setuid(NOBODY)
+        own = os.fork()
+        if own:
+            os.write(voice, f"{foreign} {own}".encode())
+    signal.pause()
+    os._exit(1)
+
+
 @pytest.mark.usefixtures("one_core")
 def test_none_of_a_tree_lives_to_tell_of_the_others() -> None:
     """A task process that waits for its supervisor would write of a broken pipe into the log."""
@@ -60,7 +105,7 @@ def test_none_of_a_tree_lives_to_tell_of_the_others() -> None:
 
 
 def supervisor_with_a_task(voice: int) -> int:
-    """Fork a leader of a group, and below it one that waits for a word from it."""
+    """Fork a leader of a group, and below it one; each tells of the other's end."""
     if pid := os.fork():
         return pid
     words, hold = os.pipe()
@@ -72,5 +117,6 @@ def supervisor_with_a_task(voice: int) -> int:
         os.read(words, 1)
         os.write(voice, b"it is gone")
         os._exit(1)
-    signal.pause()
+    os.wait()
+    os.write(voice, b"it is gone")
     os._exit(1)

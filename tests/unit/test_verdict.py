@@ -91,7 +91,7 @@ ROWS: list[tuple[str, ExitReport, dict[str, object], Verdict]] = [
         "a callback that the worker before us, or we without an answer, have started",
         exited(Ending.EXCHANGED, previous_state="running", started=True),
         {"predecessor": "w1"},
-        Final(State.FAILED, "worker w1 started it before and has not reported its end"),
+        Final(State.FAILED, "worker w1 started it before, or this one, which heard no answer"),
     ),
     (
         "a callback that we were allowed to start, and have not heard so",
