@@ -77,8 +77,7 @@ class Run:
         if not self.supervisor_pid:
             return
         if not self.task_pid and sig == signal.SIGKILL:
-            if is_in_session(self.supervisor_pid, self.supervisor_pid):
-                kill_tree(self.supervisor_pid)
+            kill_tree(self.supervisor_pid)
         elif not self.task_pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.supervisor_pid, sig)
