@@ -23,7 +23,7 @@ day and on that commit; `+` means with changes that were not committed yet. A te
 the machine lacks what it needs, or where it is about another version.
 
 `make test` runs every test on the versions that `requirements.lock` pins. CI does that for every
-change, and runs a part of `make test-next`; neither leaves a row here.
+change, and runs a part of `make test-next`; neither leaves a row here. Python 3.14 was not tried.
 
 | Airflow | Python | nats-server | what ran | passed | failed | skipped | when | commit |
 |---|---|---|---|---|---|---|---|---|
