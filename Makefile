@@ -97,7 +97,7 @@ next-examples: $(NEXT)/.stamp
 next-demo: $(NEXT)/.stamp
 	@$(call tested,$(NEXT),--as "the demo") $(NEXT)/bin/airflow nats demo
 next-storm: $(NEXT)/.stamp
-	@$(call tested,$(NEXT),--as "a storm of faults") $(NEXT)/bin/python -m tests.chaos --airflow --seed 1 --seconds 30
+	@$(call tested,$(NEXT),--as "a storm of faults") $(NEXT)/bin/python -m tests.chaos --airflow --seed 1 --seconds 20
 
 .PHONY: test-airflow
 test-airflow: $(AIRFLOW_VERSIONS:%=test-airflow-%) ## Run what needs Airflow on every other release that is supported
