@@ -132,6 +132,9 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
         "CORE__LOAD_EXAMPLES": True,
         "DAG_PROCESSOR__PARSING_PROCESSES": 2,
         "SCHEDULER__USE_JOB_SCHEDULE": False,
+        # All at once keep it busy, and Airflow repeats a request whose answer is late; a second one
+        # to trigger a Dag is refused (3.4.0b2), and the task fails.
+        "WORKERS__EXECUTION_API_TIMEOUT": 30,
     }
     with (
         PostgresServer() as postgres,
