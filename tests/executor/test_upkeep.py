@@ -306,7 +306,7 @@ def test_a_dead_workers_running_task_fails_and_says_so_without_another_worker(
     assert [str(log.extra) for log in executor._task_event_logs] == [info]
     last = stage.last_report(sent)
     assert (last.state, last.info, last.worker) == (State.FAILED, info, executor.sender)
-    assert [w.key[1] for w in stage.sent()] == ["u"]
+    block_until(lambda: [w.key[1] for w in stage.sent()] == ["u"], 10, "its message to be gone")
     assert stage.last_report(alive).state is State.RUNNING
 
 
