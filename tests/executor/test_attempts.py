@@ -78,4 +78,4 @@ def test_thousands_of_attempts_that_share_coordinates_end_once_each(
     assert len(executor.ledger) == 0
     said = caplog.text + capfd.readouterr().out
     assert "Discarding executor event" not in said
-    assert said.count("the scheduler missed its end; next: telling it again") > 10
+    assert "the scheduler missed its end; next: telling it again" in said
