@@ -353,7 +353,7 @@ async def test_a_cluster_makes_more_copies_in_place_and_fewer_again(
 async def is_set_up(stage: RealStage, **options: Any) -> bool:
     """Set it up, unless a server counts as gone, or is slow to answer, as an operator asks again.
 
-    Before 2.12 one counts as gone that is late with its news; one answers late that elects a leader.
+    Before 2.12 one counts as gone that is late with its news. One that elects a leader is slow.
     """
     try:
         await set_up(stage, **options)
