@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 from airflow.sdk.execution_time import supervisor
 
 from nats_worker.exits import Ending
+from nats_worker.interpreter import prepare_all
 from nats_worker.pool import ProcessPool
 from tests.support.waiting import wait_until
 from tests.worker.conftest import Stage, is_alive
@@ -88,3 +92,20 @@ async def test_a_fault_in_it_ends_it(fresh: Stage) -> None:
     report = await run.exited()
 
     assert (report.ending, report.exit_code) == (Ending.FINISHED, -signal.SIGSEGV)
+
+
+def test_what_lies_in_the_working_directory_is_not_taken_for_a_library(tmp_path: Path) -> None:
+    """`python -c` looks there first, also for what Airflow's first words import."""
+    (tmp_path / "ctypes.py").write_text("print('not the library')\n")
+    airflow = SimpleNamespace(
+        _CHILD_EXEC_PRELUDE="import ctypes\n", _CHILD_EXEC_BOOTSTRAP="print('started')\n"
+    )
+
+    assert prepare_all(airflow)
+    started = subprocess.run(
+        [sys.executable, "-c", airflow._CHILD_EXEC_BOOTSTRAP],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+
+    assert started.stdout.splitlines()[-1] == "started"
+    assert "not the library" not in started.stdout
