@@ -54,7 +54,7 @@ class Dispatch:
 
     @property
     def name(self) -> str:
-        """What people look for; with the key, where that has no coordinates and they no attempt."""
+        """The coordinates, which people look for, and the key where that is the attempt's id."""
         alone = self.coordinates is None or self.coordinates == self.key
         return str(self.key) if alone else f"{self.coordinates} {self.key}"
 

@@ -55,8 +55,8 @@ class Replication:
         peers: the others; without a leader all of them.
         is_clustered: whether there may be other servers with copies of it.
         is_changing: whether NATS still changes which servers keep it, as 2.15 and later tell. All
-            copies may be complete before that is over, and without the leader the others elect
-            nobody, then or later.
+            copies may be complete before that is over. If the leader is lost until then, the others
+            elect none.
     """
 
     leader: str = "this server"

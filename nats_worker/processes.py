@@ -131,7 +131,7 @@ def send_signal(pid: int, sig: int) -> None:
 def kill_tree(pid: int) -> None:
     """Kill a process and all its descendants, whatever group or session they are in."""
     # The whole tree is read before the first kill, which would tear it apart. And it is stopped, so
-    # that nobody lives to tell of the end of one that was killed first.
+    # that no process writes of another's end into the log.
     tree = [pid]
     for parent in tree:
         signal_if_allowed(parent, signal.SIGSTOP)

@@ -346,7 +346,7 @@ def watched_callback(base: Any, watch: Watch, reaper: Reaper) -> Any:
             try:
                 process = super().start(**kwargs, **OWN_GROUP)
             except BaseException:
-                watch.has_started = HAS_CALLBACK_START  # and nobody can start it again
+                watch.has_started = HAS_CALLBACK_START  # its start was granted, which happens once
                 raise
             watch.start(process.pid)
             return process
