@@ -21,7 +21,7 @@ from nats_executor.accounts import as_account_claims, as_accounts, everyone
 from nats_executor.broker import connect
 from nats_executor.errors import ConfigError, NatsExecutorError, NoQuorum
 from nats_executor.messages import Order, presentable
-from nats_executor.metrics import missing_package, require_metrics
+from nats_executor.metrics_package import missing_package, require_metrics
 from nats_executor.names import token
 from nats_executor.orders import give_orders
 from nats_executor.permissions import Role, as_claims, as_config, permissions
@@ -29,7 +29,7 @@ from nats_executor.purging import Store, carry_out, look, purge_of
 from nats_executor.queues import in_text
 from nats_executor.settings import Settings
 from nats_executor.survey import finding, findings, queue_rows, take_survey, worker_rows
-from nats_executor.terminal import lines, one_line
+from nats_executor.text import lines, one_line
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -24,7 +24,7 @@ from packaging.version import Version
 from sqlalchemy.exc import SQLAlchemyError
 
 from nats_executor.messages import Kind
-from nats_executor.metrics import SWITCHES, require_metrics
+from nats_executor.metrics_package import SWITCHES, require_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

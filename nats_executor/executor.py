@@ -19,8 +19,8 @@ from nats_executor.dispatcher import Dispatcher, Envelope
 from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable, MessageTooLarge
 from nats_executor.ledger import Dispatch, Ended, Ledger, Renewal, Returned, Started, Unwanted
 from nats_executor.messages import Kind, Workload, encode
-from nats_executor.outage import Outage
 from nats_executor.queues import require_servable
+from nats_executor.retrying import Outage
 from nats_executor.revocations import Revocations
 from nats_executor.settings import Settings
 from nats_executor.task_logs import TaskLogs

@@ -9,7 +9,7 @@ import traceback
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from nats_executor.terminal import lines, one_line
+from nats_executor.text import lines, one_line
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from setproctitle import setproctitle
 
 from nats_executor.errors import NatsExecutorError
-from nats_executor.terminal import one_line
+from nats_executor.text import one_line
 from nats_worker import logs
 from nats_worker.concealment import environment_without_login
 from nats_worker.pool import PoolBroken

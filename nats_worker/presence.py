@@ -11,9 +11,9 @@ from nats_executor.errors import AccessDenied, BrokerError, NatsExecutorError, W
 from nats_executor.fitting import fitted_presence
 from nats_executor.liveness import PATIENCE, Answer, Holder, Liveness, readable
 from nats_executor.messages import presentable
-from nats_executor.outage import Outage
 from nats_executor.ports import Outgoing
 from nats_executor.presences import record_for
+from nats_executor.retrying import Outage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

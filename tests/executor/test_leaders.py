@@ -15,7 +15,7 @@ from nats_executor.broker import connect
 from nats_executor.errors import BrokerUnavailable
 from nats_executor.jetstream import JetStream
 from nats_executor.messages import State
-from nats_executor.outage import Outage
+from nats_executor.retrying import Outage
 from tests.executor.stage import RealStage, events, queue_up, task_workload
 from tests.support.fake_broker import FakeBroker
 from tests.support.fixtures import settings_for

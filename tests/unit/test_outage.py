@@ -4,7 +4,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import BrokerUnavailable
-from nats_executor.outage import FIRST_PAUSE, LONGEST_PAUSE, Outage
+from nats_executor.retrying import FIRST_PAUSE, LONGEST_PAUSE, Outage
 
 if TYPE_CHECKING:
     import pytest
