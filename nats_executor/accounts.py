@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.errors import ConfigError
-from nats_executor.names import token, without_domain
 from nats_executor.permissions import Permissions, Role, as_claims, as_config, permissions
-from nats_executor.queues import in_user
+from nats_executor.wire.names import token, without_domain
+from nats_executor.wire.queue_names import in_user
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from nats_executor.names import Lane, Names
     from nats_executor.settings import Settings
+    from nats_executor.wire.names import Lane, Names
 
 __all__ = [
     "BESIDE",

@@ -20,24 +20,24 @@ from nats_executor.accounts import accounts as accounts_of
 from nats_executor.accounts import as_account_claims, as_accounts, everyone
 from nats_executor.broker import connect
 from nats_executor.errors import ConfigError, NatsExecutorError, NoQuorum
-from nats_executor.messages import Order, presentable
 from nats_executor.metrics_package import missing_package, require_metrics
-from nats_executor.names import token
 from nats_executor.orders import give_orders
 from nats_executor.permissions import Role, as_claims, as_config, permissions
 from nats_executor.purging import Store, carry_out, look, purge_of
-from nats_executor.queues import in_text
 from nats_executor.settings import Settings
 from nats_executor.survey import finding, findings, queue_rows, take_survey, worker_rows
 from nats_executor.text import lines, one_line
+from nats_executor.wire.messages import Order, presentable
+from nats_executor.wire.names import token
+from nats_executor.wire.queue_names import in_text
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Awaitable, Callable, Sequence
 
-    from nats_executor.names import Lane
     from nats_executor.ports import Broker
     from nats_executor.survey import Row
+    from nats_executor.wire.names import Lane
 
 __all__ = [
     "accounts",

@@ -23,8 +23,8 @@ from airflow.utils.state import CallbackState, TaskInstanceState
 from packaging.version import Version
 from sqlalchemy.exc import SQLAlchemyError
 
-from nats_executor.messages import Kind
 from nats_executor.metrics_package import SWITCHES, require_metrics
+from nats_executor.wire.messages import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 from nats_executor.accounts import DOMAIN
 from nats_executor.errors import AccessDenied
 from nats_executor.login import login
-from nats_executor.names import token
 from nats_executor.permissions import Role, permissions
+from nats_executor.wire.names import token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from nats_executor.names import Names
     from nats_executor.settings import Settings
+    from nats_executor.wire.names import Names
 
 __all__ = ["Denials", "permission"]
 

@@ -22,22 +22,22 @@ from nats_executor.errors import (
     SubjectOccupied,
     WrongSequence,
 )
-from nats_executor.fitting import fitted_report
 from nats_executor.inspector import Inspector
-from nats_executor.messages import State
 from nats_executor.ports import Outgoing
 from nats_executor.replies import batches
-from nats_executor.sizes import REPORT_BYTES
 from nats_executor.streams import Streams
 from nats_executor.telemetry import Telemetry
+from nats_executor.wire.fitting import fitted_report
+from nats_executor.wire.messages import State
+from nats_executor.wire.sizes import REPORT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from nats_executor.ledger import Dispatch
-    from nats_executor.names import Lane
     from nats_executor.ports import Broker
     from nats_executor.settings import Settings
+    from nats_executor.wire.names import Lane
 
 __all__ = ["Dispatcher", "Envelope"]
 

@@ -18,13 +18,13 @@ from nats_executor.bridge import Bridge
 from nats_executor.dispatcher import Dispatcher, Envelope
 from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable, MessageTooLarge
 from nats_executor.ledger import Dispatch, Ended, Ledger, Renewal, Returned, Started, Unwanted
-from nats_executor.messages import Kind, Workload, encode
-from nats_executor.queues import require_servable
 from nats_executor.retrying import Outage
 from nats_executor.revocations import Revocations
 from nats_executor.settings import Settings
 from nats_executor.task_logs import TaskLogs
 from nats_executor.upkeep import Upkeep
+from nats_executor.wire.messages import Kind, Workload, encode
+from nats_executor.wire.queue_names import require_servable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from nats_executor.adoption import Evidence
     from nats_executor.ledger import Outcome
-    from nats_executor.names import Lane
+    from nats_executor.wire.names import Lane
 
 __all__ = ["NatsExecutor"]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nats_executor.errors import BrokerError, BrokerUnavailable
 from nats_executor.replies import batches, silent, stored
-from nats_executor.sizes import MOST_RECORD_BYTES, MOST_RECORDS
+from nats_executor.wire.sizes import MOST_RECORD_BYTES, MOST_RECORDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

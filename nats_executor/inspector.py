@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nats_executor.adoption import Evidence
 from nats_executor.errors import BrokerError, DecodeError, WrongSequence
-from nats_executor.fitting import fitted_report
 from nats_executor.liveness import Holder, Liveness, is_lost
-from nats_executor.messages import Report, State, decode, presentable
-from nats_executor.names import Lane, token
-from nats_executor.queues import described, remedy
 from nats_executor.replies import batches
-from nats_executor.sizes import REPORT_BYTES, WAITING_BYTES, WAITING_REPORTS
 from nats_executor.survey import seen_workers, serving
 from nats_executor.whereabouts import Statement, can_conclude, denied, obituary_of, run_nowhere
+from nats_executor.wire.fitting import fitted_report
+from nats_executor.wire.messages import Report, State, decode, presentable
+from nats_executor.wire.names import Lane, token
+from nats_executor.wire.queue_names import described, remedy
+from nats_executor.wire.sizes import REPORT_BYTES, WAITING_BYTES, WAITING_REPORTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

@@ -25,7 +25,6 @@ from nats_executor.errors import (
 )
 from nats_executor.gets import WINDOW, Gets
 from nats_executor.link import Answer, Link, Listener
-from nats_executor.names import in_domain
 from nats_executor.ports import (
     Broker,
     Config,
@@ -51,7 +50,8 @@ from nats_executor.replies import (
     untaken,
     usage,
 )
-from nats_executor.sizes import ANSWER_BYTES, QUESTION_BYTES, WORKLOAD_BYTES
+from nats_executor.wire.names import in_domain
+from nats_executor.wire.sizes import ANSWER_BYTES, QUESTION_BYTES, WORKLOAD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence

@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nats_executor.messages import State
-from nats_executor.names import Lane
+from nats_executor.wire.messages import State
+from nats_executor.wire.names import Lane
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
-    from nats_executor.messages import Report
+    from nats_executor.wire.messages import Report
 
 __all__ = ["Dispatch", "Ended", "Ledger", "Outcome", "Renewal", "Returned", "Started", "Unwanted"]
 

@@ -12,17 +12,17 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple
 
 from nats_executor.errors import BrokerError, DecodeError, NoResponders
-from nats_executor.messages import presentable
 from nats_executor.presences import record_in
-from nats_executor.sizes import MOST_NAMES, PRESENCE_BYTES
+from nats_executor.wire.messages import presentable
+from nats_executor.wire.sizes import MOST_NAMES, PRESENCE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from nats_executor.names import Names
     from nats_executor.ports import Broker, Stored
     from nats_executor.presences import Record
     from nats_executor.settings import Settings
+    from nats_executor.wire.names import Names
 
 __all__ = ["Answer", "Holder", "Liveness", "is_lost", "readable", "records_under"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from nats_executor.errors import BrokerUnavailable, DecodeError, NoResponders
-from nats_executor.messages import Order, Outcome, decode, presentable
-from nats_executor.queues import as_text
 from nats_executor.survey import seen_workers, state_of
+from nats_executor.wire.messages import Order, Outcome, decode, presentable
+from nats_executor.wire.queue_names import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,13 +12,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.errors import ConfigError
-from nats_executor.messages import Order
-from nats_executor.names import in_domain, token
+from nats_executor.wire.messages import Order
+from nats_executor.wire.names import in_domain, token
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nats_executor.names import Lane, Names
+    from nats_executor.wire.names import Lane, Names
 
 __all__ = ["Permissions", "Role", "as_claims", "as_config", "permissions"]
 

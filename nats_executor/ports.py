@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from nats_executor.quorum import Replication
-from nats_executor.sizes import WORKLOAD_BYTES
+from nats_executor.wire.sizes import WORKLOAD_BYTES
 
 if TYPE_CHECKING:
     from nats_executor.errors import BrokerError

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import DecodeError
-from nats_executor.messages import Presence, decode, shown
-from nats_executor.names import token
+from nats_executor.wire.messages import Presence, decode, shown
+from nats_executor.wire.names import token
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -24,12 +24,12 @@ from nats_executor import log_store
 from nats_executor.errors import BrokerError, BrokerUnavailable, ConfigError, NatsExecutorError
 from nats_executor.lines import Complaints, Line, Lines
 from nats_executor.log_files import LogFile
-from nats_executor.log_parts import Part, log_of
 from nats_executor.log_store import UPLOAD_SECONDS
-from nats_executor.messages import presentable
 from nats_executor.options import LOG_SCHEME
 from nats_executor.replies import batches
 from nats_executor.settings import Settings
+from nats_executor.wire.log_parts import Part, log_of
+from nats_executor.wire.messages import presentable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

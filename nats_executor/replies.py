@@ -19,7 +19,7 @@ from nats_executor.errors import (
 )
 from nats_executor.ports import ConsumerInfo, Stored, StreamInfo, Usage
 from nats_executor.quorum import no_quorum, replication, too_few_servers
-from nats_executor.sizes import WORKLOAD_BYTES
+from nats_executor.wire.sizes import WORKLOAD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

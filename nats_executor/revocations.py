@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.orm import object_session
 
 from nats_executor import compat, rows
-from nats_executor.messages import Kind
 from nats_executor.stuck import why_stuck
+from nats_executor.wire.messages import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nats_executor.dispatcher import Dispatcher
     from nats_executor.executor import NatsExecutor
     from nats_executor.ledger import Dispatch
-    from nats_executor.names import Lane
+    from nats_executor.wire.names import Lane
 
 __all__ = ["Revocations"]
 

@@ -30,8 +30,8 @@ from sqlalchemy.orm import joinedload, object_session
 
 from nats_executor import compat
 from nats_executor.ledger import Dispatch
-from nats_executor.messages import Kind
 from nats_executor.replies import batches
+from nats_executor.wire.messages import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from nats_executor.executor import NatsExecutor
-    from nats_executor.names import Lane
     from nats_executor.settings import Settings
+    from nats_executor.wire.names import Lane
 
 __all__ = [
     "Identity",

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from nats_executor.errors import ConfigError
-from nats_executor.names import Lane, Names, token
 from nats_executor.options import LOG_SCHEME, OPTIONS, SECTION, Option
-from nats_executor.queues import in_pairs
+from nats_executor.wire.names import Lane, Names, token
+from nats_executor.wire.queue_names import in_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from nats_executor.names import Names
     from nats_executor.ports import StreamInfo, Usage
+    from nats_executor.wire.names import Names
 
 __all__ = ["account_findings", "busiest_queue", "is_crowded", "megabytes", "stream_finding"]
 

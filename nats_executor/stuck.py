@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nats_executor.messages import State
-from nats_executor.queues import described
+from nats_executor.wire.messages import State
+from nats_executor.wire.queue_names import described
 
 if TYPE_CHECKING:
     from nats_executor.ledger import Dispatch
-    from nats_executor.names import Lane
+    from nats_executor.wire.names import Lane
 
 __all__ = ["why_stuck"]
 

@@ -25,15 +25,15 @@ from nats_executor.errors import (
 )
 from nats_executor.lines import Complaints, Line, Lines
 from nats_executor.liveness import records_under
-from nats_executor.log_pages import PAGE_BYTES, VERB, Page, Question, encode
-from nats_executor.messages import decode, presentable
 from nats_executor.replies import batches
+from nats_executor.wire.log_pages import PAGE_BYTES, VERB, Page, Question, encode
+from nats_executor.wire.messages import decode, presentable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 
-    from nats_executor.messages import Presence
     from nats_executor.settings import Settings
+    from nats_executor.wire.messages import Presence
 
 __all__ = ["TaskLogs"]
 

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 from nats_executor import compat
 from nats_executor.errors import BrokerError, BrokerUnavailable
 from nats_executor.ledger import Ended, Started
-from nats_executor.messages import State
 from nats_executor.survey import Survey, queue_rows, seen_workers, state_of
+from nats_executor.wire.messages import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from nats_executor.ledger import Ledger, Outcome
-    from nats_executor.messages import Report
     from nats_executor.ports import Broker
     from nats_executor.settings import Settings
+    from nats_executor.wire.messages import Report
 
 __all__ = ["METRICS", "Reading", "Telemetry"]
 

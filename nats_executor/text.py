@@ -7,7 +7,7 @@ the direction of a line around, ends of lines that forge another line.
 
 from __future__ import annotations
 
-from nats_executor.messages import MARK
+from nats_executor.wire.messages import MARK
 
 __all__ = ["lines", "one_line"]
 

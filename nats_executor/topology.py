@@ -18,9 +18,9 @@ from nats_executor.drift import (
     require_no_loss,
 )
 from nats_executor.errors import BrokerUnavailable
-from nats_executor.log_parts import CHUNK_BYTES
 from nats_executor.replies import BAND, QUEUE
-from nats_executor.sizes import (
+from nats_executor.wire.log_parts import CHUNK_BYTES
+from nats_executor.wire.sizes import (
     AVERAGE_BYTES,
     HEADERS_BYTES,
     LETTER_BYTES,
@@ -33,9 +33,9 @@ from nats_executor.sizes import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from nats_executor.names import Lane, Names
     from nats_executor.ports import Broker, Config
     from nats_executor.settings import Settings
+    from nats_executor.wire.names import Lane, Names
 
 __all__ = [
     "Drift",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nats_executor import compat, rows
 from nats_executor.confirmations import Confirmations
-from nats_executor.messages import Kind, State
+from nats_executor.wire.messages import Kind, State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nats_executor.executor import NatsExecutor
     from nats_executor.inspector import Finding, Inspector
     from nats_executor.ledger import Dispatch, Ended
-    from nats_executor.messages import Report
+    from nats_executor.wire.messages import Report
 
 __all__ = ["Upkeep"]
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import DecodeError
-from nats_executor.messages import Presence, decode
 from nats_executor.presences import NO_QUEUE, may_hold
-from nats_executor.sizes import ANSWER_BYTES
+from nats_executor.wire.messages import Presence, decode
+from nats_executor.wire.sizes import ANSWER_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

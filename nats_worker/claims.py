@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from nats_executor.messages import State
+from nats_executor.wire.messages import State
 
 if TYPE_CHECKING:
-    from nats_executor.messages import Report
+    from nats_executor.wire.messages import Report
 
 __all__ = [
     "Claim",

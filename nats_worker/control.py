@@ -9,16 +9,16 @@ import re
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import NatsExecutorError
-from nats_executor.fitting import fitted_presence
-from nats_executor.messages import Order, Outcome, encode, presentable, shown
-from nats_executor.queues import as_text
-from nats_executor.sizes import QUESTION_BYTES
+from nats_executor.wire.fitting import fitted_presence
+from nats_executor.wire.messages import Order, Outcome, encode, presentable, shown
+from nats_executor.wire.queue_names import as_text
+from nats_executor.wire.sizes import QUESTION_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from nats_executor.names import Names
     from nats_executor.ports import Broker
+    from nats_executor.wire.names import Names
     from nats_worker.errand import Errand
     from nats_worker.worker import Worker
 

@@ -23,16 +23,8 @@ from nats_executor.errors import (
     MessageTooLarge,
 )
 from nats_executor.liveness import Holder
-from nats_executor.messages import (
-    Kind,
-    Report,
-    State,
-    Workload,
-    decode,
-    shown,
-    token_expiry,
-)
-from nats_executor.sizes import CUT_LETTER_BYTES, HEADERS_BYTES
+from nats_executor.wire.messages import Kind, Report, State, Workload, decode, shown, token_expiry
+from nats_executor.wire.sizes import CUT_LETTER_BYTES, HEADERS_BYTES
 from nats_worker import claims
 from nats_worker.persist import persist
 from nats_worker.record import Record

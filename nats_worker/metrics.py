@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from nats_executor.messages import State
+from nats_executor.wire.messages import State
 from nats_worker import memory
 from nats_worker.errand import Errand
 from nats_worker.processes import children_of
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from nats_executor.messages import Report, Workload
     from nats_executor.ports import Delivery
+    from nats_executor.wire.messages import Report, Workload
     from nats_worker import claims
     from nats_worker.health import Health
     from nats_worker.record import Surroundings

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import BrokerUnavailable, DecodeError, WrongSequence
-from nats_executor.fitting import fitted_report
-from nats_executor.messages import Report, State, decode, presentable
+from nats_executor.wire.fitting import fitted_report
+from nats_executor.wire.messages import Report, State, decode, presentable
 from nats_worker import claims
 from nats_worker.fitness import Fitness
 from nats_worker.persist import persist
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nats_executor.liveness import Liveness
-    from nats_executor.messages import Workload
     from nats_executor.ports import Broker, Delivery
     from nats_executor.settings import Settings
+    from nats_executor.wire.messages import Workload
     from nats_worker.lease import Leases
     from nats_worker.pool import ProcessPool
     from nats_worker.run import Run

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from nats_executor.errors import DecodeError
 from nats_executor.log_files import LogFile, Refused, describe
-from nats_executor.log_pages import PAGE_BYTES, VERB, Page, Question, encode
-from nats_executor.messages import decode
+from nats_executor.wire.log_pages import PAGE_BYTES, VERB, Page, Question, encode
+from nats_executor.wire.messages import decode
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from nats_executor.names import Names
     from nats_executor.ports import Broker
+    from nats_executor.wire.names import Names
     from nats_worker.record import Record
 
 __all__ = ["Desk", "Refused", "read_page", "serve_log"]

@@ -10,7 +10,7 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nats_executor.messages import State
+from nats_executor.wire.messages import State
 from nats_worker.exits import Ending
 
 if TYPE_CHECKING:

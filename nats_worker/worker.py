@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from nats_executor.broker import connect
 from nats_executor.errors import AccessDenied, BrokerError
 from nats_executor.liveness import Liveness
-from nats_executor.messages import Presence
+from nats_executor.wire.messages import Presence
 from nats_worker.control import serve_changes, serve_pings
 from nats_worker.crew import Crew
 from nats_worker.fitness import Takes

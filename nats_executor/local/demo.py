@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nats_executor.local.outcome import Row
-    from nats_executor.messages import Report
     from nats_executor.ports import Broker
     from nats_executor.settings import Settings
+    from nats_executor.wire.messages import Report
 
 __all__ = ["demo"]
 
@@ -177,7 +177,7 @@ async def follow(
 
 async def reports_of(broker: Broker, settings: Settings, run_id: str) -> list[Report]:
     """Return the last report of every dispatch of a run's tasks, from the result stream."""
-    from nats_executor.messages import Kind, Report, decode
+    from nats_executor.wire.messages import Kind, Report, decode
 
     names = settings.names
     stored = await broker.scan(names.results_stream, names.results())

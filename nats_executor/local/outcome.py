@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from nats_executor.messages import Report
+    from nats_executor.wire.messages import Report
 
 __all__ = ["EXPECTED", "RESULT", "Expected", "Row", "deviations", "rows_of"]
 

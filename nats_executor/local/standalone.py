@@ -23,7 +23,7 @@ from nats_executor.local.embedded import EmbeddedServer, write_private
 from nats_executor.local.interrupts import Interrupted, interrupts_raised
 from nats_executor.local.prefixed import Prefixed
 from nats_executor.options import OPTIONS, SECTION
-from nats_executor.queues import as_text
+from nats_executor.wire.queue_names import as_text
 
 if TYPE_CHECKING:
     from argparse import Namespace

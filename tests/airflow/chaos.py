@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nats_executor.names import Names
+from nats_executor.wire.names import Names
 from tests.airflow.chaos_faults import SCHEDULERS, WORKERS, Injector, start_worker
 from tests.airflow.chaos_journal import FINAL, judge_rows, judge_runs
 from tests.airflow.chaos_plan import make_airflow_plan

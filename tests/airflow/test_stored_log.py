@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.names import Names
+from nats_executor.wire.names import Names
 from tests.airflow.deployed import Airflow
 
 if TYPE_CHECKING:

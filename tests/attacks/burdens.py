@@ -16,9 +16,9 @@ import msgpack
 from nats_executor import log_store, topology
 from nats_executor.broker import connect
 from nats_executor.errors import TopologyMismatch
-from nats_executor.messages import Presence, Report, State, as_map, encode
-from nats_executor.names import in_domain
 from nats_executor.ports import Outgoing
+from nats_executor.wire.messages import Presence, Report, State, as_map, encode
+from nats_executor.wire.names import in_domain
 from tests.support.realm import NAMES, ROOT_USER
 
 if TYPE_CHECKING:

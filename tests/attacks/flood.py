@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nats_executor import topology
-from nats_executor.log_parts import CHUNK_BYTES
-from nats_executor.sizes import HEADERS_BYTES, REPORT_BYTES
+from nats_executor.wire.log_parts import CHUNK_BYTES
+from nats_executor.wire.sizes import HEADERS_BYTES, REPORT_BYTES
 from tests.support.realm import KINDS, NAMES, ROOT_USER, Realm, open_realm
 
 if TYPE_CHECKING:

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 
 from nats_executor import topology
 from nats_executor.broker import connect
-from nats_executor.fitting import fitted_presence, fitted_report
-from nats_executor.messages import Kind, Presence, Report, State, Workload, encode
+from nats_executor.wire.fitting import fitted_presence, fitted_report
+from nats_executor.wire.messages import Kind, Presence, Report, State, Workload, encode
 from tests.executor.stage import task_workload
 from tests.support.fixtures import settings_for
 from tests.support.nats_server import NatsServer
 
 if TYPE_CHECKING:
-    from nats_executor.names import Names
     from nats_executor.ports import Broker
+    from nats_executor.wire.names import Names
 
 NUMBER = 1000
 POD = "airflow-worker-7d9f8b6c5-abcde"

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nats_executor.accounts import DOMAIN, HUB
-from nats_executor.messages import Order
 from nats_executor.permissions import Role, as_config
+from nats_executor.wire.messages import Order
 from tests.support.raw_nats import RawClient
 from tests.support.realm import NAMES, PASSWORD, QUEUES, ROOT_USER, USERS, grants
 from tests.tools.document_permissions import LANES, documented, is_match

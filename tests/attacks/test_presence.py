@@ -15,13 +15,13 @@ from nats_executor.broker import connect
 from nats_executor.dispatcher import Dispatcher
 from nats_executor.ledger import Dispatch
 from nats_executor.liveness import PATIENCE, Holder, Liveness
-from nats_executor.log_pages import VERB, Page
-from nats_executor.log_pages import encode as encode_page
-from nats_executor.messages import Kind, Order, Outcome, encode
-from nats_executor.names import in_domain
 from nats_executor.orders import give_orders
 from nats_executor.survey import findings, queue_rows, seen_workers, take_survey
 from nats_executor.task_logs import TaskLogs
+from nats_executor.wire.log_pages import VERB, Page
+from nats_executor.wire.log_pages import encode as encode_page
+from nats_executor.wire.messages import Kind, Order, Outcome, encode
+from nats_executor.wire.names import in_domain
 from nats_worker import worker as worker_module
 from nats_worker.presence import Announcer, NameTaken
 from nats_worker.worker import Plan, Worker
@@ -33,8 +33,8 @@ from tests.support.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from nats_executor.messages import Presence
     from nats_executor.ports import Broker
+    from nats_executor.wire.messages import Presence
 
 pytestmark = [pytest.mark.anyio, pytest.mark.integration]
 

@@ -23,12 +23,12 @@ from nats_executor.broker import connect
 from nats_executor.dispatcher import Dispatcher
 from nats_executor.inspector import Inspector
 from nats_executor.liveness import Answer, Holder, Liveness
-from nats_executor.messages import Presence, decode, encode
-from nats_executor.names import Lane
-from nats_executor.sizes import LOG_RECORD_BYTES, MOST_RECORDS, PRESENCE_BYTES, REPORT_BYTES
 from nats_executor.survey import seen_workers
 from nats_executor.task_logs import TaskLogs
 from nats_executor.telemetry import Telemetry
+from nats_executor.wire.messages import Presence, decode, encode
+from nats_executor.wire.names import Lane
+from nats_executor.wire.sizes import LOG_RECORD_BYTES, MOST_RECORDS, PRESENCE_BYTES, REPORT_BYTES
 from nats_worker.presence import Announcer
 from tests.attacks import burdens
 from tests.attacks.burdens import LAST, MAX_PAYLOAD, PATH
@@ -85,7 +85,7 @@ def decoded_fixture(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(msgpack, "unpackb", unpack)
     own = SimpleNamespace(loads=load, dumps=json.dumps)
-    monkeypatch.setattr("nats_executor.log_parts.json", own)
+    monkeypatch.setattr("nats_executor.wire.log_parts.json", own)
     return sizes
 
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor import log_store
-from nats_executor.log_parts import CHUNK_BYTES
-from nats_executor.messages import State
 from nats_executor.purging import Store, carry_out, purge_of
-from nats_executor.sizes import HEADERS_BYTES, REPORT_BYTES
 from nats_executor.survey import findings, take_survey
+from nats_executor.wire.log_parts import CHUNK_BYTES
+from nats_executor.wire.messages import State
+from nats_executor.wire.sizes import HEADERS_BYTES, REPORT_BYTES
 from nats_worker import worker as worker_module
 from nats_worker.worker import Worker
 from tests.attacks.flood import (

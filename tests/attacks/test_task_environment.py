@@ -20,7 +20,7 @@ import pytest
 
 from nats_executor import log_store, topology
 from nats_executor.broker import connect
-from nats_executor.messages import State
+from nats_executor.wire.messages import State
 from tests.support.execution_api import ExecutionApi
 from tests.support.fixtures import settings_for
 from tests.support.nkeys import NKey, Operator

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import commands, messages
-from nats_executor.messages import Order, Outcome, Presence, encode
-from nats_executor.queues import as_text
+from nats_executor import commands
+from nats_executor.wire import messages
+from nats_executor.wire.messages import Order, Outcome, Presence, encode
+from nats_executor.wire.queue_names import as_text
 from nats_worker.logs import Text
 from tests.cli.conftest import Console
 from tests.support.realm import NAMES, PASSWORD, Realm

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from nats_executor import NatsExecutor, topology
 from nats_executor.broker import connect
-from nats_executor.messages import Workload, encode
 from nats_executor.replies import batches
+from nats_executor.wire.messages import Workload, encode
 from tests.bench.aside import answer, asked
 from tests.bench.ground import new_prefix, resident_megabytes, settings_of
 from tests.executor.stage import task_workload

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from nats_executor import topology
 from nats_executor.broker import connect
-from nats_executor.messages import Presence
+from nats_executor.wire.messages import Presence
 from nats_worker.intake import Intake
 from nats_worker.presence import Announcer
 from nats_worker.slots import Slots

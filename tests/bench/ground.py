@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from nats_executor.names import Names
+from nats_executor.wire.names import Names
 from tests.airflow.postgres import PostgresServer, programs
 from tests.bench.needs import missing, require_contender
 from tests.support.fixtures import settings_for

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from nats_executor import topology
 from nats_executor.broker import connect
-from nats_executor.messages import Report, State, decode
+from nats_executor.wire.messages import Report, State, decode
 from nats_worker.processes import children_of
 from tests.bench.aside import answer, asked
 from tests.bench.ground import settings_of

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from nats_executor.broker import connect
-from nats_executor.messages import Report, State, Workload, decode, encode
+from nats_executor.wire.messages import Report, State, Workload, decode, encode
 from tests.bench.aside import answer, asked
 from tests.bench.ground import settings_of
 

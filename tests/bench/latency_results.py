@@ -18,7 +18,7 @@ from tests.executor.stage import queue_up, task_workload
 from tests.support.waiting import block_until
 
 if TYPE_CHECKING:
-    from nats_executor.messages import Report
+    from nats_executor.wire.messages import Report
 
 WAIT_SECONDS = 120.0
 

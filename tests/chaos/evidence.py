@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from nats_executor.broker import connect
 from nats_executor.errors import DecodeError
-from nats_executor.messages import Workload, decode
+from nats_executor.wire.messages import Workload, decode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

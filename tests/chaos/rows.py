@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nats_executor import rows as real
 from nats_executor.ledger import Dispatch
-from nats_executor.messages import Kind
+from nats_executor.wire.messages import Kind
 from tests.chaos.workloads import PRIORITY, key_of, workload_of
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor import commands
-from nats_executor.messages import Kind, Presence, Workload, encode
 from nats_executor.releases import judged
+from nats_executor.wire.messages import Kind, Presence, Workload, encode
 from tests.support.fixtures import settings_for
 from tests.support.nats_server import server_version
 from tests.support.presences import records_of
@@ -17,8 +17,8 @@ from tests.support.presences import records_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nats_executor.names import Names
     from nats_executor.settings import Settings
+    from nats_executor.wire.names import Names
     from tests.support.nats_server import NatsServer
 
 PREFIX = "AIRFLOW__NATS_EXECUTOR__"

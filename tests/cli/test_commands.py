@@ -14,7 +14,7 @@ import yaml
 from airflow.cli.cli_parser import get_parser
 
 from nats_executor import commands
-from nats_executor.queues import as_argument, as_text
+from nats_executor.wire.queue_names import as_argument, as_text
 from tests.cli.conftest import WELL
 from tests.support.nats_server import free_port
 from tests.support.waiting import block_until

@@ -11,7 +11,7 @@ import pytest
 
 from nats_executor import commands, orders, survey
 from nats_executor.broker import connect
-from nats_executor.messages import Order, Outcome, encode
+from nats_executor.wire.messages import Order, Outcome, encode
 from tests.support.nats_server import free_port
 from tests.troubles.lines import LINES
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nats_executor.accounts import DOMAIN
-from nats_executor.names import in_domain
+from nats_executor.wire.names import in_domain
 from tests.contract.stage import FakeStage, RealStage, Stage
 from tests.support.nats_server import NatsServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from nats_executor.names import Names
+    from nats_executor.wire.names import Names
     from tests.support.fixtures import MakeNatsServer
 
 # Whoever connects is in an account that borrows all of JetStream from another one, in the same

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from nats_executor import topology
 from nats_executor.broker import connect
 from nats_executor.errors import BrokerUnavailable, TopologyMismatch
-from nats_executor.names import Lane
+from nats_executor.wire.names import Lane
 from tests.support.fake_broker import FakeServer
 from tests.support.fixtures import settings_for
 from tests.support.waiting import wait_until
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
     from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
-    from nats_executor.names import Names
     from nats_executor.ports import Broker, Config, Pulls
     from nats_executor.settings import Settings
+    from nats_executor.wire.names import Names
     from tests.support.nats_server import NatsServer
 
 __all__ = [

@@ -16,8 +16,8 @@ from tests.support.fixtures import settings_for
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
-    from nats_executor.names import Names
     from nats_executor.ports import Broker
+    from nats_executor.wire.names import Names
     from tests.support.fixtures import MakeNatsServer
 
 pytestmark = pytest.mark.anyio

@@ -10,7 +10,7 @@ import pytest
 
 from nats_executor import gets, reading
 from nats_executor.errors import BrokerUnavailable
-from nats_executor.sizes import ANSWER_BYTES, QUESTION_BYTES
+from nats_executor.wire.sizes import ANSWER_BYTES, QUESTION_BYTES
 from tests.contract.stage import soon
 from tests.support import fake_broker
 

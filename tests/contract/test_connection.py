@@ -12,8 +12,8 @@ import pytest
 from nats_executor import broker as broker_module
 from nats_executor.broker import connect
 from nats_executor.errors import BrokerUnavailable
-from nats_executor.names import Lane
 from nats_executor.ports import Outgoing
+from nats_executor.wire.names import Lane
 from tests.contract.stage import PUBLISH_TIMEOUT, RealStage, soon
 from tests.support.fixtures import settings_for
 from tests.support.nats_server import NatsServer
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from testcontainers.community.nats import NatsContainer
 
-    from nats_executor.names import Names
+    from nats_executor.wire.names import Names
     from tests.contract.stage import Stage
     from tests.support.fixtures import MakeNatsServer
 

@@ -11,7 +11,7 @@ import pytest
 
 from nats_executor import log_store, topology
 from nats_executor.errors import BrokerUnavailable, NatsExecutorError
-from nats_executor.log_parts import CHUNK_BYTES, MOST_BYTES, Part, beginning, part_id
+from nats_executor.wire.log_parts import CHUNK_BYTES, MOST_BYTES, Part, beginning, part_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -187,7 +187,7 @@ async def test_the_digest_is_that_of_what_is_stored(bucket: Bucket) -> None:
 async def test_of_a_log_without_end_the_end_is_stored(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nats_executor.log_parts.MOST_BYTES", 2 * CHUNK_BYTES)
+    monkeypatch.setattr("nats_executor.wire.log_parts.MOST_BYTES", 2 * CHUNK_BYTES)
 
     part = await bucket.put(LONGER)
 

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from nats_executor.names import Names
     from nats_executor.ports import Broker
+    from nats_executor.wire.names import Names
     from tests.support.fixtures import MakeNatsServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.integration]

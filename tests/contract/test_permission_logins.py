@@ -19,8 +19,8 @@ from nats_executor.accounts import (
 )  # fmt: skip
 from nats_executor.broker import connect
 from nats_executor.errors import AccessDenied
-from nats_executor.names import token
 from nats_executor.permissions import Role, as_claims, as_config
+from nats_executor.wire.names import token
 from tests.contract.stage import soon
 from tests.support.certificates import Authority
 from tests.support.fixtures import settings_for

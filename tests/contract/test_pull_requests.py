@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AsyncExitStack
 
-    from nats_executor.names import Names
     from nats_executor.ports import Broker, Delivery, Pulls
+    from nats_executor.wire.names import Names
     from tests.support.nats_server import NatsServer
 
 pytestmark = pytest.mark.anyio

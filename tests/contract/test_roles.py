@@ -18,13 +18,13 @@ from nats_executor import log_store, topology
 from nats_executor.broker import connect
 from nats_executor.dispatcher import Dispatcher, Envelope
 from nats_executor.ledger import Dispatch
-from nats_executor.messages import Kind, Order, Report, State, encode
-from nats_executor.names import Lane
 from nats_executor.orders import give_orders
 from nats_executor.purging import Store, carry_out, purge_of
 from nats_executor.survey import findings, take_survey
 from nats_executor.task_logs import TaskLogs
 from nats_executor.telemetry import Telemetry
+from nats_executor.wire.messages import Kind, Order, Report, State, encode
+from nats_executor.wire.names import Lane
 from nats_worker import worker as worker_module
 from nats_worker.worker import Plan, Worker
 from tests.support.fake_pool import FakePool, FakeRun

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
     from pathlib import Path
 
-    from nats_executor.names import Names
     from nats_executor.ports import Broker
+    from nats_executor.wire.names import Names
     from tests.support.nats_server import NatsServer
 
 pytestmark = pytest.mark.anyio

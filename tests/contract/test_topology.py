@@ -9,7 +9,7 @@ import pytest
 
 from nats_executor import drift, topology
 from nats_executor.errors import NotFound, TopologyMismatch
-from nats_executor.names import Lane
+from nats_executor.wire.names import Lane
 from tests.contract.stage import open_streams, soon
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 
 from nats_executor import drift, topology
 from nats_executor.errors import BrokerUnavailable, SubjectOccupied, TopologyMismatch
-from nats_executor.names import Lane
+from nats_executor.wire.names import Lane
 from tests.contract.stage import FakeStage, RealStage, open_streams, soon
 from tests.support.waiting import wait_until
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AsyncExitStack
 
-    from nats_executor.names import Names
     from nats_executor.ports import Broker, Config, ConsumerInfo
+    from nats_executor.wire.names import Names
     from tests.contract.stage import Stage
     from tests.support.nats_server import NatsServer
 

@@ -12,7 +12,7 @@ import pytest
 from airflow.sdk.coordinators.executable.coordinator import ExecutableCoordinator
 
 from nats_executor import topology
-from nats_executor.messages import State
+from nats_executor.wire.messages import State
 from tests.coordinators.bundles import pack_node, pack_program
 from tests.faults.ground import Ground, open_ground
 from tests.support.execution_api import ExecutionApi
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from nats_executor.messages import Report
+    from nats_executor.wire.messages import Report
     from tests.support.nats_server import NatsServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.integration]

@@ -10,9 +10,9 @@ import pytest
 
 from nats_executor import topology
 from nats_executor.broker import connect
-from nats_executor.names import token
 from nats_executor.options import SECTION
-from nats_executor.queues import in_text
+from nats_executor.wire.names import token
+from nats_executor.wire.queue_names import in_text
 from tests.support.charts import Object, environment, only, refusal, render
 from tests.support.fixtures import settings_for
 from tests.tools.boundaries import ROOT
@@ -20,8 +20,8 @@ from tests.tools.boundaries import ROOT
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from nats_executor.names import Names
     from nats_executor.settings import Settings
+    from nats_executor.wire.names import Names
     from tests.support.nats_server import NatsServer
 
 PREFIX = f"AIRFLOW__{SECTION.upper()}__"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from nats_executor.names import token
 from nats_executor.options import OPTIONS, SECTION
 from nats_executor.settings import MOST_BANDS
+from nats_executor.wire.names import token
 from tests.support.charts import CHART, LEAST, Object, environment, only, refusal, render
 from tests.tools.boundaries import ROOT
 from tests.tools.document_values import comments, document, leaves, table

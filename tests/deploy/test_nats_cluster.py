@@ -17,7 +17,7 @@ from nats_executor import accounts, topology
 from nats_executor.broker import connect
 from nats_executor.errors import AccessDenied, BrokerUnavailable
 from nats_executor.liveness import Answer, Liveness
-from nats_executor.names import Names
+from nats_executor.wire.names import Names
 from tests.contract.stage import soon
 from tests.support.certificates import Authority
 from tests.support.fixtures import settings_for

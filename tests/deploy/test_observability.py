@@ -11,8 +11,8 @@ import pytest
 import yaml
 from airflow._shared.observability.metrics.statsd_logger import SafeStatsdLogger
 
-from nats_executor.messages import State
 from nats_executor.telemetry import METRICS
+from nats_executor.wire.messages import State
 from nats_worker import health, probes
 from tests.executor.stage import FakeStage, events, task_workload
 from tests.support.nats_server import free_port
@@ -25,7 +25,7 @@ from tests.tools.boundaries import ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from nats_executor.names import Names
+    from nats_executor.wire.names import Names
 
 __all__ = ["scene_fixture"]
 

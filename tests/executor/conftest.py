@@ -19,7 +19,7 @@ from tests.support.fixtures import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from nats_executor.names import Names
+    from nats_executor.wire.names import Names
     from tests.support.nats_server import NatsServer
 
 __all__ = [

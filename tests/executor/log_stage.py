@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from nats_executor.names import Names
+    from nats_executor.wire.names import Names
     from tests.support.nats_server import NatsServer
 
 __all__ = [

@@ -20,8 +20,8 @@ from anyio.from_thread import start_blocking_portal
 
 from nats_executor import NatsExecutor
 from nats_executor.broker import connect
-from nats_executor.messages import Report, State, Workload, decode, encode
-from nats_executor.names import Lane
+from nats_executor.wire.messages import Report, State, Workload, decode, encode
+from nats_executor.wire.names import Lane
 from tests.support.fake_broker import FakeServer
 from tests.support.fixtures import settings_for
 from tests.support.waiting import block_until
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import pytest
     from airflow.executors.workloads import ExecutorWorkload
 
-    from nats_executor.names import Names
     from nats_executor.ports import Broker
+    from nats_executor.wire.names import Names
     from tests.support.nats_server import NatsServer
 
 __all__ = [

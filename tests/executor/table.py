@@ -23,7 +23,7 @@ from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState, TaskInstanceState
 from sqlalchemy import delete, event, insert, select, update
 
-from nats_executor.messages import Presence, encode
+from nats_executor.wire.messages import Presence, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.utils.state import TaskInstanceState
 
-from nats_executor.messages import State
+from nats_executor.wire.messages import State
 from tests.executor.stage import events, task_workload
 from tests.support.waiting import block_until
 

@@ -25,7 +25,7 @@ from airflow.utils.state import TaskInstanceState
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import OperationalError
 
-from nats_executor.messages import State
+from nats_executor.wire.messages import State
 from tests.executor.stage import task_workload
 from tests.executor.table import JOB, VERSION
 from tests.support.waiting import block_until

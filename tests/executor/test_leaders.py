@@ -14,8 +14,8 @@ import pytest
 from nats_executor.broker import connect
 from nats_executor.errors import BrokerUnavailable
 from nats_executor.jetstream import JetStream
-from nats_executor.messages import State
 from nats_executor.retrying import Outage
+from nats_executor.wire.messages import State
 from tests.executor.stage import RealStage, events, queue_up, task_workload
 from tests.support.fake_broker import FakeBroker
 from tests.support.fixtures import settings_for
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from airflow.executors.workloads import ExecutorWorkload
 
     from nats_executor import NatsExecutor
-    from nats_executor.names import Names
     from nats_executor.ports import Broker, StreamInfo
+    from nats_executor.wire.names import Names
     from tests.executor.stage import FakeStage
     from tests.support.nats_server import NatsServer
 

@@ -18,7 +18,7 @@ from sqlalchemy import update
 
 from nats_executor import rows
 from nats_executor.ledger import Dispatch
-from nats_executor.messages import Kind
+from nats_executor.wire.messages import Kind
 from tests.executor.stage import connection_test_workload, events, queue_up, task_workload
 from tests.executor.table import JOB, counted
 from tests.support.waiting import block_until

@@ -16,7 +16,7 @@ import pytest
 from airflow.models.taskinstancekey import TaskInstanceKey
 
 from nats_executor.errors import AccessDenied
-from nats_executor.messages import State
+from nats_executor.wire.messages import State
 from tests.executor.stage import (
     RealStage,
     callback_workload,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from nats_executor import NatsExecutor
-    from nats_executor.names import Names
+    from nats_executor.wire.names import Names
     from tests.executor.stage import FakeStage
     from tests.support.nats_server import NatsServer
 

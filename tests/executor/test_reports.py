@@ -13,7 +13,7 @@ import pytest
 from airflow.models.connection_test import ConnectionTestState
 from airflow.utils.state import CallbackState, TaskInstanceState
 
-from nats_executor.messages import Kind, Report, State, encode
+from nats_executor.wire.messages import Kind, Report, State, encode
 from tests.executor.stage import (
     callback_workload,
     connection_test_workload,

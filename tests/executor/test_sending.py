@@ -13,7 +13,7 @@ from airflow.utils.state import CallbackState, TaskInstanceState
 from pydantic import TypeAdapter
 
 from nats_executor import NatsExecutor
-from nats_executor.messages import Kind, State
+from nats_executor.wire.messages import Kind, State
 from tests.executor.stage import (
     callback_workload,
     connection_test_workload,

@@ -21,16 +21,16 @@ from airflow.utils.log.file_task_handler import _interleave_logs
 from nats_executor import broker as broker_module
 from nats_executor import lines, remote_logs, topology
 from nats_executor.errors import ConfigError
-from nats_executor.log_parts import CHUNK_BYTES, part_id
 from nats_executor.remote_logs import StoredLogs, of_team, require_bare
+from nats_executor.wire.log_parts import CHUNK_BYTES, part_id
 from tests.support.fake_broker import FakeServer
 from tests.support.fixtures import settings_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from nats_executor.names import Names
     from nats_executor.ports import Broker
+    from nats_executor.wire.names import Names
 
 PATH = "dag_id=a/run_id=r/task_id=t/attempt=1.log"
 TI: Any = SimpleNamespace(queue="default")
@@ -344,7 +344,7 @@ def test_a_chunk_that_is_another(desk: Desk) -> None:
 
 
 def test_a_beginning_that_was_not_stored(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nats_executor.log_parts.MOST_BYTES", CHUNK_BYTES)
+    monkeypatch.setattr("nats_executor.wire.log_parts.MOST_BYTES", CHUNK_BYTES)
     desk.store(LONG)
 
     shown = desk.shown()

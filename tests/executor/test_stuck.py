@@ -16,8 +16,8 @@ from airflow.utils.state import TaskInstanceState
 from sqlalchemy import select
 
 from nats_executor import compat
-from nats_executor.messages import State
-from nats_executor.names import Lane
+from nats_executor.wire.messages import State
+from nats_executor.wire.names import Lane
 from tests.executor.stage import queue_up, task_workload
 from tests.executor.table import JOB, announce
 from tests.support.waiting import block_until
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nats_executor import NatsExecutor
-    from nats_executor.messages import Workload
+    from nats_executor.wire.messages import Workload
     from tests.executor.stage import Stage
     from tests.executor.table import Rows
 

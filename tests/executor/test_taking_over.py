@@ -18,7 +18,7 @@ from sqlalchemy.orm import load_only
 
 from nats_executor import NatsExecutor
 from nats_executor.compat import AIRFLOW_V_3_4_PLUS
-from nats_executor.messages import State
+from nats_executor.wire.messages import State
 from tests.executor.stage import events, task_workload, unserved
 from tests.executor.table import counted
 from tests.support.waiting import block_until
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from airflow.executors.workloads import ExecuteTask
     from sqlalchemy.orm import Session
 
-    from nats_executor.messages import Workload
+    from nats_executor.wire.messages import Workload
     from tests.executor.stage import FakeStage, RealStage, Stage
 
 pytestmark = pytest.mark.usefixtures("airflow_database")

@@ -14,11 +14,11 @@ import pytest
 
 from nats_executor import broker, lines, task_logs, topology
 from nats_executor.executor import NatsExecutor
-from nats_executor.log_pages import VERB, Page, Question, encode
-from nats_executor.messages import Presence, decode
-from nats_executor.messages import encode as encode_message
 from nats_executor.permissions import Role, permissions
 from nats_executor.task_logs import MOST_BYTES, PIECE_BYTES
+from nats_executor.wire.log_pages import VERB, Page, Question, encode
+from nats_executor.wire.messages import Presence, decode
+from nats_executor.wire.messages import encode as encode_message
 from tests.executor.log_stage import (
     Answer,
     ApiServer,
@@ -40,7 +40,7 @@ from tests.support.waiting import wait_until
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nats_executor.names import Names
+    from nats_executor.wire.names import Names
     from tests.support.execution_api import ExecutionApi
     from tests.support.fixtures import MakeNatsServer
 

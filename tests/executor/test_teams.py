@@ -17,8 +17,8 @@ from sqlalchemy import delete
 
 from nats_executor import NatsExecutor
 from nats_executor.errors import ConfigError
-from nats_executor.messages import State
-from nats_executor.names import Names
+from nats_executor.wire.messages import State
+from nats_executor.wire.names import Names
 from tests.executor.stage import SECRET, callback_workload, events, queue_up, task_workload
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from nats_executor import NatsExecutor, rows, topology
 from nats_executor.errors import TopologyMismatch
 from nats_executor.inspector import Inspector
 from nats_executor.liveness import Holder, Liveness
-from nats_executor.messages import Kind, Report, State, Workload, decode
+from nats_executor.wire.messages import Kind, Report, State, Workload, decode
 from tests.executor.stage import events, task_workload
 from tests.executor.table import JOB, LOST_SECONDS, announce, record
 from tests.support.emptying import empty

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 from unittest import mock
 
-from nats_executor.messages import State
+from nats_executor.wire.messages import State
 from tests.chaos.processes import left_behind
 from tests.chaos.reaper import marked
 from tests.chaos.report import table
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from nats_executor.messages import Report
+    from nats_executor.wire.messages import Report
     from tests.faults.ground import Ground
     from tests.support.worker_process import WorkerProcess
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self, cast
 
 from nats_executor import topology
 from nats_executor.broker import connect
-from nats_executor.messages import Report, State, decode
+from nats_executor.wire.messages import Report, State, decode
 from nats_worker.processes import children_of
 from tests.support.fixtures import settings_for
 from tests.support.waiting import wait_until

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nats_executor import topology
-from nats_executor.messages import State
+from nats_executor.wire.messages import State
 from tests.faults.ground import Ground, lasts, open_ground
 from tests.support.nats_server import NatsServer
 from tests.support.waiting import wait_until

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nats_executor.compat import AIRFLOW_V_3_4_PLUS
-from nats_executor.messages import Kind, Report, State
+from nats_executor.wire.messages import Kind, Report, State
 from tests.faults.ground import fork_server
 from tests.support.execution_api import Answer
 from tests.support.waiting import wait_until

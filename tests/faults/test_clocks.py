@@ -18,7 +18,7 @@ import pytest
 
 from nats_executor.dispatcher import Dispatcher
 from nats_executor.ledger import Dispatch
-from nats_executor.messages import Kind, State
+from nats_executor.wire.messages import Kind, State
 from tests.faults.ground import Ground, open_ground
 from tests.support.cable import Cable
 from tests.support.execution_api import Answer

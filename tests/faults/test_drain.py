@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.messages import State
+from nats_executor.wire.messages import State
 from tests.support.execution_api import Answer
 from tests.support.waiting import wait_until
 from tests.support.worker_ground import is_alive, task_body

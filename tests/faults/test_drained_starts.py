@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.messages import State
+from nats_executor.wire.messages import State
 from tests.faults.ground import open_ground
 from tests.support.locking_api import LockingApi
 from tests.support.waiting import wait_until
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from nats_executor.names import Names
+    from nats_executor.wire.names import Names
     from tests.faults.ground import Ground
     from tests.support.nats_server import NatsServer
     from tests.support.worker_process import WorkerProcess

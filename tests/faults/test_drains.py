@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.messages import Report, State
+from nats_executor.wire.messages import Report, State
 from tests.faults.drains import Course, lost_tries, run_drains
 
 if TYPE_CHECKING:

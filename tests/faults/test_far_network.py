@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.messages import State
+from nats_executor.wire.messages import State
 from tests.executor.log_stage import ApiServer, api_server_fixture, read
 from tests.faults.ground import Ground, open_ground
 from tests.support.execution_api import ExecutionApi

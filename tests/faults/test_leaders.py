@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
     from pathlib import Path
 
-    from nats_executor.names import Names
+    from nats_executor.wire.names import Names
     from tests.support.execution_api import ExecutionApi
     from tests.support.nats_server import NatsServer
     from tests.support.worker_process import WorkerProcess

@@ -17,9 +17,9 @@ from nats_executor.inspector import Inspector
 from nats_executor.ledger import Dispatch
 from nats_executor.link import Listener
 from nats_executor.liveness import Answer, Liveness
-from nats_executor.messages import Kind, Report, State, encode
-from nats_executor.names import Names
 from nats_executor.survey import seen_workers
+from nats_executor.wire.messages import Kind, Report, State, encode
+from nats_executor.wire.names import Names
 from tests.faults.ground import Ground, lasts
 from tests.support.cable import Cable
 from tests.support.fixtures import settings_for

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nats_executor import NatsExecutor
-    from nats_executor.names import Names
+    from nats_executor.wire.names import Names
 
 pytestmark = [pytest.mark.integration, pytest.mark.chaos]
 

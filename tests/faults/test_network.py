@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.messages import State
+from nats_executor.wire.messages import State
 from tests.faults.ground import Ground, lasts, open_ground
 from tests.support.cable import Cable
 from tests.support.execution_api import Answer

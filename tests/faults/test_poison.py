@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 import pytest
 
-from nats_executor.messages import Kind, State, Workload, as_map, decode
+from nats_executor.wire.messages import Kind, State, Workload, as_map, decode
 from tests.support.strange_messages import nested
 from tests.support.waiting import wait_until
 from tests.support.worker_ground import task_body

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.messages import State
+from nats_executor.wire.messages import State
 from tests.faults.ground import fork_server, parent_of
 from tests.faults.memory_group import MemoryGroup
 from tests.support.waiting import wait_until

@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, text
 from nats_executor.local.api import AirflowApi, ApiError, ApiSilent
 from nats_executor.local.components import Components
 from nats_executor.local.deployment import Deployment, free_port
-from nats_executor.names import Names
+from nats_executor.wire.names import Names
 from tests.airflow.deployed import pid_of
 from tests.airflow.surroundings import PASSWORD, USER, environment
 from tests.airflow.tables import LIVE

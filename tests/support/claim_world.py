@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from nats_executor import topology
 from nats_executor.ledger import Dispatch, Ended, Ledger, Unwanted
-from nats_executor.messages import Kind, Report, State, Workload, encode
+from nats_executor.wire.messages import Kind, Report, State, Workload, encode
 from nats_worker.errand import Errand
 from nats_worker.exits import Ending
 from nats_worker.record import Surroundings

@@ -35,7 +35,7 @@ from nats_executor.ports import (
     Usage,
 )
 from nats_executor.replies import header_bytes
-from nats_executor.sizes import (
+from nats_executor.wire.sizes import (
     ANSWER_BYTES,
     MOST_RECORD_BYTES,
     MOST_RECORDS,

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from nats_executor.names import Names
 from nats_executor.settings import Settings
+from nats_executor.wire.names import Names
 from tests.support.nats_server import NatsServer, nats_cluster, server_version, start_together
 from tests.support.release import Release, ReleaseMissing, last_release, lay_out
 from tests.support.require import require

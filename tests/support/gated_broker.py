@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, cast
 
 from nats_executor.errors import BrokerUnavailable
-from nats_executor.messages import Report, decode
+from nats_executor.wire.messages import Report, decode
 from tests.support.fake_broker import FakeBroker, FakeServer
 
 __all__ = ["GatedBroker", "Loop", "RememberingServer"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nats_executor.liveness import readable
-from nats_executor.messages import Presence, encode
 from nats_executor.presences import merged, record_for
+from nats_executor.wire.messages import Presence, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from nats_executor.names import Names
     from nats_executor.ports import Stored
+    from nats_executor.wire.names import Names
 
 __all__ = ["presence_in", "presence_of", "records_of"]
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from nats_executor import accounts, topology
 from nats_executor.broker import connect
-from nats_executor.names import Names
 from nats_executor.permissions import Permissions, Role, as_config, permissions
+from nats_executor.wire.names import Names
 from tests.support.fixtures import settings_for
 from tests.support.nats_server import NatsServer, nats_cluster, start_together
 from tests.support.raw_nats import RawClient
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
     from pathlib import Path
 
-    from nats_executor.names import Lane
     from nats_executor.ports import Broker
     from nats_executor.settings import Settings
+    from nats_executor.wire.names import Lane
 
 __all__ = [
     "ACCOUNTS",

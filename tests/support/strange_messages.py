@@ -9,8 +9,8 @@ import msgpack
 from hypothesis import strategies as st
 
 from nats_executor.errors import DecodeError
-from nats_executor.log_pages import Page, Question
-from nats_executor.messages import Kind, Presence, Report, State, Workload, decode, encode
+from nats_executor.wire.log_pages import Page, Question
+from nats_executor.wire.messages import Kind, Presence, Report, State, Workload, decode, encode
 
 __all__ = [
     "EXAMPLES",

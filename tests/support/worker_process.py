@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from nats_executor.messages import Kind, Report, State, Workload, decode, encode
+from nats_executor.wire.messages import Kind, Report, State, Workload, decode, encode
 from nats_worker.processes import children_of
 from tests.support.presences import presence_in
 from tests.support.waiting import wait_until
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from nats_executor.messages import Presence
     from nats_executor.ports import Broker
     from nats_executor.settings import Settings
+    from nats_executor.wire.messages import Presence
     from tests.support.release import Release
 
 __all__ = ["Post", "WorkerProcess", "descendants"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor import liveness, topology
-from nats_executor.messages import Kind, Report, State, Workload, decode, encode
+from nats_executor.wire.messages import Kind, Report, State, Workload, decode, encode
 from nats_worker import fitness
 from nats_worker import worker as worker_module
 from nats_worker.worker import Plan, Worker
@@ -26,8 +26,8 @@ from tests.support.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from nats_executor.messages import Presence
     from nats_executor.settings import Settings
+    from nats_executor.wire.messages import Presence
 
 __all__ = ["RecordingServer", "Scene", "scene_fixture", "task", "token"]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nats_executor.accounts import HUB
-from nats_executor.names import Lane, Names
 from nats_executor.permissions import Permissions, Role, permissions
+from nats_executor.wire.names import Lane, Names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

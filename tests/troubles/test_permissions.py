@@ -10,9 +10,9 @@ import pytest
 
 from nats_executor import commands
 from nats_executor.denials import permission
-from nats_executor.messages import Kind, Workload, encode
-from nats_executor.names import Lane
 from nats_executor.permissions import Role, as_config, permissions
+from nats_executor.wire.messages import Kind, Workload, encode
+from nats_executor.wire.names import Lane
 from tests.support.execution_api import Answer
 from tests.support.nats_server import NatsServer
 from tests.support.realm import NAMES, PASSWORD, Realm, User, grants, realm_config

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from nats_executor.adoption import Evidence, can_adopt
-from nats_executor.messages import Kind, Report, State
+from nats_executor.wire.messages import Kind, Report, State
 
 
 def last(state: State) -> Report:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from nats_executor.adoption import Evidence, can_adopt
-from nats_executor.messages import Kind, Report, State
+from nats_executor.wire.messages import Kind, Report, State
 
 
 @dataclass

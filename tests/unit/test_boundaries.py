@@ -13,11 +13,11 @@ LONG_FUNCTION = "def f():\n" + "    g()\n" * 40
 BROKEN = {
     "nats outside the broker": ("nats_worker.intake", "import nats.js"),
     "nats below a function": ("nats_executor.executor", "def f():\n    from nats import connect"),
-    "nats in a pure module": ("nats_executor.names", "from nats.js import api"),
+    "nats in a pure module": ("nats_executor.wire.names", "from nats.js import api"),
     "airflow in a pure module": ("nats_executor.ledger", "from airflow.models import Dag"),
     "a clock in a pure module": ("nats_worker.verdict", "import time"),
     "asyncio in a pure module": ("nats_executor.topology", "import asyncio"),
-    "files in a pure module": ("nats_executor.messages", "from pathlib import Path"),
+    "files in a pure module": ("nats_executor.wire.messages", "from pathlib import Path"),
     "an impure module of ours": ("nats_executor.adoption", "from nats_executor.broker import x"),
     "the same, by its package": ("nats_executor.adoption", "from nats_executor import broker"),
     "the executor in the worker": ("nats_worker.worker", "import nats_executor.executor"),
@@ -47,7 +47,10 @@ ALLOWED = {
         "nats_executor.ledger",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import airflow",
     ),
-    "a pure module in another": ("nats_worker.verdict", "from nats_executor.names import Names"),
+    "a pure module in another": (
+        "nats_worker.verdict",
+        "from nats_executor.wire.names import Names",
+    ),
     "the contract in the worker": (
         "nats_worker.worker",
         "from nats_executor.broker import connect",

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nats_executor import log_parts
-from nats_executor.bounds import DEEPEST, MOST_ITEMS, SMALL_BYTES
 from nats_executor.errors import DecodeError
-from nats_executor.messages import (
+from nats_executor.wire import log_parts
+from nats_executor.wire.bounds import DEEPEST, MOST_ITEMS, SMALL_BYTES
+from nats_executor.wire.messages import (
     LONGEST_LIST,
     SIZES,
     Presence,
@@ -23,7 +23,7 @@ from nats_executor.messages import (
     encode,
     token_expiry,
 )
-from nats_executor.sizes import ANSWER_BYTES, LOG_RECORD_BYTES, WORKLOAD_BYTES
+from nats_executor.wire.sizes import ANSWER_BYTES, LOG_RECORD_BYTES, WORKLOAD_BYTES
 from tests.support.strange_messages import EXAMPLES, KINDS, as_map, read
 
 # Of Python's memory, while a message is read that is as bad as can be.
@@ -189,7 +189,7 @@ def test_a_list_ends_somewhere(kind: type[Any], name: str, value: Any) -> None:
 def test_a_token_that_is_too_long_has_no_expiry_that_anyone_reads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("nats_executor.messages.json.loads", never)
+    monkeypatch.setattr("nats_executor.wire.messages.json.loads", never)
 
     assert token_expiry("a." + "e30" * 100_000 + ".c") is None
 
@@ -197,7 +197,7 @@ def test_a_token_that_is_too_long_has_no_expiry_that_anyone_reads(
 def test_a_record_of_a_log_that_is_too_large_is_never_decoded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("nats_executor.log_parts.json.loads", never)
+    monkeypatch.setattr("nats_executor.wire.log_parts.json.loads", never)
 
     with pytest.raises(DecodeError, match=f"more than {LOG_RECORD_BYTES} bytes"):
         log_parts.decode(bytes(LOG_RECORD_BYTES + 1))

@@ -9,7 +9,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from nats_executor.messages import Kind, Report, State
+from nats_executor.wire.messages import Kind, Report, State
 from nats_worker import worker as worker_module
 from nats_worker.claims import is_void
 from nats_worker.persist import LONGEST_PAUSE

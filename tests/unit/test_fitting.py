@@ -7,9 +7,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nats_executor.fitting import fitted_presence, fitted_report
-from nats_executor.messages import Presence, Report, State, decode, encode
-from nats_executor.sizes import HEADERS_BYTES, PRESENCE_BYTES, REPORT_BYTES
+from nats_executor.wire.fitting import fitted_presence, fitted_report
+from nats_executor.wire.messages import Presence, Report, State, decode, encode
+from nats_executor.wire.sizes import HEADERS_BYTES, PRESENCE_BYTES, REPORT_BYTES
 
 LONG = st.sampled_from(["", "x", "x" * 4000, "\N{PILE OF POO}" * 10_000, "x" * 70_000])
 

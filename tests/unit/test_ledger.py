@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nats_executor.ledger import Dispatch, Ended, Ledger, Renewal, Returned, Started, Unwanted
-from nats_executor.messages import Kind, Report, State
+from nats_executor.wire.messages import Kind, Report, State
 
 
 def dispatch(name: str = "d1", key: str = "key") -> Dispatch:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from nats_executor.ledger import Dispatch, Ended, Ledger, Renewal, Returned, Started, Unwanted
-from nats_executor.messages import Kind, Report, State
+from nats_executor.wire.messages import Kind, Report, State
 
 if TYPE_CHECKING:
     from nats_executor.ledger import Outcome

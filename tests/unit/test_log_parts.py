@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nats_executor.errors import DecodeError
-from nats_executor.log_parts import (
+from nats_executor.wire.log_parts import (
     CHUNK_BYTES,
     MOST_BYTES,
     Part,
@@ -21,7 +21,7 @@ from nats_executor.log_parts import (
     log_of,
     part_id,
 )
-from nats_executor.names import Names
+from nats_executor.wire.names import Names
 
 NAMES = Names()
 PATH = "dag_id=a/attempt=1.log"

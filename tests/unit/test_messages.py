@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nats_executor.errors import DecodeError, UnknownVersion
-from nats_executor.messages import (
+from nats_executor.wire.messages import (
     FORMAT,
     Outcome,
     Presence,

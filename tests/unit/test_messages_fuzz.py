@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nats_executor.messages import Report, State, Workload, decode, encode
+from nats_executor.wire.messages import Report, State, Workload, decode, encode
 from tests.support.strange_messages import EXAMPLES, KINDS, SECRET, as_map, bodies, changed, read
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.messages import State
+from nats_executor.wire.messages import State
 from nats_worker import health
 from nats_worker.exits import Ending
 from tests.support.nats_server import free_port

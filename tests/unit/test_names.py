@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nats_executor.names import PLAIN_LOWER, Lane, Names, Place, token
+from nats_executor.wire.names import PLAIN_LOWER, Lane, Names, Place, token
 
 # Lone surrogates included: what a file system or a bad decoder hands on.
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=250)

@@ -10,8 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nats_executor.errors import DecodeError
-from nats_executor.messages import encode
-from nats_executor.names import Names, token
 from nats_executor.ports import Stored
 from nats_executor.presences import (
     NO_QUEUE,
@@ -22,10 +20,12 @@ from nats_executor.presences import (
     record_for,
     record_in,
 )
+from nats_executor.wire.messages import encode
+from nats_executor.wire.names import Names, token
 from tests.support.presences import presence_of
 
 if TYPE_CHECKING:
-    from nats_executor.messages import Presence
+    from nats_executor.wire.messages import Presence
 
 NAMES = Names()
 BOTH = presence_of("w", "a", "b")

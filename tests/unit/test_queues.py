@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nats_executor.errors import ConfigError
-from nats_executor.names import Lane
-from nats_executor.queues import (
+from nats_executor.wire.names import Lane
+from nats_executor.wire.queue_names import (
     as_argument,
     as_text,
     in_pairs,

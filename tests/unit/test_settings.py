@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nats_executor.errors import ConfigError
-from nats_executor.names import Lane, Names
 from nats_executor.options import OPTIONS, SECTION, Option
 from nats_executor.settings import Settings
+from nats_executor.wire.names import Lane, Names
 from tests.support.fixtures import settings_for
 
 if TYPE_CHECKING:

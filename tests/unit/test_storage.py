@@ -9,10 +9,10 @@ import pytest
 
 from nats_executor import topology
 from nats_executor.errors import AccessDenied
-from nats_executor.names import Lane, Names
 from nats_executor.ports import StreamInfo, Usage
 from nats_executor.storage import account_findings, busiest_queue, is_crowded, stream_finding
 from nats_executor.survey import Survey, take_survey
+from nats_executor.wire.names import Lane, Names
 from tests.support.fake_broker import FakeBroker, FakeServer
 from tests.support.fixtures import settings_for
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from nats_executor.ledger import Dispatch, Ledger
-from nats_executor.messages import Kind, Report, State
-from nats_executor.names import Lane
 from nats_executor.stuck import why_stuck
+from nats_executor.wire.messages import Kind, Report, State
+from nats_executor.wire.names import Lane
 
 SENT = Dispatch("d1", "key", "gpu", Kind.TASK, "ti-1", worker_name="w1")
 CLAIMED = replace(SENT, state=State.CLAIMED, held_since=100.0)

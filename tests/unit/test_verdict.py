@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nats_executor.messages import State
+from nats_executor.wire.messages import State
 from nats_worker.exits import Ending, ExitReport
 from nats_worker.verdict import (
     API_PAUSE_SECONDS,

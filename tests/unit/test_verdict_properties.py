@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nats_executor.messages import State
+from nats_executor.wire.messages import State
 from nats_worker.exits import Ending, ExitReport
 from nats_worker.verdict import Back, Expired, Final, Left, Verdict, judge
 

@@ -12,8 +12,8 @@ from nats_executor import inspector as inspector_module
 from nats_executor import topology
 from nats_executor.dispatcher import Dispatcher
 from nats_executor.inspector import Inspector
-from nats_executor.messages import Report, encode
 from nats_executor.ports import Stored
+from nats_executor.wire.messages import Report, encode
 from tests.support.fake_broker import FakeServer
 from tests.support.fixtures import settings_for
 from tests.support.strange_messages import EXAMPLES

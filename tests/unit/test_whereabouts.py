@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from nats_executor.ledger import Dispatch
-from nats_executor.messages import Kind, Presence, State, encode
 from nats_executor.whereabouts import Statement, can_conclude, denied, obituary_of, run_nowhere
+from nats_executor.wire.messages import Kind, Presence, State, encode
 
 PRESENCE = Presence(
     worker="w1.a", name="w1", host="h", pid=1, queues=["default"], concurrency=1, running=1,

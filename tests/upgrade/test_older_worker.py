@@ -15,11 +15,11 @@ import pytest
 from nats_executor import topology
 from nats_executor.broker import connect
 from nats_executor.liveness import Answer, Liveness
-from nats_executor.messages import FORMAT, Kind, Order, State, Workload, encode
 from nats_executor.orders import give_orders
 from nats_executor.survey import findings, take_survey, worker_rows
 from nats_executor.task_logs import TaskLogs
 from nats_executor.whereabouts import denied
+from nats_executor.wire.messages import FORMAT, Kind, Order, State, Workload, encode
 from tests.support.execution_api import ExecutionApi
 from tests.support.fixtures import settings_for
 from tests.support.worker_ground import QUICK, Field, make_home, task_body
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from nats_executor.names import Names
     from nats_executor.settings import Settings
+    from nats_executor.wire.names import Names
     from tests.support.nats_server import NatsServer
     from tests.support.release import Release
 

@@ -21,9 +21,9 @@ from tests.support.fixtures import settings_for
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from nats_executor.names import Names
     from nats_executor.ports import Broker, Delivery
     from nats_executor.settings import Settings
+    from nats_executor.wire.names import Names
     from tests.support.nats_server import NatsServer
     from tests.support.release import Release
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nats_executor import topology
-from nats_executor.messages import Order, Outcome, State, decode
+from nats_executor.wire.messages import Order, Outcome, State, decode
 from nats_worker import control
 from nats_worker.control import LONGEST_QUEUE, MOST_SLOTS, Refused, concurrency_in, queue_in
 from tests.support.presences import presence_of, records_of

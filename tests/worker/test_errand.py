@@ -12,8 +12,8 @@ import msgpack
 import pytest
 
 from nats_executor.errors import AccessDenied
-from nats_executor.messages import Kind, Presence, State, encode
-from nats_executor.sizes import CUT_LETTER_BYTES
+from nats_executor.wire.messages import Kind, Presence, State, encode
+from nats_executor.wire.sizes import CUT_LETTER_BYTES
 from nats_worker.errand import RENEWAL_SECONDS
 from nats_worker.exits import Ending
 from nats_worker.record import SOON_SECONDS

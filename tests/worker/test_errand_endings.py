@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor.errors import BrokerUnavailable
-from nats_executor.messages import Report, State
+from nats_executor.wire.messages import Report, State
 from nats_worker.exits import Ending
 from nats_worker.persist import persist
 from nats_worker.verdict import API_PAUSE_SECONDS

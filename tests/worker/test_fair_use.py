@@ -16,8 +16,8 @@ import pytest
 
 from nats_executor import topology
 from nats_executor.broker import connect
-from nats_executor.messages import Order, State
 from nats_executor.orders import give_orders
+from nats_executor.wire.messages import Order, State
 from tests.support.fixtures import settings_for
 from tests.support.waiting import wait_until
 from tests.support.worker_ground import QUICK, Field, task_body
@@ -26,9 +26,9 @@ from tests.support.worker_process import Post
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from nats_executor.names import Names
     from nats_executor.orders import Answer
     from nats_executor.ports import ConsumerInfo
+    from nats_executor.wire.names import Names
     from tests.support.execution_api import ExecutionApi
     from tests.support.nats_server import NatsServer
 

@@ -22,9 +22,9 @@ from nats_executor import broker as broker_module
 from nats_executor import topology
 from nats_executor.broker import connect
 from nats_executor.errors import BrokerUnavailable, ConfigError
-from nats_executor.messages import State
-from nats_executor.names import Lane
 from nats_executor.pulls import Pull
+from nats_executor.wire.messages import State
+from nats_executor.wire.names import Lane
 from nats_worker import health, probes
 from nats_worker import worker as worker_module
 from nats_worker.errand import Errand
@@ -47,9 +47,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from nats_executor.names import Names
     from nats_executor.ports import Broker
     from nats_executor.settings import Settings
+    from nats_executor.wire.names import Names
     from tests.support.execution_api import ExecutionApi
     from tests.support.nats_server import NatsServer
 

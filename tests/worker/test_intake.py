@@ -12,7 +12,7 @@ import pytest
 
 from nats_executor import topology
 from nats_executor.errors import AccessDenied, BrokerError
-from nats_executor.names import Lane
+from nats_executor.wire.names import Lane
 from nats_worker import intake as intake_module
 from nats_worker.intake import Intake
 from nats_worker.slots import Seat, Slots

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nats_executor.errors import DecodeError
-from nats_executor.log_pages import PAGE_BYTES, VERB, Page, Question, encode
-from nats_executor.messages import FORMAT, State, decode
+from nats_executor.wire.log_pages import PAGE_BYTES, VERB, Page, Question, encode
+from nats_executor.wire.messages import FORMAT, State, decode
 from nats_worker import task_logs
 from nats_worker.task_logs import READERS, Desk, Refused, read_page
 from tests.support.worker_scene import Scene, scene_fixture, task
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from nats_executor.messages import Workload
+    from nats_executor.wire.messages import Workload
     from nats_worker.record import Record
 
 __all__ = ["scene_fixture"]

@@ -17,8 +17,8 @@ from nats_executor import liveness as liveness_module
 from nats_executor import topology
 from nats_executor.errors import AccessDenied
 from nats_executor.liveness import Answer, Holder, Liveness, is_lost
-from nats_executor.messages import Presence, decode, encode
 from nats_executor.survey import seen_workers
+from nats_executor.wire.messages import Presence, decode, encode
 from nats_worker.presence import BEATS, Announcer, NameTaken
 from tests.support.fake_broker import FakeServer
 from tests.support.fixtures import settings_for

@@ -14,7 +14,7 @@ import pytest
 from airflow.sdk.api import client
 from airflow.sdk.execution_time import supervisor
 
-from nats_executor.messages import State
+from nats_executor.wire.messages import State
 from nats_worker.api_server import heartbeat_seconds
 from nats_worker.exits import Ending
 from nats_worker.pool import ProcessPool

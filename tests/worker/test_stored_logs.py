@@ -20,7 +20,7 @@ from tests.worker.conftest import Stage
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from nats_executor.names import Names
+    from nats_executor.wire.names import Names
     from nats_worker.run import Run
     from tests.support.nats_server import NatsServer
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor.messages import Presence, State, decode
+from nats_executor.wire.messages import Presence, State, decode
 from tests.support.waiting import wait_until
 from tests.support.worker_scene import ACK_WAIT, Scene, scene_fixture, token
 

@@ -12,7 +12,7 @@ import pytest
 
 from nats_executor import topology
 from nats_executor.broker import connect
-from nats_executor.messages import Report, State, decode
+from nats_executor.wire.messages import Report, State, decode
 from tests.support.fixtures import settings_for
 from tests.support.waiting import wait_until
 from tests.support.worker_ground import QUICK, Field, task_body
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from nats_executor.names import Names
+    from nats_executor.wire.names import Names
     from tests.support.execution_api import ExecutionApi
     from tests.support.nats_server import NatsServer
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor.messages import Presence, State, decode
+from nats_executor.wire.messages import Presence, State, decode
 from nats_worker import worker as worker_module
 from nats_worker.exits import Ending
 from nats_worker.pool import PoolBroken

@@ -19,7 +19,7 @@ import requests
 
 from nats_executor import topology
 from nats_executor.broker import connect
-from nats_executor.messages import State
+from nats_executor.wire.messages import State
 from nats_worker.processes import children_of
 from tests.support.fixtures import settings_for
 from tests.support.nats_server import NatsServer, free_port
@@ -30,7 +30,7 @@ from tests.support.worker_process import Post, WorkerProcess, descendants
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from nats_executor.names import Names
+    from nats_executor.wire.names import Names
     from tests.support.execution_api import ExecutionApi
 
 pytestmark = [pytest.mark.anyio, pytest.mark.integration]

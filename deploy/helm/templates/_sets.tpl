@@ -49,7 +49,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The name of a queue in a list, in double quotes where it needs them, as in nats_executor/queues.py. */}}
+{{/* The name of a queue in a list, in double quotes where it needs them, as in nats_executor/wire/queue_names.py. */}}
 {{- define "workers.quoted" -}}
 {{- if or (contains "," .) (hasPrefix "\"" .) (hasPrefix "-" .) (ne . (trim .)) -}}
 {{ printf "\"%s\"" (replace "\"" "\"\"" .) }}
@@ -85,7 +85,7 @@
 {{- include "workers.listed" (uniq $queues | sortAlpha) -}}
 {{- end -}}
 
-{{/* The name of a queue's lowest consumer, as nats_executor/names.py makes it. Its hash is none that Helm has. */}}
+{{/* The name of a queue's lowest consumer, as nats_executor/wire/names.py makes it. Its hash is none that Helm has. */}}
 {{- define "workers.consumer" -}}
 {{- $is_plain := regexMatch "^[A-Za-z0-9_-]{1,64}$" .queue -}}
 {{- $is_marked := regexMatch "--([0-9a-f]{32}|b[0-9]+)$" .queue -}}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import msgpack
 
-from nats_executor.messages import as_map
+from nats_executor.wire.messages import as_map
 
 __all__ = ["PAGE_BYTES", "VERB", "Page", "Question", "encode"]
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from nats_executor.bounds import packed, unpacked
 from nats_executor.errors import DecodeError, UnknownVersion
-from nats_executor.sizes import ANSWER_BYTES, PRESENCE_BYTES, REPORT_BYTES, WORKLOAD_BYTES
+from nats_executor.wire.bounds import packed, unpacked
+from nats_executor.wire.sizes import ANSWER_BYTES, PRESENCE_BYTES, REPORT_BYTES, WORKLOAD_BYTES
 
 __all__ = [
     "FORMAT",

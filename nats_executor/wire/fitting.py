@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nats_executor.messages import Presence, Report, encode
-from nats_executor.sizes import HEADERS_BYTES, PRESENCE_BYTES, REPORT_BYTES
+from nats_executor.wire.messages import Presence, Report, encode
+from nats_executor.wire.sizes import HEADERS_BYTES, PRESENCE_BYTES, REPORT_BYTES
 
 __all__ = ["fitted_presence", "fitted_report"]
 

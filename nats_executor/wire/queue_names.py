@@ -14,7 +14,7 @@ from nats_executor.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from nats_executor.names import Lane
+    from nats_executor.wire.names import Lane
 
 __all__ = [
     "as_argument",

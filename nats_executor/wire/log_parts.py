@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.errors import DecodeError
-from nats_executor.sizes import LOG_RECORD_BYTES
+from nats_executor.wire.sizes import LOG_RECORD_BYTES
 
 if TYPE_CHECKING:
-    from nats_executor.names import Names
+    from nats_executor.wire.names import Names
 
 __all__ = [
     "CHUNK_BYTES",

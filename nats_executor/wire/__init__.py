@@ -1,0 +1,3 @@
+"""What goes over NATS: names, messages, and their bounds. Pure."""
+
+from __future__ import annotations
