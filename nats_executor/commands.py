@@ -16,13 +16,13 @@ from airflow.utils.cli import suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
 from nats_executor import exposure, topology
-from nats_executor.accounts import accounts as accounts_of
-from nats_executor.accounts import as_account_claims, as_accounts, everyone
+from nats_executor.access.accounts import accounts as accounts_of
+from nats_executor.access.accounts import as_account_claims, as_accounts, everyone
+from nats_executor.access.permissions import Role, as_claims, as_config, permissions
 from nats_executor.broker import connect
 from nats_executor.errors import ConfigError, NatsExecutorError, NoQuorum
 from nats_executor.metrics_package import missing_package, require_metrics
 from nats_executor.orders import give_orders
-from nats_executor.permissions import Role, as_claims, as_config, permissions
 from nats_executor.purging import Store, carry_out, look, purge_of
 from nats_executor.settings import Settings
 from nats_executor.survey import finding, findings, queue_rows, take_survey, worker_rows

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.accounts import DOMAIN, HUB
-from nats_executor.permissions import Role, as_config
+from nats_executor.access.accounts import DOMAIN, HUB
+from nats_executor.access.permissions import Role, as_config
 from nats_executor.wire.messages import Order
 from tests.support.raw_nats import RawClient
 from tests.support.realm import NAMES, PASSWORD, QUEUES, ROOT_USER, USERS, grants
@@ -23,7 +23,7 @@ from tests.tools.document_permissions import LANES, documented, is_match
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from nats_executor.permissions import Permissions
+    from nats_executor.access.permissions import Permissions
     from tests.support.fixtures import MakeNatsServer
     from tests.support.nats_server import NatsServer
     from tests.support.realm import Realm, User

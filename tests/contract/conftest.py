@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.accounts import DOMAIN
+from nats_executor.access.accounts import DOMAIN
 from nats_executor.wire.names import in_domain
 from tests.contract.stage import FakeStage, RealStage, Stage
 from tests.support.nats_server import NatsServer

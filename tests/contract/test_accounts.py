@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor import accounts
+from nats_executor.access import accounts
 from nats_executor.wire.names import in_domain
 from tests.contract.test_permissions import PUBLISHED, state
 from tests.support.nats_server import NatsServer, nats_cluster, server_binary, start_together

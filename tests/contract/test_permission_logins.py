@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor import topology
-from nats_executor.accounts import (
+from nats_executor.access.accounts import (  # fmt: skip
     BESIDE,
     DOMAIN,
     accounts,
     as_account_claims,
     as_accounts,
     member,
-)  # fmt: skip
+)
+from nats_executor.access.permissions import Role, as_claims, as_config
 from nats_executor.broker import connect
 from nats_executor.errors import AccessDenied
-from nats_executor.permissions import Role, as_claims, as_config
 from nats_executor.wire.names import token
 from tests.contract.stage import soon
 from tests.support.certificates import Authority

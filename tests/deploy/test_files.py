@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from nats_executor import accounts
+from nats_executor.access import accounts
 from nats_executor.options import OPTIONS, SECTION
 from tests.support.nats_server import server_binary, server_version
 from tests.tools.boundaries import ROOT

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import accounts, topology
+from nats_executor import topology
+from nats_executor.access import accounts
 from nats_executor.broker import connect
 from nats_executor.errors import AccessDenied, BrokerUnavailable
 from nats_executor.liveness import Answer, Liveness

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor import broker, lines, task_logs, topology
+from nats_executor.access.permissions import Role, permissions
 from nats_executor.executor import NatsExecutor
-from nats_executor.permissions import Role, permissions
 from nats_executor.task_logs import MOST_BYTES, PIECE_BYTES
 from nats_executor.wire.log_pages import VERB, Page, Question, encode
 from nats_executor.wire.messages import Presence, decode

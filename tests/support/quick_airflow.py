@@ -10,8 +10,8 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from nats_executor.accounts import accounts, as_accounts, everyone
-from nats_executor.permissions import Role, as_config, permissions
+from nats_executor.access.accounts import accounts, as_accounts, everyone
+from nats_executor.access.permissions import Role, as_config, permissions
 from tests.support.fixtures import settings_for
 
 if TYPE_CHECKING:

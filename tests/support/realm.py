@@ -1,4 +1,4 @@
-"""Servers whose users may do what `nats_executor.permissions` grants, and nothing else."""
+"""Servers whose users may do what `nats_executor.access.permissions` grants, and nothing else."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from nats_executor import accounts, topology
+from nats_executor import topology
+from nats_executor.access import accounts
+from nats_executor.access.permissions import Permissions, Role, as_config, permissions
 from nats_executor.broker import connect
-from nats_executor.permissions import Permissions, Role, as_config, permissions
 from nats_executor.wire.names import Names
 from tests.support.fixtures import settings_for
 from tests.support.nats_server import NatsServer, nats_cluster, start_together

@@ -21,7 +21,7 @@ SETTINGS = "nats_executor.settings"
 # through the port that it is given.
 PURE = frozenset(
     {
-        "nats_executor.accounts",
+        "nats_executor.access.accounts",
         "nats_executor.adoption",
         "nats_executor.wire.bounds",
         "nats_executor.drift",
@@ -33,7 +33,7 @@ PURE = frozenset(
         "nats_executor.wire.messages",
         "nats_executor.wire.names",
         "nats_executor.options",
-        "nats_executor.permissions",
+        "nats_executor.access.permissions",
         "nats_executor.ports",
         "nats_executor.presences",
         "nats_executor.wire.queue_names",

@@ -12,8 +12,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nats_executor.accounts import HUB
-from nats_executor.permissions import Permissions, Role, permissions
+from nats_executor.access.accounts import HUB
+from nats_executor.access.permissions import Permissions, Role, permissions
 from nats_executor.wire.names import Lane, Names
 
 if TYPE_CHECKING:
@@ -74,9 +74,9 @@ SUBSCRIBED: tuple[tuple[str, str], ...] = (
 ANSWERS = "answer each question once, within a minute, to wherever the asker wants the answer"
 HEAD = """# Permissions
 
-What the NATS user of each role may do, as `airflow nats auth` prints it. `make docs` writes this
-page from `nats_executor/permissions.py`. Whatever is not here is denied. [security.md](security.md)
-says why, and what this does not cover.
+`make docs` writes this page from `nats_executor/access/permissions.py`: what each NATS user may do,
+as `airflow nats auth` prints it, a part for each role. What is not here is denied.
+[security.md](security.md) says why, and what this does not cover.
 
 `tests/attacks/test_permission_table.py` tries every user on real servers (`make test-matrix`), with
 more than a thousand subjects of streams, buckets, JetStream's API, control verbs, acks and inboxes,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from nats_executor.access.permissions import Permissions, Role, as_claims, as_config, permissions
 from nats_executor.errors import ConfigError
-from nats_executor.permissions import Permissions, Role, as_claims, as_config, permissions
 from nats_executor.wire.names import Names, token
 from tests.support.fixtures import settings_for
 from tests.support.nkeys import NKey

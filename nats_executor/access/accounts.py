@@ -17,8 +17,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nats_executor.access.permissions import Permissions, Role, as_claims, as_config, permissions
 from nats_executor.errors import ConfigError
-from nats_executor.permissions import Permissions, Role, as_claims, as_config, permissions
 from nats_executor.wire.names import token, without_domain
 from nats_executor.wire.queue_names import in_user
 
