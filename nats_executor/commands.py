@@ -15,11 +15,12 @@ from airflow.configuration import conf
 from airflow.utils.cli import suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
-from nats_executor import exposure, topology
+from nats_executor import topology
 from nats_executor.access.accounts import accounts as accounts_of
 from nats_executor.access.accounts import as_account_claims, as_accounts, everyone
 from nats_executor.access.permissions import Role, as_claims, as_config, permissions
-from nats_executor.broker import connect
+from nats_executor.broker import exposure
+from nats_executor.broker.connection import connect
 from nats_executor.errors import ConfigError, NatsExecutorError, NoQuorum
 from nats_executor.metrics_package import missing_package, require_metrics
 from nats_executor.orders import give_orders
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Awaitable, Callable, Sequence
 
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
     from nats_executor.survey import Row
     from nats_executor.wire.names import Lane
 

@@ -13,8 +13,10 @@ import logging
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from nats_executor.broker import connect
-from nats_executor.diagnosis import is_doubtful
+from nats_executor.broker.connection import connect
+from nats_executor.broker.diagnosis import is_doubtful
+from nats_executor.broker.port import Outgoing
+from nats_executor.broker.replies import batches
 from nats_executor.errors import (
     BrokerError,
     BrokerUnavailable,
@@ -23,8 +25,6 @@ from nats_executor.errors import (
     WrongSequence,
 )
 from nats_executor.inspector import Inspector
-from nats_executor.ports import Outgoing
-from nats_executor.replies import batches
 from nats_executor.streams import Streams
 from nats_executor.telemetry import Telemetry
 from nats_executor.wire.fitting import fitted_report
@@ -34,8 +34,8 @@ from nats_executor.wire.sizes import REPORT_BYTES
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from nats_executor.broker.port import Broker
     from nats_executor.ledger import Dispatch
-    from nats_executor.ports import Broker
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Lane
 

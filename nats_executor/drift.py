@@ -13,7 +13,7 @@ from nats_executor.errors import TopologyMismatch
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from nats_executor.ports import Config, StreamInfo
+    from nats_executor.broker.port import Config, StreamInfo
 
 __all__ = [
     "FIXED",

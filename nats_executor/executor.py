@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nats_executor import compat, rows
 from nats_executor.adoption import can_adopt
-from nats_executor.bridge import Bridge
+from nats_executor.broker.bridge import Bridge
 from nats_executor.dispatcher import Dispatcher, Envelope
 from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable, MessageTooLarge
 from nats_executor.ledger import Dispatch, Ended, Ledger, Renewal, Returned, Started, Unwanted

@@ -15,9 +15,9 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from nats_executor.adoption import Evidence
+from nats_executor.broker.replies import batches
 from nats_executor.errors import BrokerError, DecodeError, WrongSequence
 from nats_executor.liveness import Holder, Liveness, is_lost
-from nats_executor.replies import batches
 from nats_executor.survey import seen_workers, serving
 from nats_executor.whereabouts import Statement, can_conclude, denied, obituary_of, run_nowhere
 from nats_executor.wire.fitting import fitted_report
@@ -29,8 +29,8 @@ from nats_executor.wire.sizes import REPORT_BYTES, WAITING_BYTES, WAITING_REPORT
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from nats_executor.broker.port import Broker, Stored
     from nats_executor.ledger import Dispatch
-    from nats_executor.ports import Broker, Stored
     from nats_executor.settings import Settings
     from nats_executor.survey import Seen
 

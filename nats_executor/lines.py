@@ -13,14 +13,14 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from nats_executor.bridge import Bridge
+from nats_executor.broker.bridge import Bridge
 from nats_executor.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
 
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
     from nats_executor.settings import Settings
 
 __all__ = ["Complaints", "Line", "Lines"]
@@ -66,7 +66,7 @@ class Line:
 
     async def _stay_open(self) -> None:
         # Here, as every Airflow process loads what reads logs, and most never do.
-        from nats_executor.broker import connect
+        from nats_executor.broker.connection import connect
 
         async with connect(self.settings, role="api server") as broker:
             self._broker = broker

@@ -19,7 +19,7 @@ from nats_executor.wire.sizes import MOST_NAMES, PRESENCE_BYTES
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from nats_executor.ports import Broker, Stored
+    from nats_executor.broker.port import Broker, Stored
     from nats_executor.presences import Record
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Names

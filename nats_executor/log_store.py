@@ -7,16 +7,16 @@ import hashlib
 import os
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
+from nats_executor.broker.port import Outgoing
+from nats_executor.broker.replies import batches
 from nats_executor.errors import BrokerUnavailable, DecodeError
-from nats_executor.ports import Outgoing
-from nats_executor.replies import batches
 from nats_executor.wire.log_parts import CHUNK_BYTES, Part, beginning, decode, encode, part_id
 from nats_executor.wire.sizes import LOG_RECORD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from nats_executor.ports import Broker, Stored
+    from nats_executor.broker.port import Broker, Stored
     from nats_executor.wire.names import Names
 
 __all__ = ["UPLOAD_SECONDS", "WINDOW", "Found", "chunks", "find", "keep", "put"]

@@ -12,7 +12,7 @@ from nats_executor.wire.queue_names import as_text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
     from nats_executor.settings import Settings
     from nats_executor.survey import Seen
 

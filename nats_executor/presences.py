@@ -16,7 +16,7 @@ from nats_executor.wire.names import token
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from nats_executor.ports import Stored
+    from nats_executor.broker.port import Stored
 
 __all__ = ["NO_QUEUE", "Record", "Seen", "may_hold", "merged", "record_for", "record_in"]
 

@@ -13,7 +13,7 @@ from nats_executor.errors import BrokerUnavailable, ConfigError, NotFound
 from nats_executor.storage import megabytes
 
 if TYPE_CHECKING:
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
     from nats_executor.wire.names import Names
 
 __all__ = ["Contents", "Purge", "Store", "carry_out", "look", "purge_of"]

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 from airflow.configuration import conf
 
 from nats_executor import log_store
+from nats_executor.broker.replies import batches
 from nats_executor.errors import BrokerError, BrokerUnavailable, ConfigError, NatsExecutorError
 from nats_executor.lines import Complaints, Line, Lines
 from nats_executor.log_files import LogFile
 from nats_executor.log_store import UPLOAD_SECONDS
 from nats_executor.options import LOG_SCHEME
-from nats_executor.replies import batches
 from nats_executor.settings import Settings
 from nats_executor.wire.log_parts import Part, log_of
 from nats_executor.wire.messages import presentable
@@ -118,7 +118,7 @@ class StoredLogs:
     def prepare(self) -> None:
         """Do what is the same for every upload, before the forks; opens nothing."""
         if not UPLOADERS:
-            importlib.import_module("nats_executor.broker")
+            importlib.import_module("nats_executor.broker.connection")
             _ = self._settings
 
     def upload(self, path: os.PathLike[str] | str, ti: Any = None) -> None:
@@ -164,7 +164,7 @@ class StoredLogs:
 
     async def _connect_and_store(self, queue: str, path: str, file: int) -> None:
         # Here, as every Airflow process loads this module, and most store nothing.
-        from nats_executor.broker import connect
+        from nats_executor.broker.connection import connect
 
         with os.fdopen(file, "rb", closefd=False) as opened:
             async with connect(self._settings, role="task log") as broker:

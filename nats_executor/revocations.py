@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from airflow.models.taskinstance import TaskInstance
 
-    from nats_executor.bridge import Bridge
+    from nats_executor.broker.bridge import Bridge
     from nats_executor.dispatcher import Dispatcher
     from nats_executor.executor import NatsExecutor
     from nats_executor.ledger import Dispatch

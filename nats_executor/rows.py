@@ -29,8 +29,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import joinedload, object_session
 
 from nats_executor import compat
+from nats_executor.broker.replies import batches
 from nats_executor.ledger import Dispatch
-from nats_executor.replies import batches
 from nats_executor.wire.messages import Kind
 
 if TYPE_CHECKING:

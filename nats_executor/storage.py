@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from nats_executor.ports import StreamInfo, Usage
+    from nats_executor.broker.port import StreamInfo, Usage
     from nats_executor.wire.names import Names
 
 __all__ = ["account_findings", "busiest_queue", "is_crowded", "megabytes", "stream_finding"]

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from nats_executor import topology
-from nats_executor.diagnosis import is_doubtful
+from nats_executor.broker.diagnosis import is_doubtful
+from nats_executor.broker.quorum import no_quorum
 from nats_executor.errors import BrokerError, BrokerUnavailable
-from nats_executor.quorum import no_quorum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from nats_executor.ports import Broker, Config, StreamInfo
+    from nats_executor.broker.port import Broker, Config, StreamInfo
     from nats_executor.settings import Settings
 
 __all__ = ["Streams"]

@@ -11,11 +11,11 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from nats_executor import topology
+from nats_executor.broker.quorum import no_quorum
+from nats_executor.broker.releases import judged, weakness
 from nats_executor.errors import AccessDenied, BrokerUnavailable
 from nats_executor.liveness import records_under
 from nats_executor.presences import Seen, merged
-from nats_executor.quorum import no_quorum
-from nats_executor.releases import judged, weakness
 from nats_executor.storage import account_findings, busiest_queue, is_crowded, stream_finding
 from nats_executor.wire.messages import presentable
 from nats_executor.wire.names import Lane
@@ -24,7 +24,7 @@ from nats_executor.wire.queue_names import as_text, remedy
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from nats_executor.ports import Broker, ConsumerInfo, StreamInfo, Usage
+    from nats_executor.broker.port import Broker, ConsumerInfo, StreamInfo, Usage
     from nats_executor.presences import Record
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Names

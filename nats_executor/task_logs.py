@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from nats_executor.broker.replies import batches
 from nats_executor.errors import (
     AccessDenied,
     BrokerError,
@@ -25,7 +26,6 @@ from nats_executor.errors import (
 )
 from nats_executor.lines import Complaints, Line, Lines
 from nats_executor.liveness import records_under
-from nats_executor.replies import batches
 from nats_executor.wire.log_pages import PAGE_BYTES, VERB, Page, Question, encode
 from nats_executor.wire.messages import decode, presentable
 

@@ -23,8 +23,8 @@ from nats_executor.wire.messages import State
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from nats_executor.broker.port import Broker
     from nats_executor.ledger import Ledger, Outcome
-    from nats_executor.ports import Broker
     from nats_executor.settings import Settings
     from nats_executor.wire.messages import Report
 

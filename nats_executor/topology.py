@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nats_executor.broker.replies import BAND, QUEUE
 from nats_executor.drift import (
     Drift,
     bearable,
@@ -18,7 +19,6 @@ from nats_executor.drift import (
     require_no_loss,
 )
 from nats_executor.errors import BrokerUnavailable
-from nats_executor.replies import BAND, QUEUE
 from nats_executor.wire.log_parts import CHUNK_BYTES
 from nats_executor.wire.sizes import (
     AVERAGE_BYTES,
@@ -33,7 +33,7 @@ from nats_executor.wire.sizes import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from nats_executor.ports import Broker, Config
+    from nats_executor.broker.port import Broker, Config
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Lane, Names
 

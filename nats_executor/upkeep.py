@@ -17,7 +17,7 @@ from nats_executor.wire.messages import Kind, State
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from nats_executor.bridge import Bridge
+    from nats_executor.broker.bridge import Bridge
     from nats_executor.executor import NatsExecutor
     from nats_executor.inspector import Finding, Inspector
     from nats_executor.ledger import Dispatch, Ended

@@ -17,7 +17,7 @@ from nats_executor.wire.sizes import QUESTION_BYTES
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
     from nats_executor.wire.names import Names
     from nats_worker.errand import Errand
     from nats_worker.worker import Worker

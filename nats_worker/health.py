@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
-    from nats_executor.ports import Broker, Delivery
+    from nats_executor.broker.port import Broker, Delivery
     from nats_worker.pool import ProcessPool
     from nats_worker.probes import ProbeServer
     from nats_worker.record import Surroundings

@@ -15,7 +15,7 @@ from nats_worker.bands import asks
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from nats_executor.ports import Broker, Delivery, Pulls
+    from nats_executor.broker.port import Broker, Delivery, Pulls
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Lane
     from nats_worker.slots import Slots

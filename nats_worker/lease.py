@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nats_executor.errors import BrokerError
 
 if TYPE_CHECKING:
-    from nats_executor.ports import Delivery
+    from nats_executor.broker.port import Delivery
 
 __all__ = ["Lease", "Leases"]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from nats_executor.ports import Delivery
+    from nats_executor.broker.port import Delivery
     from nats_executor.wire.messages import Report, Workload
     from nats_worker import claims
     from nats_worker.health import Health

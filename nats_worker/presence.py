@@ -7,9 +7,9 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
+from nats_executor.broker.port import Outgoing
 from nats_executor.errors import AccessDenied, BrokerError, NatsExecutorError, WrongSequence
 from nats_executor.liveness import PATIENCE, Answer, Holder, Liveness, readable
-from nats_executor.ports import Outgoing
 from nats_executor.presences import record_for
 from nats_executor.retrying import Outage
 from nats_executor.wire.fitting import fitted_presence
@@ -18,7 +18,7 @@ from nats_executor.wire.messages import presentable
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from nats_executor.ports import Broker, Stored
+    from nats_executor.broker.port import Broker, Stored
     from nats_executor.settings import Settings
     from nats_executor.wire.messages import Presence
 

@@ -18,7 +18,7 @@ from nats_executor.wire.messages import decode
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
     from nats_executor.wire.names import Names
     from nats_worker.record import Record
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from setproctitle import setproctitle
 
 from nats_executor import log_store
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
 from nats_executor.errors import BrokerUnavailable, NatsExecutorError
 from nats_executor.log_store import UPLOAD_SECONDS
 from nats_worker.courier import ANSWER_SECONDS, PRIVATE
@@ -34,7 +34,7 @@ from nats_worker.logs import Text
 from nats_worker.processes import keep_private
 
 if TYPE_CHECKING:
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
     from nats_executor.settings import Settings
 
 __all__ = ["Uploader", "main"]

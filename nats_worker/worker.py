@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
 from nats_executor.errors import AccessDenied, BrokerError
 from nats_executor.liveness import Liveness
 from nats_executor.wire.messages import Presence
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
     from typing import Any
 
-    from nats_executor.ports import Broker, Delivery
+    from nats_executor.broker.port import Broker, Delivery
     from nats_executor.settings import Settings
 
 __all__ = ["Plan", "Worker", "background"]

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterator
 
+    from nats_executor.broker.port import Broker
     from nats_executor.local.outcome import Row
-    from nats_executor.ports import Broker
     from nats_executor.settings import Settings
     from nats_executor.wire.messages import Report
 
@@ -152,7 +152,7 @@ async def follow(
     Raises:
         LocalError: a component has died or the run takes too long.
     """
-    from nats_executor.broker import connect
+    from nats_executor.broker.connection import connect
 
     settings = embedded_settings(env)
     deadline = time.monotonic() + RUN_SECONDS

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from nats_executor import log_store, topology
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
+from nats_executor.broker.port import Outgoing
 from nats_executor.errors import TopologyMismatch
-from nats_executor.ports import Outgoing
 from nats_executor.wire.messages import Presence, Report, State, as_map, encode
 from nats_executor.wire.names import in_domain
 from tests.support.realm import NAMES, ROOT_USER
@@ -24,7 +24,7 @@ from tests.support.realm import NAMES, ROOT_USER
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
     from tests.support.realm import Realm
 
 __all__ = [

@@ -22,7 +22,7 @@ from tests.support.realm import KINDS, NAMES, ROOT_USER, Realm, open_realm
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from nats_executor.ports import Config
+    from nats_executor.broker.port import Config
     from tests.support.raw_nats import Message, RawClient
 
 __all__ = ["JETSTREAM", "MAX_PAYLOAD", "OPTIONS", "Harm", "flood", "harm_to_b", "unbound"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nats_executor import topology
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
 from nats_executor.wire.fitting import fitted_presence, fitted_report
 from nats_executor.wire.messages import Kind, Presence, Report, State, Workload, encode
 from tests.executor.stage import task_workload
@@ -23,7 +23,7 @@ from tests.support.fixtures import settings_for
 from tests.support.nats_server import NatsServer
 
 if TYPE_CHECKING:
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
     from nats_executor.wire.names import Names
 
 NUMBER = 1000

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.releases import judged
+from nats_executor.broker.releases import judged
 from tests.support.realm import NAMES, ROOT_INBOX, ROOT_USER, secret
 from tests.support.waiting import block_until
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
 from nats_executor.dispatcher import Dispatcher
 from nats_executor.ledger import Dispatch
 from nats_executor.liveness import PATIENCE, Holder, Liveness
@@ -33,7 +33,7 @@ from tests.support.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
     from nats_executor.wire.messages import Presence
 
 pytestmark = [pytest.mark.anyio, pytest.mark.integration]

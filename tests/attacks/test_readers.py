@@ -19,7 +19,7 @@ import msgpack
 import pytest
 
 from nats_executor import log_store, remote_logs
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
 from nats_executor.dispatcher import Dispatcher
 from nats_executor.inspector import Inspector
 from nats_executor.liveness import Answer, Holder, Liveness
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from nats_executor.jetstream import JetStream
+    from nats_executor.broker.jetstream import JetStream
     from tests.attacks.conftest import MakeRealm
     from tests.support.realm import Realm
 

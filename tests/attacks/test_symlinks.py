@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nats_executor import log_store, remote_logs
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
 from nats_executor.remote_logs import StoredLogs
 from tests.support.realm import NAMES, Realm
 

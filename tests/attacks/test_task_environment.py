@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor import log_store, topology
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
 from nats_executor.wire.messages import State
 from tests.support.execution_api import ExecutionApi
 from tests.support.fixtures import settings_for

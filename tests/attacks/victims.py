@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from nats_executor import lines
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
 from nats_executor.dispatcher import Dispatcher
 from nats_executor.liveness import Holder, Liveness
 from nats_executor.survey import take_survey
@@ -29,7 +29,7 @@ from tests.support.realm import ONE_ACCOUNT, Realm
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
 
 __all__ = ["VICTIMS"]
 

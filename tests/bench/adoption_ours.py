@@ -19,7 +19,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import load_only
 
 from nats_executor import NatsExecutor
-from nats_executor.replies import batches
+from nats_executor.broker.replies import batches
 from nats_executor.wire.messages import Kind, Report, State, encode
 from tests.bench.aside import answer, asked
 from tests.executor.stage import queue_up, task_workload
@@ -27,7 +27,7 @@ from tests.executor.stage import queue_up, task_workload
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
 
 WINDOW = 512
 WAIT_SECONDS = 120.0

@@ -18,8 +18,8 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from nats_executor import NatsExecutor, topology
-from nats_executor.broker import connect
-from nats_executor.replies import batches
+from nats_executor.broker.connection import connect
+from nats_executor.broker.replies import batches
 from nats_executor.wire.messages import Workload, encode
 from tests.bench.aside import answer, asked
 from tests.bench.ground import new_prefix, resident_megabytes, settings_of
@@ -28,7 +28,7 @@ from tests.executor.stage import task_workload
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nats_executor.ports import Broker, Delivery, Pulls
+    from nats_executor.broker.port import Broker, Delivery, Pulls
     from nats_executor.settings import Settings
 
 WINDOW = 512

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from nats_executor import NatsExecutor
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
+from nats_executor.broker.port import Outgoing
+from nats_executor.broker.replies import batches
 from nats_executor.dispatcher import WINDOW
-from nats_executor.ports import Outgoing
-from nats_executor.replies import batches
 from tests.bench.aside import answer, asked
 from tests.executor.stage import queue_up, task_workload
 
@@ -47,7 +47,7 @@ def recorded(count: int) -> tuple[list[Outgoing], Settings]:
     executor.start()
     try:
         queue_up(executor, *(task_workload(f"t{number}") for number in range(count)))
-        with patch("nats_executor.jetstream.JetStream.publish_all", publish_all):
+        with patch("nats_executor.broker.jetstream.JetStream.publish_all", publish_all):
             executor.heartbeat()
         return messages, executor.settings
     finally:

@@ -14,8 +14,8 @@ from tests.support.waiting import block_until
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from nats_executor.broker.port import StreamInfo
     from nats_executor.ledger import Dispatch
-    from nats_executor.ports import StreamInfo
 
 WAIT_SECONDS = 120.0
 # A hundred thousand in one heartbeat would meet its time limit.

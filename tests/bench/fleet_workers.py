@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from nats_executor import topology
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
 from nats_executor.wire.messages import Presence
 from nats_worker.intake import Intake
 from nats_worker.presence import Announcer
@@ -23,7 +23,7 @@ from tests.bench.aside import asked
 from tests.bench.ground import settings_of
 
 if TYPE_CHECKING:
-    from nats_executor.ports import Delivery
+    from nats_executor.broker.port import Delivery
     from nats_executor.settings import Settings
 
 QUEUE = "default"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nats_executor import topology
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
 from nats_executor.wire.messages import Report, State, decode
 from nats_worker.processes import children_of
 from tests.bench.aside import answer, asked
@@ -28,7 +28,7 @@ from tests.support.worker_process import Post, WorkerProcess
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
     from nats_executor.settings import Settings
 
 LOOK_SECONDS = 0.0005

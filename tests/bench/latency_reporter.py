@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Any
 
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
 from nats_executor.wire.messages import Report, State, Workload, decode, encode
 from tests.bench.aside import answer, asked
 from tests.bench.ground import settings_of

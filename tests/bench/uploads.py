@@ -75,7 +75,7 @@ async def compare(settings: Settings, count: int) -> None:
 async def main(count: int) -> None:
     """Start what is needed, measure, print."""
     from nats_executor import topology
-    from nats_executor.broker import connect
+    from nats_executor.broker.connection import connect
     from tests.support.fixtures import settings_for
     from tests.support.nats_server import NatsServer
 

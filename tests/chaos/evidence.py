@@ -6,14 +6,14 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
 from nats_executor.errors import DecodeError
 from nats_executor.wire.messages import Workload, decode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nats_executor.ports import Broker, ConsumerInfo
+    from nats_executor.broker.port import Broker, ConsumerInfo
     from nats_executor.settings import Settings
     from tests.chaos.database import Entry, Execution, Job, Row
     from tests.chaos.injections import Injection, Span

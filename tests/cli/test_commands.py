@@ -22,7 +22,7 @@ from tests.support.waiting import block_until
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from nats_executor.ports import Broker, Config
+    from nats_executor.broker.port import Broker, Config
     from tests.cli.conftest import Console
     from tests.support.fixtures import MakeNatsServer
     from tests.support.nats_server import NatsServer

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 from nats_executor import commands, orders, survey
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
 from nats_executor.wire.messages import Order, Outcome, encode
 from tests.support.nats_server import free_port
 from tests.troubles.lines import LINES
@@ -18,7 +18,7 @@ from tests.troubles.lines import LINES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
     from nats_executor.settings import Settings
     from tests.cli.conftest import Console
     from tests.support.nats_server import NatsServer

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor import commands
+from nats_executor.broker.jetstream import JetStream
 from nats_executor.cli import STORES
 from nats_executor.errors import BrokerUnavailable
-from nats_executor.jetstream import JetStream
 from nats_executor.purging import Store
 
 if TYPE_CHECKING:
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
     from tests.cli.conftest import Console
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from nats_executor import topology
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
 from nats_executor.errors import BrokerUnavailable, TopologyMismatch
 from nats_executor.wire.names import Lane
 from tests.support.fake_broker import FakeServer
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
     from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
-    from nats_executor.ports import Broker, Config, Pulls
+    from nats_executor.broker.port import Broker, Config, Pulls
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Names
     from tests.support.nats_server import NatsServer

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
 from nats_executor.errors import AccessDenied
 from tests.contract.stage import RealStage, soon
 from tests.support.fixtures import settings_for
@@ -16,7 +16,7 @@ from tests.support.fixtures import settings_for
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
     from nats_executor.wire.names import Names
     from tests.support.fixtures import MakeNatsServer
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from nats_executor import gets, reading
+from nats_executor.broker import gets, reading
 from nats_executor.errors import BrokerUnavailable
 from nats_executor.wire.sizes import ANSWER_BYTES, QUESTION_BYTES
 from tests.contract.stage import soon
@@ -17,7 +17,7 @@ from tests.support import fake_broker
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from nats_executor.ports import Stored
+    from nats_executor.broker.port import Stored
     from tests.contract.stage import Stage
 
 pytestmark = pytest.mark.anyio

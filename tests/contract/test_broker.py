@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nats_executor.broker.port import Outgoing
 from nats_executor.errors import (
     BrokerUnavailable,
     MessageTooLarge,
@@ -16,7 +17,6 @@ from nats_executor.errors import (
     SubjectOccupied,
     WrongSequence,
 )
-from nats_executor.ports import Outgoing
 from tests.contract.stage import soon
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor import broker as broker_module
-from nats_executor.broker import connect
+from nats_executor.broker import connection as broker_module
+from nats_executor.broker.connection import connect
+from nats_executor.broker.port import Outgoing
 from nats_executor.errors import BrokerUnavailable
-from nats_executor.ports import Outgoing
 from nats_executor.wire.names import Lane
 from tests.contract.stage import PUBLISH_TIMEOUT, RealStage, soon
 from tests.support.fixtures import settings_for

@@ -16,7 +16,7 @@ from tests.support.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 
-    from nats_executor.ports import Broker, Stored
+    from nats_executor.broker.port import Broker, Stored
     from tests.contract.stage import RealStage, Stage
 
 pytestmark = pytest.mark.anyio

@@ -16,8 +16,8 @@ from nats_executor.wire.log_parts import CHUNK_BYTES, MOST_BYTES, Part, beginnin
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from nats_executor.broker.port import Broker, Outgoing
     from nats_executor.errors import BrokerError
-    from nats_executor.ports import Broker, Outgoing
     from tests.contract.stage import RealStage, Stage
 
 pytestmark = pytest.mark.anyio

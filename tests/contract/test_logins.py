@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from cryptography import x509
 
-from nats_executor import broker as broker_module
 from nats_executor import topology
-from nats_executor.broker import connect
-from nats_executor.closing import streams_of
+from nats_executor.broker import connection as broker_module
+from nats_executor.broker.client import streams_of
+from nats_executor.broker.connection import connect
 from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable, ConfigError
 from tests.contract.stage import soon
 from tests.support.certificates import Authority, Certificate
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
     from nats_executor.wire.names import Names
     from tests.support.fixtures import MakeNatsServer
 

@@ -18,7 +18,7 @@ from nats_executor.access.accounts import (  # fmt: skip
     member,
 )
 from nats_executor.access.permissions import Role, as_claims, as_config
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
 from nats_executor.errors import AccessDenied
 from nats_executor.wire.names import token
 from tests.contract.stage import soon
@@ -30,7 +30,7 @@ from tests.support.realm import NAMES, QUEUES, USERS, grants, lanes
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
     from tests.support.fixtures import MakeNatsServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.integration]

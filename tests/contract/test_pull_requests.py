@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import pulls as pulls_module
-from nats_executor.broker import connect
+from nats_executor.broker import pulls as pulls_module
+from nats_executor.broker.connection import connect
 from tests.contract.stage import PUBLISH_TIMEOUT, RealStage, soon
 from tests.support.cable import Cable
 from tests.support.fixtures import settings_for
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AsyncExitStack
 
-    from nats_executor.ports import Broker, Delivery, Pulls
+    from nats_executor.broker.port import Broker, Delivery, Pulls
     from nats_executor.wire.names import Names
     from tests.support.nats_server import NatsServer
 

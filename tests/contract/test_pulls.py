@@ -14,7 +14,7 @@ from tests.support.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nats_executor.ports import ConsumerInfo, Delivery, Pulls
+    from nats_executor.broker.port import ConsumerInfo, Delivery, Pulls
     from tests.contract.stage import Stage
 
 pytestmark = pytest.mark.anyio

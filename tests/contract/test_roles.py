@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import broker as broker_module
 from nats_executor import log_store, topology
-from nats_executor.broker import connect
+from nats_executor.broker import connection as broker_module
+from nats_executor.broker.connection import connect
 from nats_executor.dispatcher import Dispatcher, Envelope
 from nats_executor.ledger import Dispatch
 from nats_executor.orders import give_orders
@@ -44,7 +44,7 @@ from tests.support.worker_scene import task, token
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
     from nats_executor.settings import Settings
     from tests.support.fixtures import MakeNatsServer
 

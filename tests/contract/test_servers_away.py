@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import broker as broker_module
-from nats_executor import pulls as pulls_module
-from nats_executor.broker import connect
+from nats_executor.broker import connection as broker_module
+from nats_executor.broker import pulls as pulls_module
+from nats_executor.broker.connection import connect
 from nats_executor.errors import BrokerError, BrokerUnavailable
 from tests.contract.stage import RealStage, soon
 from tests.support.cable import Cable
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
     from pathlib import Path
 
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
     from nats_executor.wire.names import Names
     from tests.support.nats_server import NatsServer
 

@@ -13,7 +13,7 @@ from nats_executor.wire.names import Lane
 from tests.contract.stage import open_streams, soon
 
 if TYPE_CHECKING:
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
     from nats_executor.settings import Settings
     from tests.contract.stage import Stage
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AsyncExitStack
 
-    from nats_executor.ports import Broker, Config, ConsumerInfo
+    from nats_executor.broker.port import Broker, Config, ConsumerInfo
     from nats_executor.wire.names import Names
     from tests.contract.stage import Stage
     from tests.support.nats_server import NatsServer

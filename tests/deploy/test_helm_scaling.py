@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor import topology
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
 from nats_executor.options import SECTION
 from nats_executor.wire.names import token
 from nats_executor.wire.queue_names import in_text

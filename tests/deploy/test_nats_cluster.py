@@ -15,7 +15,7 @@ import pytest
 
 from nats_executor import topology
 from nats_executor.access import accounts
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
 from nats_executor.errors import AccessDenied, BrokerUnavailable
 from nats_executor.liveness import Answer, Liveness
 from nats_executor.wire.names import Names
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
     from nats_executor.settings import Settings
 
 pytestmark = pytest.mark.integration

@@ -29,7 +29,7 @@ from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState, TaskInstanceState
 from sqlalchemy import insert, select, update
 
-from nats_executor.ports import Outgoing
+from nats_executor.broker.port import Outgoing
 from nats_executor.wire.messages import Report, State, Workload, encode
 
 if TYPE_CHECKING:

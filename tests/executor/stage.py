@@ -19,7 +19,7 @@ from airflow.executors.workloads.task import TaskInstanceDTO
 from anyio.from_thread import start_blocking_portal
 
 from nats_executor import NatsExecutor
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
 from nats_executor.wire.messages import Report, State, Workload, decode, encode
 from nats_executor.wire.names import Lane
 from tests.support.fake_broker import FakeServer
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import pytest
     from airflow.executors.workloads import ExecutorWorkload
 
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
     from nats_executor.wire.names import Names
     from tests.support.nats_server import NatsServer
 

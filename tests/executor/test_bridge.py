@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.bridge import Bridge
+from nats_executor.broker.bridge import Bridge
 from nats_executor.errors import AccessDenied, BrokerUnavailable
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def test_a_task_that_loses_its_cancellation_does_not_keep_it_alive(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As nats-py's calls do now and then."""
-    monkeypatch.setattr("nats_executor.bridge.INSIST_SECONDS", 0.05)
+    monkeypatch.setattr("nats_executor.broker.bridge.INSIST_SECONDS", 0.05)
     has_begun = threading.Event()
 
     async def lose_one() -> None:
@@ -131,7 +131,7 @@ def test_a_task_that_loses_its_cancellation_does_not_keep_it_alive(
 
 
 def test_what_it_runs_is_run_again_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nats_executor.bridge.RESTART_SECONDS", 0)
+    monkeypatch.setattr("nats_executor.broker.bridge.RESTART_SECONDS", 0)
     third = threading.Event()
     runs: list[int] = []
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
+from nats_executor.broker.jetstream import JetStream
 from nats_executor.errors import BrokerUnavailable
-from nats_executor.jetstream import JetStream
 from nats_executor.retrying import Outage
 from nats_executor.wire.messages import State
 from tests.executor.stage import RealStage, events, queue_up, task_workload
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from airflow.executors.workloads import ExecutorWorkload
 
     from nats_executor import NatsExecutor
-    from nats_executor.ports import Broker, StreamInfo
+    from nats_executor.broker.port import Broker, StreamInfo
     from nats_executor.wire.names import Names
     from tests.executor.stage import FakeStage
     from tests.support.nats_server import NatsServer

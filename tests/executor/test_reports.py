@@ -25,7 +25,7 @@ from tests.support.waiting import block_until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nats_executor.ports import Stored
+    from nats_executor.broker.port import Stored
     from tests.executor.stage import FakeStage, Stage
 
 

@@ -18,8 +18,8 @@ import pytest
 from airflow._shared.logging.remote import RemoteLogStreamIO
 from airflow.utils.log.file_task_handler import _interleave_logs
 
-from nats_executor import broker as broker_module
 from nats_executor import lines, remote_logs, topology
+from nats_executor.broker import connection as broker_module
 from nats_executor.errors import ConfigError
 from nats_executor.remote_logs import StoredLogs, of_team, require_bare
 from nats_executor.wire.log_parts import CHUNK_BYTES, part_id
@@ -29,7 +29,7 @@ from tests.support.fixtures import settings_for
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
     from nats_executor.wire.names import Names
 
 PATH = "dag_id=a/run_id=r/task_id=t/attempt=1.log"

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import broker, lines, task_logs, topology
+from nats_executor import lines, task_logs, topology
 from nats_executor.access.permissions import Role, permissions
+from nats_executor.broker import connection
 from nats_executor.executor import NatsExecutor
 from nats_executor.task_logs import MOST_BYTES, PIECE_BYTES
 from nats_executor.wire.log_pages import VERB, Page, Question, encode
@@ -162,7 +163,7 @@ async def with_worker(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch, server: FakeServer, say: Said
 ) -> Answer:
     """Read a log from a worker that answers what a test wants."""
-    monkeypatch.setattr(broker, "connect", server.connect)
+    monkeypatch.setattr(connection, "connect", server.connect)
     executor = api_server("nats://127.0.0.1:1", "strange")
     settings, worker = executor.settings, server.broker()
     await topology.apply(worker, settings, [])

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast
 
 from nats_executor import topology
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
 from nats_executor.wire.messages import Report, State, decode
 from nats_worker.processes import children_of
 from tests.support.fixtures import settings_for
@@ -27,8 +27,8 @@ from tests.support.worker_process import Post, WorkerProcess
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from nats_executor.jetstream import JetStream
-    from nats_executor.link import Answer
+    from nats_executor.broker.jetstream import JetStream
+    from nats_executor.broker.link import Answer
     from nats_executor.settings import Settings
     from tests.support.execution_api import ExecutionApi
 

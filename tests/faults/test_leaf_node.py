@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
+from nats_executor.broker.link import Listener
 from nats_executor.errors import BrokerError, BrokerUnavailable
 from nats_executor.inspector import Inspector
 from nats_executor.ledger import Dispatch
-from nats_executor.link import Listener
 from nats_executor.liveness import Answer, Liveness
 from nats_executor.survey import seen_workers
 from nats_executor.wire.messages import Kind, Report, State, encode

@@ -17,7 +17,7 @@ from tests.troubles.lines import LINES
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nats_executor.link import Answer
+    from nats_executor.broker.link import Answer
     from tests.faults.ground import Ground
 
 pytestmark = [pytest.mark.anyio, pytest.mark.integration, pytest.mark.chaos, pytest.mark.slow]

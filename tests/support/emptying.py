@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
 
 __all__ = ["empty"]
 

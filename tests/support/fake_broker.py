@@ -15,15 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from nats_executor.errors import (
-    BrokerError,
-    BrokerUnavailable,
-    MessageTooLarge,
-    NoResponders,
-    NotFound,
-    TopologyMismatch,
-)
-from nats_executor.ports import (
+from nats_executor.broker.port import (
     Broker,
     Config,
     ConsumerInfo,
@@ -34,7 +26,15 @@ from nats_executor.ports import (
     Subjects,
     Usage,
 )
-from nats_executor.replies import header_bytes
+from nats_executor.broker.replies import header_bytes
+from nats_executor.errors import (
+    BrokerError,
+    BrokerUnavailable,
+    MessageTooLarge,
+    NoResponders,
+    NotFound,
+    TopologyMismatch,
+)
 from nats_executor.wire.sizes import (
     ANSWER_BYTES,
     MOST_RECORD_BYTES,
@@ -53,7 +53,7 @@ from tests.support.fake_streams import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-    from nats_executor.ports import Outgoing, Reply
+    from nats_executor.broker.port import Outgoing, Reply
 
 __all__ = ["FakeBroker", "FakeServer"]
 
@@ -85,7 +85,7 @@ class FakeServer:
 
     @asynccontextmanager
     async def connect(self, *_: Any, **__: Any) -> AsyncIterator[FakeBroker]:
-        """Stand in for `nats_executor.broker.connect`."""
+        """Stand in for `nats_executor.broker.connection.connect`."""
         broker = self.broker()
         try:
             yield broker

@@ -8,14 +8,14 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from nats_executor.broker.port import Config, ConsumerInfo, Stored
+from nats_executor.broker.replies import BAND, QUEUE, timestamp
 from nats_executor.errors import (
     MessageTooLarge,
     SubjectOccupied,
     TopologyMismatch,
     WrongSequence,
 )
-from nats_executor.ports import Config, ConsumerInfo, Stored
-from nats_executor.replies import BAND, QUEUE, timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

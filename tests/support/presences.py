@@ -11,7 +11,7 @@ from nats_executor.wire.messages import Presence, encode
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from nats_executor.ports import Stored
+    from nats_executor.broker.port import Stored
     from nats_executor.wire.names import Names
 
 __all__ = ["presence_in", "presence_of", "records_of"]

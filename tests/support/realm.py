@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nats_executor import topology
 from nats_executor.access import accounts
 from nats_executor.access.permissions import Permissions, Role, as_config, permissions
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
 from nats_executor.wire.names import Names
 from tests.support.fixtures import settings_for
 from tests.support.nats_server import NatsServer, nats_cluster, start_together
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
     from pathlib import Path
 
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Lane
 

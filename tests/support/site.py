@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from nats_executor import topology
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
 from tests.support.cable import Cable
 from tests.support.certificates import Authority
 from tests.support.fixtures import settings_for

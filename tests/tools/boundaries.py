@@ -14,7 +14,7 @@ __all__ = ["PACKAGES", "ROOT", "Module", "modules", "violations"]
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("airflow_nats_executor", "nats_executor", "nats_worker")
-BROKER = "nats_executor.broker"
+BROKER = "nats_executor.broker.connection"
 COMPAT = "nats_executor.compat"
 SETTINGS = "nats_executor.settings"
 # They decide and do nothing, so that every decision is a table test. `topology` acts, but only
@@ -28,19 +28,19 @@ PURE = frozenset(
         "nats_executor.errors",
         "nats_executor.wire.fitting",
         "nats_executor.ledger",
-        "nats_executor.link",
+        "nats_executor.broker.link",
         "nats_executor.wire.log_parts",
         "nats_executor.wire.messages",
         "nats_executor.wire.names",
         "nats_executor.options",
         "nats_executor.access.permissions",
-        "nats_executor.ports",
+        "nats_executor.broker.port",
         "nats_executor.presences",
         "nats_executor.wire.queue_names",
-        "nats_executor.quorum",
-        "nats_executor.releases",
-        "nats_executor.replies",
-        "nats_executor.servers",
+        "nats_executor.broker.quorum",
+        "nats_executor.broker.releases",
+        "nats_executor.broker.replies",
+        "nats_executor.broker.servers",
         "nats_executor.settings",
         "nats_executor.wire.sizes",
         "nats_executor.storage",

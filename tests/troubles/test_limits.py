@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
     from tests.support.fixtures import MakeNatsServer
     from tests.support.nats_server import NatsServer
     from tests.troubles.surfaces import Surfaces

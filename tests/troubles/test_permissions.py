@@ -10,7 +10,7 @@ import pytest
 
 from nats_executor import commands
 from nats_executor.access.permissions import Role, as_config, permissions
-from nats_executor.denials import permission
+from nats_executor.broker.denials import permission
 from nats_executor.wire.messages import Kind, Workload, encode
 from nats_executor.wire.names import Lane
 from tests.support.execution_api import Answer
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
     from tests.support.execution_api import ExecutionApi
     from tests.troubles.surfaces import Surfaces
 

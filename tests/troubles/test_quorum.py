@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor import commands, topology
-from nats_executor.ports import StreamInfo
-from nats_executor.quorum import Peer, Replication, replication
+from nats_executor.broker.port import StreamInfo
+from nats_executor.broker.quorum import Peer, Replication, replication
 from nats_executor.survey import replica_findings
 from tests.support.nats_server import nats_cluster, start_together
 from tests.support.waiting import block_until

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nats_executor.ports import ConsumerInfo
+from nats_executor.broker.port import ConsumerInfo
 from tests.chaos.database import Behaviour, Entry, Execution, Job, Row
 from tests.chaos.evidence import BrokerContent, Evidence
 from tests.chaos.injections import Injection, Span

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nats_executor.login import connect_error
-from nats_executor.servers import Servers
+from nats_executor.broker.login import connect_error
+from nats_executor.broker.servers import Servers
 from tests.support.fixtures import settings_for
 
 OURS, TLS, THEIRS = "nats://a:4222", "tls://b:4222", "nats://10.0.0.1:4222"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor.access.accounts import DOMAIN
-from nats_executor.denials import Denials
+from nats_executor.broker.denials import Denials
 from tests.support.fixtures import settings_for
 from tests.troubles.lines import LINES
 

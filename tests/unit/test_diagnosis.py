@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nats_executor.diagnosis import Diagnosis
+from nats_executor.broker.diagnosis import Diagnosis
 from nats_executor.errors import BrokerUnavailable, NoQuorum
 
 API = "$JS.hub.API"

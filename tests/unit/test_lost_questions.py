@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nats_executor.broker import Connection
+from nats_executor.broker.connection import Connection
 from nats_executor.errors import BrokerUnavailable
 from tests.support.fixtures import settings_for
 

@@ -9,8 +9,8 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from nats_executor.jetstream import JetStream
-from nats_executor.ports import Stored
+from nats_executor.broker.jetstream import JetStream
+from nats_executor.broker.port import Stored
 from tests.support.fixtures import settings_for
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nats_executor.broker.port import Stored
 from nats_executor.errors import DecodeError
-from nats_executor.ports import Stored
 from nats_executor.presences import (
     NO_QUEUE,
     Record,

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import pulls
+from nats_executor.broker import pulls
+from nats_executor.broker.pulls import ELECTION_SECONDS, Look, QueuePulls, Silence
 from nats_executor.errors import BrokerUnavailable
-from nats_executor.pulls import ELECTION_SECONDS, Look, QueuePulls, Silence
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from nats_executor.link import Listener
+    from nats_executor.broker.link import Listener
 
 pytestmark = pytest.mark.anyio
 

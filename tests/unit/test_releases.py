@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nats_executor.releases import RECOMMENDED, judged, release, weakness
+from nats_executor.broker.releases import RECOMMENDED, judged, release, weakness
 
 UNSAFE = ("2.10.29", "2.11.0", "2.11.11", "2.11.17", "2.12.0", "2.12.4", "2.12.4-RC.6", "v2.12.1")
 WEAK = ("2.12.5", "2.12.8", "2.12.15", "2.14.0", "2.14.3", "v2.14.3-RC.1")

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from nats_executor.broker.servers import REMEMBERED_SECONDS, Servers, advertised_by
 from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable
-from nats_executor.servers import REMEMBERED_SECONDS, Servers, advertised_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable

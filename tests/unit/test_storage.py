@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from nats_executor import topology
+from nats_executor.broker.port import StreamInfo, Usage
 from nats_executor.errors import AccessDenied
-from nats_executor.ports import StreamInfo, Usage
 from nats_executor.storage import account_findings, busiest_queue, is_crowded, stream_finding
 from nats_executor.survey import Survey, take_survey
 from nats_executor.wire.names import Lane, Names

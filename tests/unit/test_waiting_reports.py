@@ -10,9 +10,9 @@ import pytest
 
 from nats_executor import inspector as inspector_module
 from nats_executor import topology
+from nats_executor.broker.port import Stored
 from nats_executor.dispatcher import Dispatcher
 from nats_executor.inspector import Inspector
-from nats_executor.ports import Stored
 from nats_executor.wire.messages import Report, encode
 from tests.support.fake_broker import FakeServer
 from tests.support.fixtures import settings_for

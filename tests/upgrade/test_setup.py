@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor import commands
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
 from tests.contract.stage import soon
 from tests.support.fixtures import settings_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from nats_executor.ports import Broker, Delivery
+    from nats_executor.broker.port import Broker, Delivery
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Names
     from tests.support.nats_server import NatsServer

@@ -21,7 +21,7 @@ from tests.support.worker_scene import Scene, scene_fixture
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nats_executor.ports import Delivery
+    from nats_executor.broker.port import Delivery
     from nats_worker.worker import Worker
 
 __all__ = ["scene_fixture"]

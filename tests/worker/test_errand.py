@@ -22,7 +22,7 @@ from tests.support.waiting import wait_until
 from tests.support.worker_scene import ACK_WAIT, Scene, scene_fixture, task, token
 
 if TYPE_CHECKING:
-    from nats_executor.ports import Stored
+    from nats_executor.broker.port import Stored
     from nats_worker.worker import Worker
 
 __all__ = ["scene_fixture"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor import topology
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
 from nats_executor.orders import give_orders
 from nats_executor.wire.messages import Order, State
 from tests.support.fixtures import settings_for
@@ -26,8 +26,8 @@ from tests.support.worker_process import Post
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from nats_executor.broker.port import ConsumerInfo
     from nats_executor.orders import Answer
-    from nats_executor.ports import ConsumerInfo
     from nats_executor.wire.names import Names
     from tests.support.execution_api import ExecutionApi
     from tests.support.nats_server import NatsServer

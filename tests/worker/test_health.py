@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import broker as broker_module
 from nats_executor import topology
-from nats_executor.broker import connect
+from nats_executor.broker import connection as broker_module
+from nats_executor.broker.connection import connect
+from nats_executor.broker.pulls import Pull
 from nats_executor.errors import BrokerUnavailable, ConfigError
-from nats_executor.pulls import Pull
 from nats_executor.wire.messages import State
 from nats_executor.wire.names import Lane
 from nats_worker import health, probes
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from nats_executor.ports import Broker
+    from nats_executor.broker.port import Broker
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Names
     from tests.support.execution_api import ExecutionApi

@@ -24,7 +24,7 @@ from tests.support.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from nats_executor.ports import Delivery, Pulls
+    from nats_executor.broker.port import Delivery, Pulls
 
 pytestmark = pytest.mark.anyio
 

@@ -14,7 +14,7 @@ from tests.support.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from nats_executor.ports import Delivery
+    from nats_executor.broker.port import Delivery
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,7 @@ import pytest
 from airflow.configuration import conf
 
 from nats_executor import log_store, topology
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
 from nats_worker.exits import Ending
 from nats_worker.pool import ProcessPool
 from tests.support.fixtures import settings_for

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nats_executor import topology
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
 from nats_executor.wire.messages import Report, State, decode
 from tests.support.fixtures import settings_for
 from tests.support.waiting import wait_until

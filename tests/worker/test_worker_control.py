@@ -23,7 +23,7 @@ from tests.support.worker_scene import Scene, scene_fixture
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from nats_executor.ports import Stored
+    from nats_executor.broker.port import Stored
     from nats_worker.worker import Worker
     from tests.support.fake_broker import FakeBroker
     from tests.support.fake_pool import FakeRun

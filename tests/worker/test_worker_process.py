@@ -18,7 +18,7 @@ import pytest
 import requests
 
 from nats_executor import topology
-from nats_executor.broker import connect
+from nats_executor.broker.connection import connect
 from nats_executor.wire.messages import State
 from nats_worker.processes import children_of
 from tests.support.fixtures import settings_for

@@ -15,10 +15,10 @@ import math
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from nats_executor.broker.link import Answer, Link, Listener, nothing
+from nats_executor.broker.port import Delivery, Pulls, Stored
+from nats_executor.broker.replies import AckSubject
 from nats_executor.errors import BrokerError, BrokerUnavailable, NoResponders
-from nats_executor.link import Answer, Link, Listener, nothing
-from nats_executor.ports import Delivery, Pulls, Stored
-from nats_executor.replies import AckSubject
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from nats_executor.broker.port import ConsumerInfo, Stored, StreamInfo, Usage
+from nats_executor.broker.quorum import no_quorum, replication, too_few_servers
 from nats_executor.errors import (
     BrokerError,
     BrokerUnavailable,
@@ -17,14 +19,12 @@ from nats_executor.errors import (
     TopologyMismatch,
     WrongSequence,
 )
-from nats_executor.ports import ConsumerInfo, Stored, StreamInfo, Usage
-from nats_executor.quorum import no_quorum, replication, too_few_servers
 from nats_executor.wire.sizes import WORKLOAD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from nats_executor.link import Answer
+    from nats_executor.broker.link import Answer
 
 __all__ = [
     "BAND",

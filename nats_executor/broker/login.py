@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from nats_executor.broker.exposure import is_encrypted, warn
+from nats_executor.broker.releases import judged
+from nats_executor.broker.servers import ADVERTISED
 from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable
-from nats_executor.exposure import is_encrypted, warn
-from nats_executor.releases import judged
-from nats_executor.servers import ADVERTISED
 from nats_executor.settings import SEED, without_userinfo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from nats_executor.servers import Servers
+    from nats_executor.broker.servers import Servers
     from nats_executor.settings import Settings
 
 __all__ = [

@@ -9,15 +9,15 @@ import math
 import time
 from typing import TYPE_CHECKING, TypeGuard
 
+from nats_executor.broker.quorum import no_quorum, replication
+from nats_executor.broker.replies import NO_LEADER
 from nats_executor.errors import BrokerError, BrokerUnavailable, NoQuorum, StreamFull
-from nats_executor.quorum import no_quorum, replication
-from nats_executor.replies import NO_LEADER
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from nats_executor.link import Answer, Link
-    from nats_executor.quorum import Replication
+    from nats_executor.broker.link import Answer, Link
+    from nats_executor.broker.quorum import Replication
 
 __all__ = ["Diagnosis", "is_doubtful"]
 

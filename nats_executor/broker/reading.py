@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from nats_executor.ports import Stored
-from nats_executor.pulls import (
+from nats_executor.broker.port import Stored
+from nats_executor.broker.pulls import (
     HEARTBEAT_SECONDS,
     PULL_SECONDS,
     SILENCE_SECONDS,
@@ -14,12 +14,12 @@ from nats_executor.pulls import (
     nanoseconds,
     status,
 )
-from nats_executor.replies import AckSubject
+from nats_executor.broker.replies import AckSubject
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from nats_executor.link import Link
+    from nats_executor.broker.link import Link
 
 __all__ = ["read"]
 

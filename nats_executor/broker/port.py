@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from nats_executor.quorum import Replication
+from nats_executor.broker.quorum import Replication
 from nats_executor.wire.sizes import WORKLOAD_BYTES
 
 if TYPE_CHECKING:

@@ -20,9 +20,14 @@ from typing import TYPE_CHECKING, Any
 import nats.errors
 from nats.aio import client as nats_client
 
-from nats_executor import login
-from nats_executor.closing import close, expect_end
-from nats_executor.denials import Denials
+from nats_executor.broker import login
+from nats_executor.broker.client import close, expect_end
+from nats_executor.broker.denials import Denials
+from nats_executor.broker.inboxes import Inbox, Listeners
+from nats_executor.broker.jetstream import JetStream
+from nats_executor.broker.link import Answer, Link, Listener
+from nats_executor.broker.replies import header_bytes
+from nats_executor.broker.servers import Servers, advertised_by
 from nats_executor.errors import (
     AccessDenied,
     BrokerError,
@@ -30,11 +35,6 @@ from nats_executor.errors import (
     MessageTooLarge,
     NoResponders,
 )
-from nats_executor.inboxes import Inbox, Listeners
-from nats_executor.jetstream import JetStream
-from nats_executor.link import Answer, Link, Listener
-from nats_executor.replies import header_bytes
-from nats_executor.servers import Servers, advertised_by
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence

@@ -12,15 +12,15 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from nats_executor.broker.replies import batches, silent, stored
 from nats_executor.errors import BrokerError, BrokerUnavailable
-from nats_executor.replies import batches, silent, stored
 from nats_executor.wire.sizes import MOST_RECORD_BYTES, MOST_RECORDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nats_executor.link import Answer, Link
-    from nats_executor.ports import Config, Stored
+    from nats_executor.broker.link import Answer, Link
+    from nats_executor.broker.port import Config, Stored
 
 __all__ = ["WINDOW", "Gets"]
 

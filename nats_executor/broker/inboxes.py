@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from nats_executor.broker.link import Answer, Listener
     from nats_executor.errors import AccessDenied, BrokerError
-    from nats_executor.link import Answer, Listener
 
 __all__ = ["Inbox", "Listeners"]
 

@@ -14,18 +14,11 @@ from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from nats_executor import pulls
-from nats_executor.diagnosis import Diagnosis
-from nats_executor.errors import (
-    AccessDenied,
-    BrokerError,
-    BrokerUnavailable,
-    NoResponders,
-    NotFound,
-)
-from nats_executor.gets import WINDOW, Gets
-from nats_executor.link import Answer, Link, Listener
-from nats_executor.ports import (
+from nats_executor.broker import pulls
+from nats_executor.broker.diagnosis import Diagnosis
+from nats_executor.broker.gets import WINDOW, Gets
+from nats_executor.broker.link import Answer, Link, Listener
+from nats_executor.broker.port import (
     Broker,
     Config,
     ConsumerInfo,
@@ -37,8 +30,8 @@ from nats_executor.ports import (
     Subjects,
     Usage,
 )
-from nats_executor.reading import read
-from nats_executor.replies import (
+from nats_executor.broker.reading import read
+from nats_executor.broker.replies import (
     api_error,
     consumer_info,
     refusal,
@@ -49,6 +42,13 @@ from nats_executor.replies import (
     unheard,
     untaken,
     usage,
+)
+from nats_executor.errors import (
+    AccessDenied,
+    BrokerError,
+    BrokerUnavailable,
+    NoResponders,
+    NotFound,
 )
 from nats_executor.wire.names import in_domain
 from nats_executor.wire.sizes import ANSWER_BYTES, QUESTION_BYTES, WORKLOAD_BYTES

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from nats_executor.access.accounts import DOMAIN
 from nats_executor.access.permissions import Role, permissions
+from nats_executor.broker.login import login
 from nats_executor.errors import AccessDenied
-from nats_executor.login import login
 from nats_executor.wire.names import token
 
 if TYPE_CHECKING:

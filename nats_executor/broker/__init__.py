@@ -1,0 +1,3 @@
+"""The door to NATS: everything that connects, asks and answers."""
+
+from __future__ import annotations
