@@ -15,7 +15,6 @@ from airflow.configuration import conf
 from airflow.utils.cli import suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
-from nats_executor import topology
 from nats_executor.access.accounts import accounts as accounts_of
 from nats_executor.access.accounts import as_account_claims, as_accounts, everyone
 from nats_executor.access.permissions import Role, as_claims, as_config, permissions
@@ -28,6 +27,7 @@ from nats_executor.purging import Store, carry_out, look, purge_of
 from nats_executor.settings import Settings
 from nats_executor.survey import finding, findings, queue_rows, take_survey, worker_rows
 from nats_executor.text import lines, one_line
+from nats_executor.topology.setup import apply, inspect, known_queues
 from nats_executor.wire.messages import Order, presentable
 from nats_executor.wire.names import token
 from nats_executor.wire.queue_names import in_text
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from nats_executor.broker.port import Broker
     from nats_executor.survey import Row
+    from nats_executor.topology.drift import Drift
     from nats_executor.wire.names import Lane
 
 __all__ = [
@@ -151,11 +152,11 @@ def setup(args: Namespace) -> None:
     """Create or update streams and consumers; with --check only look, and exit 1 on drift."""
     settings = settings_for(args)
 
-    async def carry_out(broker: Broker) -> list[topology.Drift]:
-        queues = {*queue_names(args), *await topology.known_queues(broker, settings)}
+    async def carry_out(broker: Broker) -> list[Drift]:
+        queues = {*queue_names(args), *await known_queues(broker, settings)}
         if args.check:
-            return await topology.inspect(broker, settings, sorted(queues))
-        return await topology.apply(broker, settings, sorted(queues), may_drop=args.may_drop)
+            return await inspect(broker, settings, sorted(queues))
+        return await apply(broker, settings, sorted(queues), may_drop=args.may_drop)
 
     drifts = ask(settings, carry_out)
     for drift in drifts:
@@ -166,7 +167,7 @@ def setup(args: Namespace) -> None:
         raise SystemExit(1)
 
 
-def told(drift: topology.Drift, *, is_done: bool) -> str:
+def told(drift: Drift, *, is_done: bool) -> str:
     """Return a line about what differs, or about what was done about it."""
     if is_done and drift.setting == "existence":
         return f"created {drift.where}"

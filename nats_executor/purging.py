@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.errors import BrokerUnavailable, ConfigError, NotFound
-from nats_executor.storage import megabytes
+from nats_executor.topology.storage import megabytes
 
 if TYPE_CHECKING:
     from nats_executor.broker.port import Broker

@@ -12,10 +12,10 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from nats_executor import topology
 from nats_executor.broker.diagnosis import is_doubtful
 from nats_executor.broker.quorum import no_quorum
 from nats_executor.errors import BrokerError, BrokerUnavailable
+from nats_executor.topology import setup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,7 +69,7 @@ class Streams:
         """Prepare to look after the streams; `on_prepared` is called for each new connection."""
         self._settings = settings
         self._on_prepared = on_prepared
-        self._kept = {wanted["name"]: Kept(wanted) for wanted in topology.streams(settings)}
+        self._kept = {wanted["name"]: Kept(wanted) for wanted in setup.streams(settings)}
         self._tasks = self._kept[settings.names.tasks_stream]
         self._results = self._kept[settings.names.results_stream]
         self._is_prepared = asyncio.Event()
@@ -160,7 +160,7 @@ class Streams:
         if info is not None and not info.replication.has_quorum:
             raise no_quorum(info.replication.servers)
         if is_new or info is None:
-            self._tell(kept.name, await topology.open_stream(broker, kept.wanted))
+            self._tell(kept.name, await setup.open_stream(broker, kept.wanted))
         if kept is self._results:
             if self.read_after is None:
                 self.read_after = info.last_sequence if info else 0
@@ -193,7 +193,7 @@ class Streams:
         else:
             log.error("%s; next: trying again, workloads stay queued", exc)
 
-    def _tell(self, place: str, found: Sequence[topology.Drift]) -> None:
+    def _tell(self, place: str, found: Sequence[setup.Drift]) -> None:
         """Say what differs, each once; `airflow nats setup` decides between two releases."""
         # Not by the advice: what a change would drop is another number each time.
         told = self._drifts.get(place, set())
@@ -206,7 +206,7 @@ class Streams:
 
     async def open_queue(self, broker: Broker, queue: str) -> None:
         """Create a queue's consumers where they are missing; raises why it cannot be used."""
-        self._tell(f"queue {queue}", await topology.open_queue(broker, self._settings, queue))
+        self._tell(f"queue {queue}", await setup.open_queue(broker, self._settings, queue))
         self.queues.add(queue)
 
     async def _reopen_queues(self, broker: Broker) -> None:

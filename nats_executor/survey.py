@@ -10,13 +10,18 @@ from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from nats_executor import topology
 from nats_executor.broker.quorum import no_quorum
 from nats_executor.broker.releases import judged, weakness
 from nats_executor.errors import AccessDenied, BrokerUnavailable
 from nats_executor.liveness import records_under
 from nats_executor.presences import Seen, merged
-from nats_executor.storage import account_findings, busiest_queue, is_crowded, stream_finding
+from nats_executor.topology import setup
+from nats_executor.topology.storage import (
+    account_findings,
+    busiest_queue,
+    is_crowded,
+    stream_finding,
+)
 from nats_executor.wire.messages import presentable
 from nats_executor.wire.names import Lane
 from nats_executor.wire.queue_names import as_text, remedy
@@ -53,7 +58,7 @@ MANY = 1000
 class Survey:
     """One look at everything."""
 
-    drifts: list[topology.Drift]
+    drifts: list[setup.Drift]
     consumers: list[ConsumerInfo]
     workers: list[Seen]
     streams: list[StreamInfo] = field(default_factory=list)
@@ -74,16 +79,16 @@ async def take_survey(broker: Broker, settings: Settings) -> Survey:
         NoQuorum: a stream has too few servers to be changed; what they say of it is old.
     """
     names = settings.names
-    asked = [await broker.stream_info(config["name"]) for config in topology.streams(settings)]
+    asked = [await broker.stream_info(config["name"]) for config in setup.streams(settings)]
     streams = [info for info in asked if info is not None]
     for info in streams:
         if not info.replication.has_quorum:
             raise no_quorum(info.replication.servers)
     if names.tasks_stream not in {info.name for info in streams}:
-        drifts = await topology.inspect(broker, settings, [])
+        drifts = await setup.inspect(broker, settings, [])
         return Survey(drifts, [], [], streams, server_version=broker.server_version)
     consumers = await broker.consumer_infos(names.tasks_stream)
-    drifts = await topology.inspect(broker, settings, list(by_queue(consumers)))
+    drifts = await setup.inspect(broker, settings, list(by_queue(consumers)))
     workers = await seen_workers(broker, settings)
     queues = list(by_queue(consumers))
     usage, version = await usage_of(broker), broker.server_version

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from nats_executor import log_store, topology
+from nats_executor import log_store
 from nats_executor.broker.connection import connect
 from nats_executor.broker.port import Outgoing
 from nats_executor.errors import TopologyMismatch
+from nats_executor.topology import setup
 from nats_executor.wire.messages import Presence, Report, State, as_map, encode
 from nats_executor.wire.names import in_domain
 from tests.support.realm import NAMES, ROOT_USER
@@ -54,7 +55,7 @@ async def unlimited(realm: Realm) -> None:
     free = {"max_bytes": -1, "max_msg_size": -1, "max_msgs": -1}
 
     async def lift(broker: Broker) -> None:
-        for wanted in topology.streams(realm.settings(ROOT_USER)):
+        for wanted in setup.streams(realm.settings(ROOT_USER)):
             existing = await broker.stream_config(wanted["name"])
             if existing is None:
                 await broker.create_stream(wanted | free)
@@ -62,7 +63,7 @@ async def unlimited(realm: Realm) -> None:
                 await broker.update_stream(existing | free)
         for queue in ("a", "b"):
             try:
-                await topology.open_queue(broker, realm.settings(ROOT_USER), queue)
+                await setup.open_queue(broker, realm.settings(ROOT_USER), queue)
             except TopologyMismatch:  # a limit that is not there is what this is about
                 continue
 

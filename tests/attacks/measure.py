@@ -14,8 +14,8 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nats_executor import topology
 from nats_executor.broker.connection import connect
+from nats_executor.topology import setup
 from nats_executor.wire.fitting import fitted_presence, fitted_report
 from nats_executor.wire.messages import Kind, Presence, Report, State, Workload, encode
 from tests.executor.stage import task_workload
@@ -62,10 +62,10 @@ async def measure(server: NatsServer) -> None:
     settings = settings_for(server.url)
     async with connect(settings, role="measure") as broker:
         await broker.ready(5)
-        await topology.apply(broker, settings, ["default"])
+        await setup.apply(broker, settings, ["default"])
         for _ in range(NUMBER):
             await store(broker, settings.names)
-        for wanted in topology.streams(settings):
+        for wanted in setup.streams(settings):
             info = await broker.stream_info(wanted["name"])
             assert info is not None
             fits = wanted["max_bytes"] * info.messages // info.bytes

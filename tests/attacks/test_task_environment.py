@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import log_store, topology
+from nats_executor import log_store
 from nats_executor.broker.connection import connect
+from nats_executor.topology import setup
 from nats_executor.wire.messages import State
 from tests.support.execution_api import ExecutionApi
 from tests.support.fixtures import settings_for
@@ -300,7 +301,7 @@ async def require_no_login(
     worker = settings_for(server.url.replace("://", f"://{chosen.login}"))
     async with connect(settings, role="test") as broker:
         await broker.ready(5)
-        await topology.apply(broker, settings, ["default"])
+        await setup.apply(broker, settings, ["default"])
 
     async with cell_of(tmp_path, monkeypatch, api, settings, worker, chosen) as cell:
         first, _ = await cell.pry()
@@ -341,7 +342,7 @@ async def test_a_callback_finds_no_login(
     settings = settings_for(server.url, remote_base_log_folder="nats://", **way.admin)
     async with connect(settings, role="test") as broker:
         await broker.ready(5)
-        await topology.apply(broker, settings, ["default"])
+        await setup.apply(broker, settings, ["default"])
     (tmp_path / "prying.py").write_text(DAG.read_text())
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     body = callback_body("prying.look_around")
@@ -388,7 +389,7 @@ async def test_a_log_is_stored_although_the_worker_has_died(
     settings = settings_for(server.url, remote_base_log_folder="nats://", **way.admin)
     async with connect(settings, role="test") as broker:
         await broker.ready(5)
-        await topology.apply(broker, settings, ["default"])
+        await setup.apply(broker, settings, ["default"])
 
     async with cell_of(tmp_path, monkeypatch, api, settings, settings, way) as cell:
         uploader = uploader_of(cell.worker)
@@ -413,7 +414,7 @@ async def test_another_uploader_takes_the_place_of_one_that_died(
     settings = settings_for(server.url, remote_base_log_folder="nats://", **way.admin)
     async with connect(settings, role="test") as broker:
         await broker.ready(5)
-        await topology.apply(broker, settings, ["default"])
+        await setup.apply(broker, settings, ["default"])
 
     async with cell_of(tmp_path, monkeypatch, api, settings, settings, way) as cell:
         os.kill(uploader_of(cell.worker), signal.SIGKILL)

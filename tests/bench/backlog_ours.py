@@ -17,9 +17,10 @@ from collections import defaultdict
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
-from nats_executor import NatsExecutor, topology
+from nats_executor import NatsExecutor
 from nats_executor.broker.connection import connect
 from nats_executor.broker.replies import batches
+from nats_executor.topology import setup
 from nats_executor.wire.messages import Workload, encode
 from tests.bench.aside import answer, asked
 from tests.bench.ground import new_prefix, resident_megabytes, settings_of
@@ -51,7 +52,7 @@ class Backlog:
         settings = settings_of(url, new_prefix())
         broker = await exits.enter_async_context(connect(settings, role="bench"))
         await broker.ready(10.0)
-        await topology.apply(broker, settings, [QUEUE])
+        await setup.apply(broker, settings, [QUEUE])
         names = settings.names
         consumer = names.consumer(QUEUE)
         pulls = await broker.pull(names.tasks_stream, consumer)

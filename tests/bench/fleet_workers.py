@@ -13,8 +13,8 @@ import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
-from nats_executor import topology
 from nats_executor.broker.connection import connect
+from nats_executor.topology import setup
 from nats_executor.wire.messages import Presence
 from nats_worker.intake import Intake
 from nats_worker.presence import Announcer
@@ -56,7 +56,7 @@ class SimulatedWorker:
         settings = self.settings
         broker = await exits.enter_async_context(connect(settings, role="worker"))
         await broker.ready(60.0)
-        await topology.apply(broker, settings, [QUEUE])
+        await setup.apply(broker, settings, [QUEUE])
         announcer = Announcer(broker, settings, self.describe)
 
         async def pong(_: bytes) -> bytes:

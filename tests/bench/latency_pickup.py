@@ -14,8 +14,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nats_executor import topology
 from nats_executor.broker.connection import connect
+from nats_executor.topology import setup
 from nats_executor.wire.messages import Report, State, decode
 from nats_worker.processes import children_of
 from tests.bench.aside import answer, asked
@@ -70,7 +70,7 @@ async def measured(
 ) -> dict[str, list[float]]:
     async with connect(settings, role="bench") as broker:
         await broker.ready(10.0)
-        await topology.apply(broker, settings, ["default"])
+        await setup.apply(broker, settings, ["default"])
         async with claims(broker, settings) as claimed, idle_worker(settings, output) as worker:
             watch = Watch(worker.pid)
             post = Post(broker, settings)

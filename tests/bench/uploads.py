@@ -74,8 +74,8 @@ async def compare(settings: Settings, count: int) -> None:
 
 async def main(count: int) -> None:
     """Start what is needed, measure, print."""
-    from nats_executor import topology
     from nats_executor.broker.connection import connect
+    from nats_executor.topology import setup
     from tests.support.fixtures import settings_for
     from tests.support.nats_server import NatsServer
 
@@ -87,7 +87,7 @@ async def main(count: int) -> None:
             settings = settings_for(server.url, remote_base_log_folder="nats://")
             async with connect(settings, role="bench") as broker:
                 await broker.ready(5)
-                await topology.apply(broker, settings, [])
+                await setup.apply(broker, settings, [])
             await compare(settings, count)
         finally:
             server.kill()

@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from nats_executor import topology
 from nats_executor.broker.connection import connect
 from nats_executor.errors import BrokerUnavailable, TopologyMismatch
+from nats_executor.topology import setup
 from nats_executor.wire.names import Lane
 from tests.support.fake_broker import FakeServer
 from tests.support.fixtures import settings_for
@@ -48,10 +48,10 @@ async def soon(awaited: Awaitable[Result], seconds: float = 5.0) -> Result:
         return await awaited
 
 
-async def open_streams(broker: Broker, settings: Settings) -> list[topology.Drift]:
+async def open_streams(broker: Broker, settings: Settings) -> list[setup.Drift]:
     """Create what is missing, as an executor does, and return how the rest differs."""
-    wanted = topology.streams(settings)
-    return [drift for each in wanted for drift in await topology.open_stream(broker, each)]
+    wanted = setup.streams(settings)
+    return [drift for each in wanted for drift in await setup.open_stream(broker, each)]
 
 
 class Stage(ABC):

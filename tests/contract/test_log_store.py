@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import nats  # noqa: TID251 - what others read it with
 import pytest
 
-from nats_executor import log_store, topology
+from nats_executor import log_store
 from nats_executor.errors import BrokerUnavailable, NatsExecutorError
+from nats_executor.topology import setup
 from nats_executor.wire.log_parts import CHUNK_BYTES, MOST_BYTES, Part, beginning, part_id
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Bucket:
         self.names = self.settings.names
 
     async def build(self) -> Bucket:
-        await topology.apply(self.broker, self.settings, [])
+        await setup.apply(self.broker, self.settings, [])
         return self
 
     async def put(self, data: bytes, path: str = PATH, *, broker: Any = None) -> Part | None:

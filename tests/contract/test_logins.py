@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from cryptography import x509
 
-from nats_executor import topology
 from nats_executor.broker import connection as broker_module
 from nats_executor.broker.client import streams_of
 from nats_executor.broker.connection import connect
 from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable, ConfigError
+from nats_executor.topology import setup
 from tests.contract.stage import soon
 from tests.support.certificates import Authority, Certificate
 from tests.support.fixtures import settings_for
@@ -543,7 +543,7 @@ async def test_streams_of_a_domain_are_reached_through_a_leaf_node(
             settings = settings_for(url, jetstream_domain="hub", subject_prefix=names.prefix)
             async with connect(settings, role="contract") as broker:
                 await broker.ready(5)
-                await topology.apply(broker, settings, ["default"])
+                await setup.apply(broker, settings, ["default"])
                 await carry_a_task(broker, names)
         assert [server.monitor("/jsz")["streams"] for server in (hub, leaf)] == [4, 0]
     finally:

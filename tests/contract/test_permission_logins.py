@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import topology
 from nats_executor.access.accounts import (  # fmt: skip
     BESIDE,
     DOMAIN,
@@ -20,6 +19,7 @@ from nats_executor.access.accounts import (  # fmt: skip
 from nats_executor.access.permissions import Role, as_claims, as_config
 from nats_executor.broker.connection import connect
 from nats_executor.errors import AccessDenied
+from nats_executor.topology import setup
 from nats_executor.wire.names import token
 from tests.contract.stage import soon
 from tests.support.certificates import Authority
@@ -140,7 +140,7 @@ async def test_a_worker_serves_its_queue_and_no_other(
     settings = settings_for(server.url, **place.root)
     async with connect(settings, role="test") as root:
         await root.ready(10)
-        await topology.apply(root, settings, QUEUES)
+        await setup.apply(root, settings, QUEUES)
         for queue in QUEUES:
             await root.publish(NAMES.task(queue, "d1"), queue.encode())
         options = {"inbox_prefix": WORKER.inbox} | place.worker

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import log_store, topology
+from nats_executor import log_store
 from nats_executor.broker import connection as broker_module
 from nats_executor.broker.connection import connect
 from nats_executor.dispatcher import Dispatcher, Envelope
@@ -23,6 +23,7 @@ from nats_executor.purging import Store, carry_out, purge_of
 from nats_executor.survey import findings, take_survey
 from nats_executor.task_logs import TaskLogs
 from nats_executor.telemetry import Telemetry
+from nats_executor.topology import setup
 from nats_executor.wire.messages import Kind, Order, Report, State, encode
 from nats_executor.wire.names import Lane
 from nats_worker import worker as worker_module
@@ -121,12 +122,12 @@ class Day:
     async def set_up(self) -> None:
         """Create everything, and put right what somebody has changed."""
         settings = self.settings("admin")
-        await topology.apply(self.admin, settings, QUEUES)
-        assert set(await topology.known_queues(self.admin, settings)) == set(QUEUES)
-        for config in topology.streams(settings):
-            changes = {"max_age": 7200 * topology.SECOND, "description": "changed"}
+        await setup.apply(self.admin, settings, QUEUES)
+        assert set(await setup.known_queues(self.admin, settings)) == set(QUEUES)
+        for config in setup.streams(settings):
+            changes = {"max_age": 7200 * setup.SECOND, "description": "changed"}
             await self.root.update_stream(config | changes)
-        drifts = await topology.apply(self.admin, settings, QUEUES)
+        drifts = await setup.apply(self.admin, settings, QUEUES)
         assert len({drift.where for drift in drifts}) == 5
 
     async def give_orders(self, user: str) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import drift, topology
 from nats_executor.errors import NotFound, TopologyMismatch
+from nats_executor.topology import drift, setup
 from nats_executor.wire.names import Lane
 from tests.contract.stage import open_streams, soon
 
@@ -39,19 +39,19 @@ async def built_stage(bare_stage: Stage) -> Stage:
     return bare_stage
 
 
-async def set_up(stage: Stage, **options: Any) -> list[topology.Drift]:
-    return await topology.apply(stage.broker, changed(stage.settings, **options), QUEUES)
+async def set_up(stage: Stage, **options: Any) -> list[setup.Drift]:
+    return await setup.apply(stage.broker, changed(stage.settings, **options), QUEUES)
 
 
-async def inspect(stage: Stage, **options: Any) -> list[topology.Drift]:
-    return await topology.inspect(stage.broker, changed(stage.settings, **options), QUEUES)
+async def inspect(stage: Stage, **options: Any) -> list[setup.Drift]:
+    return await setup.inspect(stage.broker, changed(stage.settings, **options), QUEUES)
 
 
 async def everything(broker: Broker, settings: Settings) -> list[object]:
     """Every configuration as the server has it."""
     names = settings.names
     found: list[object] = [
-        await broker.stream_config(wanted["name"]) for wanted in topology.streams(settings)
+        await broker.stream_config(wanted["name"]) for wanted in setup.streams(settings)
     ]
     for queue in QUEUES:
         consumer = names.consumer(queue)
@@ -69,7 +69,7 @@ async def test_setup_creates_every_stream_and_consumer(stage: Stage) -> None:
 
     assert None not in await everything(stage.broker, stage.settings)
     assert [drift.setting for drift in done] == ["existence"] * (4 + 3 * len(QUEUES))
-    assert await topology.known_queues(stage.broker, stage.settings) == sorted(
+    assert await setup.known_queues(stage.broker, stage.settings) == sorted(
         QUEUES, key=stage.names.consumer
     )
 
@@ -274,10 +274,10 @@ async def test_an_executors_start_creates_streams_but_updates_nothing(stage: Sta
 async def test_a_queues_consumer_is_created_once_and_updated_later(stage: Stage) -> None:
     await open_streams(stage.broker, stage.settings)
 
-    created = await topology.ensure_consumer(stage.broker, stage.settings, Lane("gpu"))
-    again = await topology.ensure_consumer(stage.broker, stage.settings, Lane("gpu"))
+    created = await setup.ensure_consumer(stage.broker, stage.settings, Lane("gpu"))
+    again = await setup.ensure_consumer(stage.broker, stage.settings, Lane("gpu"))
     slower = changed(stage.settings, ack_wait_seconds=60.0)
-    updated = await topology.ensure_consumer(stage.broker, slower, Lane("gpu"))
+    updated = await setup.ensure_consumer(stage.broker, slower, Lane("gpu"))
 
     assert [drift.setting for drift in created] == ["existence"]
     assert again == []
@@ -286,11 +286,11 @@ async def test_a_queues_consumer_is_created_once_and_updated_later(stage: Stage)
 
 async def test_a_consumer_needs_its_stream(stage: Stage) -> None:
     with pytest.raises(NotFound):
-        await topology.ensure_consumer(stage.broker, stage.settings, Lane("gpu"))
+        await setup.ensure_consumer(stage.broker, stage.settings, Lane("gpu"))
 
 
 async def test_without_streams_no_queue_is_known(stage: Stage) -> None:
-    assert await topology.known_queues(stage.broker, stage.settings) == []
+    assert await setup.known_queues(stage.broker, stage.settings) == []
 
 
 async def test_more_replicas_than_servers_is_a_mismatch_that_names_the_reason(
@@ -308,7 +308,7 @@ async def test_streams_without_sizes_get_them_in_place_and_keep_their_messages(
     stage: Stage,
 ) -> None:
     names = stage.names
-    for wanted in topology.streams(stage.settings):
+    for wanted in setup.streams(stage.settings):
         is_bucket = wanted["name"] == names.workers_stream
         rollups = {"allow_rollup_hdrs": True} if is_bucket else {}
         await stage.broker.create_stream(wanted | UNLIMITED | rollups)
@@ -339,7 +339,7 @@ async def test_a_stream_that_holds_more_than_its_size_waits_for_a_word(
         await stage.broker.publish(stage.names.result("q", f"d{number}"), b"x" * size)
 
     with pytest.raises(TopologyMismatch, match=r"drops the oldest messages.*--may-drop"):
-        await topology.apply(stage.broker, small, QUEUES)
+        await setup.apply(stage.broker, small, QUEUES)
 
     assert len(await stage.broker.scan(stage.results, stage.names.results())) == 3
 
@@ -347,7 +347,7 @@ async def test_a_stream_that_holds_more_than_its_size_waits_for_a_word(
 async def test_every_stream_has_a_size_of_its_own(stage: Stage) -> None:
     await set_up(stage, stores_logs=True)
 
-    for wanted in topology.streams(changed(stage.settings, stores_logs=True)):
+    for wanted in setup.streams(changed(stage.settings, stores_logs=True)):
         config = await stage.broker.stream_config(wanted["name"])
         assert config is not None
         assert config["max_bytes"] > 0

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import nats  # noqa: TID251 - what others read it with
 import pytest
 
-from nats_executor import drift, topology
 from nats_executor.errors import BrokerUnavailable, SubjectOccupied, TopologyMismatch
+from nats_executor.topology import drift, setup
 from nats_executor.wire.names import Lane
 from tests.contract.stage import FakeStage, RealStage, open_streams, soon
 from tests.support.waiting import wait_until
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-SECOND = topology.SECOND
+SECOND = setup.SECOND
 QUEUE = "default"
 
 
@@ -48,12 +48,12 @@ async def real(nats_server: NatsServer, names: Names, exits: AsyncExitStack) -> 
 
 async def set_up(stage: Stage, *, may_drop: bool = False, **options: Any) -> list[drift.Drift]:
     settings = dataclasses.replace(stage.settings, **options)
-    return await topology.apply(stage.broker, settings, [QUEUE], may_drop=may_drop)
+    return await setup.apply(stage.broker, settings, [QUEUE], may_drop=may_drop)
 
 
 async def inspect(stage: Stage, **options: Any) -> list[drift.Drift]:
     settings = dataclasses.replace(stage.settings, **options)
-    return await topology.inspect(stage.broker, settings, [QUEUE])
+    return await setup.inspect(stage.broker, settings, [QUEUE])
 
 
 async def config_of(stage: Stage, stream: str) -> Config:
@@ -144,7 +144,7 @@ async def test_a_consumer_that_cannot_be_changed_says_so_and_keeps_no_executor_f
 
     with pytest.raises(TopologyMismatch, match=expected):
         await set_up(stage, ack_wait_seconds=60.0)
-    found = await topology.open_queue(stage.broker, stage.settings, QUEUE)
+    found = await setup.open_queue(stage.broker, stage.settings, QUEUE)
 
     assert [drift.setting for drift in found] == ["max_waiting"]
     config = await stage.broker.consumer_config(stage.tasks, QUEUE)
@@ -154,7 +154,7 @@ async def test_a_consumer_that_cannot_be_changed_says_so_and_keeps_no_executor_f
 
 async def remake_consumer(stage: Stage, **settings: Any) -> None:
     await delete_consumer(stage)
-    config = topology.consumer(stage.settings, Lane(QUEUE)) | settings
+    config = setup.consumer(stage.settings, Lane(QUEUE)) | settings
     await stage.broker.create_consumer(stage.tasks, config)
 
 
@@ -304,11 +304,11 @@ async def test_an_executor_of_another_release_leaves_a_queue_as_it_is(stage: Sta
     other = dataclasses.replace(stage.settings, ack_wait_seconds=77.0)
     before = await stage.broker.consumer_config(stage.tasks, QUEUE)
 
-    found = await topology.open_queue(stage.broker, other, QUEUE)
+    found = await setup.open_queue(stage.broker, other, QUEUE)
 
     assert {(drift.setting, drift.wanted) for drift in found} == {("ack_wait", 77 * SECOND)}
     assert await stage.broker.consumer_config(stage.tasks, QUEUE) == before
-    created = await topology.open_queue(stage.broker, other, "new")
+    created = await setup.open_queue(stage.broker, other, "new")
     assert created == []
     assert await stage.broker.consumer_config(stage.tasks, "new") is not None
 
@@ -373,7 +373,7 @@ async def is_taken(stage: RealStage, body: str) -> bool:
 
 async def are_three(stage: RealStage) -> bool:
     """Whether every stream has a leader and two followers that have everything."""
-    for wanted in topology.streams(stage.settings):
+    for wanted in setup.streams(stage.settings):
         try:
             cluster = (await api(stage, f"STREAM.INFO.{wanted['name']}"))["cluster"]
         except BrokerUnavailable:  # it changes its leader

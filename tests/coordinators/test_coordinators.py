@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from airflow.sdk.coordinators.executable.coordinator import ExecutableCoordinator
 
-from nats_executor import topology
+from nats_executor.topology import setup
 from nats_executor.wire.messages import State
 from tests.coordinators.bundles import pack_node, pack_program
 from tests.faults.ground import Ground, open_ground
@@ -96,7 +96,7 @@ async def ground(
     prefix = f"foreign{uuid.uuid4().hex[:8]}"
     async with open_ground(nats_server.url, prefix, api, home / "marks", output) as ground:
         queues = ["program", "node", "absent"]
-        await topology.apply(ground.post.broker, ground.settings, queues)
+        await setup.apply(ground.post.broker, ground.settings, queues)
         await ground.start("-q", ",".join(queues), kill_seconds=1, max_attempts=2)
         yield ground
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import topology
 from nats_executor.broker.connection import connect
 from nats_executor.options import SECTION
+from nats_executor.topology import setup
 from nats_executor.wire.names import token
 from nats_executor.wire.queue_names import in_text
 from tests.support.charts import Object, environment, only, refusal, render
@@ -231,7 +231,7 @@ async def test_a_real_server_counts_what_keda_asks_it_for(
 
     async with connect(settings, role="test") as broker:
         await broker.ready(20)
-        await topology.apply(broker, settings, asked[0])
+        await setup.apply(broker, settings, asked[0])
         assert counted(nats_server, scaled) == {t["consumer"]: 0 for t in triggers(scaled)}
         for number, (queue, priority) in enumerate([("default", 1), ("größe", 10), ("größe", 500)]):
             lane = settings.lane(queue, priority)

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import topology
 from nats_executor.access import accounts
 from nats_executor.broker.connection import connect
 from nats_executor.errors import AccessDenied, BrokerUnavailable
 from nats_executor.liveness import Answer, Liveness
+from nats_executor.topology import setup
 from nats_executor.wire.names import Names
 from tests.contract.stage import soon
 from tests.support.certificates import Authority
@@ -228,8 +228,8 @@ async def set_up(settings: Settings) -> None:
             # answer may be lost with it.
             with contextlib.suppress(BrokerUnavailable):
                 await admin.ready(20)
-                await topology.apply(admin, settings, QUEUES)
-                return await topology.inspect(admin, settings, QUEUES) == []
+                await setup.apply(admin, settings, QUEUES)
+                return await setup.inspect(admin, settings, QUEUES) == []
             return False
 
         await wait_until(is_set_up, 60, "the streams")
@@ -313,7 +313,7 @@ async def test_a_queue_is_added_by_a_reload(cluster: Cluster, tmp_path: Path) ->
         async with connect(settings, role="test") as added, connect(admin, role="test") as root:
             await added.ready(20)
             await root.ready(20)
-            await topology.ensure_queue(root, admin, "new")
+            await setup.ensure_queue(root, admin, "new")
             new = await added.pull(NAMES.tasks_stream, "new")
             for queue, broker in (("new", added), ("gpu", worker)):
                 await scheduler.publish(NAMES.task(queue, "r1"), b"payload")

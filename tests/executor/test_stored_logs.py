@@ -18,10 +18,11 @@ import pytest
 from airflow._shared.logging.remote import RemoteLogStreamIO
 from airflow.utils.log.file_task_handler import _interleave_logs
 
-from nats_executor import lines, remote_logs, topology
+from nats_executor import lines, remote_logs
 from nats_executor.broker import connection as broker_module
 from nats_executor.errors import ConfigError
 from nats_executor.remote_logs import StoredLogs, of_team, require_bare
+from nats_executor.topology import setup
 from nats_executor.wire.log_parts import CHUNK_BYTES, part_id
 from tests.support.fake_broker import FakeServer
 from tests.support.fixtures import settings_for
@@ -106,7 +107,7 @@ def desk(
         desk = Desk(tmp_path, "nats://127.0.0.1:1", names, server)
     else:
         desk = Desk(tmp_path, request.getfixturevalue("nats_server").url, names, None)
-    desk.ask(lambda broker: topology.apply(broker, desk.settings, []))
+    desk.ask(lambda broker: setup.apply(broker, desk.settings, []))
     yield desk
     desk.logs._lines.close()
 
@@ -381,7 +382,7 @@ def test_a_broker_that_goes_while_a_log_is_read(
     server = FakeServer()
     monkeypatch.setattr(broker_module, "connect", server.connect)
     desk = Desk(tmp_path, "nats://127.0.0.1:1", names, server)
-    desk.ask(lambda broker: topology.apply(broker, desk.settings, []))
+    desk.ask(lambda broker: setup.apply(broker, desk.settings, []))
     many = text_of(range(30_000))  # more than one window
     desk.store(many)
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import lines, task_logs, topology
+from nats_executor import lines, task_logs
 from nats_executor.access.permissions import Role, permissions
 from nats_executor.broker import connection
 from nats_executor.executor import NatsExecutor
 from nats_executor.task_logs import MOST_BYTES, PIECE_BYTES
+from nats_executor.topology import setup
 from nats_executor.wire.log_pages import VERB, Page, Question, encode
 from nats_executor.wire.messages import Presence, decode
 from nats_executor.wire.messages import encode as encode_message
@@ -166,7 +167,7 @@ async def with_worker(
     monkeypatch.setattr(connection, "connect", server.connect)
     executor = api_server("nats://127.0.0.1:1", "strange")
     settings, worker = executor.settings, server.broker()
-    await topology.apply(worker, settings, [])
+    await setup.apply(worker, settings, [])
     presence = Presence(
         worker="w1.1", name="w1", host="h", pid=1, queues=["default"], concurrency=1, running=1,
         draining=False, started_at=0.0, at=0.0, version="1",

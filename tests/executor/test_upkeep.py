@@ -22,10 +22,11 @@ from airflow.utils.state import CallbackState, TaskInstanceState
 from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
-from nats_executor import NatsExecutor, rows, topology
+from nats_executor import NatsExecutor, rows
 from nats_executor.errors import TopologyMismatch
 from nats_executor.inspector import Inspector
 from nats_executor.liveness import Holder, Liveness
+from nats_executor.topology import setup
 from nats_executor.wire.messages import Kind, Report, State, Workload, decode
 from tests.executor.stage import events, task_workload
 from tests.executor.table import JOB, LOST_SECONDS, announce, record
@@ -103,9 +104,7 @@ def test_a_stream_that_is_made_anew_gets_its_queued_tasks_back(
     row = table.add_task("t")
     sent = sent_for(real_stage, executor, row)
     on_disk = settings_for(real_stage.server.url, subject_prefix=names.prefix)
-    set_up = partial(
-        real_stage.portal.call, topology.apply, real_stage.broker, on_disk, ["default"]
-    )
+    set_up = partial(real_stage.portal.call, setup.apply, real_stage.broker, on_disk, ["default"])
     with pytest.raises(TopologyMismatch, match=f"nats stream rm {names.tasks_stream}"):
         set_up()
 

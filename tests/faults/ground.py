@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast
 
-from nats_executor import topology
 from nats_executor.broker.connection import connect
+from nats_executor.topology import setup
 from nats_executor.wire.messages import Report, State, decode
 from nats_worker.processes import children_of
 from tests.support.fixtures import settings_for
@@ -205,7 +205,7 @@ async def open_ground(
     settings = settings_for(url, subject_prefix=prefix, **(QUICK | options))
     async with connect(settings, role="test") as broker:
         await broker.ready(5)
-        await topology.apply(broker, settings, ["default"])
+        await setup.apply(broker, settings, ["default"])
         ground = Ground(settings, Post(broker, settings), api, marks, directory)
         following = asyncio.create_task(ground.follow(), name="history")
         try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor import topology
+from nats_executor.topology import setup
 from nats_executor.wire.messages import State
 from tests.faults.ground import Ground, lasts, open_ground
 from tests.support.nats_server import NatsServer
@@ -140,7 +140,7 @@ async def wipe(coast: Coast) -> None:
     coast.server.stop()
     coast.server.wipe_storage()
     await coast.back()
-    await topology.apply(coast.ground.post.broker, coast.ground.settings, ["default"])
+    await setup.apply(coast.ground.post.broker, coast.ground.settings, ["default"])
 
 
 async def test_a_broker_that_lost_everything(coast: Coast) -> None:

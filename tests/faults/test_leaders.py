@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import topology
 from nats_executor.errors import BrokerUnavailable
+from nats_executor.topology import setup
 from tests.faults.ground import Ground, lasts, open_ground
 from tests.support.nats_server import nats_cluster, start_together
 from tests.support.waiting import wait_until
@@ -170,7 +170,7 @@ async def test_a_rolling_restart_hands_no_workload_back(
     ground: Ground,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for config in topology.streams(ground.settings):
+    for config in setup.streams(ground.settings):
         await spread(ground, config["name"])
     worker = await ground.start("-c", "8", **DEFAULTS)
     flow = Flow(ground)

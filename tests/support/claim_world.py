@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
-from nats_executor import topology
 from nats_executor.ledger import Dispatch, Ended, Ledger, Unwanted
+from nats_executor.topology import setup
 from nats_executor.wire.messages import Kind, Report, State, Workload, encode
 from nats_worker.errand import Errand
 from nats_worker.exits import Ending
@@ -103,7 +103,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.api = Api(is_locking=self.kind is Kind.TASK)
-        setting_up = topology.apply(self.server.broker(), SETTINGS, ["default"])
+        setting_up = setup.apply(self.server.broker(), SETTINGS, ["default"])
         self.loop.run_until_complete(setting_up)
         workload = Workload(
             dispatch_id="d1", queue="default", kind=self.kind, body={"token": self.token},

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from nats_executor import topology
 from nats_executor.access import accounts
 from nats_executor.access.permissions import Permissions, Role, as_config, permissions
 from nats_executor.broker.connection import connect
+from nats_executor.topology import setup
 from nats_executor.wire.names import Names
 from tests.support.fixtures import settings_for
 from tests.support.nats_server import NatsServer, nats_cluster, start_together
@@ -192,10 +192,10 @@ class Realm:
             answer = scheduler.ask(subject, sent, "_INBOX_scheduler.x").answer
             assert "error" not in answer, answer
 
-    def set_up(self, user: str = "admin", **options: Any) -> list[topology.Drift]:
+    def set_up(self, user: str = "admin", **options: Any) -> list[setup.Drift]:
         settings = self.settings(user, **options)
-        drifts: list[topology.Drift] = self.ask(
-            user, lambda broker: topology.apply(broker, settings, QUEUES), **options
+        drifts: list[setup.Drift] = self.ask(
+            user, lambda broker: setup.apply(broker, settings, QUEUES), **options
         )
         block_until(self.is_reached, 10, "the streams to be known at every server")
         return drifts

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from nats_executor import topology
 from nats_executor.broker.connection import connect
+from nats_executor.topology import setup
 from tests.support.cable import Cable
 from tests.support.certificates import Authority
 from tests.support.fixtures import settings_for
@@ -122,7 +122,7 @@ class Site:
         settings = self.settings("admin")
         async with connect(settings, role="test") as admin:
             await admin.ready(10)
-            await topology.apply(admin, settings, QUEUES)
+            await setup.apply(admin, settings, QUEUES)
 
 
 def through(link: Cable) -> dict[str, str]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import liveness, topology
+from nats_executor import liveness
+from nats_executor.topology import setup
 from nats_executor.wire.messages import Kind, Report, State, Workload, decode, encode
 from nats_worker import fitness
 from nats_worker import worker as worker_module
@@ -266,7 +267,7 @@ async def scene_fixture(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]
     """A scene on which every worker must end with empty hands."""
     options = {"ack_wait_seconds": ACK_WAIT, "drain_seconds": 5, "kill_seconds": 0.3}
     scene = Scene(settings_for("nats://127.0.0.1:4222", **options))
-    await topology.apply(scene.broker, scene.settings, QUEUES)
+    await setup.apply(scene.broker, scene.settings, QUEUES)
     monkeypatch.setattr(worker_module, "connect", scene.server.connect)
     monkeypatch.setattr(worker_module, "ProcessPool", lambda **_: scene.pool.branch())
     monkeypatch.setattr(Worker, "listen_to_signals", lambda _: None)

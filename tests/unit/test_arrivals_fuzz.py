@@ -10,13 +10,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nats_executor import topology
 from nats_executor.broker.port import Stored
 from nats_executor.dispatcher import Dispatcher
 from nats_executor.inspector import Inspector
 from nats_executor.ledger import Dispatch, Ledger
 from nats_executor.liveness import Holder, Liveness, readable
 from nats_executor.survey import findings, queue_rows, take_survey, worker_rows
+from nats_executor.topology import setup
 from nats_executor.wire.messages import Kind, Presence, Report, State, Workload, decode, encode
 from nats_worker.errand import Errand
 from nats_worker.exits import Ending
@@ -52,7 +52,7 @@ class Site:
         self.broker = self.server.broker()
         self.pool = FakePool()
         self.is_other_alive = False
-        self.finish(topology.apply(self.broker, SETTINGS, ["default"]))
+        self.finish(setup.apply(self.broker, SETTINGS, ["default"]))
         self.worker = Worker(SETTINGS, PLAN)
         self.worker.id = ME
 

@@ -16,7 +16,7 @@ BROKEN = {
     "nats in a pure module": ("nats_executor.wire.names", "from nats.js import api"),
     "airflow in a pure module": ("nats_executor.ledger", "from airflow.models import Dag"),
     "a clock in a pure module": ("nats_worker.verdict", "import time"),
-    "asyncio in a pure module": ("nats_executor.topology", "import asyncio"),
+    "asyncio in a pure module": ("nats_executor.topology.setup", "import asyncio"),
     "files in a pure module": ("nats_executor.wire.messages", "from pathlib import Path"),
     "an impure module of ours": (
         "nats_executor.adoption",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nats_executor.drift import Drift
+from nats_executor.topology.drift import Drift
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from nats_executor import topology
 from nats_executor.broker.port import StreamInfo, Usage
 from nats_executor.errors import AccessDenied
-from nats_executor.storage import account_findings, busiest_queue, is_crowded, stream_finding
 from nats_executor.survey import Survey, take_survey
+from nats_executor.topology import setup
+from nats_executor.topology.storage import (
+    account_findings,
+    busiest_queue,
+    is_crowded,
+    stream_finding,
+)
 from nats_executor.wire.names import Lane, Names
 from tests.support.fake_broker import FakeBroker, FakeServer
 from tests.support.fixtures import settings_for
@@ -67,7 +72,7 @@ def test_an_account_counts_every_replica() -> None:
 
 async def survey_of(server: FakeServer, broker: FakeBroker) -> Survey:
     settings = settings_for("nats://127.0.0.1:4222")
-    await topology.apply(server.broker(), settings, ["a"])
+    await setup.apply(server.broker(), settings, ["a"])
     return await take_survey(broker, settings)
 
 

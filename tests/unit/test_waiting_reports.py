@@ -9,10 +9,10 @@ from typing import Any, cast
 import pytest
 
 from nats_executor import inspector as inspector_module
-from nats_executor import topology
 from nats_executor.broker.port import Stored
 from nats_executor.dispatcher import Dispatcher
 from nats_executor.inspector import Inspector
+from nats_executor.topology import setup
 from nats_executor.wire.messages import Report, encode
 from tests.support.fake_broker import FakeServer
 from tests.support.fixtures import settings_for
@@ -85,7 +85,7 @@ async def test_there_is_room_until_there_are_large_ones(monkeypatch: pytest.Monk
 async def test_a_scheduler_that_takes_nothing_holds_few_reports_and_misses_none() -> None:
     server = FakeServer()
     broker = server.broker()
-    await topology.apply(broker, SETTINGS, ["default"])
+    await setup.apply(broker, SETTINGS, ["default"])
     for number in range(10 * MOST):
         server.put(NAMES.result("default", f"d{number}"), body(number))
     dispatcher = Dispatcher(SETTINGS, "s")

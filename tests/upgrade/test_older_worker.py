@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 import pytest
 
-from nats_executor import topology
 from nats_executor.broker.connection import connect
 from nats_executor.liveness import Answer, Liveness
 from nats_executor.orders import give_orders
 from nats_executor.survey import findings, take_survey, worker_rows
 from nats_executor.task_logs import TaskLogs
+from nats_executor.topology import setup
 from nats_executor.whereabouts import denied
 from nats_executor.wire.messages import FORMAT, Kind, Order, State, Workload, encode
 from tests.support.execution_api import ExecutionApi
@@ -68,7 +68,7 @@ async def field(
             patch.setenv(name, value)
         async with connect(settings, role="test") as broker:
             await broker.ready(5)
-            await topology.apply(broker, settings, ["default"])
+            await setup.apply(broker, settings, ["default"])
             made = Field(settings, Post(broker, settings), api, marks, output)
             older = WorkerProcess.launch(
                 output, settings, "--skip-serve-logs", name=OLD, release=earlier_release, **QUICK

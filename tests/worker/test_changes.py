@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nats_executor import topology
+from nats_executor.topology import setup
 from nats_executor.wire.messages import Order, Outcome, State, decode
 from nats_worker import control
 from nats_worker.control import LONGEST_QUEUE, MOST_SLOTS, Refused, concurrency_in, queue_in
@@ -148,7 +148,7 @@ async def test_a_queue_is_added_and_served_at_once(scene: Scene) -> None:
 
 @pytest.mark.parametrize("queue", [" lead and trail ", "a,b", " "])
 async def test_a_queue_of_any_name_is_added_and_served(scene: Scene, queue: str) -> None:
-    await topology.apply(scene.broker, scene.settings, [queue])
+    await setup.apply(scene.broker, scene.settings, [queue])
     worker = await started(scene)
     scene.send(queue=queue)
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import topology
 from nats_executor.broker.connection import connect
 from nats_executor.orders import give_orders
+from nats_executor.topology import setup
 from nats_executor.wire.messages import Order, State
 from tests.support.fixtures import settings_for
 from tests.support.waiting import wait_until
@@ -80,7 +80,7 @@ class Ground(Field):
         return next(info for info in infos if (info.queue, info.band) == (queue, 0))
 
     async def build(self, *queues: str) -> None:
-        await topology.apply(self.post.broker, self.settings, list(queues))
+        await setup.apply(self.post.broker, self.settings, list(queues))
 
 
 @pytest.fixture

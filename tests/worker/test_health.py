@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import topology
 from nats_executor.broker import connection as broker_module
 from nats_executor.broker.connection import connect
 from nats_executor.broker.pulls import Pull
 from nats_executor.errors import BrokerUnavailable, ConfigError
+from nats_executor.topology import setup
 from nats_executor.wire.messages import State
 from nats_executor.wire.names import Lane
 from nats_worker import health, probes
@@ -302,7 +302,7 @@ async def deaf(
     direct = replace(settings, servers=(nats_server.url,))
     async with connect(direct, role="test") as broker:
         await broker.ready(5)
-        await topology.apply(broker, settings, ["default", "gpu"])
+        await setup.apply(broker, settings, ["default", "gpu"])
         made = Deaf(settings, broker, pool, [])
         yield made
         for life in made.lives:
@@ -325,7 +325,7 @@ async def test_a_consumer_that_was_deleted_is_no_answer(deaf: Deaf) -> None:
     silences = [found["airflow_nats_worker_pull_silence_seconds", (q,)] for q in ("default", "gpu")]
     assert silences[1] > max(4, silences[0])
     assert found["airflow_nats_worker_ready", ()] == 0
-    await topology.apply(deaf.broker, deaf.settings, ["default", "gpu"])
+    await setup.apply(deaf.broker, deaf.settings, ["default", "gpu"])
     await becomes_ready(deaf.port)
 
 
@@ -552,7 +552,7 @@ async def test_a_real_worker_from_start_to_end(
     settings = settings_for(nats_server.url, subject_prefix=names.prefix, **QUICK)
     async with connect(settings, role="test") as broker:
         await broker.ready(5)
-        await topology.apply(broker, settings, ["default"])
+        await setup.apply(broker, settings, ["default"])
         ground = Field(settings, Post(broker, settings), api, marks, tmp_path)
         try:
             worker = ground.launch("--skip-serve-logs", "-c", "3", **options)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor import topology
 from nats_executor.errors import AccessDenied, BrokerError
+from nats_executor.topology import setup
 from nats_executor.wire.names import Lane
 from nats_worker import intake as intake_module
 from nats_worker.intake import Intake
@@ -82,7 +82,7 @@ class Desk:
 @pytest.fixture
 async def server() -> FakeServer:
     server = FakeServer()
-    await topology.apply(server.broker(), settings_for("nats://127.0.0.1:4222"), ["a", "b", "c"])
+    await setup.apply(server.broker(), settings_for("nats://127.0.0.1:4222"), ["a", "b", "c"])
     return server
 
 

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nats_executor import liveness as liveness_module
-from nats_executor import topology
 from nats_executor.errors import AccessDenied
 from nats_executor.liveness import Answer, Holder, Liveness, is_lost
 from nats_executor.survey import seen_workers
+from nats_executor.topology import setup
 from nats_executor.wire.messages import Presence, decode, encode
 from nats_worker.presence import BEATS, Announcer, NameTaken
 from tests.support.fake_broker import FakeServer
@@ -51,7 +51,7 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 async def server() -> FakeServer:
     server = FakeServer(monotonic=lambda: -1e9)
     server.now = time.time()
-    await topology.apply(server.broker(), SETTINGS, [])
+    await setup.apply(server.broker(), SETTINGS, [])
     return server
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 from airflow.configuration import conf
 
-from nats_executor import log_store, topology
+from nats_executor import log_store
 from nats_executor.broker.connection import connect
+from nats_executor.topology import setup
 from nats_worker.exits import Ending
 from nats_worker.pool import ProcessPool
 from tests.support.fixtures import settings_for
@@ -87,7 +88,7 @@ async def shelf(
     async with shelf_of(stage, monkeypatch, nats_server.url, names) as shelf:
         async with connect(shelf.settings, role="test") as broker:
             await broker.ready(5)
-            await topology.apply(broker, shelf.settings, [])
+            await setup.apply(broker, shelf.settings, [])
         yield shelf
 
 

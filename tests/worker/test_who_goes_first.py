@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor import topology
 from nats_executor.broker.connection import connect
+from nats_executor.topology import setup
 from nats_executor.wire.messages import Report, State, decode
 from tests.support.fixtures import settings_for
 from tests.support.waiting import wait_until
@@ -44,7 +44,7 @@ async def field(
     settings = settings_for(nats_server.url, **options)
     async with connect(settings, role="test") as broker:
         await broker.ready(5)
-        await topology.apply(broker, settings, ["default", "scarce"])
+        await setup.apply(broker, settings, ["default", "scarce"])
         made = Field(settings, Post(broker, settings), api, marks, tmp_path)
         yield made
         made.clear_away()

@@ -17,8 +17,8 @@ import psutil
 import pytest
 import requests
 
-from nats_executor import topology
 from nats_executor.broker.connection import connect
+from nats_executor.topology import setup
 from nats_executor.wire.messages import State
 from nats_worker.processes import children_of
 from tests.support.fixtures import settings_for
@@ -80,7 +80,7 @@ async def ground(
     settings = settings_for(nats_server.url, subject_prefix=names.prefix, **QUICK)
     async with connect(settings, role="test") as broker:
         await broker.ready(5)
-        await topology.apply(broker, settings, ["default"])
+        await setup.apply(broker, settings, ["default"])
         made = Field(settings, Post(broker, settings), api, marks, tmp_path)
         yield made
         made.clear_away()
@@ -120,7 +120,7 @@ async def veteran(
             server.start()
             async with connect(settings, role="test") as broker:
                 await broker.ready(10)
-                await topology.apply(broker, replace(settings, ack_wait_seconds=2), ["default"])
+                await setup.apply(broker, replace(settings, ack_wait_seconds=2), ["default"])
                 await worker.said("is ready")
                 made = Field(settings, Post(broker, settings), api, marks, directory / "output")
                 yield Veteran(made, worker, port)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nats_executor.broker.replies import BAND, QUEUE
-from nats_executor.drift import (
+from nats_executor.errors import BrokerUnavailable
+from nats_executor.topology.drift import (
     Drift,
     bearable,
     compare,
@@ -18,7 +19,6 @@ from nats_executor.drift import (
     require_changeable,
     require_no_loss,
 )
-from nats_executor.errors import BrokerUnavailable
 from nats_executor.wire.log_parts import CHUNK_BYTES
 from nats_executor.wire.sizes import (
     AVERAGE_BYTES,
