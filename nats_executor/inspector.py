@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from nats_executor.adoption import Evidence
 from nats_executor.broker.replies import batches
 from nats_executor.errors import BrokerError, DecodeError, WrongSequence
-from nats_executor.liveness import Holder, Liveness, is_lost
+from nats_executor.fleet.liveness import Holder, Liveness, is_lost
 from nats_executor.survey import seen_workers, serving
 from nats_executor.whereabouts import Statement, can_conclude, denied, obituary_of, run_nowhere
 from nats_executor.wire.fitting import fitted_report

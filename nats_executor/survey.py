@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from nats_executor.broker.quorum import no_quorum
 from nats_executor.broker.releases import judged, weakness
 from nats_executor.errors import AccessDenied, BrokerUnavailable
-from nats_executor.liveness import records_under
-from nats_executor.presences import Seen, merged
+from nats_executor.fleet.liveness import records_under
+from nats_executor.fleet.presences import Seen, merged
 from nats_executor.topology import setup
 from nats_executor.topology.storage import (
     account_findings,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from nats_executor.broker.port import Broker, ConsumerInfo, StreamInfo, Usage
-    from nats_executor.presences import Record
+    from nats_executor.fleet.presences import Record
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Names
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import DecodeError
-from nats_executor.presences import NO_QUEUE, may_hold
+from nats_executor.fleet.presences import NO_QUEUE, may_hold
 from nats_executor.wire.messages import Presence, decode
 from nats_executor.wire.sizes import ANSWER_BYTES
 

@@ -22,7 +22,7 @@ from nats_executor.errors import (
     DecodeError,
     MessageTooLarge,
 )
-from nats_executor.liveness import Holder
+from nats_executor.fleet.liveness import Holder
 from nats_executor.wire.messages import Kind, Report, State, Workload, decode, shown, token_expiry
 from nats_executor.wire.sizes import CUT_LETTER_BYTES, HEADERS_BYTES
 from nats_worker import claims

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from nats_executor.broker.port import Outgoing
 from nats_executor.errors import AccessDenied, BrokerError, NatsExecutorError, WrongSequence
-from nats_executor.liveness import PATIENCE, Answer, Holder, Liveness, readable
-from nats_executor.presences import record_for
+from nats_executor.fleet.liveness import PATIENCE, Answer, Holder, Liveness, readable
+from nats_executor.fleet.presences import record_for
 from nats_executor.retrying import Outage
 from nats_executor.wire.fitting import fitted_presence
 from nats_executor.wire.messages import presentable

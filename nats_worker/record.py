@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nats_executor.broker.port import Broker, Delivery
-    from nats_executor.liveness import Liveness
+    from nats_executor.fleet.liveness import Liveness
     from nats_executor.settings import Settings
     from nats_executor.wire.messages import Workload
     from nats_worker.lease import Leases

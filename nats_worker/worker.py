@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from nats_executor.broker.connection import connect
 from nats_executor.errors import AccessDenied, BrokerError
-from nats_executor.liveness import Liveness
+from nats_executor.fleet.liveness import Liveness
 from nats_executor.wire.messages import Presence
 from nats_worker.control import serve_changes, serve_pings
 from nats_worker.crew import Crew

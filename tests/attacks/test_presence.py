@@ -13,8 +13,8 @@ import pytest
 
 from nats_executor.broker.connection import connect
 from nats_executor.dispatcher import Dispatcher
+from nats_executor.fleet.liveness import PATIENCE, Holder, Liveness
 from nats_executor.ledger import Dispatch
-from nats_executor.liveness import PATIENCE, Holder, Liveness
 from nats_executor.orders import give_orders
 from nats_executor.survey import findings, queue_rows, seen_workers, take_survey
 from nats_executor.task_logs import TaskLogs

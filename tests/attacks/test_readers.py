@@ -21,8 +21,8 @@ import pytest
 from nats_executor import log_store, remote_logs
 from nats_executor.broker.connection import connect
 from nats_executor.dispatcher import Dispatcher
+from nats_executor.fleet.liveness import Answer, Holder, Liveness
 from nats_executor.inspector import Inspector
-from nats_executor.liveness import Answer, Holder, Liveness
 from nats_executor.survey import seen_workers
 from nats_executor.task_logs import TaskLogs
 from nats_executor.telemetry import Telemetry

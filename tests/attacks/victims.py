@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from nats_executor import lines
 from nats_executor.broker.connection import connect
 from nats_executor.dispatcher import Dispatcher
-from nats_executor.liveness import Holder, Liveness
+from nats_executor.fleet.liveness import Holder, Liveness
 from nats_executor.survey import take_survey
 from nats_executor.task_logs import TaskLogs
 from nats_executor.telemetry import Telemetry

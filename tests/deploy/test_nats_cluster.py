@@ -16,7 +16,7 @@ import pytest
 from nats_executor.access import accounts
 from nats_executor.broker.connection import connect
 from nats_executor.errors import AccessDenied, BrokerUnavailable
-from nats_executor.liveness import Answer, Liveness
+from nats_executor.fleet.liveness import Answer, Liveness
 from nats_executor.topology import setup
 from nats_executor.wire.names import Names
 from tests.contract.stage import soon

@@ -24,8 +24,8 @@ from sqlalchemy.exc import OperationalError
 
 from nats_executor import NatsExecutor, rows
 from nats_executor.errors import TopologyMismatch
+from nats_executor.fleet.liveness import Holder, Liveness
 from nats_executor.inspector import Inspector
-from nats_executor.liveness import Holder, Liveness
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Kind, Report, State, Workload, decode
 from tests.executor.stage import events, task_workload
@@ -499,7 +499,7 @@ def test_nothing_is_concluded_from_a_worker_that_does_not_deny_it(
     fake_stage: FakeStage, table: Rows, answer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may run it: the row is left to Airflow's own heartbeat."""
-    monkeypatch.setattr("nats_executor.liveness.PING_SECONDS", 0.01)
+    monkeypatch.setattr("nats_executor.fleet.liveness.PING_SECONDS", 0.01)
     table.add_task("t", RUNNING, queued_by_job_id=1)
     executor = fake_stage.executor(job_id=JOB)
     taken_over(executor)

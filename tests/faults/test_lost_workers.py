@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nats_executor.liveness import PING_PAUSE_SECONDS, PING_SECONDS, PINGS, Answer, is_lost
+from nats_executor.fleet.liveness import PING_PAUSE_SECONDS, PING_SECONDS, PINGS, Answer, is_lost
 from nats_executor.wire.messages import State
 from nats_worker.errand import Errand
 from nats_worker.lease import BEATS_PER_LEASE

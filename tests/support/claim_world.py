@@ -32,7 +32,7 @@ from tests.support.worker_scene import holdings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from nats_executor.liveness import Holder
+    from nats_executor.fleet.liveness import Holder
 
 __all__ = ["ACK_WAIT", "DETAILS", "EXPIRED_TOKEN", "ROUNDS", "World", "world"]
 

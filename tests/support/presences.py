@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nats_executor.liveness import readable
-from nats_executor.presences import merged, record_for
+from nats_executor.fleet.liveness import readable
+from nats_executor.fleet.presences import merged, record_for
 from nats_executor.wire.messages import Presence, encode
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import liveness
+from nats_executor.fleet import liveness
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Kind, Report, State, Workload, decode, encode
 from nats_worker import fitness

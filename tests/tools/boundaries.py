@@ -35,7 +35,7 @@ PURE = frozenset(
         "nats_executor.options",
         "nats_executor.access.permissions",
         "nats_executor.broker.port",
-        "nats_executor.presences",
+        "nats_executor.fleet.presences",
         "nats_executor.wire.queue_names",
         "nats_executor.broker.quorum",
         "nats_executor.broker.releases",

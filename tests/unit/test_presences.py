@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nats_executor.broker.port import Stored
 from nats_executor.errors import DecodeError
-from nats_executor.presences import (
+from nats_executor.fleet.presences import (
     NO_QUEUE,
     Record,
     Seen,

@@ -13,7 +13,7 @@ import msgpack
 import pytest
 
 from nats_executor.broker.connection import connect
-from nats_executor.liveness import Answer, Liveness
+from nats_executor.fleet.liveness import Answer, Liveness
 from nats_executor.orders import give_orders
 from nats_executor.survey import findings, take_survey, worker_rows
 from nats_executor.task_logs import TaskLogs

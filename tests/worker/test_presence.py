@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nats_executor import liveness as liveness_module
 from nats_executor.errors import AccessDenied
-from nats_executor.liveness import Answer, Holder, Liveness, is_lost
+from nats_executor.fleet import liveness as liveness_module
+from nats_executor.fleet.liveness import Answer, Holder, Liveness, is_lost
 from nats_executor.survey import seen_workers
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Presence, decode, encode

@@ -12,7 +12,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple
 
 from nats_executor.errors import BrokerError, DecodeError, NoResponders
-from nats_executor.presences import record_in
+from nats_executor.fleet.presences import record_in
 from nats_executor.wire.messages import presentable
 from nats_executor.wire.sizes import MOST_NAMES, PRESENCE_BYTES
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from nats_executor.broker.port import Broker, Stored
-    from nats_executor.presences import Record
+    from nats_executor.fleet.presences import Record
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Names
 

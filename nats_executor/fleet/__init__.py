@@ -1,0 +1,3 @@
+"""The workers and queues, as others see them through NATS."""
+
+from __future__ import annotations
