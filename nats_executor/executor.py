@@ -18,10 +18,10 @@ from nats_executor.broker.bridge import Bridge
 from nats_executor.dispatcher import Dispatcher, Envelope
 from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable, MessageTooLarge
 from nats_executor.ledger import Dispatch, Ended, Ledger, Renewal, Returned, Started, Unwanted
+from nats_executor.logs.running import TaskLogs
 from nats_executor.retrying import Outage
 from nats_executor.revocations import Revocations
 from nats_executor.settings import Settings
-from nats_executor.task_logs import TaskLogs
 from nats_executor.upkeep import Upkeep
 from nats_executor.wire.messages import Kind, Workload, encode
 from nats_executor.wire.queue_names import require_servable

@@ -15,7 +15,7 @@ from typing import Any
 
 from airflow.configuration import conf
 
-from nats_executor.remote_logs import require_bare
+from nats_executor.logs.ended import require_bare
 
 __all__ = ["LOGGING_CONFIG"]
 

@@ -6,7 +6,7 @@ import socket
 import time
 
 from nats_executor.errors import BrokerUnavailable, NatsExecutorError
-from nats_executor.log_store import UPLOAD_SECONDS
+from nats_executor.logs.store import UPLOAD_SECONDS
 from nats_worker.frames import MAX_EVENT_BYTES, pack, unpack
 
 __all__ = ["ANSWER_SECONDS", "PRIVATE", "Courier"]

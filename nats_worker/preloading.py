@@ -46,10 +46,10 @@ PRELOADED = (
 
 def leave_logs_to(uploads: socket.socket) -> None:
     """Have the worker's uploader store task logs."""
-    from nats_executor import remote_logs
+    from nats_executor.logs import ended
     from nats_worker.courier import Courier
 
-    remote_logs.leave_to(Courier(uploads))
+    ended.leave_to(Courier(uploads))
 
 
 def preload(uploads: socket.socket | None = None) -> None:

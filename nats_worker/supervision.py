@@ -28,7 +28,7 @@ from airflow.sdk.exceptions import TaskAlreadyRunningError
 from airflow.sdk.execution_time import callback_supervisor, supervisor
 from pydantic import TypeAdapter, ValidationError
 
-from nats_executor import remote_logs
+from nats_executor.logs import ended
 from nats_worker.api_address import api_address
 from nats_worker.api_server import (
     HAS_CALLBACK_START,
@@ -143,7 +143,7 @@ def supervise(
     watch = WATCH
     watch.begin(asking, delivery_seconds=delivery_seconds, on_start=on_start)
     kills = oom_kills()
-    remote_logs.of_team(team)
+    ended.of_team(team)
     try:
         signal.signal(signal.SIGTERM, asking.stop)
         workload = WORKLOAD.validate_python(unpack(body))

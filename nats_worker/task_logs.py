@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import DecodeError
-from nats_executor.log_files import LogFile, Refused, describe
+from nats_executor.logs.files import LogFile, Refused, describe
 from nats_executor.wire.log_pages import PAGE_BYTES, VERB, Page, Question, encode
 from nats_executor.wire.messages import decode
 

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from setproctitle import setproctitle
 
-from nats_executor import log_store
 from nats_executor.broker.connection import connect
 from nats_executor.errors import BrokerUnavailable, NatsExecutorError
-from nats_executor.log_store import UPLOAD_SECONDS
+from nats_executor.logs import store
+from nats_executor.logs.store import UPLOAD_SECONDS
 from nats_worker.courier import ANSWER_SECONDS, PRIVATE
 from nats_worker.frames import MAX_EVENT_BYTES, pack, unpack
 from nats_worker.logs import Text
@@ -136,7 +136,7 @@ class Uploader:
         with upload.file, upload.answers:
             try:
                 async with asyncio.timeout(ANSWER_SECONDS), self._slots:
-                    await log_store.keep(
+                    await store.keep(
                         broker, self._settings.names, upload.queue, upload.path, upload.file,
                         seconds=UPLOAD_SECONDS,
                     )  # fmt: skip

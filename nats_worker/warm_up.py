@@ -14,7 +14,7 @@ from airflow.sdk.api import client as api
 from airflow.sdk.execution_time import supervisor
 from pydantic import JsonValue, TypeAdapter
 
-from nats_executor.remote_logs import StoredLogs
+from nats_executor.logs.ended import StoredLogs
 from nats_worker.faults import leave_to_kernel
 from nats_worker.interpreter import OPTION, is_wanted, prepare_all
 from nats_worker.supervision import lacks

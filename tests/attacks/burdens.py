@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from nats_executor import log_store
 from nats_executor.broker.connection import connect
 from nats_executor.broker.port import Outgoing
 from nats_executor.errors import TopologyMismatch
+from nats_executor.logs import store
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Presence, Report, State, as_map, encode
 from nats_executor.wire.names import in_domain
@@ -146,7 +146,7 @@ async def large_parts(broker: Broker, count: int = 500) -> None:
     """Logs of queue `a` that are as they should be, and a lot of lines."""
     for n in range(count):
         text = f"{n:08x}\n".encode() + b"a line\n" * (1024 * 1024 // 7)
-        await log_store.put(broker, NAMES, "a", PATH, io.BytesIO(text))
+        await store.put(broker, NAMES, "a", PATH, io.BytesIO(text))
 
 
 async def nothing(_: Broker) -> None:

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 import pytest
 
-from nats_executor import log_store, remote_logs
 from nats_executor.broker.connection import connect
 from nats_executor.dispatcher import Dispatcher
 from nats_executor.fleet.liveness import Answer, Holder, Liveness
 from nats_executor.inspector import Inspector
+from nats_executor.logs import ended, store
+from nats_executor.logs.running import TaskLogs
 from nats_executor.survey import seen_workers
-from nats_executor.task_logs import TaskLogs
 from nats_executor.telemetry import Telemetry
 from nats_executor.wire.messages import Presence, decode, encode
 from nats_executor.wire.names import Lane
@@ -217,8 +217,8 @@ async def test_logs_of_others_are_shown_and_a_flooded_one_as_what_it_is(
         await burdens.large_log_records(worker, COUNT)
     async with as_user(open_realm, "worker_b") as worker:
         text = b"".join(b"line %d\n" % n for n in range(50_000))
-        await log_store.put(worker, NAMES, "b", PATH, io.BytesIO(text))
-    logs = remote_logs.StoredLogs(tmp_path, deletes=False)
+        await store.put(worker, NAMES, "b", PATH, io.BytesIO(text))
+    logs = ended.StoredLogs(tmp_path, deletes=False)
     logs.__dict__["_settings"] = open_realm.settings("api_server")
 
     def read(queue: str) -> list[str]:

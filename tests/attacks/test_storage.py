@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import log_store
+from nats_executor.logs import store
 from nats_executor.purging import Store, carry_out, purge_of
 from nats_executor.survey import findings, take_survey
 from nats_executor.wire.log_parts import CHUNK_BYTES
@@ -78,8 +78,8 @@ def test_without_sizes_the_same_stops_queue_b(small_realm: Realm) -> None:
 
 def test_an_operator_makes_room_again(small_realm: Realm) -> None:
     flood(small_realm)
-    for store in Store:
-        purge = partial(carry_out, purge=purge_of(NAMES, store, None))
+    for kind in Store:
+        purge = partial(carry_out, purge=purge_of(NAMES, kind, None))
         row = small_realm.ask("operator", purge)
         assert row["removed_messages"] > 0
         assert row["left_messages"] == row["left_bytes"] == 0
@@ -121,11 +121,11 @@ def test_a_log_of_several_whole_chunks_is_stored(realm: Realm) -> None:
 
     async def put(broker: Broker) -> None:
         with io.BytesIO(text) as file:
-            await log_store.put(broker, NAMES, "a", "whole.log", file)
+            await store.put(broker, NAMES, "a", "whole.log", file)
 
     async def read(broker: Broker) -> bytes:
-        [part] = (await log_store.find(broker, NAMES, "a", "whole.log")).parts
-        found = await log_store.chunks(broker, NAMES, "a", "whole.log", part, part.numbers)
+        [part] = (await store.find(broker, NAMES, "a", "whole.log")).parts
+        found = await store.chunks(broker, NAMES, "a", "whole.log", part, part.numbers)
         return b"".join(chunk or b"" for chunk in found)
 
     realm.ask("worker_a", put)

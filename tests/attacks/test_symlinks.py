@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor import log_store, remote_logs
 from nats_executor.broker.connection import connect
-from nats_executor.remote_logs import StoredLogs
+from nats_executor.logs import ended, store
+from nats_executor.logs.ended import StoredLogs
 from tests.support.realm import NAMES, Realm
 
 if TYPE_CHECKING:
@@ -61,9 +61,9 @@ class Ground:
         async def look() -> bytes:
             async with connect(self.realm.settings("api_server"), role="test") as broker:
                 await broker.ready(10)
-                found = await log_store.find(broker, NAMES, "a", PATH)
+                found = await store.find(broker, NAMES, "a", PATH)
                 bodies = [
-                    await log_store.chunks(broker, NAMES, "a", PATH, part, part.numbers)
+                    await store.chunks(broker, NAMES, "a", PATH, part, part.numbers)
                     for part in found.parts
                 ]
             return b"".join(body or b"" for part in bodies for body in part)
@@ -78,7 +78,7 @@ class Ground:
 @pytest.fixture
 def ground(tmp_path: Path, realm: Realm) -> Iterator[Ground]:
     yield Ground(tmp_path, realm)
-    remote_logs.UPLOADERS.clear()
+    ended.UPLOADERS.clear()
 
 
 def at_the_end(ground: Ground) -> None:
@@ -181,11 +181,11 @@ def test_nothing_is_deleted_that_comes_into_the_way_meanwhile(
     ground.write()
     read: list[bytes] = []
 
-    def store(_queue: str, _path: str, file: int) -> None:
+    def swapping(_queue: str, _path: str, file: int) -> None:
         swap(ground)
         read.append(os.pread(file, 100, 0))
 
-    remote_logs.leave_to(store)
+    ended.leave_to(swapping)
     ground.upload()
 
     assert read == [b"a line\n"]
@@ -198,7 +198,7 @@ def test_no_descriptor_stays_open(ground: Ground) -> None:
     def opened() -> int:
         return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - counted while it is open
 
-    remote_logs.leave_to(lambda *_: None)
+    ended.leave_to(lambda *_: None)
     in_the_midst(ground)
     before = opened()
 

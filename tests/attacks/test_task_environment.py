@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import log_store
 from nats_executor.broker.connection import connect
+from nats_executor.logs import store
 from nats_executor.topology import setup
 from nats_executor.wire.messages import State
 from tests.support.execution_api import ExecutionApi
@@ -209,9 +209,9 @@ class Cell:
     async def stored(self, dispatch_id: str) -> bytes:
         names, path = self.post.settings.names, f"{dispatch_id}.log"
         broker = self.post.broker
-        found = await log_store.find(broker, names, self.queue, path)
+        found = await store.find(broker, names, self.queue, path)
         bodies = [
-            await log_store.chunks(broker, names, self.queue, path, part, part.numbers)
+            await store.chunks(broker, names, self.queue, path, part, part.numbers)
             for part in found.parts
         ]
         return b"".join(body or b"" for part in bodies for body in part)

@@ -15,12 +15,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from nats_executor import lines
 from nats_executor.broker.connection import connect
 from nats_executor.dispatcher import Dispatcher
 from nats_executor.fleet.liveness import Holder, Liveness
+from nats_executor.logs import connection
+from nats_executor.logs.running import TaskLogs
 from nats_executor.survey import take_survey
-from nats_executor.task_logs import TaskLogs
 from nats_executor.telemetry import Telemetry
 from nats_worker.presence import Announcer
 from tests.attacks.burdens import LAST, PATH, presence
@@ -146,7 +146,7 @@ def running_log(realm: Realm) -> dict[str, Any]:
 
 def stored_log(realm: Realm) -> dict[str, Any]:
     """Show the log of a task that has ended, as the API server does for a page."""
-    from nats_executor.remote_logs import StoredLogs
+    from nats_executor.logs.ended import StoredLogs
 
     logs = StoredLogs(Path(), deletes=False)
     logs.__dict__["_settings"] = realm.settings("api_server")
@@ -156,16 +156,16 @@ def stored_log(realm: Realm) -> dict[str, Any]:
 
 def in_a_line(look: Callable[[], Any]) -> dict[str, Any]:
     measurement = Measurement()
-    stay_open = lines.Line._stay_open
+    stay_open = connection.Line._stay_open
 
-    async def beating(self: lines.Line) -> None:
+    async def beating(self: connection.Line) -> None:
         beat = asyncio.create_task(measurement.beat())
         try:
             await stay_open(self)
         finally:
             beat.cancel()
 
-    lines.Line._stay_open = beating  # type: ignore[method-assign]
+    connection.Line._stay_open = beating  # type: ignore[method-assign]
     try:
         note = look()
     except Exception as exc:  # noqa: BLE001 - what went wrong is a finding

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import nats  # noqa: TID251 - what others read it with
 import pytest
 
-from nats_executor import log_store
 from nats_executor.errors import BrokerUnavailable, NatsExecutorError
+from nats_executor.logs import store
 from nats_executor.topology import setup
 from nats_executor.wire.log_parts import CHUNK_BYTES, MOST_BYTES, Part, beginning, part_id
 
@@ -76,17 +76,17 @@ class Bucket:
 
     async def put(self, data: bytes, path: str = PATH, *, broker: Any = None) -> Part | None:
         with io.BytesIO(data) as file:
-            return await log_store.put(broker or self.broker, self.names, QUEUE, path, file)
+            return await store.put(broker or self.broker, self.names, QUEUE, path, file)
 
     async def put_and_die(self, data: bytes, after: int) -> None:
         with pytest.raises(InterruptedError):
             await self.put(data, broker=Dying(self.broker, after))
 
     async def parts(self, path: str = PATH, queue: str = QUEUE) -> list[Part]:
-        return (await log_store.find(self.broker, self.names, queue, path)).parts
+        return (await store.find(self.broker, self.names, queue, path)).parts
 
     async def read(self, part: Part, path: str = PATH) -> list[bytes | None]:
-        return await log_store.chunks(self.broker, self.names, QUEUE, path, part, part.numbers)
+        return await store.chunks(self.broker, self.names, QUEUE, path, part, part.numbers)
 
     async def text(self, path: str = PATH) -> bytes:
         """The one part of a log."""
@@ -207,7 +207,7 @@ def test_where_a_long_log_begins() -> None:
 async def test_a_record_that_is_none_is_counted(bucket: Bucket, body: bytes) -> None:
     await bucket.broker.publish(bucket.names.log_part(QUEUE, PATH, "a" * 16), body)
 
-    found = await log_store.find(bucket.broker, bucket.names, QUEUE, PATH)
+    found = await store.find(bucket.broker, bucket.names, QUEUE, PATH)
 
     assert found == ([], 1)
 
@@ -221,7 +221,7 @@ async def test_a_record_says_nothing_about_another_part(bucket: Bucket) -> None:
 
     await bucket.broker.publish(names.log_part(QUEUE, PATH, "0" * 16), record.body)
 
-    found = await log_store.find(bucket.broker, names, QUEUE, PATH)
+    found = await store.find(bucket.broker, names, QUEUE, PATH)
     assert len(found.parts) == found.unreadable == 1
 
 
@@ -285,10 +285,10 @@ async def test_the_tools_of_nats_can_read_it(
 
     client = await nats.connect(real_stage.server.url)
     try:
-        store = await client.jetstream().object_store(real_bucket.names.logs_bucket)
-        [listed] = await store.list()
+        bucket = await client.jetstream().object_store(real_bucket.names.logs_bucket)
+        [listed] = await bucket.list()
         assert listed.name in {f"{path}/{part_id(LONG)}", part_id(LONG)}
-        found = await store.get(listed.name)
+        found = await bucket.get(listed.name)
     finally:
         await client.close()
 

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import log_store
 from nats_executor.broker import connection as broker_module
 from nats_executor.broker.connection import connect
 from nats_executor.dispatcher import Dispatcher, Envelope
 from nats_executor.ledger import Dispatch
+from nats_executor.logs import store
+from nats_executor.logs.running import TaskLogs
 from nats_executor.orders import give_orders
 from nats_executor.purging import Store, carry_out, purge_of
 from nats_executor.survey import findings, take_survey
-from nats_executor.task_logs import TaskLogs
 from nats_executor.telemetry import Telemetry
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Kind, Order, Report, State, encode
@@ -99,7 +99,7 @@ class Day:
     async def store_log(self, user: str, queue: str, path: str) -> None:
         broker = await self.broker(user)
         with io.BytesIO(f"stored by {user}".encode()) as file:
-            await log_store.put(broker, NAMES, queue, path, file)
+            await store.put(broker, NAMES, queue, path, file)
 
     async def broker(self, user: str) -> Broker:
         broker = await self.exits.enter_async_context(connect(self.settings(user), role="test"))
@@ -392,16 +392,16 @@ async def keep_logs(day: Day) -> None:
     for user in ("worker_a", "triggerer"):
         await day.store_log(user, "a", f"{user}.log")
         reader = await day.broker("api_server")
-        [part] = (await log_store.find(reader, NAMES, "a", f"{user}.log")).parts
-        found = await log_store.chunks(reader, NAMES, "a", f"{user}.log", part, part.numbers)
+        [part] = (await store.find(reader, NAMES, "a", f"{user}.log")).parts
+        found = await store.chunks(reader, NAMES, "a", f"{user}.log", part, part.numbers)
         assert found == [f"stored by {user}".encode()]
 
 
 async def empty(day: Day) -> None:
     """What an operator purges; none of that stops what runs."""
     broker = await day.broker("operator")
-    for store in Store:
-        what = purge_of(NAMES, store, None)
+    for kind in Store:
+        what = purge_of(NAMES, kind, None)
         row = await carry_out(broker, what)
         assert row["removed_messages"] > 0, row
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import task_logs
 from nats_executor.executor import NatsExecutor
+from nats_executor.logs import running
 from tests.faults.ground import Ground, open_ground
 from tests.support.execution_api import ExecutionApi
 from tests.support.waiting import wait_until
@@ -160,7 +160,7 @@ async def read(executor: NatsExecutor, dispatch_id: str | None, queue: str = "de
 def remarks(logs: list[str]) -> str:
     """What this project itself says in a log."""
     lines = "".join(logs).splitlines()
-    events = [json.loads(line) for line in lines if task_logs.__name__ in line]
+    events = [json.loads(line) for line in lines if running.__name__ in line]
     return "\n".join(event["event"] for event in events)
 
 

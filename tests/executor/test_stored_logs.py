@@ -18,10 +18,10 @@ import pytest
 from airflow._shared.logging.remote import RemoteLogStreamIO
 from airflow.utils.log.file_task_handler import _interleave_logs
 
-from nats_executor import lines, remote_logs
 from nats_executor.broker import connection as broker_module
 from nats_executor.errors import ConfigError
-from nats_executor.remote_logs import StoredLogs, of_team, require_bare
+from nats_executor.logs import connection, ended
+from nats_executor.logs.ended import StoredLogs, of_team, require_bare
 from nats_executor.topology import setup
 from nats_executor.wire.log_parts import CHUNK_BYTES, part_id
 from tests.support.fake_broker import FakeServer
@@ -115,8 +115,8 @@ def desk(
 @pytest.fixture
 def away(tmp_path: Path, names: Names, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     """Nobody listens there."""
-    monkeypatch.setattr(remote_logs, "UPLOAD_SECONDS", 0.3)
-    monkeypatch.setattr(lines, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(ended, "UPLOAD_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.3)
     desk = Desk(tmp_path, "nats://127.0.0.1:1", names, None)
     yield desk
     desk.logs._lines.close()
@@ -266,7 +266,7 @@ def test_without_a_broker_a_file_stays_and_a_warning_names_it(
 
     away.open(deletes=True).upload(PATH, TI)
 
-    [warning] = [record for record in caplog.records if record.name == remote_logs.__name__]
+    [warning] = [record for record in caplog.records if record.name == ended.__name__]
     assert warning.levelname == "WARNING"
     assert warning.getMessage().startswith(f"{file} is not in NATS and stays here: ")
     assert file.read_text() == LONG
@@ -276,7 +276,7 @@ def test_an_outage_is_one_warning_of_a_process_and_a_line_for_each_file(
     away: Desk, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A supervisor stores one log after the other."""
-    caplog.set_level("INFO", remote_logs.__name__)
+    caplog.set_level("INFO", ended.__name__)
     logs = away.open(deletes=True)
     files = [away.write(LONG, f"{PATH}.{number}") for number in range(3)]
 
@@ -295,7 +295,7 @@ def test_an_outage_is_one_warning_of_a_process_and_a_line_for_each_file(
 def test_without_a_bucket_a_file_stays(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(remote_logs, "UPLOAD_SECONDS", 0.3)
+    monkeypatch.setattr(ended, "UPLOAD_SECONDS", 0.3)
     desk.settings = dataclasses.replace(desk.settings, subject_prefix="another")
     file = desk.write(LONG)
 
@@ -366,7 +366,7 @@ def test_a_record_that_cannot_be_read(desk: Desk) -> None:
 
 
 def test_more_parts_than_are_shown(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_logs, "MOST_PARTS", 2)
+    monkeypatch.setattr(ended, "MOST_PARTS", 2)
     for number in range(4):
         desk.store(text_of(range(number, number + 1)))
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import lines, task_logs
 from nats_executor.access.permissions import Role, permissions
-from nats_executor.broker import connection
+from nats_executor.broker import connection as broker_connection
 from nats_executor.executor import NatsExecutor
-from nats_executor.task_logs import MOST_BYTES, PIECE_BYTES
+from nats_executor.logs import connection, running
+from nats_executor.logs.running import MOST_BYTES, PIECE_BYTES
 from nats_executor.topology import setup
 from nats_executor.wire.log_pages import VERB, Page, Question, encode
 from nats_executor.wire.messages import Presence, decode
@@ -164,7 +164,7 @@ async def with_worker(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch, server: FakeServer, say: Said
 ) -> Answer:
     """Read a log from a worker that answers what a test wants."""
-    monkeypatch.setattr(connection, "connect", server.connect)
+    monkeypatch.setattr(broker_connection, "connect", server.connect)
     executor = api_server("nats://127.0.0.1:1", "strange")
     settings, worker = executor.settings, server.broker()
     await setup.apply(worker, settings, [])
@@ -204,8 +204,8 @@ async def test_a_page_waits_for_the_next_connection(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is a moment; without it Airflow asks a port of the worker's host that nothing hears."""
-    monkeypatch.setattr(lines, "CONNECT_SECONDS", 60.0)
-    monkeypatch.setattr(task_logs, "BUDGET_SECONDS", 90.0)
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 60.0)
+    monkeypatch.setattr(running, "BUDGET_SECONDS", 90.0)
     limits: list[float] = []
     ready = FakeBroker.ready
 
@@ -252,7 +252,7 @@ async def test_a_question_whose_connection_is_lost_is_asked_again(
 async def test_an_outage_is_one_line_of_the_api_server(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(lines, "CONNECT_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.05)
     server = FakeServer()
     await with_worker(api_server, monkeypatch, server, talking)
     [executor] = api_server.executors

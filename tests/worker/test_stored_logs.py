@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from airflow.configuration import conf
 
-from nats_executor import log_store
 from nats_executor.broker.connection import connect
+from nats_executor.logs import store
 from nats_executor.topology import setup
 from nats_worker.exits import Ending
 from nats_worker.pool import ProcessPool
@@ -53,9 +53,9 @@ class Shelf:
         names, path = self.settings.names, f"{ti_id}.log"
         async with connect(self.settings, role="test") as broker:
             await broker.ready(5)
-            found = await log_store.find(broker, names, "default", path)
+            found = await store.find(broker, names, "default", path)
             bodies = [
-                await log_store.chunks(broker, names, "default", path, part, part.numbers)
+                await store.chunks(broker, names, "default", path, part, part.numbers)
                 for part in found.parts
             ]
         return b"".join(body or b"" for part in bodies for body in part)

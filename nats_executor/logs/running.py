@@ -25,7 +25,7 @@ from nats_executor.errors import (
     NatsExecutorError,
 )
 from nats_executor.fleet.liveness import records_under
-from nats_executor.lines import Complaints, Line, Lines
+from nats_executor.logs.connection import Complaints, Line, Lines
 from nats_executor.wire.log_pages import PAGE_BYTES, VERB, Page, Question, encode
 from nats_executor.wire.messages import decode, presentable
 
