@@ -381,6 +381,6 @@ class NatsExecutor(compat.VersionedExecutor):
 
     @staticmethod
     def get_cli_commands() -> list[GroupCommand]:
-        from nats_executor.cli import get_nats_cli_commands
+        from nats_executor.cli.definitions import get_nats_cli_commands
 
         return get_nats_cli_commands()

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nats_executor.adoption import Evidence
 from nats_executor.broker.replies import batches
+from nats_executor.cli.survey import seen_workers, serving
 from nats_executor.errors import BrokerError, DecodeError, WrongSequence
 from nats_executor.fleet.liveness import Holder, Liveness, is_lost
-from nats_executor.survey import seen_workers, serving
 from nats_executor.whereabouts import Statement, can_conclude, denied, obituary_of, run_nowhere
 from nats_executor.wire.fitting import fitted_report
 from nats_executor.wire.messages import Report, State, decode, presentable
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from nats_executor.broker.port import Broker, Stored
+    from nats_executor.cli.survey import Seen
     from nats_executor.ledger import Dispatch
     from nats_executor.settings import Settings
-    from nats_executor.survey import Seen
 
 __all__ = ["Finding", "Inspector"]
 

@@ -16,7 +16,7 @@ def get_provider_info() -> dict[str, Any]:
         "name": "NATS executor",
         "description": "Runs Airflow workloads on workers that pull from NATS JetStream.",
         "executors": ["nats_executor.NatsExecutor"],
-        "cli": ["nats_executor.cli.get_nats_cli_commands"],
+        "cli": ["nats_executor.cli.definitions.get_nats_cli_commands"],
         "remote-logging": [
             {"scheme": LOG_SCHEME, "classpath": "nats_executor.remote_logs.StoredLogs"}
         ],

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from nats_executor import compat
+from nats_executor.cli.survey import Survey, queue_rows, seen_workers, state_of
 from nats_executor.errors import BrokerError, BrokerUnavailable
 from nats_executor.ledger import Ended, Started
-from nats_executor.survey import Survey, queue_rows, seen_workers, state_of
 from nats_executor.wire.messages import State
 
 if TYPE_CHECKING:

@@ -33,8 +33,8 @@ class Plain(argparse.RawDescriptionHelpFormatter):
 
 def main() -> None:
     """Run `nats-worker`, which takes the arguments of `airflow nats worker`."""
-    from nats_executor.cli import WORKER_ARGS, WORKER_EPILOG
-    from nats_executor.commands import worker
+    from nats_executor.cli.commands import worker
+    from nats_executor.cli.definitions import WORKER_ARGS, WORKER_EPILOG
 
     parser = argparse.ArgumentParser(
         prog="nats-worker",
@@ -51,7 +51,7 @@ def start(args: Namespace) -> None:
     """Run a worker in this process, or in the background with --daemon, until it is stopped."""
     from airflow.cli.commands.daemon_utils import run_command_with_daemon_option
 
-    from nats_executor.commands import queue_names, settings_for
+    from nats_executor.cli.commands import queue_names, settings_for
 
     if args.daemon:
         settle_files(args)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography import x509
 
-from nats_executor import commands
 from nats_executor.broker import exposure
 from nats_executor.broker.connection import connect
+from nats_executor.cli import commands
 from tests.cli.conftest import WELL, Console
 from tests.support.certificates import Authority
 from tests.support.fixtures import settings_for

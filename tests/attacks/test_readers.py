@@ -19,12 +19,12 @@ import msgpack
 import pytest
 
 from nats_executor.broker.connection import connect
+from nats_executor.cli.survey import seen_workers
 from nats_executor.dispatcher import Dispatcher
 from nats_executor.fleet.liveness import Answer, Holder, Liveness
 from nats_executor.inspector import Inspector
 from nats_executor.logs import ended, store
 from nats_executor.logs.running import TaskLogs
-from nats_executor.survey import seen_workers
 from nats_executor.telemetry import Telemetry
 from nats_executor.wire.messages import Presence, decode, encode
 from nats_executor.wire.names import Lane

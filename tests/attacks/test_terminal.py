@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import commands
+from nats_executor.cli import commands
 from nats_executor.wire import messages
 from nats_executor.wire.messages import Order, Outcome, Presence, encode
 from nats_executor.wire.queue_names import as_text

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import commands
 from nats_executor.broker.releases import judged
+from nats_executor.cli import commands
 from nats_executor.wire.messages import Kind, Presence, Workload, encode
 from tests.support.fixtures import settings_for
 from tests.support.nats_server import server_version

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import commands
 from nats_executor.access.accounts import BESIDE
+from nats_executor.cli import commands
 from tests.support.nkeys import NKey
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor import commands
-from nats_executor.cli import get_nats_cli_commands
+from nats_executor.cli import commands
+from nats_executor.cli.definitions import get_nats_cli_commands
 from nats_worker.cli import main
 from tests.cli.conftest import WELL
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import commands
 from nats_executor.access.permissions import Role
-from nats_executor.cli import ROLES
+from nats_executor.cli import commands
+from nats_executor.cli.definitions import ROLES
 from tests.support.nkeys import NKey
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from airflow.cli.cli_parser import get_parser
 
-from nats_executor import commands
+from nats_executor.cli import commands
 from nats_executor.wire.queue_names import as_argument, as_text
 from tests.cli.conftest import WELL
 from tests.support.nats_server import free_port

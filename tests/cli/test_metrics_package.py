@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor import NatsExecutor, commands
+from nats_executor import NatsExecutor
+from nats_executor.cli import commands
 from nats_executor.compat import AIRFLOW_V_3_4_PLUS
 from nats_executor.errors import ConfigError
 from tests.cli.conftest import WELL

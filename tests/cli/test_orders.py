@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from nats_executor import commands, orders, survey
 from nats_executor.broker.connection import connect
+from nats_executor.cli import commands, orders, survey
 from nats_executor.wire.messages import Order, Outcome, encode
 from tests.support.nats_server import free_port
 from tests.troubles.lines import LINES

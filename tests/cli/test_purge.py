@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import commands
 from nats_executor.broker.jetstream import JetStream
-from nats_executor.cli import STORES
+from nats_executor.cli import commands
+from nats_executor.cli.definitions import STORES
+from nats_executor.cli.purging import Store
 from nats_executor.errors import BrokerUnavailable
-from nats_executor.purging import Store
 
 if TYPE_CHECKING:
     from nats_executor.broker.port import Broker

@@ -224,7 +224,7 @@ def test_alerts_and_panels_have_names_of_their_own() -> None:
 
 
 def test_every_command_and_option_in_an_alert_exists() -> None:
-    from nats_executor.cli import get_nats_cli_commands
+    from nats_executor.cli.definitions import get_nats_cli_commands
     from nats_executor.options import OPTIONS
 
     text = " ".join(rule["annotations"]["description"] for rule in RULES)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.orders import give_orders
+from nats_executor.cli.orders import give_orders
 from nats_executor.wire.messages import Order, State
 from tests.faults.ground import Ground, open_ground
 from tests.support.cable import Cable, Wire

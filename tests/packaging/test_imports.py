@@ -41,7 +41,7 @@ def test_the_package_and_its_metadata_are_cheap_to_import() -> None:
 
 def test_the_commands_do_not_load_nats() -> None:
     """Airflow imports their definitions for every command, ours or not."""
-    modules = output_of(f"import nats_executor.cli\n{LOADED}")
+    modules = output_of(f"import nats_executor.cli.definitions\n{LOADED}")
 
     assert not {"nats", "msgpack", "nats_worker"} & set(modules)
 

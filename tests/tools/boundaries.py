@@ -66,7 +66,7 @@ IMPURE = frozenset(
 # Settings look whether a file can be read; a verdict names the signal that ended a process.
 EXCEPTIONS = {SETTINGS: frozenset({"os"}), "nats_worker.verdict": frozenset({"signal"})}
 # They start workers, and load that half only when they do.
-STARTERS = frozenset({"nats_executor.commands"})
+STARTERS = frozenset({"nats_executor.cli.commands"})
 # Standalone asks whether anybody has configured a server at all, before there are settings.
 READ_OPTIONS = frozenset({SETTINGS, "nats_executor.local.standalone"})
 READERS = frozenset({"get", "getboolean", "getfloat", "getint", "getjson", "get_mandatory_value"})

@@ -10,7 +10,8 @@ import urllib.request
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from nats_executor import NatsExecutor, commands
+from nats_executor import NatsExecutor
+from nats_executor.cli import commands
 from tests.executor.stage import queue_up, task_workload
 from tests.support.nats_server import free_port
 from tests.support.waiting import block_until

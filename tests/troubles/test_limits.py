@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor import commands
+from nats_executor.cli import commands
 from nats_executor.errors import StreamFull
 from tests.executor.stage import queue_up, task_workload
 from tests.support.nats_server import free_port, nats_cluster, start_together

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import commands
+from nats_executor.cli import commands
 from tests.support.certificates import Authority
 from tests.support.nats_server import NatsServer
 from tests.support.waiting import block_until

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from nats_executor.broker.port import ConsumerInfo
-from nats_executor.survey import Survey, findings
+from nats_executor.cli.survey import Survey, findings
 from tests.support.fixtures import settings_for
 from tests.troubles.lines import EXAMPLES, LINES
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from nats_executor import commands
 from nats_executor.access.permissions import Role, as_config, permissions
 from nats_executor.broker.denials import permission
+from nats_executor.cli import commands
 from nats_executor.wire.messages import Kind, Workload, encode
 from nats_executor.wire.names import Lane
 from tests.support.execution_api import Answer

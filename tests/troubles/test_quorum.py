@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import commands
 from nats_executor.broker.port import StreamInfo
 from nats_executor.broker.quorum import Peer, Replication, replication
-from nats_executor.survey import replica_findings
+from nats_executor.cli import commands
+from nats_executor.cli.survey import replica_findings
 from nats_executor.topology import setup
 from tests.support.nats_server import nats_cluster, start_together
 from tests.support.waiting import block_until

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor import commands
 from nats_executor.broker import login
 from nats_executor.broker.releases import judged, weakness
+from nats_executor.cli import commands
 from tests.support.cable import Cable
 from tests.support.nats_server import server_version
 from tests.support.waiting import block_until

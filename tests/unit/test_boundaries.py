@@ -27,15 +27,15 @@ BROKEN = {
     "the same, by its class": ("nats_worker.cli", "from nats_executor import NatsExecutor"),
     "the same, as a module": ("nats_worker.cli", "from nats_executor import executor"),
     "the worker in the executor": ("nats_executor.executor", "def f():\n    import nats_worker"),
-    "the worker on start": ("nats_executor.commands", "from nats_worker.worker import Worker"),
+    "the worker on start": ("nats_executor.cli.commands", "from nats_worker.worker import Worker"),
     "a version by import": ("nats_executor.executor", "from airflow import __version__"),
     "a version by attribute": ("nats_worker.worker", "import airflow\nx = airflow.__version__"),
     "a version by module": ("nats_worker.worker", "from airflow.version import version"),
-    "a version by metadata": ("nats_executor.cli", "version('apache-airflow-core')"),
+    "a version by metadata": ("nats_executor.cli.definitions", "version('apache-airflow-core')"),
     "an option by section": ("nats_executor.executor", "conf.getint('nats_executor', 'replicas')"),
     "an option by constant": ("nats_worker.worker", "conf.get(SECTION, 'user', fallback=None)"),
-    "a long module": ("nats_executor.cli", "x = 1\n" * 401),
-    "a long function": ("nats_executor.cli", LONG_FUNCTION),
+    "a long module": ("nats_executor.cli.definitions", "x = 1\n" * 401),
+    "a long function": ("nats_executor.cli.definitions", LONG_FUNCTION),
     "a long method": (
         "nats_worker.pool",
         "class A:\n    async " + LONG_FUNCTION.replace("\n", "\n    "),
@@ -59,13 +59,13 @@ ALLOWED = {
         "from nats_executor.broker.connection import connect",
     ),
     "the worker in a command": (
-        "nats_executor.commands",
+        "nats_executor.cli.commands",
         "def worker(args):\n    from nats_worker.worker import Worker",
     ),
     "versions in compat": ("nats_executor.compat", "from airflow import __version__"),
     "our own version": ("nats_worker.presence", "version('airflow-nats-executor')"),
     "another section": ("nats_worker.worker", "conf.get('core', 'dags_folder')"),
-    "a long docstring": ("nats_executor.cli", LONG_DOCSTRING),
+    "a long docstring": ("nats_executor.cli.definitions", LONG_DOCSTRING),
 }
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import commands
 from nats_executor.broker.connection import connect
+from nats_executor.cli import commands
 from tests.contract.stage import soon
 from tests.support.fixtures import settings_for
 

@@ -249,7 +249,7 @@ def action(name: str, what: str, args: tuple[Arg, ...], epilog: str | None = Non
     return ActionCommand(
         name=name.rpartition(" ")[2],
         help=what,
-        func=lazy_load_command(f"nats_executor.commands.{re.sub('[- ]', '_', name)}"),
+        func=lazy_load_command(f"nats_executor.cli.commands.{re.sub('[- ]', '_', name)}"),
         args=args,
         epilog=epilog,
     )

@@ -20,12 +20,12 @@ from nats_executor.access.accounts import as_account_claims, as_accounts, everyo
 from nats_executor.access.permissions import Role, as_claims, as_config, permissions
 from nats_executor.broker import exposure
 from nats_executor.broker.connection import connect
+from nats_executor.cli.orders import give_orders
+from nats_executor.cli.purging import Store, carry_out, look, purge_of
+from nats_executor.cli.survey import finding, findings, queue_rows, take_survey, worker_rows
 from nats_executor.errors import ConfigError, NatsExecutorError, NoQuorum
 from nats_executor.metrics_package import missing_package, require_metrics
-from nats_executor.orders import give_orders
-from nats_executor.purging import Store, carry_out, look, purge_of
 from nats_executor.settings import Settings
-from nats_executor.survey import finding, findings, queue_rows, take_survey, worker_rows
 from nats_executor.text import lines, one_line
 from nats_executor.topology.setup import apply, inspect, known_queues
 from nats_executor.wire.messages import Order, presentable
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from nats_executor.broker.port import Broker
-    from nats_executor.survey import Row
+    from nats_executor.cli.survey import Row
     from nats_executor.topology.drift import Drift
     from nats_executor.wire.names import Lane
 

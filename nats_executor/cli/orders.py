@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from nats_executor.cli.survey import seen_workers, state_of
 from nats_executor.errors import BrokerUnavailable, DecodeError, NoResponders
-from nats_executor.survey import seen_workers, state_of
 from nats_executor.wire.messages import Order, Outcome, decode, presentable
 from nats_executor.wire.queue_names import as_text
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nats_executor.broker.port import Broker
+    from nats_executor.cli.survey import Seen
     from nats_executor.settings import Settings
-    from nats_executor.survey import Seen
 
 __all__ = ["Answer", "give_orders"]
 

@@ -1,0 +1,3 @@
+"""The `airflow nats` commands."""
+
+from __future__ import annotations
