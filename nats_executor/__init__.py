@@ -13,7 +13,7 @@ __all__ = ["NatsExecutor"]
 def __getattr__(name: str) -> Any:
     # `[core] executor = nats_executor.NatsExecutor` is resolved by attribute access.
     if name == "NatsExecutor":
-        from nats_executor.executor import NatsExecutor
+        from nats_executor.scheduler.executor import NatsExecutor
 
         return NatsExecutor
     if name == "__version__":

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from nats_executor.compat import AIRFLOW_V_3_4_PLUS
+from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
 
 __all__ = ["LIVE", "SPENT"]
 

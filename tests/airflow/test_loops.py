@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.compat import AIRFLOW_V_3_4_PLUS
+from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
 from tests.airflow.deployed import Airflow, pid_of
 from tests.airflow.surroundings import FAULTS
 

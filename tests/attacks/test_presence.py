@@ -14,10 +14,10 @@ import pytest
 from nats_executor.broker.connection import connect
 from nats_executor.cli.orders import give_orders
 from nats_executor.cli.survey import findings, queue_rows, seen_workers, take_survey
-from nats_executor.dispatcher import Dispatcher
 from nats_executor.fleet.liveness import PATIENCE, Holder, Liveness
-from nats_executor.ledger import Dispatch
 from nats_executor.logs.running import TaskLogs
+from nats_executor.scheduler.dispatcher import Dispatcher
+from nats_executor.scheduler.ledger import Dispatch
 from nats_executor.wire.log_pages import VERB, Page
 from nats_executor.wire.log_pages import encode as encode_page
 from nats_executor.wire.messages import Kind, Order, Outcome, encode

@@ -20,12 +20,12 @@ import pytest
 
 from nats_executor.broker.connection import connect
 from nats_executor.cli.survey import seen_workers
-from nats_executor.dispatcher import Dispatcher
 from nats_executor.fleet.liveness import Answer, Holder, Liveness
-from nats_executor.inspector import Inspector
 from nats_executor.logs import ended, store
 from nats_executor.logs.running import TaskLogs
-from nats_executor.telemetry import Telemetry
+from nats_executor.scheduler.dispatcher import Dispatcher
+from nats_executor.scheduler.inspector import Inspector
+from nats_executor.scheduler.telemetry import Telemetry
 from nats_executor.wire.messages import Presence, decode, encode
 from nats_executor.wire.names import Lane
 from nats_executor.wire.sizes import LOG_RECORD_BYTES, MOST_RECORDS, PRESENCE_BYTES, REPORT_BYTES

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from nats_executor.broker.connection import connect
 from nats_executor.cli.survey import take_survey
-from nats_executor.dispatcher import Dispatcher
 from nats_executor.fleet.liveness import Holder, Liveness
 from nats_executor.logs import connection
 from nats_executor.logs.running import TaskLogs
-from nats_executor.telemetry import Telemetry
+from nats_executor.scheduler.dispatcher import Dispatcher
+from nats_executor.scheduler.telemetry import Telemetry
 from nats_worker.presence import Announcer
 from tests.attacks.burdens import LAST, PATH, presence
 from tests.support.realm import ONE_ACCOUNT, Realm

@@ -13,7 +13,7 @@ from nats_executor import NatsExecutor
 from nats_executor.broker.connection import connect
 from nats_executor.broker.port import Outgoing
 from nats_executor.broker.replies import batches
-from nats_executor.dispatcher import WINDOW
+from nats_executor.scheduler.dispatcher import WINDOW
 from tests.bench.aside import answer, asked
 from tests.executor.stage import queue_up, task_workload
 

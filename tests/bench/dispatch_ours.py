@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nats_executor.broker.port import StreamInfo
-    from nats_executor.ledger import Dispatch
+    from nats_executor.scheduler.ledger import Dispatch
 
 WAIT_SECONDS = 120.0
 # A hundred thousand in one heartbeat would meet its time limit.

@@ -1,12 +1,12 @@
-"""Stands in for `nats_executor.rows`, the executor's questions to Airflow's database."""
+"""Stands in for `scheduler.database`, the executor's questions to Airflow's database."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from nats_executor import rows as real
-from nats_executor.ledger import Dispatch
+from nats_executor.scheduler import database as real
+from nats_executor.scheduler.ledger import Dispatch
 from nats_executor.wire.messages import Kind
 from tests.chaos.workloads import PRIORITY, key_of, workload_of
 

@@ -16,8 +16,8 @@ import pytest
 
 from nats_executor import NatsExecutor
 from nats_executor.cli import commands
-from nats_executor.compat import AIRFLOW_V_3_4_PLUS
 from nats_executor.errors import ConfigError
+from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
 from tests.cli.conftest import WELL
 from tests.troubles.lines import LINES
 

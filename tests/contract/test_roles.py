@@ -18,11 +18,11 @@ from nats_executor.broker.connection import connect
 from nats_executor.cli.orders import give_orders
 from nats_executor.cli.purging import Store, carry_out, purge_of
 from nats_executor.cli.survey import findings, take_survey
-from nats_executor.dispatcher import Dispatcher, Envelope
-from nats_executor.ledger import Dispatch
 from nats_executor.logs import store
 from nats_executor.logs.running import TaskLogs
-from nats_executor.telemetry import Telemetry
+from nats_executor.scheduler.dispatcher import Dispatcher, Envelope
+from nats_executor.scheduler.ledger import Dispatch
+from nats_executor.scheduler.telemetry import Telemetry
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Kind, Order, Report, State, encode
 from nats_executor.wire.names import Lane

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from airflow._shared.observability.metrics.statsd_logger import SafeStatsdLogger
 
-from nats_executor.telemetry import METRICS
+from nats_executor.scheduler.telemetry import METRICS
 from nats_executor.wire.messages import State
 from nats_worker import health, probes
 from tests.executor.stage import FakeStage, events, task_workload

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor.executor import NatsExecutor
 from nats_executor.logs import running
+from nats_executor.scheduler.executor import NatsExecutor
 from tests.faults.ground import Ground, open_ground
 from tests.support.execution_api import ExecutionApi
 from tests.support.waiting import wait_until

@@ -251,7 +251,7 @@ class FakeStage(Stage):
     def __init__(self, names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__(names, monkeypatch)
         self.server = FakeServer()
-        monkeypatch.setattr("nats_executor.dispatcher.connect", self.server.connect)
+        monkeypatch.setattr("nats_executor.scheduler.dispatcher.connect", self.server.connect)
 
     def connection(self) -> AbstractAsyncContextManager[Broker]:
         return self.server.connect()

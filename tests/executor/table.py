@@ -121,7 +121,7 @@ def table_fixture(airflow_database: None, monkeypatch: pytest.MonkeyPatch) -> It
         options = {"heartbeat": 0.1, "worker_lost": LOST_SECONDS, "sweep": 0.2}
         for name, seconds in options.items():
             monkeypatch.setenv(f"AIRFLOW__NATS_EXECUTOR__{name.upper()}_SECONDS", str(seconds))
-        monkeypatch.setattr("nats_executor.inspector.SECOND_LOOK_SECONDS", 0.0)
+        monkeypatch.setattr("nats_executor.scheduler.inspector.SECOND_LOOK_SECONDS", 0.0)
         yield made
     finally:
         with create_session(scoped=False) as session:

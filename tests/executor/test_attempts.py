@@ -53,7 +53,7 @@ def test_thousands_of_attempts_that_share_coordinates_end_once_each(
 ) -> None:
     """Retries, kills, lost workers, and a database that takes back what events have changed."""
     caplog.set_level(logging.INFO)
-    real_stage.monkeypatch.setattr("nats_executor.confirmations.FIRST_PAUSE", 0.01)
+    real_stage.monkeypatch.setattr("nats_executor.scheduler.confirmations.FIRST_PAUSE", 0.01)
     loop = Loop(regions, iterations=20, width=50)
     executor = real_stage.executor(parallelism=SLOTS)
     scheduler, workers = Scheduler(executor), Workers(real_stage, SEED)

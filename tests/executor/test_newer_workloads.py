@@ -16,8 +16,8 @@ from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import update
 
-from nats_executor import rows
-from nats_executor.ledger import Dispatch
+from nats_executor.scheduler import database
+from nats_executor.scheduler.ledger import Dispatch
 from nats_executor.wire.messages import Kind
 from tests.executor.stage import connection_test_workload, events, queue_up, task_workload
 from tests.executor.table import JOB, counted
@@ -105,11 +105,11 @@ def test_a_batch_that_is_sent_again_asks_the_database_as_often_as_one_task(
         Dispatch(str(row.id), row.id, "default", Kind.TASK, str(row.id)) for row in loop.live()
     ]
 
-    rows.workloads_again(dispatches[:1], executor)  # some things are asked for once
+    database.workloads_again(dispatches[:1], executor)  # some things are asked for once
     with counted() as for_one:
-        rows.workloads_again(dispatches[:1], executor)
+        database.workloads_again(dispatches[:1], executor)
     with counted() as for_all:
-        found: Any = rows.workloads_again(dispatches, executor)
+        found: Any = database.workloads_again(dispatches, executor)
 
     assert len(for_all) == len(for_one)
     assert len({workload.log_path for workload in found}) == loop.size

@@ -88,7 +88,7 @@ def everything(executor: NatsExecutor) -> None:
 
 @pytest.fixture(autouse=True)
 def identities_without_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nats_executor.rows.object_session", lambda _: None)
+    monkeypatch.setattr("nats_executor.scheduler.database.object_session", lambda _: None)
 
 
 def all_arrive(
@@ -183,7 +183,7 @@ def test_a_batch_that_takes_too_long_goes_on_where_it_was(
     fake_stage: FakeStage, monkeypatch: pytest.MonkeyPatch, said: Callable[..., list[str]]
 ) -> None:
     """Started anew with each heartbeat, a large one would never end."""
-    monkeypatch.setattr("nats_executor.dispatcher.WINDOW", 1)
+    monkeypatch.setattr("nats_executor.scheduler.dispatcher.WINDOW", 1)
     fake_stage.configure(publish_timeout_seconds=1)
     executor = fake_stage.executor()
     asked: list[str] = []
@@ -197,7 +197,7 @@ def test_a_batch_that_takes_too_long_goes_on_where_it_was(
         return await publish(broker, subject, *args, **options)
 
     monkeypatch.setattr(FakeBroker, "publish", slowly)
-    monkeypatch.setattr("nats_executor.dispatcher.time", Mock(monotonic=lambda: clock))
+    monkeypatch.setattr("nats_executor.scheduler.dispatcher.time", Mock(monotonic=lambda: clock))
     queue_up(executor, *[task_workload(f"t{n}") for n in range(5)])
 
     executor.heartbeat()
@@ -398,7 +398,7 @@ def test_a_crash_of_the_nats_side_is_survived(
     [sent] = fake_stage.sent_by(executor, task_workload())
     scheduler = next(b for b in fake_stage.server.brokers if b is not fake_stage.broker)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nats_executor.inspector.decode", Mock(side_effect=OSError))
+        patch.setattr("nats_executor.scheduler.inspector.decode", Mock(side_effect=OSError))
         fake_stage.report(sent, State.RUNNING)
         block_until(lambda: scheduler not in fake_stage.server.brokers, 5, "the crash")
 

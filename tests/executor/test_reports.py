@@ -153,7 +153,7 @@ def test_a_report_on_an_earlier_dispatch_of_the_same_key_changes_nothing(stage: 
 
 def test_what_the_reader_missed_is_found_by_the_sweep(stage: Stage) -> None:
     stage.configure(sweep_seconds=0.05)
-    stage.monkeypatch.setattr("nats_executor.dispatcher.Dispatcher._follow", read_nothing)
+    stage.monkeypatch.setattr("nats_executor.scheduler.dispatcher.Dispatcher._follow", read_nothing)
     executor = stage.executor()
     task = task_workload()
     [sent] = stage.sent_by(executor, task)

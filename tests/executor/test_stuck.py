@@ -15,7 +15,7 @@ from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import select
 
-from nats_executor import compat
+from nats_executor.scheduler import compat
 from nats_executor.wire.messages import State
 from nats_executor.wire.names import Lane
 from tests.executor.stage import queue_up, task_workload

@@ -17,7 +17,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import load_only
 
 from nats_executor import NatsExecutor
-from nats_executor.compat import AIRFLOW_V_3_4_PLUS
+from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
 from nats_executor.wire.messages import State
 from tests.executor.stage import events, task_workload, unserved
 from tests.executor.table import counted

@@ -16,8 +16,8 @@ from airflow.utils.state import TaskInstanceState
 
 from nats_executor.cli.orders import give_orders
 from nats_executor.cli.survey import seen_workers
-from nats_executor.compat import AIRFLOW_V_3_4_PLUS
 from nats_executor.logs.running import LINE_BYTES, MOST_BYTES, STEP_BYTES, beginning, whole_lines
+from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
 from nats_executor.wire.messages import Order
 from tests.executor.log_stage import (
     THREAD,

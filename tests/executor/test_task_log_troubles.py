@@ -14,9 +14,9 @@ import pytest
 
 from nats_executor.access.permissions import Role, permissions
 from nats_executor.broker import connection as broker_connection
-from nats_executor.executor import NatsExecutor
 from nats_executor.logs import connection, running
 from nats_executor.logs.running import MOST_BYTES, PIECE_BYTES
+from nats_executor.scheduler.executor import NatsExecutor
 from nats_executor.topology import setup
 from nats_executor.wire.log_pages import VERB, Page, Question, encode
 from nats_executor.wire.messages import Presence, decode

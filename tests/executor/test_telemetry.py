@@ -12,7 +12,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from nats_executor.errors import AccessDenied, BrokerUnavailable
-from nats_executor.telemetry import METRICS, complain
+from nats_executor.scheduler.telemetry import METRICS, complain
 from nats_executor.wire.messages import Presence, State
 from nats_executor.wire.names import Lane
 from tests.executor.stage import events, queue_up, task_workload

@@ -22,10 +22,11 @@ from airflow.utils.state import CallbackState, TaskInstanceState
 from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
-from nats_executor import NatsExecutor, rows
+from nats_executor import NatsExecutor
 from nats_executor.errors import TopologyMismatch
 from nats_executor.fleet.liveness import Holder, Liveness
-from nats_executor.inspector import Inspector
+from nats_executor.scheduler import database
+from nats_executor.scheduler.inspector import Inspector
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Kind, Report, State, Workload, decode
 from tests.executor.stage import events, task_workload
@@ -156,13 +157,13 @@ def test_what_is_not_queued_any_more_is_not_sent_again(
 def spy(stage: Stage, _: NatsExecutor) -> list[int]:
     """Count how often the database is asked to make lost workloads again."""
     calls: list[int] = []
-    real = rows.workloads_again
+    real = database.workloads_again
 
     def ask(dispatches: Any, executor: Any) -> Any:
         calls.append(len(dispatches))
         return real(dispatches, executor) if dispatches else []
 
-    stage.monkeypatch.setattr("nats_executor.rows.workloads_again", ask)
+    stage.monkeypatch.setattr("nats_executor.scheduler.database.workloads_again", ask)
     return calls
 
 
@@ -199,7 +200,7 @@ def test_a_database_that_is_away_is_asked_again(
         raise fault
 
     with stage.monkeypatch.context() as patch:
-        patch.setattr("nats_executor.rows.create_session", fail)
+        patch.setattr("nats_executor.scheduler.database.create_session", fail)
         lose(stage, row["dispatch_id"])
         until(executor, lambda: len(asked) > 5, "several questions")
         assert len(executor.running) == 1
@@ -240,8 +241,8 @@ def test_after_a_reconnect_every_queued_task_is_looked_at(
     fake_stage: FakeStage, table: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not only a sample: a server that lost its power has lost what it had not written down."""
-    monkeypatch.setattr("nats_executor.inspector.SAMPLE", 1)
-    monkeypatch.setattr("nats_executor.dispatcher.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("nats_executor.scheduler.inspector.SAMPLE", 1)
+    monkeypatch.setattr("nats_executor.scheduler.dispatcher.RETRY_SECONDS", 0.05)
     fake_stage.configure(sweep_seconds=600)
     executor = fake_stage.executor(job_id=JOB)
     queued = [table.add_task(f"t{n}") for n in range(5)]
@@ -672,7 +673,7 @@ def count_looks(stage: Stage) -> list[Any]:
 
 @pytest.fixture
 def quick_confirmations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nats_executor.confirmations.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("nats_executor.scheduler.confirmations.FIRST_PAUSE", 0.01)
 
 
 @pytest.mark.usefixtures("quick_confirmations")
@@ -803,7 +804,7 @@ def test_a_dropped_callback_that_has_an_end_keeps_it(
     executor = stage.executor(job_id=JOB)
     until(executor, lambda: True, "its start")
     callback = table.add_callback(CallbackState.RUNNING)
-    asked = rows.standing
+    asked = database.standing
 
     def standing(dispatches: Any, job: Any) -> Any:
         with create_session(scoped=False) as session:
@@ -812,7 +813,7 @@ def test_a_dropped_callback_that_has_an_end_keeps_it(
         return found[-1]
 
     found: list[Any] = []
-    monkeypatch.setattr(rows, "standing", standing)
+    monkeypatch.setattr(database, "standing", standing)
 
     report_of(stage, callback, State.DROPPED)
 
@@ -881,7 +882,7 @@ def test_a_callback_for_another_executor_is_left_alone(stage: Stage, table: Rows
     executor = stage.executor(job_id=JOB)
     until(executor, lambda: True, "a loop")
 
-    assert rows.unfinished(executor) == []
+    assert database.unfinished(executor) == []
 
 
 def test_a_connection_test_that_airflow_gave_up_is_forgotten(stage: Stage, table: Rows) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.compat import AIRFLOW_V_3_4_PLUS
+from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
 from nats_executor.wire.messages import Kind, Report, State
 from tests.faults.ground import fork_server
 from tests.support.execution_api import Answer

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.dispatcher import Dispatcher
-from nats_executor.ledger import Dispatch
+from nats_executor.scheduler.dispatcher import Dispatcher
+from nats_executor.scheduler.ledger import Dispatch
 from nats_executor.wire.messages import Kind, State
 from tests.faults.ground import Ground, open_ground
 from tests.support.cable import Cable

@@ -16,8 +16,8 @@ from nats_executor.broker.link import Listener
 from nats_executor.cli.survey import seen_workers
 from nats_executor.errors import BrokerError, BrokerUnavailable
 from nats_executor.fleet.liveness import Answer, Liveness
-from nats_executor.inspector import Inspector
-from nats_executor.ledger import Dispatch
+from nats_executor.scheduler.inspector import Inspector
+from nats_executor.scheduler.ledger import Dispatch
 from nats_executor.wire.messages import Kind, Report, State, encode
 from nats_executor.wire.names import Names
 from tests.faults.ground import Ground, lasts

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
-from nats_executor.ledger import Dispatch, Ended, Ledger, Unwanted
+from nats_executor.scheduler.ledger import Dispatch, Ended, Ledger, Unwanted
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Kind, Report, State, Workload, encode
 from nats_worker.errand import Errand

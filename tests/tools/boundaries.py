@@ -15,19 +15,19 @@ __all__ = ["PACKAGES", "ROOT", "Module", "modules", "violations"]
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("airflow_nats_executor", "nats_executor", "nats_worker")
 BROKER = "nats_executor.broker.connection"
-COMPAT = "nats_executor.compat"
+COMPAT = "nats_executor.scheduler.compat"
 SETTINGS = "nats_executor.settings"
 # They decide and do nothing, so that every decision is a table test. `topology` acts, but only
 # through the port that it is given.
 PURE = frozenset(
     {
         "nats_executor.access.accounts",
-        "nats_executor.adoption",
+        "nats_executor.scheduler.evidence",
         "nats_executor.wire.bounds",
         "nats_executor.topology.drift",
         "nats_executor.errors",
         "nats_executor.wire.fitting",
-        "nats_executor.ledger",
+        "nats_executor.scheduler.ledger",
         "nats_executor.broker.link",
         "nats_executor.wire.log_parts",
         "nats_executor.wire.messages",
@@ -44,9 +44,9 @@ PURE = frozenset(
         "nats_executor.settings",
         "nats_executor.wire.sizes",
         "nats_executor.topology.storage",
-        "nats_executor.stuck",
+        "nats_executor.scheduler.stuck",
         "nats_executor.topology.setup",
-        "nats_executor.whereabouts",
+        "nats_executor.scheduler.whereabouts",
         "nats_worker.answers",
         "nats_worker.claims",
         "nats_worker.exits",
@@ -160,7 +160,7 @@ def runtime(tree: ast.Module) -> ast.Module:
 def worker_knows_no_executor(module: Module) -> Iterator[str]:
     if module.package != "nats_worker":
         return
-    forbidden = {"nats_executor.executor", "nats_executor.NatsExecutor"}
+    forbidden = {"nats_executor.scheduler.executor", "nats_executor.NatsExecutor"}
     if forbidden & imported(module.tree):
         yield "imports the executor; the worker shares only the contract"
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from nats_executor.adoption import Evidence, can_adopt
+from nats_executor.scheduler.evidence import Evidence, can_adopt
 from nats_executor.wire.messages import Kind, Report, State
 
 

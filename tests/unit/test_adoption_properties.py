@@ -12,7 +12,7 @@ from hypothesis import event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from nats_executor.adoption import Evidence, can_adopt
+from nats_executor.scheduler.evidence import Evidence, can_adopt
 from nats_executor.wire.messages import Kind, Report, State
 
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from nats_executor.broker.port import Stored
 from nats_executor.cli.survey import findings, queue_rows, take_survey, worker_rows
-from nats_executor.dispatcher import Dispatcher
 from nats_executor.fleet.liveness import Holder, Liveness, readable
-from nats_executor.inspector import Inspector
-from nats_executor.ledger import Dispatch, Ledger
+from nats_executor.scheduler.dispatcher import Dispatcher
+from nats_executor.scheduler.inspector import Inspector
+from nats_executor.scheduler.ledger import Dispatch, Ledger
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Kind, Presence, Report, State, Workload, decode, encode
 from nats_worker.errand import Errand

@@ -12,27 +12,42 @@ LONG_FUNCTION = "def f():\n" + "    g()\n" * 40
 
 BROKEN = {
     "nats outside the broker": ("nats_worker.intake", "import nats.js"),
-    "nats below a function": ("nats_executor.executor", "def f():\n    from nats import connect"),
+    "nats below a function": (
+        "nats_executor.scheduler.executor",
+        "def f():\n    from nats import connect",
+    ),
     "nats in a pure module": ("nats_executor.wire.names", "from nats.js import api"),
-    "airflow in a pure module": ("nats_executor.ledger", "from airflow.models import Dag"),
+    "airflow in a pure module": (
+        "nats_executor.scheduler.ledger",
+        "from airflow.models import Dag",
+    ),
     "a clock in a pure module": ("nats_worker.verdict", "import time"),
     "asyncio in a pure module": ("nats_executor.topology.setup", "import asyncio"),
     "files in a pure module": ("nats_executor.wire.messages", "from pathlib import Path"),
     "an impure module of ours": (
-        "nats_executor.adoption",
+        "nats_executor.scheduler.evidence",
         "from nats_executor.broker.connection import x",
     ),
-    "the same, by its package": ("nats_executor.adoption", "from nats_executor import broker"),
-    "the executor in the worker": ("nats_worker.worker", "import nats_executor.executor"),
+    "the same, by its package": (
+        "nats_executor.scheduler.evidence",
+        "from nats_executor import broker",
+    ),
+    "the executor in the worker": ("nats_worker.worker", "import nats_executor.scheduler.executor"),
     "the same, by its class": ("nats_worker.cli", "from nats_executor import NatsExecutor"),
     "the same, as a module": ("nats_worker.cli", "from nats_executor import executor"),
-    "the worker in the executor": ("nats_executor.executor", "def f():\n    import nats_worker"),
+    "the worker in the executor": (
+        "nats_executor.scheduler.executor",
+        "def f():\n    import nats_worker",
+    ),
     "the worker on start": ("nats_executor.cli.commands", "from nats_worker.worker import Worker"),
-    "a version by import": ("nats_executor.executor", "from airflow import __version__"),
+    "a version by import": ("nats_executor.scheduler.executor", "from airflow import __version__"),
     "a version by attribute": ("nats_worker.worker", "import airflow\nx = airflow.__version__"),
     "a version by module": ("nats_worker.worker", "from airflow.version import version"),
     "a version by metadata": ("nats_executor.cli.definitions", "version('apache-airflow-core')"),
-    "an option by section": ("nats_executor.executor", "conf.getint('nats_executor', 'replicas')"),
+    "an option by section": (
+        "nats_executor.scheduler.executor",
+        "conf.getint('nats_executor', 'replicas')",
+    ),
     "an option by constant": ("nats_worker.worker", "conf.get(SECTION, 'user', fallback=None)"),
     "a long module": ("nats_executor.cli.definitions", "x = 1\n" * 401),
     "a long function": ("nats_executor.cli.definitions", LONG_FUNCTION),
@@ -40,14 +55,17 @@ BROKEN = {
         "nats_worker.pool",
         "class A:\n    async " + LONG_FUNCTION.replace("\n", "\n    "),
     ),
-    "a heavy package": ("nats_executor", "from nats_executor.executor import NatsExecutor"),
+    "a heavy package": (
+        "nats_executor",
+        "from nats_executor.scheduler.executor import NatsExecutor",
+    ),
 }
 
 ALLOWED = {
     "nats in the broker": ("nats_executor.broker.connection", "import nats"),
-    "a name that only begins like it": ("nats_executor.executor", "import natsort"),
+    "a name that only begins like it": ("nats_executor.scheduler.executor", "import natsort"),
     "types in a pure module": (
-        "nats_executor.ledger",
+        "nats_executor.scheduler.ledger",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import airflow",
     ),
     "a pure module in another": (
@@ -62,7 +80,7 @@ ALLOWED = {
         "nats_executor.cli.commands",
         "def worker(args):\n    from nats_worker.worker import Worker",
     ),
-    "versions in compat": ("nats_executor.compat", "from airflow import __version__"),
+    "versions in compat": ("nats_executor.scheduler.compat", "from airflow import __version__"),
     "our own version": ("nats_worker.presence", "version('airflow-nats-executor')"),
     "another section": ("nats_worker.worker", "conf.get('core', 'dags_folder')"),
     "a long docstring": ("nats_executor.cli.definitions", LONG_DOCSTRING),

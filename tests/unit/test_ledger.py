@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nats_executor.ledger import Dispatch, Ended, Ledger, Renewal, Returned, Started, Unwanted
+from nats_executor.scheduler.ledger import (
+    Dispatch,
+    Ended,
+    Ledger,
+    Renewal,
+    Returned,
+    Started,
+    Unwanted,
+)
 from nats_executor.wire.messages import Kind, Report, State
 
 

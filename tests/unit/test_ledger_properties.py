@@ -9,11 +9,19 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from nats_executor.ledger import Dispatch, Ended, Ledger, Renewal, Returned, Started, Unwanted
+from nats_executor.scheduler.ledger import (
+    Dispatch,
+    Ended,
+    Ledger,
+    Renewal,
+    Returned,
+    Started,
+    Unwanted,
+)
 from nats_executor.wire.messages import Kind, Report, State
 
 if TYPE_CHECKING:
-    from nats_executor.ledger import Outcome
+    from nats_executor.scheduler.ledger import Outcome
 
 KEYS = ("k0", "k1", "k2")
 QUEUES = ("default", "gpu")

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from nats_executor.ledger import Dispatch, Ledger
-from nats_executor.stuck import why_stuck
+from nats_executor.scheduler.ledger import Dispatch, Ledger
+from nats_executor.scheduler.stuck import why_stuck
 from nats_executor.wire.messages import Kind, Report, State
 from nats_executor.wire.names import Lane
 

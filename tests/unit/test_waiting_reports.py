@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from nats_executor import inspector as inspector_module
 from nats_executor.broker.port import Stored
-from nats_executor.dispatcher import Dispatcher
-from nats_executor.inspector import Inspector
+from nats_executor.scheduler import inspector as inspector_module
+from nats_executor.scheduler.dispatcher import Dispatcher
+from nats_executor.scheduler.inspector import Inspector
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Report, encode
 from tests.support.fake_broker import FakeServer

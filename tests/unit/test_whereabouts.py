@@ -4,8 +4,14 @@ import dataclasses
 
 import pytest
 
-from nats_executor.ledger import Dispatch
-from nats_executor.whereabouts import Statement, can_conclude, denied, obituary_of, run_nowhere
+from nats_executor.scheduler.ledger import Dispatch
+from nats_executor.scheduler.whereabouts import (
+    Statement,
+    can_conclude,
+    denied,
+    obituary_of,
+    run_nowhere,
+)
 from nats_executor.wire.messages import Kind, Presence, State, encode
 
 PRESENCE = Presence(

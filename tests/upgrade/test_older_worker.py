@@ -17,8 +17,8 @@ from nats_executor.cli.orders import give_orders
 from nats_executor.cli.survey import findings, take_survey, worker_rows
 from nats_executor.fleet.liveness import Answer, Liveness
 from nats_executor.logs.running import TaskLogs
+from nats_executor.scheduler.whereabouts import denied
 from nats_executor.topology import setup
-from nats_executor.whereabouts import denied
 from nats_executor.wire.messages import FORMAT, Kind, Order, State, Workload, encode
 from tests.support.execution_api import ExecutionApi
 from tests.support.fixtures import settings_for

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.compat import AIRFLOW_V_3_4_PLUS
+from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
 from nats_worker.exits import Ending
 from nats_worker.pool import ProcessPool
 from tests.support.execution_api import Answer

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nats_executor.compat import AIRFLOW_V_3_4_PLUS
+from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
 from nats_executor.wire.messages import State
 from nats_worker.asking import Asking
 from nats_worker.reaping import Reaper

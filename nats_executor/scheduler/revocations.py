@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import object_session
 
-from nats_executor import compat, rows
-from nats_executor.stuck import why_stuck
+from nats_executor.scheduler import compat, database
+from nats_executor.scheduler.stuck import why_stuck
 from nats_executor.wire.messages import Kind
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from airflow.models.taskinstance import TaskInstance
 
     from nats_executor.broker.bridge import Bridge
-    from nats_executor.dispatcher import Dispatcher
-    from nats_executor.executor import NatsExecutor
-    from nats_executor.ledger import Dispatch
+    from nats_executor.scheduler.dispatcher import Dispatcher
+    from nats_executor.scheduler.executor import NatsExecutor
+    from nats_executor.scheduler.ledger import Dispatch
     from nats_executor.wire.names import Lane
 
 __all__ = ["Revocations"]
@@ -48,7 +48,7 @@ class Revocations:
         Raises:
             NotImplementedError: it waits its turn.
         """
-        (identity,) = rows.identities([ti], self._executor)
+        (identity,) = database.identities([ti], self._executor)
         _, key, coordinates, lane = identity
         if not (reason := self._reason(key, lane)):
             self._revoke_others(ti)
@@ -75,8 +75,8 @@ class Revocations:
         try:
             # In the session of Airflow's sweep: a failure's callback is stored in that one, too,
             # and would wait for a lock that this thread holds in another one (SQLite).
-            for ti in rows.queued_longer(session, suspects, executor.job_id, self._patience):
-                (identity,) = rows.identities([ti], executor)
+            for ti in database.queued_longer(session, suspects, executor.job_id, self._patience):
+                (identity,) = database.identities([ti], executor)
                 _, key, _, lane = identity
                 dispatch, dispatch_id = executor.ledger.of_key(key), ti.external_executor_id
                 if reason := self._reason(key, lane):
@@ -115,7 +115,7 @@ class Revocations:
             # Not waited for: hundreds may be stuck, and the broker or the worker may be, too.
             self._bridge.post(self._dispatcher.revoke(lane, dispatch_id, worker))
 
-    def _tell(self, identity: rows.Identity, reason: str) -> None:
+    def _tell(self, identity: database.Identity, reason: str) -> None:
         _, key, name, _ = identity
         text = "%s was taken back: %s; next: Airflow queues it again or fails it"
         log.warning(text, name, reason)

@@ -14,12 +14,18 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from nats_executor.adoption import Evidence
 from nats_executor.broker.replies import batches
 from nats_executor.cli.survey import seen_workers, serving
 from nats_executor.errors import BrokerError, DecodeError, WrongSequence
 from nats_executor.fleet.liveness import Holder, Liveness, is_lost
-from nats_executor.whereabouts import Statement, can_conclude, denied, obituary_of, run_nowhere
+from nats_executor.scheduler.evidence import Evidence
+from nats_executor.scheduler.whereabouts import (
+    Statement,
+    can_conclude,
+    denied,
+    obituary_of,
+    run_nowhere,
+)
 from nats_executor.wire.fitting import fitted_report
 from nats_executor.wire.messages import Report, State, decode, presentable
 from nats_executor.wire.names import Lane, token
@@ -31,7 +37,7 @@ if TYPE_CHECKING:
 
     from nats_executor.broker.port import Broker, Stored
     from nats_executor.cli.survey import Seen
-    from nats_executor.ledger import Dispatch
+    from nats_executor.scheduler.ledger import Dispatch
     from nats_executor.settings import Settings
 
 __all__ = ["Finding", "Inspector"]

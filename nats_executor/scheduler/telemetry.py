@@ -14,17 +14,17 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ParamSpec
 
-from nats_executor import compat
 from nats_executor.cli.survey import Survey, queue_rows, seen_workers, state_of
 from nats_executor.errors import BrokerError, BrokerUnavailable
-from nats_executor.ledger import Ended, Started
+from nats_executor.scheduler import compat
+from nats_executor.scheduler.ledger import Ended, Started
 from nats_executor.wire.messages import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from nats_executor.broker.port import Broker
-    from nats_executor.ledger import Ledger, Outcome
+    from nats_executor.scheduler.ledger import Ledger, Outcome
     from nats_executor.settings import Settings
     from nats_executor.wire.messages import Report
 

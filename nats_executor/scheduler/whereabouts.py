@@ -17,7 +17,7 @@ from nats_executor.wire.sizes import ANSWER_BYTES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nats_executor.ledger import Dispatch
+    from nats_executor.scheduler.ledger import Dispatch
 
 __all__ = ["Statement", "can_conclude", "denied", "obituary_of", "run_nowhere"]
 

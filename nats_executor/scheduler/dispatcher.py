@@ -24,9 +24,9 @@ from nats_executor.errors import (
     SubjectOccupied,
     WrongSequence,
 )
-from nats_executor.inspector import Inspector
-from nats_executor.streams import Streams
-from nats_executor.telemetry import Telemetry
+from nats_executor.scheduler.inspector import Inspector
+from nats_executor.scheduler.streams import Streams
+from nats_executor.scheduler.telemetry import Telemetry
 from nats_executor.wire.fitting import fitted_report
 from nats_executor.wire.messages import State
 from nats_executor.wire.sizes import REPORT_BYTES
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from nats_executor.broker.port import Broker
-    from nats_executor.ledger import Dispatch
+    from nats_executor.scheduler.ledger import Dispatch
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Lane
 

@@ -28,9 +28,9 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import joinedload, object_session
 
-from nats_executor import compat
 from nats_executor.broker.replies import batches
-from nats_executor.ledger import Dispatch
+from nats_executor.scheduler import compat
+from nats_executor.scheduler.ledger import Dispatch
 from nats_executor.wire.messages import Kind
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from airflow.executors.workloads.types import WorkloadKey
     from sqlalchemy.orm import Session
 
-    from nats_executor.executor import NatsExecutor
+    from nats_executor.scheduler.executor import NatsExecutor
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Lane
 

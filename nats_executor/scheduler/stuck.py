@@ -8,7 +8,7 @@ from nats_executor.wire.messages import State
 from nats_executor.wire.queue_names import described
 
 if TYPE_CHECKING:
-    from nats_executor.ledger import Dispatch
+    from nats_executor.scheduler.ledger import Dispatch
     from nats_executor.wire.names import Lane
 
 __all__ = ["why_stuck"]

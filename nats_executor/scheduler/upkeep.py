@@ -10,17 +10,17 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from nats_executor import compat, rows
-from nats_executor.confirmations import Confirmations
+from nats_executor.scheduler import compat, database
+from nats_executor.scheduler.confirmations import Confirmations
 from nats_executor.wire.messages import Kind, State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nats_executor.broker.bridge import Bridge
-    from nats_executor.executor import NatsExecutor
-    from nats_executor.inspector import Finding, Inspector
-    from nats_executor.ledger import Dispatch, Ended
+    from nats_executor.scheduler.executor import NatsExecutor
+    from nats_executor.scheduler.inspector import Finding, Inspector
+    from nats_executor.scheduler.ledger import Dispatch, Ended
     from nats_executor.wire.messages import Report
 
 __all__ = ["Upkeep"]
@@ -74,7 +74,7 @@ class Upkeep:
         if len(ledger) or self._inspector.is_renewed:
             self._inspector.is_renewed = False
             self._bridge.post(self._inspector.sweep(list(ledger)))
-        orphans = [d for d in rows.unfinished(self._executor) or () if not ledger.knows(d.id)]
+        orphans = [d for d in database.unfinished(self._executor) or () if not ledger.knows(d.id)]
         if orphans:
             self._bridge.post(self._inspector.examine_orphans(orphans))
 
@@ -107,7 +107,9 @@ class Upkeep:
         """
         if report is None:
             return
-        if report.state is State.DROPPED and not rows.standing([dispatch], self._executor.job_id):
+        if report.state is State.DROPPED and not database.standing(
+            [dispatch], self._executor.job_id
+        ):
             return  # it has an end by now, which is not to be written over
         succeeded = report.state is State.SUCCESS
         key: Any = dispatch.key
@@ -117,8 +119,8 @@ class Upkeep:
         """Queue workloads here anew that NATS has lost; the next heartbeat sends them."""
         executor = self._executor
         dispatches = [finding.dispatch for finding in lost.values()]
-        states = rows.standing(dispatches, executor.job_id)
-        workloads = rows.workloads_again(dispatches, executor)
+        states = database.standing(dispatches, executor.job_id)
+        workloads = database.workloads_again(dispatches, executor)
         if states is None or workloads is None:
             return  # the next sweep finds them again
         for workload in workloads:
@@ -132,7 +134,7 @@ class Upkeep:
     def _judge(self, finding: Finding, state: str | None) -> None:
         """End what is not queued and has no worker; have the workers asked where that is open."""
         dispatch, _, obituary = finding
-        if state in {None, rows.WAITING}:
+        if state in {None, database.WAITING}:
             self._silent.pop(dispatch.id, None)
             # None: queued anew, or ended without us.
             if state is None and dispatch in self._executor.ledger:
@@ -157,7 +159,7 @@ class Upkeep:
         """Tell again what has had no effect on its row."""
         due = self._confirmations.due(now)
         ends = [confirmation.ended for confirmation in due]
-        states = rows.standing([e.dispatch for e in ends], self._executor.job_id) if due else {}
+        states = database.standing([e.dispatch for e in ends], self._executor.job_id) if due else {}
         if states is None:
             return
         for confirmation in due:

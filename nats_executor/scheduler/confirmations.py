@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nats_executor.ledger import Ended
+    from nats_executor.scheduler.ledger import Ended
 
 __all__ = ["Confirmation", "Confirmations"]
 
