@@ -27,13 +27,13 @@ from nats_executor.local.deployment import (
     require_free_port,
 )
 from nats_executor.local.embedded import HOST, EmbeddedServer, write_private
+from nats_executor.local.expected import WORKERS, deviations, rows_of
 from nats_executor.local.interrupts import (
     Interrupted,
     interrupts_held,
     interrupts_raised,
     run_until_interrupted,
 )
-from nats_executor.local.outcome import WORKERS, deviations, rows_of
 from nats_executor.local.process import LocalError
 from nats_executor.local.view import View
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nats_executor.broker.port import Broker
-    from nats_executor.local.outcome import Row
+    from nats_executor.local.expected import Row
     from nats_executor.settings import Settings
     from nats_executor.wire.messages import Report
 

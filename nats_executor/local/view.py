@@ -14,7 +14,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from nats_executor.local.outcome import Row
+    from nats_executor.local.expected import Row
 
 __all__ = ["View"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.local.outcome import EXPECTED, WORKERS
+from nats_executor.local.expected import EXPECTED, WORKERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

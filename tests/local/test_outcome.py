@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nats_executor.local.outcome import EXPECTED, RESULT, WORKERS, Row, deviations, rows_of
+from nats_executor.local.expected import EXPECTED, RESULT, WORKERS, Row, deviations, rows_of
 from nats_executor.wire.messages import Kind, Report, State
 
 

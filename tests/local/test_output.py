@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from nats_executor.local.outcome import Row
+from nats_executor.local.expected import Row
 from nats_executor.local.prefixed import Prefixed
 from nats_executor.local.process import Process
 from nats_executor.local.view import View
