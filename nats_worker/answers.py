@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from nats_worker.exits import Ending
+from nats_worker.processes.exit_report import Ending
 
 __all__ = ["NO_ANSWER", "Answer", "without_login"]
 

@@ -135,7 +135,7 @@ def is_log_server_wanted(args: Namespace) -> bool:
     """
     from airflow.configuration import conf
 
-    from nats_worker.log_server import is_taken
+    from nats_worker.processes.log_server import is_taken
 
     port = conf.getint("logging", "worker_log_server_port")
     if args.skip_serve_logs or not is_taken(port):

@@ -7,7 +7,7 @@ import time
 
 from nats_executor.errors import BrokerUnavailable, NatsExecutorError
 from nats_executor.logs.store import UPLOAD_SECONDS
-from nats_worker.frames import MAX_EVENT_BYTES, pack, unpack
+from nats_worker.processes.protocol import MAX_EVENT_BYTES, pack, unpack
 
 __all__ = ["ANSWER_SECONDS", "PRIVATE", "Courier"]
 

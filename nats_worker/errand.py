@@ -33,9 +33,9 @@ from nats_worker.verdict import STOPPING, Back, Expired, Final, Left, judge
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nats_worker.exits import ExitReport
     from nats_worker.lease import Lease
-    from nats_worker.run import Run
+    from nats_worker.processes.exit_report import ExitReport
+    from nats_worker.processes.run import Run
     from nats_worker.verdict import Verdict
 
 __all__ = ["Errand"]

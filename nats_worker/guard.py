@@ -6,13 +6,13 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from nats_worker import memory
+from nats_worker.processes import memory
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from nats_executor.settings import Settings
-    from nats_worker.memory import Reading
+    from nats_worker.processes.memory import Reading
 
 __all__ = ["Guard", "verdict"]
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from nats_executor.broker.port import Broker, Delivery
-    from nats_worker.pool import ProcessPool
     from nats_worker.probes import ProbeServer
+    from nats_worker.processes.pool import ProcessPool
     from nats_worker.record import Surroundings
     from nats_worker.worker import Worker
 

@@ -20,9 +20,9 @@ from setproctitle import setproctitle
 from nats_executor.errors import NatsExecutorError
 from nats_executor.text import one_line
 from nats_worker import logs
-from nats_worker.concealment import environment_without_login
-from nats_worker.pool import PoolBroken
-from nats_worker.processes import keep_private
+from nats_worker.processes.concealment import environment_without_login
+from nats_worker.processes.linux import keep_private
+from nats_worker.processes.pool import PoolBroken
 from nats_worker.worker import Plan, Worker
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from nats_executor.wire.messages import State
-from nats_worker import memory
 from nats_worker.errand import Errand
-from nats_worker.processes import children_of
-from nats_worker.proof import SELF_TEST
+from nats_worker.processes import memory
+from nats_worker.processes.linux import children_of
+from nats_worker.processes.proof import SELF_TEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from nats_executor.wire.messages import Report, Workload
     from nats_worker import claims
     from nats_worker.health import Health
+    from nats_worker.processes.run import Run
     from nats_worker.record import Surroundings
-    from nats_worker.run import Run
     from nats_worker.verdict import Verdict
 
 __all__ = ["Meter"]

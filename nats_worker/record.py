@@ -11,8 +11,8 @@ from nats_executor.errors import BrokerUnavailable, DecodeError, WrongSequence
 from nats_executor.wire.fitting import fitted_report
 from nats_executor.wire.messages import Report, State, decode, presentable
 from nats_worker import claims
-from nats_worker.fitness import Fitness
 from nats_worker.persist import persist
+from nats_worker.processes.fitness import Fitness
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
     from nats_executor.wire.messages import Workload
     from nats_worker.lease import Leases
-    from nats_worker.pool import ProcessPool
-    from nats_worker.run import Run
+    from nats_worker.processes.pool import ProcessPool
+    from nats_worker.processes.run import Run
 
 __all__ = ["Record", "Surroundings"]
 

@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Self
 
 from nats_worker.courier import PRIVATE
-from nats_worker.processes import describe
+from nats_worker.processes.linux import describe
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nats_executor.wire.messages import State
-from nats_worker.exits import Ending
+from nats_worker.processes.exit_report import Ending
 
 if TYPE_CHECKING:
-    from nats_worker.exits import ExitReport
+    from nats_worker.processes.exit_report import ExitReport
 
 __all__ = [
     "STOPPING",

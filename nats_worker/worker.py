@@ -19,14 +19,14 @@ from nats_executor.fleet.liveness import Liveness
 from nats_executor.wire.messages import Presence
 from nats_worker.control import serve_changes, serve_pings
 from nats_worker.crew import Crew
-from nats_worker.fitness import Takes
 from nats_worker.guard import Guard
 from nats_worker.health import Health
 from nats_worker.intake import Intake
 from nats_worker.lease import Leases
-from nats_worker.pool import ProcessPool
 from nats_worker.presence import Announcer
-from nats_worker.proof import Proof
+from nats_worker.processes.fitness import Takes
+from nats_worker.processes.pool import ProcessPool
+from nats_worker.processes.proof import Proof
 from nats_worker.record import Surroundings
 from nats_worker.slots import Slots
 from nats_worker.task_logs import serve_log

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from nats_executor.broker.connection import connect
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Report, State, decode
-from nats_worker.processes import children_of
+from nats_worker.processes.linux import children_of
 from tests.bench.aside import answer, asked
 from tests.bench.ground import settings_of
 from tests.support.execution_api import ExecutionApi, Received

@@ -25,13 +25,13 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nats_worker.processes import children_of
+from nats_worker.processes.linux import children_of
 from tests.bench.marks import Mark, marking_python, read_marks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from nats_worker.pool import ProcessPool
+    from nats_worker.processes.pool import ProcessPool
 
 __all__ = ["main"]
 
@@ -144,7 +144,7 @@ async def warm_pool(python: str = sys.executable, most: int = 50) -> AsyncIterat
     Args:
         most: how many tasks a supervisor runs, one after the other.
     """
-    from nats_worker.pool import ProcessPool
+    from nats_worker.processes.pool import ProcessPool
 
     ours, sys.executable = sys.executable, python
     try:

@@ -25,7 +25,7 @@ forkserver.main(*[int(word) for word in sys.argv if word.isdigit()])
 # Marked functions: each leaves a mark when it is called and one when it returns.
 SDK = "airflow.sdk.execution_time"
 MARKED = {
-    "nats_worker.forkserver:ForkServer": "fork supervise",
+    "nats_worker.processes.forkserver:ForkServer": "fork supervise",
     "airflow.sdk.api.client:Client": "request",
     f"{SDK}.supervisor": "supervise_task _fork_main",
     f"{SDK}.supervisor:WatchedSubprocess": "start",

@@ -23,7 +23,7 @@ from tests.bench.layers import cpu_below, cpu_seconds, ground, memory, run_task,
 
 if TYPE_CHECKING:
     from nats_executor.settings import Settings
-    from nats_worker.pool import ProcessPool
+    from nats_worker.processes.pool import ProcessPool
     from nats_worker.uploads import Uploads
 
 WARM_UP_TASKS = 3
@@ -35,7 +35,7 @@ STORES = {
 
 
 async def compare(settings: Settings, count: int) -> None:
-    from nats_worker.pool import ProcessPool
+    from nats_worker.processes.pool import ProcessPool
     from nats_worker.uploads import Uploads
 
     async with AsyncExitStack() as exits:

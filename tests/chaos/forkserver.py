@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 import nats_worker
-from nats_worker import forkserver, self_test
+from nats_worker.processes import forkserver, self_test
 from tests.chaos import supervision
 
 __all__: list[str] = []
@@ -18,12 +18,12 @@ __all__: list[str] = []
 
 def main() -> None:
     """Put the stand-in in the place of Airflow, and serve."""
-    sys.modules["nats_worker.supervision"] = supervision
-    sys.modules["nats_worker.warm_up"] = supervision
+    sys.modules["nats_worker.processes.airflow_supervisor"] = supervision
+    sys.modules["nats_worker.processes.warm_up"] = supervision
     vars(nats_worker)["supervision"] = supervision
     vars(forkserver)["preload"] = supervision.warm_up
     vars(self_test)["STEPS"] = (supervision.self_test,)
-    supervisor = importlib.import_module("nats_worker.supervisor")
+    supervisor = importlib.import_module("nats_worker.processes.supervisor")
     run = supervisor.Supervisor.run
 
     def run_known(self: Any, request: dict[str, Any]) -> Any:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nats_worker.processes import children_of, kill_tree
+from nats_worker.processes.linux import children_of, kill_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Stands in for `nats_worker.supervision`: the same contract without Airflow, so it is cheap.
+"""Stands in for `airflow_supervisor`, which runs a workload under Airflow's supervisor.
 
 Everything around it is real: the fork server that runs it, the sessions and process groups, the
 signals, the worker. A task process sleeps for as long as its row says, and the journal knows it.
@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from nats_worker.answers import NO_ANSWER, Answer
 from nats_worker.asking import TooLate, until_known
-from nats_worker.exits import Ending, ExitReport
-from nats_worker.frames import unpack
-from nats_worker.processes import children_of, kill_tree, send_signal
+from nats_worker.processes.exit_report import Ending, ExitReport
+from nats_worker.processes.linux import children_of, kill_tree, send_signal
+from nats_worker.processes.protocol import unpack
 from tests.chaos.api import BAD_GATEWAY, CONFLICT, NOT_FOUND, OK, ask
 from tests.chaos.database import Behaviour
 from tests.chaos.journal import executing

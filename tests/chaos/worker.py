@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from nats_executor.settings import Settings
-from nats_worker import errand, pool
+from nats_worker import errand
+from nats_worker.processes import pool
 from nats_worker.worker import Plan, Worker
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from nats_worker.processes import children_of
+from nats_worker.processes.linux import children_of
 from tests.chaos.blow import NoVictim, kill
 from tests.chaos.injections import Span
 from tests.chaos.recovery import starts_again, starts_there, went_on

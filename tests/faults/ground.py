@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self, cast
 from nats_executor.broker.connection import connect
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Report, State, decode
-from nats_worker.processes import children_of
+from nats_worker.processes.linux import children_of
 from tests.support.fixtures import settings_for
 from tests.support.waiting import wait_until
 from tests.support.worker_ground import QUICK, Field, is_alive
@@ -188,7 +188,7 @@ def fork_server(worker: WorkerProcess) -> int:
     """The pid of a worker's fork server, 0 while there is none."""
     for pid in children_of(worker.pid):
         with contextlib.suppress(OSError):  # gone in this instant
-            if b"nats_worker.forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if b"nats_worker.processes.forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 return pid
     return 0
 

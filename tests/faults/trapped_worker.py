@@ -34,7 +34,7 @@ def shift_clock() -> None:
 
 def set_traps() -> None:
     from nats_worker.errand import Errand
-    from nats_worker.pool import ProcessPool
+    from nats_worker.processes.pool import ProcessPool
 
     decide, start = Errand.decide, ProcessPool.start
 

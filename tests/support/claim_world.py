@@ -19,7 +19,7 @@ from nats_executor.scheduler.ledger import Dispatch, Ended, Ledger, Unwanted
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Kind, Report, State, Workload, encode
 from nats_worker.errand import Errand
-from nats_worker.exits import Ending
+from nats_worker.processes.exit_report import Ending
 from nats_worker.record import Surroundings
 from nats_worker.worker import Plan, Worker
 from tests.support.fake_api import ANSWERS, Api

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nats_worker.exits import Ending
+from nats_worker.processes.exit_report import Ending
 
 if TYPE_CHECKING:
     from tests.support.fake_pool import FakeRun

@@ -9,9 +9,9 @@ import signal
 import time
 from typing import Any, Self
 
-from nats_worker.exits import Ending, ExitReport
-from nats_worker.pool import ProcessPool
-from nats_worker.run import Run
+from nats_worker.processes.exit_report import Ending, ExitReport
+from nats_worker.processes.pool import ProcessPool
+from nats_worker.processes.run import Run
 from tests.support.waiting import wait_until
 
 __all__ = ["FakePool", "FakeRun"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.wire.messages import Kind, Report, State, Workload, decode, encode
-from nats_worker.processes import children_of
+from nats_worker.processes.linux import children_of
 from tests.support.presences import presence_in
 from tests.support.waiting import wait_until
 

@@ -15,8 +15,8 @@ import pytest
 from nats_executor.fleet import liveness
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Kind, Report, State, Workload, decode, encode
-from nats_worker import fitness
 from nats_worker import worker as worker_module
+from nats_worker.processes import fitness
 from nats_worker.worker import Plan, Worker
 from tests.support.fake_broker import FakeBroker, FakeServer
 from tests.support.fake_pool import FakePool

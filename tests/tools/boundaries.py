@@ -49,8 +49,8 @@ PURE = frozenset(
         "nats_executor.scheduler.whereabouts",
         "nats_worker.answers",
         "nats_worker.claims",
-        "nats_worker.exits",
-        "nats_worker.fitness",
+        "nats_worker.processes.exit_report",
+        "nats_worker.processes.fitness",
         "nats_worker.verdict",
     }
 )

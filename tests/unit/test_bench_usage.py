@@ -11,7 +11,7 @@ from tests.bench.usage import cpu_seconds, pss_megabytes
 # in an orphan that this process adopts; then it waits to be told to end.
 BURNING = """
 import os, time
-from nats_worker.processes import adopt_orphans
+from nats_worker.processes.linux import adopt_orphans
 
 def burn(seconds):
     while time.process_time() < seconds:

@@ -52,7 +52,7 @@ BROKEN = {
     "a long module": ("nats_executor.cli.definitions", "x = 1\n" * 401),
     "a long function": ("nats_executor.cli.definitions", LONG_FUNCTION),
     "a long method": (
-        "nats_worker.pool",
+        "nats_worker.processes.pool",
         "class A:\n    async " + LONG_FUNCTION.replace("\n", "\n    "),
     ),
     "a heavy package": (

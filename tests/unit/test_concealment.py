@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nats_executor.options import OPTIONS
-from nats_worker.concealment import LOGIN, conceal, environment_without_login
+from nats_worker.processes.concealment import LOGIN, conceal, environment_without_login
 from tests.support.fixtures import settings_for
 
 PREFIX = "AIRFLOW__NATS_EXECUTOR__"

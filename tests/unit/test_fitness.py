@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nats_worker.exits import Ending, ExitReport
-from nats_worker.fitness import Fitness, Takes
+from nats_worker.processes.exit_report import Ending, ExitReport
+from nats_worker.processes.fitness import Fitness, Takes
 
 NOTHING, ONE, ALL = Takes
 # What happens to a worker, each with a letter: a start, a failed one, a doubt, a self-test that

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from nats_worker.log_server import hang_up, is_taken, listen
+from nats_worker.processes.log_server import hang_up, is_taken, listen
 
 
 def is_awaited(listener: socket.socket, seconds: float) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_worker import memory
+from nats_worker.processes import memory
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ import pytest
 
 from nats_executor.wire.messages import State
 from nats_worker import health
-from nats_worker.exits import Ending
+from nats_worker.processes.exit_report import Ending
 from tests.support.nats_server import free_port
 from tests.support.probing import samples
 from tests.support.waiting import wait_until

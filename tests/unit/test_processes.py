@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_worker.processes import kill_tree, send_signal, state_of
+from nats_worker.processes.linux import kill_tree, send_signal, state_of
 from tests.support.waiting import block_until
 
 if TYPE_CHECKING:

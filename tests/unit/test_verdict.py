@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nats_executor.wire.messages import State
-from nats_worker.exits import Ending, ExitReport
+from nats_worker.processes.exit_report import Ending, ExitReport
 from nats_worker.verdict import (
     API_PAUSE_SECONDS,
     OURS_PAUSE_SECONDS,

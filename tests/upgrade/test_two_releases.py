@@ -10,7 +10,7 @@ from unittest import mock
 
 import pytest
 
-from nats_worker.processes import children_of
+from nats_worker.processes.linux import children_of
 from tests.chaos.database import Behaviour
 from tests.chaos.invariants import violations
 from tests.chaos.scene import Scene

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_worker.pool import ProcessPool
+from nats_worker.processes.pool import ProcessPool
 from tests.support.execution_api import ExecutionApi
 from tests.support.waiting import wait_until
 from tests.support.worker_ground import callback_body, is_alive, make_home, task_body
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from nats_worker.run import Run
+    from nats_worker.processes.run import Run
 
 __all__ = ["Stage", "callback_body", "connection_test_body", "is_alive", "task_body"]
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
-from nats_worker.exits import Ending
-from nats_worker.pool import ProcessPool
+from nats_worker.processes.exit_report import Ending
+from nats_worker.processes.pool import ProcessPool
 from tests.support.execution_api import Answer
 from tests.support.waiting import wait_until
 from tests.worker.conftest import (
@@ -29,7 +29,7 @@ from tests.worker.conftest import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from nats_worker.exits import ExitReport
+    from nats_worker.processes.exit_report import ExitReport
     from tests.support.execution_api import ExecutionApi
 
 pytestmark = pytest.mark.anyio

@@ -8,8 +8,8 @@ import pytest
 
 from nats_executor.errors import BrokerUnavailable
 from nats_executor.wire.messages import Report, State
-from nats_worker.exits import Ending
 from nats_worker.persist import persist
+from nats_worker.processes.exit_report import Ending
 from nats_worker.verdict import API_PAUSE_SECONDS
 from tests.support.emptying import empty
 from tests.support.waiting import wait_until

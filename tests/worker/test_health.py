@@ -29,8 +29,8 @@ from nats_worker import health, probes
 from nats_worker import worker as worker_module
 from nats_worker.errand import Errand
 from nats_worker.guard import Guard
-from nats_worker.memory import Reading
 from nats_worker.presence import Announcer
+from nats_worker.processes.memory import Reading
 from nats_worker.worker import Plan, Worker
 from tests.support.cable import Cable
 from tests.support.fake_broker import FakePulls

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import pytest
 from airflow.sdk.execution_time import supervisor
 
-from nats_worker.exits import Ending
-from nats_worker.interpreter import prepare_all
-from nats_worker.pool import ProcessPool
+from nats_worker.processes.exit_report import Ending
+from nats_worker.processes.interpreter import prepare_all
+from nats_worker.processes.pool import ProcessPool
 from tests.support.waiting import wait_until
 from tests.worker.conftest import Stage, is_alive
 
@@ -58,7 +58,10 @@ async def test_a_task_has_an_interpreter_of_its_own_or_the_worker_says_that_it_h
 
     assert (report.ending, report.exit_code) == (Ending.FINISHED, 0)
     imported = json.loads((fresh.marks / ti_id).read_text())
-    is_forked = "nats_worker.forkserver" in imported or "nats_worker.supervisor" in imported
+    is_forked = (
+        "nats_worker.processes.forkserver" in imported
+        or "nats_worker.processes.supervisor" in imported
+    )
     assert is_forked is not STARTS_INTERPRETERS
     assert "".join(capfd.readouterr()).count(FORKS) == is_forked
 

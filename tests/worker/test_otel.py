@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_worker.pool import ProcessPool
+from nats_worker.processes.pool import ProcessPool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_worker.exits import Ending
-from nats_worker.pool import ProcessPool
+from nats_worker.processes.exit_report import Ending
+from nats_worker.processes.pool import ProcessPool
 from nats_worker.verdict import Final, judge
 from tests.support.execution_api import Answer
 from tests.support.waiting import wait_until
@@ -338,7 +338,7 @@ ActivitySubprocess.update_task_state = lambda self: self.client.task_instances.f
 ActivitySubprocess.wait = lambda self: self._monitor_subprocess() or (
     self._exit_code and self.update_task_state() or self._exit_code
 )
-from nats_worker.forkserver import main
+from nats_worker.processes.forkserver import main
 main(*map(int, sys.argv[-2:]))
 """
 

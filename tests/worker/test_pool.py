@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_worker.exits import Ending
-from nats_worker.pool import PoolBroken, ProcessPool
-from nats_worker.preloading import PRELOADED
-from nats_worker.processes import children_of
+from nats_worker.processes.exit_report import Ending
+from nats_worker.processes.linux import children_of
+from nats_worker.processes.pool import PoolBroken, ProcessPool
+from nats_worker.processes.preloading import PRELOADED
 from tests.support.execution_api import Answer
 from tests.support.waiting import block_until, wait_until
 from tests.worker.conftest import Stage, is_alive, task_body
@@ -208,7 +208,7 @@ async def test_closing_the_pool_leaves_no_process(stage: Stage) -> None:
 
 MAIN = """
 import asyncio, json, signal, sys
-from nats_worker.pool import ProcessPool
+from nats_worker.processes.pool import ProcessPool
 
 async def main():
     for sig in (signal.SIGINT, signal.SIGTERM):

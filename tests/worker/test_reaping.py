@@ -8,7 +8,7 @@ import sys
 # In a process of its own, because it changes how signals are handled.
 REAPER = """
 import os, selectors, signal, subprocess
-from nats_worker.reaping import Reaper, children_of_main_thread
+from nats_worker.processes.reaping import Reaper, children_of_main_thread
 
 reaper, selector = Reaper(), selectors.DefaultSelector()
 own = subprocess.Popen(["sh", "-c", "read _; exit 3"], stdin=subprocess.PIPE)

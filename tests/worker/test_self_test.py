@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_worker import self_test
-from nats_worker.exits import Ending
+from nats_worker.processes import self_test
+from nats_worker.processes.exit_report import Ending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

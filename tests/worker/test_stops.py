@@ -16,8 +16,8 @@ from airflow.sdk.execution_time import supervisor
 
 from nats_executor.wire.messages import State
 from nats_worker.api_server import heartbeat_seconds
-from nats_worker.exits import Ending
-from nats_worker.pool import ProcessPool
+from nats_worker.processes.exit_report import Ending
+from nats_worker.processes.pool import ProcessPool
 from nats_worker.verdict import Final, judge
 from tests.support.execution_api import Answer
 from tests.support.waiting import wait_until
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from nats_worker.run import Run
+    from nats_worker.processes.run import Run
     from tests.support.execution_api import ExecutionApi
 
 pytestmark = pytest.mark.anyio

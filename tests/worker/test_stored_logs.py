@@ -13,8 +13,8 @@ from airflow.configuration import conf
 from nats_executor.broker.connection import connect
 from nats_executor.logs import store
 from nats_executor.topology import setup
-from nats_worker.exits import Ending
-from nats_worker.pool import ProcessPool
+from nats_worker.processes.exit_report import Ending
+from nats_worker.processes.pool import ProcessPool
 from tests.support.fixtures import settings_for
 from tests.worker.conftest import Stage
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from nats_executor.wire.names import Names
-    from nats_worker.run import Run
+    from nats_worker.processes.run import Run
     from tests.support.nats_server import NatsServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.integration]

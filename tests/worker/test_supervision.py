@@ -10,8 +10,8 @@ import pytest
 from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
 from nats_executor.wire.messages import State
 from nats_worker.asking import Asking
-from nats_worker.reaping import Reaper
-from nats_worker.supervision import Watch, failure, watched_callback
+from nats_worker.processes.airflow_supervisor import Watch, failure, watched_callback
+from nats_worker.processes.reaping import Reaper
 from nats_worker.verdict import Back, Final, judge
 
 

@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_worker.exits import Ending
-from nats_worker.pool import ProcessPool
-from nats_worker.processes import children_of
+from nats_worker.processes.exit_report import Ending
+from nats_worker.processes.linux import children_of
+from nats_worker.processes.pool import ProcessPool
 from tests.support.execution_api import Answer
 from tests.support.waiting import wait_until
 from tests.worker.conftest import Stage, callback_body, is_alive
 
 if TYPE_CHECKING:
-    from nats_worker.exits import ExitReport
-    from nats_worker.run import Run
+    from nats_worker.processes.exit_report import ExitReport
+    from nats_worker.processes.run import Run
 
 pytestmark = pytest.mark.anyio
 
 FIT = """
 import socket, threading
-from nats_worker.exits import Ending, ExitReport
-from nats_worker.supervisor import Supervisor
+from nats_worker.processes.exit_report import Ending, ExitReport
+from nats_worker.processes.supervisor import Supervisor
 
 supervisor = Supervisor(socket.socketpair()[0], print)
 plain = ExitReport(ending=Ending.FINISHED, started=True, pid=4711)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nats_worker.courier import PRIVATE
-from nats_worker.frames import pack
+from nats_worker.processes.protocol import pack
 from nats_worker.uploader import received
 from nats_worker.uploads import launch
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_worker import processes
+from nats_worker.processes import linux
 
 if TYPE_CHECKING:
     from tests.support.execution_api import ExecutionApi
@@ -166,7 +166,7 @@ def spans() -> dict[tuple[int, int], str]:
 def test_gathered_memory_keeps_its_content() -> None:
     numbers = bytearray(b"airflow" * MEGABYTE)
 
-    processes.gather_memory()
+    linux.gather_memory()
 
     assert numbers == b"airflow" * MEGABYTE
 
@@ -178,16 +178,16 @@ def test_only_plain_memory_is_gathered(monkeypatch: pytest.MonkeyPatch, answer: 
 
     class Libc:
         def madvise(self, begin: int, size: int, advice: int) -> int:
-            assert advice == processes.MADV_COLLAPSE
+            assert advice == linux.MADV_COLLAPSE
             advised.append((begin, begin + size))
             return answer
 
     block = (ctypes.c_char * (16 * MEGABYTE))()
     address = ctypes.addressof(block)
     before = spans()
-    monkeypatch.setattr(processes, "LIBC", Libc())
+    monkeypatch.setattr(linux, "LIBC", Libc())
 
-    processes.gather_memory()
+    linux.gather_memory()
 
     assert any(begin <= address < end for begin, end in advised)
     for span in advised:

@@ -13,9 +13,9 @@ import pytest
 
 from nats_executor.wire.messages import Presence, State, decode
 from nats_worker import worker as worker_module
-from nats_worker.exits import Ending
-from nats_worker.pool import PoolBroken
 from nats_worker.presence import NameTaken
+from nats_worker.processes.exit_report import Ending
+from nats_worker.processes.pool import PoolBroken
 from nats_worker.worker import background
 from tests.support.waiting import wait_until
 from tests.support.worker_scene import Scene, scene_fixture

@@ -20,7 +20,7 @@ import requests
 from nats_executor.broker.connection import connect
 from nats_executor.topology import setup
 from nats_executor.wire.messages import State
-from nats_worker.processes import children_of
+from nats_worker.processes.linux import children_of
 from tests.support.fixtures import settings_for
 from tests.support.nats_server import NatsServer, free_port
 from tests.support.waiting import wait_until

@@ -15,7 +15,7 @@ import uuid
 from importlib.metadata import version
 from pathlib import Path
 
-from nats_worker.pool import ProcessPool
+from nats_worker.processes.pool import ProcessPool
 from tests.support.execution_api import Answer, ExecutionApi
 from tests.support.waiting import wait_until
 from tests.support.worker_ground import is_alive, make_home, task_body

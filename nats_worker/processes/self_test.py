@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nats_worker.answers import without_login
-from nats_worker.exits import Ending, ExitReport
-from nats_worker.frames import pack_report
+from nats_worker.processes.exit_report import Ending, ExitReport
+from nats_worker.processes.protocol import pack_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

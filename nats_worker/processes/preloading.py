@@ -7,8 +7,8 @@ import importlib
 import logging
 from typing import TYPE_CHECKING
 
-from nats_worker import otel
-from nats_worker.processes import gather_memory
+from nats_worker.processes import otel
+from nats_worker.processes.linux import gather_memory
 
 if TYPE_CHECKING:
     import socket
@@ -39,7 +39,7 @@ PRELOADED = (
     "encodings.idna",
     "jinja2.ext",
     "jinja2.sandbox",
-    "nats_worker.supervisor",
+    "nats_worker.processes.supervisor",
     "setproctitle",
 )
 
@@ -59,8 +59,8 @@ def preload(uploads: socket.socket | None = None) -> None:
         uploads: where to ask for logs to be stored; without one supervisors store them themselves.
     """
     with otel.switched_off():
-        from nats_worker.concealment import hide_login
-        from nats_worker.warm_up import warm_up
+        from nats_worker.processes.concealment import hide_login
+        from nats_worker.processes.warm_up import warm_up
 
         for name in PRELOADED:
             try:

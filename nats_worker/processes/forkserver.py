@@ -2,12 +2,9 @@
 
 Airflow's `supervise_task` forks and needs the main thread, so it may run neither in the worker's
 asyncio process nor beside threads. This process has no threads, opens no connection, knows no
-login for NATS and is started by exec, `python -Pm nats_worker.forkserver REQUESTS EVENTS [UPLOADS]`
-with the numbers of inherited sockets. `frames.py` has the protocol, `uploader.py` that of the last.
-
-It lives in a session of its own and ignores SIGINT and SIGTERM: stopping is decided in the main
-process alone, and the end of the request stream is the one order to do so. It adopts every orphan
-below it, hence nothing that a workload started outlives the worker or a supervisor's violent end.
+login for NATS and is started by exec, `python -Pm nats_worker.processes.forkserver REQUESTS EVENTS
+[UPLOADS]` with the numbers of inherited sockets. `protocol.py` says what goes over the first two,
+`uploads/uploader.py` what goes over the last.
 """
 
 from __future__ import annotations
@@ -22,12 +19,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from nats_worker import self_test
-from nats_worker.exits import Ending, ExitReport
-from nats_worker.frames import FREE, pack, pack_report, pack_request, receive_request
-from nats_worker.log_server import hang_up, listen, serve
-from nats_worker.preloading import preload
-from nats_worker.processes import (
+from nats_worker.processes import self_test
+from nats_worker.processes.exit_report import Ending, ExitReport
+from nats_worker.processes.linux import (
     adopt_orphans,
     children_of,
     die_with,
@@ -35,6 +29,9 @@ from nats_worker.processes import (
     kill_tree,
     prefer_as_oom_victim,
 )
+from nats_worker.processes.log_server import hang_up, listen, serve
+from nats_worker.processes.preloading import preload
+from nats_worker.processes.protocol import FREE, pack, pack_report, pack_request, receive_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["ForkServer", "main"]
 
 # Not `__name__`: this module runs as `__main__`.
-log = logging.getLogger("nats_worker.forkserver")
+log = logging.getLogger("nats_worker.processes.forkserver")
 
 # What a supervisor gets to report its task's end and to upload the log once the worker is gone.
 FAREWELL_SECONDS = 5.0
@@ -264,7 +261,7 @@ class ForkServer:
 
     def supervise(self, request: dict[str, Any], ours: socket.socket, theirs: socket.socket) -> int:
         """Run a workload, and others after it, in this child."""
-        from nats_worker.supervisor import Supervisor
+        from nats_worker.processes.supervisor import Supervisor
 
         ours.close()
         # Task processes are forked from this one; they have no business with the worker's sockets.

@@ -14,10 +14,16 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
-from nats_worker.exits import Ending, ExitReport
-from nats_worker.frames import MAX_EVENT_BYTES, pack, pack_request, unpack, unpack_report
-from nats_worker.processes import DUMP_SIGNAL, describe, is_in_session, kill_tree, state_of
-from nats_worker.run import Run
+from nats_worker.processes.exit_report import Ending, ExitReport
+from nats_worker.processes.linux import DUMP_SIGNAL, describe, is_in_session, kill_tree, state_of
+from nats_worker.processes.protocol import (
+    MAX_EVENT_BYTES,
+    pack,
+    pack_request,
+    unpack,
+    unpack_report,
+)
+from nats_worker.processes.run import Run
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -350,7 +356,7 @@ def spawn(
         sockets = filter(None, (served_requests, served_events, uploads))
         inherited = [inherited.fileno() for inherited in sockets]
         process = subprocess.Popen(  # noqa: S603 - our own interpreter, module and numbers
-            [sys.executable, "-P", "-m", "nats_worker.forkserver", *map(str, inherited)],
+            [sys.executable, "-P", "-m", "nats_worker.processes.forkserver", *map(str, inherited)],
             stdin=subprocess.DEVNULL,
             pass_fds=inherited,
             start_new_session=True,

@@ -9,8 +9,8 @@ import os
 import signal
 import time
 
-from nats_worker.exits import Ending, ExitReport
-from nats_worker.processes import is_in_session, kill_tree, send_signal
+from nats_worker.processes.exit_report import Ending, ExitReport
+from nats_worker.processes.linux import is_in_session, kill_tree, send_signal
 
 __all__ = ["Run"]
 

@@ -39,12 +39,12 @@ from nats_worker.api_server import (
     watch_requests,
 )
 from nats_worker.asking import Asking, TooLate
-from nats_worker.exits import Ending, ExitReport
-from nats_worker.frames import unpack
-from nats_worker.memory import oom_kills, sigkill_reason
-from nats_worker.otel import send_spans_from_tasks
-from nats_worker.processes import children_of, kill_tree
-from nats_worker.reaping import Reaper
+from nats_worker.processes.exit_report import Ending, ExitReport
+from nats_worker.processes.linux import children_of, kill_tree
+from nats_worker.processes.memory import oom_kills, sigkill_reason
+from nats_worker.processes.otel import send_spans_from_tasks
+from nats_worker.processes.protocol import unpack
+from nats_worker.processes.reaping import Reaper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,9 +15,9 @@ from airflow.sdk.execution_time import supervisor
 from pydantic import JsonValue, TypeAdapter
 
 from nats_executor.logs.ended import StoredLogs
-from nats_worker.faults import leave_to_kernel
-from nats_worker.interpreter import OPTION, is_wanted, prepare_all
-from nats_worker.supervision import lacks
+from nats_worker.processes.airflow_supervisor import lacks
+from nats_worker.processes.faults import leave_to_kernel
+from nats_worker.processes.interpreter import OPTION, is_wanted, prepare_all
 
 __all__ = ["warm_up"]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from airflow.configuration import conf
 
-from nats_worker.concealment import hide_login
-from nats_worker.faults import leave_to_kernel
+from nats_worker.processes.concealment import hide_login
+from nats_worker.processes.faults import leave_to_kernel
 
 __all__ = ["OPTION", "is_wanted", "prepare", "prepare_all"]
 

@@ -11,17 +11,17 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nats_worker import supervision
 from nats_worker.asking import Asking
-from nats_worker.exits import Ending
-from nats_worker.frames import FREE, pack, pack_report, receive_request
-from nats_worker.processes import children_of
+from nats_worker.processes import airflow_supervisor
+from nats_worker.processes.exit_report import Ending
+from nats_worker.processes.linux import children_of
+from nats_worker.processes.protocol import FREE, pack, pack_report, receive_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from socket import socket
 
-    from nats_worker.exits import ExitReport
+    from nats_worker.processes.exit_report import ExitReport
 
 __all__ = ["Supervisor"]
 
@@ -59,7 +59,7 @@ class Supervisor:
             start_by=request["start_by"],
             reach_seconds=request["reach_seconds"],
         )
-        return supervision.supervise(
+        return airflow_supervisor.supervise(
             request["body"],
             asking=asking,
             team=request["team"],

@@ -10,12 +10,12 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from nats_worker.exits import Ending
+from nats_worker.processes.exit_report import Ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from nats_worker.exits import ExitReport
+    from nats_worker.processes.exit_report import ExitReport
 
 __all__ = ["Fitness", "Takes"]
 

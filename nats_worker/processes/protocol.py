@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from nats_worker.exits import Ending, ExitReport
+from nats_worker.processes.exit_report import Ending, ExitReport
 
 if TYPE_CHECKING:
     from socket import socket

@@ -8,13 +8,13 @@ import logging
 import signal
 from typing import TYPE_CHECKING
 
-from nats_worker.exits import Ending
-from nats_worker.fitness import Fitness, Takes
+from nats_worker.processes.exit_report import Ending
+from nats_worker.processes.fitness import Fitness, Takes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from nats_worker.pool import ProcessPool
+    from nats_worker.processes.pool import ProcessPool
 
 __all__ = ["SELF_TEST", "Proof"]
 
