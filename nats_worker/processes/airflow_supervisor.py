@@ -29,8 +29,9 @@ from airflow.sdk.execution_time import callback_supervisor, supervisor
 from pydantic import TypeAdapter, ValidationError
 
 from nats_executor.logs import ended
-from nats_worker.api_address import api_address
-from nats_worker.api_server import (
+from nats_worker.api.address import api_address
+from nats_worker.api.asking import Asking, TooLate
+from nats_worker.api.client import (
     HAS_CALLBACK_START,
     RELIED_ON_FOR_REQUESTS,
     answer_of,
@@ -38,7 +39,6 @@ from nats_worker.api_server import (
     describe,
     watch_requests,
 )
-from nats_worker.asking import Asking, TooLate
 from nats_worker.processes.exit_report import Ending, ExitReport
 from nats_worker.processes.linux import children_of, kill_tree
 from nats_worker.processes.memory import oom_kills, sigkill_reason

@@ -15,7 +15,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nats_worker.answers import without_login
+from nats_worker.api.answers import without_login
 from nats_worker.processes.exit_report import Ending, ExitReport
 from nats_worker.processes.protocol import pack_report
 
@@ -107,8 +107,8 @@ def api_server(team: str | None) -> Iterator[str]:
     """Ask the API server for what it tells without a token."""
     from airflow.sdk.api import client as api
 
-    from nats_worker.api_address import api_address
-    from nats_worker.api_server import httpx
+    from nats_worker.api.address import api_address
+    from nats_worker.api.client import httpx
 
     address = api_address(team)
     where = f"{without_login(address.url)} ({address.option})"

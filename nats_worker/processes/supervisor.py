@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nats_worker.asking import Asking
+from nats_worker.api.asking import Asking
 from nats_worker.processes import airflow_supervisor
 from nats_worker.processes.exit_report import Ending
 from nats_worker.processes.linux import children_of

@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nats_worker.answers import NO_ANSWER, Answer
-from nats_worker.asking import TooLate, until_known
+from nats_worker.api.answers import NO_ANSWER, Answer
+from nats_worker.api.asking import TooLate, until_known
 from nats_worker.processes.exit_report import Ending, ExitReport
 from nats_worker.processes.linux import children_of, kill_tree, send_signal
 from nats_worker.processes.protocol import unpack
@@ -29,7 +29,7 @@ from tests.chaos.journal import executing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from nats_worker.asking import Asking
+    from nats_worker.api.asking import Asking
 
 __all__ = ["HEARTBEAT_SECONDS", "Ailment", "Task", "ailing", "self_test", "supervise", "warm_up"]
 

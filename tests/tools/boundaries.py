@@ -47,7 +47,7 @@ PURE = frozenset(
         "nats_executor.scheduler.stuck",
         "nats_executor.topology.setup",
         "nats_executor.scheduler.whereabouts",
-        "nats_worker.answers",
+        "nats_worker.api.answers",
         "nats_worker.claims",
         "nats_worker.processes.exit_report",
         "nats_worker.processes.fitness",

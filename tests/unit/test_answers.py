@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nats_worker.answers import NO_ANSWER, Answer, without_login
+from nats_worker.api.answers import NO_ANSWER, Answer, without_login
 from nats_worker.processes.exit_report import Ending
 
 RUN, STATE, OTHER = "/execution/task-instances/1/run", "/execution/task-instances/1/state", "/x"

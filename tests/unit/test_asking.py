@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nats_worker.answers import Answer
-from nats_worker.asking import Asking, TooLate, heartbeat_patience, until_known
+from nats_worker.api.answers import Answer
+from nats_worker.api.asking import Asking, TooLate, heartbeat_patience, until_known
 
 GONE = Answer("/run", 404, is_error_body=True, detail={"reason": "not_found"})
 PROXY = Answer("/run", 404)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_worker.answers import NO_ANSWER, Answer
+from nats_worker.api.answers import NO_ANSWER, Answer
 from tests.chaos import api
 from tests.chaos.api import ask
 from tests.chaos.database import Behaviour, Database

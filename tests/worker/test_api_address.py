@@ -49,7 +49,7 @@ def test_the_teams_value_comes_first_then_that_for_all(
     url: str,
     option: str,
 ) -> None:
-    from nats_worker.api_address import api_address
+    from nats_worker.api.address import api_address
 
     for name in (CORE, BASE):
         monkeypatch.delenv(ALL + name, raising=False)

@@ -15,7 +15,7 @@ from airflow.sdk.api import client
 from airflow.sdk.execution_time import supervisor
 
 from nats_executor.wire.messages import State
-from nats_worker.api_server import heartbeat_seconds
+from nats_worker.api.client import heartbeat_seconds
 from nats_worker.processes.exit_report import Ending
 from nats_worker.processes.pool import ProcessPool
 from nats_worker.verdict import Final, judge

@@ -15,14 +15,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.api import client as api
 from airflow.sdk.configuration import conf
 
-from nats_worker.answers import Answer, without_login
-from nats_worker.asking import (
-    Asking,
-    heartbeat_patience,
-    patient,
-    single_requests,
-    until_known,
-)
+from nats_worker.api.answers import Answer, without_login
+from nats_worker.api.asking import Asking, heartbeat_patience, patient, single_requests, until_known
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from airflow.executors.base_executor import ExecutorConf, get_execution_api_server_url
 
-from nats_worker.answers import without_login
+from nats_worker.api.answers import without_login
 
 __all__ = ["ApiAddress", "api_address"]
 

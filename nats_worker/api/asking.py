@@ -16,12 +16,12 @@ import random
 import time
 from typing import TYPE_CHECKING, Any
 
-from nats_worker.answers import without_login
+from nats_worker.api.answers import without_login
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from nats_worker.answers import Answer
+    from nats_worker.api.answers import Answer
 
 __all__ = [
     "Asking",
