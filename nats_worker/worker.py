@@ -30,7 +30,7 @@ from nats_worker.processes.proof import Proof
 from nats_worker.record import Surroundings
 from nats_worker.slots import Slots
 from nats_worker.task_logs import serve_log
-from nats_worker.uploads import Uploads
+from nats_worker.uploads.process import Uploads
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine

@@ -24,7 +24,7 @@ from tests.bench.layers import cpu_below, cpu_seconds, ground, memory, run_task,
 if TYPE_CHECKING:
     from nats_executor.settings import Settings
     from nats_worker.processes.pool import ProcessPool
-    from nats_worker.uploads import Uploads
+    from nats_worker.uploads.process import Uploads
 
 WARM_UP_TASKS = 3
 STORES = {
@@ -36,7 +36,7 @@ STORES = {
 
 async def compare(settings: Settings, count: int) -> None:
     from nats_worker.processes.pool import ProcessPool
-    from nats_worker.uploads import Uploads
+    from nats_worker.uploads.process import Uploads
 
     async with AsyncExitStack() as exits:
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_worker.courier import PRIVATE
 from nats_worker.processes.protocol import pack
-from nats_worker.uploader import received
-from nats_worker.uploads import launch
+from nats_worker.uploads.courier import PRIVATE
+from nats_worker.uploads.process import launch
+from nats_worker.uploads.uploader import received
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -28,10 +28,10 @@ from nats_executor.broker.connection import connect
 from nats_executor.errors import BrokerUnavailable, NatsExecutorError
 from nats_executor.logs import store
 from nats_executor.logs.store import UPLOAD_SECONDS
-from nats_worker.courier import ANSWER_SECONDS, PRIVATE
 from nats_worker.logs import Text
 from nats_worker.processes.linux import keep_private
 from nats_worker.processes.protocol import MAX_EVENT_BYTES, pack, unpack
+from nats_worker.uploads.courier import ANSWER_SECONDS, PRIVATE
 
 if TYPE_CHECKING:
     from nats_executor.broker.port import Broker
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Uploader", "main"]
 
 # Not `__name__`: this module runs as `__main__`.
-log = logging.getLogger("nats_worker.uploader")
+log = logging.getLogger("nats_worker.uploads.uploader")
 
 # Each holds a megabyte at most.
 AT_A_TIME = 8

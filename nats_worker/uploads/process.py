@@ -11,8 +11,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Self
 
-from nats_worker.courier import PRIVATE
 from nats_worker.processes.linux import describe
+from nats_worker.uploads.courier import PRIVATE
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -104,7 +104,7 @@ class Uploads:
 def launch(*inherited: socket.socket) -> subprocess.Popen[bytes]:
     numbers = [end.fileno() for end in inherited]
     return subprocess.Popen(  # noqa: S603 - our own interpreter, module and numbers
-        [sys.executable, "-P", "-m", "nats_worker.uploader", *map(str, numbers)],
+        [sys.executable, "-P", "-m", "nats_worker.uploads.uploader", *map(str, numbers)],
         stdin=subprocess.DEVNULL,
         pass_fds=numbers,
         start_new_session=True,
