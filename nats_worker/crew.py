@@ -9,15 +9,15 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable, DecodeError
-from nats_worker.slots import weight_of
+from nats_worker.intake.slots import weight_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from nats_executor.settings import Settings
     from nats_worker.errand import Errand
+    from nats_worker.intake.slots import Seat, Slots
     from nats_worker.lease import Leases
-    from nats_worker.slots import Seat, Slots
 
 __all__ = ["Crew"]
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nats_worker.bands import YIELD_EVERY, Ask, asks, first
+from nats_worker.intake.bands import YIELD_EVERY, Ask, asks, first
 
 
 @pytest.mark.parametrize(

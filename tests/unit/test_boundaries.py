@@ -11,7 +11,7 @@ LONG_DOCSTRING = 'def f():\n    """Why.' + "\n" * 60 + '"""\n'
 LONG_FUNCTION = "def f():\n" + "    g()\n" * 40
 
 BROKEN = {
-    "nats outside the broker": ("nats_worker.intake", "import nats.js"),
+    "nats outside the broker": ("nats_worker.intake.intake", "import nats.js"),
     "nats below a function": (
         "nats_executor.scheduler.executor",
         "def f():\n    from nats import connect",

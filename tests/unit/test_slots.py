@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nats_worker.slots import Seat, Slots, weight_of
+from nats_worker.intake.slots import Seat, Slots, weight_of
 
 MEMORY, STARTS = "memory", "starts"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_worker.guard import Guard, verdict
+from nats_worker.intake.memory_guard import Guard, verdict
 from nats_worker.processes.memory import Reading
 from tests.support.fixtures import settings_for
 from tests.support.waiting import wait_until

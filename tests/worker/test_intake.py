@@ -13,9 +13,9 @@ import pytest
 from nats_executor.errors import AccessDenied, BrokerError
 from nats_executor.topology import setup
 from nats_executor.wire.names import Lane
-from nats_worker import intake as intake_module
-from nats_worker.intake import Intake
-from nats_worker.slots import Seat, Slots
+from nats_worker.intake import intake as intake_module
+from nats_worker.intake.intake import Intake
+from nats_worker.intake.slots import Seat, Slots
 from tests.support.emptying import empty
 from tests.support.fake_broker import FakeServer
 from tests.support.fixtures import settings_for

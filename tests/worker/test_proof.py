@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nats_executor.wire.messages import State
-from nats_worker.guard import Guard
+from nats_worker.intake.memory_guard import Guard
 from nats_worker.processes import proof
 from nats_worker.processes.exit_report import Ending
 from nats_worker.processes.memory import Reading

@@ -10,7 +10,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable
-from nats_worker.bands import asks
+from nats_worker.intake.bands import asks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nats_executor.broker.port import Broker, Delivery, Pulls
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Lane
-    from nats_worker.slots import Slots
+    from nats_worker.intake.slots import Slots
 
 __all__ = ["Intake"]
 
