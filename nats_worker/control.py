@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from nats_executor.broker.port import Broker
     from nats_executor.wire.names import Names
-    from nats_worker.errand import Errand
+    from nats_worker.delivery.errand import Errand
     from nats_worker.worker import Worker
 
 __all__ = ["Refused", "serve_changes", "serve_pings"]

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from nats_executor.settings import Settings
-    from nats_worker.errand import Errand
+    from nats_worker.delivery.errand import Errand
+    from nats_worker.delivery.leases import Leases
     from nats_worker.intake.slots import Seat, Slots
-    from nats_worker.lease import Leases
 
 __all__ = ["Crew"]
 

@@ -8,16 +8,16 @@ import math
 import time
 from typing import TYPE_CHECKING, Self
 
-from nats_worker.errand import Errand
+from nats_worker.delivery.errand import Errand
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from nats_executor.broker.port import Broker, Delivery
+    from nats_worker.delivery.record import Surroundings
     from nats_worker.probes import ProbeServer
     from nats_worker.processes.pool import ProcessPool
-    from nats_worker.record import Surroundings
     from nats_worker.worker import Worker
 
 __all__ = ["Health"]

@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from nats_executor.wire.messages import State
-from nats_worker.errand import Errand
+from nats_worker.delivery.errand import Errand
 from nats_worker.processes import memory
 from nats_worker.processes.linux import children_of
 from nats_worker.processes.proof import SELF_TEST
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     from nats_executor.broker.port import Delivery
     from nats_executor.wire.messages import Report, Workload
-    from nats_worker import claims
+    from nats_worker.delivery import claims
+    from nats_worker.delivery.record import Surroundings
+    from nats_worker.delivery.verdict import Verdict
     from nats_worker.health import Health
     from nats_worker.processes.run import Run
-    from nats_worker.record import Surroundings
-    from nats_worker.verdict import Verdict
 
 __all__ = ["Meter"]
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from nats_executor.broker.port import Broker
     from nats_executor.wire.names import Names
-    from nats_worker.record import Record
+    from nats_worker.delivery.record import Record
 
 __all__ = ["Desk", "Refused", "read_page", "serve_log"]
 

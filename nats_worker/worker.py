@@ -19,16 +19,16 @@ from nats_executor.fleet.liveness import Liveness
 from nats_executor.wire.messages import Presence
 from nats_worker.control import serve_changes, serve_pings
 from nats_worker.crew import Crew
+from nats_worker.delivery.leases import Leases
+from nats_worker.delivery.record import Surroundings
 from nats_worker.health import Health
 from nats_worker.intake.intake import Intake
 from nats_worker.intake.memory_guard import Guard
 from nats_worker.intake.slots import Slots
-from nats_worker.lease import Leases
 from nats_worker.presence import Announcer
 from nats_worker.processes.fitness import Takes
 from nats_worker.processes.pool import ProcessPool
 from nats_worker.processes.proof import Proof
-from nats_worker.record import Surroundings
 from nats_worker.task_logs import serve_log
 from nats_worker.uploads.process import Uploads
 

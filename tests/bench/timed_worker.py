@@ -26,7 +26,7 @@ def note(ti: object) -> None:
 
 
 def attach() -> None:
-    from nats_worker.errand import Errand
+    from nats_worker.delivery.errand import Errand
 
     execute = Errand.execute
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from nats_executor.settings import Settings
-from nats_worker import errand
+from nats_worker.delivery import errand
 from nats_worker.processes import pool
 from nats_worker.worker import Plan, Worker
 

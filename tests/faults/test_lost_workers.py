@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from nats_executor.fleet.liveness import PING_PAUSE_SECONDS, PING_SECONDS, PINGS, Answer, is_lost
 from nats_executor.wire.messages import State
-from nats_worker.errand import Errand
-from nats_worker.lease import BEATS_PER_LEASE
+from nats_worker.delivery.errand import Errand
+from nats_worker.delivery.leases import BEATS_PER_LEASE
 from tests.support.fixtures import settings_for
 from tests.support.waiting import wait_until
 from tests.support.worker_ground import is_alive, task_body

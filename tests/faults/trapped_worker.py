@@ -33,7 +33,7 @@ def shift_clock() -> None:
 
 
 def set_traps() -> None:
-    from nats_worker.errand import Errand
+    from nats_worker.delivery.errand import Errand
     from nats_worker.processes.pool import ProcessPool
 
     decide, start = Errand.decide, ProcessPool.start

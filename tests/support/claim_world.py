@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, cast
 from nats_executor.scheduler.ledger import Dispatch, Ended, Ledger, Unwanted
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Kind, Report, State, Workload, encode
-from nats_worker.errand import Errand
+from nats_worker.delivery.errand import Errand
+from nats_worker.delivery.record import Surroundings
 from nats_worker.processes.exit_report import Ending
-from nats_worker.record import Surroundings
 from nats_worker.worker import Plan, Worker
 from tests.support.fake_api import ANSWERS, Api
 from tests.support.fake_broker import FakePulls

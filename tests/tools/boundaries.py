@@ -48,10 +48,10 @@ PURE = frozenset(
         "nats_executor.topology.setup",
         "nats_executor.scheduler.whereabouts",
         "nats_worker.api.answers",
-        "nats_worker.claims",
+        "nats_worker.delivery.claims",
         "nats_worker.processes.exit_report",
         "nats_worker.processes.fitness",
-        "nats_worker.verdict",
+        "nats_worker.delivery.verdict",
     }
 )
 # fmt: off
@@ -64,7 +64,7 @@ IMPURE = frozenset(
 )
 # fmt: on
 # Settings look whether a file can be read; a verdict names the signal that ended a process.
-EXCEPTIONS = {SETTINGS: frozenset({"os"}), "nats_worker.verdict": frozenset({"signal"})}
+EXCEPTIONS = {SETTINGS: frozenset({"os"}), "nats_worker.delivery.verdict": frozenset({"signal"})}
 # They start workers, and load that half only when they do.
 STARTERS = frozenset({"nats_executor.cli.commands"})
 # Standalone asks whether anybody has configured a server at all, before there are settings.

@@ -21,7 +21,7 @@ BROKEN = {
         "nats_executor.scheduler.ledger",
         "from airflow.models import Dag",
     ),
-    "a clock in a pure module": ("nats_worker.verdict", "import time"),
+    "a clock in a pure module": ("nats_worker.delivery.verdict", "import time"),
     "asyncio in a pure module": ("nats_executor.topology.setup", "import asyncio"),
     "files in a pure module": ("nats_executor.wire.messages", "from pathlib import Path"),
     "an impure module of ours": (
@@ -69,7 +69,7 @@ ALLOWED = {
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import airflow",
     ),
     "a pure module in another": (
-        "nats_worker.verdict",
+        "nats_worker.delivery.verdict",
         "from nats_executor.wire.names import Names",
     ),
     "the contract in the worker": (

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nats_executor.wire.messages import Kind, Report, State
-from nats_worker.claims import (
+from nats_worker.delivery.claims import (
     Claim,
     Decision,
     Done,

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from nats_executor.wire.messages import Kind, Report, State
 from nats_worker import worker as worker_module
-from nats_worker.claims import is_void
+from nats_worker.delivery.claims import is_void
 from nats_worker.persist import LONGEST_PAUSE
 from tests.support.claim_world import ACK_WAIT, DETAILS, EXPIRED_TOKEN, ROUNDS, World, world
 

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nats_executor.wire.messages import State
-from nats_worker.processes.exit_report import Ending, ExitReport
-from nats_worker.verdict import (
+from nats_worker.delivery.verdict import (
     API_PAUSE_SECONDS,
     OURS_PAUSE_SECONDS,
     Back,
@@ -18,6 +17,7 @@ from nats_worker.verdict import (
     Verdict,
     judge,
 )
+from nats_worker.processes.exit_report import Ending, ExitReport
 
 
 def exited(ending: Ending, **details: object) -> ExitReport:

@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nats_executor.wire.messages import State
+from nats_worker.delivery.verdict import Back, Expired, Final, Left, Verdict, judge
 from nats_worker.processes.exit_report import Ending, ExitReport
-from nats_worker.verdict import Back, Expired, Final, Left, Verdict, judge
 
 # What `supervise_task` and its process can end with before the API server has accepted a start.
 REFUSALS = {Ending.ALREADY_RUNNING, Ending.EXCHANGED, Ending.STALE, Ending.TOKEN_REFUSED}

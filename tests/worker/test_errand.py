@@ -14,9 +14,9 @@ import pytest
 from nats_executor.errors import AccessDenied
 from nats_executor.wire.messages import Kind, Presence, State, encode
 from nats_executor.wire.sizes import CUT_LETTER_BYTES
-from nats_worker.errand import RENEWAL_SECONDS
+from nats_worker.delivery.errand import RENEWAL_SECONDS
+from nats_worker.delivery.record import SOON_SECONDS
 from nats_worker.processes.exit_report import Ending
-from nats_worker.record import SOON_SECONDS
 from tests.support.emptying import empty
 from tests.support.waiting import wait_until
 from tests.support.worker_scene import ACK_WAIT, Scene, scene_fixture, task, token

@@ -8,9 +8,9 @@ import pytest
 
 from nats_executor.errors import BrokerUnavailable
 from nats_executor.wire.messages import Report, State
+from nats_worker.delivery.verdict import API_PAUSE_SECONDS
 from nats_worker.persist import persist
 from nats_worker.processes.exit_report import Ending
-from nats_worker.verdict import API_PAUSE_SECONDS
 from tests.support.emptying import empty
 from tests.support.waiting import wait_until
 from tests.support.worker_scene import Scene, scene_fixture

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from nats_executor.errors import BrokerUnavailable
-from nats_worker.lease import Leases
+from nats_worker.delivery.leases import Leases
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nats_executor.wire.messages import Workload
-    from nats_worker.record import Record
+    from nats_worker.delivery.record import Record
 
 __all__ = ["scene_fixture"]
 

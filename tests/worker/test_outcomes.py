@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nats_worker.delivery.verdict import Final, judge
 from nats_worker.processes.exit_report import Ending
 from nats_worker.processes.pool import ProcessPool
-from nats_worker.verdict import Final, judge
 from tests.support.execution_api import Answer
 from tests.support.waiting import wait_until
 from tests.worker.conftest import callback_body, connection_test_body, is_alive

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nats_executor.wire.messages import State
+from nats_worker.delivery.verdict import OURS_PAUSE_SECONDS
 from nats_worker.intake.memory_guard import Guard
 from nats_worker.processes import proof
 from nats_worker.processes.exit_report import Ending
 from nats_worker.processes.memory import Reading
-from nats_worker.verdict import OURS_PAUSE_SECONDS
 from tests.support.waiting import wait_until
 from tests.support.worker_scene import Scene, scene_fixture
 

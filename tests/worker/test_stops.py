@@ -16,9 +16,9 @@ from airflow.sdk.execution_time import supervisor
 
 from nats_executor.wire.messages import State
 from nats_worker.api.client import heartbeat_seconds
+from nats_worker.delivery.verdict import Final, judge
 from nats_worker.processes.exit_report import Ending
 from nats_worker.processes.pool import ProcessPool
-from nats_worker.verdict import Final, judge
 from tests.support.execution_api import Answer
 from tests.support.waiting import wait_until
 from tests.worker.conftest import Stage, is_alive

@@ -10,9 +10,9 @@ import pytest
 from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
 from nats_executor.wire.messages import State
 from nats_worker.api.asking import Asking
+from nats_worker.delivery.verdict import Back, Final, judge
 from nats_worker.processes.airflow_supervisor import Watch, failure, watched_callback
 from nats_worker.processes.reaping import Reaper
-from nats_worker.verdict import Back, Final, judge
 
 
 class NoRoom:

@@ -25,18 +25,18 @@ from nats_executor.errors import (
 from nats_executor.fleet.liveness import Holder
 from nats_executor.wire.messages import Kind, Report, State, Workload, decode, shown, token_expiry
 from nats_executor.wire.sizes import CUT_LETTER_BYTES, HEADERS_BYTES
-from nats_worker import claims
+from nats_worker.delivery import claims
+from nats_worker.delivery.record import Record
+from nats_worker.delivery.verdict import STOPPING, Back, Expired, Final, Left, judge
 from nats_worker.persist import persist
-from nats_worker.record import Record
-from nats_worker.verdict import STOPPING, Back, Expired, Final, Left, judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nats_worker.lease import Lease
+    from nats_worker.delivery.leases import Lease
+    from nats_worker.delivery.verdict import Verdict
     from nats_worker.processes.exit_report import ExitReport
     from nats_worker.processes.run import Run
-    from nats_worker.verdict import Verdict
 
 __all__ = ["Errand"]
 

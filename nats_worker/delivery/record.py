@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nats_executor.errors import BrokerUnavailable, DecodeError, WrongSequence
 from nats_executor.wire.fitting import fitted_report
 from nats_executor.wire.messages import Report, State, decode, presentable
-from nats_worker import claims
+from nats_worker.delivery import claims
 from nats_worker.persist import persist
 from nats_worker.processes.fitness import Fitness
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nats_executor.fleet.liveness import Liveness
     from nats_executor.settings import Settings
     from nats_executor.wire.messages import Workload
-    from nats_worker.lease import Leases
+    from nats_worker.delivery.leases import Leases
     from nats_worker.processes.pool import ProcessPool
     from nats_worker.processes.run import Run
 

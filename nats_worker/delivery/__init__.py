@@ -1,0 +1,3 @@
+"""One delivery, from its arrival to its ack."""
+
+from __future__ import annotations
