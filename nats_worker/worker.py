@@ -21,7 +21,7 @@ from nats_worker.control import serve_changes, serve_pings
 from nats_worker.crew import Crew
 from nats_worker.delivery.leases import Leases
 from nats_worker.delivery.record import Surroundings
-from nats_worker.health import Health
+from nats_worker.health.health import Health
 from nats_worker.intake.intake import Intake
 from nats_worker.intake.memory_guard import Guard
 from nats_worker.intake.slots import Slots

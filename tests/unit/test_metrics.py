@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nats_executor.wire.messages import State
-from nats_worker import health
+from nats_worker.health import health
 from nats_worker.processes.exit_report import Ending
 from tests.support.nats_server import free_port
 from tests.support.probing import samples

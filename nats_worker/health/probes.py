@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from nats_executor.errors import ConfigError
     from nats_executor.settings import Settings
-    from nats_worker.health import Health
+    from nats_worker.health.health import Health
 
 __all__ = ["ProbeServer"]
 

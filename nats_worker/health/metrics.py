@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nats_worker.delivery import claims
     from nats_worker.delivery.record import Surroundings
     from nats_worker.delivery.verdict import Verdict
-    from nats_worker.health import Health
+    from nats_worker.health.health import Health
     from nats_worker.processes.run import Run
 
 __all__ = ["Meter"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from nats_executor.broker.port import Broker, Delivery
     from nats_worker.delivery.record import Surroundings
-    from nats_worker.probes import ProbeServer
+    from nats_worker.health.probes import ProbeServer
     from nats_worker.processes.pool import ProcessPool
     from nats_worker.worker import Worker
 
@@ -63,8 +63,8 @@ class Health:
         settings = self.worker.settings
         if settings.health_port:
             # Here, because they are a tenth of this process's memory.
-            from nats_worker.metrics import Meter
-            from nats_worker.probes import ProbeServer
+            from nats_worker.health.metrics import Meter
+            from nats_worker.health.probes import ProbeServer
 
             meter = Meter(self)
             self._server = ProbeServer(settings, self, meter.exposition)
