@@ -19,7 +19,7 @@ from setproctitle import setproctitle
 
 from nats_executor.errors import NatsExecutorError
 from nats_executor.text import one_line
-from nats_worker import logs
+from nats_worker import log_lines
 from nats_worker.processes.concealment import environment_without_login
 from nats_worker.processes.linux import keep_private
 from nats_worker.processes.pool import PoolBroken
@@ -68,7 +68,7 @@ def become(start: Start) -> NoReturn:
 
 def run(start: Start) -> None:
     """Run a worker; a reason that ends it is one line on stderr and exit code 1."""
-    logs.set_up(is_verbose=start.is_verbose, is_json=start.is_json, file=start.log_file)
+    log_lines.set_up(is_verbose=start.is_verbose, is_json=start.is_json, file=start.log_file)
     try:
         asyncio.run(Worker(start.settings, start.plan).run())
     except* (NatsExecutorError, PoolBroken) as group:

@@ -17,7 +17,9 @@ from nats_executor.broker.connection import connect
 from nats_executor.errors import AccessDenied, BrokerError
 from nats_executor.fleet.liveness import Liveness
 from nats_executor.wire.messages import Presence
-from nats_worker.control import serve_changes, serve_pings
+from nats_worker.control.logs import serve_log
+from nats_worker.control.orders import serve_changes, serve_pings
+from nats_worker.control.presence import Announcer
 from nats_worker.crew import Crew
 from nats_worker.delivery.leases import Leases
 from nats_worker.delivery.record import Surroundings
@@ -25,11 +27,9 @@ from nats_worker.health.health import Health
 from nats_worker.intake.intake import Intake
 from nats_worker.intake.memory_guard import Guard
 from nats_worker.intake.slots import Slots
-from nats_worker.presence import Announcer
 from nats_worker.processes.fitness import Takes
 from nats_worker.processes.pool import ProcessPool
 from nats_worker.processes.proof import Proof
-from nats_worker.task_logs import serve_log
 from nats_worker.uploads.process import Uploads
 
 if TYPE_CHECKING:

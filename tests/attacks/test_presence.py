@@ -23,7 +23,7 @@ from nats_executor.wire.log_pages import encode as encode_page
 from nats_executor.wire.messages import Kind, Order, Outcome, encode
 from nats_executor.wire.names import in_domain
 from nats_worker import worker as worker_module
-from nats_worker.presence import Announcer, NameTaken
+from nats_worker.control.presence import Announcer, NameTaken
 from nats_worker.worker import Plan, Worker
 from tests.support.fake_pool import FakePool
 from tests.support.presences import presence_of

@@ -29,7 +29,7 @@ from nats_executor.scheduler.telemetry import Telemetry
 from nats_executor.wire.messages import Presence, decode, encode
 from nats_executor.wire.names import Lane
 from nats_executor.wire.sizes import LOG_RECORD_BYTES, MOST_RECORDS, PRESENCE_BYTES, REPORT_BYTES
-from nats_worker.presence import Announcer
+from nats_worker.control.presence import Announcer
 from tests.attacks import burdens
 from tests.attacks.burdens import LAST, MAX_PAYLOAD, PATH
 from tests.support.realm import NAMES, ROOT_USER

@@ -17,7 +17,7 @@ from nats_executor.cli import commands
 from nats_executor.wire import messages
 from nats_executor.wire.messages import Order, Outcome, Presence, encode
 from nats_executor.wire.queue_names import as_text
-from nats_worker.logs import Text
+from nats_worker.log_lines import Text
 from tests.cli.conftest import Console
 from tests.support.realm import NAMES, PASSWORD, Realm
 

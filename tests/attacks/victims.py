@@ -22,7 +22,7 @@ from nats_executor.logs import connection
 from nats_executor.logs.running import TaskLogs
 from nats_executor.scheduler.dispatcher import Dispatcher
 from nats_executor.scheduler.telemetry import Telemetry
-from nats_worker.presence import Announcer
+from nats_worker.control.presence import Announcer
 from tests.attacks.burdens import LAST, PATH, presence
 from tests.support.realm import ONE_ACCOUNT, Realm
 

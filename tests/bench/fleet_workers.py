@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from nats_executor.broker.connection import connect
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Presence
+from nats_worker.control.presence import Announcer
 from nats_worker.intake.intake import Intake
 from nats_worker.intake.slots import Slots
-from nats_worker.presence import Announcer
 from tests.bench.aside import asked
 from tests.bench.ground import settings_of
 

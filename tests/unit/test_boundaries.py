@@ -81,7 +81,7 @@ ALLOWED = {
         "def worker(args):\n    from nats_worker.worker import Worker",
     ),
     "versions in compat": ("nats_executor.scheduler.compat", "from airflow import __version__"),
-    "our own version": ("nats_worker.presence", "version('airflow-nats-executor')"),
+    "our own version": ("nats_worker.control.presence", "version('airflow-nats-executor')"),
     "another section": ("nats_worker.worker", "conf.get('core', 'dags_folder')"),
     "a long docstring": ("nats_executor.cli.definitions", LONG_DOCSTRING),
 }

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Order, Outcome, State, decode
-from nats_worker import control
-from nats_worker.control import LONGEST_QUEUE, MOST_SLOTS, Refused, concurrency_in, queue_in
+from nats_worker.control import orders
+from nats_worker.control.orders import LONGEST_QUEUE, MOST_SLOTS, Refused, concurrency_in, queue_in
 from tests.support.presences import presence_of, records_of
 from tests.support.waiting import wait_until
 from tests.support.worker_scene import Scene, scene_fixture
@@ -200,7 +200,7 @@ async def test_what_arrives_from_a_queue_as_it_is_removed_goes_back(scene: Scene
     worker = await started(scene, queues=("default", "heavy"))
     # In one step of the loop: the wait has it when the intake learns that it is not wanted.
     scene.send(queue="heavy")
-    control.remove_queue(worker, "heavy")
+    orders.remove_queue(worker, "heavy")
 
     heir = await started(scene, name="heir", queues=("heavy",))
     (await scene.pool.run()).finish()
@@ -288,7 +288,7 @@ async def test_nonsense_is_refused_with_a_reason(
 async def test_nobody_makes_a_worker_pull_from_any_number_of_queues(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "MOST_QUEUES", 2)
+    monkeypatch.setattr(orders, "MOST_QUEUES", 2)
     worker = await started(scene)
     await tell(scene, worker, "add-queue", "a")
 

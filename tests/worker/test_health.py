@@ -26,10 +26,10 @@ from nats_executor.topology import setup
 from nats_executor.wire.messages import State
 from nats_executor.wire.names import Lane
 from nats_worker import worker as worker_module
+from nats_worker.control.presence import Announcer
 from nats_worker.delivery.errand import Errand
 from nats_worker.health import health, probes
 from nats_worker.intake.memory_guard import Guard
-from nats_worker.presence import Announcer
 from nats_worker.processes.memory import Reading
 from nats_worker.worker import Plan, Worker
 from tests.support.cable import Cable

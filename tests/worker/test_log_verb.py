@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from nats_executor.errors import DecodeError
 from nats_executor.wire.log_pages import PAGE_BYTES, VERB, Page, Question, encode
 from nats_executor.wire.messages import FORMAT, State, decode
-from nats_worker import task_logs
-from nats_worker.task_logs import READERS, Desk, Refused, read_page
+from nats_worker.control import logs
+from nats_worker.control.logs import READERS, Desk, Refused, read_page
 from tests.support.worker_scene import Scene, scene_fixture, task
 
 if TYPE_CHECKING:
@@ -255,14 +255,14 @@ class Disk:
             assert self.is_well.wait(60)
             return real(*arguments)
 
-        monkeypatch.setattr(task_logs, "read_page", slow)
+        monkeypatch.setattr(logs, "read_page", slow)
 
 
 async def test_a_disk_that_hangs_holds_up_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = Disk(monkeypatch)
-    monkeypatch.setattr(task_logs, "READ_SECONDS", 0.1)
+    monkeypatch.setattr(logs, "READ_SECONDS", 0.1)
     asked = desk(folder, carried())
     try:
         pages = await asyncio.gather(*(ask(asked) for _ in range(READERS + 3)))
@@ -271,7 +271,7 @@ async def test_a_disk_that_hangs_holds_up_nothing(
     finally:
         disk.is_well.set()
 
-    monkeypatch.setattr(task_logs, "READ_SECONDS", 60)
+    monkeypatch.setattr(logs, "READ_SECONDS", 60)
     assert (await ask(asked)).data == b"one\ntwo\n"
 
 

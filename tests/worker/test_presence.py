@@ -19,7 +19,7 @@ from nats_executor.fleet import liveness as liveness_module
 from nats_executor.fleet.liveness import Answer, Holder, Liveness, is_lost
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Presence, decode, encode
-from nats_worker.presence import BEATS, Announcer, NameTaken
+from nats_worker.control.presence import BEATS, Announcer, NameTaken
 from tests.support.fake_broker import FakeServer
 from tests.support.fixtures import settings_for
 from tests.support.waiting import wait_until
@@ -243,7 +243,7 @@ async def test_a_worker_whose_record_is_old_has_the_time_to_renew_it(
     async def renewed_meanwhile(_: float) -> None:
         server.put(RECORD, encode(record("w.0")))
 
-    monkeypatch.setattr("nats_worker.presence.asyncio.sleep", renewed_meanwhile)
+    monkeypatch.setattr("nats_worker.control.presence.asyncio.sleep", renewed_meanwhile)
 
     with pytest.raises(NameTaken):
         await announcer(server).claim_name()

@@ -13,7 +13,7 @@ import pytest
 
 from nats_executor.wire.messages import Presence, State, decode
 from nats_worker import worker as worker_module
-from nats_worker.presence import NameTaken
+from nats_worker.control.presence import NameTaken
 from nats_worker.processes.exit_report import Ending
 from nats_worker.processes.pool import PoolBroken
 from nats_worker.worker import background
