@@ -1,22 +1,78 @@
-"""How both sides behave while the broker is away: say so once, and do not ask too often."""
+"""Repeats what the broker did not take, pauses while it is away, and tells a thing once."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from nats_executor.errors import AccessDenied, NoQuorum, StreamFull
+from nats_executor.errors import AccessDenied, BrokerUnavailable, NoQuorum, StreamFull
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Hashable, Iterator
 
-__all__ = ["Outage"]
+__all__ = ["Once", "Outage", "ended", "pauses", "persist"]
 
 log = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
+
 # A broker that hangs costs the scheduler one time-out, then none for this long, doubling.
-FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 15.0
+OUTAGE_SECONDS = 0.5, 15.0
+# An election takes seconds, and its end must not be slept through.
+STEP_SECONDS = 0.1, 1.0
+# A message that meets a change of the stream's leader is lost without an answer, so the first
+# answer is not waited for as long as a slow broker may need: the limit doubles with each attempt.
+FIRST_LIMIT = 1.0
+# Seconds between two cancellations of one task.
+INSIST_SECONDS = 0.1
+# Things that are remembered as told; each is a line of a log at most.
+REMEMBERED = 100
+
+
+def pauses(first: float, longest: float) -> Iterator[float]:
+    """Yield seconds that double up to the longest, without an end."""
+    pause = first
+    while True:
+        yield pause
+        pause = min(longest, 2 * pause)
+
+
+class Once:
+    """Tells new things from those that were told before; remembers the last hundred."""
+
+    def __init__(self) -> None:
+        self._told: dict[Hashable, None] = {}
+
+    def is_new(self, thing: Hashable) -> bool:
+        """Whether a thing was not told yet; from now on it was."""
+        is_new = thing not in self._told
+        self._told.pop(thing, None)
+        self._told[thing] = None
+        if len(self._told) > REMEMBERED:
+            del self._told[next(iter(self._told))]
+        return is_new
+
+    def forget(self, thing: Hashable) -> None:
+        """Take one thing for new when it comes again."""
+        self._told.pop(thing, None)
+
+    def forget_all(self) -> None:
+        """Take everything for new, as after a new connection."""
+        self._told.clear()
+
+
+async def ended(task: asyncio.Task[Any]) -> None:
+    """Cancel a task until it has ended; raises what else than a cancellation ended it.
+
+    Once is not enough: nats-py swallows a cancellation that meets its `connect`, its `close` or a
+    subscription.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=INSIST_SECONDS)
+    if not task.cancelled():
+        task.result()
 
 
 class Outage:
@@ -26,7 +82,7 @@ class Outage:
         self._clock = clock
         self._since: float | None = None
         self._is_explained = False
-        self._pause = FIRST_PAUSE
+        self._pauses = pauses(*OUTAGE_SECONDS)
         self._until = 0.0
         self._recoveries = 0
 
@@ -52,13 +108,12 @@ class Outage:
         is_new, is_explained = self._since is None, isinstance(reason, NoQuorum)
         if is_new:
             self._since = self._clock()
-            self._pause = FIRST_PAUSE
+            self._pauses = pauses(*OUTAGE_SECONDS)
         if is_new or (is_explained and not self._is_explained):
             log.warning("NATS %s: %s; next: %s", state_of(reason), reason, next_step)
         self._is_explained |= is_explained
         self._recoveries = recoveries
-        self._until = self._clock() + self._pause
-        self._pause = min(LONGEST_PAUSE, 2 * self._pause)
+        self._until = self._clock() + next(self._pauses)
 
     def over(self) -> None:
         """Enter a success; logs the end of an outage."""
@@ -76,3 +131,39 @@ def state_of(reason: Exception) -> str:
             return "denies access"
         case _:
             return "is away"
+
+
+def never() -> bool:
+    """Go on for as long as it takes."""
+    return False
+
+
+async def persist(
+    action: Callable[[], Awaitable[Result]],
+    *,
+    name: str = "",
+    unless: Callable[[], bool] = never,
+) -> Result:
+    """Carry out a step on the broker, for as long as it takes it to come back.
+
+    A step without an answer may have been carried out, so it has to be one that can be repeated.
+
+    Args:
+        name: of a step that is worth a line in the log when it has to be repeated.
+        unless: looked at after each failure; once it is true, the failure is raised.
+    """
+    limit, level = FIRST_LIMIT, logging.INFO if name else logging.DEBUG
+    for pause in pauses(*STEP_SECONDS):
+        try:
+            async with asyncio.timeout(limit):
+                return await action()
+        except TimeoutError:
+            failure = BrokerUnavailable(f"no answer within {limit:g} s")
+        except BrokerUnavailable as exc:
+            failure = exc
+        if unless():
+            raise failure
+        log.log(level, "%s: %s; next: asking again until it is known", name or "a step", failure)
+        limit, level = 2 * limit, logging.DEBUG
+        await asyncio.sleep(pause)
+    raise AssertionError  # the pauses have no end

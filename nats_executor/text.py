@@ -1,15 +1,18 @@
-"""What a terminal and a log line are given of text from anyone.
+"""Makes text from anyone fit for a terminal, a log line and a database.
 
-Names, hosts, reasons and errors come from the broker, so whoever can write there may put anything
+Names, hosts, reasons and errors come from the broker, so who can write there may put anything
 into them: escape sequences, the eight-bit controls that some terminals obey, characters that turn
 the direction of a line around, ends of lines that forge another line.
 """
 
 from __future__ import annotations
 
-from nats_executor.wire.messages import MARK
+from typing import Any
 
-__all__ = ["lines", "one_line"]
+__all__ = ["lines", "one_line", "presentable", "shown"]
+
+LONGEST_TEXT = 4000
+MARK = "\N{REPLACEMENT CHARACTER}"
 
 
 def one_line(text: str) -> str:
@@ -26,3 +29,19 @@ def marked(text: str, kept: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in kept else MARK for c in text)
+
+
+def presentable(text: str) -> str:
+    """Return text from anyone as a database and a log take it: no control characters, not endless.
+
+    PostgreSQL refuses NUL, and that would end the scheduler.
+    """
+    if len(text) <= LONGEST_TEXT and text.isprintable():
+        return text
+    marked = (c if c.isprintable() or c in "\n\t" else MARK for c in text[:LONGEST_TEXT])
+    return "".join(marked)
+
+
+def shown(value: Any) -> str:
+    """Return a short text for a value from anyone; the `repr` of a nested one may not end well."""
+    return f"{value!r:.80}" if isinstance(value, str | int | float | None) else type(value).__name__

@@ -51,7 +51,7 @@ def start(args: Namespace) -> None:
     """Run a worker in this process, or in the background with --daemon, until it is stopped."""
     from airflow.cli.commands.daemon_utils import run_command_with_daemon_option
 
-    from nats_executor.cli.commands import queue_names, settings_for
+    from nats_executor.cli.arguments import queue_names, settings_for
 
     if args.daemon:
         settle_files(args)

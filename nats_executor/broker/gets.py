@@ -12,7 +12,8 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from nats_executor.broker.replies import batches, silent, stored
+from nats_executor.batches import batches
+from nats_executor.broker.replies import silent, stored
 from nats_executor.errors import BrokerError, BrokerUnavailable
 from nats_executor.wire.sizes import MOST_RECORD_BYTES, MOST_RECORDS
 

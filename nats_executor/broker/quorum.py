@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.errors import NoQuorum, TopologyMismatch
-from nats_executor.wire.messages import presentable
+from nats_executor.text import presentable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

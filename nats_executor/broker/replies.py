@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from nats_executor.broker.port import ConsumerInfo, Stored, StreamInfo, Usage
 from nats_executor.broker.quorum import no_quorum, replication, too_few_servers
@@ -19,19 +19,17 @@ from nats_executor.errors import (
     TopologyMismatch,
     WrongSequence,
 )
+from nats_executor.wire.names import BAND, QUEUE
 from nats_executor.wire.sizes import WORKLOAD_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping
 
     from nats_executor.broker.link import Answer
 
 __all__ = [
-    "BAND",
-    "QUEUE",
     "AckSubject",
     "api_error",
-    "batches",
     "consumer_info",
     "header_bytes",
     "refusal",
@@ -97,10 +95,6 @@ SIZE_OPTIONS = {
 ANSWERING = "_nats.ver"
 # Tokens of an ack subject in its older form.
 ACK_TOKENS = 9
-
-# A queue's name in the metadata of its consumer; the consumer's own name may be a hash of it.
-QUEUE = "airflow_queue"
-BAND = "airflow_band"
 
 
 def api_error(
@@ -298,12 +292,3 @@ class AckSubject:
         first = 4 if len(tokens) == ACK_TOKENS else 6
         delivered, stream, consumer, nanoseconds = (int(t) for t in tokens[first : first + 4])
         return cls(delivered, stream, consumer, nanoseconds / 1e9)
-
-
-Item = TypeVar("Item")
-
-
-def batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    """Cut a sequence into pieces of at most `size`."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

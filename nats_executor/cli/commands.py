@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import json
 import sys
-import time
-import traceback
-from typing import TYPE_CHECKING, TypeVar, cast
-
-from airflow.cli.simple_table import AirflowConsole
-from airflow.configuration import conf
-from airflow.utils.cli import suppress_logs_and_warning
-from airflow.utils.providers_configuration_loader import providers_configuration_loaded
+from typing import TYPE_CHECKING
 
 from nats_executor.access.accounts import accounts as accounts_of
 from nats_executor.access.accounts import as_account_claims, as_accounts, everyone
 from nats_executor.access.permissions import Role, as_claims, as_config, permissions
 from nats_executor.broker import exposure
-from nats_executor.broker.connection import connect
+from nats_executor.cli.arguments import (
+    ask,
+    command,
+    complain,
+    lanes_of,
+    queue_names,
+    quiet,
+    say,
+    settings_for,
+    show,
+)
 from nats_executor.cli.orders import give_orders
 from nats_executor.cli.purging import Store, carry_out, look, purge_of
-from nats_executor.cli.survey import finding, findings, queue_rows, take_survey, worker_rows
-from nats_executor.errors import ConfigError, NatsExecutorError, NoQuorum
+from nats_executor.cli.survey import finding, findings, take_survey, worker_rows
+from nats_executor.errors import ConfigError
+from nats_executor.fleet.queues import queue_rows
 from nats_executor.metrics_package import missing_package, require_metrics
-from nats_executor.settings import Settings
-from nats_executor.text import lines, one_line
+from nats_executor.text import lines
 from nats_executor.topology.setup import apply, inspect, known_queues
-from nats_executor.wire.messages import Order, presentable
+from nats_executor.wire.messages import Order
 from nats_executor.wire.names import token
 from nats_executor.wire.queue_names import in_text
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Awaitable, Callable, Sequence
 
     from nats_executor.broker.port import Broker
-    from nats_executor.cli.survey import Row
     from nats_executor.topology.drift import Drift
-    from nats_executor.wire.names import Lane
 
 __all__ = [
     "accounts",
@@ -56,94 +54,6 @@ __all__ = [
     "workers_remove_queue",
     "workers_set_concurrency",
 ]
-
-UNREACHABLE = 2
-ATTEMPT_MARGIN_SECONDS = 0.5
-# A cluster that has lost a leader elects another one within this time, if it can.
-ELECTION_SECONDS = 5.0
-RETRY_SECONDS = 0.5
-
-Result = TypeVar("Result")
-Command = TypeVar("Command", bound="Callable[[Namespace], None]")
-
-
-def command(function: Command) -> Command:
-    """Give a command its configuration defaults, and turn expected errors into one line."""
-
-    @functools.wraps(function)
-    def run(args: Namespace) -> None:
-        try:
-            function(args)
-        except NatsExecutorError as exc:
-            complain(str(exc))
-            raise SystemExit(UNREACHABLE) from exc
-        except Exception:  # noqa: BLE001 - of Python's own tracebacks nobody cleans the text
-            sys.stderr.write(lines(traceback.format_exc()))
-            raise SystemExit(1) from None
-
-    return cast("Command", providers_configuration_loaded(run))
-
-
-def quiet(function: Command) -> Command:
-    """Keep log lines out of a command's table, unless --verbose was given."""
-    return suppress_logs_and_warning(function)
-
-
-def settings_for(args: Namespace) -> Settings:
-    """Read the settings of the team that was named, or the global ones."""
-    if team := args.team_name:
-        from airflow.executors.base_executor import ExecutorConf
-
-        return Settings.load(ExecutorConf(team), team=team)
-    return Settings.load(conf)
-
-
-def ask(settings: Settings, question: Callable[[Broker], Awaitable[Result]]) -> Result:
-    """Connect, ask one thing, disconnect; raises what keeps the broker from answering.
-
-    Asks again while a cluster elects a leader; whoever changes something may be asked twice.
-    """
-
-    async def talk() -> Result:
-        async with connect(settings, role="cli") as broker:
-            # A little more than one attempt takes, because its end says what is wrong.
-            await broker.ready(settings.connect_timeout_seconds + ATTEMPT_MARGIN_SECONDS)
-            deadline = time.monotonic() + ELECTION_SECONDS
-            while True:
-                try:
-                    return await question(broker)
-                except NoQuorum:
-                    if time.monotonic() > deadline:
-                        raise
-                    await asyncio.sleep(RETRY_SECONDS)
-
-    return asyncio.run(talk())
-
-
-def queue_names(args: Namespace) -> list[str]:
-    return in_text(args.queues or "") or [conf.get_mandatory_value("operators", "default_queue")]
-
-
-def show(rows: list[Row], output: str) -> None:
-    """Print rows as asked for; no text in them, which is anyone's, counts as markup.
-
-    JSON and YAML keep each text and escape it.
-    """
-    if output in {"table", "plain"}:
-        rows = [
-            {name: one_line(presentable(str(value))) for name, value in row.items()} for row in rows
-        ]
-    AirflowConsole(markup=False, emoji=False).print_as(data=rows, output=output)
-
-
-def say(text: str) -> None:
-    """Print a line with text from the broker in it."""
-    print(one_line(text))
-
-
-def complain(text: str) -> None:
-    """Print a line to stderr, likewise."""
-    sys.stderr.write(f"error: {one_line(text)}\n")
 
 
 @command
@@ -197,7 +107,7 @@ def queues_list(args: Namespace) -> None:
     """Print one row for each queue."""
     settings = settings_for(args)
     survey = ask(settings, lambda broker: take_survey(broker, settings))
-    show(queue_rows(survey, settings), args.output)
+    show(queue_rows(survey.consumers, survey.workers, settings), args.output)
 
 
 @command
@@ -286,10 +196,6 @@ def auth(args: Namespace) -> None:
         return
     print(f"# for [nats_executor] inbox_prefix = {inbox}")
     print(as_config(args.user, granted, has_certificate=args.certificate))
-
-
-def lanes_of(settings: Settings, queues: Sequence[str]) -> list[Lane]:
-    return [lane for queue in queues for lane in settings.lanes(queue)]
 
 
 @command

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from nats_executor.cli.survey import seen_workers, state_of
 from nats_executor.errors import BrokerUnavailable, DecodeError, NoResponders
-from nats_executor.wire.messages import Order, Outcome, decode, presentable
+from nats_executor.fleet.workers import seen_workers, state_of
+from nats_executor.text import presentable
+from nats_executor.wire.messages import Order, Outcome, decode
 from nats_executor.wire.queue_names import as_text
 
 if TYPE_CHECKING:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import partial
-from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nats_executor.broker.quorum import no_quorum
 from nats_executor.broker.releases import judged, weakness
 from nats_executor.errors import AccessDenied, BrokerUnavailable
-from nats_executor.fleet.liveness import records_under
-from nats_executor.fleet.presences import Seen, merged
+from nats_executor.fleet.presences import Seen
+from nats_executor.fleet.queues import by_queue, moment
+from nats_executor.fleet.workers import seen_workers, serving, state_of
+from nats_executor.text import presentable
 from nats_executor.topology import setup
 from nats_executor.topology.storage import (
     account_findings,
@@ -22,15 +20,13 @@ from nats_executor.topology.storage import (
     is_crowded,
     stream_finding,
 )
-from nats_executor.wire.messages import presentable
+from nats_executor.topology.wanted import stream_configs
 from nats_executor.wire.names import Lane
 from nats_executor.wire.queue_names import as_text, remedy
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
-
     from nats_executor.broker.port import Broker, ConsumerInfo, StreamInfo, Usage
-    from nats_executor.fleet.presences import Record
+    from nats_executor.fleet.queues import Row
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Names
 
@@ -39,19 +35,10 @@ __all__ = [
     "Survey",
     "finding",
     "findings",
-    "queue_rows",
     "replica_findings",
-    "seen_workers",
-    "serving",
-    "state_of",
     "take_survey",
     "worker_rows",
 ]
-
-Row = dict[str, Any]
-
-# Records that are dealt with in another thread.
-MANY = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +66,7 @@ async def take_survey(broker: Broker, settings: Settings) -> Survey:
         NoQuorum: a stream has too few servers to be changed; what they say of it is old.
     """
     names = settings.names
-    asked = [await broker.stream_info(config["name"]) for config in setup.streams(settings)]
+    asked = [await broker.stream_info(config["name"]) for config in stream_configs(settings)]
     streams = [info for info in asked if info is not None]
     for info in streams:
         if not info.replication.has_quorum:
@@ -116,86 +103,6 @@ async def busiest_in(broker: Broker, stream: str, queues: list[str], names: Name
     except BrokerUnavailable:
         return ""
     return busiest_queue(found.messages, queues, names)
-
-
-async def seen_workers(
-    broker: Broker, settings: Settings, queues: Collection[str] | None = None
-) -> list[Seen]:
-    """Return what the workers bucket says of workers, each once.
-
-    Args:
-        queues: look only under the keys of these. A look takes in a limited number of records, so
-            whatever is decided about a queue must not depend on what others write.
-    """
-    names = settings.names
-    if (info := await broker.stream_info(names.workers_stream)) is None:
-        return []
-    subjects = [names.presences()]
-    if queues is not None:
-        # Workers of the release before have records without a queue.
-        subjects = [*map(names.presences, queues), names.older_presences()]
-    records: list[Record] = []
-    for subject in subjects:
-        records += await records_under(broker, names, subject)
-
-    merge = partial(merged, records, now=info.time, lost_after_seconds=settings.worker_lost_seconds)
-    # As many as that would hold the loop for tenths of a second.
-    return await asyncio.to_thread(merge) if len(records) > MANY else merge()
-
-
-def state_of(seen: Seen, settings: Settings) -> str:
-    """Name a worker's state, by the age of its record."""
-    if seen.age > settings.worker_lost_seconds:
-        return "lost"
-    if seen.presence.draining:
-        return "draining"
-    return "paused" if seen.presence.paused else "running"
-
-
-def serving(workers: list[Seen], lane: Lane, settings: Settings) -> list[Seen]:
-    """The workers that take workloads of a lane.
-
-    A paused one, too: it comes back by itself once there is memory, or workloads can start there.
-    `findings` has it.
-    """
-    return [
-        seen
-        for seen in workers
-        if lane.queue in seen.presence.queues
-        and lane.band < seen.presence.bands
-        and state_of(seen, settings) in {"running", "paused"}
-    ]
-
-
-def queue_rows(survey: Survey, settings: Settings) -> list[Row]:
-    """One row for each queue, in the words of NATS's consumer info, all its bands together."""
-    rows = []
-    for queue, bands in by_queue(survey.consumers).items():
-        workers = serving(survey.workers, Lane(queue), settings)
-        rows.append(
-            {
-                "queue": queue,
-                "pending": sum(band.pending for band in bands),
-                "pending_by_band": ",".join(str(band.pending) for band in bands),
-                "in_flight": sum(band.in_flight for band in bands),
-                "redelivered": sum(band.redelivered for band in bands),
-                "workers": len(workers),
-                "slots": sum(seen.presence.concurrency for seen in workers),
-                "paused_until": moment(max(band.paused_until for band in bands)),
-            }
-        )
-    return rows
-
-
-def moment(at: float) -> str:
-    """Write epoch seconds as a time; one word for none, so that columns can be counted."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds") if at else "-"
-
-
-def by_queue(consumers: Iterable[ConsumerInfo]) -> dict[str, list[ConsumerInfo]]:
-    """Group consumers by their queue, the lowest band first."""
-    ordered = sorted(consumers, key=lambda c: (c.queue, c.band))
-    return {queue: list(bands) for queue, bands in groupby(ordered, key=lambda c: c.queue)}
 
 
 def worker_rows(survey: Survey, settings: Settings) -> list[Row]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nats_executor.errors import BrokerError, DecodeError, NoResponders
 from nats_executor.fleet.presences import record_in
-from nats_executor.wire.messages import presentable
+from nats_executor.text import presentable
 from nats_executor.wire.sizes import MOST_NAMES, PRESENCE_BYTES
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import DecodeError
-from nats_executor.wire.messages import Presence, decode, shown
+from nats_executor.text import shown
+from nats_executor.wire.messages import Presence, decode
 from nats_executor.wire.names import token
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.configuration import conf
 
-from nats_executor.broker.replies import batches
+from nats_executor.batches import batches
 from nats_executor.errors import BrokerError, BrokerUnavailable, ConfigError, NatsExecutorError
 from nats_executor.logs import store
 from nats_executor.logs.connection import Complaints, Line, Lines
@@ -28,8 +28,8 @@ from nats_executor.logs.files import LogFile
 from nats_executor.logs.store import UPLOAD_SECONDS
 from nats_executor.options import LOG_SCHEME
 from nats_executor.settings import Settings
+from nats_executor.text import presentable
 from nats_executor.wire.log_parts import Part, log_of
-from nats_executor.wire.messages import presentable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

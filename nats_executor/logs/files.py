@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Self
 
 from nats_executor.errors import NatsExecutorError
-from nats_executor.wire.messages import shown
+from nats_executor.text import shown
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from nats_executor.broker.replies import batches
+from nats_executor.batches import batches
 from nats_executor.errors import (
     AccessDenied,
     BrokerError,
@@ -26,8 +26,9 @@ from nats_executor.errors import (
 )
 from nats_executor.fleet.liveness import records_under
 from nats_executor.logs.connection import Complaints, Line, Lines
+from nats_executor.text import presentable
 from nats_executor.wire.log_pages import PAGE_BYTES, VERB, Page, Question, encode
-from nats_executor.wire.messages import decode, presentable
+from nats_executor.wire.messages import decode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence

@@ -7,8 +7,8 @@ import hashlib
 import os
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
+from nats_executor.batches import batches
 from nats_executor.broker.port import Outgoing
-from nats_executor.broker.replies import batches
 from nats_executor.errors import BrokerUnavailable, DecodeError
 from nats_executor.wire.log_parts import CHUNK_BYTES, Part, beginning, decode, encode, part_id
 from nats_executor.wire.sizes import LOG_RECORD_BYTES

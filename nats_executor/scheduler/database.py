@@ -28,7 +28,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import joinedload, object_session
 
-from nats_executor.broker.replies import batches
+from nats_executor.batches import batches
 from nats_executor.scheduler import compat
 from nats_executor.scheduler.ledger import Dispatch
 from nats_executor.wire.messages import Kind

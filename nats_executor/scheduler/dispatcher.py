@@ -13,10 +13,10 @@ import logging
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from nats_executor.batches import batches
 from nats_executor.broker.connection import connect
 from nats_executor.broker.diagnosis import is_doubtful
 from nats_executor.broker.port import Outgoing
-from nats_executor.broker.replies import batches
 from nats_executor.errors import (
     BrokerError,
     BrokerUnavailable,

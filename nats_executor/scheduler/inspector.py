@@ -14,10 +14,10 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from nats_executor.broker.replies import batches
-from nats_executor.cli.survey import seen_workers, serving
+from nats_executor.batches import batches
 from nats_executor.errors import BrokerError, DecodeError, WrongSequence
 from nats_executor.fleet.liveness import Holder, Liveness, is_lost
+from nats_executor.fleet.workers import seen_workers, serving
 from nats_executor.scheduler.evidence import Evidence
 from nats_executor.scheduler.whereabouts import (
     Statement,
@@ -26,8 +26,9 @@ from nats_executor.scheduler.whereabouts import (
     obituary_of,
     run_nowhere,
 )
+from nats_executor.text import presentable
 from nats_executor.wire.fitting import fitted_report
-from nats_executor.wire.messages import Report, State, decode, presentable
+from nats_executor.wire.messages import Report, State, decode
 from nats_executor.wire.names import Lane, token
 from nats_executor.wire.queue_names import described, remedy
 from nats_executor.wire.sizes import REPORT_BYTES, WAITING_BYTES, WAITING_REPORTS

@@ -16,6 +16,7 @@ from nats_executor.broker.diagnosis import is_doubtful
 from nats_executor.broker.quorum import no_quorum
 from nats_executor.errors import BrokerError, BrokerUnavailable
 from nats_executor.topology import setup
+from nats_executor.topology.wanted import stream_configs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,7 +70,7 @@ class Streams:
         """Prepare to look after the streams; `on_prepared` is called for each new connection."""
         self._settings = settings
         self._on_prepared = on_prepared
-        self._kept = {wanted["name"]: Kept(wanted) for wanted in setup.streams(settings)}
+        self._kept = {wanted["name"]: Kept(wanted) for wanted in stream_configs(settings)}
         self._tasks = self._kept[settings.names.tasks_stream]
         self._results = self._kept[settings.names.results_stream]
         self._is_prepared = asyncio.Event()

@@ -14,8 +14,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ParamSpec
 
-from nats_executor.cli.survey import Survey, queue_rows, seen_workers, state_of
 from nats_executor.errors import BrokerError, BrokerUnavailable
+from nats_executor.fleet.queues import queue_rows
+from nats_executor.fleet.workers import seen_workers, state_of
 from nats_executor.scheduler import compat
 from nats_executor.scheduler.ledger import Ended, Started
 from nats_executor.wire.messages import State
@@ -140,7 +141,7 @@ class Telemetry:
         living = [s.presence for s in seen if state_of(s, self._settings) != "lost"]
         return Reading(
             is_connected=True,
-            queues=queue_rows(Survey([], consumers, seen), self._settings),
+            queues=queue_rows(consumers, seen, self._settings),
             workers=Counter(state_of(s, self._settings) for s in seen),
             slots=sum(presence.concurrency for presence in living),
             slots_in_use=sum(presence.running for presence in living),

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from nats_executor.errors import DecodeError, UnknownVersion
+from nats_executor.text import shown
 from nats_executor.wire.bounds import packed, unpacked
 from nats_executor.wire.sizes import ANSWER_BYTES, PRESENCE_BYTES, REPORT_BYTES, WORKLOAD_BYTES
 
@@ -29,20 +30,16 @@ __all__ = [
     "as_map",
     "decode",
     "encode",
-    "presentable",
-    "shown",
     "token_expiry",
 ]
 
 FORMAT = 1
 # Of any count here; msgpack ends at 64 bits, and what is counted up must stay below that.
 LARGEST = 2**53
-LONGEST_TEXT = 4000
 # Of names, ids or the parts of a key; a ping asks about 500 dispatches.
 LONGEST_LIST = 1000
 # Airflow's have about a thousand characters.
 LONGEST_TOKEN = 64 * 1024
-MARK = "\N{REPLACEMENT CHARACTER}"
 
 # What reading a token from anyone can raise; the last two come from huge numbers and deep nesting.
 UNREADABLE = (
@@ -306,19 +303,3 @@ def check_list(name: str, value: list[Any], hint: Any) -> None:
         raise DecodeError(f"field {name!r}: more than {LONGEST_LIST} entries")
     if get_args(hint) == (str,) and not all(type(v) is str for v in value):
         raise DecodeError(f"field {name!r}: not a list of texts")
-
-
-def presentable(text: str) -> str:
-    """Return text from anyone as a database and a log take it: no control characters, not endless.
-
-    PostgreSQL refuses NUL, and that would end the scheduler.
-    """
-    if len(text) <= LONGEST_TEXT and text.isprintable():
-        return text
-    marked = (c if c.isprintable() or c in "\n\t" else MARK for c in text[:LONGEST_TEXT])
-    return "".join(marked)
-
-
-def shown(value: Any) -> str:
-    """Return a short text for a value from anyone; the `repr` of a nested one may not end well."""
-    return f"{value!r:.80}" if isinstance(value, str | int | float | None) else type(value).__name__

@@ -12,7 +12,11 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["Lane", "Names", "Place", "in_domain", "token", "without_domain"]
+__all__ = ["BAND", "QUEUE", "Lane", "Names", "Place", "in_domain", "token", "without_domain"]
+
+# A queue's name in the metadata of its consumer; the consumer's own name may be a hash of it.
+QUEUE = "airflow_queue"
+BAND = "airflow_band"
 
 # 64 characters leave room for prefix and dispatch id in a subject; NATS allows 255 for a consumer.
 PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")

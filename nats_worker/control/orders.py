@@ -9,8 +9,9 @@ import re
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import NatsExecutorError
+from nats_executor.text import presentable, shown
 from nats_executor.wire.fitting import fitted_presence
-from nats_executor.wire.messages import Order, Outcome, encode, presentable, shown
+from nats_executor.wire.messages import Order, Outcome, encode
 from nats_executor.wire.queue_names import as_text
 from nats_executor.wire.sizes import QUESTION_BYTES
 

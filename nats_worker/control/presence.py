@@ -12,8 +12,8 @@ from nats_executor.errors import AccessDenied, BrokerError, NatsExecutorError, W
 from nats_executor.fleet.liveness import PATIENCE, Answer, Holder, Liveness, readable
 from nats_executor.fleet.presences import record_for
 from nats_executor.retrying import Outage
+from nats_executor.text import presentable
 from nats_executor.wire.fitting import fitted_presence
-from nats_executor.wire.messages import presentable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

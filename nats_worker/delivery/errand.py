@@ -23,12 +23,13 @@ from nats_executor.errors import (
     MessageTooLarge,
 )
 from nats_executor.fleet.liveness import Holder
-from nats_executor.wire.messages import Kind, Report, State, Workload, decode, shown, token_expiry
+from nats_executor.retrying import persist
+from nats_executor.text import shown
+from nats_executor.wire.messages import Kind, Report, State, Workload, decode, token_expiry
 from nats_executor.wire.sizes import CUT_LETTER_BYTES, HEADERS_BYTES
 from nats_worker.delivery import claims
 from nats_worker.delivery.record import Record
 from nats_worker.delivery.verdict import STOPPING, Back, Expired, Final, Left, judge
-from nats_worker.persist import persist
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import BrokerUnavailable, DecodeError, WrongSequence
+from nats_executor.retrying import persist
+from nats_executor.text import presentable
 from nats_executor.wire.fitting import fitted_report
-from nats_executor.wire.messages import Report, State, decode, presentable
+from nats_executor.wire.messages import Report, State, decode
 from nats_worker.delivery import claims
-from nats_worker.persist import persist
 from nats_worker.processes.fitness import Fitness
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from nats_executor.broker.port import Outgoing
 from nats_executor.errors import TopologyMismatch
 from nats_executor.logs import store
 from nats_executor.topology import setup
+from nats_executor.topology.wanted import stream_configs
 from nats_executor.wire.messages import Presence, Report, State, as_map, encode
 from nats_executor.wire.names import in_domain
 from tests.support.realm import NAMES, ROOT_USER
@@ -55,7 +56,7 @@ async def unlimited(realm: Realm) -> None:
     free = {"max_bytes": -1, "max_msg_size": -1, "max_msgs": -1}
 
     async def lift(broker: Broker) -> None:
-        for wanted in setup.streams(realm.settings(ROOT_USER)):
+        for wanted in stream_configs(realm.settings(ROOT_USER)):
             existing = await broker.stream_config(wanted["name"])
             if existing is None:
                 await broker.create_stream(wanted | free)

@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nats_executor.topology import setup
+from nats_executor.topology.wanted import stream_configs
 from nats_executor.wire.log_parts import CHUNK_BYTES
 from nats_executor.wire.sizes import HEADERS_BYTES, REPORT_BYTES
 from tests.support.realm import KINDS, NAMES, ROOT_USER, Realm, open_realm
@@ -117,7 +117,7 @@ def unbound(realm: Realm) -> None:
     """Take the sizes off all streams: so they were made before there were sizes."""
 
     async def change(broker: Any) -> None:
-        for wanted in setup.streams(realm.settings(ROOT_USER, **OPTIONS)):
+        for wanted in stream_configs(realm.settings(ROOT_USER, **OPTIONS)):
             config: Config = await broker.stream_config(wanted["name"])
             await broker.update_stream(config | {"max_bytes": -1, "max_msg_size": -1})
 

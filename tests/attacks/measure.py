@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from nats_executor.broker.connection import connect
 from nats_executor.topology import setup
+from nats_executor.topology.wanted import stream_configs
 from nats_executor.wire.fitting import fitted_presence, fitted_report
 from nats_executor.wire.messages import Kind, Presence, Report, State, Workload, encode
 from tests.executor.stage import task_workload
@@ -65,7 +66,7 @@ async def measure(server: NatsServer) -> None:
         await setup.apply(broker, settings, ["default"])
         for _ in range(NUMBER):
             await store(broker, settings.names)
-        for wanted in setup.streams(settings):
+        for wanted in stream_configs(settings):
             info = await broker.stream_info(wanted["name"])
             assert info is not None
             fits = wanted["max_bytes"] * info.messages // info.bytes

@@ -13,8 +13,10 @@ import pytest
 
 from nats_executor.broker.connection import connect
 from nats_executor.cli.orders import give_orders
-from nats_executor.cli.survey import findings, queue_rows, seen_workers, take_survey
+from nats_executor.cli.survey import findings, take_survey
 from nats_executor.fleet.liveness import PATIENCE, Holder, Liveness
+from nats_executor.fleet.queues import queue_rows
+from nats_executor.fleet.workers import seen_workers
 from nats_executor.logs.running import TaskLogs
 from nats_executor.scheduler.dispatcher import Dispatcher
 from nats_executor.scheduler.ledger import Dispatch
@@ -243,7 +245,10 @@ async def test_a_forged_record_does_not_hide_that_a_queue_is_unserved(
     settings = scene.realm.settings("monitor", **QUICK)
     survey = await take_survey(await scene.broker("monitor"), settings)
     statuses = {row["check"]: row["status"] for row in findings(survey, settings)}
-    workers = {row["queue"]: row["workers"] for row in queue_rows(survey, settings)}
+    workers = {
+        row["queue"]: row["workers"]
+        for row in queue_rows(survey.consumers, survey.workers, settings)
+    }
 
     assert statuses["queue b"] == "unserved"
     assert workers["b"] == 0
@@ -275,7 +280,9 @@ async def test_a_served_queue_stays_served(scene: Scene, changes: dict[str, Any]
     settings = scene.realm.settings("monitor", **QUICK)
     survey = await take_survey(await scene.broker("monitor"), settings)
 
-    (row,) = (row for row in queue_rows(survey, settings) if row["queue"] == "b")
+    (row,) = (
+        row for row in queue_rows(survey.consumers, survey.workers, settings) if row["queue"] == "b"
+    )
     assert (row["workers"], row["slots"]) == (1, 2)
 
 

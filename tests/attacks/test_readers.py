@@ -19,8 +19,8 @@ import msgpack
 import pytest
 
 from nats_executor.broker.connection import connect
-from nats_executor.cli.survey import seen_workers
 from nats_executor.fleet.liveness import Answer, Holder, Liveness
+from nats_executor.fleet.workers import seen_workers
 from nats_executor.logs import ended, store
 from nats_executor.logs.running import TaskLogs
 from nats_executor.scheduler.dispatcher import Dispatcher

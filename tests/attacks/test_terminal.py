@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor.cli import commands
+from nats_executor.cli import arguments, commands
 from nats_executor.wire import messages
 from nats_executor.wire.messages import Order, Outcome, Presence, encode
 from nats_executor.wire.queue_names import as_text
@@ -149,7 +149,7 @@ def test_a_fault_gives_a_terminal_no_orders(
     def fail(*_: object) -> None:
         raise RuntimeError(EVIL)
 
-    monkeypatch.setattr(commands, "ask", fail)
+    monkeypatch.setattr(arguments, "ask", fail)
 
     code, _ = console.run(commands.check)
 

@@ -19,7 +19,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import load_only
 
 from nats_executor import NatsExecutor
-from nats_executor.broker.replies import batches
+from nats_executor.batches import batches
 from nats_executor.wire.messages import Kind, Report, State, encode
 from tests.bench.aside import answer, asked
 from tests.executor.stage import queue_up, task_workload

@@ -18,8 +18,8 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from nats_executor import NatsExecutor
+from nats_executor.batches import batches
 from nats_executor.broker.connection import connect
-from nats_executor.broker.replies import batches
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Workload, encode
 from tests.bench.aside import answer, asked

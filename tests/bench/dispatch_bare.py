@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from nats_executor import NatsExecutor
+from nats_executor.batches import batches
 from nats_executor.broker.connection import connect
 from nats_executor.broker.port import Outgoing
-from nats_executor.broker.replies import batches
 from nats_executor.scheduler.dispatcher import WINDOW
 from tests.bench.aside import answer, asked
 from tests.executor.stage import queue_up, task_workload

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor.broker.releases import judged
-from nats_executor.cli import commands
+from nats_executor.cli import arguments
 from nats_executor.wire.messages import Kind, Presence, Workload, encode
 from tests.support.fixtures import settings_for
 from tests.support.nats_server import server_version
@@ -67,7 +67,7 @@ class Console:
         return code, printed.out
 
     def publish(self, subject: str, body: bytes) -> None:
-        commands.ask(self.settings, lambda broker: broker.publish(subject, body))
+        arguments.ask(self.settings, lambda broker: broker.publish(subject, body))
 
     def send(self, queue: str, dispatch_id: str = "d1") -> None:
         workload = Workload(

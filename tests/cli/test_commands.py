@@ -13,7 +13,7 @@ import pytest
 import yaml
 from airflow.cli.cli_parser import get_parser
 
-from nats_executor.cli import commands
+from nats_executor.cli import arguments, commands
 from nats_executor.wire.queue_names import as_argument, as_text
 from tests.cli.conftest import WELL
 from tests.support.nats_server import free_port
@@ -65,7 +65,7 @@ def test_setup_creates_everything_and_may_be_repeated(console: Console) -> None:
 def test_setup_takes_queue_names_of_any_text(console: Console) -> None:
     console.run(commands.setup, queues=",".join(ODD))
 
-    infos = commands.ask(
+    infos = arguments.ask(
         console.settings, lambda broker: broker.consumer_infos(console.settings.names.tasks_stream)
     )
     assert sorted(info.queue for info in infos if not info.band) == sorted(ODD)
@@ -149,7 +149,7 @@ def test_setup_refuses_a_stream_that_cannot_be_mended(console: Console) -> None:
 
 
 def create(console: Console, config: Config) -> None:
-    commands.ask(
+    arguments.ask(
         console.settings, lambda broker: broker.create_stream({"storage": "file"} | config)
     )
 
@@ -313,7 +313,7 @@ def pause(console: Console, *consumers: str, seconds: int) -> str:
             wanted = {"pause_until": until.isoformat()}
             await broker._call(f"CONSUMER.PAUSE.{stream}.{consumer}", wanted)
 
-    commands.ask(console.settings, carry_out)
+    arguments.ask(console.settings, carry_out)
     return until.isoformat()
 
 
@@ -402,7 +402,7 @@ def test_the_remedy_of_check_serves_a_queue_of_any_name(console: Console) -> Non
         for row in json.loads(output)
         if row["status"] == "unserved"
     ]
-    served = [commands.queue_names(typed(line)) for line in lines]
+    served = [arguments.queue_names(typed(line)) for line in lines]
     assert sorted(served) == sorted([name] for name in STRANGE)
 
 
@@ -411,7 +411,7 @@ def test_every_command_takes_a_list_of_names_of_any_text(console: Console) -> No
     argument = as_argument(as_text(STRANGE))
 
     for words in ("worker -q", "setup --queues", "auth --user u -q", "standalone -q"):
-        assert commands.queue_names(typed(f"airflow nats {words} {argument}")) == STRANGE
+        assert arguments.queue_names(typed(f"airflow nats {words} {argument}")) == STRANGE
     one = typed("airflow nats workers add-queue w ' lead and trail '")
     assert one.queue == " lead and trail "
     assert console.run(commands.setup, queues='"a') == (2, "")
@@ -439,7 +439,7 @@ def busy(console: Console) -> Console:
     for number in range(3):
         console.send("default", f"d{number}")
     console.publish(console.settings.names.task("default", "urgent", band=2), b"urgent")
-    commands.ask(console.settings, lambda broker: take_one(console, broker))
+    arguments.ask(console.settings, lambda broker: take_one(console, broker))
     return console
 
 

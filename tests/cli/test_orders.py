@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 from nats_executor.broker.connection import connect
-from nats_executor.cli import commands, orders, survey
+from nats_executor.cli import commands, orders
+from nats_executor.fleet import workers
 from nats_executor.wire.messages import Order, Outcome, encode
 from tests.support.nats_server import free_port
 from tests.troubles.lines import LINES
@@ -221,7 +222,7 @@ def test_a_broker_that_goes_away_meanwhile(
     console.configure(servers=private_nats_server.url)
     console.run(commands.setup)
     console.announce("w1", "default")
-    look = survey.seen_workers
+    look = workers.seen_workers
 
     async def look_and_lose(broker: Broker, settings: Settings) -> Any:
         seen = await look(broker, settings)
@@ -320,7 +321,7 @@ def test_one_that_is_lost_leaves_the_name_to_one_that_lives(
 ) -> None:
     """It was started again for other queues, and did not stop in order."""
     office.announce("w1", "other", worker="gone.1")
-    look = survey.seen_workers
+    look = workers.seen_workers
 
     async def look_later(broker: Broker, settings: Settings) -> Any:
         return [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor.broker.jetstream import JetStream
-from nats_executor.cli import commands
+from nats_executor.cli import arguments, commands
 from nats_executor.cli.definitions import STORES
 from nats_executor.cli.purging import Store
 from nats_executor.errors import BrokerUnavailable
@@ -51,7 +51,7 @@ def left(console: Console) -> list[int]:
         found = [await broker.stream_info(stream) for stream in streams]
         return [info.messages if info else -1 for info in found]
 
-    return commands.ask(console.settings, count)
+    return arguments.ask(console.settings, count)
 
 
 def test_the_words_of_the_command_line_are_those_of_the_code() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from nats_executor.broker.connection import connect
 from nats_executor.errors import BrokerUnavailable, TopologyMismatch
 from nats_executor.topology import setup
+from nats_executor.topology.wanted import stream_configs
 from nats_executor.wire.names import Lane
 from tests.support.fake_broker import FakeServer
 from tests.support.fixtures import settings_for
@@ -50,7 +51,7 @@ async def soon(awaited: Awaitable[Result], seconds: float = 5.0) -> Result:
 
 async def open_streams(broker: Broker, settings: Settings) -> list[setup.Drift]:
     """Create what is missing, as an executor does, and return how the rest differs."""
-    wanted = setup.streams(settings)
+    wanted = stream_configs(settings)
     return [drift for each in wanted for drift in await setup.open_stream(broker, each)]
 
 

@@ -24,6 +24,7 @@ from nats_executor.scheduler.dispatcher import Dispatcher, Envelope
 from nats_executor.scheduler.ledger import Dispatch
 from nats_executor.scheduler.telemetry import Telemetry
 from nats_executor.topology import setup
+from nats_executor.topology.wanted import SECOND, stream_configs
 from nats_executor.wire.messages import Kind, Order, Report, State, encode
 from nats_executor.wire.names import Lane
 from nats_worker import worker as worker_module
@@ -124,8 +125,8 @@ class Day:
         settings = self.settings("admin")
         await setup.apply(self.admin, settings, QUEUES)
         assert set(await setup.known_queues(self.admin, settings)) == set(QUEUES)
-        for config in setup.streams(settings):
-            changes = {"max_age": 7200 * setup.SECOND, "description": "changed"}
+        for config in stream_configs(settings):
+            changes = {"max_age": 7200 * SECOND, "description": "changed"}
             await self.root.update_stream(config | changes)
         drifts = await setup.apply(self.admin, settings, QUEUES)
         assert len({drift.where for drift in drifts}) == 5

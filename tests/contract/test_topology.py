@@ -9,6 +9,7 @@ import pytest
 
 from nats_executor.errors import NotFound, TopologyMismatch
 from nats_executor.topology import drift, setup
+from nats_executor.topology.wanted import stream_configs
 from nats_executor.wire.names import Lane
 from tests.contract.stage import open_streams, soon
 
@@ -51,7 +52,7 @@ async def everything(broker: Broker, settings: Settings) -> list[object]:
     """Every configuration as the server has it."""
     names = settings.names
     found: list[object] = [
-        await broker.stream_config(wanted["name"]) for wanted in setup.streams(settings)
+        await broker.stream_config(wanted["name"]) for wanted in stream_configs(settings)
     ]
     for queue in QUEUES:
         consumer = names.consumer(queue)
@@ -308,7 +309,7 @@ async def test_streams_without_sizes_get_them_in_place_and_keep_their_messages(
     stage: Stage,
 ) -> None:
     names = stage.names
-    for wanted in setup.streams(stage.settings):
+    for wanted in stream_configs(stage.settings):
         is_bucket = wanted["name"] == names.workers_stream
         rollups = {"allow_rollup_hdrs": True} if is_bucket else {}
         await stage.broker.create_stream(wanted | UNLIMITED | rollups)
@@ -347,7 +348,7 @@ async def test_a_stream_that_holds_more_than_its_size_waits_for_a_word(
 async def test_every_stream_has_a_size_of_its_own(stage: Stage) -> None:
     await set_up(stage, stores_logs=True)
 
-    for wanted in setup.streams(changed(stage.settings, stores_logs=True)):
+    for wanted in stream_configs(changed(stage.settings, stores_logs=True)):
         config = await stage.broker.stream_config(wanted["name"])
         assert config is not None
         assert config["max_bytes"] > 0

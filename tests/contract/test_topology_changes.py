@@ -11,6 +11,7 @@ import pytest
 
 from nats_executor.errors import BrokerUnavailable, SubjectOccupied, TopologyMismatch
 from nats_executor.topology import drift, setup
+from nats_executor.topology.wanted import SECOND, consumer_config, stream_configs
 from nats_executor.wire.names import Lane
 from tests.contract.stage import FakeStage, RealStage, open_streams, soon
 from tests.support.waiting import wait_until
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-SECOND = setup.SECOND
 QUEUE = "default"
 
 
@@ -154,7 +154,7 @@ async def test_a_consumer_that_cannot_be_changed_says_so_and_keeps_no_executor_f
 
 async def remake_consumer(stage: Stage, **settings: Any) -> None:
     await delete_consumer(stage)
-    config = setup.consumer(stage.settings, Lane(QUEUE)) | settings
+    config = consumer_config(stage.settings, Lane(QUEUE)) | settings
     await stage.broker.create_consumer(stage.tasks, config)
 
 
@@ -373,7 +373,7 @@ async def is_taken(stage: RealStage, body: str) -> bool:
 
 async def are_three(stage: RealStage) -> bool:
     """Whether every stream has a leader and two followers that have everything."""
-    for wanted in setup.streams(stage.settings):
+    for wanted in stream_configs(stage.settings):
         try:
             cluster = (await api(stage, f"STREAM.INFO.{wanted['name']}"))["cluster"]
         except BrokerUnavailable:  # it changes its leader

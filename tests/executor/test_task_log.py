@@ -15,7 +15,7 @@ from airflow.utils.log.file_task_handler import FileTaskHandler
 from airflow.utils.state import TaskInstanceState
 
 from nats_executor.cli.orders import give_orders
-from nats_executor.cli.survey import seen_workers
+from nats_executor.fleet.workers import seen_workers
 from nats_executor.logs.running import LINE_BYTES, MOST_BYTES, STEP_BYTES, beginning, whole_lines
 from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
 from nats_executor.wire.messages import Order

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor.errors import BrokerUnavailable
-from nats_executor.topology import setup
+from nats_executor.topology.wanted import stream_configs
 from tests.faults.ground import Ground, lasts, open_ground
 from tests.support.nats_server import nats_cluster, start_together
 from tests.support.waiting import wait_until
@@ -170,7 +170,7 @@ async def test_a_rolling_restart_hands_no_workload_back(
     ground: Ground,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for config in setup.streams(ground.settings):
+    for config in stream_configs(ground.settings):
         await spread(ground, config["name"])
     worker = await ground.start("-c", "8", **DEFAULTS)
     flow = Flow(ground)

@@ -13,9 +13,9 @@ import pytest
 
 from nats_executor.broker.connection import connect
 from nats_executor.broker.link import Listener
-from nats_executor.cli.survey import seen_workers
 from nats_executor.errors import BrokerError, BrokerUnavailable
 from nats_executor.fleet.liveness import Answer, Liveness
+from nats_executor.fleet.workers import seen_workers
 from nats_executor.scheduler.inspector import Inspector
 from nats_executor.scheduler.ledger import Dispatch
 from nats_executor.wire.messages import Kind, Report, State, encode

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from nats_executor.broker.port import Config, ConsumerInfo, Stored
-from nats_executor.broker.replies import BAND, QUEUE, timestamp
+from nats_executor.broker.replies import timestamp
 from nats_executor.errors import (
     MessageTooLarge,
     SubjectOccupied,
     TopologyMismatch,
     WrongSequence,
 )
+from nats_executor.wire.names import BAND, QUEUE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.cli import commands
+from nats_executor.cli import arguments, commands
 from nats_executor.errors import StreamFull
 from tests.executor.stage import queue_up, task_workload
 from tests.support.nats_server import free_port, nats_cluster, start_together
@@ -91,7 +91,7 @@ def fill_with_another_stream(seen: Surfaces) -> str:
                 while True:
                     await broker.publish(f"{name}.x", bytes(size))
 
-    commands.ask(broker, fill)
+    arguments.ask(broker, fill)
     return name
 
 

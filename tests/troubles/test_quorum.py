@@ -11,7 +11,7 @@ from nats_executor.broker.port import StreamInfo
 from nats_executor.broker.quorum import Peer, Replication, replication
 from nats_executor.cli import commands
 from nats_executor.cli.survey import replica_findings
-from nats_executor.topology import setup
+from nats_executor.topology.wanted import stream_configs
 from tests.support.nats_server import nats_cluster, start_together
 from tests.support.waiting import block_until
 from tests.troubles.lines import LINES
@@ -88,7 +88,7 @@ def test_streams_with_too_few_replicas_and_a_server_that_is_away(
 
 
 def streams(seen: Surfaces) -> list[str]:
-    return [str(config["name"]) for config in setup.streams(seen.console.settings)]
+    return [str(config["name"]) for config in stream_configs(seen.console.settings)]
 
 
 def test_a_cluster_without_a_quorum_is_one_line_everywhere(

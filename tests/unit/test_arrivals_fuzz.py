@@ -11,8 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nats_executor.broker.port import Stored
-from nats_executor.cli.survey import findings, queue_rows, take_survey, worker_rows
+from nats_executor.cli.survey import findings, take_survey, worker_rows
 from nats_executor.fleet.liveness import Holder, Liveness, readable
+from nats_executor.fleet.queues import queue_rows
 from nats_executor.scheduler.dispatcher import Dispatcher
 from nats_executor.scheduler.inspector import Inspector
 from nats_executor.scheduler.ledger import Dispatch, Ledger
@@ -225,8 +226,9 @@ def test_no_presence_record_falls_anybody(records: list[bytes]) -> None:
         last = {key_of(record): read(Presence, record) for record in records}
         about_one_queue = {p.name for p in last.values() if p and len(set(p.queues)) <= 1}
         assert {seen.presence.name for seen in survey.workers} == about_one_queue
-        for rows in (worker_rows, queue_rows, findings):
-            assert all(isinstance(row, dict) for row in rows(survey, SETTINGS))
+        about_queues = queue_rows(survey.consumers, survey.workers, SETTINGS)
+        for rows in (worker_rows(survey, SETTINGS), findings(survey, SETTINGS), about_queues):
+            assert all(isinstance(row, dict) for row in rows)
         if presence is not None:
             holder = Holder(presence.presence.worker, presence.presence.name, "default")
             assert isinstance(site.finish(liveness.is_alive(holder)), bool)

@@ -34,7 +34,7 @@ BROKEN = {
     ),
     "the executor in the worker": ("nats_worker.worker", "import nats_executor.scheduler.executor"),
     "the same, by its class": ("nats_worker.cli", "from nats_executor import NatsExecutor"),
-    "the same, as a module": ("nats_worker.cli", "from nats_executor import executor"),
+    "the same, as a module": ("nats_worker.cli", "from nats_executor.scheduler import executor"),
     "the worker in the executor": (
         "nats_executor.scheduler.executor",
         "def f():\n    import nats_worker",

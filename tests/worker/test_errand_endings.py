@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor.errors import BrokerUnavailable
+from nats_executor.retrying import persist
 from nats_executor.wire.messages import Report, State
 from nats_worker.delivery.verdict import API_PAUSE_SECONDS
-from nats_worker.persist import persist
 from nats_worker.processes.exit_report import Ending
 from tests.support.emptying import empty
 from tests.support.waiting import wait_until

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nats_executor.cli.survey import seen_workers
 from nats_executor.errors import AccessDenied
 from nats_executor.fleet import liveness as liveness_module
 from nats_executor.fleet.liveness import Answer, Holder, Liveness, is_lost
+from nats_executor.fleet.workers import seen_workers
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Presence, decode, encode
 from nats_worker.control.presence import BEATS, Announcer, NameTaken

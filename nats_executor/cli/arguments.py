@@ -1,0 +1,135 @@
+"""Reads arguments, asks the broker and prints answers and errors, for every command."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sys
+import time
+import traceback
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from airflow.cli.simple_table import AirflowConsole
+from airflow.configuration import conf
+from airflow.utils.cli import suppress_logs_and_warning
+from airflow.utils.providers_configuration_loader import providers_configuration_loaded
+
+from nats_executor.broker.connection import connect
+from nats_executor.errors import NatsExecutorError, NoQuorum
+from nats_executor.settings import Settings
+from nats_executor.text import lines, one_line, presentable
+from nats_executor.wire.queue_names import in_text
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from nats_executor.broker.port import Broker
+    from nats_executor.fleet.queues import Row
+    from nats_executor.wire.names import Lane
+
+__all__ = [
+    "Command",
+    "Result",
+    "ask",
+    "command",
+    "complain",
+    "lanes_of",
+    "queue_names",
+    "quiet",
+    "say",
+    "settings_for",
+    "show",
+]
+
+UNREACHABLE = 2
+ATTEMPT_MARGIN_SECONDS = 0.5
+# A cluster that has lost a leader elects another one within this time, if it can.
+ELECTION_SECONDS = 5.0
+RETRY_SECONDS = 0.5
+
+Result = TypeVar("Result")
+Command = TypeVar("Command", bound="Callable[[Namespace], None]")
+
+
+def command(function: Command) -> Command:
+    """Give a command its configuration defaults, and turn expected errors into one line."""
+
+    @functools.wraps(function)
+    def run(args: Namespace) -> None:
+        try:
+            function(args)
+        except NatsExecutorError as exc:
+            complain(str(exc))
+            raise SystemExit(UNREACHABLE) from exc
+        except Exception:  # noqa: BLE001 - of Python's own tracebacks nobody cleans the text
+            sys.stderr.write(lines(traceback.format_exc()))
+            raise SystemExit(1) from None
+
+    return cast("Command", providers_configuration_loaded(run))
+
+
+def quiet(function: Command) -> Command:
+    """Keep log lines out of a command's table, unless --verbose was given."""
+    return suppress_logs_and_warning(function)
+
+
+def settings_for(args: Namespace) -> Settings:
+    """Read the settings of the team that was named, or the global ones."""
+    if team := args.team_name:
+        from airflow.executors.base_executor import ExecutorConf
+
+        return Settings.load(ExecutorConf(team), team=team)
+    return Settings.load(conf)
+
+
+def ask(settings: Settings, question: Callable[[Broker], Awaitable[Result]]) -> Result:
+    """Connect, ask one thing, disconnect; raises what keeps the broker from answering.
+
+    Asks again while a cluster elects a leader; whoever changes something may be asked twice.
+    """
+
+    async def talk() -> Result:
+        async with connect(settings, role="cli") as broker:
+            # A little more than one attempt takes, because its end says what is wrong.
+            await broker.ready(settings.connect_timeout_seconds + ATTEMPT_MARGIN_SECONDS)
+            deadline = time.monotonic() + ELECTION_SECONDS
+            while True:
+                try:
+                    return await question(broker)
+                except NoQuorum:
+                    if time.monotonic() > deadline:
+                        raise
+                    await asyncio.sleep(RETRY_SECONDS)
+
+    return asyncio.run(talk())
+
+
+def queue_names(args: Namespace) -> list[str]:
+    return in_text(args.queues or "") or [conf.get_mandatory_value("operators", "default_queue")]
+
+
+def show(rows: list[Row], output: str) -> None:
+    """Print rows as asked for; no text in them, which is anyone's, counts as markup.
+
+    JSON and YAML keep each text and escape it.
+    """
+    if output in {"table", "plain"}:
+        rows = [
+            {name: one_line(presentable(str(value))) for name, value in row.items()} for row in rows
+        ]
+    AirflowConsole(markup=False, emoji=False).print_as(data=rows, output=output)
+
+
+def say(text: str) -> None:
+    """Print a line with text from the broker in it."""
+    print(one_line(text))
+
+
+def complain(text: str) -> None:
+    """Print a line to stderr, likewise."""
+    sys.stderr.write(f"error: {one_line(text)}\n")
+
+
+def lanes_of(settings: Settings, queues: Sequence[str]) -> list[Lane]:
+    return [lane for queue in queues for lane in settings.lanes(queue)]

@@ -1,0 +1,54 @@
+"""Sums the consumers of each queue up in one row, for commands and for metrics."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from nats_executor.fleet.workers import serving
+from nats_executor.wire.names import Lane
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from nats_executor.broker.port import ConsumerInfo
+    from nats_executor.fleet.presences import Seen
+    from nats_executor.settings import Settings
+
+__all__ = ["Row", "by_queue", "moment", "queue_rows"]
+
+Row = dict[str, Any]
+
+
+def queue_rows(
+    consumers: Iterable[ConsumerInfo], seen: list[Seen], settings: Settings
+) -> list[Row]:
+    """One row for each queue, in the words of NATS's consumer info, all its bands together."""
+    rows = []
+    for queue, bands in by_queue(consumers).items():
+        workers = serving(seen, Lane(queue), settings)
+        rows.append(
+            {
+                "queue": queue,
+                "pending": sum(band.pending for band in bands),
+                "pending_by_band": ",".join(str(band.pending) for band in bands),
+                "in_flight": sum(band.in_flight for band in bands),
+                "redelivered": sum(band.redelivered for band in bands),
+                "workers": len(workers),
+                "slots": sum(worker.presence.concurrency for worker in workers),
+                "paused_until": moment(max(band.paused_until for band in bands)),
+            }
+        )
+    return rows
+
+
+def moment(at: float) -> str:
+    """Write epoch seconds as a time; one word for none, so that columns can be counted."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds") if at else "-"
+
+
+def by_queue(consumers: Iterable[ConsumerInfo]) -> dict[str, list[ConsumerInfo]]:
+    """Group consumers by their queue, the lowest band first."""
+    ordered = sorted(consumers, key=lambda c: (c.queue, c.band))
+    return {queue: list(bands) for queue, bands in groupby(ordered, key=lambda c: c.queue)}

@@ -1,0 +1,72 @@
+"""Reads the records of all workers, names their states, and finds who serves a lane."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+
+from nats_executor.fleet.liveness import records_under
+from nats_executor.fleet.presences import Seen, merged
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from nats_executor.broker.port import Broker
+    from nats_executor.fleet.presences import Record
+    from nats_executor.settings import Settings
+    from nats_executor.wire.names import Lane
+
+__all__ = ["seen_workers", "serving", "state_of"]
+
+# Records that are dealt with in another thread.
+MANY = 1000
+
+
+async def seen_workers(
+    broker: Broker, settings: Settings, queues: Collection[str] | None = None
+) -> list[Seen]:
+    """Return what the workers bucket says of workers, each once.
+
+    Args:
+        queues: look only under the keys of these. A look takes in a limited number of records, so
+            whatever is decided about a queue must not depend on what others write.
+    """
+    names = settings.names
+    if (info := await broker.stream_info(names.workers_stream)) is None:
+        return []
+    subjects = [names.presences()]
+    if queues is not None:
+        # Workers of the release before have records without a queue.
+        subjects = [*map(names.presences, queues), names.older_presences()]
+    records: list[Record] = []
+    for subject in subjects:
+        records += await records_under(broker, names, subject)
+
+    merge = partial(merged, records, now=info.time, lost_after_seconds=settings.worker_lost_seconds)
+    # As many as that would hold the loop for tenths of a second.
+    return await asyncio.to_thread(merge) if len(records) > MANY else merge()
+
+
+def state_of(seen: Seen, settings: Settings) -> str:
+    """Name a worker's state, by the age of its record."""
+    if seen.age > settings.worker_lost_seconds:
+        return "lost"
+    if seen.presence.draining:
+        return "draining"
+    return "paused" if seen.presence.paused else "running"
+
+
+def serving(workers: list[Seen], lane: Lane, settings: Settings) -> list[Seen]:
+    """The workers that take workloads of a lane.
+
+    A paused one, too: it comes back by itself once there is memory, or workloads can start there.
+    `findings` has it.
+    """
+    return [
+        seen
+        for seen in workers
+        if lane.queue in seen.presence.queues
+        and lane.band < seen.presence.bands
+        and state_of(seen, settings) in {"running", "paused"}
+    ]
