@@ -30,7 +30,7 @@ ON = {
 # In processes of their own, because a thread and a hook stay.
 THREADS = """
 import threading
-from nats_worker import otel
+from nats_worker.processes import otel
 warned = []
 otel.log.warning = lambda text, *values: warned.append(text % values)
 end = threading.Event()
@@ -47,7 +47,7 @@ for line, words in zip(warned, [
 print("good")
 """
 CHANGED = """
-from nats_worker import otel
+from nats_worker.processes import otel
 from airflow import settings
 from airflow.sdk.observability.metrics import stats_utils
 del settings.configure_otel, stats_utils.get_stats_factory

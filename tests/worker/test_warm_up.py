@@ -19,7 +19,7 @@ MEGABYTE = 1024 * 1024
 
 # Each in an interpreter of its own, because what is warmed up stays so.
 DECODERS = """
-from nats_worker import warm_up
+from nats_worker.processes import warm_up
 from airflow.sdk.execution_time import comms, task_runner
 from pydantic import JsonValue, TypeAdapter
 task_runner.TypeAdapter = other = object()
@@ -39,7 +39,7 @@ print("good")
 """
 CHANGED = """
 import logging
-from nats_worker import warm_up
+from nats_worker.processes import warm_up
 from airflow.sdk.api import client
 from airflow.sdk.execution_time import comms
 del comms.ToTask
@@ -58,7 +58,7 @@ print("good")
 """
 FAULTS = """
 import faulthandler, logging, signal, sys
-from nats_worker import faults, warm_up
+from nats_worker.processes import faults, warm_up
 signal.signal(signal.SIGSEGV, print)
 signal.signal(signal.SIGFPE, signal.SIG_IGN)
 faulthandler.enable()
@@ -83,7 +83,7 @@ assert "airflow.nowhere.signal, airflow.configuration.signal" in warned[0]
 print("good")
 """
 LOG_LINES = """
-from nats_worker import warm_up
+from nats_worker.processes import warm_up
 from airflow.sdk import log
 asked = []
 log.logging_processors = lambda **options: asked.append(options)
@@ -103,7 +103,7 @@ print("good")
 QUIET = """
 import os, sys
 from pathlib import Path
-from nats_worker import warm_up
+from nats_worker.processes import warm_up
 opened = []
 sys.addaudithook(
     lambda event, args: opened.append(args) if event in {"socket.connect", "os.fork"} else None
