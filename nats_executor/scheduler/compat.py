@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from airflow.models.taskinstance import TaskInstance
     from sqlalchemy.orm import Session
 
+    from nats_executor.settings import Settings
+    from nats_executor.wire.names import Lane
+
 __all__ = [
     "AIRFLOW_V_3_4_PLUS",
     "VersionedExecutor",
@@ -43,14 +46,19 @@ __all__ = [
     "callback_workload",
     "connection_test_workload",
     "default_queue",
+    "discard_waiting",
     "dispatch_id_of",
     "ended_event",
     "fresh_token",
     "has_metrics",
     "is_waiting",
+    "key_of",
+    "key_of_task",
     "key_parts",
     "kind_of",
+    "lane_of",
     "log_contexts",
+    "name_key",
     "priority_of",
     "queue_of",
     "queued_event",
@@ -60,6 +68,8 @@ __all__ = [
     "stats",
     "task_workload",
     "token_subject_of",
+    "waiting_in",
+    "waits_in",
 ]
 
 AIRFLOW_V_3_4_PLUS = Version(Version(airflow_version).base_version) >= Version("3.4.0")
@@ -67,7 +77,7 @@ AIRFLOW_V_3_4_PLUS = Version(Version(airflow_version).base_version) >= Version("
 # The type checker sees one version; what only 3.4 has is reached through this name.
 newer: Any = workloads
 
-# SQLite takes 999 variables in a statement at the least.
+# Lines of the audit log, far more than one loop of the scheduler writes.
 KEPT_LOGS = 1000
 
 
@@ -137,36 +147,42 @@ class VersionedExecutor(BaseExecutor):
         ordered: list[Any] = [*self.queued_callbacks.items(), *tasks]
         return ordered[: max(0, open_slots)]
 
-    @classmethod
-    def key_of(cls, workload: ExecutorWorkload) -> WorkloadKey:
-        """Return what events, `running` and the ledger know a workload by."""
-        newer_cls: Any = cls
-        return newer_cls.get_workload_key(workload) if AIRFLOW_V_3_4_PLUS else workload.key
 
-    @classmethod
-    def key_of_task(cls, ti: TaskInstance, coordinates: TaskInstanceKey) -> WorkloadKey:
-        """Return the key of an attempt that is not here yet; its coordinates are known."""
-        newer_cls: Any = cls
-        return newer_cls.get_task_key(ti) if AIRFLOW_V_3_4_PLUS else coordinates
+def key_of(executor: BaseExecutor, workload: ExecutorWorkload) -> WorkloadKey:
+    """Return what events, `running` and the ledger know a workload by."""
+    newer_executor: Any = executor
+    return newer_executor.get_workload_key(workload) if AIRFLOW_V_3_4_PLUS else workload.key
 
-    def name_of_key(self, key: WorkloadKey, coordinates: Any) -> None:
-        """Have Airflow's own lines name an attempt; 3.4 forgets that at an attempt's first end."""
-        if coordinates is not None and key != coordinates:
-            vars(self).get("_task_coordinates", {}).setdefault(key, coordinates)
 
-    def waiting(self) -> list[dict[Any, Any]]:
-        """The workloads that were queued here and not handed over yet, by key."""
-        if AIRFLOW_V_3_4_PLUS:
-            queues: dict[Any, dict[Any, Any]] = vars(self)["executor_queues"]
-            return list(queues.values())
-        return [self.queued_tasks, self.queued_callbacks, self.queued_connection_tests]
+def key_of_task(
+    executor: BaseExecutor, ti: TaskInstance, coordinates: TaskInstanceKey
+) -> WorkloadKey:
+    """Return the key of an attempt that is not here yet; its coordinates are known."""
+    newer_executor: Any = executor
+    return newer_executor.get_task_key(ti) if AIRFLOW_V_3_4_PLUS else coordinates
 
-    def is_waiting(self, key: WorkloadKey) -> bool:
-        return any(key in queue for queue in self.waiting())
 
-    def discard_waiting(self, key: WorkloadKey) -> None:
-        for queue in self.waiting():
-            queue.pop(key, None)
+def name_key(executor: BaseExecutor, key: WorkloadKey, coordinates: Any) -> None:
+    """Have Airflow's own lines name an attempt; 3.4 forgets that at an attempt's first end."""
+    if coordinates is not None and key != coordinates:
+        vars(executor).get("_task_coordinates", {}).setdefault(key, coordinates)
+
+
+def waiting_in(executor: BaseExecutor) -> list[dict[Any, Any]]:
+    """Return what was queued in an executor and not handed over yet, by key."""
+    if AIRFLOW_V_3_4_PLUS:
+        queues: dict[Any, dict[Any, Any]] = vars(executor)["executor_queues"]
+        return list(queues.values())
+    return [executor.queued_tasks, executor.queued_callbacks, executor.queued_connection_tests]
+
+
+def waits_in(executor: BaseExecutor, key: WorkloadKey) -> bool:
+    return any(key in queue for queue in waiting_in(executor))
+
+
+def discard_waiting(executor: BaseExecutor, key: WorkloadKey) -> None:
+    for queue in waiting_in(executor):
+        queue.pop(key, None)
 
 
 def attempts_in(events: dict[Any, Any]) -> dict[uuid.UUID, Any]:
@@ -194,6 +210,11 @@ def queue_of(workload: ExecutorWorkload) -> str:
 def priority_of(workload: ExecutorWorkload) -> int | None:
     """Return a task's effective `priority_weight`; the other workloads have none."""
     return workload.ti.priority_weight if isinstance(workload, workloads.ExecuteTask) else None
+
+
+def lane_of(workload: ExecutorWorkload, settings: Settings) -> Lane:
+    """Return the lane that a workload is sent in."""
+    return settings.lane(queue_of(workload), priority_of(workload))
 
 
 def default_queue() -> str:

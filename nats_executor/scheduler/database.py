@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from airflow.executors.workloads.types import WorkloadKey
     from sqlalchemy.orm import Session
 
-    from nats_executor.scheduler.executor import NatsExecutor
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Lane
 
@@ -74,7 +73,7 @@ def unless_away(question: Callable[Asked, Found]) -> Callable[Asked, Found | Non
         except SQLAlchemyError as exc:
             log.debug("%s: %s; next: asking again later", question.__name__, exc)
         except Exception:
-            # One row that nobody foresaw must not end the scheduler.
+            # One row that was not foreseen must not end the scheduler.
             log.exception("a question to the database failed; next: asking again later")
         return None
 
@@ -90,7 +89,9 @@ class Identity(NamedTuple):
     lane: Lane
 
 
-def identities(tis: Sequence[TaskInstance], executor: NatsExecutor) -> Iterator[Identity]:
+def identities(
+    tis: Sequence[TaskInstance], executor: compat.VersionedExecutor, settings: Settings
+) -> Iterator[Identity]:
     """Yield each task instance with its key, coordinates and lane.
 
     The scheduler does not load all of these columns for adoption, and touching them would cost one
@@ -109,8 +110,8 @@ def identities(tis: Sequence[TaskInstance], executor: NatsExecutor) -> Iterator[
         found = facts.get(ti.id) or (ti.try_number, ti.queue, ti.priority_weight)
         try_number, queue, priority = found
         named = TaskInstanceKey(ti.dag_id, ti.task_id, ti.run_id, try_number, ti.map_index)
-        lane = executor.settings.lane(queue or compat.default_queue(), priority or 0)
-        yield Identity(ti, executor.key_of_task(ti, named), named, lane)
+        lane = settings.lane(queue or compat.default_queue(), priority or 0)
+        yield Identity(ti, compat.key_of_task(executor, ti, named), named, lane)
 
 
 def queued_longer(
@@ -143,7 +144,7 @@ def archived(attempts: Sequence[uuid.UUID]) -> list[uuid.UUID]:
 def standing(dispatches: Sequence[Dispatch], job_id: Any) -> dict[str, str]:
     """Return the state of each row that still waits for the end of its dispatch, by dispatch id.
 
-    What is missing ended, was queued anew or belongs to another scheduler by now.
+    What is missing ended, was queued again or belongs to another scheduler by now.
     """
     of_kind = by_kind(dispatches)
     found: dict[str, str] = {}
@@ -183,9 +184,9 @@ def standing_tasks(session: Session, batch: Sequence[Dispatch], job_id: Any) -> 
 
 @unless_away
 def workloads_again(
-    dispatches: Sequence[Dispatch], executor: NatsExecutor
+    dispatches: Sequence[Dispatch], executor: compat.VersionedExecutor
 ) -> list[ExecutorWorkload]:
-    """Make the workloads of those dispatches anew whose rows are queued, with new tokens."""
+    """Make the workloads of those dispatches again whose rows are queued, with new tokens."""
     of_kind = by_kind(dispatches)
     made: list[ExecutorWorkload] = []
     with create_session(scoped=False) as session:
@@ -213,7 +214,7 @@ def reported(row: Any) -> Iterator[None]:
 
 
 def tasks_again(
-    session: Session, batch: Sequence[Dispatch], executor: NatsExecutor
+    session: Session, batch: Sequence[Dispatch], executor: compat.VersionedExecutor
 ) -> list[ExecutorWorkload]:
     made: list[ExecutorWorkload] = []
     states = standing_tasks(session, batch, executor.job_id)
@@ -238,11 +239,11 @@ def waiting(session: Session, model: Any, batch: Sequence[Dispatch]) -> Iterable
 
 
 @unless_away
-def unfinished(executor: NatsExecutor) -> list[Dispatch]:
+def unfinished(executor: compat.VersionedExecutor, settings: Settings) -> list[Dispatch]:
     """Return the callbacks and connection tests that some scheduler gave to an executor like this.
 
-    Airflow adopts task instances only. Nobody owns these: what a dead scheduler left would stay
-    queued for ever.
+    Airflow adopts task instances only, so what a dead scheduler left of these would stay queued for
+    ever.
     """
     with create_session(scoped=False) as session:
         callbacks = select(ExecutorCallback).where(
@@ -250,7 +251,6 @@ def unfinished(executor: NatsExecutor) -> list[Dispatch]:
         )
         tests = select(ConnectionTestRequest).where(ConnectionTestRequest.state == WAITING)
         rows: Iterable[Any] = (*session.scalars(callbacks), *session.scalars(tests))
-        settings = executor.settings
         return [dispatch_of(row, settings) for row in rows if is_for(executor, row, session)]
 
 
@@ -267,7 +267,7 @@ def dispatch_of(row: Any, settings: Settings) -> Dispatch:
     return Dispatch(subject, key, lane.queue, kind, subject, lane.band)
 
 
-def is_for(executor: NatsExecutor, row: Any, session: Session) -> bool:
+def is_for(executor: compat.VersionedExecutor, row: Any, session: Session) -> bool:
     """Whether the scheduler's routing gives a row to this executor (`_try_to_load_executor`)."""
     if conf.getboolean("core", "multi_team"):
         dag_id = row.get_dag_id()

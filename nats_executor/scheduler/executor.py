@@ -1,4 +1,4 @@
-"""NatsExecutor: Airflow's calls, turned into messages and back.
+"""Turns Airflow's calls to an executor into messages, and reports back into events.
 
 The scheduler is synchronous and one slow or raising call here stops all of its work, so every
 method returns within `publish_timeout_seconds` and none lets a broker's absence out.
@@ -15,18 +15,16 @@ from typing import TYPE_CHECKING, Any
 from nats_executor.broker.bridge import Bridge
 from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable, MessageTooLarge
 from nats_executor.logs.running import TaskLogs
-from nats_executor.retrying import Outage
+from nats_executor.retrying import Once, Outage
 from nats_executor.scheduler import compat, database
+from nats_executor.scheduler.connected import Connected
 from nats_executor.scheduler.dispatcher import Dispatcher, Envelope
+from nats_executor.scheduler.events import Events
 from nats_executor.scheduler.evidence import can_adopt
 from nats_executor.scheduler.ledger import (
     Dispatch,
     Ended,
-    Ledger,
     Renewal,
-    Returned,
-    Started,
-    Unwanted,
 )
 from nats_executor.scheduler.revocations import Revocations
 from nats_executor.scheduler.upkeep import Upkeep
@@ -67,32 +65,29 @@ class NatsExecutor(compat.VersionedExecutor):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.ledger = Ledger()
-        self.outage = Outage(time.monotonic)
-        self.sender = ""
-        self._settings: Settings | None = None
-        self._bridge: Bridge | None = None
-        self._dispatcher: Dispatcher | None = None
-        self._upkeep: Upkeep | None = None
-        self._revocations: Revocations | None = None
-        self._complaints: set[str] = set()
+        self._events = Events(self)
+        self._outage = Outage(time.monotonic)
+        self._sender = ""
+        self._loaded: Settings | None = None
+        self._connected: Connected | None = None
+        self._refusals = Once()  # of queues, told once each
         self._minted: set[str] = set()  # dispatch ids that the scheduler does not know yet
-        self._lost: set[str] = set()  # dispatch ids whose messages the broker has lost
         self._task_logs = TaskLogs(self._read_settings)
 
     def __repr__(self) -> str:
         team = f"team_name={self.team_name!r}, " if self.team_name else ""
-        return f"{type(self).__name__}({team}parallelism={self.parallelism}, {self.ledger!r})"
+        ledger = self._events.ledger
+        return f"{type(self).__name__}({team}parallelism={self.parallelism}, {ledger!r})"
 
     @property
-    def settings(self) -> Settings:
+    def _settings(self) -> Settings:
         """The settings, read at first use; raises `ConfigError` for a value that cannot work."""
-        if self._settings is None:
-            self._settings = Settings.load(self.conf, team=self.team_name)
-        return self._settings
+        if self._loaded is None:
+            self._loaded = Settings.load(self.conf, team=self.team_name)
+        return self._loaded
 
     def _read_settings(self) -> Settings:
-        return self.settings
+        return self._settings
 
     def start(self) -> None:
         """Connect; a broker that is away delays this by `connect_timeout_seconds` and no more.
@@ -100,24 +95,28 @@ class NatsExecutor(compat.VersionedExecutor):
         Raises:
             ConfigError: an option's value cannot work; Airflow stops the scheduler then.
         """
-        self.sender = f"{socket.gethostname()}-{self.job_id}-{secrets.token_hex(4)}"
-        self._dispatcher = Dispatcher(self.settings, self.sender)
-        self._bridge = Bridge(self._dispatcher.run)
-        self._bridge.start()
-        self._upkeep = Upkeep(self, self._bridge, self._dispatcher.inspector)
-        self._revocations = Revocations(self, self._bridge, self._dispatcher)
+        self._sender = f"{socket.gethostname()}-{self.job_id}-{secrets.token_hex(4)}"
+        settings, dispatcher = self._settings, Dispatcher(self._settings, self._sender)
+        bridge = Bridge(dispatcher.run)
+        self._connected = Connected(
+            bridge,
+            dispatcher,
+            Upkeep(self, self._events, settings, bridge, dispatcher.inspector),
+            Revocations(self, self._events, settings, bridge, dispatcher),
+        )
+        bridge.start()
         try:
             # The scheduler adopts right after this, which is only exact with the broker's answers.
-            timeout = self.settings.connect_timeout_seconds
-            self._bridge.call(self._dispatcher.prepared(), timeout=timeout)
+            bridge.call(dispatcher.prepared(), timeout=settings.connect_timeout_seconds)
         except BrokerError:
-            reason = self._dispatcher.trouble or BrokerUnavailable("no answer yet")
-            self.outage.note(reason, "starting without it; workloads stay queued until it is there")
+            reason = dispatcher.trouble or BrokerUnavailable("no answer yet")
+            next_step = "starting without it; workloads stay queued until it is there"
+            self._outage.note(reason, next_step)
 
     def end(self) -> None:
         """Close the connection. What is queued or running goes on without this scheduler."""
-        if self._bridge is not None:
-            self._bridge.stop()
+        if self._connected:
+            self._connected.bridge.stop()
         self._task_logs.close()
 
     def terminate(self) -> None:
@@ -127,16 +126,17 @@ class NatsExecutor(compat.VersionedExecutor):
 
     def _process_workloads(self, workload_items: Sequence[ExecutorWorkload]) -> None:
         """Publish; what the broker did not take stays queued here for the next heartbeat."""
-        if self.outage.is_waiting(self._recoveries()):
+        connected = self._connected
+        if connected is None or self._outage.is_waiting(connected.recoveries):
             return
         sealed: list[tuple[ExecutorWorkload, WorkloadKey, Envelope]] = []
         for workload in workload_items:
-            key = self.key_of(workload)
+            key = compat.key_of(self, workload)
             try:
                 sealed.append((workload, key, self._seal(workload)))
             except UNENCODABLE as exc:
                 self._refuse(key, f"cannot be sent over NATS: {type(exc).__name__}: {exc}")
-        outcomes = self._publish([envelope for *_, envelope in sealed]) if sealed else {}
+        outcomes = self._publish(connected, [item[-1] for item in sealed]) if sealed else {}
         for workload, key, envelope in sealed:
             outcome = outcomes.get(envelope.dispatch_id, BrokerUnavailable("not tried"))
             if outcome is None:
@@ -145,7 +145,7 @@ class NatsExecutor(compat.VersionedExecutor):
                 self._refuse(key, f"too large for NATS: {outcome}")
 
     def _seal(self, workload: ExecutorWorkload) -> Envelope:
-        lane = self.lane_of(workload)
+        lane = compat.lane_of(workload, self._settings)
         require_servable(lane.queue)
         dispatch_id, is_new = compat.dispatch_id_of(workload)
         if is_new:
@@ -156,66 +156,56 @@ class NatsExecutor(compat.VersionedExecutor):
             kind=compat.kind_of(workload),
             body=compat.body_of(workload),
             key=compat.key_parts(workload.key),
-            sender=self.sender,
+            sender=self._sender,
             sent_at=time.time(),
         )
         # The broker may remember the id of a message that it has no more.
-        message_id = None if dispatch_id in self._lost else dispatch_id
+        message_id = None if dispatch_id in self._events.lost else dispatch_id
         return Envelope(lane, dispatch_id, message_id, encode(message))
 
-    def lane_of(self, workload: ExecutorWorkload) -> Lane:
-        return self.settings.lane(compat.queue_of(workload), compat.priority_of(workload))
-
     def _refuse(self, key: WorkloadKey, reason: str) -> None:
-        self.discard_waiting(key)
+        compat.discard_waiting(self, key)
         self.fail(key, info=reason)
 
-    def _publish(self, messages: list[Envelope]) -> dict[str, BrokerError | None]:
-        if self._bridge is None or self._dispatcher is None:
-            return {}
-        recoveries = self._recoveries()
+    def _publish(
+        self, connected: Connected, messages: list[Envelope]
+    ) -> dict[str, BrokerError | None]:
+        recoveries = connected.recoveries
         try:
             failure: BrokerError | None
-            began = time.monotonic()
-            outcomes = self._bridge.call(
-                self._dispatcher.publish(messages), timeout=self.settings.publish_timeout_seconds
-            )
-            self._dispatcher.telemetry.published(outcomes, time.monotonic() - began)
+            outcomes = connected.publish(messages, self._settings.publish_timeout_seconds)
             failure = next((e for e in outcomes.values() if isinstance(e, PAUSING)), None)
         except BrokerError as exc:
             outcomes, failure = {}, exc
-        self._complain(outcomes.values())
+        self._tell_refusals(outcomes.values())
         if failure is None:
-            self.outage.over()
+            self._outage.over()
         else:
             left = len(messages) - sum(outcome is None for outcome in outcomes.values())
             next_step = f"{left} workloads stay queued and are sent later"
-            self.outage.note(failure, next_step, recoveries=recoveries)
+            self._outage.note(failure, next_step, recoveries=recoveries)
         return outcomes
 
-    def _recoveries(self) -> int:
-        """Return how often NATS was seen to come back."""
-        return self._dispatcher.recoveries if self._dispatcher else 0
-
-    def _complain(self, outcomes: Iterable[BrokerError | None]) -> None:
+    def _tell_refusals(self, outcomes: Iterable[BrokerError | None]) -> None:
         """Log once what needs a person and concerns some of the queues only."""
         for outcome in outcomes:
             if outcome is None or isinstance(outcome, PAUSING | MessageTooLarge):
                 continue
-            if (text := str(outcome)) not in self._complaints:
-                self._complaints.add(text)
+            if self._refusals.is_new(text := str(outcome)):
                 log.error("%s; next: its workloads stay queued and are tried again", text)
 
     def _handed_over(
         self, workload: ExecutorWorkload, key: WorkloadKey, envelope: Envelope
     ) -> None:
         dispatch_id = envelope.dispatch_id
-        self.discard_waiting(key)
+        compat.discard_waiting(self, key)
         self.running.add(key)
-        self._lost.discard(dispatch_id)
+        self._events.lost.discard(dispatch_id)
         kind, subject = compat.kind_of(workload), compat.token_subject_of(workload)
         queue, band = envelope.lane
-        self.ledger.track(Dispatch(dispatch_id, key, queue, kind, subject, band, workload.key))
+        self._events.ledger.track(
+            Dispatch(dispatch_id, key, queue, kind, subject, band, workload.key)
+        )
         if dispatch_id in self._minted:
             self._minted.discard(dispatch_id)
             # The scheduler stores the id then, which a later adoption needs. `queued()` would
@@ -229,7 +219,7 @@ class NatsExecutor(compat.VersionedExecutor):
     ) -> None:
         """Enter an event; what is no longer running is no longer expected to be reported."""
         if remove_running:
-            self.ledger.forget(key)
+            self._events.ledger.forget(key)
         super().change_state(key, state, info, remove_running)
 
     def get_event_buffer(self, dag_ids: Any = None) -> dict[Any, Any]:
@@ -246,61 +236,36 @@ class NatsExecutor(compat.VersionedExecutor):
 
     def sync(self) -> None:
         """Turn the reports that have arrived into events; costs nothing when there are none."""
-        if self._dispatcher is None or self._upkeep is None:
+        connected = self._connected
+        if connected is None:
             return
-        reports, telemetry = self._dispatcher.inspector.reports, self._dispatcher.telemetry
+        reports, telemetry = connected.reports, connected.dispatcher.telemetry
         while reports:
             report = reports.popleft()
-            if outcome := self.ledger.apply(report, time.monotonic()):
-                self.settle(outcome)
+            if outcome := self._events.ledger.apply(report, time.monotonic()):
+                self._events.settle(outcome)
+                self._follow_up(connected, outcome)
                 telemetry.settled(report, outcome)
-        self._upkeep.tick()
+        connected.upkeep.tick()
         if telemetry.reading:
-            telemetry.tell(self.ledger)
+            telemetry.tell(self._events.ledger)
 
-    def settle(self, outcome: Outcome) -> None:
-        """Tell the scheduler what an outcome means to it."""
-        key: Any = outcome.dispatch.key
+    def _follow_up(self, connected: Connected, outcome: Outcome) -> None:
+        """Do what an outcome asks of this side of the bridge."""
         match outcome:
-            case Started(dispatch):
-                if state := compat.running_event(dispatch.kind):
-                    self.change_state(key, state, dispatch.id, remove_running=False)
-            case Ended(dispatch, succeeded, info) as ended:
-                self.tell(ended)
-                if not succeeded:
-                    self.log_task_event(event="nats executor", extra=info, ti_key=key)
-                # A plain success is in the database already; for the rest this event is all.
-                if info and dispatch.kind == Kind.TASK and self._upkeep is not None:
-                    self._upkeep.expect(ended)
-            case Unwanted(dispatch, info):
-                log.info("%s was not run: %s", dispatch.name, info)
-                self.running.discard(key)
-            case Returned(dispatch, info):
-                text = f"worker {dispatch.worker_name} gave it back: {info}"
-                self.log_task_event(event="nats executor", extra=text, ti_key=key)
+            # A plain success is in the database already; for the rest the event is all.
+            case Ended(dispatch, _, info) as ended if info and dispatch.kind == Kind.TASK:
+                connected.upkeep.expect(ended)
             case Renewal(dispatch):
                 log.info("the token of %s died while it waited; next: a new one", dispatch.name)
-                if self._bridge is not None and self._dispatcher is not None:
-                    new_token = compat.fresh_token(dispatch.kind, dispatch.token_subject, self)
-                    self._bridge.post(self._dispatcher.renew(dispatch, new_token))
-
-    def tell(self, ended: Ended) -> None:
-        """Make the event of an end."""
-        key: Any = ended.dispatch.key
-        self.name_of_key(key, ended.dispatch.coordinates)
-        (self.success if ended.succeeded else self.fail)(key, info=ended.info or None)
-
-    def queue_again(self, workload: ExecutorWorkload) -> None:
-        """Queue a workload here that the broker has lost; the next heartbeat sends it."""
-        self._lost.add(compat.dispatch_id_of(workload)[0])
-        no_session: Any = None  # `BaseExecutor` does not use it
-        self.queue_workload(workload, session=no_session)
+                new_token = compat.fresh_token(dispatch.kind, dispatch.token_subject, self)
+                connected.renew(dispatch, new_token)
 
     # Taking over and taking back
 
     def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:
         """Take over what a dead scheduler left; return what the scheduler shall queue again."""
-        known = list(database.identities(tis, self))
+        known = list(database.identities(tis, self, self._settings))
         evidence = self._look_up(
             [(lane, ti.external_executor_id) for ti, *_, lane in known if ti.external_executor_id]
         )
@@ -316,25 +281,23 @@ class NatsExecutor(compat.VersionedExecutor):
             if dispatch_id:
                 where = lane.queue, Kind.TASK, str(ti.id), lane.band
                 dispatch = Dispatch(dispatch_id, key, *where, coordinates)
-                self.ledger.track(dispatch)
-                if found and self._dispatcher is not None:
+                self._events.ledger.track(dispatch)
+                if found and self._connected:
                     # For the next `sync`: Airflow 3.4 gives a slot to all that is adopted here.
-                    self._dispatcher.inspector.note(dispatch, found)
+                    self._connected.dispatcher.inspector.note(dispatch, found)
         return rejected
 
     def _look_up(self, places: list[tuple[Lane, str]]) -> dict[str, Evidence] | None:
         """Return what the broker knows; None when it cannot be asked."""
-        if self._bridge is None or self._dispatcher is None:
+        connected = self._connected
+        if connected is None:
             return None
-        recoveries = self._recoveries()
+        recoveries = connected.recoveries
         try:
-            return self._bridge.call(
-                self._dispatcher.inspector.look_up(places),
-                timeout=self.settings.publish_timeout_seconds + len(places) / 1000,
-            )
+            return connected.look_up(places, self._settings.publish_timeout_seconds)
         except BrokerError as exc:
             next_step = "adopting every task instance; the sweep finds out the rest"
-            self.outage.note(exc, next_step, recoveries=recoveries)
+            self._outage.note(exc, next_step, recoveries=recoveries)
             return None
 
     def revoke_task(self, *, ti: TaskInstance) -> None:
@@ -347,13 +310,13 @@ class NatsExecutor(compat.VersionedExecutor):
             NotImplementedError: it waits its turn. Airflow then leaves this executor's queued
                 tasks alone until it looks again; those that are stuck were dealt with here.
         """
-        if self._revocations is None:
+        if self._connected is None:
             raise NotImplementedError(f"{ti} waits: this executor is not started")
-        self._revocations.revoke(ti)
+        self._connected.revocations.revoke(ti)
 
     def fail_connection_test(self, key: Any) -> None:
         """Forget a connection test that Airflow has given up."""
-        self.ledger.forget(key)
+        self._events.ledger.forget(key)
         super().fail_connection_test(key)
 
     # For people
@@ -376,16 +339,17 @@ class NatsExecutor(compat.VersionedExecutor):
         """Log what this executor holds, on SIGUSR2 to the scheduler."""
         super().debug_dump()  # type: ignore[no-untyped-call] # Airflow's has no annotations
         lines = [
-            f"{d.id} {d.queue} {d.state or 'sent'} {d.worker or '-'} {d.name}" for d in self.ledger
+            f"{d.id} {d.queue} {d.state or 'sent'} {d.worker or '-'} {d.name}"
+            for d in self._events.ledger
         ]
-        log.info("%r\n\t%s", self.ledger, "\n\t".join(lines))
-        log.info("broker: %s; settings: %r", self._link(), self._settings)
+        log.info("%r\n\t%s", self._events.ledger, "\n\t".join(lines))
+        log.info("broker: %s; settings: %r", self._link(), self._loaded)
 
     def _link(self) -> str:
         """Say how it stands with the broker."""
-        if self._dispatcher is None:
+        if self._connected is None:
             return "not connected, because this executor was not started"
-        return str(self._dispatcher.trouble or "connected")
+        return str(self._connected.dispatcher.trouble or "connected")
 
     @staticmethod
     def get_cli_commands() -> list[GroupCommand]:

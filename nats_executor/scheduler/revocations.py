@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from nats_executor.broker.bridge import Bridge
     from nats_executor.scheduler.dispatcher import Dispatcher
-    from nats_executor.scheduler.executor import NatsExecutor
+    from nats_executor.scheduler.events import Events
     from nats_executor.scheduler.ledger import Dispatch
+    from nats_executor.settings import Settings
     from nats_executor.wire.names import Lane
 
 __all__ = ["Revocations"]
@@ -36,8 +37,17 @@ log = logging.getLogger(__name__)
 class Revocations:
     """Decides on an executor's tasks that are queued for long, and takes the stuck ones back."""
 
-    def __init__(self, executor: NatsExecutor, bridge: Bridge, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self,
+        executor: compat.VersionedExecutor,
+        events: Events,
+        settings: Settings,
+        bridge: Bridge,
+        dispatcher: Dispatcher,
+    ) -> None:
         self._executor = executor
+        self._events = events
+        self._settings = settings
         self._bridge = bridge
         self._dispatcher = dispatcher
         self._patience = compat.queued_timeout()
@@ -48,17 +58,17 @@ class Revocations:
         Raises:
             NotImplementedError: it waits its turn.
         """
-        (identity,) = database.identities([ti], self._executor)
+        (identity,) = database.identities([ti], self._executor, self._settings)
         _, key, coordinates, lane = identity
         if not (reason := self._reason(key, lane)):
             self._revoke_others(ti)
             raise NotImplementedError(f"{coordinates} waits its turn in queue {lane.queue!r}")
-        self._take_back(key, lane, self._executor.ledger.of_key(key), ti.external_executor_id)
+        self._take_back(key, lane, self._events.ledger.of_key(key), ti.external_executor_id)
         self._tell(identity, reason)
 
     def _reason(self, key: Hashable, lane: Lane) -> str:
         return why_stuck(
-            self._executor.ledger.of_key(key),
+            self._events.ledger.of_key(key),
             lane,
             is_served=lane not in self._dispatcher.inspector.unserved,
             now=time.monotonic(),
@@ -76,9 +86,9 @@ class Revocations:
             # In the session of Airflow's sweep: a failure's callback is stored in that one, too,
             # and would wait for a lock that this thread holds in another one (SQLite).
             for ti in database.queued_longer(session, suspects, executor.job_id, self._patience):
-                (identity,) = database.identities([ti], executor)
+                (identity,) = database.identities([ti], executor, self._settings)
                 _, key, _, lane = identity
-                dispatch, dispatch_id = executor.ledger.of_key(key), ti.external_executor_id
+                dispatch, dispatch_id = self._events.ledger.of_key(key), ti.external_executor_id
                 if reason := self._reason(key, lane):
                     rule(ti, session)
                     session.commit()
@@ -92,22 +102,20 @@ class Revocations:
     def _suspects(self) -> Iterator[str]:
         """Yield the ids of this executor's tasks that may be stuck; costs no I/O."""
         executor = self._executor
-        for dispatch in executor.ledger:
+        for dispatch in self._events.ledger:
             if dispatch.kind == Kind.TASK and self._reason(dispatch.key, dispatch.lane):
                 yield dispatch.token_subject
-        for queue in executor.waiting():
+        for queue in compat.waiting_in(executor):
             for key, workload in queue.items():
                 is_task = compat.kind_of(workload) == Kind.TASK
-                if is_task and self._reason(key, executor.lane_of(workload)):
+                if is_task and self._reason(key, compat.lane_of(workload, self._settings)):
                     yield compat.token_subject_of(workload)
 
     def _take_back(
         self, key: Any, lane: Lane, dispatch: Dispatch | None, dispatch_id: str | None
     ) -> None:
-        executor = self._executor
-        executor.discard_waiting(key)
-        executor.running.discard(key)
-        executor.ledger.forget(key)
+        compat.discard_waiting(self._executor, key)
+        self._events.forget(key)
         if dispatch is not None:
             dispatch_id = dispatch.id
         if dispatch_id:
@@ -119,5 +127,4 @@ class Revocations:
         _, key, name, _ = identity
         text = "%s was taken back: %s; next: Airflow queues it again or fails it"
         log.warning(text, name, reason)
-        self._executor.name_of_key(key, name)
-        self._executor.log_task_event(event="nats executor", extra=reason, ti_key=key)
+        self._events.tell_taken_back(key, name, reason)

@@ -1,4 +1,4 @@
-"""What the executor looks after from one event to the next, in the scheduler's thread.
+"""Does the executor's periodic duties, in the scheduler's thread.
 
 It asks the inspector to look, without waiting, and acts on what was found: sends again what the
 broker lost, tells again what Airflow missed, and ends what a dead scheduler left or no worker has.
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nats_executor.broker.bridge import Bridge
-    from nats_executor.scheduler.executor import NatsExecutor
+    from nats_executor.scheduler.events import Events
     from nats_executor.scheduler.inspector import Finding, Inspector
     from nats_executor.scheduler.ledger import Dispatch, Ended
+    from nats_executor.settings import Settings
     from nats_executor.wire.messages import Report
 
 __all__ = ["Upkeep"]
@@ -31,12 +32,21 @@ log = logging.getLogger(__name__)
 class Upkeep:
     """The executor's periodic duties; `tick` is called in every loop of the scheduler."""
 
-    def __init__(self, executor: NatsExecutor, bridge: Bridge, inspector: Inspector) -> None:
+    def __init__(
+        self,
+        executor: compat.VersionedExecutor,
+        events: Events,
+        settings: Settings,
+        bridge: Bridge,
+        inspector: Inspector,
+    ) -> None:
         self._executor = executor
+        self._events = events
+        self._settings = settings
         self._bridge = bridge
         self._inspector = inspector
-        self._sweep_seconds = executor.settings.sweep_seconds
-        self._watch_seconds = executor.settings.heartbeat_seconds
+        self._sweep_seconds = settings.sweep_seconds
+        self._watch_seconds = settings.heartbeat_seconds
         self._next_sweep = 0.0
         self._next_watch = 0.0
         self._confirmations = Confirmations()
@@ -48,7 +58,7 @@ class Upkeep:
         now = time.monotonic()
         if self._inspector.findings:
             self._act()
-        if now >= self._next_watch and (self._executor.ledger.held or self._silent):
+        if now >= self._next_watch and (self._events.ledger.held or self._silent):
             self._next_watch = now + self._watch_seconds
             self._watch()
         if now >= self._next_sweep or self._inspector.is_renewed:
@@ -60,7 +70,7 @@ class Upkeep:
     # Looking
 
     def _watch(self) -> None:
-        ledger = self._executor.ledger
+        ledger = self._events.ledger
         if held := ledger.held:
             self._bridge.post(self._inspector.watch(held))
         ended = [d for d in self._silent.values() if d.kind == Kind.TASK and d not in ledger]
@@ -70,11 +80,15 @@ class Upkeep:
             self._bridge.post(self._inspector.search(list(self._silent.values())))
 
     def _sweep(self) -> None:
-        ledger = self._executor.ledger
+        ledger = self._events.ledger
         if len(ledger) or self._inspector.is_renewed:
             self._inspector.is_renewed = False
             self._bridge.post(self._inspector.sweep(list(ledger)))
-        orphans = [d for d in database.unfinished(self._executor) or () if not ledger.knows(d.id)]
+        orphans = [
+            d
+            for d in database.unfinished(self._executor, self._settings) or ()
+            if not ledger.knows(d.id)
+        ]
         if orphans:
             self._bridge.post(self._inspector.examine_orphans(orphans))
 
@@ -82,7 +96,7 @@ class Upkeep:
 
     def _act(self) -> None:
         """Follow up the findings; a report of a workload of ours has come by its own way."""
-        findings, ledger = self._inspector.findings, self._executor.ledger
+        findings, ledger = self._inspector.findings, self._events.ledger
         lost: dict[str, Finding] = {}
         while findings:
             finding = findings.popleft()
@@ -116,7 +130,7 @@ class Upkeep:
         self._executor.change_state(key, compat.ended_event(succeeded), report.info or None)
 
     def _send_again(self, lost: Mapping[str, Finding]) -> None:
-        """Queue workloads here anew that NATS has lost; the next heartbeat sends them."""
+        """Queue workloads again that NATS has lost; the next heartbeat sends them."""
         executor = self._executor
         dispatches = [finding.dispatch for finding in lost.values()]
         states = database.standing(dispatches, executor.job_id)
@@ -124,8 +138,7 @@ class Upkeep:
         if states is None or workloads is None:
             return  # the next sweep finds them again
         for workload in workloads:
-            self._forget(executor.key_of(workload))
-            executor.queue_again(workload)
+            self._events.send_again(workload)
         if workloads:
             log.warning("NATS has no more of %d workloads; next: sending them", len(workloads))
         for finding in lost.values():
@@ -136,17 +149,13 @@ class Upkeep:
         dispatch, _, obituary = finding
         if state in {None, database.WAITING}:
             self._silent.pop(dispatch.id, None)
-            # None: queued anew, or ended without us.
-            if state is None and dispatch in self._executor.ledger:
-                self._forget(dispatch.key)
+            # None: queued again, or ended without us.
+            if state is None and dispatch in self._events.ledger:
+                self._events.forget(dispatch.key)
         else:
             self._silent[dispatch.id] = dispatch  # until its end is told
             if obituary:
                 self._bridge.post(self._inspector.bury(finding))
-
-    def _forget(self, key: Any) -> None:
-        self._executor.ledger.forget(key)
-        self._executor.running.discard(key)
 
     # Making sure
 
@@ -165,10 +174,11 @@ class Upkeep:
         for confirmation in due:
             ended = confirmation.ended
             key: Any = ended.dispatch.key
-            is_here = key in self._executor.running or self._executor.is_waiting(key)
+            executor = self._executor
+            is_here = key in executor.running or compat.waits_in(executor, key)
             if ended.dispatch.id in states and not is_here:
                 name = ended.dispatch.name
                 log.warning("%s: the scheduler missed its end; next: telling it again", name)
-                self._executor.tell(ended)
+                self._events.tell(ended)
             else:
                 self._confirmations.settle(confirmation)

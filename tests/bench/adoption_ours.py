@@ -91,7 +91,7 @@ def leave(left: list[uuid.UUID]) -> None:
 async def report(
     broker: Broker, executor: NatsExecutor, ids: list[uuid.UUID], state: State
 ) -> None:
-    names = executor.settings.names
+    names = executor._settings.names
     reports = [
         Report(
             dispatch_id=str(id_), queue="default", state=state, kind=Kind.TASK, key=[],

@@ -49,7 +49,7 @@ def recorded(count: int) -> tuple[list[Outgoing], Settings]:
         queue_up(executor, *(task_workload(f"t{number}") for number in range(count)))
         with patch("nats_executor.broker.jetstream.JetStream.publish_all", publish_all):
             executor.heartbeat()
-        return messages, executor.settings
+        return messages, executor._settings
     finally:
         executor.end()
 

@@ -26,8 +26,8 @@ class SweepWatch:
     """Notes when sweeps begin and end; they run beside the scheduler, in the bridge's thread."""
 
     def __init__(self, executor: NatsExecutor) -> None:
-        assert executor._dispatcher
-        self.inspector: Any = executor._dispatcher.inspector
+        assert executor._connected.dispatcher
+        self.inspector: Any = executor._connected.dispatcher.inspector
         self.sweep = self.inspector.sweep
         self.done = 0
         self.seconds = 0.0
@@ -82,11 +82,11 @@ def handed_over(executor: NatsExecutor, count: int) -> float:
 
 def messages(executor: NatsExecutor) -> int:
     """Count what is in the task stream."""
-    assert executor._dispatcher
-    assert executor._bridge
-    broker = executor._dispatcher._require_broker()
-    info: StreamInfo | None = executor._bridge.call(
-        broker.stream_info(executor.settings.names.tasks_stream), timeout=WAIT_SECONDS
+    assert executor._connected.dispatcher
+    assert executor._connected.bridge
+    broker = executor._connected.dispatcher._require_broker()
+    info: StreamInfo | None = executor._connected.bridge.call(
+        broker.stream_info(executor._settings.names.tasks_stream), timeout=WAIT_SECONDS
     )
     assert info
     return info.messages
@@ -103,9 +103,9 @@ def sweep(executor: NatsExecutor, watch: SweepWatch) -> tuple[list[float], list[
 
     The sweep itself runs in another thread, but holds Python's lock for much of its time.
     """
-    assert executor._upkeep
+    assert executor._connected.upkeep
     before = watch.done
-    executor._upkeep._next_sweep = 0.0
+    executor._connected.upkeep._next_sweep = 0.0
     slowest = 0.0
     while watch.done == before:
         slowest = max(slowest, sync_ms(executor))

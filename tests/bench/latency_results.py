@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nats_executor import NatsExecutor
+from nats_executor.scheduler import compat
 from tests.bench.aside import Aside, answer, asked
 from tests.scheduler.stage import queue_up, task_workload
 from tests.support.waiting import block_until
@@ -44,10 +45,10 @@ def main() -> None:
     executor.job_id = 1
     executor.start()
     try:
-        assert executor._dispatcher
-        arrivals = executor._dispatcher.inspector.reports = Arrivals()
+        assert executor._connected.dispatcher
+        arrivals = executor._connected.dispatcher.inspector.reports = Arrivals()
         tasks = [task_workload(f"t{number}") for number in range(2 * count)]
-        ids = {executor.key_of(task): task.ti.external_executor_id for task in tasks}
+        ids = {compat.key_of(executor, task): task.ti.external_executor_id for task in tasks}
         queue_up(executor, *tasks)
         executor.heartbeat()
         executor.get_event_buffer()
@@ -65,7 +66,7 @@ def main() -> None:
 
 
 def reporter(place: Path, url: str, executor: NatsExecutor, first: int, count: int) -> Aside:
-    prefix = executor.settings.subject_prefix
+    prefix = executor._settings.subject_prefix
     return Aside(
         "tests.bench.latency_reporter", place, os.environ,
         url=url, prefix=prefix, first=first, count=count,

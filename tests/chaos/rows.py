@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from nats_executor.scheduler import compat
 from nats_executor.scheduler import database as real
 from nats_executor.scheduler.ledger import Dispatch
 from nats_executor.wire.messages import Kind
@@ -31,10 +32,10 @@ def stand_in(database: Database) -> None:
     )
 
 
-def identities(tis: Sequence[Any], executor: Any) -> Iterator[real.Identity]:
+def identities(tis: Sequence[Any], executor: Any, settings: Settings) -> Iterator[real.Identity]:
     for ti in tis:
-        lane = executor.settings.lane(ti.queue, PRIORITY)
-        yield real.Identity(ti, executor.key_of_task(ti, ti.key), ti.key, lane)
+        lane = settings.lane(ti.queue, PRIORITY)
+        yield real.Identity(ti, compat.key_of_task(executor, ti, ti.key), ti.key, lane)
 
 
 def standing(database: Database, dispatches: Sequence[Dispatch], job_id: int) -> dict[str, str]:
@@ -59,9 +60,8 @@ def workloads_again(
     return [workload_of(row, is_fresh=True) for row in found if row and row.state == "queued"]
 
 
-def unfinished(database: Database, executor: Any) -> list[Dispatch]:
+def unfinished(database: Database, _executor: Any, settings: Settings) -> list[Dispatch]:
     """Return the callbacks that some scheduler has queued and none has seen end."""
-    settings: Settings = executor.settings
     found = database.rows("behaviour = 'callback' AND state IN ('queued', 'running')")
     return [
         Dispatch(

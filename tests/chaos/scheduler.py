@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import Mock
 
 from airflow.models.callback import CallbackKey
@@ -21,6 +21,7 @@ from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.utils.state import TaskInstanceState
 
 from nats_executor import NatsExecutor
+from nats_executor.scheduler import compat
 from tests.chaos import rows
 from tests.chaos.database import Database, Row
 from tests.chaos.workloads import instance, key_of, number_in, workload_of
@@ -74,7 +75,9 @@ class Scheduler:
     def beat(self) -> None:
         if time.monotonic() >= self.next_beat:
             self.next_beat = time.monotonic() + BEAT_SECONDS
-            self.database.beat(self.job, len(self.executor.running), len(self.executor.ledger))
+            self.database.beat(
+                self.job, len(self.executor.running), len(self.executor._events.ledger)
+            )
 
     def queue_up(self) -> None:
         """Assign, commit, and hand over: it dies between any two of these as Airflow's would."""
@@ -107,7 +110,7 @@ class Scheduler:
         )
         for row in self.database.rows(silent, self.job, time.monotonic() - SILENT_SECONDS):
             self.database.note(row, "silent")
-            key = self.executor.key_of_task(instance(row), key_of(row))
+            key = compat.key_of_task(self.executor, instance(row), cast("Any", key_of(row)))
             self.executor.change_state(key, TaskInstanceState.FAILED)
 
     # Events

@@ -134,7 +134,7 @@ class ApiServer:
         for name, value in {"servers": url, "subject_prefix": prefix, **options}.items():
             self.monkeypatch.setenv(f"AIRFLOW__NATS_EXECUTOR__{name.upper()}", str(value))
         executor = NatsExecutor()
-        assert executor.settings.servers == (url,)  # read now, as the next one has others
+        assert executor._settings.servers == (url,)  # read now, as the next one has others
         self.executors.append(executor)
         return executor
 

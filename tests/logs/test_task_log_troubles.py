@@ -166,7 +166,7 @@ async def with_worker(
     """Read a log from a worker that answers what a test wants."""
     monkeypatch.setattr(broker_connection, "connect", server.connect)
     executor = api_server("nats://127.0.0.1:1", "strange")
-    settings, worker = executor.settings, server.broker()
+    settings, worker = executor._settings, server.broker()
     await setup.apply(worker, settings, [])
     presence = Presence(
         worker="w1.1", name="w1", host="h", pid=1, queues=["default"], concurrency=1, running=1,

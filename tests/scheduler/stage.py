@@ -20,6 +20,7 @@ from anyio.from_thread import start_blocking_portal
 
 from nats_executor import NatsExecutor
 from nats_executor.broker.connection import connect
+from nats_executor.scheduler import compat
 from nats_executor.wire.messages import Report, State, Workload, decode, encode
 from nats_executor.wire.names import Lane
 from tests.support.fake_broker import FakeServer
@@ -127,8 +128,8 @@ def events(executor: NatsExecutor, count: int = 1) -> dict[Any, tuple[Any, Any]]
 
 def unserved(executor: NatsExecutor, queue: str = "default", band: int = 0) -> None:
     """Let an executor know that no worker serves a queue, which it finds out at each sweep."""
-    assert executor._dispatcher
-    executor._dispatcher.inspector.unserved.add(Lane(queue, band))
+    assert executor._connected.dispatcher
+    executor._connected.dispatcher.inspector.unserved.add(Lane(queue, band))
 
 
 class Stage(ABC):
@@ -201,7 +202,7 @@ class Stage(ABC):
         """Send workloads through an executor and return them as the worker finds them."""
         queue_up(executor, *items)
         executor.heartbeat()
-        keys = {str(executor.key_of(item)) for item in items}
+        keys = {str(compat.key_of(executor, item)) for item in items}
         assert keys <= {str(key) for key in executor.running}
         return self.sent()
 
@@ -236,7 +237,7 @@ class Stage(ABC):
         dispatch_id = marker.ti.external_executor_id
         [workload] = [w for w in self.sent() if w.dispatch_id == dispatch_id]
         self.report(workload, State.DROPPED)
-        key = executor.key_of(marker)
+        key = compat.key_of(executor, marker)
 
         def is_read() -> bool:
             executor.sync()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.utils.state import TaskInstanceState
 
+from nats_executor.scheduler import compat
 from nats_executor.wire.messages import State
 from tests.scheduler.stage import events, task_workload
 from tests.support.waiting import block_until
@@ -35,13 +36,15 @@ def test_two_attempts_with_the_same_coordinates_are_both_held_and_both_end(stage
     one, two = task_workload(), task_workload()
 
     sent = stage.sent_by(executor, one, two)
-    names = {dispatch.name for dispatch in executor.ledger}
+    names = {dispatch.name for dispatch in executor._events.ledger}
     for workload in sent:
         stage.report(workload, State.SUCCESS)
 
     assert one.key == two.key
     assert names == {f"{task.key} {task.ti.id}" for task in (one, two)}
-    ended = dict.fromkeys((executor.key_of(one), executor.key_of(two)), (SUCCESS, None))
+    ended = dict.fromkeys(
+        (compat.key_of(executor, one), compat.key_of(executor, two)), (SUCCESS, None)
+    )
     assert events(executor, 2) == ended
 
 
@@ -75,7 +78,7 @@ def test_thousands_of_attempts_that_share_coordinates_end_once_each(
     assert workers.dispatched == dict.fromkeys((row.id for row in attempts), 1)
     tries = Counter(row.try_number for row in loop.live())
     assert len(attempts) == sum(number * count for number, count in tries.items()) > 2 * loop.size
-    assert len(executor.ledger) == 0
+    assert len(executor._events.ledger) == 0
     said = caplog.text + capfd.readouterr().out
     assert "Discarding executor event" not in said
     assert "the scheduler missed its end; next: telling it again" in said

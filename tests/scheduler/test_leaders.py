@@ -15,6 +15,7 @@ from nats_executor.broker.connection import connect
 from nats_executor.broker.jetstream import JetStream
 from nats_executor.errors import BrokerUnavailable
 from nats_executor.retrying import Outage
+from nats_executor.scheduler import compat
 from nats_executor.wire.messages import State
 from tests.scheduler.stage import RealStage, events, queue_up, task_workload
 from tests.support.fake_broker import FakeBroker
@@ -97,11 +98,11 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 def without_time(executor: NatsExecutor) -> None:
     """Let no pause of an executor end by itself."""
-    executor.outage = Outage(lambda: 0.0)
+    executor._outage = Outage(lambda: 0.0)
 
 
 def sends(executor: NatsExecutor, *items: ExecutorWorkload) -> Callable[[], bool]:
-    keys = {executor.key_of(item) for item in items}
+    keys = {compat.key_of(executor, item) for item in items}
 
     def beat() -> bool:
         executor.heartbeat()
@@ -176,7 +177,7 @@ def test_a_new_connection_ends_the_pause(fake_stage: FakeStage) -> None:
     fake_stage.server.stop()
     queue_up(executor, task := task_workload())
     executor.heartbeat()
-    assert executor.outage.is_waiting(executor._recoveries())
+    assert executor._outage.is_waiting(executor._connected.recoveries)
 
     fake_stage.server.start()
 
@@ -236,11 +237,18 @@ def test_a_stream_without_a_leader_keeps_nothing_from_the_workloads(
         executor = fake_stage.executor()
         queue_up(executor, task := task_workload())
         block_until(sends(executor, task), 20, "the workload to be sent")
-        assert str(executor._dispatcher and executor._dispatcher.trouble) == "no leader"
+        assert (
+            str(executor._connected.dispatcher and executor._connected.dispatcher.trouble)
+            == "no leader"
+        )
 
     [sent] = fake_stage.sent()
-    block_until(lambda: executor._dispatcher and not executor._dispatcher.trouble, 20, "recovery")
+    block_until(
+        lambda: executor._connected.dispatcher and not executor._connected.dispatcher.trouble,
+        20,
+        "recovery",
+    )
     fake_stage.report(sent, State.SUCCESS)
-    assert list(events(executor)) == [executor.key_of(task)]
+    assert list(events(executor)) == [compat.key_of(executor, task)]
     lines = said(f"stream {silent}: no leader; next: asking again until it answers")
     assert len(lines) == 1

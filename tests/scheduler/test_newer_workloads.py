@@ -16,7 +16,7 @@ from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import update
 
-from nats_executor.scheduler import database
+from nats_executor.scheduler import compat, database
 from nats_executor.scheduler.ledger import Dispatch
 from nats_executor.wire.messages import Kind
 from tests.scheduler.stage import connection_test_workload, events, queue_up, task_workload
@@ -63,7 +63,7 @@ def test_a_task_whose_bundle_has_too_many_data_fails_alone_and_says_why(
     queue_up(executor, large, small)
 
     assert [(key, state) for key, (state, _) in events(executor).items()] == [
-        (executor.key_of(large), TaskInstanceState.FAILED)
+        (compat.key_of(executor, large), TaskInstanceState.FAILED)
     ]
     assert [workload.key[1] for workload in real_stage.sent()] == ["small"]
 

@@ -16,6 +16,7 @@ import pytest
 from airflow.models.taskinstancekey import TaskInstanceKey
 
 from nats_executor.errors import AccessDenied
+from nats_executor.scheduler import compat
 from nats_executor.wire.messages import State
 from tests.scheduler.stage import (
     RealStage,
@@ -141,16 +142,20 @@ def test_a_broker_that_goes_away_in_the_middle(
     assert len(said("NATS is away")) == 1
     assert executor.slots_occupied == 22  # 20, the first one, and what was adopted on trust
     real_stage.start()
-    block_until(lambda: executor._dispatcher and not executor._dispatcher.trouble, 60, "recovery")
+    block_until(
+        lambda: executor._connected.dispatcher and not executor._connected.dispatcher.trouble,
+        60,
+        "recovery",
+    )
     real_stage.report(sent, State.SUCCESS)
-    assert list(events(executor)) == [executor.key_of(first)]
+    assert list(events(executor)) == [compat.key_of(executor, first)]
     executor.running.discard(waiting_key(executor))
     all_arrive(real_stage, executor, 20, besides=sent.dispatch_id)
 
 
 def waiting_key(executor: NatsExecutor) -> Any:
     """The key of what was adopted."""
-    key = executor.key_of_task(waiting_task(), waiting_task().key)
+    key = compat.key_of_task(executor, waiting_task(), waiting_task().key)
     assert key in executor.running
     return key
 
@@ -201,10 +206,10 @@ def test_a_batch_that_takes_too_long_goes_on_where_it_was(
     queue_up(executor, *[task_workload(f"t{n}") for n in range(5)])
 
     executor.heartbeat()
-    assert len(executor.ledger) == len(asked) == 3
+    assert len(executor._events.ledger) == len(asked) == 3
     executor.heartbeat()
 
-    assert len(executor.ledger) == len(set(asked)) == len(asked) == 5
+    assert len(executor._events.ledger) == len(set(asked)) == len(asked) == 5
     assert said("NATS is away") == []
 
 
@@ -315,7 +320,7 @@ def test_a_queue_that_differs_is_left_alone_and_said_once(
     executor = real_stage.executor()
     queue_up(executor, task_workload("second"))
     arrive(executor, 1)
-    dispatcher = executor._dispatcher
+    dispatcher = executor._connected.dispatcher
     assert dispatcher
     recoveries = dispatcher.recoveries
     real_stage.restart()
@@ -342,7 +347,7 @@ def test_a_broker_that_comes_back_without_its_data(real_stage: RealStage) -> Non
 
     def beat() -> bool:
         executor.heartbeat()
-        return executor.key_of(new) in executor.running
+        return compat.key_of(executor, new) in executor.running
 
     block_until(beat, 20, "the new task to be sent")
     [sent] = real_stage.sent()
@@ -356,7 +361,7 @@ def test_a_broker_that_comes_back_without_its_data(real_stage: RealStage) -> Non
     results = real_stage.names.results_stream
     block_until(lambda: real_stage.ask("stream_info", results), 20, "the stream of reports")
     real_stage.report(sent, State.SUCCESS)
-    assert list(events(executor)) == [executor.key_of(new)]
+    assert list(events(executor)) == [compat.key_of(executor, new)]
 
 
 def test_a_user_who_may_not_publish_does_not_make_the_scheduler_hot(

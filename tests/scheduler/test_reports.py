@@ -13,6 +13,7 @@ import pytest
 from airflow.models.connection_test import ConnectionTestState
 from airflow.utils.state import CallbackState, TaskInstanceState
 
+from nats_executor.scheduler import compat
 from nats_executor.wire.messages import Kind, Report, State, encode
 from tests.scheduler.stage import callback_workload, connection_test_workload, events, task_workload
 from tests.support.waiting import block_until
@@ -33,7 +34,7 @@ def test_a_success_becomes_an_event_and_frees_the_slot(stage: Stage) -> None:
     stage.report(sent, State.RUNNING, pid=123)
     stage.report(sent, State.SUCCESS)
 
-    assert events(executor) == {executor.key_of(task): (TaskInstanceState.SUCCESS, None)}
+    assert events(executor) == {compat.key_of(executor, task): (TaskInstanceState.SUCCESS, None)}
     assert executor.running == set()
 
 
@@ -47,7 +48,10 @@ def test_a_failure_becomes_an_event_with_its_reason_and_a_line_in_the_audit_log(
     stage.report(sent, State.FAILED, info="the task process was ended by SIGKILL")
 
     assert events(executor) == {
-        executor.key_of(task): (TaskInstanceState.FAILED, "the task process was ended by SIGKILL")
+        compat.key_of(executor, task): (
+            TaskInstanceState.FAILED,
+            "the task process was ended by SIGKILL",
+        )
     }
     assert executor.running == set()
     [line] = executor._task_event_logs
@@ -66,7 +70,7 @@ def test_why_a_worker_gives_a_task_back_is_in_the_audit_log_once(stage: Stage) -
         stage.seen(executor)
 
     assert dict(executor.get_event_buffer()) == {}
-    assert executor.running == {executor.key_of(task)}
+    assert executor.running == {compat.key_of(executor, task)}
     assert [str(line.extra).partition(": ")[2] for line in executor._task_event_logs] == [
         "no API server",
         "its start hung",
@@ -95,7 +99,7 @@ def test_a_task_that_is_not_over_makes_no_event(stage: Stage, state: State) -> N
     stage.seen(executor)
 
     assert dict(executor.get_event_buffer()) == {}
-    assert executor.running == {executor.key_of(task)}
+    assert executor.running == {compat.key_of(executor, task)}
 
 
 def test_a_callback_is_running_then_over(stage: Stage) -> None:
@@ -106,13 +110,13 @@ def test_a_callback_is_running_then_over(stage: Stage) -> None:
     stage.report(sent, State.RUNNING)
     stage.report(sent, State.RUNNING)
     assert events(executor) == {
-        executor.key_of(callback): (CallbackState.RUNNING, sent.dispatch_id)
+        compat.key_of(executor, callback): (CallbackState.RUNNING, sent.dispatch_id)
     }
-    assert executor.running == {executor.key_of(callback)}
+    assert executor.running == {compat.key_of(executor, callback)}
 
     stage.report(sent, State.FAILED, info="RuntimeError: exit code 1")
     assert events(executor) == {
-        executor.key_of(callback): (CallbackState.FAILED, "RuntimeError: exit code 1")
+        compat.key_of(executor, callback): (CallbackState.FAILED, "RuntimeError: exit code 1")
     }
     assert executor.running == set()
 
@@ -124,7 +128,7 @@ def test_a_connection_test_frees_its_slot(stage: Stage) -> None:
 
     stage.report(sent, State.SUCCESS)
 
-    assert events(executor) == {executor.key_of(test): (ConnectionTestState.SUCCESS, None)}
+    assert events(executor) == {compat.key_of(executor, test): (ConnectionTestState.SUCCESS, None)}
     assert executor.running == set()
 
 
@@ -140,10 +144,10 @@ def test_a_report_on_an_earlier_dispatch_of_the_same_key_changes_nothing(stage: 
     stage.seen(executor)
 
     assert dict(executor.get_event_buffer()) == {}
-    assert executor.running == {executor.key_of(again)}
+    assert executor.running == {compat.key_of(executor, again)}
     [second] = [w for w in stage.sent() if w.dispatch_id == "d-2"]
     stage.report(second, State.SUCCESS)
-    assert list(events(executor)) == [executor.key_of(again)]
+    assert list(events(executor)) == [compat.key_of(executor, again)]
 
 
 def test_what_the_reader_missed_is_found_by_the_sweep(stage: Stage) -> None:
@@ -155,7 +159,7 @@ def test_what_the_reader_missed_is_found_by_the_sweep(stage: Stage) -> None:
 
     stage.report(sent, State.SUCCESS)
 
-    assert list(events(executor)) == [executor.key_of(task)]
+    assert list(events(executor)) == [compat.key_of(executor, task)]
 
 
 async def read_nothing(*_: Any) -> None:
@@ -224,8 +228,8 @@ def test_a_renewal_gives_way_to_a_report_that_came_first(fake_stage: FakeStage) 
     executor = fake_stage.executor()
     [sent] = fake_stage.sent_by(executor, task_workload())
     fake_stage.report(sent, State.EXPIRED)
-    assert executor._dispatcher
-    inspector = executor._dispatcher.inspector
+    assert executor._connected.dispatcher
+    inspector = executor._connected.dispatcher.inspector
     block_until(lambda: inspector.reports, 5, "the report")
     fake_stage.report(sent, State.CLAIMED, worker="w2")
 
@@ -264,14 +268,14 @@ def test_a_report_on_what_the_scheduler_gave_up_changes_nothing(stage: Stage) ->
     executor = stage.executor()
     task = task_workload()
     [sent] = stage.sent_by(executor, task)
-    executor.change_state(executor.key_of(task), TaskInstanceState.FAILED)
-    assert list(executor.get_event_buffer()) == [executor.key_of(task)]
+    executor.change_state(compat.key_of(executor, task), TaskInstanceState.FAILED)
+    assert list(executor.get_event_buffer()) == [compat.key_of(executor, task)]
 
     stage.report(sent, State.SUCCESS)
     stage.seen(executor)
 
     assert dict(executor.get_event_buffer()) == {}
-    assert len(executor.ledger) == 0
+    assert len(executor._events.ledger) == 0
 
 
 # Bad input
@@ -292,7 +296,7 @@ def test_unreadable_and_forged_reports_are_ignored_with_a_warning(
     stage.seen(executor)
 
     assert dict(executor.get_event_buffer()) == {}
-    assert executor.running == {executor.key_of(task) for task in tasks}
+    assert executor.running == {compat.key_of(executor, task) for task in tasks}
     assert len(said(f"unreadable report on {garbage}")) == 1
     assert len(said(f"unreadable report on {stage.names.result('x', 'y')}")) == 1
     assert len(said("is about another workload")) == 2

@@ -79,8 +79,8 @@ class Scheduler:
             self.runner._process_task_event_logs(self.executor._task_event_logs, session)
 
     def until_unserved(self, *lanes: Lane) -> None:
-        assert self.executor._dispatcher
-        inspector = self.executor._dispatcher.inspector
+        assert self.executor._connected.dispatcher
+        inspector = self.executor._connected.dispatcher.inspector
 
         def is_known() -> bool:
             self.executor.heartbeat()
@@ -119,7 +119,7 @@ def test_the_stuck_tasks_of_an_unserved_queue_do_not_hide_behind_a_healthy_backl
 
     waiting, again = dict.fromkeys(WAITING, "queued"), dict.fromkeys(UNSERVED, "scheduled")
     assert scheduler.states() == waiting | again
-    assert len(scheduler.executor.running) == len(scheduler.executor.ledger) == len(WAITING)
+    assert len(scheduler.executor.running) == len(scheduler.executor._events.ledger) == len(WAITING)
     stage = scheduler.stage
     block_until(lambda: len(stage.sent()) == len(WAITING), 30, "the revocations")
     assert {w.body["ti"]["task_id"] for w in stage.sent()} == set(WAITING)
@@ -150,7 +150,7 @@ def test_airflows_count_of_requeueings_ends_in_a_failure(scheduler: Scheduler) -
     said = scheduler.audited("stuck-1")
     assert sum(line.startswith("stuck in queued reschedule") for line in said) == 2
     assert sum(line.startswith("stuck in queued tries exceeded") for line in said) == 1
-    assert len(scheduler.executor.running) == len(scheduler.executor.ledger) == len(WAITING)
+    assert len(scheduler.executor.running) == len(scheduler.executor._events.ledger) == len(WAITING)
 
 
 def test_a_stuck_task_that_was_not_sent_yet_is_found_as_well(scheduler: Scheduler) -> None:
@@ -225,7 +225,7 @@ def test_trouble_with_a_stuck_task_does_not_end_the_scheduler(
     scheduler.sweep()
 
     assert scheduler.states() == {"healthy-1": "queued", "stuck-1": "queued"}
-    assert len(scheduler.executor.ledger) == 2
+    assert len(scheduler.executor._events.ledger) == 2
     [line] = said("cannot take stuck tasks back")
     assert line.endswith("; next: trying at Airflow's next sweep")
 

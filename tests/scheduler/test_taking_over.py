@@ -17,6 +17,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import load_only
 
 from nats_executor import NatsExecutor
+from nats_executor.scheduler import compat
 from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
 from nats_executor.wire.messages import State
 from tests.scheduler.stage import events, task_workload, unserved
@@ -160,7 +161,7 @@ def test_adopting_twice_changes_nothing(stage: Stage, session: Session) -> None:
     executor.try_adopt_task_instances(orphans(session))
 
     assert executor.running == {key_of("t")}
-    assert len(executor.ledger) == 1
+    assert len(executor._events.ledger) == 1
     stage.report(sent["t"], State.SUCCESS)
     assert list(events(executor)) == [key_of("t")]
     assert executor.slots_occupied == 0
@@ -189,9 +190,9 @@ def test_the_try_and_the_queue_are_those_of_the_row(stage: Stage, session: Sessi
 
     assert executor.try_adopt_task_instances(orphans(session)) == []
 
-    assert executor.running == {executor.key_of(task)}
+    assert executor.running == {compat.key_of(executor, task)}
     stage.report(sent, State.SUCCESS)
-    assert list(events(executor)) == [executor.key_of(task)]
+    assert list(events(executor)) == [compat.key_of(executor, task)]
 
 
 def test_a_workload_of_an_upper_band_is_found_there(stage: Stage, session: Session) -> None:
@@ -204,10 +205,10 @@ def test_a_workload_of_an_upper_band_is_found_there(stage: Stage, session: Sessi
 
     assert executor.try_adopt_task_instances(orphans(session)) == []
 
-    (dispatch,) = executor.ledger
+    (dispatch,) = executor._events.ledger
     assert dispatch.band == 1
-    assert executor._dispatcher
-    assert not executor._dispatcher.inspector.findings
+    assert executor._connected.dispatcher
+    assert not executor._connected.dispatcher.inspector.findings
     unserved(executor, band=1)
     executor.revoke_task(ti=stuck(session))
     block_until(lambda: stage.subjects() == [], 5, "the revocation")

@@ -17,6 +17,7 @@ from sqlalchemy import delete
 
 from nats_executor import NatsExecutor
 from nats_executor.errors import ConfigError
+from nats_executor.scheduler import compat
 from nats_executor.wire.messages import State
 from nats_executor.wire.names import Names
 from tests.scheduler.stage import SECRET, callback_workload, events, queue_up, task_workload
@@ -74,8 +75,8 @@ def test_airflow_loads_a_teams_executor_with_the_teams_own_section() -> None:
     assert not isinstance(everybody, NatsExecutor)
     assert isinstance(team, NatsExecutor)
     assert team.team_name == "blue"
-    assert team.settings.servers == ("nats://blue:4222",)
-    assert team.settings.names.tasks_stream == "AIRFLOW-BLUE_TASKS"
+    assert team._settings.servers == ("nats://blue:4222",)
+    assert team._settings.names.tasks_stream == "AIRFLOW-BLUE_TASKS"
 
 
 def test_a_team_without_a_prefix_gets_one_with_its_name() -> None:
@@ -94,7 +95,7 @@ def test_two_schedulers_side_by_side_keep_to_what_is_theirs(stage: Stage) -> Non
 
     assert list(events(one)) == [one.key_of(of_one)]
     assert list(events(two)) == [two.key_of(of_two)]
-    assert one.sender != two.sender
+    assert one._sender != two._sender
 
 
 def test_the_repr_tells_what_it_holds(fake_stage: FakeStage) -> None:
@@ -180,7 +181,7 @@ def test_the_end_closes_the_connection_and_its_thread(stage: Stage) -> None:
     queue_up(executor, task_workload("late"))
     executor.heartbeat()  # an executor that has ended takes nothing, and raises nothing
     executor.sync()
-    assert executor.running == {executor.key_of(task)}
+    assert executor.running == {compat.key_of(executor, task)}
     assert len(stage.sent()) == 1
 
 

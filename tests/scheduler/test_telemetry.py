@@ -134,8 +134,8 @@ def test_the_oldest_workload_that_waits(stage: Stage, recorder: Callable[[], Rec
     executor = measured(stage)
     sent = recorder()
     first, second = stage.sent_by(executor, task_workload("a"), task_workload("b"))
-    assert executor._dispatcher
-    telemetry = executor._dispatcher.telemetry
+    assert executor._connected.dispatcher
+    telemetry = executor._connected.dispatcher.telemetry
     telemetry._sent[first.dispatch_id] -= 100
 
     def oldest(low: float, high: float) -> None:
@@ -327,8 +327,8 @@ def test_without_metrics_nothing_is_asked_and_nothing_kept(
     fake_stage.report(about, State.RUNNING)
     fake_stage.seen(executor)
 
-    assert executor._dispatcher
-    assert executor._dispatcher.telemetry._sent == {}
+    assert executor._connected.dispatcher
+    assert executor._connected.dispatcher.telemetry._sent == {}
     assert sent.sent == []
     assert asked == []
 

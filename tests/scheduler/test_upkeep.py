@@ -88,7 +88,7 @@ def test_a_queued_task_that_the_broker_lost_is_sent_again(
     assert again.body["ti"]["id"] == str(row["ti_id"])
     assert again.body["token"] != sent.body["token"]
     assert again.body["log_path"]
-    assert len(executor.running) == len(executor.ledger) == executor.slots_occupied == 1
+    assert len(executor.running) == len(executor._events.ledger) == executor.slots_occupied == 1
     assert len(said("NATS has no more of 1 workloads; next: sending them")) == 1
     stage.report(again, State.SUCCESS)
     assert len(events(executor)) == 1
@@ -219,7 +219,7 @@ def test_a_broker_that_comes_back_with_an_empty_disk(
     running = sent_for(real_stage, executor, table.add_task("running"))
     table.change_task("running", state=RUNNING)
     real_stage.report(running, State.RUNNING)
-    until(executor, lambda: executor.ledger.held, "its start")
+    until(executor, lambda: executor._events.ledger.held, "its start")
 
     real_stage.server.kill()
     real_stage.server.wipe_storage()
@@ -247,8 +247,8 @@ def test_after_a_reconnect_every_queued_task_is_looked_at(
     executor = fake_stage.executor(job_id=JOB)
     queued = [table.add_task(f"t{n}") for n in range(5)]
     fake_stage.sent_by(executor, *(task_workload(**row) for row in queued))
-    assert executor._dispatcher
-    inspector = executor._dispatcher.inspector
+    assert executor._connected.dispatcher
+    inspector = executor._connected.dispatcher.inspector
     until(executor, lambda: inspector._has_looked_at_all, "the first look")
     # Another executor's, so that the number of messages says nothing.
     other = fake_stage.executor(job_id=8)
@@ -280,7 +280,7 @@ def grow_old(stage: Stage, executor: NatsExecutor) -> None:
         for broker in stage.server.brokers:  # type: ignore[attr-defined]
             broker.connected_since = -1e9
         return
-    broker = executor._dispatcher and executor._dispatcher._broker
+    broker = executor._connected.dispatcher and executor._connected.dispatcher._broker
     assert broker
     since = broker.connected_since
     block_until(lambda: time.monotonic() - since > 3 * LOST_SECONDS, 10, "the connection's age")
@@ -305,7 +305,7 @@ def test_a_dead_workers_running_task_fails_and_says_so_without_another_worker(
     assert info == "worker worker-1 lost while it ran process 44"
     assert [str(log.extra) for log in executor._task_event_logs] == [info]
     last = stage.last_report(sent)
-    assert (last.state, last.info, last.worker) == (State.FAILED, info, executor.sender)
+    assert (last.state, last.info, last.worker) == (State.FAILED, info, executor._sender)
     block_until(lambda: [w.key[1] for w in stage.sent()] == ["u"], 10, "its message to be gone")
     assert stage.last_report(alive).state is State.RUNNING
 
@@ -367,7 +367,7 @@ def test_a_running_task_whose_reports_are_lost_fails_with_its_worker(
     row = table.add_task("t", RUNNING)
     sent = sent_for(stage, executor, row)
     stage.report(sent, State.RUNNING)
-    until(executor, lambda: executor.ledger.held, "the report to be read")
+    until(executor, lambda: executor._events.ledger.held, "the report to be read")
     lose(stage, row["dispatch_id"])
     stage.portal.call(empty, stage.broker, stage.names.results_stream, stage.names.results())
 
@@ -428,7 +428,7 @@ def test_a_running_task_that_no_worker_has_and_no_report_tells_of_fails_soon(
     assert [str(log.extra) for log in executor._task_event_logs] == [info]
     subject = stage.names.result("default", row["dispatch_id"])
     last = decode(Report, stage.ask("last", stage.names.results_stream, subject).body)
-    assert (last.state, last.info, last.worker) == (State.FAILED, info, executor.sender)
+    assert (last.state, last.info, last.worker) == (State.FAILED, info, executor._sender)
     assert executor.slots_occupied == 0
     assert stage.sent() == []
 
@@ -471,10 +471,10 @@ def test_what_a_living_worker_has_is_left_alone_and_known_once_it_says_so(
     until(executor, lambda: len(asked) > count + 2, "more questions")
     assert dict(executor.get_event_buffer()) == {}
     stage.report(told_of(row), State.RUNNING, worker="w2", worker_name="worker-2")
-    until(executor, lambda: executor.ledger.held, "its report to be read")
+    until(executor, lambda: executor._events.ledger.held, "its report to be read")
     until(executor, lambda: not silent(executor), "no more questions")
     assert executor.slots_occupied == 1
-    assert other["dispatch_id"] not in {d.id for d in executor.ledger}
+    assert other["dispatch_id"] not in {d.id for d in executor._events.ledger}
 
 
 def told_of(row: dict[str, Any]) -> Workload:
@@ -486,8 +486,8 @@ def told_of(row: dict[str, Any]) -> Workload:
 
 
 def silent(executor: NatsExecutor) -> dict[str, Any]:
-    assert executor._upkeep
-    found: dict[str, Any] = executor._upkeep._silent
+    assert executor._connected.upkeep
+    found: dict[str, Any] = executor._connected.upkeep._silent
     return found
 
 
@@ -557,7 +557,7 @@ def test_a_task_whose_failure_the_broker_lost_fails(stage: Stage, table: Rows) -
     stand_by(stage)
     sent = sent_for(stage, executor, row)
     stage.report(sent, State.RUNNING, worker="w2", worker_name="worker-2")
-    until(executor, lambda: executor.ledger.held, "the report to be read")
+    until(executor, lambda: executor._events.ledger.held, "the report to be read")
     lose(stage, row["dispatch_id"])
     reports_are_lost(stage)
 
@@ -578,7 +578,7 @@ def test_the_slot_of_a_task_whose_success_the_broker_lost_is_free(
     stand_by(stage)
     sent = sent_for(stage, executor, row)
     stage.report(sent, State.RUNNING, worker="w2", worker_name="worker-2")
-    until(executor, lambda: executor.ledger.held, "the report to be read")
+    until(executor, lambda: executor._events.ledger.held, "the report to be read")
     executor.get_event_buffer()
     table.change_task("t", state=TaskInstanceState.SUCCESS)
     lose(stage, row["dispatch_id"])
@@ -600,7 +600,7 @@ def test_what_a_worker_gave_up_while_the_broker_lost_it_is_sent_again(
     stand_by(stage)
     sent = sent_for(stage, executor, row)
     stage.report(sent, State.CLAIMED, worker="w2", worker_name="worker-2")
-    until(executor, lambda: executor.ledger.held, "the report to be read")
+    until(executor, lambda: executor._events.ledger.held, "the report to be read")
     lose(stage, row["dispatch_id"])
     reports_are_lost(stage)
 
@@ -635,7 +635,7 @@ def test_a_broker_a_worker_and_a_scheduler_that_are_lost_at_once(
         about, worker = told_of(rows_of[name]), f"worker-{number}"
         real_stage.report(about, State.RUNNING, worker=f"w{number}", worker_name=worker)
         table.change_task(name, state=RUNNING)
-    until(dead, lambda: len(dead.ledger.held) == 2, "both to run")
+    until(dead, lambda: len(dead._events.ledger.held) == 2, "both to run")
 
     real_stage.server.kill()
     real_stage.server.wipe_storage()
@@ -723,9 +723,9 @@ def test_a_failure_whose_change_the_database_took_back_reaches_its_row(
 
 
 def is_settled(executor: NatsExecutor) -> bool:
-    assert executor._upkeep
+    assert executor._connected.upkeep
     executor.get_event_buffer()
-    return not len(executor._upkeep._confirmations)
+    return not len(executor._connected.upkeep._confirmations)
 
 
 @pytest.mark.usefixtures("quick_confirmations")
@@ -760,8 +760,8 @@ def test_a_plain_success_needs_no_second_word(stage: Stage, table: Rows) -> None
     sent = sent_for(stage, executor, table.add_task("t"))
     stage.report(sent, State.SUCCESS)
     assert len(events(executor)) == 1
-    assert executor._upkeep
-    assert not len(executor._upkeep._confirmations)
+    assert executor._connected.upkeep
+    assert not len(executor._connected.upkeep._confirmations)
 
 
 # What a dead scheduler left
@@ -882,17 +882,17 @@ def test_a_callback_for_another_executor_is_left_alone(stage: Stage, table: Rows
     executor = stage.executor(job_id=JOB)
     until(executor, lambda: True, "a loop")
 
-    assert database.unfinished(executor) == []
+    assert database.unfinished(executor, executor._settings) == []
 
 
 def test_a_connection_test_that_airflow_gave_up_is_forgotten(stage: Stage, table: Rows) -> None:
     test = table.add_connection_test("queued")
     executor = stage.executor(job_id=JOB)
-    until(executor, lambda: len(executor.ledger), "its dispatch")
+    until(executor, lambda: len(executor._events.ledger), "its dispatch")
 
     executor.fail_connection_test(ConnectionTestKey(test))
 
-    assert len(executor.ledger) == executor.slots_occupied == 0
+    assert len(executor._events.ledger) == executor.slots_occupied == 0
 
 
 # The sweep over what is stuck in queued

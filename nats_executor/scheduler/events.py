@@ -1,0 +1,82 @@
+"""Turns outcomes of reports into events of an executor, which the scheduler reads."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from nats_executor.scheduler import compat
+from nats_executor.scheduler.ledger import Ended, Ledger, Renewal, Returned, Started, Unwanted
+
+if TYPE_CHECKING:
+    from airflow.executors.workloads import ExecutorWorkload
+
+    from nats_executor.scheduler.ledger import Outcome
+
+__all__ = ["Events"]
+
+log = logging.getLogger(__name__)
+
+AUDIT = "nats executor"  # the event's name in Airflow's audit log
+
+
+class Events:
+    """The events of one executor, and what they are about.
+
+    Attributes:
+        ledger: what was handed over and has no end yet.
+        lost: dispatch ids whose messages the broker has lost, until they are sent again.
+    """
+
+    def __init__(self, executor: compat.VersionedExecutor) -> None:
+        self._executor = executor
+        self.ledger = Ledger()
+        self.lost: set[str] = set()
+
+    def settle(self, outcome: Outcome) -> None:
+        """Tell the scheduler what an outcome means to it."""
+        executor, key = self._executor, self._key(outcome)
+        match outcome:
+            case Started(dispatch):
+                if state := compat.running_event(dispatch.kind):
+                    executor.change_state(key, state, dispatch.id, remove_running=False)
+            case Ended(_, succeeded, info) as ended:
+                self.tell(ended)
+                if not succeeded:
+                    executor.log_task_event(event=AUDIT, extra=info, ti_key=key)
+            case Unwanted(dispatch, info):
+                log.info("%s was not run: %s", dispatch.name, info)
+                executor.running.discard(key)
+            case Returned(dispatch, info):
+                text = f"worker {dispatch.worker_name} gave it back: {info}"
+                executor.log_task_event(event=AUDIT, extra=text, ti_key=key)
+            case Renewal():
+                pass  # nothing that the scheduler has to know
+
+    def tell(self, ended: Ended) -> None:
+        """Make the event of an end."""
+        key = self._key(ended)
+        compat.name_key(self._executor, key, ended.dispatch.coordinates)
+        enter = self._executor.success if ended.succeeded else self._executor.fail
+        enter(key, info=ended.info or None)
+
+    def tell_taken_back(self, key: Any, coordinates: Any, reason: str) -> None:
+        """Write into the audit log why a task was taken back."""
+        compat.name_key(self._executor, key, coordinates)
+        self._executor.log_task_event(event=AUDIT, extra=reason, ti_key=key)
+
+    def send_again(self, workload: ExecutorWorkload) -> None:
+        """Queue a workload that the broker has lost; the next heartbeat sends it."""
+        self.forget(compat.key_of(self._executor, workload))
+        self.lost.add(compat.dispatch_id_of(workload)[0])
+        no_session: Any = None  # `BaseExecutor` does not use it
+        self._executor.queue_workload(workload, session=no_session)
+
+    def forget(self, key: Any) -> None:
+        """Expect no report of it any more, and have its slot free."""
+        self.ledger.forget(key)
+        self._executor.running.discard(key)
+
+    @staticmethod
+    def _key(outcome: Outcome) -> Any:
+        return outcome.dispatch.key
