@@ -1,4 +1,4 @@
-"""The main process of a worker: everything but Airflow, which only its fork server imports.
+"""Runs a worker's main process: everything but Airflow, which only its fork server imports.
 
 `cli.py` reads the command line and Airflow's configuration and then becomes this program, with
 what it has read in an inherited file: a sixth of the memory, and no password in a process list.
@@ -23,12 +23,13 @@ from nats_worker import log_lines
 from nats_worker.processes.concealment import environment_without_login
 from nats_worker.processes.linux import keep_private
 from nats_worker.processes.pool import PoolBroken
-from nats_worker.worker import Plan, Worker
+from nats_worker.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nats_executor.settings import Settings
+    from nats_worker.state import Plan
 
 __all__ = ["Start", "become", "run"]
 

@@ -1,4 +1,4 @@
-"""Answers orders and questions to a worker while it runs; anyone may send them."""
+"""Answers orders and pings to a worker while it runs; anyone may send them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from nats_executor.broker.port import Broker
-    from nats_executor.wire.names import Names
+    from nats_worker.control.presence import Announcer
+    from nats_worker.crew import Crew
     from nats_worker.delivery.errand import Errand
-    from nats_worker.worker import Worker
+    from nats_worker.state import WorkerState
 
-__all__ = ["Refused", "serve_changes", "serve_pings"]
+__all__ = ["serve_changes", "serve_pings", "serve_stops"]
 
 log = logging.getLogger(__name__)
 
@@ -35,20 +36,11 @@ MOST_QUEUES = 200
 LONGEST_QUEUE = 256
 
 
-class Refused(Exception):
-    """An order that makes no sense, or not here; says why, for whoever gave it."""
+class OrderRefused(Exception):
+    """An order that makes no sense, or not here; its text tells the sender why."""
 
 
-async def serve_changes(broker: Broker, names: Names, worker: Worker) -> None:
-    """Obey orders to a worker for as long as the connection lives."""
-    for order in Order:
-        subject = names.control(worker.id, order)
-        await broker.serve(subject, functools.partial(obey, worker, order))
-
-
-async def serve_pings(
-    broker: Broker, names: Names, worker: Worker, errands: Collection[Errand]
-) -> None:
+async def serve_pings(broker: Broker, state: WorkerState, errands: Collection[Errand]) -> None:
     """Say that the worker is there, what it is, and which dispatches are not in its hands.
 
     Args:
@@ -58,10 +50,31 @@ async def serve_pings(
     async def ping(question: bytes) -> bytes:
         here = {errand.dispatch_id for errand in errands}
         lacks = [asked for asked in dispatches_in(question) if asked not in here]
-        return fitted_presence(dataclasses.replace(worker.describe(), lacks=lacks))
+        return fitted_presence(dataclasses.replace(state.presence(), lacks=lacks))
 
-    await broker.serve(names.control(worker.id, "ping"), ping)
-    await broker.serve(names.peer(worker.id), ping)
+    names = state.settings.names
+    await broker.serve(names.control(state.id, "ping"), ping)
+    await broker.serve(names.peer(state.id), ping)
+
+
+async def serve_stops(broker: Broker, state: WorkerState, crew: Crew) -> None:
+    """Stop workloads that a scheduler takes back, for as long as the connection lives."""
+
+    async def stop(body: bytes) -> bytes:
+        is_here = crew.revoke(body.decode(errors="replace"))
+        return b"stopping" if is_here else b"unknown"
+
+    await broker.serve(state.settings.names.control(state.id, "stop"), stop)
+
+
+async def serve_changes(
+    broker: Broker, state: WorkerState, crew: Crew, announcer: Announcer
+) -> None:
+    """Obey orders that change the worker, for as long as the connection lives."""
+    changes = Changes(state, crew, announcer)
+    for order in Order:
+        subject = state.settings.names.control(state.id, order)
+        await broker.serve(subject, functools.partial(changes.obey, order))
 
 
 def dispatches_in(question: bytes) -> list[str]:
@@ -69,87 +82,90 @@ def dispatches_in(question: bytes) -> list[str]:
     return question.decode(errors="replace").split() if len(question) <= QUESTION_BYTES else []
 
 
-async def obey(worker: Worker, order: Order, body: bytes) -> bytes:
-    """Carry an order out and return the encoded `Outcome`."""
-    is_changed, refusal = False, ""
-    try:
-        is_changed = await carry_out(worker, order, body)
-    except Refused as exc:
-        refusal = str(exc)
-        log.warning("an order to %s is refused: %s", order, refusal)
-    seen = worker.describe()
-    if is_changed:
-        log.info(
-            "%s: concurrency is %d, queues are %s",
-            order,
-            seen.concurrency,
-            as_text(map(presentable, seen.queues)),
+class Changes:
+    """Carries out the orders that change a worker, whose running workloads go on."""
+
+    def __init__(self, state: WorkerState, crew: Crew, announcer: Announcer) -> None:
+        self._state = state
+        self._crew = crew
+        self._announcer = announcer
+
+    async def obey(self, order: Order, body: bytes) -> bytes:
+        """Carry an order out and return the encoded `Outcome`."""
+        is_changed, refusal = False, ""
+        try:
+            is_changed = await self.change(order, body)
+        except OrderRefused as exc:
+            refusal = str(exc)
+            log.warning("an order to %s is refused: %s", order, refusal)
+        seen = self._state.presence()
+        if is_changed:
+            log.info(
+                "%s: concurrency is %d, queues are %s",
+                order,
+                seen.concurrency,
+                as_text(map(presentable, seen.queues)),
+            )
+            await self._announcer.beat()
+        outcome = Outcome(
+            queues=seen.queues,
+            concurrency=seen.concurrency,
+            running=seen.running,
+            is_changed=is_changed,
+            refusal=refusal,
         )
-        await worker.beat()
-    outcome = Outcome(
-        queues=seen.queues,
-        concurrency=seen.concurrency,
-        running=seen.running,
-        is_changed=is_changed,
-        refusal=refusal,
-    )
-    return encode(outcome)
+        return encode(outcome)
 
+    async def change(self, order: Order, body: bytes) -> bool:
+        """Change the worker; returns False if it is so already."""
+        if self._state.is_draining:
+            raise OrderRefused("it stops")
+        match order:
+            case Order.SET_CONCURRENCY:
+                return self.set_concurrency(concurrency_in(body))
+            case Order.ADD_QUEUE:
+                return await self.add_queue(queue_in(body))
+            case Order.REMOVE_QUEUE:
+                return self.remove_queue(queue_in(body))
 
-async def carry_out(worker: Worker, order: Order, body: bytes) -> bool:
-    """Change the worker, whose running workloads go on; returns False if it is so already."""
-    if worker.is_draining:
-        raise Refused("it stops")
-    match order:
-        case Order.SET_CONCURRENCY:
-            return set_concurrency(worker, concurrency_in(body))
-        case Order.ADD_QUEUE:
-            return await add_queue(worker, queue_in(body))
-        case Order.REMOVE_QUEUE:
-            return remove_queue(worker, queue_in(body))
+    def set_concurrency(self, concurrency: int) -> bool:
+        is_change = concurrency != self._state.slots.concurrency
+        self._state.slots.resize(concurrency)
+        self._state.recall()
+        return is_change
 
+    async def add_queue(self, queue: str) -> bool:
+        if queue in self._state.queues:
+            return False
+        if len(self._state.queues) >= MOST_QUEUES:
+            raise OrderRefused(f"it serves {len(self._state.queues)} queues and takes no more")
+        try:
+            await self._announcer.claim_in(queue)
+        except NatsExecutorError as exc:  # the name is taken there, or it may not write there
+            raise OrderRefused(str(exc)) from exc
+        if queue in self._state.queues:  # another order was faster
+            return False
+        self._state.queues.append(queue)
+        if self._state.intake:
+            self._state.intake.add(queue)
+        return True
 
-def set_concurrency(worker: Worker, concurrency: int) -> bool:
-    is_change = concurrency != worker.slots.concurrency
-    worker.slots.resize(concurrency)
-    if worker.intake:
-        worker.intake.recall()
-    return is_change
-
-
-async def add_queue(worker: Worker, queue: str) -> bool:
-    if queue in worker.queues:
-        return False
-    if len(worker.queues) >= MOST_QUEUES:
-        raise Refused(f"it serves {len(worker.queues)} queues and takes no more")
-    try:
-        await worker.take_name_in(queue)
-    except NatsExecutorError as exc:  # the name is taken there, or it may not write there
-        raise Refused(str(exc)) from exc
-    if queue in worker.queues:  # another order was faster
-        return False
-    worker.queues.append(queue)
-    if worker.intake:
-        worker.intake.add(queue)
-    return True
-
-
-def remove_queue(worker: Worker, queue: str) -> bool:
-    if queue not in worker.queues:
-        return False
-    if len(worker.queues) == 1:
-        raise Refused(f"{shown(queue)} is its last queue; to take nothing, stop it")
-    worker.queues.remove(queue)
-    if worker.intake:
-        worker.intake.remove(queue)
-    worker.crew.hand_back_kept(queue)
-    return True
+    def remove_queue(self, queue: str) -> bool:
+        if queue not in self._state.queues:
+            return False
+        if len(self._state.queues) == 1:
+            raise OrderRefused(f"{shown(queue)} is its last queue; to take nothing, stop it")
+        self._state.queues.remove(queue)
+        if self._state.intake:
+            self._state.intake.remove(queue)
+        self._crew.hand_back_kept(queue)
+        return True
 
 
 def concurrency_in(body: bytes) -> int:
     """Read a number of slots."""
     if not re.fullmatch(rb"[0-9]{1,5}", body) or not 1 <= int(body) <= MOST_SLOTS:
-        raise Refused(f"{shown_body(body)} is no number from 1 to {MOST_SLOTS}")
+        raise OrderRefused(f"{shown_body(body)} is no number from 1 to {MOST_SLOTS}")
     return int(body)
 
 
@@ -161,7 +177,7 @@ def queue_in(body: bytes) -> str:
         queue = ""
     # An order may come from anyone and ends up in logs; `-q` takes names of any characters.
     if not queue.isprintable() or not 0 < len(queue) <= LONGEST_QUEUE:
-        raise Refused(f"{shown_body(body)} is no name of a queue")
+        raise OrderRefused(f"{shown_body(body)} is no name of a queue")
     return queue
 
 

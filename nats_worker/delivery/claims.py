@@ -138,9 +138,9 @@ def decide(
 
 def known(last: Report) -> tuple[str, ...]:
     """Return the latest workers that claimed a dispatch, the last one at the end."""
-    names = [*last.predecessors, last.worker_name]
-    if names[-2:-1] == names[-1:]:  # it has taken it again
-        names.pop()
+    names = list(last.predecessors)
+    if not names or names[-1] != last.worker_name:  # else it has taken it again
+        names.append(last.worker_name)
     return tuple(str(name) for name in names[-KEPT:])
 
 

@@ -14,8 +14,7 @@ import pytest
 from nats_executor.errors import AccessDenied
 from nats_executor.wire.messages import Kind, Presence, State, encode
 from nats_executor.wire.sizes import CUT_LETTER_BYTES
-from nats_worker.delivery.errand import RENEWAL_SECONDS
-from nats_worker.delivery.record import SOON_SECONDS
+from nats_worker.delivery.errand import RENEWAL_SECONDS, SOON_SECONDS
 from nats_worker.processes.exit_report import Ending
 from tests.support.emptying import empty
 from tests.support.waiting import wait_until
@@ -88,7 +87,7 @@ async def test_a_workload_is_claimed_run_reported_and_acked_in_this_order(scene:
 
     assert scene.events == ["claimed", "running", "success", "ack"]
     report = await scene.reported(State.SUCCESS)
-    assert (report.worker, report.worker_name, report.pid) == (worker.id, "me", 77)
+    assert (report.worker, report.worker_name, report.pid) == (worker.state.id, "me", 77)
     assert (report.key, report.sender, report.kind) == (["dag", "d1"], "scheduler", Kind.TASK)
     assert run.body["ti"] == {"id": "d1"}
 
