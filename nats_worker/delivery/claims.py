@@ -1,6 +1,6 @@
-"""Whether a worker may run what it was delivered: one claim for each dispatch wins.
+"""Decides whether a worker may run what it was delivered: one claim for each dispatch wins.
 
-A claim is a report, published on the expectation that nobody has reported since. So a workload
+A claim is a report, published on the expectation that no report has come since. So a workload
 that is delivered twice, after an outage or a worker's death, never runs twice at a time.
 """
 
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 
-# A dispatch that nobody can start because Airflow's API is away is claimed any number of times.
+# Without Airflow's API no worker can start a dispatch, and it is claimed any number of times.
 KEPT = 10
 
 
@@ -51,7 +51,7 @@ class Claim:
 
     @property
     def predecessor(self) -> str:
-        """Who may have started it already, '' if nobody may; then the API server decides."""
+        """The worker that may have started it; '' for none. Then the API server decides."""
         return self.predecessors[-1] if self.predecessors else ""
 
 
