@@ -39,13 +39,33 @@ RETURNED = (State.RELEASED, State.EXPIRED)
 
 
 class Meter:
-    """The instruments of one worker, and the page that shows them."""
+    """Observes the deliveries of one worker.
+
+    Attributes:
+        exposition: the page that shows all metrics.
+    """
 
     def __init__(self, state: WorkerState, health: Health) -> None:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = CollectorRegistry(auto_describe=False)
         registry.register(StateCollector(state, health))
+        self._instruments = Instruments(registry)
+        for queue in state.queues:
+            self._instruments.show(queue)
+        self.exposition: WSGIApplication = prometheus_client.make_wsgi_app(registry)
 
+    def observer(self, queue: str, delivery: Delivery) -> Observer:
+        """Count a delivery, and return what measures its steps."""
+        self._instruments.deliveries.labels(queue).inc()
+        if delivery.num_delivered > 1:
+            self._instruments.redeliveries.labels(queue).inc()
+        return Measured(self._instruments, queue, delivery.at)
+
+
+class Instruments:
+    """The counters and histograms of one worker."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"{NAMESPACE}_{name}", text, ["queue", *labels], registry=registry)
 
@@ -69,9 +89,6 @@ class Meter:
         )
         self.run = histogram("run_seconds", "From start to end of a workload.", LONG, "queue")
         self.report = histogram("report_seconds", "From a report to NATS's confirmation.", SHORT)
-        for queue in state.queues:
-            self.show(queue)
-        self.exposition: WSGIApplication = prometheus_client.make_wsgi_app(registry)
 
     def show(self, queue: str) -> None:
         """Begin a queue's counts with 0, so that a rate sees the first of each."""
@@ -80,13 +97,6 @@ class Meter:
         for counter, states in ((self.finished, FINISHED), (self.returned, RETURNED)):
             for state in states:
                 counter.labels(queue, state.value)
-
-    def observer(self, queue: str, delivery: Delivery) -> Observer:
-        """Count a delivery, and return what measures its steps."""
-        self.deliveries.labels(queue).inc()
-        if delivery.num_delivered > 1:
-            self.redeliveries.labels(queue).inc()
-        return Measured(self, queue, delivery.at)
 
     def ended(self, queue: str, state: State) -> None:
         """Count what was reported at the end of a delivery."""
@@ -103,8 +113,8 @@ class Measured(Observer):
         stored_at: when the broker stored the message, in seconds by its clock.
     """
 
-    def __init__(self, meter: Meter, queue: str, stored_at: float) -> None:
-        self._meter = meter
+    def __init__(self, instruments: Instruments, queue: str, stored_at: float) -> None:
+        self._instruments = instruments
         self._queue = queue
         self._stored_at = stored_at
         self._received_at = time.monotonic()
@@ -114,24 +124,24 @@ class Measured(Observer):
         if is_first:
             # Two clocks: the broker's, which stored it, and this machine's.
             waited = max(0.0, time.time() - self._stored_at)
-            self._meter.queue_wait.labels(self._queue).observe(waited)
+            self._instruments.queue_wait.labels(self._queue).observe(waited)
 
     def started(self) -> None:
         self._started_at = time.monotonic()
-        self._meter.pickup.observe(self._started_at - self._received_at)
+        self._instruments.pickup.observe(self._started_at - self._received_at)
 
     def exited(self) -> None:
         if self._started_at:
-            self._meter.run.labels(self._queue).observe(time.monotonic() - self._started_at)
+            self._instruments.run.labels(self._queue).observe(time.monotonic() - self._started_at)
 
     def confirmed(self, seconds: float) -> None:
-        self._meter.report.observe(seconds)
+        self._instruments.report.observe(seconds)
 
     def reported(self, state: State) -> None:
-        self._meter.ended(self._queue, state)
+        self._instruments.ended(self._queue, state)
 
     def buried(self) -> None:
-        self._meter.dead_letters.labels(self._queue).inc()
+        self._instruments.dead_letters.labels(self._queue).inc()
 
 
 class StateCollector(Collector):
