@@ -72,9 +72,9 @@ class Crew:
             else:
                 await errand.delivery.nak()
         except BrokerError as exc:
-            # The connection itself tells what is denied.
+            # The connection itself logs what is denied.
             level = logging.DEBUG if isinstance(exc, AccessDenied) else logging.WARNING
-            pause = errand.record.soon if isinstance(exc, BrokerUnavailable) else errand.pause
+            pause = errand.soon if isinstance(exc, BrokerUnavailable) else errand.pause
             text = "%s: %s; next: the broker offers it again in %g s"
             log.log(level, text, errand.dispatch_id, exc, pause)
             with contextlib.suppress(BrokerError):  # then after ack_wait

@@ -12,8 +12,6 @@ import http.client
 import os
 import sys
 
-__all__ = ["ask"]
-
 # An image's check knows the environment alone; Airflow's configuration takes seconds to load.
 PORT = "AIRFLOW__NATS_EXECUTOR__HEALTH_PORT"
 ADDRESS = "AIRFLOW__NATS_EXECUTOR__HEALTH_ADDRESS"
@@ -23,7 +21,7 @@ ANY_ADDRESS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - not bound here
 SECONDS = 4.0
 
 
-def ask(address: str, port: int, path: str) -> tuple[bool, str]:
+def ask_worker(address: str, port: int, path: str) -> tuple[bool, str]:
     """Return whether the worker is well, and what it says.
 
     Raises:
@@ -46,7 +44,9 @@ def main(path: str) -> int:
         return 1
     address = os.environ.get(ADDRESS, "")
     try:
-        is_well, text = ask("localhost" if address in ANY_ADDRESS else address, int(port), path)
+        is_well, text = ask_worker(
+            "localhost" if address in ANY_ADDRESS else address, int(port), path
+        )
     except (OSError, http.client.HTTPException) as exc:
         sys.stderr.write(f"error: no worker answers on port {port}: {exc}\n")
         return 1

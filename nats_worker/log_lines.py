@@ -1,4 +1,4 @@
-"""The worker's own log lines, in the form of Airflow's. Task logs are Airflow's affair."""
+"""Writes the worker's own log lines in the form of Airflow's; Airflow writes the task logs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Text", "set_up"]
 
-OURS = ("nats_executor", "nats_worker")
+OUR_PACKAGES = ("nats_executor", "nats_worker")
 
 
 class Text(logging.Formatter):
@@ -62,7 +62,7 @@ def set_up(*, is_verbose: bool, is_json: bool, file: str | None) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
     sys.excepthook = show_exception
-    for package in OURS:
+    for package in OUR_PACKAGES:
         logging.getLogger(package).setLevel(logging.DEBUG if is_verbose else logging.INFO)
 
 

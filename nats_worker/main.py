@@ -1,4 +1,4 @@
-"""The main process of a worker: everything but Airflow, which only its fork server imports.
+"""Runs a worker's main process: everything but Airflow, which only its fork server imports.
 
 `cli.py` reads the command line and Airflow's configuration and then becomes this program, with
 what it has read in an inherited file: a sixth of the memory, and no password in a process list.

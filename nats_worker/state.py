@@ -22,14 +22,12 @@ __all__ = ["Plan", "WorkerState"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How a worker was started.
+    """What a worker was started to do.
 
     Attributes:
-        team: whose Airflow's configuration and bundles it uses, None for the global ones.
         cleanup_seconds: how often to remove stale versions of Dag bundles, 0 for never.
         version: of this distribution, for the presence record.
         serves_logs: whether to serve this host's task logs to the UI.
-        log_folder: Airflow's `base_log_folder`.
     """
 
     name: str
@@ -39,21 +37,20 @@ class Plan:
     cleanup_seconds: float
     version: str
     serves_logs: bool = False
-    log_folder: str = ""
+    log_folder: str = ""  # Airflow's `base_log_folder`
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class WorkerState:
-    """One worker as it is now.
+    """What one worker is at this moment.
 
     Attributes:
         id: unique for each start, so that a restarted worker is never taken for its predecessor.
-        queues: those that it serves now.
-        guard, proof: each one may pause the intake, and has the reason.
-        intake: pulls from the queues; None until NATS has confirmed the worker's name and the first
-            self-test has passed.
+        queues: those that it serves now; orders change them and the slots while it runs.
+        guard: whether there is memory to take workloads.
+        proof: whether it can start workloads.
+        intake: pulls from the queues, once the worker takes workloads.
         stop_requests: signals to stop so far; each one makes the drain less patient.
-        started_at: epoch seconds.
     """
 
     id: str
@@ -70,16 +67,11 @@ class WorkerState:
 
     @property
     def paused(self) -> str:
-        """Why the worker takes nothing at the moment, '' if it does."""
+        """Why it takes nothing at the moment, '' if it does."""
         return "; ".join(filter(None, (self.proof.reason, self.guard.reason)))
 
-    @property
-    def stores_logs(self) -> bool:
-        """Whether this worker keeps task logs in NATS; those of a team's tasks stay here."""
-        return self.settings.stores_logs and not self.plan.team
-
     def presence(self) -> Presence:
-        """Return the worker's record for the workers bucket, as of now."""
+        """Describe the worker to others."""
         return Presence(
             worker=self.id,
             name=self.plan.name,
@@ -95,3 +87,8 @@ class WorkerState:
             bands=len(self.settings.priority_bands) + 1,
             paused=self.paused,
         )
+
+    def recall(self) -> None:
+        """Have the intake look at the slots and queues again, if it pulls already."""
+        if self.intake:
+            self.intake.recall()

@@ -1,4 +1,4 @@
-"""Runs a worker: announces it, consumes until asked to stop, drains, retires."""
+"""Runs a worker: it announces itself, consumes until it is asked to stop, drains and retires."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from nats_executor.errors import AccessDenied, BrokerError
 from nats_executor.fleet.liveness import Liveness
 from nats_executor.retrying import Once, ended
 from nats_worker.control.logs import serve_log
-from nats_worker.control.orders import Orders, serve_questions
+from nats_worker.control.orders import serve_changes, serve_pings, serve_stops
 from nats_worker.control.presence import Announcer
 from nats_worker.crew import Crew
 from nats_worker.delivery.errand import Errand
 from nats_worker.delivery.leases import Leases
 from nats_worker.delivery.shared import Shared
-from nats_worker.health.endpoint import Endpoint
+from nats_worker.health.endpoint import endpoint
 from nats_worker.health.health import Health
 from nats_worker.intake.intake import Intake
 from nats_worker.intake.memory_guard import Guard
@@ -33,42 +33,47 @@ from nats_worker.state import WorkerState
 from nats_worker.uploads.process import Uploads
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine
     from typing import Any
 
     from nats_executor.broker.port import Broker, Delivery
     from nats_executor.settings import Settings
+    from nats_worker.delivery.observer import Observer
     from nats_worker.state import Plan
 
-__all__ = ["Worker", "background"]
+__all__ = ["Worker"]
 
 log = logging.getLogger(__name__)
 
 # Reports of ended tasks get this long to reach the broker after everything has stopped.
 LAST_REPORTS_SECONDS = 10.0
-RETRY_SECONDS = 0.5
-# What a worker may pause for, at once too.
+ENTER_RETRY_SECONDS = 0.5
+# Reasons to pause; there may be both at a time.
 MEMORY, STARTS = "memory", "starts"
 
 
 class Worker:
-    """One worker process; `run` is its life."""
+    """One worker process; `run` is its life.
+
+    Attributes:
+        state: what it is now.
+        crew: carries what it was delivered.
+    """
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
-        slots = Slots(plan.concurrency)
         self.state = WorkerState(
             id=f"{plan.name}.{secrets.token_hex(4)}",
             plan=plan,
             settings=settings,
             queues=list(dict.fromkeys(plan.queues)),
-            slots=slots,
+            slots=Slots(plan.concurrency),
             guard=Guard(settings),
             proof=Proof(self.follow_proof),
         )
         self.leases = Leases(settings.ack_wait_seconds)
-        self.crew = Crew(settings, slots, self.leases)
+        self.crew = Crew(settings, self.state.slots, self.leases)
         self.health = Health(self.state)
-        self.endpoint = Endpoint(self.state, self.health)
+        self._settings = settings
         self._stop_requested = asyncio.Event()
 
     async def run(self) -> None:
@@ -79,32 +84,36 @@ class Worker:
             NameTaken: another worker of this name runs.
             PoolBroken: the fork server dies again and again.
         """
-        settings, plan = self.state.settings, self.state.plan
         self.listen_to_signals()
         async with (
-            self.endpoint,
+            endpoint(self.state, self.health) as observer,
             # Around the processes of tasks, because these store their logs last.
-            Uploads(settings, is_wanted=self.state.stores_logs) as uploads,
+            Uploads(self._settings, is_wanted=self.stores_logs) as uploads,
             ProcessPool(
-                team=plan.team,
-                workloads_per_supervisor=settings.workloads_per_supervisor,
-                serves_logs=plan.serves_logs,
+                team=self.state.plan.team,
+                workloads_per_supervisor=self._settings.workloads_per_supervisor,
+                serves_logs=self.state.plan.serves_logs,
                 uploads=uploads.door,
             ) as pool,
-            connect(settings, role=f"worker {plan.name}") as broker,
+            connect(self._settings, role=f"worker {self.state.plan.name}") as broker,
         ):
             self.health.watch(pool, broker)
-            announcer = Announcer(broker, settings, self.state.presence)
+            announcer = Announcer(broker, self._settings, self.state.presence)
             # All go on while the worker drains: its tasks run, and it is seen.
             async with background(
                 self.leases.renew_forever(),
                 announcer.beat_forever(),
-                self.heed_memory(announcer),
+                self.watch_memory(announcer),
             ):
                 try:
-                    await self.until_asked_to_stop(self.work(broker, pool, announcer))
+                    await self.until_asked_to_stop(self.work(broker, pool, announcer, observer))
                 finally:
                     await self.drain(announcer)
+
+    @property
+    def stores_logs(self) -> bool:
+        """Whether this worker keeps task logs in NATS; those of a team's tasks stay here."""
+        return self._settings.stores_logs and not self.state.plan.team
 
     def listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -128,17 +137,23 @@ class Worker:
 
     # Working
 
-    async def work(self, broker: Broker, pool: ProcessPool, announcer: Announcer) -> None:
+    async def work(
+        self,
+        broker: Broker,
+        pool: ProcessPool,
+        announcer: Announcer,
+        observer: Callable[[str, Delivery], Observer],
+    ) -> None:
         """Announce this worker and consume; ends only by an error or by being cancelled."""
-        state = self.state
         await self.enter(broker, announcer)
         await pool.ready()
+        state = self.state
         shared = Shared(
             broker,
-            state.settings,
+            self._settings,
             pool,
             self.leases,
-            Liveness(broker, state.settings, is_peer=True),
+            Liveness(broker, self._settings, is_peer=True),
             state.id,
             state.plan.name,
             state.proof.fitness,
@@ -148,10 +163,12 @@ class Worker:
             group.create_task(state.proof.watch_forever(pool, announcer.beat), name="self-tests")
             group.create_task(self.clean_up_bundles(pool), name="bundles")
             await state.proof.given()
-            await self.take_workloads(shared)
+            await self.take_workloads(shared, observer)
 
-    async def take_workloads(self, shared: Shared) -> None:
-        """Pull from the queues, without an end."""
+    async def take_workloads(
+        self, shared: Shared, observer: Callable[[str, Delivery], Observer]
+    ) -> None:
+        """Pull from the queues, for ever."""
         state = self.state
         log.info(
             "worker %s is ready: queues %s, %d slots",
@@ -161,41 +178,39 @@ class Worker:
         )
 
         def accept(queue: str, delivery: Delivery) -> None:
-            observer = self.endpoint.observer(queue, delivery)
-            self.crew.accept(Errand.of(shared, queue, delivery, observer))
+            self.crew.accept(Errand(shared, queue, delivery, observer(queue, delivery)))
 
-        state.intake = Intake(shared.broker, state.settings, state.queues, state.slots, accept)
+        state.intake = Intake(shared.broker, self._settings, state.queues, state.slots, accept)
         await state.intake.run()
 
     async def enter(self, broker: Broker, announcer: Announcer) -> None:
         """Wait for the broker and its streams for as long as it takes, and take the name.
 
-        The connection itself tells why there is none, and what is denied on it.
+        The connection itself logs why it is not there, and what is denied on it.
         """
         told = Once()
         is_served = False
         while True:
             try:
-                await broker.ready(self.state.settings.connect_timeout_seconds)
+                await broker.ready(self._settings.connect_timeout_seconds)
                 if not is_served:
                     await self.serve_control(broker, announcer)
                     is_served = True
                 await announcer.claim_name()
             except BrokerError as exc:
-                is_known = not broker.is_connected or isinstance(exc, AccessDenied)
-                if not is_known and told.is_new(str(exc)):
+                is_told = not broker.is_connected or isinstance(exc, AccessDenied)
+                if not is_told and told.is_new(str(exc)):
                     log.warning("waiting for NATS: %s; next: asking until it answers", exc)
-                await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(ENTER_RETRY_SECONDS)
             else:
                 return
 
     async def serve_control(self, broker: Broker, announcer: Announcer) -> None:
-        """Let others ask this worker, and change it."""
-        state, crew = self.state, self.crew
-        await serve_questions(broker, state, crew.errands, crew.revoke)
-        await Orders(state, crew.hand_back_kept, announcer).serve(broker)
-        names, folder = state.settings.names, state.plan.log_folder
-        await serve_log(broker, names, state.id, folder, crew.errands)
+        """Answer what others ask of this worker, for as long as the connection lives."""
+        await serve_pings(broker, self.state, self.crew.errands)
+        await serve_stops(broker, self.state, self.crew)
+        await serve_changes(broker, self.state, self.crew, announcer)
+        await serve_log(broker, self.state, self.crew.errands)
 
     async def clean_up_bundles(self, pool: ProcessPool) -> None:
         while self.state.plan.cleanup_seconds:
@@ -204,8 +219,8 @@ class Worker:
 
     # Pausing
 
-    async def heed_memory(self, announcer: Announcer) -> None:
-        """Take nothing while there is too little memory; what runs goes on."""
+    async def watch_memory(self, announcer: Announcer) -> None:
+        """Pause the intake while memory is short, for ever."""
 
         async def pause() -> None:
             self.take_nothing(MEMORY)
@@ -227,10 +242,10 @@ class Worker:
             self.state.slots.resume(STARTS)
 
     def take_nothing(self, why: str) -> None:
+        """Take nothing until the slots resume; what runs goes on."""
         self.state.slots.pause(why)
         self.crew.hand_back_kept()  # another worker may have what is missing here
-        if self.state.intake:
-            self.state.intake.recall()
+        self.state.recall()
 
     # Draining
 
@@ -243,8 +258,8 @@ class Worker:
         await announcer.beat()
         self.crew.hand_back()
         steps = (
-            (self.state.settings.drain_seconds, None),
-            (self.state.settings.kill_seconds, signal.SIGTERM),
+            (self._settings.drain_seconds, None),
+            (self._settings.kill_seconds, signal.SIGTERM),
             (LAST_REPORTS_SECONDS, signal.SIGKILL),
         )
         for step, (seconds, sig) in enumerate(steps, start=1):

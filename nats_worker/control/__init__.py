@@ -1,3 +1,3 @@
-"""What others may ask of a worker, and what it tells them."""
+"""Answers what others ask of a worker, and announces it to them."""
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Answers questions for the logs of the workloads that run here, from files below one folder.
 
-Anybody may ask anything. So the path comes from the workload, `log_files` follows it without a
+Anyone may ask for anything. So the path comes from the workload, `log_files` follows it without a
 single symbolic link, and only a regular file is read, a piece at a time.
 """
 
@@ -19,27 +19,26 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from nats_executor.broker.port import Broker
-    from nats_executor.wire.names import Names
     from nats_worker.delivery.errand import Errand
-    from nats_worker.delivery.record import Record
+    from nats_worker.delivery.record import DispatchRecord
+    from nats_worker.state import WorkerState
 
-__all__ = ["LogReader", "Refused", "read_page", "serve_log"]
+__all__ = ["serve_log"]
 
 # Threads that read, at most. One that hangs with its disk cannot be ended.
 READERS = 2
-# The reader of the log waits no longer for an answer.
+# An answer takes no longer than that.
 READ_SECONDS = 2.0
 
 
-async def serve_log(
-    broker: Broker, names: Names, worker: str, folder: str, errands: Collection[Errand]
-) -> None:
+async def serve_log(broker: Broker, state: WorkerState, errands: Collection[Errand]) -> None:
     """Answer for as long as the connection lives.
 
     Args:
         errands: what this worker carries, which changes all the time.
     """
-    await broker.serve(names.control(worker, VERB), LogReader(folder, errands).answer)
+    subject = state.settings.names.control(state.id, VERB)
+    await broker.serve(subject, LogReader(state.plan.log_folder, errands).answer)
 
 
 class LogReader:
@@ -71,9 +70,9 @@ class LogReader:
         except Refused as exc:
             return Page(runs=True, path=path, refusal=str(exc))
 
-    def _find(self, dispatch_id: str) -> Record | None:
-        # There may be another record of it, of a redelivery that has no process.
+    def _find(self, dispatch_id: str) -> DispatchRecord | None:
         records = (errand.record for errand in self._errands)
+        # There may be another record of it, of a redelivery that has no process.
         of_it = (r for r in records if r.run is not None and r.dispatch_id == dispatch_id)
         return next(of_it, None)
 
@@ -96,7 +95,7 @@ class LogReader:
     def _have_read(self, reading: asyncio.Task[tuple[int, bytes]]) -> None:
         self._readers.release()
         if not reading.cancelled():
-            reading.exception()  # somebody has waited for it, or nobody does any more
+            reading.exception()  # its error has been answered, or its question is out of time
 
 
 def read_page(folder: str, relative: str, offset: int, limit: int) -> tuple[int, bytes]:

@@ -1,4 +1,4 @@
-"""Answers orders and questions to a worker while it runs; anyone may send them."""
+"""Answers orders and pings to a worker while it runs; anyone may send them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from nats_executor.wire.queue_names import as_text
 from nats_executor.wire.sizes import QUESTION_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
     from nats_executor.broker.port import Broker
     from nats_worker.control.presence import Announcer
+    from nats_worker.crew import Crew
     from nats_worker.delivery.errand import Errand
     from nats_worker.state import WorkerState
 
-__all__ = ["OrderRefused", "Orders", "serve_questions"]
+__all__ = ["serve_changes", "serve_pings", "serve_stops"]
 
 log = logging.getLogger(__name__)
 
@@ -36,29 +37,58 @@ LONGEST_QUEUE = 256
 
 
 class OrderRefused(Exception):
-    """An order that makes no sense, or not here; the text says why."""
+    """An order that makes no sense, or not here; its text tells the sender why."""
 
 
-class Orders:
-    """Obeys orders to one worker, whose running workloads go on.
+async def serve_pings(broker: Broker, state: WorkerState, errands: Collection[Errand]) -> None:
+    """Say that the worker is there, what it is, and which dispatches are not in its hands.
 
     Args:
-        hand_back_kept: leaves the workload of a queue that waits here for slots to other workers.
-        announcer: shows a change in the worker's records, and takes its name in one more queue.
+        errands: what is in its hands: from the delivery until its end was reported.
     """
 
-    def __init__(
-        self, state: WorkerState, hand_back_kept: Callable[[str], None], announcer: Announcer
-    ) -> None:
-        self._state = state
-        self._hand_back_kept = hand_back_kept
-        self._announcer = announcer
+    async def ping(question: bytes) -> bytes:
+        here = {errand.dispatch_id for errand in errands}
+        lacks = [asked for asked in dispatches_in(question) if asked not in here]
+        return fitted_presence(dataclasses.replace(state.presence(), lacks=lacks))
 
-    async def serve(self, broker: Broker) -> None:
-        """Obey for as long as the connection lives."""
-        for order in Order:
-            subject = self._state.settings.names.control(self._state.id, order)
-            await broker.serve(subject, functools.partial(self.obey, order))
+    names = state.settings.names
+    await broker.serve(names.control(state.id, "ping"), ping)
+    await broker.serve(names.peer(state.id), ping)
+
+
+async def serve_stops(broker: Broker, state: WorkerState, crew: Crew) -> None:
+    """Stop workloads that a scheduler takes back, for as long as the connection lives."""
+
+    async def stop(body: bytes) -> bytes:
+        is_here = crew.revoke(body.decode(errors="replace"))
+        return b"stopping" if is_here else b"unknown"
+
+    await broker.serve(state.settings.names.control(state.id, "stop"), stop)
+
+
+async def serve_changes(
+    broker: Broker, state: WorkerState, crew: Crew, announcer: Announcer
+) -> None:
+    """Obey orders that change the worker, for as long as the connection lives."""
+    changes = Changes(state, crew, announcer)
+    for order in Order:
+        subject = state.settings.names.control(state.id, order)
+        await broker.serve(subject, functools.partial(changes.obey, order))
+
+
+def dispatches_in(question: bytes) -> list[str]:
+    """Read the dispatch ids that a ping asks about; most ask about none."""
+    return question.decode(errors="replace").split() if len(question) <= QUESTION_BYTES else []
+
+
+class Changes:
+    """Carries out the orders that change a worker, whose running workloads go on."""
+
+    def __init__(self, state: WorkerState, crew: Crew, announcer: Announcer) -> None:
+        self._state = state
+        self._crew = crew
+        self._announcer = announcer
 
     async def obey(self, order: Order, body: bytes) -> bytes:
         """Carry an order out and return the encoded `Outcome`."""
@@ -70,8 +100,12 @@ class Orders:
             log.warning("an order to %s is refused: %s", order, refusal)
         seen = self._state.presence()
         if is_changed:
-            queues = as_text(map(presentable, seen.queues))
-            log.info("%s: concurrency is %d, queues are %s", order, seen.concurrency, queues)
+            log.info(
+                "%s: concurrency is %d, queues are %s",
+                order,
+                seen.concurrency,
+                as_text(map(presentable, seen.queues)),
+            )
             await self._announcer.beat()
         outcome = Outcome(
             queues=seen.queues,
@@ -83,88 +117,49 @@ class Orders:
         return encode(outcome)
 
     async def change(self, order: Order, body: bytes) -> bool:
-        """Change the worker; returns False if it is so already.
-
-        Raises:
-            OrderRefused: the order makes no sense, or not here.
-        """
+        """Change the worker; returns False if it is so already."""
         if self._state.is_draining:
             raise OrderRefused("it stops")
         match order:
             case Order.SET_CONCURRENCY:
-                return self._set_concurrency(concurrency_in(body))
+                return self.set_concurrency(concurrency_in(body))
             case Order.ADD_QUEUE:
-                return await self._add_queue(queue_in(body))
+                return await self.add_queue(queue_in(body))
             case Order.REMOVE_QUEUE:
-                return self._remove_queue(queue_in(body))
+                return self.remove_queue(queue_in(body))
 
-    def _set_concurrency(self, concurrency: int) -> bool:
+    def set_concurrency(self, concurrency: int) -> bool:
         is_change = concurrency != self._state.slots.concurrency
         self._state.slots.resize(concurrency)
-        if self._state.intake:
-            self._state.intake.recall()
+        self._state.recall()
         return is_change
 
-    async def _add_queue(self, queue: str) -> bool:
-        queues = self._state.queues
-        if queue in queues:
+    async def add_queue(self, queue: str) -> bool:
+        if queue in self._state.queues:
             return False
-        if len(queues) >= MOST_QUEUES:
-            raise OrderRefused(f"it serves {len(queues)} queues and takes no more")
+        if len(self._state.queues) >= MOST_QUEUES:
+            raise OrderRefused(f"it serves {len(self._state.queues)} queues and takes no more")
         try:
             await self._announcer.claim_in(queue)
         except NatsExecutorError as exc:  # the name is taken there, or it may not write there
             raise OrderRefused(str(exc)) from exc
-        if queue in queues:  # another order was faster
+        if queue in self._state.queues:  # another order was faster
             return False
-        queues.append(queue)
+        self._state.queues.append(queue)
         if self._state.intake:
             self._state.intake.add(queue)
         return True
 
-    def _remove_queue(self, queue: str) -> bool:
-        queues = self._state.queues
-        if queue not in queues:
+    def remove_queue(self, queue: str) -> bool:
+        if queue not in self._state.queues:
             return False
-        if len(queues) == 1:
+        if len(self._state.queues) == 1:
             raise OrderRefused(f"{shown(queue)} is its last queue; to take nothing, stop it")
-        queues.remove(queue)
+        self._state.queues.remove(queue)
         if self._state.intake:
             self._state.intake.remove(queue)
-        self._hand_back_kept(queue)
+        self._crew.hand_back_kept(queue)
         return True
-
-
-async def serve_questions(
-    broker: Broker,
-    state: WorkerState,
-    errands: Collection[Errand],
-    revoke: Callable[[str], bool],
-) -> None:
-    """Answer pings and take workloads back, for as long as the connection lives.
-
-    Args:
-        errands: what is in the worker's hands: from the delivery until its end was reported.
-        revoke: stops one workload because the scheduler took it back; False if it is not here.
-    """
-    names = state.settings.names
-
-    async def ping(question: bytes) -> bytes:
-        here = {errand.dispatch_id for errand in errands}
-        lacks = [asked for asked in dispatches_in(question) if asked not in here]
-        return fitted_presence(dataclasses.replace(state.presence(), lacks=lacks))
-
-    async def stop(body: bytes) -> bytes:
-        return b"stopping" if revoke(body.decode(errors="replace")) else b"unknown"
-
-    await broker.serve(names.control(state.id, "ping"), ping)
-    await broker.serve(names.peer(state.id), ping)
-    await broker.serve(names.control(state.id, "stop"), stop)
-
-
-def dispatches_in(question: bytes) -> list[str]:
-    """Read the dispatch ids that a ping asks about; most ask about none."""
-    return question.decode(errors="replace").split() if len(question) <= QUESTION_BYTES else []
 
 
 def concurrency_in(body: bytes) -> int:

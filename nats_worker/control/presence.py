@@ -1,4 +1,4 @@
-"""A worker's records in the workers bucket, one for each queue: its name, its beat and its end."""
+"""Keeps a worker's records in the workers bucket, one for each queue, until it ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
     from nats_executor.wire.messages import Presence
 
-__all__ = ["Announcer", "NameTaken"]
+__all__ = ["Announcer"]
 
 BEAT_SECONDS = 5.0
 # Heartbeats within which a worker that lives has renewed its record.
@@ -59,7 +59,7 @@ class Announcer:
         Raises:
             NameTaken: a living worker of one of the queues has the name.
         """
-        # So that the servers of a cluster are known by name on the day on which none leads.
+        # So that this worker knows a cluster's servers by name when no leader is left to name them.
         await self._broker.stream_info(self._names.workers_stream)
         denied: dict[str, AccessDenied] = {}
         try:
@@ -141,7 +141,7 @@ class Announcer:
         if self._has_waited:
             return False
         # After an outage of the broker every record is old, for the time of a heartbeat. One wait
-        # is enough for all queues: whoever lives renews all of its records in it.
+        # is enough for all queues: a worker that lives renews all of its records in it.
         self._has_waited = True
         await asyncio.sleep(BEATS * self._interval)
         return await self._is_fresh(other)
@@ -170,7 +170,7 @@ class Announcer:
             [Outgoing(self._subject(queue), self._body(queue)) for queue in self._queues],
             timeout=BEAT_SECONDS,
         )
-        # Why there is no connection, and what is denied on it, the connection itself tells.
+        # The connection itself logs why it is not there, and what is denied on it.
         troubles = [exc for exc in outcomes if exc and not isinstance(exc, AccessDenied)]
         if not troubles:
             self._outage.over()

@@ -1,3 +1,3 @@
-"""One delivery, from its arrival to its ack."""
+"""Carries one delivery from its arrival to its ack."""
 
 from __future__ import annotations

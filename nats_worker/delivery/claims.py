@@ -1,6 +1,6 @@
-"""Whether a worker may run what it was delivered: one claim for each dispatch wins.
+"""Decides whether a worker may run what it was delivered: one claim for each dispatch wins.
 
-A claim is a report, published on the expectation that nobody has reported since. So a workload
+A claim is a report, published on the expectation that no report has come since. So a workload
 that is delivered twice, after an outage or a worker's death, never runs twice at a time.
 """
 
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 
-# A dispatch that nobody can start because Airflow's API is away is claimed any number of times.
+# Without Airflow's API no worker can start a dispatch, and it is claimed any number of times.
 KEPT = 10
 
 
@@ -51,7 +51,7 @@ class Claim:
 
     @property
     def predecessor(self) -> str:
-        """Who may have started it already, '' if nobody may; then the API server decides."""
+        """The worker that may have started it; '' for none. Then the API server decides."""
         return self.predecessors[-1] if self.predecessors else ""
 
 
@@ -138,9 +138,9 @@ def decide(
 
 def known(last: Report) -> tuple[str, ...]:
     """Return the latest workers that claimed a dispatch, the last one at the end."""
-    names = [*last.predecessors, last.worker_name]
-    if names[-2:-1] == names[-1:]:  # it has taken it again
-        names.pop()
+    names = list(last.predecessors)
+    if not names or names[-1] != last.worker_name:  # else it has taken it again
+        names.append(last.worker_name)
     return tuple(str(name) for name in names[-KEPT:])
 
 

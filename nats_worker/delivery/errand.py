@@ -1,8 +1,8 @@
-"""One delivery from its arrival to its ack: decide, claim, run, report, ack.
+"""Carries one delivery from its arrival to its ack: decide, claim, run, report, ack.
 
 Every step may be the last one: the process, the broker or the API server may go away between any
-two. What is left behind then is a claim, a message that comes back, or a report twice; the next
-worker's `claims.decide` knows what each means.
+two. That leaves a claim, a message that comes back, or a report twice; the next worker's
+`claims.decide` knows what each means.
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ import logging
 import math
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from nats_executor.errors import BrokerError, DecodeError, MessageTooLarge
+from nats_executor.errors import (
+    BrokerError,
+    DecodeError,
+    MessageTooLarge,
+)
 from nats_executor.fleet.liveness import Holder
 from nats_executor.retrying import persist
 from nats_executor.text import shown
@@ -25,7 +29,7 @@ from nats_executor.wire.messages import Kind, Report, State, Workload, decode, t
 from nats_executor.wire.sizes import CUT_LETTER_BYTES, HEADERS_BYTES
 from nats_worker.delivery import claims
 from nats_worker.delivery.observer import Observer
-from nats_worker.delivery.record import Record
+from nats_worker.delivery.record import DispatchRecord
 from nats_worker.delivery.verdict import STOPPING, Back, Expired, Final, Left, judge
 
 if TYPE_CHECKING:
@@ -46,6 +50,8 @@ log = logging.getLogger(__name__)
 LONGEST_KEY = 10_000
 # An executor answers an expired token within a loop of its scheduler.
 RENEWAL_SECONDS = 2.0
+# A stream without a leader may have one after this time, and a race is decided.
+SOON_SECONDS = 1.0
 # Longer than any restart of all schedulers that goes by plan.
 ABANDONED_SECONDS = 900.0
 
@@ -55,8 +61,9 @@ class Errand:
     """One delivery of one queue's consumer.
 
     Attributes:
-        record: what is known and said about its dispatch.
-        observer: hears of each step.
+        delivery: the newest one, where it was delivered again while it waited.
+        observer: is told of each step.
+        record: the reports of its dispatch.
         is_revoked: the scheduler took the workload back.
         is_handed_back: this worker stops, and the workload has not started.
         defect: why this release cannot run the message, '' if it can.
@@ -65,26 +72,19 @@ class Errand:
     """
 
     shared: Shared
+    queue: str
     delivery: Delivery
-    record: Record
-    observer: Observer
+    observer: Observer = field(default_factory=Observer)
+    record: DispatchRecord = field(init=False)
     is_revoked: bool = False
     is_handed_back: bool = False
     defect: str = ""
     said_on: float = math.nan
 
-    @classmethod
-    def of(
-        cls, shared: Shared, queue: str, delivery: Delivery, observer: Observer | None = None
-    ) -> Errand:
-        """Make the errand of a delivery that has just arrived."""
-        hears = observer or Observer()
-        dispatch_id = shared.settings.names.place(delivery.subject).dispatch_id
-        return cls(shared, delivery, Record(shared, queue, dispatch_id, hears), hears)
-
-    @property
-    def queue(self) -> str:
-        return self.record.queue
+    def __post_init__(self) -> None:
+        """Begin a record of what is reported about the dispatch."""
+        dispatch_id = self.shared.settings.names.place(self.delivery.subject).dispatch_id
+        self.record = DispatchRecord(self.shared, self.queue, dispatch_id, self.observer)
 
     @property
     def dispatch_id(self) -> str:
@@ -121,6 +121,11 @@ class Errand:
         if len(str(workload.key)) > LONGEST_KEY:
             raise DecodeError("its key is too long for a report")
         return workload
+
+    @property
+    def soon(self) -> float:
+        """Seconds after which to try again what lost a race, or met a stream without a leader."""
+        return min(SOON_SECONDS, self.pause)
 
     @property
     def pause(self) -> float:
@@ -193,7 +198,6 @@ class Errand:
                 self.record.sequence, self.record.attempt = expected_last, report.attempt
                 log.warning("%s: %s; next: reporting it failed", self.dispatch_id, report.obituary)
                 if await self.record.try_report(State.FAILED, report.obituary, of=report):
-                    self.observer.ended(State.FAILED)
                     await self.delivery.ack()
                 else:
                     await self.yield_to_other()
@@ -206,7 +210,7 @@ class Errand:
         return None
 
     async def await_renewal(self, expired: Report) -> None:
-        """Leave it to an executor, or take it out of the queue when none has cared for long.
+        """Leave it to an executor, or take it out of the queue when none has answered for long.
 
         An executor that knows it finds out that it is gone and sends it again.
         """
@@ -218,7 +222,6 @@ class Errand:
         self.record.attempt, self.record.generation = expired.attempt, expired.generation
         self.record.predecessors = tuple(expired.predecessors)
         if await self.record.try_report(State.RELEASED, "nobody renews its token", of=expired):
-            self.observer.ended(State.RELEASED)
             await self.delivery.ack()
 
     async def claim(self, claim: claims.Claim) -> claims.Claim | None:
@@ -236,8 +239,8 @@ class Errand:
     async def yield_to_other(self) -> None:
         """Hand it back because another worker has reported first; the next worker looks again."""
         text = "%s: another worker or a scheduler reported first; next: offering it again in %g s"
-        log.info(text, self.dispatch_id, self.record.soon)
-        await self.delivery.nak(self.record.soon)
+        log.info(text, self.dispatch_id, self.soon)
+        await self.delivery.nak(self.soon)
 
     # Running
 
@@ -256,9 +259,10 @@ class Errand:
             return Back(STOPPING, 0.0, counts=False)
         body = workload.body | ({"token": claim.token} if claim.token else {})
         start_seconds = self.shared.settings.start_timeout_seconds
-        run = await self.shared.pool.start(self.dispatch_id, body, start_seconds=start_seconds)
-        self.record.run = run
-        report = await self.follow_run(run, start_seconds, on_exit)
+        self.record.run = await self.shared.pool.start(
+            self.dispatch_id, body, start_seconds=start_seconds
+        )
+        report = await self.follow_run(self.record.run, start_seconds, on_exit)
         verdict = judge(
             report,
             predecessor=claim.predecessor,
@@ -327,8 +331,9 @@ class Errand:
                     await self.record.try_report(State.RUNNING)
                     said_at = time.monotonic()
                 else:
-                    # The end must not take the place of another's report.
-                    self.record.sequence = expected
+                    self.record.sequence = (
+                        expected  # the end must not take the place of another's report
+                    )
                 self.said_on = broker.connected_since
 
     # Ending
@@ -354,7 +359,7 @@ class Errand:
 
     async def give_up(self, state: State, info: str, lease: Lease, delay_seconds: float) -> None:
         await self.record.report(state, info)
-        # From here on the next worker may claim it, and that may be this one.
+        # From here on any worker may claim it, this one included.
         self.shared.leases.let_go(lease)
         await persist(lambda: lease.nak(delay_seconds))
 

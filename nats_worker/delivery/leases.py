@@ -1,4 +1,4 @@
-"""Keeps deliveries owned: tells the broker often enough that their workloads are still here."""
+"""Keeps deliveries: tells the broker often enough that their workloads are still here."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Leases:
         self._held[dispatch_id].delivery = delivery
 
     def let_go(self, lease: Lease) -> None:
-        """End a lease; one that somebody has taken since on the same dispatch stays."""
+        """End a lease; a newer one on the same dispatch stays."""
         if self._held.get(lease.dispatch_id) is lease:
             del self._held[lease.dispatch_id]
 

@@ -1,35 +1,45 @@
-"""Tells an observer how one delivery goes on; the metrics are one."""
+"""Tells an interested object of the steps of one delivery."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nats_executor.broker.port import Delivery
     from nats_executor.wire.messages import State
 
-__all__ = ["Observer"]
+__all__ = ["Observer", "unobserved"]
 
 
 class Observer:
-    """Hears of each step of one delivery once it has succeeded; this one does nothing.
+    """Is told of the steps of one delivery, each once it has succeeded; does nothing.
 
-    Nothing that it does may fail or wait: the delivery goes on after it.
+    No step waits for it, and it must not raise.
     """
 
-    def claimed(self, attempt: int, generation: int) -> None:
-        """This worker has the claim; the arguments are the record's."""
+    def claimed(self, *, is_first: bool) -> None:
+        """Note the claim.
+
+        Args:
+            is_first: whether no worker has claimed this dispatch before.
+        """
 
     def started(self) -> None:
-        """Airflow's API server has accepted the start, or the callback has begun."""
+        """Note that Airflow has accepted the start."""
 
     def exited(self) -> None:
-        """The process is gone."""
+        """Note that the process is gone; its end is not reported yet."""
 
-    def reported(self, seconds: float) -> None:
-        """The broker has confirmed a report, so many seconds after it was sent."""
+    def confirmed(self, seconds: float) -> None:
+        """Note that NATS has stored a report, so many seconds after it was sent."""
 
-    def ended(self, state: State) -> None:
-        """The last report of this worker about it is there: it is over, or another one's."""
+    def reported(self, state: State) -> None:
+        """Note what this worker has reported at the end of the delivery."""
 
     def buried(self) -> None:
-        """The message is a dead letter."""
+        """Note that the message is a dead letter."""
+
+
+def unobserved(_queue: str, _delivery: Delivery) -> Observer:
+    """Return an observer that does nothing."""
+    return Observer()

@@ -1,4 +1,4 @@
-"""Reads the record of one dispatch on the result stream, and writes it by compare-and-set."""
+"""Reads and writes the reports of one dispatch on the result stream, by compare-and-set."""
 
 from __future__ import annotations
 
@@ -13,32 +13,30 @@ from nats_executor.text import presentable
 from nats_executor.wire.fitting import fitted_report
 from nats_executor.wire.messages import Report, State, decode
 from nats_worker.delivery import claims
+from nats_worker.delivery.observer import Observer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nats_executor.wire.messages import Workload
-    from nats_worker.delivery.observer import Observer
     from nats_worker.delivery.shared import Shared
     from nats_worker.processes.run import Run
 
-__all__ = ["Record"]
+__all__ = ["DispatchRecord"]
 
 log = logging.getLogger(__name__)
 
-SOON_SECONDS = 1.0
-
 
 @dataclass(slots=True, eq=False)
-class Record:
-    """What this worker knows and says about one dispatch.
+class DispatchRecord:
+    """What this worker knows and reports about the dispatch of one delivery.
 
     Attributes:
-        observer: hears of what the broker has confirmed.
+        observer: is told of each claim and report.
         workload: the message, once it was read.
         run: the process, once there is one.
-        sequence: of the last report on the subject, as far as known here; the
-            next one is only stored if there was no other since.
+        sequence: of the last report on the subject, as far as known here; the next
+            one expects that no other worker and no executor has reported since.
         said_at: when the broker got that report, by its clock; 0 without one.
         attempt: the number of this worker's claim.
         predecessors: the workers that claimed it before.
@@ -48,7 +46,7 @@ class Record:
     shared: Shared
     queue: str
     dispatch_id: str
-    observer: Observer
+    observer: Observer = field(default_factory=Observer)
     workload: Workload | None = field(default=None, repr=False)
     run: Run | None = None
     sequence: int = 0
@@ -61,11 +59,6 @@ class Record:
     @property
     def subject(self) -> str:
         return self.shared.settings.names.result(self.queue, self.dispatch_id)
-
-    @property
-    def soon(self) -> float:
-        """Seconds after which a stream without a leader may have one, and a race is decided."""
-        return min(SOON_SECONDS, self.shared.settings.ack_wait_seconds / 3)
 
     async def try_claim(self, unless: Callable[[], bool]) -> bool:
         """Claim it; False when another worker or an executor has reported since.
@@ -89,7 +82,7 @@ class Record:
 
         is_ours = await persist(claim, name=f"the claim of {self.dispatch_id}", unless=unless)
         if is_ours:
-            self.observer.claimed(self.attempt, self.generation)
+            self.observer.claimed(is_first=self.attempt == 1 and not self.generation)
         return is_ours
 
     async def last_report(self) -> Report | None:
@@ -107,12 +100,12 @@ class Record:
     async def try_report(
         self, state: State, info: str = "", *, of: Workload | Report | None = None
     ) -> bool:
-        """Publish a report on the claim's sequence; False when another one has reported since.
+        """Publish a report on the claim's sequence; False when another has reported since.
 
         Args:
-            of: whose kind, key and sender it bears, the message's without it.
+            of: what to copy kind, key and sender from, if not from the message: a dead worker's
+                report, in whose place this one is made.
         """
-        began = time.monotonic()
         about = of or self.workload
         report = Report(
             dispatch_id=self.dispatch_id,
@@ -131,6 +124,7 @@ class Record:
             pid=self.run.task_pid if self.run else 0,
             at=time.time(),
         )
+        began = time.monotonic()
         try:
             self.sequence = await self.shared.broker.publish(
                 self.subject,
@@ -140,7 +134,9 @@ class Record:
             )
         except WrongSequence:
             return False
-        self.observer.reported(time.monotonic() - began)
+        self.observer.confirmed(time.monotonic() - began)
+        if of is not None:
+            self.observer.reported(state)
         return True
 
     async def report(self, state: State, info: str = "") -> None:
@@ -159,4 +155,4 @@ class Record:
                     return
 
         await persist(attempt)
-        self.observer.ended(state)
+        self.observer.reported(state)

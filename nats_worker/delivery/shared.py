@@ -1,4 +1,4 @@
-"""Holds what all errands of a worker share."""
+"""Holds what all errands of one worker share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Shared"]
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What every errand of a worker shares.
+    """What every errand of a worker uses.
 
     Attributes:
         worker: this worker's id.

@@ -1,4 +1,4 @@
-"""What the end of a workload's process means, for Airflow and for the broker.
+"""Judges what the end of a workload's process means for Airflow and for the broker.
 
 Pure: `errand.py` carries the verdict out. The rows are those of the outcome table of Airflow's
 `supervise_task` (read in 3.3.2 and 3.4.0b2); the return code alone is not the task's result.
@@ -62,7 +62,7 @@ class Back:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """Release the claim and ack: somebody else runs it and reports."""
+    """Release the claim and ack: another worker runs it and reports."""
 
     info: str
 
@@ -101,7 +101,7 @@ def judge(
         case Ending.FINISHED if report.exit_code == 0:
             return Final(State.SUCCESS)
         case Ending.FINISHED:
-            # With retries left nobody else tells Airflow: the supervisor sends no state then.
+            # With retries left the supervisor sends no state to Airflow, so this report must.
             return Final(State.FAILED, exit_text(report))
         case Ending.STOPPED_BY_SERVER:
             # A success makes the scheduler run a cleared task again; else it changes nothing.
@@ -145,7 +145,7 @@ def not_started(report: ExitReport) -> Back | None:
 def begun_before(report: ExitReport, predecessor: str) -> Final | Left | None:
     """Return the verdict on what the API server says was started, None for any other one.
 
-    A callback must not run twice, and its start is granted once, so nobody can go on with it.
+    A callback must not run twice, and its start is granted once, so no worker can go on with it.
     """
     match report.ending:
         case Ending.ALREADY_RUNNING if predecessor:

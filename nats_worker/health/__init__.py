@@ -1,3 +1,3 @@
-"""What a worker tells about itself over HTTP."""
+"""Tells over HTTP how a worker is."""
 
 from __future__ import annotations

@@ -1,74 +1,51 @@
-"""Serves a worker's probes and metrics over HTTP, where `health_port` is set."""
+"""Answers probes over HTTP around the life of a worker, if its options name a port."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Self
+import contextlib
+from typing import TYPE_CHECKING
 
 from nats_executor.retrying import ended
-from nats_worker.delivery.observer import Observer
+from nats_worker.delivery.observer import unobserved
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from collections.abc import AsyncIterator, Callable
 
     from nats_executor.broker.port import Delivery
+    from nats_worker.delivery.observer import Observer
     from nats_worker.health.health import Health
-    from nats_worker.health.metrics import Meter
-    from nats_worker.health.probes import ProbeServer
     from nats_worker.state import WorkerState
 
-__all__ = ["Endpoint"]
-
-TICK_SECONDS = 1.0
+__all__ = ["endpoint"]
 
 
-class Endpoint:
-    """The address for probes; without `health_port` it does nothing.
+@contextlib.asynccontextmanager
+async def endpoint(
+    state: WorkerState, health: Health
+) -> AsyncIterator[Callable[[str, Delivery], Observer]]:
+    """Listen while the body runs, and yield what makes an observer for each delivery.
 
-    An async context manager, around all of the worker's life: its drain is seen as well.
+    Without `health_port` there is no port, and the observers do nothing.
+
+    Raises:
+        ConfigError: the port or the address cannot be had.
     """
+    if not state.settings.health_port:
+        yield unobserved
+        return
+    # Here, because they are a tenth of this process's memory.
+    from nats_worker.health.metrics import Meter
+    from nats_worker.health.probes import ProbeServer
 
-    def __init__(self, state: WorkerState, health: Health) -> None:
-        self._state = state
-        self._health = health
-        self._meter: Meter | None = None
-        self._server: ProbeServer | None = None
-        self._ticker: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        """Listen.
-
-        Raises:
-            ConfigError: the port or the address cannot be had.
-        """
-        settings = self._state.settings
-        if settings.health_port:
-            # Here, because they are a tenth of this process's memory.
-            from nats_worker.health.metrics import Meter
-            from nats_worker.health.probes import ProbeServer
-
-            self._meter = Meter(self._state, self._health)
-            self._server = ProbeServer(settings, self._health, self._meter.exposition)
-            self._ticker = asyncio.create_task(self._tick_forever(), name="health")
-            self._server.start()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._ticker is not None:
-            await ended(self._ticker)
-        if self._server is not None:
-            await asyncio.to_thread(self._server.stop)
-
-    def observer(self, queue: str, delivery: Delivery) -> Observer:
-        """Return who hears of a delivery that has just arrived: what counts it, if it is asked."""
-        return self._meter.observer(queue, delivery) if self._meter else Observer()
-
-    async def _tick_forever(self) -> None:
-        while True:
-            self._health.tick()
-            await asyncio.sleep(TICK_SECONDS)
+    meter = Meter(state, health)
+    server = ProbeServer(state.settings, health, meter.exposition)
+    ticking = asyncio.create_task(health.tick_forever(), name="health")
+    server.start()
+    try:
+        yield meter.observer
+    finally:
+        try:
+            await ended(ticking)
+        finally:
+            await asyncio.to_thread(server.stop)

@@ -1,7 +1,8 @@
-"""Tells whether a worker lives, and what keeps it from getting workloads."""
+"""Finds out whether a worker lives and whether it gets workloads."""
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from typing import TYPE_CHECKING
@@ -18,17 +19,18 @@ __all__ = ["Health"]
 # A loop that has not moved for so long hangs: its longest steps take milliseconds.
 STALL_SECONDS = 10.0
 # The server speaks every two seconds to a pull that waits, so several answers are missing then.
-PULL_SILENCE_SECONDS = 10.0
+QUIET_SECONDS = 10.0
+TICK_SECONDS = 1.0
 # A start takes tenths of a second until the API server is asked, a few seconds where all is busy.
-HANGING_START_SECONDS = 30.0
+HUNG_START_SECONDS = 30.0
 
 
 class Health:
-    """What probes and metrics get to know about one worker.
+    """What probes get to know about one worker.
 
     Attributes:
         pool, broker: the worker's own, once it has them; see `watch`.
-        reconnects: how often the connection was replaced, as seen at each `tick`.
+        reconnects: how often the connection was replaced, as seen once a second.
     """
 
     def __init__(self, state: WorkerState) -> None:
@@ -44,8 +46,13 @@ class Health:
         """Look at these from now on."""
         self.pool, self.broker = pool, broker
 
-    def tick(self) -> None:
-        """Note that the event loop moves; called in it, once a second."""
+    async def tick_forever(self) -> None:
+        """Show once a second that the event loop moves, and look at the slots and connection."""
+        while True:
+            self._tick()
+            await asyncio.sleep(TICK_SECONDS)
+
+    def _tick(self) -> None:
         self._ticked_at = now = time.monotonic()
         if not self._state.slots.free:
             self._full_at = now
@@ -107,12 +114,12 @@ class Health:
         if state.intake is None:
             yield "NATS has not confirmed its name yet, or its first self-test goes on"
         for queue, silence in self.silences().items():
-            if silence > PULL_SILENCE_SECONDS:
+            if silence > QUIET_SECONDS:
                 span = f"for {silence:.0f} s" if silence < math.inf else "yet"
                 yield f"no answer to pulls of queue {queue!r} {span}"
 
     def _obstacles_to_starts(self) -> Iterator[str]:
         if self.pool is None or not self.pool.preloaded.is_set():
             yield "its fork server has not imported Airflow yet"
-        elif (hangs := self.pool.longest_start()) > HANGING_START_SECONDS:
+        elif (hangs := self.pool.longest_start()) > HUNG_START_SECONDS:
             yield f"a start hangs: no process has asked the API server for it in {hangs:.0f} s"

@@ -1,4 +1,4 @@
-"""Counts and measures what a worker does, for Prometheus; loaded where `health_port` is set."""
+"""Counts and measures what a worker does, for Prometheus; loaded only with a port for probes."""
 
 from __future__ import annotations
 
@@ -28,29 +28,51 @@ if TYPE_CHECKING:
 
 __all__ = ["Meter"]
 
-PREFIX = "airflow_nats_worker"
+NAMESPACE = "airflow_nats_worker"
 # From the shortest that is good to the longest that is not hopeless, in seconds.
 SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 STARTS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 LONG = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400)
-# It is over, for this worker at least: for good, or another worker goes on with it.
+# The delivery is over for this worker: for good, or another one goes on with the workload.
 FINISHED = tuple(state for state in State if state.is_final)
 RETURNED = (State.RELEASED, State.EXPIRED)
 
 
 class Meter:
-    """The instruments of one worker, and the page that shows them."""
+    """Observes the deliveries of one worker.
+
+    Attributes:
+        exposition: the page that shows all metrics.
+    """
 
     def __init__(self, state: WorkerState, health: Health) -> None:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(Moment(state, health))
+        registry.register(StateCollector(state, health))
+        self._instruments = Instruments(registry)
+        for queue in state.queues:
+            self._instruments.show(queue)
+        self.exposition: WSGIApplication = prometheus_client.make_wsgi_app(registry)
 
+    def observer(self, queue: str, delivery: Delivery) -> Observer:
+        """Count a delivery, and return what measures its steps."""
+        self._instruments.deliveries.labels(queue).inc()
+        if delivery.num_delivered > 1:
+            self._instruments.redeliveries.labels(queue).inc()
+        return Measured(self._instruments, queue, delivery.at)
+
+
+class Instruments:
+    """The counters and histograms of one worker."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
         def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"{PREFIX}_{name}", text, ["queue", *labels], registry=registry)
+            return Counter(f"{NAMESPACE}_{name}", text, ["queue", *labels], registry=registry)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(f"{PREFIX}_{name}", text, labels, registry=registry, buckets=buckets)
+            return Histogram(
+                f"{NAMESPACE}_{name}", text, labels, registry=registry, buckets=buckets
+            )
 
         self.deliveries = counter("deliveries", "Workloads that were delivered here.")
         self.redeliveries = counter("redeliveries", "Those that were delivered before.")
@@ -67,9 +89,6 @@ class Meter:
         )
         self.run = histogram("run_seconds", "From start to end of a workload.", LONG, "queue")
         self.report = histogram("report_seconds", "From a report to NATS's confirmation.", SHORT)
-        for queue in state.queues:
-            self.show(queue)
-        self.exposition: WSGIApplication = prometheus_client.make_wsgi_app(registry)
 
     def show(self, queue: str) -> None:
         """Begin a queue's counts with 0, so that a rate sees the first of each."""
@@ -79,60 +98,54 @@ class Meter:
             for state in states:
                 counter.labels(queue, state.value)
 
-    def observer(self, queue: str, delivery: Delivery) -> Observer:
-        """Count a delivery, and return who measures how it goes on."""
-        self.deliveries.labels(queue).inc()
-        if delivery.num_delivered > 1:
-            self.redeliveries.labels(queue).inc()
-        return Stopwatch(self, queue, delivery.at)
-
     def ended(self, queue: str, state: State) -> None:
+        """Count what was reported at the end of a delivery."""
         if state in FINISHED:
             self.finished.labels(queue, state.value).inc()
         elif state in RETURNED:
             self.returned.labels(queue, state.value).inc()
 
 
-class Stopwatch(Observer):
-    """Counts and measures the steps of one delivery.
+class Measured(Observer):
+    """Measures the steps of one delivery.
 
     Args:
-        stored_at: when the broker stored the message, in epoch seconds by its clock.
+        stored_at: when the broker stored the message, in seconds by its clock.
     """
 
-    def __init__(self, meter: Meter, queue: str, stored_at: float) -> None:
-        self._meter = meter
+    def __init__(self, instruments: Instruments, queue: str, stored_at: float) -> None:
+        self._instruments = instruments
         self._queue = queue
         self._stored_at = stored_at
         self._received_at = time.monotonic()
         self._started_at = 0.0
 
-    def claimed(self, attempt: int, generation: int) -> None:
-        if attempt == 1 and not generation:
+    def claimed(self, *, is_first: bool) -> None:
+        if is_first:
             # Two clocks: the broker's, which stored it, and this machine's.
             waited = max(0.0, time.time() - self._stored_at)
-            self._meter.queue_wait.labels(self._queue).observe(waited)
+            self._instruments.queue_wait.labels(self._queue).observe(waited)
 
     def started(self) -> None:
         self._started_at = time.monotonic()
-        self._meter.pickup.observe(self._started_at - self._received_at)
+        self._instruments.pickup.observe(self._started_at - self._received_at)
 
     def exited(self) -> None:
         if self._started_at:
-            self._meter.run.labels(self._queue).observe(time.monotonic() - self._started_at)
+            self._instruments.run.labels(self._queue).observe(time.monotonic() - self._started_at)
 
-    def reported(self, seconds: float) -> None:
-        self._meter.report.observe(seconds)
+    def confirmed(self, seconds: float) -> None:
+        self._instruments.report.observe(seconds)
 
-    def ended(self, state: State) -> None:
-        self._meter.ended(self._queue, state)
+    def reported(self, state: State) -> None:
+        self._instruments.ended(self._queue, state)
 
     def buried(self) -> None:
-        self._meter.dead_letters.labels(self._queue).inc()
+        self._instruments.dead_letters.labels(self._queue).inc()
 
 
-class Moment(Collector):
-    """Reads what a worker is at the moment it is asked, in the asking thread."""
+class StateCollector(Collector):
+    """Shows what a worker is at the moment it is asked, in the thread of the HTTP request."""
 
     def __init__(self, state: WorkerState, health: Health) -> None:
         self._state = state
@@ -140,7 +153,7 @@ class Moment(Collector):
 
     def collect(self) -> Iterable[Metric]:
         health, state = self._health, self._state
-        info = GaugeMetricFamily(f"{PREFIX}_info", "Always 1.", labels=["name", "version"])
+        info = GaugeMetricFamily(f"{NAMESPACE}_info", "Always 1.", labels=["name", "version"])
         info.add_metric([state.plan.name, state.plan.version], 1)
         yield info
         for name, text, value in (
@@ -160,9 +173,11 @@ class Moment(Collector):
             ("queues", "Queues that it serves.", len(state.queues)),
             ("supervisors", "Processes of its fork server.", self.supervisors()),
         ):
-            yield GaugeMetricFamily(f"{PREFIX}_{name}", text, value=float(value))
+            yield GaugeMetricFamily(f"{NAMESPACE}_{name}", text, value=float(value))
         yield CounterMetricFamily(
-            f"{PREFIX}_reconnects", "Connections to NATS after the first.", value=health.reconnects
+            f"{NAMESPACE}_reconnects",
+            "Connections to NATS after the first.",
+            value=health.reconnects,
         )
         yield self.silences()
         yield from self.memory()
@@ -177,7 +192,7 @@ class Moment(Collector):
 
     def silences(self) -> Metric:
         found = GaugeMetricFamily(
-            f"{PREFIX}_pull_silence_seconds",
+            f"{NAMESPACE}_pull_silence_seconds",
             "Time that a queue's pulls have waited for any answer of the server, 0 with no slot "
             "free.",
             labels=["queue"],
@@ -191,4 +206,4 @@ class Moment(Collector):
         used: Any = memory.read().used_percent
         if used is not None:
             text = "Used share of the memory of the machine, or of the worker's cgroup."
-            yield GaugeMetricFamily(f"{PREFIX}_memory_used_ratio", text, value=used / 100)
+            yield GaugeMetricFamily(f"{NAMESPACE}_memory_used_ratio", text, value=used / 100)

@@ -1,4 +1,4 @@
-"""A small HTTP server in a thread of its own, so that it answers while the event loop hangs."""
+"""Serves HTTP in a thread of its own, so that probes are answered while the event loop hangs."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ __all__ = ["ProbeServer"]
 
 log = logging.getLogger(__name__)
 
-# Whoever is slower than this, in all, is cut off.
+# A request that takes longer than this, in all, is cut off.
 REQUEST_SECONDS = 5.0
 # Far more than probes and scrapers need; one more connection ends the oldest.
 MOST_CONNECTIONS = 32
-LOOK_SECONDS = 0.25
-PLAIN = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
+STOP_LOOK_SECONDS = 0.25
+PLAIN_TEXT = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
 
 
 class ProbeServer:
@@ -49,9 +49,9 @@ class ProbeServer:
             self._server = Server(address)
         except OSError as exc:
             raise refused(settings, exc) from exc
-        self._server.set_app(Pages(health, metrics))
+        self._server.set_app(ProbePages(health, metrics))
         self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(LOOK_SECONDS,), name="probes", daemon=True
+            target=self._server.serve_forever, args=(STOP_LOOK_SECONDS,), name="probes", daemon=True
         )
 
     def start(self) -> None:
@@ -77,7 +77,7 @@ def refused(settings: Settings, exc: OSError) -> ConfigError:
     return refusal("health_port", settings.health_port, remedy)
 
 
-class Pages:
+class ProbePages:
     """The answers, as a WSGI application."""
 
     def __init__(self, health: Health, metrics: WSGIApplication) -> None:
@@ -91,32 +91,32 @@ class Pages:
     def __call__(self, environ: WSGIEnvironment, respond: StartResponse) -> Iterable[bytes]:
         page = self._pages.get(environ["PATH_INFO"])
         if page is None:
-            return say(respond, "404 Not Found", f"there are {', '.join(self._pages)}")
+            return respond_with(respond, "404 Not Found", f"there are {', '.join(self._pages)}")
         if environ["REQUEST_METHOD"] != "GET":
-            return say(respond, "405 Method Not Allowed", "use GET", ("Allow", "GET"))
+            return respond_with(respond, "405 Method Not Allowed", "use GET", ("Allow", "GET"))
         try:
             return page(environ, respond)
         except Exception:
             log.exception("%s failed; next: answering 500", environ["PATH_INFO"])
-            return say(respond, "500 Internal Server Error", "see this worker's log")
+            return respond_with(respond, "500 Internal Server Error", "see this worker's log")
 
     def livez(self, _: WSGIEnvironment, respond: StartResponse) -> Iterable[bytes]:
         if self._health.is_live():
-            return say(respond, "200 OK", "live")
+            return respond_with(respond, "200 OK", "live")
         stall = self._health.stall()
         text = f"not live: its event loop has not moved for {stall:.0f} s"
-        return say(respond, "503 Service Unavailable", text)
+        return respond_with(respond, "503 Service Unavailable", text)
 
     def readyz(self, _: WSGIEnvironment, respond: StartResponse) -> Iterable[bytes]:
         if missing := self._health.missing():
-            return say(respond, "503 Service Unavailable", f"not ready: {missing}")
-        return say(respond, "200 OK", "ready")
+            return respond_with(respond, "503 Service Unavailable", f"not ready: {missing}")
+        return respond_with(respond, "200 OK", "ready")
 
 
-def say(
+def respond_with(
     respond: StartResponse, status: str, text: str, *headers: tuple[str, str]
 ) -> Iterable[bytes]:
-    respond(status, [*PLAIN, *headers])
+    respond(status, [*PLAIN_TEXT, *headers])
     return [f"{text}\n".encode()]
 
 

@@ -1,3 +1,3 @@
-"""What a worker takes: how much, from which queue, in which order."""
+"""Takes workloads: decides how many, from which queue, in which order."""
 
 from __future__ import annotations

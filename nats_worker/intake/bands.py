@@ -1,11 +1,11 @@
-"""In which order free slots ask the priority bands of a queue. Pure."""
+"""Orders the priority bands of a queue for the slots that are free. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import NamedTuple
 
-__all__ = ["Ask", "asks"]
+__all__ = ["asks"]
 
 # One slot in so many asks a lower band first, so that none ever starves.
 YIELD_EVERY = 8

@@ -10,6 +10,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable
+from nats_executor.retrying import Once, ended
 from nats_worker.intake.bands import asks
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ __all__ = ["Intake"]
 
 log = logging.getLogger(__name__)
 
-RETRY_SECONDS = 1.0
+LANE_RETRY_SECONDS = 1.0
 
 
 class Intake:
@@ -51,8 +52,8 @@ class Intake:
         self._accept = accept
         self._pulls: dict[Lane, Pulls] = {}
         self._waits: dict[Lane, asyncio.Task[Delivery]] = {}
-        # Lanes that gave an error the last time, with its text: one must not hold up the others.
-        self._troubled: dict[Lane, str] = {}
+        # Lanes that gave an error the last time, with what was logged: none may hold up the others.
+        self._troubled: dict[Lane, Once] = {}
         # What weighs how much is known only once it is here, so that more at once might not fit.
         self._most_at_once = 1 if settings.pool_slots_as_weight else sys.maxsize
         self._recalled = asyncio.Event()
@@ -82,7 +83,7 @@ class Intake:
         self.recall()
 
     def recall(self) -> None:
-        """Have the slots and queues looked at anew, as somebody else has changed them."""
+        """Have the slots and queues looked at again, because they were changed from outside."""
         self._recalled.set()
 
     async def run(self) -> None:
@@ -121,16 +122,16 @@ class Intake:
                 self._pulls[lane] = await self._broker.pull(self._names.tasks_stream, consumer)
 
     async def take_what_is_there(self) -> None:
-        """Fill the free slots, each queue with its share first, then whoever has more."""
+        """Fill the free slots: each queue gets its share first, then those that have more."""
         self._queues.rotate(-1)
-        hungry = list(self._queues)
-        while hungry and self._slots.free:
+        asked = list(self._queues)
+        while asked and self._slots.free:
             more = []
-            for served, queue in enumerate(hungry):
-                share = max(1, self._slots.free // (len(hungry) - served))
+            for served, queue in enumerate(asked):
+                share = max(1, self._slots.free // (len(asked) - served))
                 if self._slots.free and await self._fill(queue, share) == share:
                     more.append(queue)
-            hungry = more
+            asked = more
 
     async def _fill(self, queue: str, slots: int) -> int:
         """Fill slots from a queue, its bands in their order, and return how many there were for."""
@@ -190,18 +191,17 @@ class Intake:
                 delivery = await self._pulls[lane].wait()
             except BrokerError as exc:
                 self._note_trouble(lane, exc)
-                await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(LANE_RETRY_SECONDS)
             else:
                 self._troubled.pop(lane, None)
                 return delivery
 
     def _note_trouble(self, lane: Lane, exc: BrokerError) -> None:
-        if self._troubled.get(lane) != str(exc):
-            # Of a broker that is away, and of what it denies, the connection itself tells.
+        if self._troubled.setdefault(lane, Once()).is_new(str(exc)):
+            # The connection itself logs that a broker is away, and what is denied.
             is_told = isinstance(exc, BrokerUnavailable | AccessDenied)
             level = logging.DEBUG if is_told else logging.WARNING
             log.log(level, "queue %s: %s; next: trying again until it works", lane.queue, exc)
-        self._troubled[lane] = str(exc)
 
     async def _receive(self, lane: Lane, delivery: Delivery) -> None:
         if self._slots.free and lane.queue in self._lanes and not self._is_closing:
@@ -219,11 +219,10 @@ class Intake:
     async def _stop_waiting(self, lanes: Iterable[Lane] | None = None) -> None:
         """End the waits of some lanes, or of all."""
         ending = list(self._waits) if lanes is None else [x for x in lanes if x in self._waits]
-        # Cancelled here, it is all done again on the way out: so each one stays until it is over.
-        while pending := [self._waits[lane] for lane in ending if not self._waits[lane].done()]:
-            for wait in pending:
-                wait.cancel()
-            await asyncio.wait(pending, timeout=0.1)
+        # Each one stays in `_waits` until it is over: what is cancelled here is done again on the
+        # way out.
+        endings = (ended(self._waits[lane]) for lane in ending)
+        await asyncio.gather(*endings, return_exceptions=True)
         for lane in ending:
             wait = self._waits.pop(lane)
             if not wait.cancelled():

@@ -1,4 +1,4 @@
-"""The memory guard: when a worker takes no more, because the memory is nearly used up."""
+"""Pauses the intake of a worker while the memory is nearly used up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
     from nats_worker.processes.memory import Reading
 
-__all__ = ["Guard", "verdict"]
+__all__ = ["Guard"]
 
 log = logging.getLogger(__name__)
 

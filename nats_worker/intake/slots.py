@@ -1,4 +1,4 @@
-"""How many slots of a worker are free, and which workload waits until it fits."""
+"""Counts the free slots of a worker, and keeps one workload until it fits."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Slots:
             self._look()
 
     def resize(self, concurrency: int) -> None:
-        """Change how many there are; nobody loses what it holds."""
+        """Change how many there are; a workload keeps what it holds."""
         self.concurrency = concurrency
         self._look()
 
@@ -107,7 +107,7 @@ class Slots:
             await self._changed.wait()
 
     def _look(self) -> None:
-        """Seat the kept workload if it fits, and wake up whoever waits for a free slot."""
+        """Seat the kept workload if it fits, and wake up what waits for a free slot."""
         if (seat := self.kept) and not self.pauses:
             # By the concurrency of now: one that shrank below the weight would never have enough.
             needed = min(seat.weight, self.concurrency)

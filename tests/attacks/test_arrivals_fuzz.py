@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any, cast
-from unittest.mock import Mock
 
 import msgpack
 import pytest
@@ -20,6 +19,7 @@ from nats_executor.scheduler.inspector import Inspector
 from nats_executor.scheduler.ledger import Dispatch, Ledger
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Kind, Presence, Report, State, Workload, decode, encode
+from nats_worker.control.presence import Announcer
 from nats_worker.delivery.errand import Errand
 from nats_worker.delivery.shared import Shared
 from nats_worker.processes.exit_report import Ending
@@ -79,7 +79,7 @@ class Site:
         )  # fmt: skip
         delivery = FakePulls(self.broker, NAMES.tasks_stream, "default").next_offer()
         assert delivery is not None
-        return Errand.of(shared, "default", delivery)
+        return Errand(shared, "default", delivery)
 
     def carry(self, ending: Ending, *, is_started: bool = False) -> None:
         """Deliver once, and let the process, if there is one, end so."""
@@ -176,7 +176,8 @@ def test_no_control_request_falls_a_worker(body: bytes) -> None:
         site.put(encode(EXAMPLES[Workload]))
         errand = site.errand()
         site.worker.crew.errands.add(errand)
-        site.finish(site.worker.serve_control(site.broker, Mock()))
+        announcer = Announcer(site.broker, SETTINGS, site.worker.state.presence)
+        site.finish(site.worker.serve_control(site.broker, announcer))
 
         stop = site.broker.request(NAMES.control(ME, "stop"), body, timeout=1.0)
         ping = site.broker.request(NAMES.control(ME, "ping"), body, timeout=1.0)

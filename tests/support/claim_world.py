@@ -200,12 +200,12 @@ class World:
         delivery = pulls.next_offer() if site.takes else None
         if delivery is None:
             return False
-        worker = site.worker.state
         shared = Shared(
             broker=site.broker, settings=SETTINGS, pool=site.pool, leases=site.worker.leases,
-            liveness=cast("Any", self), worker=worker.id, worker_name=worker.plan.name,
+            liveness=cast("Any", self), worker=site.worker.state.id,
+            worker_name=site.worker.state.plan.name,
         )  # fmt: skip
-        errand = Errand.of(shared, "default", delivery)
+        errand = Errand(shared, "default", delivery)
         self.loop.call_soon(site.worker.crew.accept, errand)
         self.settle()
         return True

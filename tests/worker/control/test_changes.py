@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 from typing import TYPE_CHECKING
-from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -13,14 +12,15 @@ from hypothesis import strategies as st
 
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Order, Outcome, State, decode
+from nats_worker.control import orders
 from nats_worker.control.orders import (
     LONGEST_QUEUE,
     MOST_SLOTS,
     OrderRefused,
-    Orders,
     concurrency_in,
     queue_in,
 )
+from nats_worker.control.presence import Announcer
 from tests.support.presences import presence_of, records_of
 from tests.support.waiting import wait_until
 from tests.support.worker_scene import Scene, scene_fixture
@@ -185,7 +185,8 @@ async def test_a_removed_queue_is_left_to_others_and_its_workload_goes_on(scene:
     run = await scene.pool.run()
 
     outcome = await tell(scene, worker, "remove-queue", "heavy")
-    assert worker.state.intake
+    intake = worker.state.intake
+    assert intake
     await wait_until(
         lambda: (
             worker.state.intake
@@ -212,8 +213,8 @@ async def test_what_arrives_from_a_queue_as_it_is_removed_goes_back(scene: Scene
     worker = await started(scene, queues=("default", "heavy"))
     # In one step of the loop: the wait has it when the intake learns that it is not wanted.
     scene.send(queue="heavy")
-    orders = Orders(worker.state, worker.crew.hand_back_kept, Mock())
-    await orders.change(Order.REMOVE_QUEUE, b"heavy")
+    announcer = Announcer(scene.broker, scene.settings, worker.state.presence)
+    orders.Changes(worker.state, worker.crew, announcer).remove_queue("heavy")
 
     heir = await started(scene, name="heir", queues=("heavy",))
     (await scene.pool.run()).finish()
@@ -301,7 +302,7 @@ async def test_nonsense_is_refused_with_a_reason(
 async def test_nobody_makes_a_worker_pull_from_any_number_of_queues(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nats_worker.control.orders.MOST_QUEUES", 2)
+    monkeypatch.setattr(orders, "MOST_QUEUES", 2)
     worker = await started(scene)
     await tell(scene, worker, "add-queue", "a")
 

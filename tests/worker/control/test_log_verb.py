@@ -7,7 +7,6 @@ import contextlib
 import os
 import threading
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import msgpack
@@ -16,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nats_executor.errors import DecodeError
+from nats_executor.logs.files import Refused
 from nats_executor.wire.log_pages import PAGE_BYTES, VERB, Page, Question, encode
 from nats_executor.wire.messages import FORMAT, State, decode
 from nats_worker.control import logs
-from nats_worker.control.logs import READERS, LogReader, Refused, read_page
+from nats_worker.control.logs import READERS, LogReader, read_page
 from tests.support.worker_scene import Scene, scene_fixture, task
 
 if TYPE_CHECKING:
@@ -39,11 +39,15 @@ PATH = "dag_id=a/run_id=b/task_id=c/attempt=1.log"
 
 @dataclass
 class Carried:
-    """As much of a record as the desk looks at."""
+    """As much of an errand and its record as the reader looks at."""
 
     dispatch_id: str
     workload: Workload | None
     run: object | None = "a process"
+
+    @property
+    def record(self) -> Carried:
+        return self
 
 
 @pytest.fixture
@@ -56,10 +60,8 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def desk(folder: Path, *records: Carried) -> LogReader:
-    return LogReader(
-        str(folder), [cast("Errand", SimpleNamespace(record=record)) for record in records]
-    )
+def reader(folder: Path, *errands: Carried) -> LogReader:
+    return LogReader(str(folder), cast("tuple[Errand, ...]", errands))
 
 
 def carried(dispatch_id: str = "d1", log_path: object = PATH) -> Carried:
@@ -67,10 +69,10 @@ def carried(dispatch_id: str = "d1", log_path: object = PATH) -> Carried:
 
 
 async def ask(
-    desk: LogReader, dispatch_id: str = "d1", offset: int = 0, limit: int = EVERYTHING
+    reader: LogReader, dispatch_id: str = "d1", offset: int = 0, limit: int = EVERYTHING
 ) -> Page:
     question = Question(dispatch_id=dispatch_id, offset=offset, limit=limit)
-    return decode(Page, await desk.answer(encode(question)))
+    return decode(Page, await reader.answer(encode(question)))
 
 
 def refused(folder: Path, relative: str) -> str:
@@ -169,17 +171,17 @@ def test_no_file_stays_open(folder: Path) -> None:
 
 
 async def test_the_log_of_what_runs(folder: Path) -> None:
-    page = await ask(desk(folder, carried("d0"), carried("d1")))
+    page = await ask(reader(folder, carried("d0"), carried("d1")))
     assert page == Page(runs=True, path=str(folder / PATH), size=8, data=b"one\ntwo\n")
 
 
 async def test_who_runs_it_and_how_much_there_is(folder: Path) -> None:
-    page = await ask(desk(folder, carried()), limit=0)
+    page = await ask(reader(folder, carried()), limit=0)
     assert (page.runs, page.size, page.data, page.refusal) == (True, 8, b"", "")
 
 
 async def test_what_does_not_run_here(folder: Path) -> None:
-    page = await ask(desk(folder, carried("d2")), "d1")
+    page = await ask(reader(folder, carried("d2")), "d1")
     assert page == Page(refusal="it does not run here")
 
 
@@ -187,19 +189,19 @@ async def test_what_is_here_and_has_no_process(folder: Path) -> None:
     """As a redelivery of what another worker runs."""
     waiting = carried()
     waiting.run = None
-    assert not (await ask(desk(folder, waiting))).runs
-    assert (await ask(desk(folder, waiting, carried()))).runs
+    assert not (await ask(reader(folder, waiting))).runs
+    assert (await ask(reader(folder, waiting, carried()))).runs
 
 
 async def test_a_log_path_that_is_no_file_below_the_folder(folder: Path) -> None:
-    page = await ask(desk(folder, carried(log_path="../secret")))
+    page = await ask(reader(folder, carried(log_path="../secret")))
     assert (page.runs, page.data) == (True, b"")
     assert "not below" in page.refusal
 
 
 @pytest.mark.parametrize("log_path", [None, 7, ["a"], b"a"])
 async def test_a_workload_without_a_log(folder: Path, log_path: object) -> None:
-    page = await ask(desk(folder, carried(log_path=log_path)))
+    page = await ask(reader(folder, carried(log_path=log_path)))
     assert page == Page(runs=True, refusal="it has no log file")
 
 
@@ -217,7 +219,7 @@ async def test_a_workload_without_a_log(folder: Path, log_path: object) -> None:
 )
 async def test_a_bad_question(folder: Path, question: dict[str, Any]) -> None:
     body = msgpack.packb({"v": FORMAT, **question})
-    page = decode(Page, await desk(folder, carried()).answer(body))
+    page = decode(Page, await reader(folder, carried()).answer(body))
     assert page.refusal
     assert not page.data
 
@@ -226,7 +228,7 @@ async def test_a_path_in_a_question_means_nothing(folder: Path) -> None:
     body = msgpack.packb(
         {"v": FORMAT, "dispatch_id": "d1", "limit": 100, "path": "../secret", "log_path": "x"}
     )
-    assert decode(Page, await desk(folder, carried()).answer(body)).data == b"one\ntwo\n"
+    assert decode(Page, await reader(folder, carried()).answer(body)).data == b"one\ntwo\n"
 
 
 @given(body=st.binary(max_size=200))
@@ -266,7 +268,7 @@ async def test_a_disk_that_hangs_holds_up_nothing(
 ) -> None:
     disk = Disk(monkeypatch)
     monkeypatch.setattr(logs, "READ_SECONDS", 0.1)
-    asked = desk(folder, carried())
+    asked = reader(folder, carried())
     try:
         pages = await asyncio.gather(*(ask(asked) for _ in range(READERS + 3)))
         assert {page.refusal for page in pages} == {"its disk does not answer"}

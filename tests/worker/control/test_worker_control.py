@@ -407,7 +407,7 @@ async def test_a_worker_answers_with_what_it_does(scene: Scene) -> None:
 async def test_a_worker_waits_for_the_streams_and_says_so_once(
     scene: Scene, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(worker_module, "ENTER_RETRY_SECONDS", 0.01)
     scene.settings = replace(scene.settings, connect_timeout_seconds=0.01)
     streams, scene.server.streams = scene.server.streams, {}
     worker = scene.launch()

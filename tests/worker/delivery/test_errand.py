@@ -14,8 +14,7 @@ import pytest
 from nats_executor.errors import AccessDenied
 from nats_executor.wire.messages import Kind, Presence, State, encode
 from nats_executor.wire.sizes import CUT_LETTER_BYTES
-from nats_worker.delivery.errand import RENEWAL_SECONDS
-from nats_worker.delivery.record import SOON_SECONDS
+from nats_worker.delivery.errand import RENEWAL_SECONDS, SOON_SECONDS
 from nats_worker.processes.exit_report import Ending
 from tests.support.emptying import empty
 from tests.support.waiting import wait_until

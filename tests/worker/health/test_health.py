@@ -15,7 +15,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-from unittest.mock import Mock
 
 import pytest
 
@@ -28,7 +27,6 @@ from nats_executor.wire.messages import State
 from nats_executor.wire.names import Lane
 from nats_worker import worker as worker_module
 from nats_worker.control.presence import Announcer
-from nats_worker.delivery.observer import Observer
 from nats_worker.health import health, probes
 from nats_worker.intake.memory_guard import Guard
 from nats_worker.processes.memory import Reading
@@ -63,7 +61,7 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def port(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> int:
     """Have the workers of a test answer probes."""
-    monkeypatch.setattr("nats_worker.health.endpoint.TICK_SECONDS", 0.01)
+    monkeypatch.setattr(health, "TICK_SECONDS", 0.01)
     chosen = free_port()
     scene.settings = replace(scene.settings, health_port=chosen, health_address="127.0.0.1")
     scene.pool.preloaded.set()
@@ -138,7 +136,7 @@ async def test_while_a_start_hangs_it_is_not_ready(
     await becomes_ready(port)
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker.health.pool, "longest_start", lambda: health.HANGING_START_SECONDS + 1)
+        patch.setattr(worker.health.pool, "longest_start", lambda: health.HUNG_START_SECONDS + 1)
         await says(port, "a start hangs: no process has asked the API server for it in 31 s")
     await becomes_ready(port)
 
@@ -167,7 +165,7 @@ async def test_without_its_name_it_is_not_ready(
         raise BrokerUnavailable("no streams yet")
 
     monkeypatch.setattr(Announcer, "claim_name", fail)
-    monkeypatch.setattr(worker_module, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(worker_module, "ENTER_RETRY_SECONDS", 0.01)
     await launch(scene, port)
     await says(port, "NATS has not confirmed its name yet")
 
@@ -213,7 +211,7 @@ async def test_while_it_is_paused_it_is_not_ready(scene: Scene, port: int) -> No
 async def test_a_full_worker_is_ready_though_it_asks_for_nothing(
     scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "PULL_SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(health, "QUIET_SECONDS", 0.3)
     began = time.monotonic()
     monkeypatch.setattr(FakePulls, "heard_at", property(lambda _: began))
     await scene.start(concurrency=1)
@@ -291,7 +289,7 @@ async def deaf(
     nats_server: NatsServer, cable: Cable, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Deaf]:
     # Longer than the two seconds between the server's heartbeats.
-    monkeypatch.setattr(health, "PULL_SILENCE_SECONDS", 4.0)
+    monkeypatch.setattr(health, "QUIET_SECONDS", 4.0)
     pool = FakePool()
     pool.preloaded.set()
     monkeypatch.setattr(worker_module, "ProcessPool", lambda **_: pool.branch())
@@ -483,12 +481,11 @@ async def test_a_defect_in_a_page_is_logged_and_answered(
 
 
 async def test_without_a_port_there_is_nothing(scene: Scene) -> None:
-    worker = await scene.start()
+    await scene.start()
     scene.send()
     (await scene.pool.run()).finish()
     await scene.done()
 
-    assert type(worker.endpoint.observer("default", Mock())) is Observer
     assert not [thread for thread in threading.enumerate() if thread.name == "probes"]
 
 

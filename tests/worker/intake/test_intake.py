@@ -262,7 +262,7 @@ async def test_one_queues_trouble_does_not_stop_the_others(
         return sick if consumer == "a" else await pull(stream, consumer)
 
     monkeypatch.setattr(desk.broker, "pull", open_pulls)
-    monkeypatch.setattr(intake_module, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(intake_module, "LANE_RETRY_SECONDS", 0.01)
     desk.open()
     desks.opened.append(desk)
     for number in range(1, 4):
