@@ -18,9 +18,9 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 # A broker that hangs costs the scheduler one time-out, then none for this long, doubling.
-OUTAGE_SECONDS = 0.5, 15.0
+OUTAGE_PAUSES = 0.5, 15.0
 # An election takes seconds, and its end must not be slept through.
-STEP_SECONDS = 0.1, 1.0
+STEP_PAUSES = 0.1, 1.0
 # A message that meets a change of the stream's leader is lost without an answer, so the first
 # answer is not waited for as long as a slow broker may need: the limit doubles with each attempt.
 FIRST_LIMIT = 1.0
@@ -82,7 +82,7 @@ class Outage:
         self._clock = clock
         self._since: float | None = None
         self._is_explained = False
-        self._pauses = pauses(*OUTAGE_SECONDS)
+        self._pauses = pauses(*OUTAGE_PAUSES)
         self._until = 0.0
         self._recoveries = 0
 
@@ -108,9 +108,9 @@ class Outage:
         is_new, is_explained = self._since is None, isinstance(reason, NoQuorum)
         if is_new:
             self._since = self._clock()
-            self._pauses = pauses(*OUTAGE_SECONDS)
+            self._pauses = pauses(*OUTAGE_PAUSES)
         if is_new or (is_explained and not self._is_explained):
-            log.warning("NATS %s: %s; next: %s", state_of(reason), reason, next_step)
+            log.warning("NATS %s: %s; next: %s", trouble_words(reason), reason, next_step)
         self._is_explained |= is_explained
         self._recoveries = recoveries
         self._until = self._clock() + next(self._pauses)
@@ -123,7 +123,7 @@ class Outage:
             self._is_explained = False
 
 
-def state_of(reason: Exception) -> str:
+def trouble_words(reason: Exception) -> str:
     match reason:
         case StreamFull():
             return "is full"
@@ -153,7 +153,7 @@ async def persist(
         unless: looked at after each failure; once it is true, the failure is raised.
     """
     limit, level = FIRST_LIMIT, logging.INFO if name else logging.DEBUG
-    for pause in pauses(*STEP_SECONDS):
+    for pause in pauses(*STEP_PAUSES):
         try:
             async with asyncio.timeout(limit):
                 return await action()

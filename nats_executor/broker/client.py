@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["close", "expect_end"]
 
 # To say goodbye to a server that may not read any more.
-CLOSE_SECONDS = 1.0
+CLOSING_SECONDS = 1.0
 
 
 def expect_end(client: Any) -> None:
@@ -28,9 +28,9 @@ async def close(client: Any) -> None:
     closing = asyncio.create_task(leave(client))
     closing.add_done_callback(lambda task: task.cancelled() or task.exception())  # gone is gone
     try:
-        await asyncio.wait([closing], timeout=CLOSE_SECONDS)
+        await asyncio.wait([closing], timeout=CLOSING_SECONDS)
     finally:
-        await asyncio.wait([closing], timeout=CLOSE_SECONDS / 20)
+        await asyncio.wait([closing], timeout=CLOSING_SECONDS / 20)
         closing.cancel()
         for stream in (*streams, *streams_of(client)):
             stream.abort()

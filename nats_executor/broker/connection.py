@@ -25,7 +25,7 @@ from nats_executor.broker.client import close, expect_end
 from nats_executor.broker.denials import Denials
 from nats_executor.broker.inboxes import Inbox, Listeners
 from nats_executor.broker.jetstream import JetStream
-from nats_executor.broker.link import Answer, Link, Listener
+from nats_executor.broker.link import Link, Listener, Received
 from nats_executor.broker.replies import header_bytes
 from nats_executor.broker.servers import Servers, advertised_by
 from nats_executor.errors import (
@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 # A worker that is cut off finds out after at most twice this time, and before it is taken for lost.
 WATCH_SECONDS = 5.0
 WATCHES_PER_LOSS = 4
-LOOK_SECONDS = 0.25
+NOTICE_SECONDS = 0.25
 # The server confirms at once that it sends no more; what it has sent by then is handed back.
 FORGET_SECONDS = 1.0
 # Failures to connect that tell a person enough; any other one is logged with its traceback.
@@ -260,7 +260,7 @@ class Connection(Link):
         deadline = time.monotonic() + seconds
         while not self._lost.is_set() and time.monotonic() < deadline:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS):
+                async with asyncio.timeout(NOTICE_SECONDS):
                     await self._lost.wait()
             self._notice_end()
         return self._lost.is_set()
@@ -321,10 +321,10 @@ class Connection(Link):
         *,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
-    ) -> Answer:
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    ) -> Received:
+        future: asyncio.Future[Received] = asyncio.get_running_loop().create_future()
 
-        def resolve(outcome: Answer | BrokerError) -> None:
+        def resolve(outcome: Received | BrokerError) -> None:
             if not isinstance(outcome, BrokerError) and not future.done():
                 future.set_result(outcome)
             elif isinstance(outcome, BrokerError) and not future.done():
@@ -344,7 +344,7 @@ class Connection(Link):
         return msg
 
     def awaiting(
-        self, subject: str, resolve: Callable[[Answer | BrokerError], None]
+        self, subject: str, resolve: Callable[[Received | BrokerError], None]
     ) -> AbstractContextManager[str]:
         return self._inbox.awaiting(subject, resolve)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from nats_executor.access.accounts import DOMAIN
 from nats_executor.access.permissions import Role, permissions
-from nats_executor.broker.login import login
+from nats_executor.broker.login import identity
 from nats_executor.errors import AccessDenied
 from nats_executor.wire.names import token
 
@@ -106,7 +106,7 @@ class Denials:
     def _line(self, verb: str, subject: str) -> str:
         s, is_subscription = self._settings, verb.startswith("subscribe")
         missing = permission(subject, s.names, s.inbox_prefix, is_subscription=is_subscription)
-        who, _ = login("", s)
+        who, _ = identity("", s)
         return (
             f"NATS does not allow {who} to {verb} {missing}: put what "
             f"`{self._command(missing)}` prints into the servers' configuration"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from nats_executor.settings import Settings
 
-__all__ = ["exposure", "is_encrypted", "told", "warn"]
+__all__ = ["exposed_logins", "exposure", "is_encrypted", "warn"]
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +68,6 @@ def warn(server: str, settings: Settings, greeting: Mapping[str, Any]) -> None:
         TOLD.append(text)
 
 
-def told() -> list[str]:
+def exposed_logins() -> list[str]:
     """Return what this process has sent in clear text."""
     return list(TOLD)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from nats_executor.broker.link import Answer, Listener
+    from nats_executor.broker.link import Listener, Received
     from nats_executor.errors import AccessDenied, BrokerError
 
 __all__ = ["Inbox", "Listeners"]
@@ -29,7 +29,7 @@ class Inbox:
     def __init__(self, prefix: str) -> None:
         self._root = f"{prefix}.{secrets.token_hex(11)}"
         self._tokens = itertools.count()
-        self._pending: dict[str, tuple[str, Callable[[Answer | BrokerError], None]]] = {}
+        self._pending: dict[str, tuple[str, Callable[[Received | BrokerError], None]]] = {}
         self.subject = f"{self._root}.*"
 
     def another(self) -> str:
@@ -38,7 +38,7 @@ class Inbox:
 
     @contextlib.contextmanager
     def awaiting(
-        self, subject: str, resolve: Callable[[Answer | BrokerError], None]
+        self, subject: str, resolve: Callable[[Received | BrokerError], None]
     ) -> Iterator[str]:
         """Pass on what answers a request on this subject; yields where the answers are to go."""
         token = str(next(self._tokens))
@@ -48,7 +48,7 @@ class Inbox:
         finally:
             del self._pending[token]
 
-    async def hear(self, msg: Answer) -> None:
+    async def hear(self, msg: Received) -> None:
         entry = self._pending.get(msg.subject.rpartition(".")[2])
         if entry is not None:
             entry[1](msg)

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
     from nats_executor.errors import BrokerError
 
-__all__ = ["Answer", "Link", "Listener", "nothing"]
+__all__ = ["Link", "Listener", "Received", "nothing"]
 
 
-class Answer(Protocol):
+class Received(Protocol):
     """The part of a received message that is read here."""
 
     subject: str
@@ -71,7 +71,7 @@ class Link(Protocol):
     async def ready(self, timeout: float) -> None: ...
 
     def awaiting(
-        self, subject: str, resolve: Callable[[Answer | BrokerError], None]
+        self, subject: str, resolve: Callable[[Received | BrokerError], None]
     ) -> AbstractContextManager[str]:
         """Collect the answers to one request, and the `BrokerError` that ends the waiting.
 

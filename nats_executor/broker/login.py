@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from nats_executor.broker.exposure import is_encrypted, warn
-from nats_executor.broker.releases import judged
+from nats_executor.broker.releases import danger
 from nats_executor.broker.servers import ADVERTISED
 from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable
 from nats_executor.settings import SEED, without_userinfo
@@ -167,7 +167,7 @@ def version_in(greeting: Mapping[str, Any]) -> str:
 def tell_connected(server: str, role: str, greeting: Mapping[str, Any]) -> None:
     """Log a new connection, and once in each process what is wrong with the server's release."""
     log.info("connected to NATS at %s as %s", without_userinfo(server), role)
-    text = judged(version_in(greeting))
+    text = danger(version_in(greeting))
     if text and text not in WARNED and role not in ASKERS:
         WARNED.add(text)
         log.warning("%s; next: going on with it", text)
@@ -196,7 +196,7 @@ def connect_error(
     """
     if isinstance(exc, BrokerError):
         return exc
-    if text := refusal(server, settings, exc, greeting):
+    if text := why_refused(server, settings, exc, greeting):
         return AccessDenied(text)
     shown = without_userinfo(server)
     if isinstance(exc, ImportError):
@@ -212,13 +212,13 @@ def connect_error(
     return BrokerUnavailable(f"cannot reach NATS at {shown}: {reason}; {remedy}")
 
 
-def refusal(
+def why_refused(
     server: str, settings: Settings, exc: Exception, greeting: Mapping[str, Any]
 ) -> str | None:
     """Return why one side does not accept the other, if that is what happened."""
     shown, reason = without_userinfo(server), reason_of(exc)
     if "authorization" in reason.lower() or "authentication" in reason.lower():
-        who, remedy = login(server, settings)
+        who, remedy = identity(server, settings)
         return f"NATS at {shown} refuses {who}: {reason}; {remedy}"
     if isinstance(exc, ssl.SSLCertVerificationError):
         remedy = certificate_remedy(exc)
@@ -243,7 +243,7 @@ def reason_of(exc: Exception) -> str:
     return str(exc).removeprefix("nats: ").strip("'") or type(exc).__name__
 
 
-def login(server: str, settings: Settings) -> tuple[str, str]:
+def identity(server: str, settings: Settings) -> tuple[str, str]:
     """Return who we are to a server, and what to look at when it does not agree."""
     s = settings
     if s.user:

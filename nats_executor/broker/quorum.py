@@ -21,7 +21,7 @@ __all__ = ["Peer", "Replication", "no_quorum", "replication", "too_few_servers"]
 
 # Servers of a stream hear from each other every second. A leader that hears nothing of the others
 # goes on for ten seconds as if it could store something.
-SILENCE_SECONDS = 3.0
+AWAY_SECONDS = 3.0
 # nats-server's error for replicas on a server that is in no cluster; else the cluster is too small.
 NO_CLUSTER = 10074
 
@@ -38,7 +38,7 @@ class Peer:
 
     @property
     def is_away(self) -> bool:
-        return self.is_offline or self.silent_seconds > SILENCE_SECONDS
+        return self.is_offline or self.silent_seconds > AWAY_SECONDS
 
     def __str__(self) -> str:
         if self.is_away:

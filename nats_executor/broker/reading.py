@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from nats_executor.broker.link import Link
 
-__all__ = ["read"]
+__all__ = ["read_stream"]
 
 FOLLOW_BATCH = 1000
 # A server ends a batch before the message with which it would be over; a larger one comes alone.
@@ -30,7 +30,7 @@ FOLLOW_BYTES = 2_000_000
 BREATH = 100
 
 
-async def read(link: Link, subject: str, largest: int) -> AsyncGenerator[Stored, None]:
+async def read_stream(link: Link, subject: str, largest: int) -> AsyncGenerator[Stored, None]:
     """Yield what one ephemeral consumer delivers, until it falls silent or skips a message."""
     pull = Pull(link, subject)
     waiting = {

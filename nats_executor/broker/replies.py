@@ -25,14 +25,13 @@ from nats_executor.wire.sizes import WORKLOAD_BYTES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from nats_executor.broker.link import Answer
+    from nats_executor.broker.link import Received
 
 __all__ = [
     "AckSubject",
     "api_error",
     "consumer_info",
     "header_bytes",
-    "refusal",
     "sequence_in",
     "silent",
     "stored",
@@ -41,6 +40,7 @@ __all__ = [
     "unheard",
     "untaken",
     "usage",
+    "why_unstored",
 ]
 
 NO_LEADER = 10008  # of the cluster's JetStream: "temporarily unavailable"
@@ -141,7 +141,7 @@ def no_room(what: str, size: int, error: Mapping[str, Any]) -> StreamFull:
     )
 
 
-def sequence_in(subject: str, msg: Answer) -> int:
+def sequence_in(subject: str, msg: Received) -> int:
     """Read the confirmation of a stored message; raises what its error code means."""
     ack = json.loads(msg.data)
     if error := ack.get("error"):
@@ -149,7 +149,7 @@ def sequence_in(subject: str, msg: Answer) -> int:
     return int(ack["seq"])
 
 
-def refusal(subject: str, outcome: Answer | BrokerError) -> BrokerError | None:
+def why_unstored(subject: str, outcome: Received | BrokerError) -> BrokerError | None:
     """Return why a message was not stored, None if it was."""
     if isinstance(outcome, BrokerError):
         return outcome
@@ -195,7 +195,7 @@ def header_bytes(headers: Mapping[str, str] | None) -> int:
     return len("NATS/1.0\r\n") + lines + len("\r\n")
 
 
-def stored(answer: Answer, largest: int = WORKLOAD_BYTES) -> Stored | None:
+def stored(answer: Received, largest: int = WORKLOAD_BYTES) -> Stored | None:
     """Read the answer to a direct get; None when there is no (further) message.
 
     A body is cut one byte after its bound: little to keep, and every reader sees that it is over.

@@ -92,7 +92,7 @@ def check(args: Namespace) -> None:
     """Print what needs attention; exit 1 if anything does, 2 if NATS does not answer."""
     settings = settings_for(args)
     survey = ask(settings, lambda broker: take_survey(broker, settings))
-    rows = [finding("login", "exposed", text) for text in exposure.told()]
+    rows = [finding("login", "exposed", text) for text in exposure.exposed_logins()]
     if text := missing_package():
         rows.append(finding("metrics", "missing", text))
     rows = findings(survey, settings) + rows

@@ -9,10 +9,10 @@ from nats_executor.topology.drift import (
     Drift,
     bearable,
     compare,
-    judged,
-    merged,
     require_changeable,
     require_no_loss,
+    with_additions,
+    with_state,
 )
 from nats_executor.topology.wanted import consumer_config, stream_configs
 
@@ -49,7 +49,7 @@ async def compare_stream(broker: Broker, wanted: Config) -> list[Drift]:
     existing = await broker.stream_config(name)
     found = compare(f"stream {name}", existing, wanted, remedy)
     info = await broker.stream_info(name) if found else None
-    return [judged(drift, info, wanted) for drift in found] if info else found
+    return [with_state(drift, info, wanted) for drift in found] if info else found
 
 
 async def compare_consumer(broker: Broker, settings: Settings, lane: Lane) -> list[Drift]:
@@ -107,7 +107,7 @@ async def ensure_stream(broker: Broker, wanted: Config) -> None:
     if existing is None:
         await broker.create_stream(wanted)
         return
-    config = merged(existing, wanted) | {"num_replicas": existing["num_replicas"]}
+    config = with_additions(existing, wanted) | {"num_replicas": existing["num_replicas"]}
     if config != existing:
         await broker.update_stream(config)
 
@@ -193,5 +193,5 @@ async def ensure_consumer(broker: Broker, settings: Settings, lane: Lane) -> lis
     if existing is None:
         await broker.create_consumer(stream, wanted)
     elif differences:
-        await broker.update_consumer(stream, merged(existing, wanted))
+        await broker.update_consumer(stream, with_additions(existing, wanted))
     return differences

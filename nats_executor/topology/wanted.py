@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nats_executor.wire.names import Lane, Names
 
 __all__ = [
+    "SECOND",
     "bounded",
     "consumer_config",
     "dead_letters_stream",
@@ -33,6 +34,7 @@ __all__ = [
     "workers_stream",
 ]
 
+# NATS's JSON API counts durations in nanoseconds.
 SECOND = 1_000_000_000
 # A server's own default. It must not be longer than `max_age`, not even when that becomes shorter.
 DUPLICATE_SECONDS = 120

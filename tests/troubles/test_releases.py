@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nats_executor.broker import login
-from nats_executor.broker.releases import judged, weakness
+from nats_executor.broker.releases import danger, weakness
 from nats_executor.cli import commands
 from tests.support.cable import Cable
 from tests.support.nats_server import server_version
@@ -85,10 +85,10 @@ def test_what_check_finds_of_the_server_under_test_is_our_judgement_of_its_relea
     code, output = seen.console.run(commands.check, output="json")
 
     version = ".".join(map(str, server_version()))
-    wanted = [("unsafe", judged(version)), ("ok", weakness(version))]
+    wanted = [("unsafe", danger(version)), ("ok", weakness(version))]
     rows = [row for row in json.loads(output) if row["check"] == "nats-server"]
     assert [(r["status"], r["details"]) for r in rows] == [pair for pair in wanted if pair[1]]
-    assert code == int(bool(judged(version)))
+    assert code == int(bool(danger(version)))
 
 
 def test_what_a_safe_server_lacks_is_said_by_check_and_needs_nobody(
@@ -109,4 +109,4 @@ def test_what_a_safe_server_lacks_is_said_by_check_and_needs_nobody(
     }
     # The server under test leads the streams, and may itself be such a one.
     assert wanted in found
-    assert code == int(bool(judged(".".join(map(str, server_version())))))
+    assert code == int(bool(danger(".".join(map(str, server_version())))))

@@ -4,7 +4,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import BrokerUnavailable
-from nats_executor.retrying import OUTAGE_SECONDS, Outage
+from nats_executor.retrying import OUTAGE_PAUSES, Outage
 
 if TYPE_CHECKING:
     import pytest
@@ -44,11 +44,11 @@ def test_the_pauses_double_up_to_a_limit() -> None:
         outage.note(BrokerUnavailable("gone"), "waiting")
         start = clock.now
         while outage.is_waiting():
-            clock.now += OUTAGE_SECONDS[0] / 4
+            clock.now += OUTAGE_PAUSES[0] / 4
         pauses.append(clock.now - start)
 
     assert pauses == [0.5, 1, 2, 4, 8, 15, 15, 15]
-    assert max(pauses) == OUTAGE_SECONDS[1]
+    assert max(pauses) == OUTAGE_PAUSES[1]
 
 
 def test_a_recovery_ends_the_pause_and_only_one_since_the_step_that_failed() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor.broker import pulls
-from nats_executor.broker.pulls import ELECTION_SECONDS, Look, QueuePulls, Silence
+from nats_executor.broker.pulls import ELECTION_SECONDS, QueuePulls, Silence, StreamView
 from nats_executor.errors import BrokerUnavailable
 from tests.support.waiting import wait_until
 
@@ -76,7 +76,7 @@ async def nothing_there(_: str) -> None:
 
 
 async def opened(link: Any) -> QueuePulls:
-    return await QueuePulls.open(link, NEXT, Look(nothing_there, True, is_sound, Silence()))
+    return await QueuePulls.open(link, NEXT, StreamView(nothing_there, True, is_sound, Silence()))
 
 
 @contextlib.asynccontextmanager
