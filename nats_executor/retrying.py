@@ -7,9 +7,10 @@ import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nats_executor.errors import AccessDenied, BrokerUnavailable, NoQuorum, StreamFull
+from nats_executor.pacing import Once, pauses
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Iterator
+    from collections.abc import Awaitable, Callable
 
 __all__ = ["Once", "Outage", "ended", "pauses", "persist"]
 
@@ -26,40 +27,6 @@ STEP_PAUSES = 0.1, 1.0
 FIRST_LIMIT = 1.0
 # Seconds between two cancellations of one task.
 INSIST_SECONDS = 0.1
-# Things that are remembered as told; each is a line of a log at most.
-REMEMBERED = 100
-
-
-def pauses(first: float, longest: float) -> Iterator[float]:
-    """Yield seconds that double up to the longest, without an end."""
-    pause = first
-    while True:
-        yield pause
-        pause = min(longest, 2 * pause)
-
-
-class Once:
-    """Tells new things from those that were told before; remembers the last hundred."""
-
-    def __init__(self) -> None:
-        self._told: dict[Hashable, None] = {}
-
-    def is_new(self, thing: Hashable) -> bool:
-        """Whether a thing was not told yet; from now on it was."""
-        is_new = thing not in self._told
-        self._told.pop(thing, None)
-        self._told[thing] = None
-        if len(self._told) > REMEMBERED:
-            del self._told[next(iter(self._told))]
-        return is_new
-
-    def forget(self, thing: Hashable) -> None:
-        """Take one thing for new when it comes again."""
-        self._told.pop(thing, None)
-
-    def forget_all(self) -> None:
-        """Take everything for new, as after a new connection."""
-        self._told.clear()
 
 
 async def ended(task: asyncio.Task[Any]) -> None:

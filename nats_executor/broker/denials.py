@@ -17,6 +17,7 @@ from nats_executor.access.accounts import DOMAIN
 from nats_executor.access.permissions import Role, permissions
 from nats_executor.broker.login import identity
 from nats_executor.errors import AccessDenied
+from nats_executor.retrying import Once
 from nats_executor.wire.names import token
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ log = logging.getLogger(__name__)
 VIOLATION = re.compile(
     r'permissions violation for (publish|subscription) to "([^"]*)"', re.IGNORECASE
 )
-# Each is logged once; there can be any number of queues.
-REMEMBERED = 100
+# Messages without an answer; the denial of one comes within a round trip.
+LAST_SENT = 100
 # Whatever is denied is tried again within a third of `ack_wait_seconds`, or with a heartbeat.
 LATELY_SECONDS = 60.0
 # Tokens of an ack's subject before the numbers, in its two forms.
@@ -47,8 +48,8 @@ class Denials:
     def __init__(self, settings: Settings, role: str) -> None:
         self._settings = settings
         self._role = role
-        self._said: deque[str] = deque(maxlen=REMEMBERED)
-        self._sent: deque[str] = deque(maxlen=REMEMBERED)
+        self._said = Once()
+        self._sent: deque[str] = deque(maxlen=LAST_SENT)
         self._last = ""
         self._last_at = -math.inf
         self._lost_at = -math.inf
@@ -83,9 +84,8 @@ class Denials:
         known = [*(subject for subject, _ in concerned), *self._sent]
         denied = next((s for s in known if s.lower() == found[2].lower()), found[2])
         line = self._line(verb, denied)
-        if line not in self._said:
+        if self._said.is_new(line):
             log.error("%s; next: trying again until it is allowed", line)
-            self._said.append(line)
         self._last, self._last_at = line, time.monotonic()
         for subject, fail in concerned:
             if subject == denied:

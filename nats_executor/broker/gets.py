@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from nats_executor.batches import batches
 from nats_executor.broker.replies import silent, stored
 from nats_executor.errors import BrokerError, BrokerUnavailable
+from nats_executor.retrying import Once
 from nats_executor.wire.sizes import MOST_RECORD_BYTES, MOST_RECORDS
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ GET_WINDOW = 512
 BATCH_BYTES = 4_000_000
 # Messages of one; the server allows up to 1024.
 BATCH = 1000
-# Of subjects under which there was too much.
-CUTS_REMEMBERED = 100
 # A look at many messages lets others have the loop that often.
 BREATH = 100
 
@@ -60,7 +58,7 @@ class Gets:
         self._link = link
         self._api = api
         self._timeout = timeout
-        self._cut: deque[str] = deque(maxlen=CUTS_REMEMBERED)
+        self._cut = Once()  # subjects under which there was too much
 
     async def last_of_each(
         self, stream: str, subjects: Sequence[str], largest: int
@@ -97,8 +95,7 @@ class Gets:
 
     def _note_cut(self, stream: str, subject: str, count: int) -> None:
         """Say once that more is there than a look takes in."""
-        if subject not in self._cut:
-            self._cut.append(subject)
+        if self._cut.is_new(subject):
             text = "stream %s has more under %s than one look takes; next: the first %d count"
             log.warning(f"{text}; remedy: see who writes there", stream, subject, count)  # noqa: G004
 

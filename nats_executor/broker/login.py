@@ -17,6 +17,7 @@ from nats_executor.broker.exposure import is_encrypted, warn
 from nats_executor.broker.releases import danger
 from nats_executor.broker.servers import ADVERTISED
 from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable
+from nats_executor.retrying import Once
 from nats_executor.settings import SEED, without_userinfo
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ SPARING = frozenset({"api server", "task log"})
 # Roles that ask one thing and tell by themselves what came of it.
 ASKERS = frozenset({"task log"})
 # Of servers' releases, of which a process needs no second line.
-WARNED: set[str] = set()
+WARNED = Once()
 
 TLS_FILES = ("tls_ca_file", "tls_certificate_file", "tls_key_file")
 CREDENTIALS = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
@@ -168,8 +169,7 @@ def tell_connected(server: str, role: str, greeting: Mapping[str, Any]) -> None:
     """Log a new connection, and once in each process what is wrong with the server's release."""
     log.info("connected to NATS at %s as %s", without_userinfo(server), role)
     text = danger(version_in(greeting))
-    if text and text not in WARNED and role not in ASKERS:
-        WARNED.add(text)
+    if text and role not in ASKERS and WARNED.is_new(text):
         log.warning("%s; next: going on with it", text)
 
 

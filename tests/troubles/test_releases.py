@@ -11,6 +11,7 @@ import pytest
 from nats_executor.broker import login
 from nats_executor.broker.releases import danger, weakness
 from nats_executor.cli import commands
+from nats_executor.retrying import Once
 from tests.support.cable import Cable
 from tests.support.nats_server import server_version
 from tests.support.waiting import block_until
@@ -53,7 +54,7 @@ def test_an_unsafe_server_is_one_line_everywhere_and_works(
     surfaces: Callable[..., Surfaces],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(login, "WARNED", set())
+    monkeypatch.setattr(login, "WARNED", Once())
     with Mask(private_nats_server.port, VERSION) as mask:
         seen = surfaces(f"nats://127.0.0.1:{mask.port}")
         assert seen.console.run(commands.setup, queues="a")[0] == 0
@@ -65,7 +66,7 @@ def test_an_unsafe_server_is_one_line_everywhere_and_works(
             mask.plug()
             block_until(lambda: worker.text.count("connected to NATS at") > 1, 60, "its return")
             assert worker.text.count(UNSAFE) == 1, worker.text
-        login.WARNED.clear()  # a scheduler runs no commands, as this process has
+        login.WARNED.forget_all()  # a scheduler runs no commands, as this process has
         with seen.scheduler() as executor:
             block_until(lambda: executor.heartbeat() or executor.running, 10, "the sending")
             assert seen.logged(UNSAFE) == [f"{UNSAFE}; next: going on with it"]
