@@ -10,7 +10,7 @@ from nats_executor.errors import AccessDenied, BrokerUnavailable, NoQuorum, Stre
 from nats_executor.pacing import Once, pauses
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
 __all__ = ["Once", "Outage", "ended", "pauses", "persist"]
 
@@ -49,7 +49,7 @@ class Outage:
         self._clock = clock
         self._since: float | None = None
         self._is_explained = False
-        self._pauses = pauses(*OUTAGE_PAUSES)
+        self._pauses: Iterator[float] = iter(())  # nothing has failed yet
         self._until = 0.0
         self._recoveries = 0
 
