@@ -1,4 +1,4 @@
-"""An account for each worker user, and what these accounts and Airflow's lend each other.
+"""Gives each worker user an account, which borrows from Airflow's what the worker needs.
 
 JetStream sends an answer to whatever subject its request names, with rights of its own, so within
 one account permissions do not hold a malicious client back. An answer that leaves the account
@@ -35,15 +35,11 @@ if TYPE_CHECKING:
     from nats_executor.wire.names import Lane, Names
 
 __all__ = [
-    "BESIDE",
     "DOMAIN",
-    "Account",
-    "User",
-    "accounts",
+    "accounts_for",
     "as_account_claims",
     "as_accounts",
     "everyone",
-    "member",
 ]
 
 # Requests that may get more than one answer: pulls, and lookups of several messages at once. Of
@@ -117,7 +113,7 @@ class Import:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account of the server and whoever logs in to it."""
+    """An account of the server, and the users who log in to it."""
 
     name: str
     users: tuple[User, ...]
@@ -125,7 +121,7 @@ class Account:
     imports: tuple[Import, ...]
 
 
-def accounts(names: Names, users: Sequence[User]) -> list[Account]:
+def accounts_for(names: Names, users: Sequence[User]) -> list[Account]:
     """Return Airflow's account, the relay of pings among workers, and one for each worker user.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What each NATS user of a deployment may do, as subjects: the least that its part needs.
+"""Computes what each NATS user may do, as subjects: the least that its part needs.
 
 Pure. `airflow nats auth` prints it, `deploy/nats/` uses it, and tests hold a real server to it.
 """
@@ -41,7 +41,7 @@ NEWER_ACK = "*.*.*.*.>"
 class Role(StrEnum):
     """Who a user is for."""
 
-    ADMIN = "admin"  # `airflow nats setup`; whoever may change a stream may have it copied, too
+    ADMIN = "admin"  # `airflow nats setup`; who may change a stream may also have it copied
     OPERATOR = "operator"  # a person's daily commands: `check`, `workers ...`, `purge`
     SCHEDULER = "scheduler"
     WORKER = "worker"  # of certain queues
@@ -160,7 +160,7 @@ def for_admin(api: Api) -> list[str]:
 
 def for_operator(api: Api) -> list[str]:
     names = api.names
-    # Not of tasks: see `remove` in `jetstream.py`.
+    # Not of tasks: see `JetStream.remove`.
     purged = (
         names.results_stream, names.dead_letters_stream, names.workers_stream, names.logs_stream
     )  # fmt: skip
@@ -223,7 +223,7 @@ def for_site(api: Api, lanes: Sequence[Lane]) -> list[str]:
     inboxes = [*ASKER_INBOXES, *(f"_INBOX_{token(f'worker-{queue}')}" for queue in queues)]
     return [
         *for_worker(api, lanes),
-        # The hub looks at this one too, before it lets anybody know of a domain's.
+        # The hub checks this one, too, before it passes on a message to the domain's.
         *(map(api.names.presences, queues) if api.domain else []),
         *(f"{inbox}.*.*" for inbox in inboxes),
     ]

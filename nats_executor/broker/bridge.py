@@ -68,7 +68,7 @@ class Bridge:
 
         Raises:
             BrokerError: as the coroutine raised it; `BrokerUnavailable` also when the time is over,
-                the loop has ended, or the coroutine failed as nobody expected.
+                the loop has ended, or the coroutine has a defect.
         """
         future = self._submit(coroutine)
         try:

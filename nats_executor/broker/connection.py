@@ -1,4 +1,4 @@
-"""The one door to NATS: connects, stays connected, asks and answers.
+"""Connects to NATS, stays connected, asks and answers.
 
 nats-py carries the protocol. Two things are done here instead: reconnecting, with a fresh client
 each time, because a closed one never comes back; and request and reply, so that a lost connection
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from nats_executor.settings import Settings
 
-__all__ = ["Connection", "connect"]
+__all__ = ["connect"]
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class Connection(Link):
             await asyncio.sleep(self._servers.pause(longest, random.uniform))
 
     async def _connect_to_any(self) -> bool:
-        """Keep a connection to the first server that will have one; False if none will."""
+        """Keep a connection to the first server that accepts one; False if none does."""
         failures: list[Exception] = []
         for server in self._servers.round(time.monotonic(), random.shuffle):
             began = time.monotonic()
@@ -193,7 +193,7 @@ class Connection(Link):
         }
 
     async def _watch(self, client: Client) -> None:
-        """Return when the client is closed, or connected but deaf; then it is given up."""
+        """Return when the client is closed, or its server does not answer; then it is ended."""
         seconds = min(WATCH_SECONDS, self._settings.worker_lost_seconds / WATCHES_PER_LOSS)
         try:
             while not await self._is_lost_within(seconds):
@@ -239,9 +239,9 @@ class Connection(Link):
         log.debug("%s", reason)
 
     def _tell_failure(self, failures: Sequence[Exception]) -> None:
-        """Log that no server will do, once in an outage: one of several is no trouble."""
-        is_said = self._refused in failures  # by those who said what is denied
-        if self._servers.is_news() and not is_said and self._role not in login.ASKERS:
+        """Log once in an outage that no server works; one of several that fails is not logged."""
+        is_logged = self._refused in failures  # `Denials` has logged it
+        if self._servers.is_news() and not is_logged and self._role not in login.ASKERS:
             trace = next((exc for exc in failures if not isinstance(exc, FORESEEN)), None)
             log.warning("%s; next: trying again until it works", self._reason, exc_info=trace)
 
@@ -254,7 +254,7 @@ class Connection(Link):
             log.debug("nats client: %s", exc)
 
     def _concerned(self) -> Iterator[tuple[str, Callable[[AccessDenied], None]]]:
-        """Every subject in use, with whom to tell that it is denied."""
+        """Yield each subject in use, and the function that gets its denial."""
         yield self._inbox.subject, self._refuse
         yield from self._inbox.concerned()
         yield from self._listeners.concerned()
@@ -279,7 +279,7 @@ class Connection(Link):
                 future.set_result(outcome)
             elif isinstance(outcome, BrokerError) and not future.done():
                 future.set_exception(outcome)
-                future.exception()  # nobody waits for it where sending fails as well
+                future.exception()  # where sending fails as well, nothing awaits it
 
         limit = self._settings.publish_timeout_seconds if timeout is None else timeout
         with self.awaiting(subject, resolve) as reply:

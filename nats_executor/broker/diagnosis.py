@@ -1,4 +1,4 @@
-"""Why JetStream does not answer: one question to a stream for all the calls that fail."""
+"""Finds out why JetStream does not answer: one question to a stream for all calls that fail."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Diagnosis:
 
     Args:
         api: what the subjects of JetStream's API begin with, in this account or a domain.
-        stream: one that every user who needs to know may ask for its state.
-        may_ask: whether this user is such a one; for others nothing is explained, or the question
+        stream: the one that is asked for its state.
+        may_ask: whether this user may ask for it. For others nothing is explained, as the question
             itself would be denied.
     """
 
@@ -46,7 +46,7 @@ class Diagnosis:
         self._is_led = False
 
     def note(self, found: Replication) -> None:
-        """Remember the cluster's servers: without a leader nobody may name them."""
+        """Remember the cluster's servers: without a leader no server may name them."""
         if len(found.servers) > 1:
             self._servers = found.servers
 
@@ -82,7 +82,7 @@ class Diagnosis:
         return self._is_led
 
     async def _look_at_most_once(self, limit: float) -> None:
-        async with self._lock:  # whoever comes meanwhile gets the same answer
+        async with self._lock:  # calls that come meanwhile get the same answer
             if self._may_ask and time.monotonic() - self._looked_at > DIAGNOSIS_SECONDS:
                 self._is_led = False
                 self._found = await self._look(min(limit, DIAGNOSIS_SECONDS))

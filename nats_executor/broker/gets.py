@@ -1,7 +1,7 @@
-"""Direct gets: many messages of a stream at once, page by page and within bounds.
+"""Looks up many messages of a stream at once, batch by batch and within bounds (direct gets).
 
-Anyone may have written anything there, and any number of it. So a page is bounded by the server,
-what is too large is cut as it comes, and a look at whatever is there ends somewhere.
+A stream may hold any number of messages of any size. So the server bounds each batch, a body that
+is too large is cut as it comes, and `scan` stops after so many messages.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from nats_executor.batches import batches
+from nats_executor.broker.link import MESSAGES_PER_TURN
 from nats_executor.broker.replies import silent, stored
 from nats_executor.errors import BrokerError, BrokerUnavailable
 from nats_executor.retrying import Once
@@ -29,13 +30,11 @@ log = logging.getLogger(__name__)
 
 # Requests under way at once in a bulk operation.
 GET_WINDOW = 512
-# Of one batched direct get, in which a server ends with the message that is over it. Far below
+# Bytes of one batched direct get; a server ends it with the message that exceeds them. Far below
 # `max_pending`, at which the server closes the connection as too slow.
 BATCH_BYTES = 4_000_000
-# Messages of one; the server allows up to 1024.
+# Messages of one batched direct get; the server allows up to 1024.
 BATCH = 1000
-# A look at many messages lets others have the loop that often.
-BREATH = 100
 
 
 class Batch(NamedTuple):
@@ -63,7 +62,7 @@ class Gets:
     async def last_of_each(
         self, stream: str, subjects: Sequence[str], largest: int
     ) -> list[Stored]:
-        """As `ports.Broker.last_of_each`."""
+        """As `port.Broker.last_of_each`."""
         found: list[Stored] = []
         for window in batches(subjects, GET_WINDOW):
             asked = list(window)
@@ -77,7 +76,7 @@ class Gets:
         return found
 
     async def scan(self, stream: str, subject: str, largest: int) -> list[Stored]:
-        """As `ports.Broker.scan`."""
+        """As `port.Broker.scan`."""
         found: list[Stored] = []
         size, start = 0, 1
         while True:
@@ -94,7 +93,7 @@ class Gets:
             start = page.messages[-1].sequence + 1
 
     def _note_cut(self, stream: str, subject: str, count: int) -> None:
-        """Say once that more is there than a look takes in."""
+        """Log once for each subject that there is more than a look takes in."""
         if self._cut.is_new(subject):
             text = "stream %s has more under %s than one look takes; next: the first %d count"
             log.warning(f"{text}; remedy: see who writes there", stream, subject, count)  # noqa: G004
@@ -128,5 +127,5 @@ class Gets:
                     return page._replace(left=left)
                 page.messages.append(message)
                 page = page._replace(size=page.size + len(answer.data))
-                if not len(page.messages) % BREATH:
+                if not len(page.messages) % MESSAGES_PER_TURN:
                     await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The answers that a connection gets, and the subscriptions that outlive it."""
+"""Passes on the answers that a connection gets, and keeps the subscriptions that outlive it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Inbox", "Listeners"]
 
-# A subject in use, and whom to tell that it is denied.
+# A subject in use, and the function that gets its denial.
 Concern = tuple[str, "Callable[[AccessDenied], None]"]
 
 
@@ -54,7 +54,7 @@ class Inbox:
             entry[1](msg)
 
     def fail(self, reason: BrokerError) -> None:
-        """Tell all who wait that no answer will come."""
+        """Give each request that waits a reason why no answer will come."""
         for _, resolve in list(self._pending.values()):
             resolve(reason)
 

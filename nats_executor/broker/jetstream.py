@@ -1,6 +1,6 @@
-"""JetStream as `Broker` wants it, by the JSON API and the headers that the server itself defines.
+"""Implements `port.Broker` by JetStream's JSON API and the headers that the server defines.
 
-nats-py's JetStream layer is not used: it knows neither batched gets nor every setting, and its
+nats-py's JetStream layer is not used: it has no batched gets and not every setting, and its
 exceptions hide which limit a refused message met.
 """
 
@@ -62,7 +62,7 @@ __all__ = ["JetStream"]
 
 log = logging.getLogger(__name__)
 
-# Pause before a reader is created anew.
+# Pause before a reader is created again.
 REREAD_SECONDS = 1.0
 
 
@@ -228,7 +228,7 @@ class JetStream(Broker):
             request = {"seq": found.sequence, "no_erase": True}
             await self._call(f"STREAM.MSG.DELETE.{stream}", request)
         except BrokerError:
-            if await self.last(stream, subject) is None:  # somebody else has removed or acked it
+            if await self.last(stream, subject) is None:  # it was removed or acked meanwhile
                 return False
             raise
         return True

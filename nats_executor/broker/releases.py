@@ -1,4 +1,4 @@
-"""What is known of nats-server's releases that concerns whoever runs one. Pure.
+"""Tells what is wrong with a release of nats-server, and which one to run instead. Pure.
 
 `tests/attacks/test_acks.py` holds it to the servers of `make test-matrix`; the borders between
 these were found with every release on PyPI.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["RECOMMENDED", "SAFE", "danger", "release", "weakness"]
+__all__ = ["danger", "weakness"]
 
 Release = tuple[int, int, int]
 

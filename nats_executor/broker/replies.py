@@ -1,4 +1,4 @@
-"""What JetStream's answers mean: pure functions over their headers, JSON and ack subjects."""
+"""Reads JetStream's answers: their headers, JSON and ack subjects. Pure."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nats_executor.broker.link import Received
 
 __all__ = [
+    "NO_LEADER",
     "AckSubject",
     "api_error",
     "consumer_info",
@@ -36,7 +37,6 @@ __all__ = [
     "silent",
     "stored",
     "stream_info",
-    "timestamp",
     "unheard",
     "untaken",
     "usage",
@@ -169,7 +169,7 @@ def silent(stream: str) -> BrokerUnavailable:
 
 
 def unheard(verb: str, domain: str | None) -> BrokerUnavailable:
-    """Return why nobody answers JetStream's API, with what to look at."""
+    """Return why JetStream's API does not answer, with what to check."""
     if domain:
         return BrokerUnavailable(
             f"JetStream domain {domain!r} does not answer {verb}: this leaf node has no link to it,"
@@ -198,7 +198,7 @@ def header_bytes(headers: Mapping[str, str] | None) -> int:
 def stored(answer: Received, largest: int = WORKLOAD_BYTES) -> Stored | None:
     """Read the answer to a direct get; None when there is no (further) message.
 
-    A body is cut one byte after its bound: little to keep, and every reader sees that it is over.
+    A body is cut one byte after its bound: every reader sees that it is too large.
     """
     headers = answer.headers or {}
     status = headers.get("Status", "")

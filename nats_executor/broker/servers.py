@@ -1,4 +1,4 @@
-"""The addresses of one connection: which to try next, and why none of them will do.
+"""Chooses which address of NATS to try next, and tells why none of them works.
 
 Pure: time and chance are given.
 """
@@ -55,7 +55,7 @@ class Servers:
         self._answered: set[str] = set()
         self._failures: dict[str, Failure] = {}
         self._reasons: dict[str, BrokerError] = {}  # of this outage
-        self._said = Once()  # since the last connection
+        self._logged = Once()  # since the last connection
         self._pauses = pauses(SHORTEST_PAUSE, LONGEST_PAUSE)
 
     def is_advertised(self, server: str) -> bool:
@@ -109,7 +109,7 @@ class Servers:
         self.answered(server)
         self._failures.pop(server, None)
         self._reasons.clear()
-        self._said.forget_all()
+        self._logged.forget_all()
         self._pauses = pauses(SHORTEST_PAUSE, LONGEST_PAUSE)
 
     def lost(self, server: str, advertised: Iterable[str], *, now: float) -> None:
@@ -121,7 +121,7 @@ class Servers:
         self._failures[server] = Failure(now, now - began)
         self._reasons[server] = reason
 
-    # Why none of them will do
+    # Why none of them works
 
     @property
     def reason(self) -> BrokerError:
@@ -146,14 +146,14 @@ class Servers:
         return is_advertised, not isinstance(self._reasons[server], AccessDenied), place
 
     def is_news(self) -> bool:
-        """Whether the reason is another one than what was said in this outage, which it is then.
+        """Whether the reason was not logged in this outage; from now on it was.
 
-        That nothing can be reached is said once, however it shows; each refusal is a trouble of
-        its own.
+        That no server can be reached is logged once, with any failure; each refusal is logged by
+        itself.
         """
         told = self._reasons[min(self._reasons, key=self._telling)]
         key = str(told) if isinstance(told, AccessDenied) else ""
-        return self._said.is_new(key)
+        return self._logged.is_new(key)
 
 
 def advertised_by(server: str, urls: Iterable[Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""How streams and consumers differ from what they should be, and which differences can be mended.
+"""Compares streams and consumers with what they should be, and tells what can be changed.
 
 Everything here is plain data in the words of NATS's JSON API.
 """
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from nats_executor.broker.port import Config, StreamInfo
 
 __all__ = [
-    "FIXED",
     "Drift",
     "bearable",
     "compare",
@@ -103,9 +102,9 @@ def matches(found: Any, wanted: Any) -> bool:
 
 
 def with_additions(existing: Config, wanted: Config) -> Config:
-    """Return a configuration as it should be, with all that somebody else has added to it.
+    """Return a configuration as it should be, with all that others have added to it.
 
-    Without a subject that is there, its messages would stay in the stream and reach nobody.
+    Without a subject that is there, its messages would stay in the stream and reach no consumer.
     """
     config = existing | wanted
     if "subjects" in wanted:

@@ -15,6 +15,7 @@ from nats_executor.topology.drift import (
     with_state,
 )
 from nats_executor.topology.wanted import consumer_config, stream_configs
+from nats_executor.wire.queue_names import described
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Drift",
     "apply",
-    "ensure_consumer",
-    "ensure_queue",
     "inspect",
     "known_queues",
     "open_queue",
@@ -60,7 +59,7 @@ async def compare_consumer(broker: Broker, settings: Settings, lane: Lane) -> li
         "messages stay in the stream, and what runs goes on and is offered again"
     )
     existing = await broker.consumer_config(stream, name)
-    return compare(described(lane), existing, wanted, remedy)
+    return compare(f"consumer of {described(lane)}", existing, wanted, remedy)
 
 
 async def inspect(broker: Broker, settings: Settings, queues: Iterable[str]) -> list[Drift]:
@@ -176,11 +175,6 @@ async def ensure_queue(broker: Broker, settings: Settings, queue: str) -> list[D
     for lane in settings.lanes(queue):
         changed += await ensure_consumer(broker, settings, lane)
     return changed
-
-
-def described(lane: Lane) -> str:
-    band = f", priority band {lane.band}" if lane.band else ""
-    return f"consumer of queue {lane.queue!r}{band}"
 
 
 async def ensure_consumer(broker: Broker, settings: Settings, lane: Lane) -> list[Drift]:

@@ -23,15 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SECOND",
-    "bounded",
     "consumer_config",
-    "dead_letters_stream",
-    "kept_for",
-    "logs_stream",
-    "results_stream",
     "stream_configs",
-    "tasks_stream",
-    "workers_stream",
 ]
 
 # NATS's JSON API counts durations in nanoseconds.
@@ -122,7 +115,7 @@ def workers_stream(names: Names) -> Config:
         "retention": "limits",
         "max_msgs_per_subject": 1,
         # Of a bucket, as NATS's own tools make it; but one message with a rollup header would
-        # empty it, and whoever has a worker's login could send that.
+        # empty it, and a worker's login would do to send that.
         "deny_delete": True,
         "allow_rollup_hdrs": False,
         **bounded(WORKERS_BUCKET_BYTES, PRESENCE_BYTES),
