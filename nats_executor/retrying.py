@@ -1,4 +1,4 @@
-"""Repeats what the broker did not take, pauses while it is away, and tells a thing once."""
+"""Repeats a step that the broker did not take, pauses while it is away, and ends tasks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ INSIST_SECONDS = 0.1
 
 
 async def ended(task: asyncio.Task[Any]) -> None:
-    """Cancel a task until it has ended; raises what else than a cancellation ended it.
+    """Cancel a task until it has ended; raises any other error that ended it.
 
     Once is not enough: nats-py swallows a cancellation that meets its `connect`, its `close` or a
     subscription.

@@ -48,9 +48,9 @@ MANY_ANSWERS = re.compile(r"\$JS\.API\.(CONSUMER\.MSG\.NEXT\..+|DIRECT\.GET\.[^.
 # `[nats_executor] jetstream_domain` of workers with accounts of their own. On $JS.API the server
 # itself answers an account without JetStream, beside the one that lends.
 DOMAIN = "lent"
-# That of the cluster for its leaf nodes, as deploy/nats/cluster.conf has it.
+# The domain of the cluster for its leaf nodes, as deploy/nats/cluster.conf has it.
 HUB = "hub"
-# Where the part ends that belongs into Airflow's account.
+# This line ends the part that belongs into Airflow's account.
 BESIDE = "# Beside that account:"
 
 

@@ -25,7 +25,7 @@ __all__ = ["Permissions", "Role", "as_claims", "as_config", "config_string", "pe
 # An answer goes to the asker's inbox, which no permission names; the server allows one for each
 # question, for as long as a worker may take to give it.
 RESPONSE_SECONDS = 60
-# Who asks workers, as `deploy/nats/make-users` calls them.
+# The inboxes of users that ask workers, as `deploy/nats/make-users` names them.
 ASKER_INBOXES = ("_INBOX_admin", "_INBOX_operator", "_INBOX_scheduler", "_INBOX_api-server")
 # The public key of a user.
 NKEY = re.compile(r"U[A-Z2-7]{55}")
@@ -39,7 +39,7 @@ NEWER_ACK = "*.*.*.*.>"
 
 
 class Role(StrEnum):
-    """Who a user is for."""
+    """The part of a deployment that a user is for."""
 
     ADMIN = "admin"  # `airflow nats setup`; who may change a stream may also have it copied
     OPERATOR = "operator"  # a person's daily commands: `check`, `workers ...`, `purge`

@@ -55,7 +55,7 @@ class Bridge:
 
     async def _keep_running(self) -> None:
         self._task = asyncio.current_task()
-        # What fails while it is being cancelled hides the cancellation, hence the flag.
+        # An error that is raised during a cancellation hides it, hence the flag.
         while not self._is_stopping:
             try:
                 await self._main()

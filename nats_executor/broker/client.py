@@ -6,7 +6,6 @@ Each private name of nats-py that this project reads is read here, and is in `RE
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 import nats.errors
@@ -18,7 +17,7 @@ from nats_executor.errors import BrokerError, BrokerUnavailable
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
 
-__all__ = ["FORESEEN", "WATCH_SECONDS", "Client", "Subscription", "translated"]
+__all__ = ["FORESEEN", "WATCH_SECONDS", "Client", "Subscription", "Translated"]
 
 # Private names by their class, and two public ones that no documentation promises. A test looks for
 # them in the releases that are installed. Where a later one has renamed something that only
@@ -42,7 +41,7 @@ RELIED_ON = {
     "aiohttp.connector.Connection": ("transport",),
     "asyncio.streams.StreamReaderProtocol": ("_over_ssl",),
 }
-# What a lost or unanswered flush, publish, subscription or drain raises.
+# The errors of a flush, publish, subscription or drain that is lost or not answered.
 LOST = (nats.errors.Error, OSError)
 # Failures to connect that tell a person enough; any other one is logged with its traceback.
 FORESEEN = (BrokerError, ImportError, *LOST)
@@ -52,17 +51,26 @@ WATCH_SECONDS = 5.0
 CLOSING_SECONDS = 1.0
 
 
-@contextlib.contextmanager
-def translated(what: str) -> Iterator[None]:
-    """Raise `BrokerUnavailable` in place of the errors of nats-py and of the network.
+class Translated:
+    """Raises `BrokerUnavailable` in place of the errors of nats-py and of the network.
+
+    A class, as each message that is sent goes through it: a generator takes twice the time.
 
     Args:
         what: did not work, for the message.
     """
-    try:
-        yield
-    except LOST as exc:
-        raise BrokerUnavailable(f"{what}: {exc}") from exc
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
+        if isinstance(exc, LOST):
+            raise BrokerUnavailable(f"{self._what}: {exc}") from exc
 
 
 class Client(nats_client.Client):
@@ -81,7 +89,7 @@ class Client(nats_client.Client):
 
     @property
     def greeting(self) -> Mapping[str, Any]:
-        """What the server said first; empty if it said nothing."""
+        """The first message of the server (INFO); empty if there was none."""
         return self._server_info
 
     async def open(
@@ -151,7 +159,7 @@ class Client(nats_client.Client):
             for stream in (*streams, *self.streams()):
                 stream.abort()
             self._end_tasks()
-            # What was closed on the way frees its socket in the loop's next step.
+            # A transport that was closed above frees its socket in the loop's next step.
             await asyncio.sleep(0)
 
     def _give_up_flushes(self) -> None:

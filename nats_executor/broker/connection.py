@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.broker import login
-from nats_executor.broker.client import FORESEEN, WATCH_SECONDS, Client, Subscription, translated
+from nats_executor.broker.client import FORESEEN, WATCH_SECONDS, Client, Subscription, Translated
 from nats_executor.broker.denials import Denials
 from nats_executor.broker.inboxes import Inbox, Listeners
 from nats_executor.broker.jetstream import JetStream
@@ -197,7 +197,7 @@ class Connection(Link):
         seconds = min(WATCH_SECONDS, self._settings.worker_lost_seconds / WATCHES_PER_LOSS)
         try:
             while not await self._is_lost_within(seconds):
-                with translated("a flush"):
+                with Translated("a flush"):
                     await client.flush(seconds)
         except BrokerUnavailable:
             log.info("NATS does not answer; next: a new connection")
@@ -318,7 +318,7 @@ class Connection(Link):
         if size > (limit := self._client.max_payload):
             text = f"{size} bytes; the server's max_payload is {limit}: raise it there"
             raise MessageTooLarge(f"{text}, or make the workload smaller")
-        with translated(f"cannot send to {subject}"):
+        with Translated(f"cannot send to {subject}"):
             await self._client.publish(subject, body, reply, dict(headers) if headers else None)
 
     async def listen(self, listener: Listener) -> None:
@@ -329,7 +329,7 @@ class Connection(Link):
         self._listeners.add(listener)
         try:
             if self._client is not None:
-                with translated(f"cannot listen on {listener.subject}"):
+                with Translated(f"cannot listen on {listener.subject}"):
                     await self._subscribe(self._client, listener)
                     await self._client.flush()
         except BrokerUnavailable:
@@ -344,6 +344,6 @@ class Connection(Link):
         self._listeners.remove(listener)
         if subscription := self._subscribed.pop(listener.subject, None):
             # It ended with its connection, or the server takes longer.
-            with contextlib.suppress(BrokerUnavailable), translated(listener.subject):
+            with contextlib.suppress(BrokerUnavailable), Translated(listener.subject):
                 async with asyncio.timeout(FORGET_SECONDS):
                     await subscription.drain()  # type: ignore[no-untyped-call]

@@ -56,7 +56,7 @@ class Denials:
 
     @property
     def lately(self) -> str:
-        """What was denied within the last minute, '' for nothing."""
+        """The denial of the last minute, as it was logged; '' for none."""
         return self._last if time.monotonic() - self._last_at < LATELY_SECONDS else ""
 
     def renew(self) -> None:

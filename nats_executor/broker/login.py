@@ -129,7 +129,7 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-# What the server says first
+# The server's greeting
 
 
 def require_safe(server: str, settings: Settings, greeting: Mapping[str, Any]) -> None:

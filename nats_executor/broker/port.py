@@ -171,7 +171,7 @@ class Broker(Protocol):
 
     @property
     def denied(self) -> str:
-        """What the server has denied this user within the last minute, '' for nothing."""
+        """The last denial of the server to this user within a minute, '' for none."""
         ...
 
     @property

@@ -64,7 +64,7 @@ async def read_stream(link: Link, subject: str, largest: int) -> AsyncGenerator[
                 yield Stored(msg.subject, facts.stream_sequence, msg.data[: largest + 1], facts.at)
                 if not expected % MESSAGES_PER_TURN:
                     await asyncio.sleep(0)
-            # What is larger than a whole batch is refused as long as there is a limit.
+            # A message that is larger than a whole batch is refused as long as there is a limit.
             is_refused = left == wanted and code == "409"
             request = waiting | {"batch": 1} if is_refused else batch
     finally:

@@ -66,7 +66,7 @@ BY_CODE: dict[int, type[BrokerError]] = {
     10148: TopologyMismatch,  # consumer already exists
 }
 FULL = "start more workers, raise [nats_executor] max_stream_bytes or make room on the server"
-# Of a limit that all streams share.
+# For an error at a limit that all streams share.
 SHARED = (
     "`airflow nats check` shows what fills it, `airflow nats purge` empties that; or raise {} in "
     "the servers' configuration"
@@ -274,7 +274,7 @@ def consumer_info(entry: Mapping[str, Any]) -> ConsumerInfo:
 
 @dataclass(frozen=True, slots=True)
 class AckSubject:
-    """What a delivery's ack subject tells about it."""
+    """The facts about a delivery that are in its ack subject."""
 
     num_delivered: int
     stream_sequence: int

@@ -99,7 +99,7 @@ class Servers:
         limit = min(next(self._pauses), longest)
         return between(limit / 2, limit)
 
-    # What came of it
+    # How an attempt ended
 
     def answered(self, server: str) -> None:
         """Note that a NATS server has spoken there, whatever it said."""

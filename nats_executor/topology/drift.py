@@ -26,13 +26,14 @@ __all__ = [
     "with_state",
 ]
 
-# What stays as it is in an existing stream or consumer. NATS refuses most of it; it would change a
-# filter, but then what waits under the old one waits for ever, and a retention other than a work
-# queue's, which loses what no consumer wants (seen on 2.15.1).
+# Settings that are never changed in an existing stream or consumer. NATS refuses most of these
+# changes. It would change a filter, but then messages under the old one are never delivered; and a
+# retention other than a work queue's, which loses messages that no consumer wants (seen on 2.15.1).
 FIXED = frozenset(
     {"retention", "storage", "ack_policy", "deliver_policy", "filter_subject", "max_waiting"}
 )
-# Of that, what keeps no executor from sending: another release may want another value.
+# Those of them, and the replicas, that do not keep an executor from sending: another release may
+# want another value.
 BEARABLE = frozenset({"max_waiting", "num_replicas"})
 NEEDS_CLUSTER = (
     "the server that answers is in no cluster; set [nats_executor] replicas = 1, or let it join one"
@@ -65,14 +66,14 @@ class Drift:
 
     @property
     def caution(self) -> str:
-        """What to know before it is changed, '' for nothing."""
+        """The warning before it is changed, '' for none."""
         if self.remedy:
             return f"that cannot be changed in place: {self.remedy}"
         return f"changing it drops {self.drops}" if self.drops else ""
 
     @property
     def advice(self) -> str:
-        """What differs, and what to do about it."""
+        """The difference, and what to do about it."""
         if self.remedy:
             return f"{self}; {self.caution}"
         if self.drops:

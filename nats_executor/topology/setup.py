@@ -79,7 +79,7 @@ async def apply(
     """Create what is missing, update what differs, and return what was changed.
 
     Args:
-        may_drop: also change what makes NATS remove messages.
+        may_drop: also make changes after which NATS removes messages.
 
     Raises:
         TopologyMismatch: a stream or consumer differs in what cannot be changed in place, or only

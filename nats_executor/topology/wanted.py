@@ -93,7 +93,7 @@ def dead_letters_stream(settings: Settings, names: Names) -> Config:
 
 
 def bounded(stream_bytes: int, message_bytes: int) -> Config:
-    """What one login may fill, as the server sets so much aside; the oldest messages make room."""
+    """Return the limits of a stream that any login may fill; its oldest messages make room."""
     return {
         "max_bytes": stream_bytes,
         "max_msgs": stream_bytes // AVERAGE_BYTES,
@@ -114,7 +114,7 @@ def workers_stream(names: Names) -> Config:
         "subjects": [names.presences()],
         "retention": "limits",
         "max_msgs_per_subject": 1,
-        # Of a bucket, as NATS's own tools make it; but one message with a rollup header would
+        # As NATS's own tools make a bucket, but without rollups: a message with such a header would
         # empty it, and a worker's login would do to send that.
         "deny_delete": True,
         "allow_rollup_hdrs": False,

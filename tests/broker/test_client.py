@@ -15,7 +15,7 @@ from nats.aio.client import Client as PlainClient  # noqa: TID251 - what `Client
 from nats.aio.transport import TcpTransport, WebSocketTransport  # noqa: TID251 - likewise
 
 from nats_executor.broker import client as client_module
-from nats_executor.broker.client import RELIED_ON, translated
+from nats_executor.broker.client import RELIED_ON, Translated
 from nats_executor.errors import BrokerUnavailable, NotFound
 
 pytestmark = pytest.mark.anyio
@@ -106,7 +106,7 @@ def test_no_other_module_of_the_broker_looks_inside_of_an_object() -> None:
     "error", [nats.errors.ConnectionClosedError(), OSError("reset"), TimeoutError("late")]
 )
 def test_errors_of_nats_py_and_of_the_network_become_ours(error: Exception) -> None:
-    with pytest.raises(BrokerUnavailable) as caught, translated("cannot send"):
+    with pytest.raises(BrokerUnavailable) as caught, Translated("cannot send"):
         raise error
 
     assert str(caught.value) == f"cannot send: {error}"
@@ -115,7 +115,7 @@ def test_errors_of_nats_py_and_of_the_network_become_ours(error: Exception) -> N
 
 @pytest.mark.parametrize("error", [NotFound("no message"), LookupError("a defect")])
 def test_other_errors_stay_what_they_are(error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, translated("cannot send"):
+    with pytest.raises(type(error)) as caught, Translated("cannot send"):
         raise error
 
     assert caught.value is error
