@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Item", "batches"]
+__all__ = ["batches"]
 
 Item = TypeVar("Item")
 

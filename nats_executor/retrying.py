@@ -1,4 +1,4 @@
-"""Repeats what the broker did not take, pauses while it is away, and tells a thing once."""
+"""Repeats a step that the broker did not take, pauses while it is away, and ends tasks."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nats_executor.errors import AccessDenied, BrokerUnavailable, NoQuorum, StreamFull
+from nats_executor.pacing import Once, pauses
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
 __all__ = ["Once", "Outage", "ended", "pauses", "persist"]
 
@@ -18,52 +19,18 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 # A broker that hangs costs the scheduler one time-out, then none for this long, doubling.
-OUTAGE_SECONDS = 0.5, 15.0
+OUTAGE_PAUSES = 0.5, 15.0
 # An election takes seconds, and its end must not be slept through.
-STEP_SECONDS = 0.1, 1.0
+STEP_PAUSES = 0.1, 1.0
 # A message that meets a change of the stream's leader is lost without an answer, so the first
 # answer is not waited for as long as a slow broker may need: the limit doubles with each attempt.
 FIRST_LIMIT = 1.0
 # Seconds between two cancellations of one task.
 INSIST_SECONDS = 0.1
-# Things that are remembered as told; each is a line of a log at most.
-REMEMBERED = 100
-
-
-def pauses(first: float, longest: float) -> Iterator[float]:
-    """Yield seconds that double up to the longest, without an end."""
-    pause = first
-    while True:
-        yield pause
-        pause = min(longest, 2 * pause)
-
-
-class Once:
-    """Tells new things from those that were told before; remembers the last hundred."""
-
-    def __init__(self) -> None:
-        self._told: dict[Hashable, None] = {}
-
-    def is_new(self, thing: Hashable) -> bool:
-        """Whether a thing was not told yet; from now on it was."""
-        is_new = thing not in self._told
-        self._told.pop(thing, None)
-        self._told[thing] = None
-        if len(self._told) > REMEMBERED:
-            del self._told[next(iter(self._told))]
-        return is_new
-
-    def forget(self, thing: Hashable) -> None:
-        """Take one thing for new when it comes again."""
-        self._told.pop(thing, None)
-
-    def forget_all(self) -> None:
-        """Take everything for new, as after a new connection."""
-        self._told.clear()
 
 
 async def ended(task: asyncio.Task[Any]) -> None:
-    """Cancel a task until it has ended; raises what else than a cancellation ended it.
+    """Cancel a task until it has ended; raises any other error that ended it.
 
     Once is not enough: nats-py swallows a cancellation that meets its `connect`, its `close` or a
     subscription.
@@ -108,9 +75,9 @@ class Outage:
         is_new, is_explained = self._since is None, isinstance(reason, NoQuorum)
         if is_new:
             self._since = self._clock()
-            self._pauses = pauses(*OUTAGE_SECONDS)
+            self._pauses = pauses(*OUTAGE_PAUSES)
         if is_new or (is_explained and not self._is_explained):
-            log.warning("NATS %s: %s; next: %s", state_of(reason), reason, next_step)
+            log.warning("NATS %s: %s; next: %s", trouble_words(reason), reason, next_step)
         self._is_explained |= is_explained
         self._recoveries = recoveries
         self._until = self._clock() + next(self._pauses)
@@ -123,7 +90,7 @@ class Outage:
             self._is_explained = False
 
 
-def state_of(reason: Exception) -> str:
+def trouble_words(reason: Exception) -> str:
     match reason:
         case StreamFull():
             return "is full"
@@ -153,7 +120,7 @@ async def persist(
         unless: looked at after each failure; once it is true, the failure is raised.
     """
     limit, level = FIRST_LIMIT, logging.INFO if name else logging.DEBUG
-    for pause in pauses(*STEP_SECONDS):
+    for pause in pauses(*STEP_PAUSES):
         try:
             async with asyncio.timeout(limit):
                 return await action()

@@ -1,3 +1,3 @@
-"""Who may do what: permissions of users, and accounts. Pure."""
+"""Computes who may do what: permissions of users, and accounts. Pure."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An account for each worker user, and what these accounts and Airflow's lend each other.
+"""Gives each worker user an account, which borrows from Airflow's what the worker needs.
 
 JetStream sends an answer to whatever subject its request names, with rights of its own, so within
 one account permissions do not hold a malicious client back. An answer that leaves the account
@@ -11,13 +11,19 @@ hold real servers to it.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nats_executor.access.permissions import Permissions, Role, as_claims, as_config, permissions
+from nats_executor.access.permissions import (
+    Permissions,
+    Role,
+    as_claims,
+    as_config,
+    config_string,
+    permissions,
+)
 from nats_executor.errors import ConfigError
 from nats_executor.wire.names import token, without_domain
 from nats_executor.wire.queue_names import in_user
@@ -29,26 +35,22 @@ if TYPE_CHECKING:
     from nats_executor.wire.names import Lane, Names
 
 __all__ = [
-    "BESIDE",
     "DOMAIN",
-    "Account",
-    "User",
-    "accounts",
+    "accounts_for",
     "as_account_claims",
     "as_accounts",
     "everyone",
-    "member",
 ]
 
 # Requests that may get more than one answer: pulls, and lookups of several messages at once. Of
 # any other the server forgets the asker with the first answer, which keeps acks cheap.
-MANY = re.compile(r"\$JS\.API\.(CONSUMER\.MSG\.NEXT\..+|DIRECT\.GET\.[^.]+)")
+MANY_ANSWERS = re.compile(r"\$JS\.API\.(CONSUMER\.MSG\.NEXT\..+|DIRECT\.GET\.[^.]+)")
 # `[nats_executor] jetstream_domain` of workers with accounts of their own. On $JS.API the server
 # itself answers an account without JetStream, beside the one that lends.
 DOMAIN = "lent"
-# That of the cluster for its leaf nodes, as deploy/nats/cluster.conf has it.
+# The domain of the cluster for its leaf nodes, as deploy/nats/cluster.conf has it.
 HUB = "hub"
-# Where the part ends that belongs into Airflow's account.
+# This line ends the part that belongs into Airflow's account.
 BESIDE = "# Beside that account:"
 
 
@@ -97,7 +99,7 @@ class Export:
 
     @property
     def response_type(self) -> str:
-        return "Stream" if MANY.fullmatch(self.subject) else "Singleton"
+        return "Stream" if MANY_ANSWERS.fullmatch(self.subject) else "Singleton"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class Import:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account of the server and whoever logs in to it."""
+    """An account of the server, and the users who log in to it."""
 
     name: str
     users: tuple[User, ...]
@@ -119,7 +121,7 @@ class Account:
     imports: tuple[Import, ...]
 
 
-def accounts(names: Names, users: Sequence[User]) -> list[Account]:
+def accounts_for(names: Names, users: Sequence[User]) -> list[Account]:
     """Return Airflow's account, the relay of pings among workers, and one for each worker user.
 
     Raises:
@@ -184,7 +186,7 @@ def as_accounts(made: Sequence[Account], *, have_certificates: bool = False) -> 
     """
     main, *beside = made
     blocks = [
-        [f"{quoted(account.name)} {{", *within(account, have_certificates), "}"]
+        [f"{config_string(account.name)} {{", *within(account, have_certificates), "}"]
         for account in beside
     ]
     lines = [
@@ -196,33 +198,28 @@ def as_accounts(made: Sequence[Account], *, have_certificates: bool = False) -> 
     return "\n".join(lines)
 
 
-def quoted(name: str) -> str:
-    # The server's format knows no escapes of JSON's other than these.
-    return json.dumps(name, ensure_ascii=False)
-
-
 def within(account: Account, have_certificates: bool) -> list[str]:
     lines = [
-        *listed("exports", map(export_line, account.exports)),
-        *listed("imports", map(import_line, account.imports)),
+        *block("exports", map(export_line, account.exports)),
+        *block("imports", map(import_line, account.imports)),
     ]
     if account.users:
-        lines += listed("users", (user_lines(u, have_certificates) for u in account.users))
+        lines += block("users", (user_lines(u, have_certificates) for u in account.users))
     return lines
 
 
-def listed(name: str, entries: Iterable[str]) -> list[str]:
+def block(name: str, entries: Iterable[str]) -> list[str]:
     return [f"{name}: [", *entries, "]"]
 
 
 def export_line(export: Export) -> str:
-    to = ", ".join(map(quoted, export.to))
+    to = ", ".join(map(config_string, export.to))
     kind = ", response_type: Stream" if export.response_type == "Stream" else ""
     return f'  {{ service: "{export.subject}", accounts: [{to}]{kind} }}'
 
 
 def import_line(found: Import) -> str:
-    account = quoted(found.account)
+    account = config_string(found.account)
     to = "" if found.local == found.subject else f', to: "{found.local}"'
     return f'  {{ service: {{ account: {account}, subject: "{found.subject}" }}{to} }}'
 

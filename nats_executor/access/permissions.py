@@ -1,4 +1,4 @@
-"""What each NATS user of a deployment may do, as subjects: the least that its part needs.
+"""Computes what each NATS user may do, as subjects: the least that its part needs.
 
 Pure. `airflow nats auth` prints it, `deploy/nats/` uses it, and tests hold a real server to it.
 """
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     from nats_executor.wire.names import Lane, Names
 
-__all__ = ["Permissions", "Role", "as_claims", "as_config", "permissions"]
+__all__ = ["Permissions", "Role", "as_claims", "as_config", "config_string", "permissions"]
 
 # An answer goes to the asker's inbox, which no permission names; the server allows one for each
 # question, for as long as a worker may take to give it.
-ANSWER_SECONDS = 60
-# Who asks workers, as `deploy/nats/make-users` calls them.
-ASKERS = ("_INBOX_admin", "_INBOX_operator", "_INBOX_scheduler", "_INBOX_api-server")
+RESPONSE_SECONDS = 60
+# The inboxes of users that ask workers, as `deploy/nats/make-users` names them.
+ASKER_INBOXES = ("_INBOX_admin", "_INBOX_operator", "_INBOX_scheduler", "_INBOX_api-server")
 # The public key of a user.
 NKEY = re.compile(r"U[A-Z2-7]{55}")
 INBOX = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
@@ -39,9 +39,9 @@ NEWER_ACK = "*.*.*.*.>"
 
 
 class Role(StrEnum):
-    """Who a user is for."""
+    """The part of a deployment that a user is for."""
 
-    ADMIN = "admin"  # `airflow nats setup`; whoever may change a stream may have it copied, too
+    ADMIN = "admin"  # `airflow nats setup`; who may change a stream may also have it copied
     OPERATOR = "operator"  # a person's daily commands: `check`, `workers ...`, `purge`
     SCHEDULER = "scheduler"
     WORKER = "worker"  # of certain queues
@@ -160,7 +160,7 @@ def for_admin(api: Api) -> list[str]:
 
 def for_operator(api: Api) -> list[str]:
     names = api.names
-    # Not of tasks: see `remove` in `jetstream.py`.
+    # Not of tasks: see `JetStream.remove`.
     purged = (
         names.results_stream, names.dead_letters_stream, names.workers_stream, names.logs_stream
     )  # fmt: skip
@@ -220,10 +220,10 @@ def for_site(api: Api, lanes: Sequence[Lane]) -> list[str]:
     A server allows no answers across a leaf node but to subjects that are named.
     """
     queues = dict.fromkeys(lane.queue for lane in lanes)
-    inboxes = [*ASKERS, *(f"_INBOX_{token(f'worker-{queue}')}" for queue in queues)]
+    inboxes = [*ASKER_INBOXES, *(f"_INBOX_{token(f'worker-{queue}')}" for queue in queues)]
     return [
         *for_worker(api, lanes),
-        # The hub looks at this one too, before it lets anybody know of a domain's.
+        # The hub checks this one, too, before it passes on a message to the domain's.
         *(map(api.names.presences, queues) if api.domain else []),
         *(f"{inbox}.*.*" for inbox in inboxes),
     ]
@@ -263,29 +263,33 @@ def as_config(user: str, granted: Permissions, *, has_certificate: bool = False)
     """
     lines = [
         "{",
-        *login(user, has_certificate=has_certificate),
+        *login_lines(user, has_certificate=has_certificate),
         "  permissions {",
-        *listed("publish", granted.publish),
-        *listed("subscribe", granted.subscribe),
+        *allow_list("publish", granted.publish),
+        *allow_list("subscribe", granted.subscribe),
     ]
     if granted.answers:
-        lines.append(f'    allow_responses: {{ max: 1, expires: "{ANSWER_SECONDS}s" }}')
+        lines.append(f'    allow_responses: {{ max: 1, expires: "{RESPONSE_SECONDS}s" }}')
     return "\n".join([*lines, "  }", "}"])
 
 
-def login(user: str, *, has_certificate: bool) -> list[str]:
+def login_lines(user: str, *, has_certificate: bool) -> list[str]:
     if NKEY.fullmatch(user):
         return [f"  nkey: {user}"]
-    # The server's format knows no escapes of JSON's other than these.
-    name = f"  user: {json.dumps(user, ensure_ascii=False)}"
+    name = f"  user: {config_string(user)}"
     if has_certificate:
         return [name]
     variable = re.sub(r"[^A-Z0-9]+", "_", user.upper()).strip("_")
     return [name, f"  password: $NATS_PASSWORD_{variable}"]
 
 
-def listed(name: str, subjects: Sequence[str]) -> list[str]:
+def allow_list(name: str, subjects: Sequence[str]) -> list[str]:
     return [f"    {name}: {{ allow: [", *(f"      {json.dumps(s)}" for s in subjects), "    ] }"]
+
+
+def config_string(text: str) -> str:
+    """Write a text for a server's configuration, which knows the escapes of JSON that this uses."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def as_claims(granted: Permissions) -> dict[str, Any]:
@@ -295,5 +299,5 @@ def as_claims(granted: Permissions) -> dict[str, Any]:
         "sub": {"allow": list(granted.subscribe)},
     }
     if granted.answers:
-        claims["resp"] = {"max": 1, "ttl": ANSWER_SECONDS * 1_000_000_000}
+        claims["resp"] = {"max": 1, "ttl": RESPONSE_SECONDS * 1_000_000_000}
     return claims

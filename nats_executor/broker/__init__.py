@@ -1,3 +1,3 @@
-"""The door to NATS: everything that connects, asks and answers."""
+"""Connects to NATS, stays connected, asks and answers."""
 
 from __future__ import annotations

@@ -18,13 +18,13 @@ __all__ = ["Bridge"]
 
 log = logging.getLogger(__name__)
 
-Result = TypeVar("Result")
+Value = TypeVar("Value")
 
 # The connection is closed within this time or left to the end of the process.
 STOP_SECONDS = 5.0
 RESTART_SECONDS = 1.0
 # Longer than the closing of a connection in good order takes.
-INSIST_SECONDS = 1.5
+RECANCEL_SECONDS = 1.5
 
 
 class Bridge:
@@ -55,7 +55,7 @@ class Bridge:
 
     async def _keep_running(self) -> None:
         self._task = asyncio.current_task()
-        # What fails while it is being cancelled hides the cancellation, hence the flag.
+        # An error that is raised during a cancellation hides it, hence the flag.
         while not self._is_stopping:
             try:
                 await self._main()
@@ -63,12 +63,12 @@ class Bridge:
                 log.exception("the NATS side of the executor failed; next: starting it again")
             await asyncio.sleep(RESTART_SECONDS)
 
-    def call(self, coroutine: Coroutine[Any, Any, Result], *, timeout: float) -> Result:
+    def call(self, coroutine: Coroutine[Any, Any, Value], *, timeout: float) -> Value:
         """Run a coroutine in the loop and wait for its result, at most `timeout` seconds.
 
         Raises:
             BrokerError: as the coroutine raised it; `BrokerUnavailable` also when the time is over,
-                the loop has ended, or the coroutine failed as nobody expected.
+                the loop has ended, or the coroutine has a defect.
         """
         future = self._submit(coroutine)
         try:
@@ -92,7 +92,7 @@ class Bridge:
         except BrokerUnavailable as exc:
             log.debug("not done: %s", exc)
 
-    def _submit(self, coroutine: Coroutine[Any, Any, Result]) -> concurrent.futures.Future[Result]:
+    def _submit(self, coroutine: Coroutine[Any, Any, Value]) -> concurrent.futures.Future[Value]:
         try:
             return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         except RuntimeError as exc:  # the loop is closed
@@ -109,11 +109,11 @@ class Bridge:
         self._is_stopping = True
         if self._task is not None:  # or it has not begun, and will not
             self._task.cancel()
-        self._loop.call_later(INSIST_SECONDS, self._insist)
+        self._loop.call_later(RECANCEL_SECONDS, self._insist)
 
     def _insist(self) -> None:
         # nats-py and Python 3.11's `wait_for` may lose a cancellation, and a task group passes one
         # on to its tasks only once.
         for task in asyncio.all_tasks(self._loop):
             task.cancel()
-        self._loop.call_later(INSIST_SECONDS, self._insist)
+        self._loop.call_later(RECANCEL_SECONDS, self._insist)

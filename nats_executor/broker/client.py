@@ -1,88 +1,219 @@
-"""Ends a client of nats-py for good, whatever state its connection is in."""
+"""Wraps nats-py's client: looks before it logs in, flushes for sure, and ends whatever is left.
+
+Each private name of nats-py that this project reads is read here, and is in `RELIED_ON`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import nats.errors
+from nats.aio import client as nats_client
+from nats.aio.subscription import Subscription
+
+from nats_executor.errors import BrokerError, BrokerUnavailable
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
-__all__ = ["close", "expect_end"]
+__all__ = ["FORESEEN", "WATCH_SECONDS", "Client", "Subscription", "Translated"]
 
-# To say goodbye to a server that may not read any more.
-CLOSE_SECONDS = 1.0
-
-
-def expect_end(client: Any) -> None:
-    """Tell a stream that it is over TLS; nats-py does not, and asyncio warns when it ends."""
-    writer = getattr(getattr(client, "_transport", None), "_io_writer", None)
-    if writer is not None and writer.get_extra_info("sslcontext") is not None:
-        writer.transport.get_protocol()._over_ssl = True  # noqa: SLF001 - as StreamWriter.start_tls
-
-
-async def close(client: Any) -> None:
-    """Close what may be broken, half open or deaf; a cancellation leaves it time to do so."""
-    give_up_flushes(client)
-    streams = list(streams_of(client))
-    closing = asyncio.create_task(leave(client))
-    closing.add_done_callback(lambda task: task.cancelled() or task.exception())  # gone is gone
-    try:
-        await asyncio.wait([closing], timeout=CLOSE_SECONDS)
-    finally:
-        await asyncio.wait([closing], timeout=CLOSE_SECONDS / 20)
-        closing.cancel()
-        for stream in (*streams, *streams_of(client)):
-            stream.abort()
-        end_tasks(client)
-        # What was closed on the way frees its socket in the loop's next step.
-        await asyncio.sleep(0)
-
-
-def give_up_flushes(client: Any) -> None:
-    """Fail what waits for an answer, which may still come: nats-py would trip over it, aloud."""
-    answers = getattr(client, "_pongs", [])
-    for answer in answers:
-        if not answer.done():
-            answer.set_exception(ConnectionResetError("the connection is given up"))
-            answer.exception()  # nobody waits for nats-py's own pings
-    answers.clear()
+# Private names by their class, and two public ones that no documentation promises. A test looks for
+# them in the releases that are installed. Where a later one has renamed something that only
+# matters for a clean end, `inside` finds nothing, and the end is less clean.
+RELIED_ON = {
+    "nats.aio.client.Client": (
+        "_connect_command",
+        "_flusher_task",
+        "_ping_interval_task",
+        "_pongs",
+        "_reading_task",
+        "_server_info",
+        "_subs",
+        "_transport",
+    ),
+    "nats.aio.subscription.Subscription": ("_stop_processing",),
+    "nats.aio.transport.TcpTransport": ("_bare_io_writer", "_io_writer"),
+    "nats.aio.transport.WebSocketTransport": ("_client", "_ws"),
+    "aiohttp.client_reqrep.ClientResponse": ("connection",),
+    "aiohttp.client_ws.ClientWebSocketResponse": ("_response",),
+    "aiohttp.connector.Connection": ("transport",),
+    "asyncio.streams.StreamReaderProtocol": ("_over_ssl",),
+}
+# The errors of a flush, publish, subscription or drain that is lost or not answered.
+LOST = (nats.errors.Error, OSError)
+# Failures to connect that tell a person enough; any other one is logged with its traceback.
+FORESEEN = (BrokerError, ImportError, *LOST)
+# A worker that is cut off finds out after at most twice this time, and before it is taken for lost.
+WATCH_SECONDS = 5.0
+# For a server that may not read any more to be told of the end.
+CLOSING_SECONDS = 1.0
 
 
-def end_tasks(client: Any) -> None:
-    """End what nats-py leaves running when its own closing meets an error, and take note of that.
+class Translated:
+    """Raises `BrokerUnavailable` in place of the errors of nats-py and of the network.
 
-    A server that resets the connection while something is still unsent is such an error.
+    A class, as each message that is sent goes through it: a generator takes twice the time.
+
+    Args:
+        what: did not work, for the message.
     """
-    for subscription in getattr(client, "_subs", {}).values():
-        subscription._stop_processing()  # noqa: SLF001 - there is no other way
-    for name in ("_reading_task", "_flusher_task", "_ping_interval_task"):
-        if (task := getattr(client, name, None)) is not None:
-            task.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
+        if isinstance(exc, LOST):
+            raise BrokerUnavailable(f"{self._what}: {exc}") from exc
 
 
-async def leave(client: Any) -> None:
-    """Close; a WebSocket whose goodbye is cut short stays open unless its session is closed."""
-    try:
-        await client.close()
-    finally:
-        session = getattr(getattr(client, "_transport", None), "_client", None)
-        if session is not None:
-            await session.close()
+class Client(nats_client.Client):
+    """One connection to one server; a lost one is not renewed.
 
+    After a flush the server has read all that was sent, and said what it denies. The answer to a
+    flush that was cancelled would end nats-py's reading for good, so each flush is carried through.
 
-def streams_of(client: Any) -> Iterator[asyncio.WriteTransport]:
-    """Yield the streams of an attempt or a connection, which may outlive their client.
-
-    nats-py leaves those of an attempt that was cut short to the garbage collector. A failed TLS
-    handshake leaves the plain stream open under the one that nats-py knows; a WebSocket over TLS
-    waits half a minute for the other side's goodbye.
+    Args:
+        require_safe: gets the server's greeting, and raises if no login may be sent there.
     """
-    connection = getattr(client, "_transport", None)
-    for name in ("_io_writer", "_bare_io_writer"):
-        if (writer := getattr(connection, name, None)) is not None:
-            yield writer.transport
-    response = getattr(getattr(connection, "_ws", None), "_response", None)
-    stream = getattr(getattr(response, "connection", None), "transport", None)
-    if stream is not None:
-        yield stream
+
+    def __init__(self, require_safe: Callable[[Mapping[str, Any]], None]) -> None:
+        super().__init__()
+        self._require_safe = require_safe
+
+    @property
+    def greeting(self) -> Mapping[str, Any]:
+        """The first message of the server (INFO); empty if there was none."""
+        return self._server_info
+
+    async def open(
+        self,
+        server: str,
+        *,
+        on_error: Callable[[Exception], Awaitable[None]],
+        credentials: str | None,
+        **options: Any,
+    ) -> None:
+        """Connect once; raises at once what is in the way.
+
+        Args:
+            on_error: gets what the server denies later, apart from the call that it denies.
+            credentials: the text of a file of credentials.
+            options: as nats-py's `connect` has them.
+        """
+        is_connecting = True
+
+        async def error_cb(exc: Exception) -> None:
+            if is_connecting:
+                raise exc  # nats-py would try this one server again for two minutes
+            await on_error(exc)
+
+        raw = None if credentials is None else nats_client.RawCredentials(credentials)
+        options |= {"allow_reconnect": False, "user_credentials": raw}
+        try:
+            await self.connect(server, error_cb=error_cb, **options)
+        finally:
+            is_connecting = False
+        self._expect_end()
+
+    def _connect_command(self) -> bytes:
+        self._require_safe(self._server_info)
+        return super()._connect_command()
+
+    def _expect_end(self) -> None:
+        """Tell a stream that it is over TLS; nats-py does not, and asyncio warns when it ends."""
+        writer = inside(self._transport, "_io_writer")
+        if writer is not None and writer.get_extra_info("sslcontext") is not None:
+            writer.transport.get_protocol()._over_ssl = True  # noqa: SLF001 - as StreamWriter.start_tls
+
+    async def flush(self, timeout: float = WATCH_SECONDS) -> None:
+        flushing = asyncio.create_task(self._flush_twice(timeout), name="flush")
+        flushing.add_done_callback(settle)
+        await asyncio.shield(flushing)
+
+    async def _flush_twice(self, timeout: float) -> None:
+        # nats-py's first PING overtakes what its writer has not sent yet; the second one cannot.
+        for _ in range(2):
+            await super().flush(timeout)  # type: ignore[arg-type] # any number will do
+
+    async def end(self) -> None:
+        """Close a connection in any state: broken, half open, or to a server that hangs.
+
+        It takes a second at most. A cancellation shortens that and leaves nothing open.
+        """
+        self._give_up_flushes()
+        streams = list(self.streams())
+        closing = asyncio.create_task(self._leave())
+        closing.add_done_callback(settle)
+        try:
+            await asyncio.wait([closing], timeout=CLOSING_SECONDS)
+        finally:
+            await asyncio.wait([closing], timeout=CLOSING_SECONDS / 20)
+            closing.cancel()
+            for stream in (*streams, *self.streams()):
+                stream.abort()
+            self._end_tasks()
+            # A transport that was closed above frees its socket in the loop's next step.
+            await asyncio.sleep(0)
+
+    def _give_up_flushes(self) -> None:
+        """Fail each flush that waits; its answer may still come, and nats-py would log an error."""
+        answers = inside(self, "_pongs") or []
+        for answer in answers:
+            if not answer.done():
+                answer.set_exception(ConnectionResetError("the connection is given up"))
+                answer.exception()  # nats-py does not wait for its own pings
+        answers.clear()
+
+    async def _leave(self) -> None:
+        """Close; a WebSocket that is cut short in closing stays open unless its session is."""
+        try:
+            await self.close()
+        finally:
+            session = inside(self._transport, "_client")
+            if session is not None:
+                await session.close()
+
+    def _end_tasks(self) -> None:
+        """End what nats-py leaves running when its own closing meets an error, and settle that.
+
+        A server that resets the connection while something is still unsent is such an error.
+        """
+        for subscription in (inside(self, "_subs") or {}).values():
+            if (stop := inside(subscription, "_stop_processing")) is not None:
+                stop()
+        for name in ("_reading_task", "_flusher_task", "_ping_interval_task"):
+            if (task := inside(self, name)) is not None:
+                task.add_done_callback(settle)
+
+    def streams(self) -> Iterator[asyncio.WriteTransport]:
+        """Yield the streams of an attempt or a connection, which may outlive their client.
+
+        nats-py leaves those of an attempt that was cut short to the garbage collector. A failed TLS
+        handshake leaves the plain stream open under the one that nats-py knows; a WebSocket over
+        TLS waits half a minute for the other side's close frame.
+        """
+        for name in ("_io_writer", "_bare_io_writer"):
+            if (writer := inside(self._transport, name)) is not None:
+                yield writer.transport
+        response = inside(inside(self._transport, "_ws"), "_response")
+        stream = inside(inside(response, "connection"), "transport")
+        if stream is not None:
+            yield stream
+
+
+def inside(thing: object, name: str) -> Any:
+    """Return a private attribute, None where there is none; the name is in `RELIED_ON`."""
+    return getattr(thing, name, None)
+
+
+def settle(task: asyncio.Task[Any]) -> None:
+    """Look at how a task ended, so that asyncio logs no exception that was never retrieved."""
+    if not task.cancelled():
+        task.exception()

@@ -1,4 +1,4 @@
-"""The one door to NATS: connects, stays connected, asks and answers.
+"""Connects to NATS, stays connected, asks and answers.
 
 nats-py carries the protocol. Two things are done here instead: reconnecting, with a fresh client
 each time, because a closed one never comes back; and request and reply, so that a lost connection
@@ -17,15 +17,12 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import nats.errors
-from nats.aio import client as nats_client
-
 from nats_executor.broker import login
-from nats_executor.broker.client import close, expect_end
+from nats_executor.broker.client import FORESEEN, WATCH_SECONDS, Client, Subscription, Translated
 from nats_executor.broker.denials import Denials
 from nats_executor.broker.inboxes import Inbox, Listeners
 from nats_executor.broker.jetstream import JetStream
-from nats_executor.broker.link import Answer, Link, Listener
+from nats_executor.broker.link import Link, Listener, Received
 from nats_executor.broker.replies import header_bytes
 from nats_executor.broker.servers import Servers, advertised_by
 from nats_executor.errors import (
@@ -35,27 +32,22 @@ from nats_executor.errors import (
     MessageTooLarge,
     NoResponders,
 )
+from nats_executor.retrying import ended
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from nats.aio.subscription import Subscription
-
     from nats_executor.settings import Settings
 
-__all__ = ["Connection", "connect"]
+__all__ = ["connect"]
 
 log = logging.getLogger(__name__)
 
-# A worker that is cut off finds out after at most twice this time, and before it is taken for lost.
-WATCH_SECONDS = 5.0
 WATCHES_PER_LOSS = 4
-LOOK_SECONDS = 0.25
+NOTICE_SECONDS = 0.25
 # The server confirms at once that it sends no more; what it has sent by then is handed back.
 FORGET_SECONDS = 1.0
-# Failures to connect that tell a person enough; any other one is logged with its traceback.
-FORESEEN = (BrokerError, nats.errors.Error, ImportError, OSError, TimeoutError)
 
 
 @contextlib.asynccontextmanager
@@ -70,38 +62,7 @@ async def connect(settings: Settings, *, role: str) -> AsyncIterator[JetStream]:
     try:
         yield JetStream(connection, settings, diagnoses=role not in login.SPARING)
     finally:
-        # nats-py swallows a cancellation that meets connect() or close(): once is not enough.
-        while not keeper.done():
-            keeper.cancel()
-            await asyncio.wait([keeper], timeout=0.1)
-        if not keeper.cancelled():
-            keeper.result()
-
-
-class Client(nats_client.Client):
-    """nats-py's client, which looks at the server's greeting before it sends a login.
-
-    After a flush the server has read all that was sent, and said what it denies. The answer to one
-    that was given up would end the client's reading for good, so none is.
-    """
-
-    def __init__(self, require_safe: Callable[[Mapping[str, Any]], None]) -> None:
-        super().__init__()
-        self._require_safe = require_safe
-
-    def _connect_command(self) -> bytes:
-        self._require_safe(self._server_info)
-        return super()._connect_command()
-
-    async def flush(self, timeout: float = WATCH_SECONDS) -> None:
-        flushing = asyncio.create_task(self._flush_twice(timeout), name="flush")
-        flushing.add_done_callback(lambda task: task.cancelled() or task.exception())
-        await asyncio.shield(flushing)
-
-    async def _flush_twice(self, timeout: float) -> None:
-        # nats-py's first PING overtakes what its writer has not sent yet; the second one cannot.
-        for _ in range(2):
-            await super().flush(timeout)  # type: ignore[arg-type] # any number will do
+        await ended(keeper)
 
 
 class Connection(Link):
@@ -139,7 +100,7 @@ class Connection(Link):
 
     @property
     def server_version(self) -> str:
-        return login.version_in(self._client._server_info) if self._client else ""  # noqa: SLF001
+        return login.version_in(self._client.greeting) if self._client else ""
 
     async def ready(self, timeout: float) -> None:
         self._notice_end()
@@ -161,7 +122,7 @@ class Connection(Link):
             await asyncio.sleep(self._servers.pause(longest, random.uniform))
 
     async def _connect_to_any(self) -> bool:
-        """Keep a connection to the first server that will have one; False if none will."""
+        """Keep a connection to the first server that accepts one; False if none does."""
         failures: list[Exception] = []
         for server in self._servers.round(time.monotonic(), random.shuffle):
             began = time.monotonic()
@@ -174,19 +135,19 @@ class Connection(Link):
                 is_open = True
             except Exception as exc:  # noqa: BLE001 - whatever it is, the next attempt may work
                 failures.append(exc)
-                self._note_failure(server, exc, client._server_info, began)  # noqa: SLF001
+                self._note_failure(server, exc, client.greeting, began)
                 continue
             finally:
                 if not is_open:
                     self._disconnected()
-                    await close(client)
+                    await client.end()
             await self._keep(client, server)
             return True
         self._tell_failure(failures)
         return False
 
     async def _keep(self, client: Client, server: str) -> None:
-        login.tell_connected(server, self._role, client._server_info)  # noqa: SLF001
+        login.tell_connected(server, self._role, client.greeting)
         try:
             await self._watch(client)
         finally:
@@ -202,21 +163,10 @@ class Connection(Link):
 
     async def _open(self, client: Client, server: str) -> None:
         """Connect to one server and subscribe; raises at once what is in the way."""
-        is_connecting = True
-
-        async def on_error(exc: Exception) -> None:
-            if is_connecting:
-                raise exc  # nats-py would try this one server again for two minutes
-            await self._on_error(exc)
-
         self._lost = asyncio.Event()
         self._refused = None
-        try:
-            await client.connect(server, error_cb=on_error, **self._connect_options())
-        finally:
-            is_connecting = False
-        expect_end(client)
-        # Those of this moment: what begins to listen from here on subscribes by itself.
+        await client.open(server, **self._connect_options())
+        # Those of this moment: a listener that is added from here on subscribes by itself.
         listeners = self._listeners.renew()
         self._client, self._subscribed = client, {}
         await client.subscribe(self._inbox.subject, cb=self._inbox.hear)
@@ -233,34 +183,34 @@ class Connection(Link):
 
     def _connect_options(self) -> dict[str, Any]:
         s = self._settings
-        creds = login.credentials(s)
         return login.options(s) | {
             "name": f"{self._role}@{socket.gethostname()}",
-            "allow_reconnect": False,  # `stay_connected` does it
             "connect_timeout": s.connect_timeout_seconds,
-            "user_credentials": None if creds is None else nats_client.RawCredentials(creds),
+            "credentials": login.credentials(s),
             "inbox_prefix": s.inbox_prefix.encode(),
             "closed_cb": self._on_closed,
+            "on_error": self._on_error,
         }
 
     async def _watch(self, client: Client) -> None:
-        """Return when the client is closed, or connected but deaf; then it is given up."""
+        """Return when the client is closed, or its server does not answer; then it is ended."""
         seconds = min(WATCH_SECONDS, self._settings.worker_lost_seconds / WATCHES_PER_LOSS)
         try:
             while not await self._is_lost_within(seconds):
-                await client.flush(seconds)
-        except (nats.errors.Error, OSError, TimeoutError):
+                with Translated("a flush"):
+                    await client.flush(seconds)
+        except BrokerUnavailable:
             log.info("NATS does not answer; next: a new connection")
         finally:
             self._denials.renew()
             self._disconnected()
-            await close(client)
+            await client.end()
 
     async def _is_lost_within(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
         while not self._lost.is_set() and time.monotonic() < deadline:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS):
+                async with asyncio.timeout(NOTICE_SECONDS):
                     await self._lost.wait()
             self._notice_end()
         return self._lost.is_set()
@@ -289,9 +239,9 @@ class Connection(Link):
         log.debug("%s", reason)
 
     def _tell_failure(self, failures: Sequence[Exception]) -> None:
-        """Log that no server will do, once in an outage: one of several is no trouble."""
-        is_said = self._refused in failures  # by those who said what is denied
-        if self._servers.is_news() and not is_said and self._role not in login.ASKERS:
+        """Log once in an outage that no server works; one of several that fails is not logged."""
+        is_logged = self._refused in failures  # `Denials` has logged it
+        if self._servers.is_news() and not is_logged and self._role not in login.ASKERS:
             trace = next((exc for exc in failures if not isinstance(exc, FORESEEN)), None)
             log.warning("%s; next: trying again until it works", self._reason, exc_info=trace)
 
@@ -304,7 +254,7 @@ class Connection(Link):
             log.debug("nats client: %s", exc)
 
     def _concerned(self) -> Iterator[tuple[str, Callable[[AccessDenied], None]]]:
-        """Every subject in use, with whom to tell that it is denied."""
+        """Yield each subject in use, and the function that gets its denial."""
         yield self._inbox.subject, self._refuse
         yield from self._inbox.concerned()
         yield from self._listeners.concerned()
@@ -321,15 +271,15 @@ class Connection(Link):
         *,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
-    ) -> Answer:
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    ) -> Received:
+        future: asyncio.Future[Received] = asyncio.get_running_loop().create_future()
 
-        def resolve(outcome: Answer | BrokerError) -> None:
+        def resolve(outcome: Received | BrokerError) -> None:
             if not isinstance(outcome, BrokerError) and not future.done():
                 future.set_result(outcome)
             elif isinstance(outcome, BrokerError) and not future.done():
                 future.set_exception(outcome)
-                future.exception()  # nobody waits for it where sending fails as well
+                future.exception()  # where sending fails as well, nothing awaits it
 
         limit = self._settings.publish_timeout_seconds if timeout is None else timeout
         with self.awaiting(subject, resolve) as reply:
@@ -344,7 +294,7 @@ class Connection(Link):
         return msg
 
     def awaiting(
-        self, subject: str, resolve: Callable[[Answer | BrokerError], None]
+        self, subject: str, resolve: Callable[[Received | BrokerError], None]
     ) -> AbstractContextManager[str]:
         return self._inbox.awaiting(subject, resolve)
 
@@ -368,10 +318,8 @@ class Connection(Link):
         if size > (limit := self._client.max_payload):
             text = f"{size} bytes; the server's max_payload is {limit}: raise it there"
             raise MessageTooLarge(f"{text}, or make the workload smaller")
-        try:
+        with Translated(f"cannot send to {subject}"):
             await self._client.publish(subject, body, reply, dict(headers) if headers else None)
-        except (nats.errors.Error, OSError) as exc:
-            raise BrokerUnavailable(f"cannot send to {subject}: {exc}") from exc
 
     async def listen(self, listener: Listener) -> None:
         if earlier := self._listeners.at(listener.subject):
@@ -381,9 +329,10 @@ class Connection(Link):
         self._listeners.add(listener)
         try:
             if self._client is not None:
-                await self._subscribe(self._client, listener)
-                await self._client.flush()
-        except (nats.errors.Error, OSError, TimeoutError):
+                with Translated(f"cannot listen on {listener.subject}"):
+                    await self._subscribe(self._client, listener)
+                    await self._client.flush()
+        except BrokerUnavailable:
             self._lost.set()  # the next connection does it
         finally:
             listener.on_denied = on_denied
@@ -394,7 +343,7 @@ class Connection(Link):
     async def forget(self, listener: Listener) -> None:
         self._listeners.remove(listener)
         if subscription := self._subscribed.pop(listener.subject, None):
-            # Gone with its connection, or the server takes its time.
-            with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+            # It ended with its connection, or the server takes longer.
+            with contextlib.suppress(BrokerUnavailable), Translated(listener.subject):
                 async with asyncio.timeout(FORGET_SECONDS):
                     await subscription.drain()  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
-"""What the server says a user may not do: said once for each permission that is missing.
+"""Logs what the server says a user may not do, once for each permission that is missing.
 
-The subject of a report or an ack is a new one for each workload, so what is named is the permission
+The subject of a report or an ack is a new one for each workload, so the log names the permission
 that covers it.
 """
 
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from nats_executor.access.accounts import DOMAIN
 from nats_executor.access.permissions import Role, permissions
-from nats_executor.broker.login import login
+from nats_executor.broker.login import who_logs_in
 from nats_executor.errors import AccessDenied
+from nats_executor.retrying import Once
 from nats_executor.wire.names import token
 
 if TYPE_CHECKING:
@@ -25,16 +26,16 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Names
 
-__all__ = ["Denials", "permission"]
+__all__ = ["Denials"]
 
 log = logging.getLogger(__name__)
 
 VIOLATION = re.compile(
     r'permissions violation for (publish|subscription) to "([^"]*)"', re.IGNORECASE
 )
-# Each is logged once; there can be any number of queues.
-REMEMBERED = 100
-# Whatever is denied is tried again within a third of `ack_wait_seconds`, or with a heartbeat.
+# Messages without an answer; the denial of one comes within a round trip.
+LAST_SENT = 100
+# A denied call is repeated within a third of `ack_wait_seconds`, or with the next heartbeat.
 LATELY_SECONDS = 60.0
 # Tokens of an ack's subject before the numbers, in its two forms.
 OLDER_ACK, NEWER_ACK = 4, 6
@@ -47,32 +48,32 @@ class Denials:
     def __init__(self, settings: Settings, role: str) -> None:
         self._settings = settings
         self._role = role
-        self._said: deque[str] = deque(maxlen=REMEMBERED)
-        self._sent: deque[str] = deque(maxlen=REMEMBERED)
+        self._logged = Once()
+        self._sent: deque[str] = deque(maxlen=LAST_SENT)
         self._last = ""
         self._last_at = -math.inf
         self._lost_at = -math.inf
 
     @property
     def lately(self) -> str:
-        """What was denied within the last minute, '' for nothing."""
+        """The denial of the last minute, as it was logged; '' for none."""
         return self._last if time.monotonic() - self._last_at < LATELY_SECONDS else ""
 
     def renew(self) -> None:
-        """Begin a new connection: it may be allowed more, and what is not is not said again."""
+        """Begin a new connection: it may be allowed more. What was logged is not logged again."""
         self._last_at = -math.inf
 
     def send(self, subject: str) -> None:
-        """Note a message that nobody waits on."""
+        """Note the subject of a message that gets no answer, to name it in a denial."""
         self._sent.append(subject)
 
     def tell(
         self, text: str, concerned: Sequence[tuple[str, Callable[[AccessDenied], None]]]
     ) -> bool:
-        """Read an error of the server; if it is a denial, say so once and tell those concerned.
+        """Read an error of the server; whether it is a denial, which is logged once and passed on.
 
         Args:
-            concerned: every subject in use, with whom to tell.
+            concerned: each subject in use, and the function that gets its denial.
         """
         if "slow consumer" in text:
             self._tell_loss()
@@ -83,9 +84,8 @@ class Denials:
         known = [*(subject for subject, _ in concerned), *self._sent]
         denied = next((s for s in known if s.lower() == found[2].lower()), found[2])
         line = self._line(verb, denied)
-        if line not in self._said:
+        if self._logged.is_new(line):
             log.error("%s; next: trying again until it is allowed", line)
-            self._said.append(line)
         self._last, self._last_at = line, time.monotonic()
         for subject, fail in concerned:
             if subject == denied:
@@ -93,7 +93,7 @@ class Denials:
         return True
 
     def _tell_loss(self) -> None:
-        """Say once a minute that messages came faster than they were dealt with."""
+        """Log once a minute that messages came faster than they were handled."""
         now = time.monotonic()
         if now - self._lost_at > LATELY_SECONDS:
             self._lost_at = now
@@ -106,7 +106,7 @@ class Denials:
     def _line(self, verb: str, subject: str) -> str:
         s, is_subscription = self._settings, verb.startswith("subscribe")
         missing = permission(subject, s.names, s.inbox_prefix, is_subscription=is_subscription)
-        who, _ = login("", s)
+        who, _ = who_logs_in("", s)
         return (
             f"NATS does not allow {who} to {verb} {missing}: put what "
             f"`{self._command(missing)}` prints into the servers' configuration"
@@ -130,10 +130,10 @@ class Denials:
 
 
 def role_of(connection: str, missing: str, settings: Settings) -> str:
-    """Return the role of a connection's user; a person's commands need the least that will do."""
+    """Return the role of a connection's user; of a person's command the smallest that allows it."""
     role = connection.partition(" ")[0] if connection.startswith("worker") else connection
     role = role.replace(" ", "-")
-    if role == "task-log":  # stored by whoever ran the task
+    if role == "task-log":  # the process that ran the task stores it
         return Role.TRIGGERER if settings.user == Role.TRIGGERER else Role.WORKER
     if role in set(Role):
         return role

@@ -1,4 +1,4 @@
-"""Why JetStream does not answer: one question to a stream for all the calls that fail."""
+"""Finds out why JetStream does not answer: one question to a stream for all calls that fail."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from nats_executor.errors import BrokerError, BrokerUnavailable, NoQuorum, Strea
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from nats_executor.broker.link import Answer, Link
+    from nats_executor.broker.link import Link, Received
     from nats_executor.broker.quorum import Replication
 
 __all__ = ["Diagnosis", "is_doubtful"]
 
 # A stream's leader answers within a round trip, a stream without one within half a second.
-LOOK_SECONDS = 1.0
+DIAGNOSIS_SECONDS = 1.0
 
 
 class Diagnosis:
@@ -30,8 +30,8 @@ class Diagnosis:
 
     Args:
         api: what the subjects of JetStream's API begin with, in this account or a domain.
-        stream: one that every user who needs to know may ask for its state.
-        may_ask: whether this user is such a one; for others nothing is explained, or the question
+        stream: the one that is asked for its state.
+        may_ask: whether this user may ask for it. For others nothing is explained, as the question
             itself would be denied.
     """
 
@@ -46,12 +46,12 @@ class Diagnosis:
         self._is_led = False
 
     def note(self, found: Replication) -> None:
-        """Remember the cluster's servers: without a leader nobody may name them."""
+        """Remember the cluster's servers: without a leader no server may name them."""
         if len(found.servers) > 1:
             self._servers = found.servers
 
     @contextlib.asynccontextmanager
-    async def explained(self, limit: float = LOOK_SECONDS) -> AsyncIterator[None]:
+    async def explained(self, limit: float = DIAGNOSIS_SECONDS) -> AsyncIterator[None]:
         """Raise the reason for a call that got no usable answer, instead of just that.
 
         Args:
@@ -66,7 +66,7 @@ class Diagnosis:
             raise reason from exc
 
     async def reason(
-        self, exc: BrokerUnavailable, *, limit: float = LOOK_SECONDS
+        self, exc: BrokerUnavailable, *, limit: float = DIAGNOSIS_SECONDS
     ) -> BrokerUnavailable:
         """Return why it is so, or the same error if there is nothing to add."""
         if not is_doubtful(exc) or not self._link.is_connected:
@@ -78,14 +78,14 @@ class Diagnosis:
 
     async def is_sound(self) -> bool:
         """Whether a leader answers that is in touch with more than half of its servers."""
-        await self._look_at_most_once(LOOK_SECONDS)
+        await self._look_at_most_once(DIAGNOSIS_SECONDS)
         return self._is_led
 
     async def _look_at_most_once(self, limit: float) -> None:
-        async with self._lock:  # whoever comes meanwhile gets the same answer
-            if self._may_ask and time.monotonic() - self._looked_at > LOOK_SECONDS:
+        async with self._lock:  # calls that come meanwhile get the same answer
+            if self._may_ask and time.monotonic() - self._looked_at > DIAGNOSIS_SECONDS:
                 self._is_led = False
-                self._found = await self._look(min(limit, LOOK_SECONDS))
+                self._found = await self._look(min(limit, DIAGNOSIS_SECONDS))
                 self._looked_at = time.monotonic()
 
     async def explain_all(
@@ -102,7 +102,7 @@ class Diagnosis:
 
     async def _look(self, limit: float) -> NoQuorum | None:
         try:
-            answer: Answer = await self._link.ask(self._subject, timeout=limit)
+            answer: Received = await self._link.ask(self._subject, timeout=limit)
         except BrokerError:  # nothing more is known then
             return None
         response = json.loads(answer.data)

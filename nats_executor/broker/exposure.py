@@ -1,6 +1,6 @@
-"""Whether a login goes over the network in clear text, said once in each process.
+"""Warns of a login that goes over the network in clear text, once in each process.
 
-NKeys and credentials do not: they sign what the server sends, and stay here.
+NKeys and credentials never do: they sign what the server sends, and are not sent.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from nats_executor.settings import Settings
 
-__all__ = ["exposure", "is_encrypted", "told", "warn"]
+__all__ = ["exposed_logins", "is_encrypted", "warn"]
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ TOLD: list[str] = []
 
 
 def exposure(server: str, settings: Settings, greeting: Mapping[str, Any]) -> str:
-    """Return what of the login anybody on the way can read, with the remedy; '' for nothing."""
+    """Return which part of the login can be read on the way, with the remedy; '' for none."""
     scheme, host = urlsplit(server).scheme, urlsplit(server).hostname or ""
     what = secret_in_clear(server, settings)
     if not what or is_encrypted(scheme, greeting) or is_loopback(host):
@@ -58,7 +58,7 @@ def is_loopback(host: str) -> bool:
 
 
 def warn(server: str, settings: Settings, greeting: Mapping[str, Any]) -> None:
-    """Log that a login is about to be sent in clear text, unless that was said."""
+    """Log that a login is about to be sent in clear text, unless that was logged."""
     text = exposure(server, settings, greeting)
     if not text:
         return
@@ -68,6 +68,6 @@ def warn(server: str, settings: Settings, greeting: Mapping[str, Any]) -> None:
         TOLD.append(text)
 
 
-def told() -> list[str]:
+def exposed_logins() -> list[str]:
     """Return what this process has sent in clear text."""
     return list(TOLD)

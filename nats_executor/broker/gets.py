@@ -1,7 +1,7 @@
-"""Direct gets: many messages of a stream at once, page by page and within bounds.
+"""Looks up many messages of a stream at once, batch by batch and within bounds (direct gets).
 
-Anyone may have written anything there, and any number of it. So a page is bounded by the server,
-what is too large is cut as it comes, and a look at whatever is there ends somewhere.
+A stream may hold any number of messages of any size. So the server bounds each batch, a body that
+is too large is cut as it comes, and `scan` stops after so many messages.
 """
 
 from __future__ import annotations
@@ -9,38 +9,35 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from nats_executor.batches import batches
+from nats_executor.broker.link import MESSAGES_PER_TURN
 from nats_executor.broker.replies import silent, stored
 from nats_executor.errors import BrokerError, BrokerUnavailable
+from nats_executor.retrying import Once
 from nats_executor.wire.sizes import MOST_RECORD_BYTES, MOST_RECORDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nats_executor.broker.link import Answer, Link
+    from nats_executor.broker.link import Link, Received
     from nats_executor.broker.port import Config, Stored
 
-__all__ = ["WINDOW", "Gets"]
+__all__ = ["GET_WINDOW", "Gets"]
 
 log = logging.getLogger(__name__)
 
 # Requests under way at once in a bulk operation.
-WINDOW = 512
-# Of one batched direct get, in which a server ends with the message that is over it. Far below
+GET_WINDOW = 512
+# Bytes of one batched direct get; a server ends it with the message that exceeds them. Far below
 # `max_pending`, at which the server closes the connection as too slow.
-PAGE_BYTES = 4_000_000
-# Messages of one; the server allows up to 1024.
-PAGE = 1000
-# Of subjects under which there was too much.
-REMEMBERED = 100
-# A look at many messages lets others have the loop that often.
-BREATH = 100
+BATCH_BYTES = 4_000_000
+# Messages of one batched direct get; the server allows up to 1024.
+BATCH = 1000
 
 
-class Page(NamedTuple):
+class Batch(NamedTuple):
     """The answer to one batched get.
 
     Attributes:
@@ -60,30 +57,30 @@ class Gets:
         self._link = link
         self._api = api
         self._timeout = timeout
-        self._cut: deque[str] = deque(maxlen=REMEMBERED)
+        self._cut = Once()  # subjects under which there was too much
 
     async def last_of_each(
         self, stream: str, subjects: Sequence[str], largest: int
     ) -> list[Stored]:
-        """As `ports.Broker.last_of_each`."""
+        """As `port.Broker.last_of_each`."""
         found: list[Stored] = []
-        for window in batches(subjects, WINDOW):
+        for window in batches(subjects, GET_WINDOW):
             asked = list(window)
             while asked:
                 page = await self.page(stream, {"multi_last": asked}, largest)
                 found += page.messages
                 here = {message.subject for message in page.messages}
                 # 2.11 counts one too few of what is left.
-                is_cut = page.left or page.size > PAGE_BYTES / 2
+                is_cut = page.left or page.size > BATCH_BYTES / 2
                 asked = [subject for subject in asked if subject not in here] if is_cut else []
         return found
 
     async def scan(self, stream: str, subject: str, largest: int) -> list[Stored]:
-        """As `ports.Broker.scan`."""
+        """As `port.Broker.scan`."""
         found: list[Stored] = []
         size, start = 0, 1
         while True:
-            request = {"next_by_subj": subject, "seq": start, "batch": PAGE}
+            request = {"next_by_subj": subject, "seq": start, "batch": BATCH}
             page = await self.page(stream, request, largest)
             for message in page.messages:
                 size += len(message.body)
@@ -96,18 +93,17 @@ class Gets:
             start = page.messages[-1].sequence + 1
 
     def _note_cut(self, stream: str, subject: str, count: int) -> None:
-        """Say once that more is there than a look takes in."""
-        if subject not in self._cut:
-            self._cut.append(subject)
+        """Log once for each subject that there is more than a look takes in."""
+        if self._cut.is_new(subject):
             text = "stream %s has more under %s than one look takes; next: the first %d count"
             log.warning(f"{text}; remedy: see who writes there", stream, subject, count)  # noqa: G004
 
-    async def page(self, stream: str, request: Config, largest: int) -> Page:
+    async def page(self, stream: str, request: Config, largest: int) -> Batch:
         """Return what one batched direct get (nats-server 2.11) answers."""
-        answers: asyncio.Queue[Answer | BrokerError] = asyncio.Queue()
-        page = Page([], 0, 0)
+        answers: asyncio.Queue[Received | BrokerError] = asyncio.Queue()
+        page = Batch([], 0, 0)
         subject = f"{self._api}.DIRECT.GET.{stream}"
-        body = json.dumps({"max_bytes": PAGE_BYTES} | request).encode()
+        body = json.dumps({"max_bytes": BATCH_BYTES} | request).encode()
         with self._link.awaiting(subject, answers.put_nowait) as reply:
             await self._link.send(subject, body, reply=reply)
             while True:
@@ -131,5 +127,5 @@ class Gets:
                     return page._replace(left=left)
                 page.messages.append(message)
                 page = page._replace(size=page.size + len(answer.data))
-                if not len(page.messages) % BREATH:
+                if not len(page.messages) % MESSAGES_PER_TURN:
                     await asyncio.sleep(0)

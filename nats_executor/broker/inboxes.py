@@ -1,4 +1,4 @@
-"""The answers that a connection gets, and the subscriptions that outlive it."""
+"""Passes on the answers that a connection gets, and keeps the subscriptions that outlive it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from nats_executor.broker.link import Answer, Listener
+    from nats_executor.broker.link import Listener, Received
     from nats_executor.errors import AccessDenied, BrokerError
 
 __all__ = ["Inbox", "Listeners"]
 
-# A subject in use, and whom to tell that it is denied.
+# A subject in use, and the function that gets its denial.
 Concern = tuple[str, "Callable[[AccessDenied], None]"]
 
 
@@ -29,7 +29,7 @@ class Inbox:
     def __init__(self, prefix: str) -> None:
         self._root = f"{prefix}.{secrets.token_hex(11)}"
         self._tokens = itertools.count()
-        self._pending: dict[str, tuple[str, Callable[[Answer | BrokerError], None]]] = {}
+        self._pending: dict[str, tuple[str, Callable[[Received | BrokerError], None]]] = {}
         self.subject = f"{self._root}.*"
 
     def another(self) -> str:
@@ -38,7 +38,7 @@ class Inbox:
 
     @contextlib.contextmanager
     def awaiting(
-        self, subject: str, resolve: Callable[[Answer | BrokerError], None]
+        self, subject: str, resolve: Callable[[Received | BrokerError], None]
     ) -> Iterator[str]:
         """Pass on what answers a request on this subject; yields where the answers are to go."""
         token = str(next(self._tokens))
@@ -48,13 +48,13 @@ class Inbox:
         finally:
             del self._pending[token]
 
-    async def hear(self, msg: Answer) -> None:
+    async def hear(self, msg: Received) -> None:
         entry = self._pending.get(msg.subject.rpartition(".")[2])
         if entry is not None:
             entry[1](msg)
 
     def fail(self, reason: BrokerError) -> None:
-        """Tell all who wait that no answer will come."""
+        """Give each request that waits a reason why no answer will come."""
         for _, resolve in list(self._pending.values()):
             resolve(reason)
 

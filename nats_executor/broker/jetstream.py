@@ -1,6 +1,6 @@
-"""JetStream as `Broker` wants it, by the JSON API and the headers that the server itself defines.
+"""Implements `port.Broker` by JetStream's JSON API and the headers that the server defines.
 
-nats-py's JetStream layer is not used: it knows neither batched gets nor every setting, and its
+nats-py's JetStream layer is not used: it has no batched gets and not every setting, and its
 exceptions hide which limit a refused message met.
 """
 
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from nats_executor.broker import pulls
 from nats_executor.broker.diagnosis import Diagnosis
-from nats_executor.broker.gets import WINDOW, Gets
-from nats_executor.broker.link import Answer, Link, Listener
+from nats_executor.broker.gets import GET_WINDOW, Gets
+from nats_executor.broker.link import Link, Listener, Received
 from nats_executor.broker.port import (
     Broker,
     Config,
@@ -30,11 +30,10 @@ from nats_executor.broker.port import (
     Subjects,
     Usage,
 )
-from nats_executor.broker.reading import read
+from nats_executor.broker.reading import read_stream
 from nats_executor.broker.replies import (
     api_error,
     consumer_info,
-    refusal,
     sequence_in,
     silent,
     stored,
@@ -42,6 +41,7 @@ from nats_executor.broker.replies import (
     unheard,
     untaken,
     usage,
+    why_unstored,
 )
 from nats_executor.errors import (
     AccessDenied,
@@ -62,8 +62,8 @@ __all__ = ["JetStream"]
 
 log = logging.getLogger(__name__)
 
-# Pause before a reader is created anew.
-RETRY_SECONDS = 1.0
+# Pause before a reader is created again.
+REREAD_SECONDS = 1.0
 
 
 class JetStream(Broker):
@@ -105,14 +105,14 @@ class JetStream(Broker):
     # Core NATS
 
     async def request(self, subject: str, body: bytes, *, timeout: float) -> bytes:
-        answer: Answer = await self._link.ask(subject, body, timeout=timeout)
+        answer: Received = await self._link.ask(subject, body, timeout=timeout)
         if (size := len(answer.data)) > ANSWER_BYTES:
             text = f"an answer of {size} bytes on {subject}; {ANSWER_BYTES} is the most"
             raise BrokerUnavailable(text)
         return answer.data
 
     async def serve(self, subject: str, reply: Reply) -> None:
-        async def answer(msg: Answer) -> None:
+        async def answer(msg: Received) -> None:
             response = await reply(msg.data[: QUESTION_BYTES + 1])
             if msg.reply:
                 with contextlib.suppress(BrokerUnavailable):  # the asker asks again
@@ -149,10 +149,10 @@ class JetStream(Broker):
         self, messages: Sequence[Outgoing], *, timeout: float
     ) -> list[BrokerError | None]:
         late = f"no answer within {timeout:g} s"
-        outcomes: dict[int, Answer | BrokerError] = {}
+        outcomes: dict[int, Received | BrokerError] = {}
         is_answered = asyncio.Event()
 
-        def resolve(place: int, outcome: Answer | BrokerError) -> None:
+        def resolve(place: int, outcome: Received | BrokerError) -> None:
             outcomes.setdefault(place, outcome)
             if len(outcomes) == len(messages):
                 is_answered.set()
@@ -171,7 +171,7 @@ class JetStream(Broker):
                 if messages:
                     await is_answered.wait()
         refusals = [
-            refusal(message.subject, outcomes.get(place) or BrokerUnavailable(late))
+            why_unstored(message.subject, outcomes.get(place) or BrokerUnavailable(late))
             for place, message in enumerate(messages)
         ]
         return await self._diagnosis.explain_all(refusals, limit=timeout)
@@ -195,7 +195,7 @@ class JetStream(Broker):
         for subject in subjects:
             groups[subject.rpartition(".")[0]].append(subject)
         for parent, group in groups.items():
-            listed = await self._listed(stream, f"{parent}.*") if len(group) > WINDOW else None
+            listed = await self._listed(stream, f"{parent}.*") if len(group) > GET_WINDOW else None
             if listed is None:
                 there = await self.last_of_each(stream, group, largest=0)
                 listed = {message.subject for message in there}
@@ -228,14 +228,14 @@ class JetStream(Broker):
             request = {"seq": found.sequence, "no_erase": True}
             await self._call(f"STREAM.MSG.DELETE.{stream}", request)
         except BrokerError:
-            if await self.last(stream, subject) is None:  # somebody else has removed or acked it
+            if await self.last(stream, subject) is None:  # it was removed or acked meanwhile
                 return False
             raise
         return True
 
     async def pull(self, stream: str, consumer: str) -> Pulls:
         at, is_sound = partial(self.last, stream), self._diagnosis.is_sound
-        look = pulls.Look(at, not self._domain, is_sound, self._silence)
+        look = pulls.StreamView(at, not self._domain, is_sound, self._silence)
         return await pulls.QueuePulls.open(self._link, self._next(stream, consumer), look)
 
     def _next(self, stream: str, consumer: str) -> str:
@@ -254,7 +254,7 @@ class JetStream(Broker):
                         after = 0
                     created = info.created
                 reader = await self._create_reader(stream, after)
-                reading = read(self._link, self._next(stream, reader), largest)
+                reading = read_stream(self._link, self._next(stream, reader), largest)
                 async with contextlib.aclosing(reading) as messages:
                     async for message in messages:
                         after = message.sequence
@@ -263,7 +263,7 @@ class JetStream(Broker):
                 raise
             except BrokerError as exc:
                 log.debug("reader of %s: %s", stream, exc)
-            await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(REREAD_SECONDS)
 
     async def _create_reader(self, stream: str, after: int) -> str:
         """Create an ephemeral consumer that the server forgets a minute after its last pull."""

@@ -1,4 +1,4 @@
-"""What JetStream needs of a connection; `broker.Connection` is the real one."""
+"""Defines what JetStream needs of a connection; `connection.Connection` is the real one."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ if TYPE_CHECKING:
 
     from nats_executor.errors import BrokerError
 
-__all__ = ["Answer", "Link", "Listener", "nothing"]
+__all__ = ["MESSAGES_PER_TURN", "Link", "Listener", "Received", "nothing"]
+
+# After so many messages a loop over them lets the other tasks run.
+MESSAGES_PER_TURN = 100
 
 
-class Answer(Protocol):
+class Received(Protocol):
     """The part of a received message that is read here."""
 
     subject: str
@@ -54,7 +57,7 @@ class Listener:
 
 
 class Link(Protocol):
-    """A connection that renews itself. Its methods raise as those of `ports.Broker` do."""
+    """A connection that renews itself. Its methods raise as those of `port.Broker` do."""
 
     @property
     def is_connected(self) -> bool: ...
@@ -71,7 +74,7 @@ class Link(Protocol):
     async def ready(self, timeout: float) -> None: ...
 
     def awaiting(
-        self, subject: str, resolve: Callable[[Answer | BrokerError], None]
+        self, subject: str, resolve: Callable[[Received | BrokerError], None]
     ) -> AbstractContextManager[str]:
         """Collect the answers to one request, and the `BrokerError` that ends the waiting.
 

@@ -1,4 +1,4 @@
-"""What a connection trusts and shows, and why a server was not accepted or did not accept us.
+"""Collects what a connection trusts and shows, and explains why a server refused it.
 
 Files are read for each connection, because certificates and credentials are renewed under a running
 process.
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from nats_executor.broker.exposure import is_encrypted, warn
-from nats_executor.broker.releases import judged
+from nats_executor.broker.releases import danger
 from nats_executor.broker.servers import ADVERTISED
 from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable
+from nats_executor.retrying import Once
 from nats_executor.settings import SEED, without_userinfo
 
 if TYPE_CHECKING:
@@ -30,22 +31,22 @@ __all__ = [
     "SPARING",
     "connect_error",
     "credentials",
-    "nkey_seed",
     "not_yet",
+    "options",
     "require_safe",
     "tell_connected",
-    "tls_context",
     "version_in",
+    "who_logs_in",
 ]
 
 log = logging.getLogger(__name__)
 
 # Roles of connections whose users may not ask for any stream's state.
 SPARING = frozenset({"api server", "task log"})
-# Roles that ask one thing and tell by themselves what came of it.
+# Roles of connections for one question, whose callers report the failure.
 ASKERS = frozenset({"task log"})
-# Of servers' releases, of which a process needs no second line.
-WARNED: set[str] = set()
+# Warnings of servers' releases; a process logs each of them once.
+WARNED = Once()
 
 TLS_FILES = ("tls_ca_file", "tls_certificate_file", "tls_key_file")
 CREDENTIALS = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
@@ -54,7 +55,7 @@ OUT_OF_TIME = frozenset({9, 10})  # not yet valid, expired
 OTHER_NAME = frozenset({62, 64})  # another host name, another address
 
 
-# What we show
+# What a connection trusts and shows
 
 
 def options(settings: Settings) -> dict[str, Any]:
@@ -128,13 +129,16 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-# What the server says first
+# The server's greeting
 
 
 def require_safe(server: str, settings: Settings, greeting: Mapping[str, Any]) -> None:
-    """Refuse to log in where TLS is asked for and not given; nats-py would send the password.
+    """Raise where the settings ask for TLS and the server offers none; warn where they do not ask.
 
-    Where nobody asks, warn.
+    nats-py would send the password.
+
+    Raises:
+        AccessDenied: nothing secret may be sent there, or the server wants a certificate.
     """
     scheme = urlsplit(server).scheme
     wants = [f"[nats_executor] {name}" for name in TLS_FILES if getattr(settings, name)]
@@ -167,9 +171,8 @@ def version_in(greeting: Mapping[str, Any]) -> str:
 def tell_connected(server: str, role: str, greeting: Mapping[str, Any]) -> None:
     """Log a new connection, and once in each process what is wrong with the server's release."""
     log.info("connected to NATS at %s as %s", without_userinfo(server), role)
-    text = judged(version_in(greeting))
-    if text and text not in WARNED and role not in ASKERS:
-        WARNED.add(text)
+    text = danger(version_in(greeting))
+    if text and role not in ASKERS and WARNED.is_new(text):
         log.warning("%s; next: going on with it", text)
 
 
@@ -196,7 +199,7 @@ def connect_error(
     """
     if isinstance(exc, BrokerError):
         return exc
-    if text := refusal(server, settings, exc, greeting):
+    if text := why_refused(server, settings, exc, greeting):
         return AccessDenied(text)
     shown = without_userinfo(server)
     if isinstance(exc, ImportError):
@@ -212,13 +215,13 @@ def connect_error(
     return BrokerUnavailable(f"cannot reach NATS at {shown}: {reason}; {remedy}")
 
 
-def refusal(
+def why_refused(
     server: str, settings: Settings, exc: Exception, greeting: Mapping[str, Any]
 ) -> str | None:
     """Return why one side does not accept the other, if that is what happened."""
     shown, reason = without_userinfo(server), reason_of(exc)
     if "authorization" in reason.lower() or "authentication" in reason.lower():
-        who, remedy = login(server, settings)
+        who, remedy = who_logs_in(server, settings)
         return f"NATS at {shown} refuses {who}: {reason}; {remedy}"
     if isinstance(exc, ssl.SSLCertVerificationError):
         remedy = certificate_remedy(exc)
@@ -243,8 +246,8 @@ def reason_of(exc: Exception) -> str:
     return str(exc).removeprefix("nats: ").strip("'") or type(exc).__name__
 
 
-def login(server: str, settings: Settings) -> tuple[str, str]:
-    """Return who we are to a server, and what to look at when it does not agree."""
+def who_logs_in(server: str, settings: Settings) -> tuple[str, str]:
+    """Return what a login is called in messages, and what to check when a server refuses it."""
     s = settings
     if s.user:
         return f"user {s.user}", "check [nats_executor] user and password"

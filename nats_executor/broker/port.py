@@ -1,4 +1,4 @@
-"""What the rest of the project may ask of a broker; `broker.py` and the tests' fake both obey it.
+"""Defines what the project may ask of a broker; `jetstream.py` and the tests' fake implement it.
 
 The contract suite in `tests/contract` runs on both.
 """
@@ -22,6 +22,7 @@ __all__ = [
     "Delivery",
     "Outgoing",
     "Pulls",
+    "Reply",
     "Stored",
     "StreamInfo",
     "Subjects",
@@ -62,7 +63,7 @@ class StreamInfo:
     bytes: int
     last_sequence: int
     time: float  # epoch seconds, the clock of the server that answered
-    created: float  # likewise; another one says that the stream was made anew
+    created: float  # likewise; it differs when the stream was created again
     first_at: float = 0.0  # likewise; when the oldest message was stored
     replicas: int = 1  # as its settings have them; not all may be there
     server_version: str = ""  # of the server that answered, the stream's leader; from 2.11 on
@@ -87,8 +88,8 @@ class Usage(NamedTuple):
 class Delivery(Protocol):
     """One received message with its ack handle.
 
-    Nothing happens to a message that is not the one that was received, because the stream was lost
-    and made anew.
+    Where the stream was lost and created again, another message may have this one's number: that
+    one is neither acked nor handed back.
     """
 
     subject: str
@@ -107,11 +108,12 @@ class Delivery(Protocol):
         """Remove the message for good; the reason goes into the server's advisory."""
 
     async def in_progress(self) -> None:
-        """Start `ack_wait` anew."""
+        """Start `ack_wait` again."""
 
 
 Reply = Callable[[bytes], Awaitable[bytes]]
 
+# The configuration of a stream or consumer, as NATS's JSON API writes it (durations in ns).
 Config = dict[str, Any]
 
 
@@ -123,9 +125,6 @@ class Outgoing(NamedTuple):
     message_id: str | None = None
 
 
-"""The configuration of a stream or consumer, as NATS's JSON API writes it (durations in ns)."""
-
-
 class Pulls(Protocol):
     """The pulls of one durable consumer."""
 
@@ -133,7 +132,7 @@ class Pulls(Protocol):
     def heard_at(self) -> float:
         """`time.monotonic()` of the last answer to a pull, a heartbeat included; at first -inf.
 
-        That no consumer is there is no answer.
+        An error that says that the consumer does not exist does not count.
         """
         ...
 
@@ -146,8 +145,8 @@ class Pulls(Protocol):
     async def wait(self) -> Delivery:
         """Return the next message, however long that takes; survives reconnects and restarts.
 
-        Cancelling it loses nothing: a message that comes late is naked, so that another worker
-        gets it at once.
+        Cancelling it loses nothing: a message that comes late is handed back (nak), so that another
+        worker gets it at once.
         """
 
     async def close(self) -> None: ...
@@ -172,7 +171,7 @@ class Broker(Protocol):
 
     @property
     def denied(self) -> str:
-        """What the server has denied this user within the last minute, '' for nothing."""
+        """The last denial of the server to this user within a minute, '' for none."""
         ...
 
     @property
@@ -219,7 +218,7 @@ class Broker(Protocol):
     async def last(self, stream: str, subject: str) -> Stored | None:
         """Return the last message of a subject.
 
-        A follower may answer and so be a moment behind: whoever acts on it uses `expected_last`.
+        A follower may answer and be a moment behind: to act on it, use `expected_last`.
         """
         ...
 
@@ -261,17 +260,17 @@ class Broker(Protocol):
     ) -> AsyncIterator[Stored]:
         """Yield a stream's messages in order after a sequence, across reconnects, for ever.
 
-        A stream that was lost and made anew is read from its start.
+        A stream that was lost and created again is read from its start.
         """
         ...
 
     async def request(self, subject: str, body: bytes, *, timeout: float) -> bytes:
-        """Ask whoever listens on a subject, and return the first answer.
+        """Send a request to a subject, and return the first answer.
 
-        One of more than `sizes.ANSWER_BYTES` is none.
+        An answer of more than `sizes.ANSWER_BYTES` raises `BrokerUnavailable`.
 
         Raises:
-            NoResponders: nobody listens.
+            NoResponders: nothing listens on the subject.
         """
         ...
 
@@ -308,7 +307,7 @@ class Broker(Protocol):
 
     async def consumer_infos(self, stream: str) -> list[ConsumerInfo]: ...
 
-    # Streams and consumers, for `topology.py`
+    # Streams and consumers, for `topology/`
 
     async def stream_config(self, stream: str) -> Config | None: ...
 

@@ -1,7 +1,7 @@
-"""Pulling from JetStream consumers: raw `MSG.NEXT` requests with a watch on their heartbeats.
+"""Pulls from JetStream consumers: raw `MSG.NEXT` requests with a watch on their heartbeats.
 
 nats-py's `fetch` stalls on batches and does not notice a pull that was lost over a reconnect;
-both would be a worker that looks healthy and consumes nothing.
+with either, a worker would look healthy and consume nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nats_executor.broker.link import Answer, Link, Listener, nothing
+from nats_executor.broker.link import Link, Listener, Received, nothing
 from nats_executor.broker.port import Delivery, Pulls, Stored
 from nats_executor.broker.replies import AckSubject
 from nats_executor.errors import BrokerError, BrokerUnavailable, NoResponders
@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 __all__ = [
     "HEARTBEAT_SECONDS",
     "PULL_SECONDS",
-    "SILENCE_SECONDS",
+    "PULL_SILENCE_SECONDS",
     "Pull",
     "QueuePulls",
+    "Silence",
+    "StreamView",
     "nanoseconds",
     "status",
 ]
@@ -39,38 +41,39 @@ log = logging.getLogger(__name__)
 PULL_SECONDS = 30.0
 # The server says "still waiting" this often; two missed ones mean that the pull is lost.
 HEARTBEAT_SECONDS = 2.0
-SILENCE_SECONDS = 2 * HEARTBEAT_SECONDS + 0.5
+PULL_SILENCE_SECONDS = 2 * HEARTBEAT_SECONDS + 0.5
 # A pull for what is there now is answered within a round trip.
 TAKE_SECONDS = 2.0
-RETRY_SECONDS = 1.0
-# No election lasts so long; what does not answer until then has to be made.
-ELECTION_SECONDS = 15.0
-# A message, a heartbeat, "no messages", "timed out": whoever hears one of these gets what there is.
+REPULL_SECONDS = 1.0
+# An election is shorter. A consumer that gives no answer for so long has to be created.
+LONGEST_ELECTION_SECONDS = 15.0
+# A message, a heartbeat, "no messages", "timed out": each shows that the consumer is there.
 SOUND = frozenset({"", "100", "404", "408"})
 
 
 class Silence:
-    """The consumers of one connection that give no answer: a few lines for all of them.
+    """Notes which consumers of one connection give no answer, for a few lines about all of them.
 
-    A consumer without a leader looks like one that is not there; an election ends. One that has
-    never answered is no trouble: the scheduler makes the consumers of a queue with its first task.
+    A consumer without a leader looks like one that does not exist, until an election is over. One
+    that has never answered is as it should be: the scheduler creates the consumers of a queue with
+    its first task.
     """
 
     def __init__(self) -> None:
         self._since: dict[str, tuple[float, float]] = {}  # first and last refusal
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
         self._known: set[str] = set()  # those that have answered
 
     def note(self, consumer: str, now: float) -> list[str]:
-        """Note one refusal, and return the consumers that are to be told of now."""
+        """Note one refusal, and return the consumers that are to be logged now."""
         first, last = self._since.get(consumer, (now, now))
-        is_another = now - last > 2 * RETRY_SECONDS + TAKE_SECONDS  # it was asked all the time
+        is_another = now - last > 2 * REPULL_SECONDS + TAKE_SECONDS  # it was asked all the time
         first = now if is_another else first
         self._since[consumer] = first, now
-        if consumer in self._said or now - first < ELECTION_SECONDS:
+        if consumer in self._logged or now - first < LONGEST_ELECTION_SECONDS:
             return []
-        news = sorted(self._since.keys() - self._said)
-        self._said.update(news)
+        news = sorted(self._since.keys() - self._logged)
+        self._logged.update(news)
         return news
 
     def answered(self, consumer: str) -> None:
@@ -79,7 +82,7 @@ class Silence:
 
     def end(self, consumer: str) -> None:
         self._since.pop(consumer, None)
-        self._said.discard(consumer)
+        self._logged.discard(consumer)
 
     def tell(self, stream: str, silent: Sequence[str]) -> None:
         """Log which of a stream's consumers are gone, and which were never there."""
@@ -92,7 +95,7 @@ class Silence:
             log.info("%s; a queue gets its consumers with its first task", text)
 
 
-class Look(NamedTuple):
+class StreamView(NamedTuple):
     """How to look at what a stream holds, and at its servers.
 
     Attributes:
@@ -111,13 +114,13 @@ class Look(NamedTuple):
 class PulledDelivery(Delivery):
     """One message of a durable consumer.
 
-    An ack names its message by the sequence alone, and a server that lost its disk counts anew. So
-    after each reconnect the message is looked at before anything is said about it: otherwise
-    another workload's message might be acked. Through a leaf node no reconnect tells, so it is
-    looked at each time.
+    An ack names its message by the sequence alone, and a server that lost its disk counts from one
+    again. So after each reconnect the message is looked up before it is acked: otherwise another
+    workload's message might be acked. A leaf node hides a reconnect of the servers behind it, so
+    through one the message is looked up each time.
     """
 
-    def __init__(self, link: Link, look: Look, msg: Answer) -> None:
+    def __init__(self, link: Link, look: StreamView, msg: Received) -> None:
         self._link = link
         self._look = look
         self._seen_on = link.connected_since if look.sees_reconnects else math.nan
@@ -176,7 +179,7 @@ class Pull:
     """
 
     def __init__(
-        self, link: Link, subject: str, on_late: Callable[[Answer], None] = nothing
+        self, link: Link, subject: str, on_late: Callable[[Received], None] = nothing
     ) -> None:
         self._link = link
         self._subject = subject
@@ -186,8 +189,8 @@ class Pull:
         self._left = 0  # messages that the last request may still bring
         self.heard_at = -math.inf
         # None: the connection is new; an error: the pull was denied.
-        self.arrivals: asyncio.Queue[Answer | BrokerError | None] = asyncio.Queue()
-        self.deliver: Callable[[Answer], None] = self.arrivals.put_nowait
+        self.arrivals: asyncio.Queue[Received | BrokerError | None] = asyncio.Queue()
+        self.deliver: Callable[[Received], None] = self.arrivals.put_nowait
 
     @property
     def is_outstanding(self) -> bool:
@@ -195,7 +198,7 @@ class Pull:
         return self._left > 0 and self._asked_on == self._listener.subject
 
     async def open(self) -> None:
-        async def hear(msg: Answer) -> None:
+        async def hear(msg: Received) -> None:
             if is_completion(msg):
                 return
             if status(msg) in SOUND:
@@ -210,10 +213,10 @@ class Pull:
         listener = self._listener = Listener(hear, renewed, self._deny)
         await self._link.listen(listener)
 
-    async def _ignore(self, _: Answer) -> None:
+    async def _ignore(self, _: Received) -> None:
         """Nothing arrives before `open`."""
 
-    def _count(self, msg: Answer) -> None:
+    def _count(self, msg: Received) -> None:
         if not status(msg):
             self._left -= 1
         elif status(msg) != "100":
@@ -242,7 +245,7 @@ class Pull:
             self._left = 0
             raise
 
-    async def next(self, timeout: float) -> Answer | None:
+    async def next(self, timeout: float) -> Received | None:
         """Return what arrives next; None when the connection is a new one.
 
         Raises:
@@ -259,12 +262,12 @@ def nanoseconds(seconds: float) -> int:
     return int(seconds * 1e9)
 
 
-def status(msg: Answer) -> str:
+def status(msg: Received) -> str:
     """Return the status of a control message; '' for one of a stream."""
     return "" if msg.reply.startswith("$JS.ACK.") else (msg.headers or {}).get("Status", "?")
 
 
-def is_completion(msg: Answer) -> bool:
+def is_completion(msg: Received) -> bool:
     """Whether a message only says that a pull with `max_bytes` has got all that it asked for."""
     return status(msg) == "409" and (msg.headers or {}).get("Description") == "Batch Completed"
 
@@ -272,7 +275,7 @@ def is_completion(msg: Answer) -> bool:
 class QueuePulls(Pulls):
     """The pulls of one queue's durable consumer: `take` and `wait` have an inbox each."""
 
-    def __init__(self, link: Link, subject: str, look: Look) -> None:
+    def __init__(self, link: Link, subject: str, look: StreamView) -> None:
         self._link = link
         self._subject = subject
         self._look = look
@@ -283,7 +286,7 @@ class QueuePulls(Pulls):
         self._naks: set[asyncio.Task[None]] = set()
 
     @classmethod
-    async def open(cls, link: Link, subject: str, look: Look) -> QueuePulls:
+    async def open(cls, link: Link, subject: str, look: StreamView) -> QueuePulls:
         queue = cls(link, subject, look)
         await queue._taking.open()
         await queue._waiting.open()
@@ -322,7 +325,7 @@ class QueuePulls(Pulls):
                 if is_silent or not self._waiting.is_outstanding:
                     await self._ask_for_one()
                 try:
-                    msg = await self._waiting.next(SILENCE_SECONDS)
+                    msg = await self._waiting.next(PULL_SILENCE_SECONDS)
                 except TimeoutError:
                     is_silent = True
                     continue
@@ -332,7 +335,7 @@ class QueuePulls(Pulls):
                 if not await self._ends(msg):
                     return PulledDelivery(self._link, self._look, msg)
                 if status(msg) == "503":
-                    await asyncio.sleep(RETRY_SECONDS)
+                    await asyncio.sleep(REPULL_SECONDS)
         finally:
             self._is_awaited = False
             self._hand_back(self._waiting)
@@ -346,22 +349,22 @@ class QueuePulls(Pulls):
         with contextlib.suppress(BrokerError):  # `next` waits for the new connection
             await self._waiting.request(request)
 
-    async def _ends(self, msg: Answer) -> bool:
-        """Whether a message is a status, which ends a pull; tells of a missing consumer once."""
+    async def _ends(self, msg: Received) -> bool:
+        """Whether a message is a status, which ends a pull; logs a missing consumer once."""
         code = status(msg)
         stream, consumer = self._subject.split(".")[-2:]
         silence = self._look.silence
         if code != "503":
             silence.answered(consumer)
         elif not await self._look.is_sound():
-            # A cluster without a quorum concerns more than this; whoever publishes says so.
+            # All of a cluster without a quorum is silent; those that publish report it.
             silence.end(consumer)
         elif silent := silence.note(consumer, time.monotonic()):
             silence.tell(stream, silent)
         return bool(code)
 
-    def _arrived(self, msg: Answer) -> None:
-        """Pass on what was waited for; hand back what comes when nobody waits any more."""
+    def _arrived(self, msg: Received) -> None:
+        """Pass on a message while `wait` runs; hand back one that comes later."""
         if self._is_awaited:
             self._waiting.arrivals.put_nowait(msg)
         elif not status(msg):
@@ -373,7 +376,7 @@ class QueuePulls(Pulls):
             if msg is not None and not isinstance(msg, BrokerError) and not status(msg):
                 self._nak(msg)
 
-    def _nak(self, msg: Answer) -> None:
+    def _nak(self, msg: Received) -> None:
         async def nak() -> None:
             with contextlib.suppress(BrokerError):  # offered again after ack_wait then
                 await PulledDelivery(self._link, self._look, msg).nak()

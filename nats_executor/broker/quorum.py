@@ -1,4 +1,4 @@
-"""Whether a cluster can store anything: what STREAM.INFO tells of it, in words for a person.
+"""Tells whether a cluster can store anything, from STREAM.INFO and in words for a person.
 
 Pure. A client without the rights of the system account knows a stream's leader, the names of its
 servers and how long the leader has not heard from each; on some releases only their names once
@@ -17,11 +17,11 @@ from nats_executor.text import presentable
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Peer", "Replication", "no_quorum", "replication", "too_few_servers"]
+__all__ = ["Replication", "no_quorum", "replication", "too_few_servers"]
 
 # Servers of a stream hear from each other every second. A leader that hears nothing of the others
 # goes on for ten seconds as if it could store something.
-SILENCE_SECONDS = 3.0
+AWAY_SECONDS = 3.0
 # nats-server's error for replicas on a server that is in no cluster; else the cluster is too small.
 NO_CLUSTER = 10074
 
@@ -38,7 +38,7 @@ class Peer:
 
     @property
     def is_away(self) -> bool:
-        return self.is_offline or self.silent_seconds > SILENCE_SECONDS
+        return self.is_offline or self.silent_seconds > AWAY_SECONDS
 
     def __str__(self) -> str:
         if self.is_away:
@@ -92,14 +92,25 @@ def replication(response: Mapping[str, Any]) -> Replication:
             str(entry.get("name", "")),
             is_current=bool(entry.get("current")),
             is_offline=bool(entry.get("offline")),
-            # One that this leader has never heard of has been silent for as long as it leads.
-            silent_seconds=entry.get("active", 0) / 1e9 or (not entry.get("current")) * led_for,
+            silent_seconds=silence_of(entry, led_for),
             lag=entry.get("lag", 0),
         )
         for entry in cluster.get("replicas") or ()
     ]
     leader = str(cluster.get("leader", ""))
     return Replication(leader, tuple(peers), "name" in cluster, "desired" in cluster)
+
+
+def silence_of(entry: Mapping[str, Any], led_for: float) -> float:
+    """Return the seconds since the leader last heard from a server.
+
+    Args:
+        led_for: for how many seconds the leader leads. One that it has never heard from has been
+            silent for as long.
+    """
+    if active := entry.get("active", 0):
+        return float(active) / 1e9
+    return 0.0 if entry.get("current") else led_for
 
 
 def seconds_between(start: str | None, end: str | None) -> float:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from nats_executor.broker.link import MESSAGES_PER_TURN
 from nats_executor.broker.port import Stored
 from nats_executor.broker.pulls import (
     HEARTBEAT_SECONDS,
     PULL_SECONDS,
-    SILENCE_SECONDS,
+    PULL_SILENCE_SECONDS,
     Pull,
     nanoseconds,
     status,
@@ -21,16 +22,14 @@ if TYPE_CHECKING:
 
     from nats_executor.broker.link import Link
 
-__all__ = ["read"]
+__all__ = ["read_stream"]
 
 FOLLOW_BATCH = 1000
 # A server ends a batch before the message with which it would be over; a larger one comes alone.
 FOLLOW_BYTES = 2_000_000
-# A reader of many messages lets others have the loop that often.
-BREATH = 100
 
 
-async def read(link: Link, subject: str, largest: int) -> AsyncGenerator[Stored, None]:
+async def read_stream(link: Link, subject: str, largest: int) -> AsyncGenerator[Stored, None]:
     """Yield what one ephemeral consumer delivers, until it falls silent or skips a message."""
     pull = Pull(link, subject)
     waiting = {
@@ -48,7 +47,7 @@ async def read(link: Link, subject: str, largest: int) -> AsyncGenerator[Stored,
             code = ""
             while left:
                 try:
-                    msg = await pull.next(SILENCE_SECONDS)
+                    msg = await pull.next(PULL_SILENCE_SECONDS)
                 except TimeoutError:
                     return
                 if msg is None or (code := status(msg)) == "503":
@@ -63,9 +62,9 @@ async def read(link: Link, subject: str, largest: int) -> AsyncGenerator[Stored,
                 expected += 1
                 left -= 1
                 yield Stored(msg.subject, facts.stream_sequence, msg.data[: largest + 1], facts.at)
-                if not expected % BREATH:
+                if not expected % MESSAGES_PER_TURN:
                     await asyncio.sleep(0)
-            # What is larger than a whole batch is refused as long as there is a limit.
+            # A message that is larger than a whole batch is refused as long as there is a limit.
             is_refused = left == wanted and code == "409"
             request = waiting | {"batch": 1} if is_refused else batch
     finally:

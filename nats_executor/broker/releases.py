@@ -1,4 +1,4 @@
-"""What is known of nats-server's releases that concerns whoever runs one. Pure.
+"""Tells what is wrong with a release of nats-server, and which one to run instead. Pure.
 
 `tests/attacks/test_acks.py` holds it to the servers of `make test-matrix`; the borders between
 these were found with every release on PyPI.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["RECOMMENDED", "SAFE", "judged", "release", "weakness"]
+__all__ = ["danger", "weakness"]
 
 Release = tuple[int, int, int]
 
@@ -27,7 +27,7 @@ def release(version: str) -> Release | None:
     return (int(found[1]), int(found[2]), int(found[3])) if found else None
 
 
-def judged(version: str) -> str:
+def danger(version: str) -> str:
     """Return what is wrong with a release and what to do, '' if nothing is known against it."""
     found = release(version)
     if found is None or found >= SAFE:

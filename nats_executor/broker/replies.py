@@ -1,4 +1,4 @@
-"""What JetStream's answers mean: pure functions over their headers, JSON and ack subjects."""
+"""Reads JetStream's answers: their headers, JSON and ack subjects. Pure."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from nats_executor.wire.sizes import WORKLOAD_BYTES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from nats_executor.broker.link import Answer
+    from nats_executor.broker.link import Received
 
 __all__ = [
+    "NO_LEADER",
     "AckSubject",
     "api_error",
     "consumer_info",
     "header_bytes",
-    "refusal",
     "sequence_in",
     "silent",
     "stored",
     "stream_info",
-    "timestamp",
     "unheard",
     "untaken",
     "usage",
+    "why_unstored",
 ]
 
 NO_LEADER = 10008  # of the cluster's JetStream: "temporarily unavailable"
@@ -66,7 +66,7 @@ BY_CODE: dict[int, type[BrokerError]] = {
     10148: TopologyMismatch,  # consumer already exists
 }
 FULL = "start more workers, raise [nats_executor] max_stream_bytes or make room on the server"
-# Of a limit that all streams share.
+# For an error at a limit that all streams share.
 SHARED = (
     "`airflow nats check` shows what fills it, `airflow nats purge` empties that; or raise {} in "
     "the servers' configuration"
@@ -141,7 +141,7 @@ def no_room(what: str, size: int, error: Mapping[str, Any]) -> StreamFull:
     )
 
 
-def sequence_in(subject: str, msg: Answer) -> int:
+def sequence_in(subject: str, msg: Received) -> int:
     """Read the confirmation of a stored message; raises what its error code means."""
     ack = json.loads(msg.data)
     if error := ack.get("error"):
@@ -149,7 +149,7 @@ def sequence_in(subject: str, msg: Answer) -> int:
     return int(ack["seq"])
 
 
-def refusal(subject: str, outcome: Answer | BrokerError) -> BrokerError | None:
+def why_unstored(subject: str, outcome: Received | BrokerError) -> BrokerError | None:
     """Return why a message was not stored, None if it was."""
     if isinstance(outcome, BrokerError):
         return outcome
@@ -169,7 +169,7 @@ def silent(stream: str) -> BrokerUnavailable:
 
 
 def unheard(verb: str, domain: str | None) -> BrokerUnavailable:
-    """Return why nobody answers JetStream's API, with what to look at."""
+    """Return why JetStream's API does not answer, with what to check."""
     if domain:
         return BrokerUnavailable(
             f"JetStream domain {domain!r} does not answer {verb}: this leaf node has no link to it,"
@@ -195,10 +195,10 @@ def header_bytes(headers: Mapping[str, str] | None) -> int:
     return len("NATS/1.0\r\n") + lines + len("\r\n")
 
 
-def stored(answer: Answer, largest: int = WORKLOAD_BYTES) -> Stored | None:
+def stored(answer: Received, largest: int = WORKLOAD_BYTES) -> Stored | None:
     """Read the answer to a direct get; None when there is no (further) message.
 
-    A body is cut one byte after its bound: little to keep, and every reader sees that it is over.
+    A body is cut one byte after its bound: every reader sees that it is too large.
     """
     headers = answer.headers or {}
     status = headers.get("Status", "")
@@ -274,7 +274,7 @@ def consumer_info(entry: Mapping[str, Any]) -> ConsumerInfo:
 
 @dataclass(frozen=True, slots=True)
 class AckSubject:
-    """What a delivery's ack subject tells about it."""
+    """The facts about a delivery that are in its ack subject."""
 
     num_delivered: int
     stream_sequence: int

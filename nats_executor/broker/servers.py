@@ -1,4 +1,4 @@
-"""The addresses of one connection: which to try next, and why none of them will do.
+"""Chooses which address of NATS to try next, and tells why none of them works.
 
 Pure: time and chance are given.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from nats_executor.errors import AccessDenied
+from nats_executor.pacing import Once, pauses
 from nats_executor.settings import without_userinfo
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ class Servers:
         self._answered: set[str] = set()
         self._failures: dict[str, Failure] = {}
         self._reasons: dict[str, BrokerError] = {}  # of this outage
-        self._said: set[str] = set()  # since the last connection
-        self._pause = SHORTEST_PAUSE
+        self._logged = Once()  # since the last connection
+        self._pauses = pauses(SHORTEST_PAUSE, LONGEST_PAUSE)
 
     def is_advertised(self, server: str) -> bool:
         return server not in self._configured
@@ -95,11 +96,10 @@ class Servers:
 
     def pause(self, longest: float, between: Callable[[float, float], float]) -> float:
         """Return how long to wait for the next round, so that a fleet does not return in step."""
-        limit = min(self._pause, LONGEST_PAUSE, longest)
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        limit = min(next(self._pauses), longest)
         return between(limit / 2, limit)
 
-    # What came of it
+    # How an attempt ended
 
     def answered(self, server: str) -> None:
         """Note that a NATS server has spoken there, whatever it said."""
@@ -109,8 +109,8 @@ class Servers:
         self.answered(server)
         self._failures.pop(server, None)
         self._reasons.clear()
-        self._said.clear()
-        self._pause = SHORTEST_PAUSE
+        self._logged.forget_all()
+        self._pauses = pauses(SHORTEST_PAUSE, LONGEST_PAUSE)
 
     def lost(self, server: str, advertised: Iterable[str], *, now: float) -> None:
         """Note the end of a connection: others are tried first, the cluster's own among them."""
@@ -121,7 +121,7 @@ class Servers:
         self._failures[server] = Failure(now, now - began)
         self._reasons[server] = reason
 
-    # Why none of them will do
+    # Why none of them works
 
     @property
     def reason(self) -> BrokerError:
@@ -146,16 +146,14 @@ class Servers:
         return is_advertised, not isinstance(self._reasons[server], AccessDenied), place
 
     def is_news(self) -> bool:
-        """Whether the reason is another one than what was said in this outage, which it is then.
+        """Whether the reason was not logged in this outage; from now on it was.
 
-        That nothing can be reached is said once, however it shows; each refusal is a trouble of
-        its own.
+        That no server can be reached is logged once, with any failure; each refusal is logged by
+        itself.
         """
         told = self._reasons[min(self._reasons, key=self._telling)]
         key = str(told) if isinstance(told, AccessDenied) else ""
-        is_new = key not in self._said
-        self._said.add(key)
-        return is_new
+        return self._logged.is_new(key)
 
 
 def advertised_by(server: str, urls: Iterable[Any]) -> list[str]:

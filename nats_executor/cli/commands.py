@@ -6,8 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from nats_executor.access.accounts import accounts as accounts_of
-from nats_executor.access.accounts import as_account_claims, as_accounts, everyone
+from nats_executor.access.accounts import accounts_for, as_account_claims, as_accounts, everyone
 from nats_executor.access.permissions import Role, as_claims, as_config, permissions
 from nats_executor.broker import exposure
 from nats_executor.cli.arguments import (
@@ -92,7 +91,7 @@ def check(args: Namespace) -> None:
     """Print what needs attention; exit 1 if anything does, 2 if NATS does not answer."""
     settings = settings_for(args)
     survey = ask(settings, lambda broker: take_survey(broker, settings))
-    rows = [finding("login", "exposed", text) for text in exposure.told()]
+    rows = [finding("login", "exposed", text) for text in exposure.exposed_logins()]
     if text := missing_package():
         rows.append(finding("metrics", "missing", text))
     rows = findings(survey, settings) + rows
@@ -206,7 +205,7 @@ def accounts(args: Namespace) -> None:
     if settings.jetstream_domain:
         raise ConfigError("[nats_executor] jetstream_domain: accounts do not reach over leaf nodes")
     users = everyone(settings, args.worker_users, args.sites or ())
-    made = accounts_of(settings.names, users)
+    made = accounts_for(settings.names, users)
     if args.format == "jwt":
         print(json.dumps(as_account_claims(made), indent=2))
         return

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from nats_executor.broker.quorum import no_quorum
-from nats_executor.broker.releases import judged, weakness
+from nats_executor.broker.releases import danger, weakness
 from nats_executor.errors import AccessDenied, BrokerUnavailable
 from nats_executor.fleet.presences import Seen
 from nats_executor.fleet.queues import by_queue, moment
@@ -164,7 +164,7 @@ def findings(survey: Survey, settings: Settings) -> list[Row]:
 def server_findings(survey: Survey) -> list[Row]:
     """The rows of releases of nats-server of which something is known; a weakness can wait."""
     versions = sorted(survey.server_versions)
-    unsafe = [finding("nats-server", "unsafe", text) for v in versions if (text := judged(v))]
+    unsafe = [finding("nats-server", "unsafe", text) for v in versions if (text := danger(v))]
     weak = [finding("nats-server", "ok", text) for v in versions if (text := weakness(v))]
     return unsafe + weak
 

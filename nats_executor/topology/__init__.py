@@ -1,3 +1,3 @@
-"""Streams and consumers: as they should be, how they differ, and their setup."""
+"""Computes streams and consumers, compares them with those of NATS, and sets them up."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How streams and consumers differ from what they should be, and which differences can be mended.
+"""Compares streams and consumers with what they should be, and tells what can be changed.
 
 Everything here is plain data in the words of NATS's JSON API.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.errors import TopologyMismatch
+from nats_executor.topology.wanted import SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,27 +17,25 @@ if TYPE_CHECKING:
     from nats_executor.broker.port import Config, StreamInfo
 
 __all__ = [
-    "FIXED",
     "Drift",
     "bearable",
     "compare",
-    "judged",
-    "merged",
     "require_changeable",
     "require_no_loss",
+    "with_additions",
+    "with_state",
 ]
 
-SECOND = 1_000_000_000
-
-# What stays as it is in an existing stream or consumer. NATS refuses most of it; it would change a
-# filter, but then what waits under the old one waits for ever, and a retention other than a work
-# queue's, which loses what no consumer wants (seen on 2.15.1).
+# Settings that are never changed in an existing stream or consumer. NATS refuses most of these
+# changes. It would change a filter, but then messages under the old one are never delivered; and a
+# retention other than a work queue's, which loses messages that no consumer wants (seen on 2.15.1).
 FIXED = frozenset(
     {"retention", "storage", "ack_policy", "deliver_policy", "filter_subject", "max_waiting"}
 )
-# Of that, what keeps no executor from sending: another release may want another value.
+# Those of them, and the replicas, that do not keep an executor from sending: another release may
+# want another value.
 BEARABLE = frozenset({"max_waiting", "num_replicas"})
-NO_CLUSTER = (
+NEEDS_CLUSTER = (
     "the server that answers is in no cluster; set [nats_executor] replicas = 1, or let it join one"
 )
 
@@ -67,14 +66,14 @@ class Drift:
 
     @property
     def caution(self) -> str:
-        """What to know before it is changed, '' for nothing."""
+        """The warning before it is changed, '' for none."""
         if self.remedy:
             return f"that cannot be changed in place: {self.remedy}"
         return f"changing it drops {self.drops}" if self.drops else ""
 
     @property
     def advice(self) -> str:
-        """What differs, and what to do about it."""
+        """The difference, and what to do about it."""
         if self.remedy:
             return f"{self}; {self.caution}"
         if self.drops:
@@ -103,10 +102,10 @@ def matches(found: Any, wanted: Any) -> bool:
     return bool(found == wanted or (found is None and wanted is False))
 
 
-def merged(existing: Config, wanted: Config) -> Config:
-    """Return a configuration as it should be, with all that somebody else has added to it.
+def with_additions(existing: Config, wanted: Config) -> Config:
+    """Return a configuration as it should be, with all that others have added to it.
 
-    Without a subject that is there, its messages would stay in the stream and reach nobody.
+    Without a subject that is there, its messages would stay in the stream and reach no consumer.
     """
     config = existing | wanted
     if "subjects" in wanted:
@@ -127,7 +126,7 @@ def compare(where: str, existing: Config | None, wanted: Config, remedy: str) ->
     ]
 
 
-def judged(drift: Drift, info: StreamInfo, wanted: Config) -> Drift:
+def with_state(drift: Drift, info: StreamInfo, wanted: Config) -> Drift:
     """Add what follows from a stream's state to a difference of its settings."""
     if drift.setting == "max_bytes" and wanted["discard"] == "old":
         return replace(drift, drops=overflowing(drift.wanted, info.bytes, "bytes"))
@@ -137,7 +136,7 @@ def judged(drift: Drift, info: StreamInfo, wanted: Config) -> Drift:
         return replace(drift, drops=outlived(drift.wanted / SECOND, info))
     # 2.11 takes the number without a word, and makes no copy.
     if drift.setting == "num_replicas" and drift.wanted > 1 and not info.replication.is_clustered:
-        return replace(drift, remedy=NO_CLUSTER)
+        return replace(drift, remedy=NEEDS_CLUSTER)
     return drift
 
 

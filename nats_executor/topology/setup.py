@@ -9,12 +9,13 @@ from nats_executor.topology.drift import (
     Drift,
     bearable,
     compare,
-    judged,
-    merged,
     require_changeable,
     require_no_loss,
+    with_additions,
+    with_state,
 )
 from nats_executor.topology.wanted import consumer_config, stream_configs
+from nats_executor.wire.queue_names import described
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Drift",
     "apply",
-    "ensure_consumer",
-    "ensure_queue",
     "inspect",
     "known_queues",
     "open_queue",
@@ -49,7 +48,7 @@ async def compare_stream(broker: Broker, wanted: Config) -> list[Drift]:
     existing = await broker.stream_config(name)
     found = compare(f"stream {name}", existing, wanted, remedy)
     info = await broker.stream_info(name) if found else None
-    return [judged(drift, info, wanted) for drift in found] if info else found
+    return [with_state(drift, info, wanted) for drift in found] if info else found
 
 
 async def compare_consumer(broker: Broker, settings: Settings, lane: Lane) -> list[Drift]:
@@ -60,7 +59,7 @@ async def compare_consumer(broker: Broker, settings: Settings, lane: Lane) -> li
         "messages stay in the stream, and what runs goes on and is offered again"
     )
     existing = await broker.consumer_config(stream, name)
-    return compare(described(lane), existing, wanted, remedy)
+    return compare(f"consumer of {described(lane)}", existing, wanted, remedy)
 
 
 async def inspect(broker: Broker, settings: Settings, queues: Iterable[str]) -> list[Drift]:
@@ -80,7 +79,7 @@ async def apply(
     """Create what is missing, update what differs, and return what was changed.
 
     Args:
-        may_drop: also change what makes NATS remove messages.
+        may_drop: also make changes after which NATS removes messages.
 
     Raises:
         TopologyMismatch: a stream or consumer differs in what cannot be changed in place, or only
@@ -107,7 +106,7 @@ async def ensure_stream(broker: Broker, wanted: Config) -> None:
     if existing is None:
         await broker.create_stream(wanted)
         return
-    config = merged(existing, wanted) | {"num_replicas": existing["num_replicas"]}
+    config = with_additions(existing, wanted) | {"num_replicas": existing["num_replicas"]}
     if config != existing:
         await broker.update_stream(config)
 
@@ -178,11 +177,6 @@ async def ensure_queue(broker: Broker, settings: Settings, queue: str) -> list[D
     return changed
 
 
-def described(lane: Lane) -> str:
-    band = f", priority band {lane.band}" if lane.band else ""
-    return f"consumer of queue {lane.queue!r}{band}"
-
-
 async def ensure_consumer(broker: Broker, settings: Settings, lane: Lane) -> list[Drift]:
     """Create or update one consumer; looks first, as creating is what servers got wrong."""
     wanted = consumer_config(settings, lane)
@@ -193,5 +187,5 @@ async def ensure_consumer(broker: Broker, settings: Settings, lane: Lane) -> lis
     if existing is None:
         await broker.create_consumer(stream, wanted)
     elif differences:
-        await broker.update_consumer(stream, merged(existing, wanted))
+        await broker.update_consumer(stream, with_additions(existing, wanted))
     return differences

@@ -1,4 +1,4 @@
-"""Which stream, and which queue of it, fills the storage that is there. Pure."""
+"""Finds the stream, and the queue in it, that fills the storage. Pure."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 __all__ = ["account_findings", "busiest_queue", "is_crowded", "megabytes", "stream_finding"]
 
-Row = dict[str, Any]
+CheckRow = dict[str, Any]
 
-# From this share on a stream is worth a look: it is not full yet, and somebody can still act.
+# From this share on a stream is worth a look: it is not full yet, and there is time to act.
 CROWDED = 0.8
-BAND = re.compile(r"--b[0-9]+")
+BAND_SUFFIX = re.compile(r"--b[0-9]+")
 
 
 def is_crowded(info: StreamInfo, names: Names) -> bool:
@@ -32,7 +32,7 @@ def busiest_queue(messages: Mapping[str, int], queues: Iterable[str], names: Nam
     tokens: Counter[str] = Counter()
     for subject, number in messages.items():
         _, _, lane, *_ = [*subject.split("."), "", "", ""]
-        tokens[BAND.sub("", lane)] += number
+        tokens[BAND_SUFFIX.sub("", lane)] += number
     if not tokens:
         return ""
     (found, number), *_ = tokens.most_common(1)
@@ -41,7 +41,7 @@ def busiest_queue(messages: Mapping[str, int], queues: Iterable[str], names: Nam
     return f"queue {queue} has {number} of {tokens.total()} messages"
 
 
-def stream_finding(info: StreamInfo, busiest: str, names: Names) -> Row:
+def stream_finding(info: StreamInfo, busiest: str, names: Names) -> CheckRow:
     """The row of a stream that is almost full."""
     share = f"{info.bytes / info.max_bytes:.0%}"
     size = f"{megabytes(info.bytes)} of {megabytes(info.max_bytes)} are used ({share})"
@@ -63,7 +63,7 @@ def remedies(names: Names) -> dict[str, str]:
     }
 
 
-def account_findings(usage: Usage | None, streams: Iterable[StreamInfo]) -> list[Row]:
+def account_findings(usage: Usage | None, streams: Iterable[StreamInfo]) -> list[CheckRow]:
     """The row of an account that is almost full, with its largest stream."""
     if usage is None or usage.limit <= 0 or usage.used <= CROWDED * usage.limit:
         return []

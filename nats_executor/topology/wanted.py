@@ -22,17 +22,12 @@ if TYPE_CHECKING:
     from nats_executor.wire.names import Lane, Names
 
 __all__ = [
-    "bounded",
+    "SECOND",
     "consumer_config",
-    "dead_letters_stream",
-    "kept_for",
-    "logs_stream",
-    "results_stream",
     "stream_configs",
-    "tasks_stream",
-    "workers_stream",
 ]
 
+# NATS's JSON API counts durations in nanoseconds.
 SECOND = 1_000_000_000
 # A server's own default. It must not be longer than `max_age`, not even when that becomes shorter.
 DUPLICATE_SECONDS = 120
@@ -98,7 +93,7 @@ def dead_letters_stream(settings: Settings, names: Names) -> Config:
 
 
 def bounded(stream_bytes: int, message_bytes: int) -> Config:
-    """What one login may fill, as the server sets so much aside; the oldest messages make room."""
+    """Return the limits of a stream that any login may fill; its oldest messages make room."""
     return {
         "max_bytes": stream_bytes,
         "max_msgs": stream_bytes // AVERAGE_BYTES,
@@ -119,8 +114,8 @@ def workers_stream(names: Names) -> Config:
         "subjects": [names.presences()],
         "retention": "limits",
         "max_msgs_per_subject": 1,
-        # Of a bucket, as NATS's own tools make it; but one message with a rollup header would
-        # empty it, and whoever has a worker's login could send that.
+        # As NATS's own tools make a bucket, but without rollups: a message with such a header would
+        # empty it, and a worker's login would do to send that.
         "deny_delete": True,
         "allow_rollup_hdrs": False,
         **bounded(WORKERS_BUCKET_BYTES, PRESENCE_BYTES),

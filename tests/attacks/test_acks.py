@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.broker.releases import judged
+from nats_executor.broker.releases import danger
 from tests.support.realm import NAMES, ROOT_INBOX, ROOT_USER, secret
 from tests.support.waiting import block_until
 
@@ -77,7 +77,7 @@ def test_an_ack_of_another_queues_task_does_what_our_judgement_of_the_release_sa
     realm: Realm, is_running: bool
 ) -> None:
     """On a release that we call unsafe it removes the task; on any other it does nothing at all."""
-    is_unsafe = bool(judged(version(realm)))
+    is_unsafe = bool(danger(version(realm)))
     if is_running:
         realm.send("b", "earlier")
         [earlier] = pull(realm, "b", 1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor.broker import pulls
-from nats_executor.broker.pulls import ELECTION_SECONDS, Look, QueuePulls, Silence
+from nats_executor.broker.pulls import LONGEST_ELECTION_SECONDS, QueuePulls, Silence, StreamView
 from nats_executor.errors import BrokerUnavailable
 from tests.support.waiting import wait_until
 
@@ -76,7 +76,7 @@ async def nothing_there(_: str) -> None:
 
 
 async def opened(link: Any) -> QueuePulls:
-    return await QueuePulls.open(link, NEXT, Look(nothing_there, True, is_sound, Silence()))
+    return await QueuePulls.open(link, NEXT, StreamView(nothing_there, True, is_sound, Silence()))
 
 
 @contextlib.asynccontextmanager
@@ -92,7 +92,7 @@ async def waiting(queue: QueuePulls) -> Any:
 async def test_a_message_that_comes_to_a_pull_which_was_given_up_is_handed_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pulls, "SILENCE_SECONDS", 0.01)
+    monkeypatch.setattr(pulls, "PULL_SILENCE_SECONDS", 0.01)
     link = FakeLink()
     queue = await opened(link)
     async with waiting(queue) as wait:
@@ -146,14 +146,14 @@ async def test_a_take_after_one_without_an_answer_has_an_inbox_of_its_own(
 
 def test_an_election_is_not_told() -> None:
     silence = Silence()
-    for now in range(int(ELECTION_SECONDS)):
+    for now in range(int(LONGEST_ELECTION_SECONDS)):
         assert silence.note("a", now) == []
 
 
 def test_a_consumer_that_does_not_answer_for_long_is_told_once_with_the_others() -> None:
     silence = Silence()
     told = []
-    for now in range(2 * int(ELECTION_SECONDS)):
+    for now in range(2 * int(LONGEST_ELECTION_SECONDS)):
         told += [silence.note("a", now), silence.note("b", now + 0.5)]
 
     assert [names for names in told if names] == [["a", "b"]]
@@ -161,7 +161,7 @@ def test_a_consumer_that_does_not_answer_for_long_is_told_once_with_the_others()
 
 def test_a_consumer_that_answers_in_between_begins_again() -> None:
     silence = Silence()
-    for now in range(2 * int(ELECTION_SECONDS)):
+    for now in range(2 * int(LONGEST_ELECTION_SECONDS)):
         assert silence.note("a", now) == []
         if now % 10 == 0:
             silence.end("a")

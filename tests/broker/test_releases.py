@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nats_executor.broker.releases import RECOMMENDED, judged, release, weakness
+from nats_executor.broker.releases import RECOMMENDED, danger, release, weakness
 
 UNSAFE = ("2.10.29", "2.11.0", "2.11.11", "2.11.17", "2.12.0", "2.12.4", "2.12.4-RC.6", "v2.12.1")
 WEAK = ("2.12.5", "2.12.8", "2.12.15", "2.14.0", "2.14.3", "v2.14.3-RC.1")
@@ -14,7 +14,7 @@ NO_VERSIONS = ("", "nightly", "2.11", "2.11.x", "2.11.11x", "a2.11.11")
 
 @pytest.mark.parametrize("version", UNSAFE)
 def test_what_is_said_of_an_unsafe_release_names_it_the_danger_and_the_remedy(version: str) -> None:
-    text = judged(version)
+    text = danger(version)
 
     assert text == (
         f"nats-server {version} lets the login of any worker delete tasks of other queues; run "
@@ -27,7 +27,7 @@ def test_what_is_said_of_an_unsafe_release_names_it_the_danger_and_the_remedy(ve
 def test_of_a_safe_release_that_is_not_the_recommended_one_is_said_what_it_lacks(
     version: str,
 ) -> None:
-    assert judged(version) == ""
+    assert danger(version) == ""
     assert weakness(version) == (
         f"nats-server {version} works, but may lose a message when a subject reaches its "
         "limit while other messages are being removed; 2.14.4 or later is recommended"
@@ -36,7 +36,7 @@ def test_of_a_safe_release_that_is_not_the_recommended_one_is_said_what_it_lacks
 
 @pytest.mark.parametrize("version", SOUND)
 def test_nothing_is_said_of_a_sound_one(version: str) -> None:
-    assert judged(version) == ""
+    assert danger(version) == ""
     assert weakness(version) == ""
 
 
@@ -44,11 +44,11 @@ def test_nothing_is_said_of_a_sound_one(version: str) -> None:
 def test_nothing_is_said_of_what_is_no_version(version: str) -> None:
     """A server says what it likes here; a guess would be worse than silence."""
     assert release(version) is None
-    assert judged(version) == ""
+    assert danger(version) == ""
     assert weakness(version) == ""
 
 
 def test_what_is_recommended_is_sound() -> None:
     assert release(RECOMMENDED) == (2, 14, 4)
-    assert judged(RECOMMENDED) == ""
+    assert danger(RECOMMENDED) == ""
     assert weakness(RECOMMENDED) == ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor.broker.releases import judged
+from nats_executor.broker.releases import danger
 from nats_executor.cli import arguments
 from nats_executor.wire.messages import Kind, Presence, Workload, encode
 from tests.support.fixtures import settings_for
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PREFIX = "AIRFLOW__NATS_EXECUTOR__"
 # What `check` exits with where nothing else is wrong: an unsafe server needs attention, too.
-WELL = int(bool(judged(".".join(map(str, server_version())))))
+WELL = int(bool(danger(".".join(map(str, server_version())))))
 
 
 class Console:

@@ -15,7 +15,7 @@ import pytest
 from cryptography import x509
 
 from nats_executor.broker import connection as broker_module
-from nats_executor.broker.client import streams_of
+from nats_executor.broker.client import Client
 from nats_executor.broker.connection import connect
 from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable, ConfigError
 from nats_executor.topology import setup
@@ -428,7 +428,7 @@ async def test_a_websocket_with_tls_is_closed_without_the_goodbye_of_a_server_th
     server = make_nats_server(config=f"websocket {{\n{listener}\n{tls_block(pki)}\n}}")
 
     async with connected(f"wss://127.0.0.1:{port}", **trust(pki.ca)) as broker:
-        (stream,) = streams_of(cast("Any", broker)._link._client)
+        (stream,) = cast("Any", broker)._link._client.streams()
         sock = stream.get_extra_info("socket")
         assert sock.fileno() > 0
         server.pause()
@@ -641,7 +641,7 @@ async def test_an_unforeseen_fault_ends_no_connection_for_good(
     nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where one is made as well as where it is watched."""
-    options, flush = broker_module.Connection._connect_options, broker_module.Client.flush
+    options, flush = broker_module.Connection._connect_options, Client.flush
     calls = {"connect": 0, "flush": 0}
 
     def faulty_options(self: broker_module.Connection) -> dict[str, Any]:
@@ -650,7 +650,7 @@ async def test_an_unforeseen_fault_ends_no_connection_for_good(
             raise LookupError("nobody thought of this in connecting")
         return options(self)
 
-    async def faulty_flush(self: broker_module.Client, timeout: int = 10) -> None:
+    async def faulty_flush(self: Client, timeout: int = 10) -> None:
         calls["flush"] += 1
         if calls["flush"] == 2:  # the first one belongs to connecting
             raise LookupError("nobody thought of this in watching")
@@ -658,7 +658,7 @@ async def test_an_unforeseen_fault_ends_no_connection_for_good(
 
     monkeypatch.setattr(broker_module, "WATCH_SECONDS", 1.0)
     monkeypatch.setattr(broker_module.Connection, "_connect_options", faulty_options)
-    monkeypatch.setattr(broker_module.Client, "flush", faulty_flush)
+    monkeypatch.setattr(Client, "flush", faulty_flush)
     async with connected(nats_server.url) as broker:
         first = broker.connected_since
         await wait_until(lambda: first < broker.connected_since < math.inf, 5, "a new connection")

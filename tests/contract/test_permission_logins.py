@@ -11,7 +11,7 @@ import pytest
 from nats_executor.access.accounts import (  # fmt: skip
     BESIDE,
     DOMAIN,
-    accounts,
+    accounts_for,
     as_account_claims,
     as_accounts,
     member,
@@ -91,7 +91,7 @@ def certificates(directory: Path) -> Place:
 def in_accounts(worker: str, root: str, *, have_certificates: bool = False) -> str:
     """Accounts of Airflow and of one worker, with an administrator of the test's own."""
     members = [member(NAMES, "monitor", Role.MONITOR), member(NAMES, worker, Role.WORKER, LANES)]
-    text = as_accounts(accounts(NAMES, members), have_certificates=have_certificates)
+    text = as_accounts(accounts_for(NAMES, members), have_certificates=have_certificates)
     text = re.sub(r"password: \S+", 'password: "unused"', text)
     main, beside = text.replace("users: [", f"users: [ {root}", 1).split(BESIDE)
     return f"accounts {{ AIRFLOW {{ jetstream: enabled\n{main} }}\n{beside} }}\n"
@@ -112,7 +112,7 @@ def account_nkeys(_: Path) -> Place:
 
 def account_operator(directory: Path) -> Place:
     members = [member(NAMES, "worker_a", Role.WORKER, LANES)]
-    claims = as_account_claims(accounts(NAMES, members))
+    claims = as_account_claims(accounts_for(NAMES, members))
     key = Operator(claims)
     worker, root = directory / "worker.creds", directory / "root.creds"
     key.write_credentials(worker, NKey(), "worker_a", **claims["worker_a"]["users"]["worker_a"])

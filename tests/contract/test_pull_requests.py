@@ -130,7 +130,7 @@ async def test_silence_leaves_one_pull_for_each_lane(
     worker: Worker, asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pull that is given up for lost may not be: its heartbeats were late, and it waits."""
-    monkeypatch.setattr(pulls_module, "SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(pulls_module, "PULL_SILENCE_SECONDS", 0.2)
     await wait_until(lambda: len(asked) >= 3 * len(LANES), 30, "pulls that were given up")
     monkeypatch.undo()
 

@@ -246,7 +246,7 @@ async def test_consumers_that_are_gone_are_one_line(
     real_stage: RealStage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No election lasts so long; and what concerns all lanes is not said by each."""
-    monkeypatch.setattr(pulls_module, "ELECTION_SECONDS", 2.5)
+    monkeypatch.setattr(pulls_module, "LONGEST_ELECTION_SECONDS", 2.5)
     consumers = [real_stage.names.consumer(lane) for lane in LANES]
     for lane, consumer in zip(LANES, consumers, strict=True):
         await real_stage.queue(lane)
@@ -267,7 +267,7 @@ async def test_consumers_that_were_never_there_are_no_trouble(
     real_stage: RealStage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At a fresh start no queue has had a task: each worker has warned of all its lanes."""
-    monkeypatch.setattr(pulls_module, "ELECTION_SECONDS", 2.5)
+    monkeypatch.setattr(pulls_module, "LONGEST_ELECTION_SECONDS", 2.5)
     caplog.set_level(logging.INFO)
     lanes = ", ".join(map(real_stage.names.consumer, LANES))
     line = (

@@ -114,6 +114,11 @@ async def test_a_check_before_setup_tells_everything_that_is_missing(stage: Stag
     found = await inspect(stage)
 
     assert [drift.setting for drift in found] == ["existence"] * (4 + 3 * len(QUEUES))
+    queue = QUEUES[0]
+    bands = ["priority band 2 of ", "priority band 1 of ", ""]
+    assert [drift.where for drift in found][4:7] == [
+        f"consumer of {band}queue {queue!r}" for band in bands
+    ]
     assert any("große Modelle" in str(drift) for drift in found)
     assert await stage.broker.stream_info(stage.tasks) is None
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from nats_executor.broker.jetstream import JetStream
-    from nats_executor.broker.link import Answer
+    from nats_executor.broker.link import Received
     from nats_executor.settings import Settings
     from tests.support.execution_api import ExecutionApi
 
@@ -169,9 +169,9 @@ class Ground(Field):
         info = json.loads((await self.ask(subject)).data)
         return int(info["delivered"]["consumer_seq"])
 
-    async def ask(self, subject: str) -> Answer:
+    async def ask(self, subject: str) -> Received:
         """Ask the broker itself, for what the product does not want to know."""
-        answer: Answer = await cast("JetStream", self.post.broker)._link.ask(subject)
+        answer: Received = await cast("JetStream", self.post.broker)._link.ask(subject)
         return answer
 
     async def says_again(self, worker: WorkerProcess, text: str, times: int) -> None:

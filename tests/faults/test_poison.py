@@ -17,7 +17,7 @@ from tests.support.worker_ground import task_body
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nats_executor.broker.link import Answer
+    from nats_executor.broker.link import Received
     from tests.faults.ground import Ground
 
 pytestmark = [pytest.mark.anyio, pytest.mark.integration, pytest.mark.chaos, pytest.mark.slow]
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.integration, pytest.mark.chaos, pyt
 MAX_ATTEMPTS = 3
 
 
-async def dead_letter(ground: Ground, task: str) -> Answer:
+async def dead_letter(ground: Ground, task: str) -> Received:
     """Return the dead letter of a task with its headers."""
     names, broker = ground.settings.names, ground.post.broker
     subject = names.dead_letter("default", task)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nats_executor.broker import login
-from nats_executor.broker.releases import judged, weakness
+from nats_executor.broker.releases import danger, weakness
 from nats_executor.cli import commands
+from nats_executor.retrying import Once
 from tests.remedies.lines import EXAMPLES, LINES
 from tests.support.cable import Cable
 from tests.support.nats_server import server_version
@@ -53,7 +54,7 @@ def test_an_unsafe_server_is_one_line_everywhere_and_works(
     surfaces: Callable[..., Surfaces],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(login, "WARNED", set())
+    monkeypatch.setattr(login, "WARNED", Once())
     with Mask(private_nats_server.port, VERSION) as mask:
         seen = surfaces(f"nats://127.0.0.1:{mask.port}")
         assert seen.console.run(commands.setup, queues="a")[0] == 0
@@ -65,7 +66,7 @@ def test_an_unsafe_server_is_one_line_everywhere_and_works(
             mask.plug()
             block_until(lambda: worker.text.count("connected to NATS at") > 1, 60, "its return")
             assert worker.text.count(UNSAFE) == 1, worker.text
-        login.WARNED.clear()  # a scheduler runs no commands, as this process has
+        login.WARNED.forget_all()  # a scheduler runs no commands, as this process has
         with seen.scheduler() as executor:
             block_until(lambda: executor.heartbeat() or executor.running, 10, "the sending")
             assert seen.logged(UNSAFE) == [f"{UNSAFE}; next: going on with it"]
@@ -85,10 +86,10 @@ def test_what_check_finds_of_the_server_under_test_is_our_judgement_of_its_relea
     code, output = seen.console.run(commands.check, output="json")
 
     version = ".".join(map(str, server_version()))
-    wanted = [("unsafe", judged(version)), ("ok", weakness(version))]
+    wanted = [("unsafe", danger(version)), ("ok", weakness(version))]
     rows = [row for row in json.loads(output) if row["check"] == "nats-server"]
     assert [(r["status"], r["details"]) for r in rows] == [pair for pair in wanted if pair[1]]
-    assert code == int(bool(judged(version)))
+    assert code == int(bool(danger(version)))
 
 
 def test_what_a_safe_server_lacks_is_said_by_check_and_needs_nobody(
@@ -109,4 +110,4 @@ def test_what_a_safe_server_lacks_is_said_by_check_and_needs_nobody(
     }
     # The server under test leads the streams, and may itself be such a one.
     assert wanted in found
-    assert code == int(bool(judged(".".join(map(str, server_version())))))
+    assert code == int(bool(danger(".".join(map(str, server_version())))))

@@ -108,7 +108,7 @@ def test_a_task_that_loses_its_cancellation_does_not_keep_it_alive(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As nats-py's calls do now and then."""
-    monkeypatch.setattr("nats_executor.broker.bridge.INSIST_SECONDS", 0.05)
+    monkeypatch.setattr("nats_executor.broker.bridge.RECANCEL_SECONDS", 0.05)
     has_begun = threading.Event()
 
     async def lose_one() -> None:

@@ -10,7 +10,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from nats_executor.access.accounts import accounts, as_accounts, everyone
+from nats_executor.access.accounts import accounts_for, as_accounts, everyone
 from nats_executor.access.permissions import Role, as_config, permissions
 from tests.support.fixtures import settings_for
 
@@ -39,7 +39,7 @@ def main() -> None:
 
 def print_accounts(args: Namespace, settings: Settings) -> None:
     users = everyone(settings, args.worker_users, args.sites)
-    print(as_accounts(accounts(settings.names, users)))  # noqa: T201 - what is asked for
+    print(as_accounts(accounts_for(settings.names, users)))  # noqa: T201 - what is asked for
 
 
 def print_user(args: Namespace, settings: Settings) -> None:

@@ -105,7 +105,7 @@ def accounts_config(more: str = "", *, is_open: bool = False) -> str:
     """
     passwords = "".join(f'NATS_PASSWORD_{u.name.upper()}: "{PASSWORD}"\n' for u in USERS)
     users = [accounts.member(NAMES, u.name, u.role, lanes(u)) for u in USERS]
-    made = accounts.accounts(NAMES, users)
+    made = accounts.accounts_for(NAMES, users)
     if is_open:
         made = [made[0], *map(opened, made[1:])]
     main, beside = accounts.as_accounts(made).split(accounts.BESIDE)

@@ -9,7 +9,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from nats_executor.retrying import STEP_SECONDS
+from nats_executor.retrying import STEP_PAUSES
 from nats_executor.wire.messages import Kind, Report, State
 from nats_worker import worker as worker_module
 from nats_worker.delivery.claims import is_void
@@ -121,7 +121,7 @@ def test_a_redelivery_to_the_worker_that_is_claiming_it_is_no_second_claim() -> 
         made.go_on(worker)  # the claim is stored, and its answer on the way
         made.wait(ACK_WAIT)
         made.deliver(worker)
-        made.wait(STEP_SECONDS[1])  # so it is asked for again
+        made.wait(STEP_PAUSES[1])  # so it is asked for again
         made.go_far(worker)
 
         assert [report.state for report in made.server.said] == [State.CLAIMED]
