@@ -39,6 +39,7 @@ from nats_worker.api.client import (
     describe,
     watch_requests,
 )
+from nats_worker.processes.endings import ending_of
 from nats_worker.processes.exit_report import Ending, ExitReport
 from nats_worker.processes.linux import children_of, kill_tree
 from nats_worker.processes.memory import oom_kills, sigkill_reason
@@ -226,8 +227,8 @@ def meaning(exc: BaseException, watch: Watch) -> Ending | None:
     answer = answer_of(exc)
     if answer is None:
         return None
-    return answer.ending(
-        has_started=watch.has_started, has_lost_answer=watch.asking.has_lost_answer
+    return ending_of(
+        answer, has_started=watch.has_started, has_lost_answer=watch.asking.has_lost_answer
     )
 
 

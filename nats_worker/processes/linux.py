@@ -9,7 +9,7 @@ import os
 import signal
 from pathlib import Path
 
-from nats_worker.delivery.verdict import signal_name
+from nats_worker.processes.exit_report import signal_name
 
 __all__ = [
     "DUMP_SIGNAL",

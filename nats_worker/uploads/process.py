@@ -11,8 +11,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Self
 
+from nats_worker.processes.courier import PRIVATE
 from nats_worker.processes.linux import describe
-from nats_worker.uploads.courier import PRIVATE
 
 if TYPE_CHECKING:
     from types import TracebackType
