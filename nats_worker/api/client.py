@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 # Airflow 3.4 renamed its HTTP library.
 httpx: Any = getattr(api, "httpx2", None) or vars(api)["httpx"]
 RELIED_ON_FOR_REQUESTS: dict[Any, tuple[str, ...]] = {
+    api: ("ServerResponseError",),
+    httpx: ("HTTPStatusError", "ReadTimeout", "RequestError"),
     api.TaskInstanceOperations: ("heartbeat", "start"),
     api.Client: ("request", "send"),
 }

@@ -1,12 +1,13 @@
 """Runs one workload under Airflow's own supervisor and says how it ended.
 
-Beside `warm_up.py`, the one module that touches Airflow's internals. It must run in the main thread
-of a process without other threads: `supervise_task` forks, installs signal handlers and changes the
-environment.
+It must run in the main thread of a process without other threads: `supervise_task` forks, installs
+signal handlers and changes the environment.
 
 Airflow keeps what this project has to know (was the start accepted, did the state arrive) inside
-its supervisor object, so subclasses of `ActivitySubprocess` and `CallbackSubprocess` look over its
-shoulder. They rely on the names in `RELIED_ON`, found in Airflow 3.3.2 and 3.4.0b2. Where one is
+its supervisor object, so subclasses of `ActivitySubprocess` and `CallbackSubprocess` take the
+places of both. They rely on the names in `RELIED_ON`, found in Airflow 3.3.2 and 3.4.0b2. It lists
+no name whose absence changes nothing but speed: `_last_heartbeat_attempt`, and `new_process_group`
+of `start`. Where one is
 missing, Airflow's own classes run as they are: slots are held a few seconds longer, an outage of
 the API server is not waited out, and `started` is never announced.
 """
@@ -56,7 +57,9 @@ log = logging.getLogger(__name__)
 
 WORKLOAD: TypeAdapter[Any] = TypeAdapter(workloads.ExecutorWorkload)
 OF_BOTH = ("_check_subprocess_exit", "_register_pipe_readers", "pid", "selector", "wait")
-RELIED_ON = {
+RELIED_ON: dict[Any, tuple[str, ...]] = {
+    supervisor: ("ActivitySubprocess", "SERVER_TERMINATED"),
+    callback_supervisor: ("CallbackSubprocess",),
     supervisor.ActivitySubprocess: (
         *OF_BOTH,
         "_on_child_started",
