@@ -26,7 +26,7 @@ __all__ = [
     "RELIED_ON_FOR_REQUESTS",
     "answer_of",
     "deliver",
-    "describe",
+    "error_text",
     "watch_requests",
 ]
 
@@ -61,7 +61,7 @@ def answer_of(exc: BaseException) -> Answer | None:
     return Answer(path, exc.response.status_code, is_error_body, getattr(exc, "detail", None))
 
 
-def describe(exc: BaseException) -> str:
+def error_text(exc: BaseException) -> str:
     detail = getattr(exc, "detail", None)
     text = without_login(f"{type(exc).__name__}: {exc}")
     return f"{text} ({detail})" if detail and str(detail) not in text else text

@@ -37,7 +37,7 @@ from nats_worker.api.client import (
     RELIED_ON_FOR_REQUESTS,
     answer_of,
     deliver,
-    describe,
+    error_text,
     watch_requests,
 )
 from nats_worker.processes.endings import ending_of
@@ -199,7 +199,7 @@ def result(exit_code: int, watch: Watch, kills: int | None) -> ExitReport:
     if watch.is_decided_elsewhere:
         return report(ending=Ending.STOPPED_BY_SERVER)
     if watch.failed_delivery is not None:
-        return report(ending=Ending.UNDELIVERED, info=describe(watch.failed_delivery))
+        return report(ending=Ending.UNDELIVERED, info=error_text(watch.failed_delivery))
     if exit_code == -signal.SIGKILL:
         return report(ending=Ending.FINISHED, info=sigkill_reason(kills))
     return report(ending=Ending.FINISHED)
@@ -208,7 +208,7 @@ def result(exit_code: int, watch: Watch, kills: int | None) -> ExitReport:
 def failure(exc: BaseException, watch: Watch, team: str | None) -> ExitReport:
     """Classify a workload whose supervisor raised."""
     ending = meaning(exc, watch) or Ending.RAISED
-    info = describe(exc)
+    info = error_text(exc)
     if ending in {Ending.UNREACHABLE, Ending.WRONG_ADDRESS}:
         info = f"{info}, {api_address(team)}"
     detail = getattr(exc, "detail", None)

@@ -1,4 +1,4 @@
-"""How a workload's process ended, as plain data; `verdict.py` decides what that means."""
+"""Holds how a workload's process ended, as plain data; `verdict.py` decides what that means."""
 
 from __future__ import annotations
 
