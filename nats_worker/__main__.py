@@ -1,4 +1,4 @@
-"""`python -m nats_worker` is `nats-worker`."""
+"""Runs `nats-worker` as `python -m nats_worker`."""
 
 from __future__ import annotations
 

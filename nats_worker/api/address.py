@@ -1,4 +1,4 @@
-"""Which API server a worker's tasks talk to, and which option of Airflow's says so.
+"""Finds out which API server a worker's tasks talk to, and which option of Airflow's says so.
 
 Airflow lets a team's section inherit nothing: a team without an address of its own would be sent to
 localhost. Its address is meant for all, unless a team has one, as other executors take it.

@@ -26,7 +26,7 @@ __all__ = [
     "RELIED_ON_FOR_REQUESTS",
     "answer_of",
     "deliver",
-    "describe",
+    "error_text",
     "watch_requests",
 ]
 
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 # Airflow 3.4 renamed its HTTP library.
 httpx: Any = getattr(api, "httpx2", None) or vars(api)["httpx"]
 RELIED_ON_FOR_REQUESTS: dict[Any, tuple[str, ...]] = {
+    api: ("ServerResponseError",),
+    httpx: ("HTTPStatusError", "ReadTimeout", "RequestError"),
     api.TaskInstanceOperations: ("heartbeat", "start"),
     api.Client: ("request", "send"),
 }
@@ -59,7 +61,7 @@ def answer_of(exc: BaseException) -> Answer | None:
     return Answer(path, exc.response.status_code, is_error_body, getattr(exc, "detail", None))
 
 
-def describe(exc: BaseException) -> str:
+def error_text(exc: BaseException) -> str:
     detail = getattr(exc, "detail", None)
     text = without_login(f"{type(exc).__name__}: {exc}")
     return f"{text} ({detail})" if detail and str(detail) not in text else text

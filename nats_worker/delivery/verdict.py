@@ -6,12 +6,11 @@ Pure: `errand.py` carries the verdict out. The rows are those of the outcome tab
 
 from __future__ import annotations
 
-import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nats_executor.wire.messages import State
-from nats_worker.processes.exit_report import Ending
+from nats_worker.processes.exit_report import Ending, signal_name
 
 if TYPE_CHECKING:
     from nats_worker.processes.exit_report import ExitReport
@@ -24,7 +23,6 @@ __all__ = [
     "Left",
     "Verdict",
     "judge",
-    "signal_name",
 ]
 
 STOPPING = "this worker stops"
@@ -172,11 +170,3 @@ def exit_text(report: ExitReport) -> str:
     else:
         what = f"the task process exited with code {report.exit_code}"
     return f"{what}; {report.info}" if report.info else what
-
-
-def signal_name(number: int) -> str:
-    """Return a signal's name; real-time signals have none."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

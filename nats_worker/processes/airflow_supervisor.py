@@ -1,12 +1,13 @@
 """Runs one workload under Airflow's own supervisor and says how it ended.
 
-Beside `warm_up.py`, the one module that touches Airflow's internals. It must run in the main thread
-of a process without other threads: `supervise_task` forks, installs signal handlers and changes the
-environment.
+It must run in the main thread of a process without other threads: `supervise_task` forks, installs
+signal handlers and changes the environment.
 
 Airflow keeps what this project has to know (was the start accepted, did the state arrive) inside
-its supervisor object, so subclasses of `ActivitySubprocess` and `CallbackSubprocess` look over its
-shoulder. They rely on the names in `RELIED_ON`, found in Airflow 3.3.2 and 3.4.0b2. Where one is
+its supervisor object, so subclasses of `ActivitySubprocess` and `CallbackSubprocess` take the
+places of both. They rely on the names in `RELIED_ON`, found in Airflow 3.3.2 and 3.4.0b2. It lists
+no name whose absence changes nothing but speed: `_last_heartbeat_attempt`, and `new_process_group`
+of `start`. Where one is
 missing, Airflow's own classes run as they are: slots are held a few seconds longer, an outage of
 the API server is not waited out, and `started` is never announced.
 """
@@ -36,9 +37,10 @@ from nats_worker.api.client import (
     RELIED_ON_FOR_REQUESTS,
     answer_of,
     deliver,
-    describe,
+    error_text,
     watch_requests,
 )
+from nats_worker.processes.endings import ending_of
 from nats_worker.processes.exit_report import Ending, ExitReport
 from nats_worker.processes.linux import children_of, kill_tree
 from nats_worker.processes.memory import oom_kills, sigkill_reason
@@ -55,7 +57,9 @@ log = logging.getLogger(__name__)
 
 WORKLOAD: TypeAdapter[Any] = TypeAdapter(workloads.ExecutorWorkload)
 OF_BOTH = ("_check_subprocess_exit", "_register_pipe_readers", "pid", "selector", "wait")
-RELIED_ON = {
+RELIED_ON: dict[Any, tuple[str, ...]] = {
+    supervisor: ("ActivitySubprocess", "SERVER_TERMINATED"),
+    callback_supervisor: ("CallbackSubprocess",),
     supervisor.ActivitySubprocess: (
         *OF_BOTH,
         "_on_child_started",
@@ -195,7 +199,7 @@ def result(exit_code: int, watch: Watch, kills: int | None) -> ExitReport:
     if watch.is_decided_elsewhere:
         return report(ending=Ending.STOPPED_BY_SERVER)
     if watch.failed_delivery is not None:
-        return report(ending=Ending.UNDELIVERED, info=describe(watch.failed_delivery))
+        return report(ending=Ending.UNDELIVERED, info=error_text(watch.failed_delivery))
     if exit_code == -signal.SIGKILL:
         return report(ending=Ending.FINISHED, info=sigkill_reason(kills))
     return report(ending=Ending.FINISHED)
@@ -204,7 +208,7 @@ def result(exit_code: int, watch: Watch, kills: int | None) -> ExitReport:
 def failure(exc: BaseException, watch: Watch, team: str | None) -> ExitReport:
     """Classify a workload whose supervisor raised."""
     ending = meaning(exc, watch) or Ending.RAISED
-    info = describe(exc)
+    info = error_text(exc)
     if ending in {Ending.UNREACHABLE, Ending.WRONG_ADDRESS}:
         info = f"{info}, {api_address(team)}"
     detail = getattr(exc, "detail", None)
@@ -226,8 +230,8 @@ def meaning(exc: BaseException, watch: Watch) -> Ending | None:
     answer = answer_of(exc)
     if answer is None:
         return None
-    return answer.ending(
-        has_started=watch.has_started, has_lost_answer=watch.asking.has_lost_answer
+    return ending_of(
+        answer, has_started=watch.has_started, has_lost_answer=watch.asking.has_lost_answer
     )
 
 

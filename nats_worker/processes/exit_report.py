@@ -1,11 +1,12 @@
-"""How a workload's process ended, as plain data; `verdict.py` decides what that means."""
+"""Holds how a workload's process ended, as plain data; `verdict.py` decides what that means."""
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Ending", "ExitReport"]
+__all__ = ["Ending", "ExitReport", "signal_name"]
 
 
 class Ending(StrEnum):
@@ -51,3 +52,11 @@ class ExitReport:
     pid: int = 0
     previous_state: str = ""
     info: str = ""
+
+
+def signal_name(number: int) -> str:
+    """Return a signal's name; real-time signals have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

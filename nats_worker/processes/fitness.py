@@ -1,4 +1,4 @@
-"""Whether a worker can start what it takes, as its starts and its self-tests tell.
+"""Decides whether a worker can start what it takes, from its starts and its self-tests.
 
 Pure: `proof.py` runs the self-tests, and has the worker's slots follow. A worker that can start
 nothing is faster than every good one, because each workload is over at once. It would empty the

@@ -1,4 +1,4 @@
-"""The fork server: imports Airflow once, then forks the supervisors that run workloads.
+"""Imports Airflow once, then forks the supervisors that run workloads: the fork server.
 
 Airflow's `supervise_task` forks and needs the main thread, so it may run neither in the worker's
 asyncio process nor beside threads. This process has no threads, opens no connection, knows no
@@ -29,7 +29,7 @@ from nats_worker.processes.linux import (
     kill_tree,
     prefer_as_oom_victim,
 )
-from nats_worker.processes.log_server import hang_up, listen, serve
+from nats_worker.processes.log_server import end_waiting, listen, serve
 from nats_worker.processes.preloading import preload
 from nats_worker.processes.protocol import FREE, pack, pack_report, pack_request, receive_request
 
@@ -42,7 +42,7 @@ __all__ = ["ForkServer", "main"]
 log = logging.getLogger("nats_worker.processes.forkserver")
 
 # What a supervisor gets to report its task's end and to upload the log once the worker is gone.
-FAREWELL_SECONDS = 5.0
+EXIT_SECONDS = 5.0
 # Time for the next of a row of short tasks; after it an idle worker has no process to spare.
 FREE_SECONDS = 5.0
 # A supervisor that is free takes a workload at once, or is no longer well.
@@ -200,7 +200,7 @@ class ForkServer:
     def await_readers(self) -> None:
         """Have the next one who asks for a log start the server."""
         if self.log_door:
-            hang_up(self.log_door)
+            end_waiting(self.log_door)
             self.selector.register(self.log_door, selectors.EVENT_READ, self.start_log_server)
 
     def start_log_server(self) -> None:
@@ -305,7 +305,7 @@ class ForkServer:
 
     def end_all(self) -> None:
         """Kill the tasks, let supervisors report that for a moment, then kill the rest."""
-        deadline = time.monotonic() + FAREWELL_SECONDS
+        deadline = time.monotonic() + EXIT_SECONDS
         if self.log_server in self.supervisors:
             kill_tree(self.log_server)
         for pid in list(self.free):

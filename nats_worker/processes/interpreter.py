@@ -25,11 +25,11 @@ BOOTSTRAP, PRELUDE = "_CHILD_EXEC_BOOTSTRAP", "_CHILD_EXEC_PRELUDE"
 # As `-P` does for our other processes: a module of a task's working directory is not ours. `sys` is
 # built in.
 SAFE_PATH = "import sys\nif sys.path[:1] == ['']:\n    del sys.path[0]\n"
-STEPS = {
+PREPARATIONS = {
     hide_login: "the login for NATS could not be hidden from a task",
     leave_to_kernel: "a segmentation fault may not end a task",
 }
-OURS = f"from {__name__} import prepare\nprepare()\n"
+PREPARATION = f"from {__name__} import prepare\nprepare()\n"
 
 
 def is_wanted() -> bool:
@@ -38,7 +38,7 @@ def is_wanted() -> bool:
 
 def prepare() -> None:
     """Do for one task what the fork server does for all; a part that fails is a warning."""
-    for step, what in STEPS.items():
+    for step, what in PREPARATIONS.items():
         try:
             step()
         except Exception:
@@ -55,6 +55,6 @@ def prepare_all(supervisor: Any) -> bool:
     prelude, bootstrap = (getattr(supervisor, name, None) for name in (PRELUDE, BOOTSTRAP))
     if prelude is None or bootstrap is None:
         return False
-    if OURS not in bootstrap:
-        setattr(supervisor, BOOTSTRAP, SAFE_PATH + prelude + OURS + bootstrap)
+    if PREPARATION not in bootstrap:
+        setattr(supervisor, BOOTSTRAP, SAFE_PATH + prelude + PREPARATION + bootstrap)
     return True

@@ -1,4 +1,4 @@
-"""What Linux offers to keep track of processes, each call with what it promises."""
+"""Keeps track of processes by what Linux offers, each call with what it promises."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import os
 import signal
 from pathlib import Path
 
-from nats_worker.delivery.verdict import signal_name
+from nats_worker.processes.exit_report import signal_name
 
 __all__ = [
     "DUMP_SIGNAL",
     "adopt_orphans",
     "children_of",
-    "describe",
     "die_with",
     "dump_on_request",
+    "exit_in_words",
     "gather_memory",
     "is_in_session",
     "keep_private",
@@ -154,7 +154,7 @@ def is_in_session(pid: int, session: int) -> bool:
         return False
 
 
-def describe(exit_code: int) -> str:
+def exit_in_words(exit_code: int) -> str:
     """Say how a process ended, by `subprocess`'s convention for its exit code."""
     if exit_code < 0:
         return f"was killed by {signal_name(-exit_code)}"

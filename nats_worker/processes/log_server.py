@@ -1,4 +1,4 @@
-"""Airflow's log server, which starts when somebody first asks this worker for a task's log.
+"""Serves task logs with Airflow's log server, started when this worker is first asked for one.
 
 It takes 40 MB of its own, and most workers are never asked: logs of running tasks reach the UI
 over NATS, and what is stored elsewhere is read there.
@@ -10,7 +10,7 @@ import contextlib
 import errno
 import socket
 
-__all__ = ["hang_up", "is_taken", "listen", "serve"]
+__all__ = ["end_waiting", "is_taken", "listen", "serve"]
 
 
 def listen(port: int) -> socket.socket:
@@ -28,7 +28,7 @@ def listen(port: int) -> socket.socket:
 
 
 def is_taken(port: int) -> bool:
-    """Whether something listens on a port of this host; whoever does is not disturbed."""
+    """Whether something listens on a port of this host; its owner is not disturbed."""
     try:
         listen(port).close()
     except OSError as exc:
@@ -56,7 +56,7 @@ def serve(listener: socket.socket) -> int:
     return 0
 
 
-def hang_up(listener: socket.socket) -> None:
+def end_waiting(listener: socket.socket) -> None:
     """End the connections that wait, so that they do not start another server that fails."""
     with contextlib.suppress(OSError):
         while True:

@@ -1,4 +1,4 @@
-"""What the kernel tells about memory: how much is used, and whether it killed a process for it."""
+"""Reads from the kernel how much memory is used, and whether it killed a process for it."""
 
 from __future__ import annotations
 

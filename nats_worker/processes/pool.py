@@ -1,4 +1,4 @@
-"""The worker's processes as its asyncio side sees them: runs that start, take signals and end."""
+"""Starts runs, signals and ends them: the worker's processes as its asyncio side sees them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
 from nats_worker.processes.exit_report import Ending, ExitReport
-from nats_worker.processes.linux import DUMP_SIGNAL, describe, is_in_session, kill_tree, state_of
+from nats_worker.processes.linux import (
+    DUMP_SIGNAL,
+    exit_in_words,
+    is_in_session,
+    kill_tree,
+    state_of,
+)
 from nats_worker.processes.protocol import (
     MAX_EVENT_BYTES,
     pack,
@@ -275,7 +281,9 @@ class ProcessPool:
                 run.report = unpack_report(event["report"])
             case "exited":
                 del self.runs[run.id]
-                run.end(f"the supervisor {describe(os.waitstatus_to_exitcode(event['status']))}")
+                run.end(
+                    f"the supervisor {exit_in_words(os.waitstatus_to_exitcode(event['status']))}"
+                )
 
 
 class ForkServerHandle:
@@ -334,7 +342,7 @@ class ForkServerHandle:
         self.writer.close()
         if self.deadline is not None:
             self.deadline.cancel()
-        return describe(exit_code)
+        return exit_in_words(exit_code)
 
 
 async def dump(pid: int) -> str:

@@ -47,7 +47,7 @@ PRELOADED = (
 def leave_logs_to(uploads: socket.socket) -> None:
     """Have the worker's uploader store task logs."""
     from nats_executor.logs import ended
-    from nats_worker.uploads.courier import Courier
+    from nats_worker.processes.courier import Courier
 
     ended.leave_to(Courier(uploads))
 

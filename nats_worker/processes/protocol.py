@@ -1,4 +1,4 @@
-"""What the worker's main process and its fork server say to each other.
+"""Encodes what the worker's main process and its fork server send to each other.
 
 Requests go to the fork server as length-prefixed msgpack over a stream socket, because a body may
 exceed what one datagram can hold. Events come back as one msgpack map for each packet of a

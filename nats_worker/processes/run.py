@@ -1,4 +1,4 @@
-"""One workload in a process of its own, as the worker's asyncio side sees it."""
+"""Follows one workload in a process of its own, for the worker's asyncio side."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def api_server(team: str | None) -> Iterator[str]:
         reason = str(exc).rstrip(".")
         yield f"{where} is no URL: {reason}; set one such as http://airflow.example.org/execution/"
     except httpx.RequestError as exc:
-        yield f"no API server at {where}: {describe(exc)}; {START_IT}"
+        yield f"no API server at {where}: {reason_of(exc)}; {START_IT}"
     else:
         if not is_of_execution_api(answer):
             yield misdirected(answer, where)
@@ -147,7 +147,7 @@ def is_of_execution_api(answer: Any) -> bool:
     return isinstance(content, dict) and content.keys() >= PING_KEYS
 
 
-def describe(exc: Exception) -> str:
+def reason_of(exc: Exception) -> str:
     return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
 
 

@@ -1,4 +1,4 @@
-"""A supervisor process: runs the workload it was forked for, and more if its fork server has any.
+"""Runs the workload that it was forked for, and more if its fork server has any: a supervisor.
 
 A fork and its page faults are a fifth of a short task's CPU time, and Airflow's other executors
 keep their supervisors likewise. One goes on only after the plainest of ends, so whatever is unusual

@@ -1,4 +1,4 @@
-"""What the fork server does once, so that no workload does it again; opens no connection.
+"""Does once, in the fork server, what each workload would do again; opens no connection.
 
 Each step checks what it relies on in Airflow. Where that has changed, workloads do it themselves.
 """
@@ -23,7 +23,7 @@ __all__ = ["warm_up"]
 
 log = logging.getLogger(__name__)
 
-OURS = "nats_executor.logging_config.LOGGING_CONFIG"
+OUR_LOGGING = "nats_executor.logging_config.LOGGING_CONFIG"
 
 
 def warm_up() -> None:
@@ -46,7 +46,7 @@ def read_authorities() -> None:
 
 
 def share_decoders() -> None:
-    """Build once the decoders that Airflow's task process builds anew for each task.
+    """Build once the decoders that Airflow's task process builds again for each task.
 
     Pydantic's decoders are costly to build and keep no state. Where a module of Airflow no longer
     finds `TypeAdapter` among its own names, it goes on building them.
@@ -81,7 +81,7 @@ def prepare_log_lines() -> None:
 
     is_remote = conf.getboolean("logging", "remote_logging", fallback=False)
     config = conf.get("logging", "logging_config_class", fallback="")
-    if config == OURS or not (is_remote or config):
+    if config == OUR_LOGGING or not (is_remote or config):
         logging_processors(json_output=True)
         if isinstance(place := load_remote_log_handler(), StoredLogs):
             place.prepare()

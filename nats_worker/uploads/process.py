@@ -1,4 +1,4 @@
-"""The uploader as the worker's main process sees it: started, started again, ended last."""
+"""Keeps the uploader alive for the worker's main process: starts it, restarts it, ends it last."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Self
 
-from nats_worker.processes.linux import describe
-from nats_worker.uploads.courier import PRIVATE
+from nats_worker.processes.courier import PRIVATE
+from nats_worker.processes.linux import exit_in_words
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -76,7 +76,7 @@ class Uploads:
         """Start one, and another whenever it dies; what it was asked for waits in the socket."""
         while True:
             if self.process is not None and self.process.poll() is not None:
-                how = describe(self.process.returncode)
+                how = exit_in_words(self.process.returncode)
                 log.error("the uploader of task logs %s; next: another", how)
             if self.process is None or self.process.poll() is not None:
                 try:
@@ -112,7 +112,7 @@ def launch(*inherited: socket.socket) -> subprocess.Popen[bytes]:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Wait for the end of an uploader that nobody can ask any more."""
+    """Wait for the end of an uploader that no process can ask any more."""
     try:
         process.wait(CLOSE_SECONDS)
     except subprocess.TimeoutExpired:

@@ -52,6 +52,7 @@ PURE = frozenset(
         "nats_executor.scheduler.whereabouts",
         "nats_worker.api.answers",
         "nats_worker.delivery.claims",
+        "nats_worker.processes.endings",
         "nats_worker.processes.exit_report",
         "nats_worker.processes.fitness",
         "nats_worker.delivery.verdict",
@@ -66,8 +67,11 @@ IMPURE = frozenset(
     }
 )
 # fmt: on
-# Settings look whether a file can be read; a verdict names the signal that ended a process.
-EXCEPTIONS = {SETTINGS: frozenset({"os"}), "nats_worker.delivery.verdict": frozenset({"signal"})}
+# Settings look whether a file can be read; an exit report names the signal that ended a process.
+EXCEPTIONS = {
+    SETTINGS: frozenset({"os"}),
+    "nats_worker.processes.exit_report": frozenset({"signal"}),
+}
 # They start workers, and load that half only when they do.
 STARTERS = frozenset({"nats_executor.cli.commands"})
 # Standalone asks whether anybody has configured a server at all, before there are settings.

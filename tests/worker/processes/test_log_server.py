@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from nats_worker.processes.log_server import hang_up, is_taken, listen
+from nats_worker.processes.log_server import end_waiting, is_taken, listen
 
 
 def is_awaited(listener: socket.socket, seconds: float) -> bool:
@@ -19,7 +19,7 @@ def test_whoever_waits_is_hung_up_on() -> None:
         address = ("127.0.0.1", listener.getsockname()[1])
         with socket.create_connection(address) as one, socket.create_connection(address) as other:
             assert is_awaited(listener, 10)
-            hang_up(listener)
+            end_waiting(listener)
 
             assert not is_awaited(listener, 0)
             for reader in (one, other):

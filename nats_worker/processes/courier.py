@@ -1,4 +1,4 @@
-"""A supervisor's way to the uploader; `uploader.py` has the protocol."""
+"""Asks the uploader to store a task's log; `uploads/uploader.py` has the protocol."""
 
 from __future__ import annotations
 

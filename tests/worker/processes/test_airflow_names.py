@@ -1,0 +1,88 @@
+"""Each name of Airflow's insides that a worker uses is there in the installed release."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+from typing import Any
+
+import airflow
+import pytest
+from airflow.sdk.api import client as api
+from airflow.sdk.execution_time import supervisor
+from packaging.version import Version
+
+from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
+from nats_worker.api.client import httpx
+from nats_worker.processes import interpreter
+from nats_worker.processes.airflow_supervisor import RELIED_ON, lacks
+from nats_worker.processes.preloading import PRELOADED
+
+# What no check at run time looks for: where one is missing, a step is left out or the start fails.
+USED = {
+    "airflow.cli.commands.daemon_utils": ("run_command_with_daemon_option",),
+    "airflow.dag_processing.bundles.base": ("BundleUsageTrackingManager",),
+    "airflow.executors.base_executor": ("ExecutorConf", "get_execution_api_server_url"),
+    "airflow.sdk.execution_time.comms": ("ToTask", "TypeAdapter"),
+    "airflow.sdk.execution_time.task_runner": ("TypeAdapter",),
+    "airflow.sdk.log": ("load_remote_log_handler", "logging_processors"),
+    "airflow.utils.cli": ("setup_locations",),
+    "airflow.utils.serve_logs.log_server": ("get_app",),
+}
+
+
+def name_of(thing: Any) -> str:
+    return str(thing.__name__)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(owner, name) for owner, names in RELIED_ON.items() for name in names],
+    ids=lambda value: value if isinstance(value, str) else name_of(value),
+)
+def test_what_the_supervisor_relies_on_is_there(owner: Any, name: str) -> None:
+    assert hasattr(owner, name)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(module, name) for module, names in USED.items() for name in names]
+)
+def test_what_is_used_elsewhere_is_there(module: str, name: str) -> None:
+    assert hasattr(importlib.import_module(module), name)
+
+
+@pytest.mark.parametrize("name", PRELOADED)
+def test_what_is_preloaded_is_there(name: str) -> None:
+    assert importlib.util.find_spec(name)
+
+
+def test_what_only_saves_time_is_there() -> None:
+    assert hasattr(supervisor.ActivitySubprocess, "_last_heartbeat_attempt")
+    assert "dry_run" in inspect.signature(api.Client.__init__).parameters
+    has_group = (
+        "new_process_group" in inspect.signature(supervisor.WatchedSubprocess.start).parameters
+    )
+    assert has_group is (Version(airflow.__version__) > Version("3.3.0"))
+
+
+def test_a_new_interpreter_is_started_as_expected() -> None:
+    for name in (interpreter.PRELUDE, interpreter.BOOTSTRAP):
+        assert hasattr(supervisor, name) is AIRFLOW_V_3_4_PLUS
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (supervisor, "SERVER_TERMINATED"),
+        (supervisor, "ActivitySubprocess"),
+        (api, "ServerResponseError"),
+        (httpx, "ReadTimeout"),
+    ],
+)
+def test_a_name_that_is_missing_is_told(
+    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+) -> None:
+    monkeypatch.delattr(owner, name)
+
+    assert lacks.__wrapped__() == [f"{owner.__name__}.{name}"]
