@@ -82,7 +82,7 @@ class Outage:
         self._clock = clock
         self._since: float | None = None
         self._is_explained = False
-        self._pauses = pauses(*OUTAGE_SECONDS)
+        self._pauses: Iterator[float] = iter(())  # nothing has failed yet
         self._until = 0.0
         self._recoveries = 0
 

@@ -19,7 +19,7 @@ from nats_executor.topology import setup
 from nats_executor.topology.wanted import stream_configs
 from nats_executor.wire.fitting import fitted_presence, fitted_report
 from nats_executor.wire.messages import Kind, Presence, Report, State, Workload, encode
-from tests.executor.stage import task_workload
+from tests.scheduler.stage import task_workload
 from tests.support.fixtures import settings_for
 from tests.support.nats_server import NatsServer
 

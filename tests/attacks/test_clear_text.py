@@ -14,10 +14,10 @@ from nats_executor.broker import exposure
 from nats_executor.broker.connection import connect
 from nats_executor.cli import commands
 from tests.cli.conftest import WELL, Console
+from tests.remedies.lines import LINES
 from tests.support.certificates import Authority
 from tests.support.fixtures import settings_for
 from tests.support.nkeys import NKey, Operator
-from tests.troubles.lines import LINES
 
 if TYPE_CHECKING:
     from pathlib import Path

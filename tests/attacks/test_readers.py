@@ -32,9 +32,9 @@ from nats_executor.wire.sizes import LOG_RECORD_BYTES, MOST_RECORDS, PRESENCE_BY
 from nats_worker.control.presence import Announcer
 from tests.attacks import burdens
 from tests.attacks.burdens import LAST, MAX_PAYLOAD, PATH
+from tests.remedies.lines import LINES
 from tests.support.realm import NAMES, ROOT_USER
 from tests.support.waiting import wait_until
-from tests.troubles.lines import LINES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

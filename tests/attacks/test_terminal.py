@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor.cli import arguments, commands
+from nats_executor.cli import commands
 from nats_executor.wire import messages
 from nats_executor.wire.messages import Order, Outcome, Presence, encode
 from nats_executor.wire.queue_names import as_text
@@ -149,7 +149,7 @@ def test_a_fault_gives_a_terminal_no_orders(
     def fail(*_: object) -> None:
         raise RuntimeError(EVIL)
 
-    monkeypatch.setattr(arguments, "ask", fail)
+    monkeypatch.setattr(commands, "ask", fail)
 
     code, _ = console.run(commands.check)
 
@@ -173,8 +173,8 @@ def test_a_line_of_a_workers_log_is_one_line() -> None:
 def test_what_ends_a_worker_gives_a_terminal_no_orders() -> None:
     program = (
         "import ast, sys\n"
-        "from nats_worker import logs\n"
-        "logs.set_up(is_verbose=False, is_json=False, file=None)\n"
+        "from nats_worker import log_lines\n"
+        "log_lines.set_up(is_verbose=False, is_json=False, file=None)\n"
         "raise RuntimeError(ast.literal_eval(sys.stdin.read()))\n"
     )
     done = subprocess.run(

@@ -22,7 +22,7 @@ from nats_executor import NatsExecutor
 from nats_executor.batches import batches
 from nats_executor.wire.messages import Kind, Report, State, encode
 from tests.bench.aside import answer, asked
-from tests.executor.stage import queue_up, task_workload
+from tests.scheduler.stage import queue_up, task_workload
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

@@ -15,7 +15,7 @@ from nats_executor.broker.connection import connect
 from nats_executor.broker.port import Outgoing
 from nats_executor.scheduler.dispatcher import WINDOW
 from tests.bench.aside import answer, asked
-from tests.executor.stage import queue_up, task_workload
+from tests.scheduler.stage import queue_up, task_workload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

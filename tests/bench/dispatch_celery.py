@@ -10,7 +10,7 @@ from typing import Any
 from airflow.configuration import conf
 
 from tests.bench.aside import answer, asked
-from tests.executor.stage import queue_up, task_workload
+from tests.scheduler.stage import queue_up, task_workload
 
 
 def main() -> None:

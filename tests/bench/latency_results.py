@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nats_executor import NatsExecutor
 from tests.bench.aside import Aside, answer, asked
-from tests.executor.stage import queue_up, task_workload
+from tests.scheduler.stage import queue_up, task_workload
 from tests.support.waiting import block_until
 
 if TYPE_CHECKING:

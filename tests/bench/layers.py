@@ -51,7 +51,8 @@ with api:
 # Airflow alone: no pool, no watch, no report.
 FLOOR = """
 import gc, json, os, sys, time
-from nats_worker import api_address, forkserver, supervision
+from nats_worker.api import address as api_address
+from nats_worker.processes import airflow_supervisor as supervision, forkserver
 forkserver.preload()
 from airflow.sdk.execution_time.supervisor import supervise_task
 for body in json.load(sys.stdin):

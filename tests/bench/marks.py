@@ -18,7 +18,7 @@ MARKED_SERVER = """#!{python}
 import sys
 from tests.bench.marks import put_marks
 put_marks({marks!r})
-from nats_worker import forkserver
+from nats_worker.processes import forkserver
 forkserver.main(*[int(word) for word in sys.argv if word.isdigit()])
 """
 

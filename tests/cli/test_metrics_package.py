@@ -19,7 +19,7 @@ from nats_executor.cli import commands
 from nats_executor.errors import ConfigError
 from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
 from tests.cli.conftest import WELL
-from tests.troubles.lines import LINES
+from tests.remedies.lines import LINES
 
 if TYPE_CHECKING:
     from pathlib import Path

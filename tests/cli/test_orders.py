@@ -13,8 +13,8 @@ from nats_executor.broker.connection import connect
 from nats_executor.cli import commands, orders
 from nats_executor.fleet import workers
 from nats_executor.wire.messages import Order, Outcome, encode
+from tests.remedies.lines import LINES
 from tests.support.nats_server import free_port
-from tests.troubles.lines import LINES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

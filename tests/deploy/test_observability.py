@@ -14,7 +14,7 @@ from airflow._shared.observability.metrics.statsd_logger import SafeStatsdLogger
 from nats_executor.scheduler.telemetry import METRICS
 from nats_executor.wire.messages import State
 from nats_worker.health import health, probes
-from tests.executor.stage import FakeStage, events, task_workload
+from tests.scheduler.stage import FakeStage, events, task_workload
 from tests.support.nats_server import free_port
 from tests.support.probing import samples
 from tests.support.recorder import recording

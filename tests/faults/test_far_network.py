@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nats_executor.wire.messages import State
-from tests.executor.log_stage import ApiServer, api_server_fixture, read
 from tests.faults.ground import Ground, open_ground
+from tests.logs.log_stage import ApiServer, api_server_fixture, read
 from tests.support.execution_api import ExecutionApi
 from tests.support.far_network import FarNetwork, require_namespaces
 from tests.support.nats_server import NatsServer, free_port

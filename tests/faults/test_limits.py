@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.executor.stage import RealStage, queue_up, task_workload
+from tests.scheduler.stage import RealStage, queue_up, task_workload
 from tests.support.emptying import empty
 from tests.support.nats_server import NatsServer
 from tests.support.waiting import block_until
