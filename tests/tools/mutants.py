@@ -24,17 +24,17 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import partial
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from tests.tools.boundaries import PACKAGES, ROOT, dotted
 
 if TYPE_CHECKING:
     import types
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
 __all__ = ["EXPLAINED", "TESTS", "Mutant", "explanations", "main"]
 
@@ -49,43 +49,79 @@ PATIENCE, LEAST_SECONDS = 5, 10.0
 
 # What kills the mutants of each module, the fastest sufficient tests.
 TESTS = {
-    "nats_executor/scheduler/ledger.py": ("tests/unit/test_ledger.py", "tests/unit/test_ledger_properties.py",),
-    "nats_worker/delivery/claims.py": ("tests/unit/test_claims.py", "tests/unit/test_claims_properties.py",),
-    "nats_worker/delivery/verdict.py": ("tests/unit/test_verdict.py", "tests/unit/test_verdict_properties.py",),
-    "nats_executor/wire/names.py": ("tests/unit/test_names.py",),
-    "nats_executor/wire/messages.py": ("tests/unit/test_messages.py", "tests/unit/test_messages_fuzz.py",),
-    "nats_executor/access/permissions.py": ("tests/unit/test_permissions.py",),
-    "nats_executor/topology/drift.py": ("tests/unit/test_drift.py",),
-    "nats_executor/scheduler/stuck.py": ("tests/unit/test_stuck.py",),
-    "nats_executor/scheduler/evidence.py": ("tests/unit/test_adoption.py", "tests/unit/test_adoption_properties.py",),
-    "nats_executor/scheduler/confirmations.py": ("tests/unit/test_confirmations.py",),
-    "nats_executor/scheduler/whereabouts.py": ("tests/unit/test_whereabouts.py",),
-    "nats_executor/retrying.py": ("tests/unit/test_outage.py", "tests/unit/test_retrying.py",),
-    "nats_executor/broker/quorum.py": ("tests/unit/test_quorum.py",),
-    "nats_executor/broker/replies.py": ("tests/unit/test_replies.py", "tests/unit/test_occupied.py",),
-    "nats_executor/broker/releases.py": ("tests/unit/test_releases.py",),
-    "nats_executor/broker/servers.py": ("tests/unit/test_servers.py", "tests/unit/test_connect_errors.py",),
-    "nats_executor/broker/link.py": ("tests/unit/test_link.py",),
-    "nats_executor/access/accounts.py": ("tests/unit/test_accounts.py",),
-    "nats_executor/wire/bounds.py": ("tests/unit/test_bounds.py",),
-    "nats_executor/wire/fitting.py": ("tests/unit/test_fitting.py",),
-    "nats_executor/wire/log_pages.py": ("tests/unit/test_log_pages.py",),
-    "nats_executor/wire/log_parts.py": ("tests/unit/test_log_parts.py",),
-    "nats_executor/wire/queue_names.py": ("tests/unit/test_queues.py",),
-    "nats_executor/wire/sizes.py": ("tests/unit/test_fitting.py", "tests/unit/test_bounds.py",),
-    "nats_executor/topology/wanted.py": ("tests/unit/test_wanted.py",),
-    "nats_executor/topology/storage.py": ("tests/unit/test_storage.py",),
-    "nats_executor/fleet/presences.py": ("tests/unit/test_presences.py",),
-    "nats_worker/api/answers.py": ("tests/unit/test_answers.py",),
-    "nats_worker/processes/fitness.py": ("tests/unit/test_fitness.py",),
-    "nats_worker/processes/exit_report.py": ("tests/unit/test_exit_report.py",),
-    "nats_worker/intake/bands.py": ("tests/unit/test_bands.py",),
-    "nats_worker/intake/slots.py": ("tests/unit/test_slots.py",),
-    "nats_executor/text.py": ("tests/unit/test_text.py",),
-    "nats_executor/batches.py": ("tests/unit/test_batches.py",),
-    "nats_executor/errors.py": ("tests/unit/test_errors.py",),
-    "nats_executor/settings.py": ("tests/unit/test_settings.py",),
-    "nats_executor/options.py": ("tests/unit/test_settings.py", "tests/unit/test_provider.py",),
+    "nats_executor/scheduler/ledger.py": (
+        "tests/scheduler/test_ledger.py",
+        "tests/scheduler/test_ledger_claims.py",
+    ),
+    "nats_worker/delivery/claims.py": (
+        "tests/worker/delivery/test_claims.py",
+        "tests/worker/delivery/test_last_reports.py",
+    ),
+    "nats_worker/delivery/verdict.py": (
+        "tests/worker/delivery/test_verdict.py",
+        "tests/worker/delivery/test_verdict_bounds.py",
+    ),
+    "nats_executor/wire/names.py": (
+        "tests/wire/test_names.py",
+        "tests/wire/test_name_forms.py",
+    ),
+    "nats_executor/wire/messages.py": (
+        "tests/wire/test_message_bounds.py",
+        "tests/wire/test_messages.py",
+    ),
+    "nats_executor/access/permissions.py": (
+        "tests/access/test_permissions.py",
+        "tests/access/test_grants.py",
+    ),
+    "nats_executor/access/accounts.py": ("tests/access/test_accounts.py",),
+    "nats_executor/topology/drift.py": (
+        "tests/topology/test_drift.py",
+        "tests/topology/test_differences.py",
+    ),
+    "nats_executor/topology/wanted.py": ("tests/topology/test_wanted.py",),
+    "nats_executor/topology/storage.py": ("tests/topology/test_storage.py",),
+    "nats_executor/scheduler/stuck.py": ("tests/scheduler/test_why_stuck.py",),
+    "nats_executor/scheduler/evidence.py": (
+        "tests/scheduler/test_evidence.py",
+        "tests/scheduler/test_evidence_properties.py",
+    ),
+    "nats_executor/scheduler/confirmations.py": ("tests/scheduler/test_confirmations.py",),
+    "nats_executor/scheduler/whereabouts.py": ("tests/scheduler/test_whereabouts.py",),
+    "nats_executor/retrying.py": (
+        "tests/test_retrying.py",
+        "tests/test_outage_ends.py",
+    ),
+    "nats_executor/broker/quorum.py": ("tests/broker/test_quorum.py",),
+    "nats_executor/broker/replies.py": (
+        "tests/broker/test_replies.py",
+        "tests/broker/test_occupied.py",
+    ),
+    "nats_executor/broker/releases.py": ("tests/broker/test_releases.py",),
+    "nats_executor/broker/servers.py": (
+        "tests/broker/test_servers.py",
+        "tests/broker/test_connect_errors.py",
+    ),
+    "nats_executor/broker/link.py": ("tests/broker/test_link.py",),
+    "nats_executor/wire/bounds.py": ("tests/wire/test_bounds.py",),
+    "nats_executor/wire/fitting.py": ("tests/wire/test_fitting.py",),
+    "nats_executor/wire/log_pages.py": ("tests/wire/test_log_pages.py",),
+    "nats_executor/wire/log_parts.py": ("tests/wire/test_log_parts.py",),
+    "nats_executor/wire/queue_names.py": ("tests/wire/test_queue_names.py",),
+    "nats_executor/wire/sizes.py": (
+        "tests/wire/test_fitting.py",
+        "tests/wire/test_bounds.py",
+    ),
+    "nats_executor/fleet/presences.py": ("tests/fleet/test_presences.py",),
+    "nats_worker/api/answers.py": ("tests/worker/api/test_answers.py",),
+    "nats_worker/processes/fitness.py": ("tests/worker/processes/test_fitness.py",),
+    "nats_worker/processes/exit_report.py": ("tests/worker/processes/test_exit_report.py",),
+    "nats_worker/intake/bands.py": ("tests/worker/intake/test_bands.py",),
+    "nats_worker/intake/slots.py": ("tests/worker/intake/test_slots.py",),
+    "nats_executor/text.py": ("tests/test_text.py",),
+    "nats_executor/batches.py": ("tests/test_text.py",),
+    "nats_executor/errors.py": ("tests/test_text.py",),
+    "nats_executor/settings.py": ("tests/test_settings.py",),
+    "nats_executor/options.py": ("tests/test_settings.py",),
 }
 
 EXAMPLES = """\
@@ -161,24 +197,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if options.list:
         for path, tests in TESTS.items():
-            print(f"{path}: {' '.join(tests)}")
+            say(f"{path}: {' '.join(tests)}")
         return 0
     paths = options.modules or list(TESTS)
     if unknown := [path for path in paths if path not in TESTS]:
-        print(f"{', '.join(unknown)}: not in the table; see --list")
+        say(f"{', '.join(unknown)}: not in the table; see --list")
         return 2
     scores = []
     for path in paths:
         # A process of its own for each module: it loads what the tests of this one need.
-        with Child(lambda path=path: tried(path, options)) as child:
+        with Child(partial(tried, path, options)) as child:
             score = child.result()
         if score is None:
-            print(f"{path}: its tests fail without a mutant: {' '.join(TESTS[path])}")
+            say(f"{path}: its tests fail without a mutant: {' '.join(TESTS[path])}")
             return 2
         scores.append(score)
-    print("\n| module | mutants | killed | explained | survived | score |\n|-|-:|-:|-:|-:|-:|")
-    print("\n".join(score.row() for score in scores))
+    say("\n| module | mutants | killed | explained | survived | score |\n|-|-:|-:|-:|-:|-:|")
+    say("\n".join(score.row() for score in scores))
     return int(any(score.survivors for score in scores))
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -198,19 +239,19 @@ def parser() -> argparse.ArgumentParser:
 def tried(path: str, options: argparse.Namespace) -> Score | None:
     """Try every mutant of a module."""
     source = (ROOT / path).read_text()
-    with Child(lambda: tested(path, source)) as child:
+    with Child(partial(tested, path, source)) as child:
         whole = child.result()
     if whole is None or whole["code"] != 0:
         return None
     preload(whole["modules"])
     start = time.monotonic()
-    with Child(lambda: tested(path, source)) as child:
+    with Child(partial(tested, path, source)) as child:
         again = child.result()
     if again is None or again["code"] != 0:
         return None
     limit = max(LEAST_SECONDS, PATIENCE * (time.monotonic() - start))
     mutants = [mutant for mutant in mutants_of(path, source) if options.only in mutant.where]
-    print(f"{path}: {len(mutants)} mutants", flush=True)
+    say(f"{path}: {len(mutants)} mutants")
     score, explained = Score(path), Counter(explanations().get(path, {}))
     for mutant, ended in outcomes(path, mutants, limit, options.processes):
         # A survivor has passed each test; whatever else happens to a mutant is noticed.
@@ -220,7 +261,7 @@ def tried(path: str, options: argparse.Namespace) -> Score | None:
             score.explained += 1
         else:
             score.survivors.append(mutant)
-            print(f"  - {mutant.name}", flush=True)
+            say(f"  - {mutant.name}")
     return score
 
 
@@ -230,7 +271,7 @@ def outcomes(
     for first in range(0, len(mutants), processes):
         with contextlib.ExitStack() as stack:
             some = [
-                (one, stack.enter_context(Child(lambda one=one: tested(path, one.code))))
+                (one, stack.enter_context(Child(partial(tested, path, one.code))))
                 for one in mutants[first : first + processes]
             ]
             for mutant, child in some:
@@ -248,7 +289,7 @@ def described(source: str, code: str) -> Mutant:
     changes = [change for change in matcher.get_opcodes() if change[0] != "equal"]
     _, start, stop, first, last = changes[0]
     was, now = (joined(before[start:stop]), joined(after[first:last]))
-    return Mutant(code, enclosing(source, start + 1), f"`{was}` -> `{now}`")
+    return Mutant(code, enclosing(source, max(stop, 1)), f"`{was}` -> `{now}`")
 
 
 def joined(lines: Sequence[str]) -> str:
@@ -283,6 +324,7 @@ def explanations() -> dict[str, dict[str, str]]:
 
 def tested(path: str, code: str) -> dict[str, Any]:
     """Run a module's tests with other code in its place, without a word."""
+    os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = tempfile.gettempdir()
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)
     os.dup2(silent, 2)
@@ -343,7 +385,7 @@ class Child:
         self._work = work
         self._folder = tempfile.TemporaryDirectory(prefix="mutant-", ignore_cleanup_errors=True)
 
-    def __enter__(self) -> Child:
+    def __enter__(self) -> Self:
         sys.stdout.flush()
         self._reading, writing = os.pipe()
         self._pid = os.fork()
