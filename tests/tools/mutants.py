@@ -87,10 +87,7 @@ TESTS = {
     ),
     "nats_executor/scheduler/confirmations.py": ("tests/scheduler/test_confirmations.py",),
     "nats_executor/scheduler/whereabouts.py": ("tests/scheduler/test_whereabouts.py",),
-    "nats_executor/retrying.py": (
-        "tests/test_retrying.py",
-        "tests/test_outage_ends.py",
-    ),
+    "nats_executor/retrying.py": ("tests/test_outage_ends.py", "tests/test_retrying.py"),
     "nats_executor/broker/quorum.py": ("tests/broker/test_quorum.py",),
     "nats_executor/broker/replies.py": (
         "tests/broker/test_replies.py",
@@ -104,19 +101,28 @@ TESTS = {
     "nats_executor/broker/link.py": ("tests/broker/test_link.py",),
     "nats_executor/wire/bounds.py": ("tests/wire/test_bounds.py",),
     "nats_executor/wire/fitting.py": ("tests/wire/test_fitting.py",),
-    "nats_executor/wire/log_pages.py": ("tests/wire/test_log_pages.py",),
-    "nats_executor/wire/log_parts.py": ("tests/wire/test_log_parts.py",),
-    "nats_executor/wire/queue_names.py": ("tests/wire/test_queue_names.py",),
-    "nats_executor/wire/sizes.py": (
-        "tests/wire/test_fitting.py",
-        "tests/wire/test_bounds.py",
+    "nats_executor/wire/log_pages.py": ("tests/wire/test_log_bounds.py",),
+    "nats_executor/wire/log_parts.py": (
+        "tests/wire/test_log_bounds.py",
+        "tests/wire/test_log_parts.py",
     ),
+    "nats_executor/wire/queue_names.py": (
+        "tests/wire/test_queue_names.py",
+        "tests/wire/test_queue_texts.py",
+    ),
+    "nats_executor/wire/sizes.py": ("tests/wire/test_sizes.py",),
     "nats_executor/fleet/presences.py": ("tests/fleet/test_presences.py",),
     "nats_worker/api/answers.py": ("tests/worker/api/test_answers.py",),
     "nats_worker/processes/fitness.py": ("tests/worker/processes/test_fitness.py",),
     "nats_worker/processes/exit_report.py": ("tests/worker/processes/test_exit_report.py",),
-    "nats_worker/intake/bands.py": ("tests/worker/intake/test_bands.py",),
-    "nats_worker/intake/slots.py": ("tests/worker/intake/test_slots.py",),
+    "nats_worker/intake/bands.py": (
+        "tests/worker/intake/test_bands.py",
+        "tests/worker/intake/test_slot_bounds.py",
+    ),
+    "nats_worker/intake/slots.py": (
+        "tests/worker/intake/test_slots.py",
+        "tests/worker/intake/test_slot_bounds.py",
+    ),
     "nats_executor/text.py": ("tests/test_text.py",),
     "nats_executor/batches.py": ("tests/test_text.py",),
     "nats_executor/errors.py": ("tests/test_text.py",),
