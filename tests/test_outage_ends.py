@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from nats_executor import retrying
 from nats_executor.errors import AccessDenied, BrokerUnavailable, NoQuorum, StreamFull
-from nats_executor.retrying import Once, Outage, pauses, persist
+from nats_executor.retrying import Once, Outage, ended, pauses, persist
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +48,8 @@ def test_a_recovery_is_none_unless_one_is_told() -> None:
     assert outage.is_waiting()
     assert outage.is_waiting(0)
     assert not outage.is_waiting(1)
+    outage.note(BrokerUnavailable("gone"), "waiting", recoveries=3)
+    assert [outage.is_waiting(seen) for seen in (2, 3, 4)] == [False, True, False]
 
 
 def test_every_outage_is_told_and_a_quorum_that_is_missing_once_more(
@@ -56,7 +62,7 @@ def test_every_outage_is_told_and_a_quorum_that_is_missing_once_more(
             outage.note(BrokerUnavailable("no answer"), "waiting")
             outage.note(NoQuorum("1 of 3"), "waiting")
             outage.note(BrokerUnavailable("no answer"), "waiting")
-            outage.note(NoQuorum("1 of 3"), "waiting")
+            outage.note(NoQuorum("2 of 3"), "waiting")
             clock.now += 2
             outage.over()
 
@@ -126,3 +132,70 @@ async def test_a_step_that_may_be_given_up_raises_why() -> None:
 
     with pytest.raises(BrokerUnavailable, match="gone"):
         await persist(step, unless=lambda: True)
+
+
+async def test_a_step_gets_twice_the_time_with_each_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits, slept = [], []
+
+    def timeout(seconds: float) -> contextlib.AbstractAsyncContextManager[None]:
+        limits.append(seconds)
+        return contextlib.nullcontext()
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(retrying, "asyncio", SimpleNamespace(timeout=timeout, sleep=sleep))
+
+    async def step() -> int:
+        if len(limits) < 7:
+            raise BrokerUnavailable("gone")
+        return len(limits)
+
+    assert await persist(step) == 7
+    assert limits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]
+    assert slept == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+
+
+async def test_a_task_that_swallows_cancellations_is_cancelled_until_it_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    swallowed, waits = [], []
+    wait = asyncio.wait
+
+    async def noted(tasks: list[asyncio.Task[None]], timeout: float) -> object:
+        waits.append(timeout)
+        return await wait(tasks, timeout=0.01)
+
+    async def stubborn() -> None:
+        while len(swallowed) < 2:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                swallowed.append(1)
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(asyncio, "wait", noted)
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+
+    await ended(task)
+
+    assert task.cancelled()
+    assert len(swallowed) == 2
+    assert set(waits) == {0.1}
+
+
+async def test_what_ended_a_task_is_raised_unless_it_was_the_cancellation() -> None:
+    async def failing() -> None:
+        raise BrokerUnavailable("gone")
+
+    task = asyncio.create_task(failing())
+    await asyncio.sleep(0)
+    with pytest.raises(BrokerUnavailable, match="gone"):
+        await ended(task)
+
+    done = asyncio.create_task(asyncio.sleep(0))
+    await done
+    await ended(done)

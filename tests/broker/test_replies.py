@@ -20,6 +20,7 @@ from nats_executor.broker.replies import (
     stored,
     stream_info,
     timestamp,
+    unheard,
     usage,
 )
 from nats_executor.errors import (
@@ -340,3 +341,26 @@ def test_only_a_pause_that_lasts_counts() -> None:
 )
 def test_an_ack_subject_tells_of_its_delivery(subject: str) -> None:
     assert AckSubject.parse(subject) == AckSubject(2, 30, 4, 1.5)
+
+
+@pytest.mark.parametrize("code", [10047, 10028, 10099, 10004, 10006])
+def test_only_one_code_has_a_text_that_says_more(code: int) -> None:
+    """By another code neither an occupied subject nor a want of room is meant."""
+    occupied = {"err_code": code, "description": "maximum messages per subject exceeded"}
+    crowded = {"err_code": code, "description": INSUFFICIENT}
+
+    assert type(api_error("what", occupied)) is not SubjectOccupied
+    is_room = code in {10047, 10028}
+    assert ("set 9 bytes aside" in str(api_error("S", crowded, size=9))) is is_room
+
+
+def test_the_first_of_several_options_is_named() -> None:
+    text = str(api_error("STREAM.CREATE.X_DEAD_LETTERS", {"err_code": 10047}, size=5))
+
+    assert text.startswith("[nats_executor] max_dead_letters_bytes = 5: ")
+
+
+def test_an_api_without_an_answer_is_told_with_its_domain() -> None:
+    assert "JetStream domain 'hub' does not answer INFO" in str(unheard("INFO", "hub"))
+    assert "NATS has no JetStream that answers INFO" in str(unheard("INFO", None))
+    assert "NATS has no JetStream that answers INFO" in str(unheard("INFO", ""))
