@@ -137,7 +137,8 @@ async def test_a_step_that_may_be_given_up_raises_why() -> None:
 async def test_a_step_gets_twice_the_time_with_each_attempt(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    limits, slept = [], []
+    limits: list[float] = []
+    slept: list[float] = []
 
     def timeout(seconds: float) -> contextlib.AbstractAsyncContextManager[None]:
         limits.append(seconds)
@@ -161,7 +162,8 @@ async def test_a_step_gets_twice_the_time_with_each_attempt(
 async def test_a_task_that_swallows_cancellations_is_cancelled_until_it_has_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    swallowed, waits = [], []
+    swallowed: list[int] = []
+    waits: list[float] = []
     wait = asyncio.wait
 
     async def noted(tasks: list[asyncio.Task[None]], timeout: float) -> object:

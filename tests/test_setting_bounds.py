@@ -8,8 +8,8 @@ import pytest
 
 from nats_executor.errors import ConfigError
 from nats_executor.options import OPTIONS
-from nats_executor.settings import without_userinfo
-from tests.support.fixtures import settings_for
+from nats_executor.settings import Settings, without_userinfo
+from tests.support.fixtures import Options, settings_for
 
 URL = "nats://127.0.0.1:4222"
 LOGIN = [
@@ -119,3 +119,10 @@ def test_a_limit_is_of_its_queue_alone(queue: str, limit: int | None) -> None:
 
 def test_no_task_may_find_what_is_a_part_of_the_login() -> None:
     assert [option.name for option in OPTIONS if option.is_login] == LOGIN
+
+
+@pytest.mark.parametrize("prefix", ["a", "z"])
+def test_a_team_keeps_a_prefix_of_its_own(prefix: str) -> None:
+    options = Options({"servers": URL, "subject_prefix": prefix})
+
+    assert Settings.load(options, team="t").subject_prefix == prefix

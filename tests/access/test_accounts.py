@@ -7,11 +7,13 @@ import pytest
 from nats_executor.access.accounts import (
     BESIDE,
     DOMAIN,
+    Import,
     User,
     accounts,
     as_account_claims,
     as_accounts,
     everyone,
+    import_line,
     member,
 )
 from nats_executor.access.permissions import Permissions, Role
@@ -66,6 +68,18 @@ def test_each_worker_user_has_an_account_that_borrows_what_it_publishes_on() -> 
 def test_two_accounts_of_one_name_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=f"would be called '{name}'"):
         accounts(NAMES, [*USERS, worker(name)])
+
+
+def test_the_first_of_two_doubled_names_is_told() -> None:
+    with pytest.raises(ConfigError, match="would be called 'w2'"):
+        accounts(NAMES, [worker(name) for name in ("w2", "w1", "w1", "w2")])
+
+
+@pytest.mark.parametrize("local", ["a", "z"])
+def test_a_subject_of_another_name_here_is_written_with_it(local: str) -> None:
+    line = import_line(Import("acc", "m", local))
+
+    assert line == f'  {{ service: {{ account: "acc", subject: "m" }}, to: "{local}" }}'
 
 
 def test_accounts_are_written_for_a_server() -> None:

@@ -1,4 +1,4 @@
-"""`make mutants`: its table names what there is, its explanations still fit, and it tells survivors."""
+"""`make mutants`: its table and its explanations fit the code, and it tells what survives."""
 
 from __future__ import annotations
 

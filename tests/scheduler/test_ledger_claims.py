@@ -91,3 +91,11 @@ def test_without_a_clock_a_claim_is_held_since_the_beginning() -> None:
     ledger.apply(report(CLAIMED, "a", 1))
 
     assert mine.held_since == 0.0
+
+
+def test_a_ledger_tells_how_much_of_it_runs() -> None:
+    ledger = Ledger()
+    for number, state in enumerate((None, State.RUNNING, State.CLAIMED)):
+        ledger.track(Dispatch(f"d{number}", number, "default", Kind.TASK, "ti", state=state))
+
+    assert repr(ledger) == "<Ledger [3 outstanding, 1 running]>"

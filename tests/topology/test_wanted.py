@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -95,7 +96,7 @@ def test_the_streams_are_these() -> None:
 
 
 def test_without_stored_logs_there_is_no_bucket_for_them() -> None:
-    names = [one["name"] for one in stream_configs(settings_for(URL, store_logs=False))]
+    names = [one["name"] for one in stream_configs(settings_for(URL))]
 
     assert "OBJ_airflow_logs" not in names
     assert len(names) == 4
@@ -132,3 +133,24 @@ def test_a_stream_holds_a_message_for_each_256_bytes(size: int, messages: int) -
         "max_msg_size": 7,
         "discard": "old",
     }
+
+
+def test_stored_logs_have_a_stream_of_their_own() -> None:
+    settings = replace(settings_for(URL), stores_logs=True)
+    second = 1_000_000_000
+
+    assert stream_configs(settings)[4:] == [
+        {
+            "storage": "file",
+            "num_replicas": 1,
+            "allow_direct": True,
+            "name": "OBJ_airflow_logs",
+            "description": "Airflow: logs of ended tasks (an object store)",
+            "subjects": ["$O.airflow_logs.C.>", "$O.airflow_logs.M.>"],
+            "retention": "limits",
+            "max_msgs_per_subject": 1,
+            "max_age": settings.log_retention_seconds * second,
+            **bounded(settings.max_log_bucket_bytes, 135_168),
+            "duplicate_window": second,
+        }
+    ]

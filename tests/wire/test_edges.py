@@ -13,6 +13,7 @@ from nats_executor.wire import bounds, fitting
 from nats_executor.wire.bounds import is_deep, may_be_deep, packed, unpack_large, unpacked
 from nats_executor.wire.fitting import fitted_presence, shortened
 from nats_executor.wire.messages import Presence, Report, State, decode, encode
+from nats_executor.wire.sizes import HEADERS_BYTES
 
 MANY = 10_000_000
 
@@ -120,5 +121,5 @@ def test_a_presence_keeps_the_queues_for_which_there_is_room(
     assert empty_short > empty
 
     for room, kept in ((44, 2), (45, 3), (46, 3), (59, 3), (60, 4)):
-        monkeypatch.setattr(fitting, "PRESENCE_BYTES", fitting.HEADERS_BYTES + empty_short + room)
+        monkeypatch.setattr(fitting, "PRESENCE_BYTES", HEADERS_BYTES + empty_short + room)
         assert len(decode(Presence, fitted_presence(served)).queues) == kept
