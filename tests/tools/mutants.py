@@ -99,7 +99,7 @@ TESTS = {
         "tests/broker/test_server_rounds.py",
     ),
     "nats_executor/broker/link.py": ("tests/broker/test_link.py",),
-    "nats_executor/wire/bounds.py": ("tests/wire/test_bounds.py", "tests/wire/test_edges.py"),
+    "nats_executor/wire/bounds.py": ("tests/wire/test_edges.py", "tests/wire/test_bounds.py"),
     "nats_executor/wire/fitting.py": ("tests/wire/test_fitting.py", "tests/wire/test_edges.py"),
     "nats_executor/wire/log_pages.py": ("tests/wire/test_log_bounds.py",),
     "nats_executor/wire/log_parts.py": (

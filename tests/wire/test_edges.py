@@ -11,7 +11,7 @@ import pytest
 from nats_executor.errors import DecodeError
 from nats_executor.wire import bounds, fitting
 from nats_executor.wire.bounds import is_deep, may_be_deep, packed, unpack_large, unpacked
-from nats_executor.wire.fitting import fitted_presence, shortened
+from nats_executor.wire.fitting import fitted_presence, fitted_report, shortened
 from nats_executor.wire.messages import Presence, Report, State, decode, encode
 from nats_executor.wire.sizes import HEADERS_BYTES
 
@@ -123,3 +123,35 @@ def test_a_presence_keeps_the_queues_for_which_there_is_room(
     for room, kept in ((44, 2), (45, 3), (46, 3), (59, 3), (60, 4)):
         monkeypatch.setattr(fitting, "PRESENCE_BYTES", HEADERS_BYTES + empty_short + room)
         assert len(decode(Presence, fitted_presence(served)).queues) == kept
+
+
+def test_a_queue_after_one_without_room_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    served = replace(PRESENCE, queues=["a" * 100, "b"], host="h" * 300)
+    short = len(encode(replace(served, queues=[], host="h" * 250)))
+    monkeypatch.setattr(fitting, "PRESENCE_BYTES", HEADERS_BYTES + short + 50)
+
+    assert decode(Presence, fitted_presence(served)).queues == []
+
+
+@pytest.mark.parametrize(("room", "is_whole"), [(0, True), (1, True), (-1, False)])
+def test_what_fits_with_its_headers_is_left_as_it_is(
+    room: int, is_whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = replace(PRESENCE, host="h" * 300)
+    bound = HEADERS_BYTES + room
+    monkeypatch.setattr(fitting, "PRESENCE_BYTES", bound + len(encode(served)))
+    monkeypatch.setattr(fitting, "REPORT_BYTES", bound + len(encode(REPORT)))
+
+    assert (fitted_presence(served) == encode(served)) is is_whole
+    assert (fitted_report(REPORT) == encode(REPORT)) is is_whole
+
+
+@pytest.mark.parametrize(("room", "key"), [(0, ["a", "b"]), (1, ["a", "b"]), (-1, [])])
+def test_a_shortened_report_keeps_its_key_if_it_fits(
+    room: int, key: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = replace(REPORT, key=["a", "b"])
+    size = len(encode(shortened(report)))
+    monkeypatch.setattr(fitting, "REPORT_BYTES", HEADERS_BYTES + size + room)
+
+    assert decode(Report, fitted_report(report)).key == key
