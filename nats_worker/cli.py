@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from nats_executor.settings import Settings
-    from nats_worker.worker import Plan
+    from nats_worker.state import Plan
 
 __all__ = ["main", "start"]
 
@@ -112,7 +112,7 @@ def plan_for(args: Namespace, queues: list[str], concurrency: int) -> Plan:
     from airflow.configuration import conf
     from airflow.utils.net import get_hostname
 
-    from nats_worker.worker import Plan
+    from nats_worker.state import Plan
 
     return Plan(
         name=args.hostname or get_hostname(),

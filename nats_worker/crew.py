@@ -1,4 +1,4 @@
-"""The workloads that a worker has in its hands, each carried by a task of its own."""
+"""Carries the deliveries that a worker has in hand, each in a task of its own."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ class Crew:
             else:
                 await errand.delivery.nak()
         except BrokerError as exc:
-            # Of what is denied, the connection itself tells.
+            # The connection itself tells what is denied.
             level = logging.DEBUG if isinstance(exc, AccessDenied) else logging.WARNING
-            pause = errand.soon if isinstance(exc, BrokerUnavailable) else errand.pause
+            pause = errand.record.soon if isinstance(exc, BrokerUnavailable) else errand.pause
             text = "%s: %s; next: the broker offers it again in %g s"
             log.log(level, text, errand.dispatch_id, exc, pause)
             with contextlib.suppress(BrokerError):  # then after ack_wait

@@ -23,12 +23,13 @@ from nats_worker import log_lines
 from nats_worker.processes.concealment import environment_without_login
 from nats_worker.processes.linux import keep_private
 from nats_worker.processes.pool import PoolBroken
-from nats_worker.worker import Plan, Worker
+from nats_worker.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nats_executor.settings import Settings
+    from nats_worker.state import Plan
 
 __all__ = ["Start", "become", "run"]
 

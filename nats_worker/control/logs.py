@@ -20,33 +20,34 @@ if TYPE_CHECKING:
 
     from nats_executor.broker.port import Broker
     from nats_executor.wire.names import Names
+    from nats_worker.delivery.errand import Errand
     from nats_worker.delivery.record import Record
 
-__all__ = ["Desk", "Refused", "read_page", "serve_log"]
+__all__ = ["LogReader", "Refused", "read_page", "serve_log"]
 
 # Threads that read, at most. One that hangs with its disk cannot be ended.
 READERS = 2
-# Nobody waits longer than that for an answer.
+# The reader of the log waits no longer for an answer.
 READ_SECONDS = 2.0
 
 
 async def serve_log(
-    broker: Broker, names: Names, worker: str, folder: str, records: Collection[Record]
+    broker: Broker, names: Names, worker: str, folder: str, errands: Collection[Errand]
 ) -> None:
     """Answer for as long as the connection lives.
 
     Args:
-        records: what this worker carries, which changes all the time.
+        errands: what this worker carries, which changes all the time.
     """
-    await broker.serve(names.control(worker, VERB), Desk(folder, records).answer)
+    await broker.serve(names.control(worker, VERB), LogReader(folder, errands).answer)
 
 
-class Desk:
+class LogReader:
     """Knows where the logs of the worker's workloads are, and has a few threads to read them."""
 
-    def __init__(self, folder: str, records: Collection[Record]) -> None:
+    def __init__(self, folder: str, errands: Collection[Errand]) -> None:
         self._folder = folder
-        self._records = records
+        self._errands = errands
         self._readers = asyncio.Semaphore(READERS)
 
     async def answer(self, body: bytes) -> bytes:
@@ -72,7 +73,8 @@ class Desk:
 
     def _find(self, dispatch_id: str) -> Record | None:
         # There may be another record of it, of a redelivery that has no process.
-        of_it = (r for r in self._records if r.run is not None and r.dispatch_id == dispatch_id)
+        records = (errand.record for errand in self._errands)
+        of_it = (r for r in records if r.run is not None and r.dispatch_id == dispatch_id)
         return next(of_it, None)
 
     async def _read(self, relative: str, path: str, question: Question) -> Page:

@@ -17,24 +17,23 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nats_executor.errors import (
-    BrokerError,
-    DecodeError,
-    MessageTooLarge,
-)
+from nats_executor.errors import BrokerError, DecodeError, MessageTooLarge
 from nats_executor.fleet.liveness import Holder
 from nats_executor.retrying import persist
 from nats_executor.text import shown
 from nats_executor.wire.messages import Kind, Report, State, Workload, decode, token_expiry
 from nats_executor.wire.sizes import CUT_LETTER_BYTES, HEADERS_BYTES
 from nats_worker.delivery import claims
+from nats_worker.delivery.observer import Observer
 from nats_worker.delivery.record import Record
 from nats_worker.delivery.verdict import STOPPING, Back, Expired, Final, Left, judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from nats_executor.broker.port import Delivery
     from nats_worker.delivery.leases import Lease
+    from nats_worker.delivery.shared import Shared
     from nats_worker.delivery.verdict import Verdict
     from nats_worker.processes.exit_report import ExitReport
     from nats_worker.processes.run import Run
@@ -52,10 +51,12 @@ ABANDONED_SECONDS = 900.0
 
 
 @dataclass(slots=True, eq=False)
-class Errand(Record):
+class Errand:
     """One delivery of one queue's consumer.
 
     Attributes:
+        record: what is known and said about its dispatch.
+        observer: hears of each step.
         is_revoked: the scheduler took the workload back.
         is_handed_back: this worker stops, and the workload has not started.
         defect: why this release cannot run the message, '' if it can.
@@ -63,18 +64,39 @@ class Errand(Record):
             to be there; NaN before.
     """
 
+    shared: Shared
+    delivery: Delivery
+    record: Record
+    observer: Observer
     is_revoked: bool = False
     is_handed_back: bool = False
     defect: str = ""
     said_on: float = math.nan
 
+    @classmethod
+    def of(
+        cls, shared: Shared, queue: str, delivery: Delivery, observer: Observer | None = None
+    ) -> Errand:
+        """Make the errand of a delivery that has just arrived."""
+        hears = observer or Observer()
+        dispatch_id = shared.settings.names.place(delivery.subject).dispatch_id
+        return cls(shared, delivery, Record(shared, queue, dispatch_id, hears), hears)
+
+    @property
+    def queue(self) -> str:
+        return self.record.queue
+
+    @property
+    def dispatch_id(self) -> str:
+        return self.record.dispatch_id
+
     async def carry(self, on_exit: Callable[[], None]) -> None:
         """See the delivery through; calls `on_exit` once its process is gone, if it had one."""
         try:
-            self.workload = self.read()
+            self.record.workload = self.read()
         except DecodeError as exc:
             self.defect = str(exc)
-        leases = self.around.leases
+        leases = self.shared.leases
         if self.dispatch_id in leases:
             # It is here already: this delivery renews the other one.
             leases.replace(self.dispatch_id, self.delivery)
@@ -82,9 +104,9 @@ class Errand(Record):
         lease = leases.hold(self.dispatch_id, self.delivery)
         try:
             claim = await self.follow(await self.decide())
-            if claim is None or self.workload is None:
+            if claim is None or self.record.workload is None:
                 return
-            verdict = await self.execute(self.workload, claim, on_exit)
+            verdict = await self.execute(self.record.workload, claim, on_exit)
             await self.settle(verdict, lease)
         finally:
             leases.let_go(lease)
@@ -103,14 +125,14 @@ class Errand(Record):
     @property
     def pause(self) -> float:
         """Seconds after which to look again at what another worker holds."""
-        return self.around.settings.ack_wait_seconds / 3
+        return self.shared.settings.ack_wait_seconds / 3
 
     def hand_back(self) -> None:
         """Give the workload to another worker, unless a process has it.
 
         A process may have asked the API server for the start. So it is left to hear the answer.
         """
-        self.is_handed_back = self.run is None
+        self.is_handed_back = self.record.run is None
 
     def revoke(self) -> None:
         """Stop the workload, because the scheduler took it back."""
@@ -120,13 +142,13 @@ class Errand(Record):
     async def kill(self) -> None:
         """End what did not end by itself; a start that hangs, too."""
         self.signal(signal.SIGKILL)
-        if self.run is not None and not self.run.has_asked:
-            await self.around.pool.give_up(self.run)
+        if self.record.run is not None and not self.record.run.has_asked:
+            await self.shared.pool.give_up(self.record.run)
 
     def signal(self, sig: signal.Signals) -> None:
         """Signal the task's process group, if there is one."""
-        if self.run is not None:
-            self.run.signal(sig)
+        if self.record.run is not None:
+            self.record.run.signal(sig)
 
     # Claiming
 
@@ -136,22 +158,22 @@ class Errand(Record):
 
     async def look(self) -> claims.Decision:
         """Look at the history once; even what cannot be read may be another's by now."""
-        last = await self.last_report()
-        held_by_other = last is not None and last.worker != self.around.worker
+        last = await self.record.last_report()
+        held_by_other = last is not None and last.worker != self.shared.worker
         is_alive = bool(
             last
             and held_by_other
             and last.state in {State.CLAIMED, State.RUNNING}
-            and await self.around.liveness.is_alive(
+            and await self.shared.liveness.is_alive(
                 Holder(last.worker, last.worker_name, self.queue)
             )
         )
         return claims.decide(
             last,
-            self.sequence,
-            worker=self.around.worker,
+            self.record.sequence,
+            worker=self.shared.worker,
             is_alive=is_alive,
-            max_attempts=self.around.settings.max_attempts,
+            max_attempts=self.shared.settings.max_attempts,
         )
 
     async def follow(self, decision: claims.Decision) -> claims.Claim | None:
@@ -168,15 +190,16 @@ class Errand(Record):
             case claims.Unanswered(report):
                 await self.await_renewal(report)
             case claims.Lost(expected_last, report):
-                self.sequence, self.attempt = expected_last, report.attempt
+                self.record.sequence, self.record.attempt = expected_last, report.attempt
                 log.warning("%s: %s; next: reporting it failed", self.dispatch_id, report.obituary)
-                if await self.try_report(State.FAILED, report.obituary, of=report):
+                if await self.record.try_report(State.FAILED, report.obituary, of=report):
+                    self.observer.ended(State.FAILED)
                     await self.delivery.ack()
                 else:
                     await self.yield_to_other()
             case claims.Exhausted(expected_last, attempt, predecessors, info):
-                self.sequence, self.attempt = expected_last, attempt
-                self.predecessors = predecessors
+                self.record.sequence, self.record.attempt = expected_last, attempt
+                self.record.predecessors = predecessors
                 by = ", ".join(predecessors)
                 what = f"it was claimed {attempt} times and never started, last by {by}"
                 await self.bury(f"{what}: {info}" if info else what)
@@ -187,23 +210,24 @@ class Errand(Record):
 
         An executor that knows it finds out that it is gone and sends it again.
         """
-        names = self.around.settings.names
-        info = await self.around.broker.stream_info(names.results_stream)
-        if info is None or info.time - self.said_at < ABANDONED_SECONDS:
+        names = self.shared.settings.names
+        info = await self.shared.broker.stream_info(names.results_stream)
+        if info is None or info.time - self.record.said_at < ABANDONED_SECONDS:
             await self.delivery.nak(min(RENEWAL_SECONDS, self.pause))
             return
-        self.attempt, self.generation = expired.attempt, expired.generation
-        self.predecessors = tuple(expired.predecessors)
-        if await self.try_report(State.RELEASED, "nobody renews its token", of=expired):
+        self.record.attempt, self.record.generation = expired.attempt, expired.generation
+        self.record.predecessors = tuple(expired.predecessors)
+        if await self.record.try_report(State.RELEASED, "nobody renews its token", of=expired):
+            self.observer.ended(State.RELEASED)
             await self.delivery.ack()
 
     async def claim(self, claim: claims.Claim) -> claims.Claim | None:
-        self.sequence, self.attempt = claim.expected_last, claim.attempt
-        self.generation, self.predecessors = claim.generation, claim.predecessors
-        self.token = claim.token
+        self.record.sequence, self.record.attempt = claim.expected_last, claim.attempt
+        self.record.generation, self.record.predecessors = claim.generation, claim.predecessors
+        self.record.token = claim.token
         if self.defect:
             await self.bury(self.defect)
-        elif await self.try_claim(lambda: self.is_handed_back):
+        elif await self.record.try_claim(lambda: self.is_handed_back):
             return claim
         else:
             await self.yield_to_other()
@@ -212,8 +236,8 @@ class Errand(Record):
     async def yield_to_other(self) -> None:
         """Hand it back because another worker has reported first; the next worker looks again."""
         text = "%s: another worker or a scheduler reported first; next: offering it again in %g s"
-        log.info(text, self.dispatch_id, self.soon)
-        await self.delivery.nak(self.soon)
+        log.info(text, self.dispatch_id, self.record.soon)
+        await self.delivery.nak(self.record.soon)
 
     # Running
 
@@ -225,15 +249,16 @@ class Errand(Record):
         # A token that was renewed is tried even so: this machine's clock may be wrong.
         if not claim.token and not is_fresh:
             return Expired("its token expired while it was queued")
-        await self.around.pool.ready()
+        await self.shared.pool.ready()
         if self.is_revoked:
             return Final(State.DROPPED, "the scheduler took it back")
         if self.is_handed_back:
             return Back(STOPPING, 0.0, counts=False)
         body = workload.body | ({"token": claim.token} if claim.token else {})
-        start_seconds = self.around.settings.start_timeout_seconds
-        self.run = await self.around.pool.start(self.dispatch_id, body, start_seconds=start_seconds)
-        report = await self.follow_run(self.run, start_seconds, on_exit)
+        start_seconds = self.shared.settings.start_timeout_seconds
+        run = await self.shared.pool.start(self.dispatch_id, body, start_seconds=start_seconds)
+        self.record.run = run
+        report = await self.follow_run(run, start_seconds, on_exit)
         verdict = judge(
             report,
             predecessor=claim.predecessor,
@@ -242,7 +267,7 @@ class Errand(Record):
             is_revoked=self.is_revoked,
         )
         is_ours = isinstance(verdict, Back) and verdict.is_ours
-        self.around.fitness.note_end(report, verdict.info if is_ours else "")
+        self.shared.fitness.note_end(report, verdict.info if is_ours else "")
         return verdict
 
     async def follow_run(
@@ -254,6 +279,7 @@ class Errand(Record):
         try:
             await self.watch_start(run, start_seconds)
             report = await run.exited()
+            self.observer.exited()
             on_exit()
             if run.task_pid:
                 await announced
@@ -267,7 +293,7 @@ class Errand(Record):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 return await run.asked()
-        if await self.around.pool.give_up(run):
+        if await self.shared.pool.give_up(run):
             option = "[nats_executor] start_timeout_seconds"
             text = "%s: its start took longer than %s = %g; next: handing it back"
             log.error(text, self.dispatch_id, option, seconds)
@@ -276,16 +302,17 @@ class Errand(Record):
     async def announce_start(self, run: Run) -> None:
         """Report that it runs, once; the final report does without it if the broker is away."""
         await run.started()
-        self.around.fitness.note_start()
+        self.observer.started()
+        self.shared.fitness.note_start()
         with contextlib.suppress(BrokerError):
             # False also where the broker has lost the claim: then `stay_known` says it.
-            if await self.try_report(State.RUNNING):
-                self.said_on = self.around.broker.connected_since
+            if await self.record.try_report(State.RUNNING):
+                self.said_on = self.shared.broker.connected_since
 
     async def stay_known(self, announced: asyncio.Task[None]) -> None:
         """Report again that it runs, before the broker drops that for its age or has lost it."""
         await asyncio.wait([announced])
-        settings, broker = self.around.settings, self.around.broker
+        settings, broker = self.shared.settings, self.shared.broker
         is_hidden = settings.jetstream_domain is not None  # behind a leaf node no reconnect tells
         said_at = time.monotonic()
         while True:
@@ -295,12 +322,13 @@ class Errand(Record):
             if not broker.is_connected or not (is_new or is_old):
                 continue
             with contextlib.suppress(BrokerError):
-                expected = self.sequence
-                if is_old or await self.last_report() is None:
-                    await self.try_report(State.RUNNING)
+                expected = self.record.sequence
+                if is_old or await self.record.last_report() is None:
+                    await self.record.try_report(State.RUNNING)
                     said_at = time.monotonic()
                 else:
-                    self.sequence = expected  # the end must not take the place of another's report
+                    # The end must not take the place of another's report.
+                    self.record.sequence = expected
                 self.said_on = broker.connected_since
 
     # Ending
@@ -309,32 +337,33 @@ class Errand(Record):
         """Report, then ack: a crash between the two repeats the report, which changes nothing."""
         match verdict:
             case Final(state, info):
-                if self.run is not None and not self.is_revoked:
-                    self.around.fitness.note_start()
-                await self.report(state, info)
+                if self.record.run is not None and not self.is_revoked:
+                    self.shared.fitness.note_start()
+                await self.record.report(state, info)
                 await persist(lease.ack)
             case Left(info):
-                await self.report(State.RELEASED, info)
+                await self.record.report(State.RELEASED, info)
                 await persist(lease.ack)
             case Back(info, delay_seconds, counts):
                 log.warning("%s goes back to the queue: %s", self.dispatch_id, info)
-                self.attempt -= not counts
+                if not counts:
+                    self.record.attempt -= 1
                 await self.give_up(State.RELEASED, info, lease, delay_seconds)
             case Expired(info):
                 await self.give_up(State.EXPIRED, info, lease, RENEWAL_SECONDS)
 
     async def give_up(self, state: State, info: str, lease: Lease, delay_seconds: float) -> None:
-        await self.report(state, info)
-        # Whoever is next may claim it from here on, this worker included.
-        self.around.leases.let_go(lease)
+        await self.record.report(state, info)
+        # From here on the next worker may claim it, and that may be this one.
+        self.shared.leases.let_go(lease)
         await persist(lambda: lease.nak(delay_seconds))
 
     async def bury(self, reason: str) -> None:
         """Set a message aside that no worker can handle, and tell Airflow that it failed."""
-        names = self.around.settings.names
+        names = self.shared.settings.names
         log.error("%s of queue %s is a dead letter: %s", self.dispatch_id, self.queue, reason)
         letter = functools.partial(
-            self.around.broker.publish,
+            self.shared.broker.publish,
             names.dead_letter(self.queue, self.dispatch_id),
             message_id=f"{self.dispatch_id}.{self.delivery.stream_sequence}",
         )
@@ -345,8 +374,9 @@ class Errand(Record):
             cut = body[: max(0, min(CUT_LETTER_BYTES, len(body) - HEADERS_BYTES))]
             text = f"{text} (the first {len(cut)} of {len(body)} bytes are kept)"
             await persist(lambda: letter(cut, headers={"Airflow-Reason": text}))
-        await self.report(State.FAILED, f"dead letter: {reason}")
+        await self.record.report(State.FAILED, f"dead letter: {reason}")
         await persist(lambda: self.delivery.term(header_text(reason)))
+        self.observer.buried()
 
 
 def header_text(text: str) -> str:

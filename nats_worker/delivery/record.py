@@ -1,4 +1,4 @@
-"""The record of one dispatch on the result stream: read, and written by compare-and-set."""
+"""Reads the record of one dispatch on the result stream, and writes it by compare-and-set."""
 
 from __future__ import annotations
 
@@ -13,62 +13,42 @@ from nats_executor.text import presentable
 from nats_executor.wire.fitting import fitted_report
 from nats_executor.wire.messages import Report, State, decode
 from nats_worker.delivery import claims
-from nats_worker.processes.fitness import Fitness
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nats_executor.broker.port import Broker, Delivery
-    from nats_executor.fleet.liveness import Liveness
-    from nats_executor.settings import Settings
     from nats_executor.wire.messages import Workload
-    from nats_worker.delivery.leases import Leases
-    from nats_worker.processes.pool import ProcessPool
+    from nats_worker.delivery.observer import Observer
+    from nats_worker.delivery.shared import Shared
     from nats_worker.processes.run import Run
 
-__all__ = ["Record", "Surroundings"]
+__all__ = ["Record"]
 
 log = logging.getLogger(__name__)
 
 SOON_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What every errand of a worker shares.
-
-    Attributes:
-        fitness: hears of every start, and of every one that failed.
-    """
-
-    broker: Broker
-    settings: Settings
-    pool: ProcessPool
-    leases: Leases
-    liveness: Liveness
-    worker: str  # this worker's id
-    worker_name: str
-    fitness: Fitness = field(default_factory=Fitness)
-
-
 @dataclass(slots=True, eq=False)
 class Record:
-    """What this worker knows and says about the dispatch of one delivery.
+    """What this worker knows and says about one dispatch.
 
     Attributes:
+        observer: hears of what the broker has confirmed.
         workload: the message, once it was read.
         run: the process, once there is one.
-        sequence: of the last report on the subject, as far as known here; what is said next
-            expects that nobody has reported since.
+        sequence: of the last report on the subject, as far as known here; the
+            next one is only stored if there was no other since.
         said_at: when the broker got that report, by its clock; 0 without one.
         attempt: the number of this worker's claim.
         predecessors: the workers that claimed it before.
         generation: how often its token was renewed; `token` is the last one.
     """
 
-    around: Surroundings
+    shared: Shared
     queue: str
-    delivery: Delivery
+    dispatch_id: str
+    observer: Observer
     workload: Workload | None = field(default=None, repr=False)
     run: Run | None = None
     sequence: int = 0
@@ -79,17 +59,13 @@ class Record:
     token: str = field(default="", repr=False)
 
     @property
-    def dispatch_id(self) -> str:
-        return self.around.settings.names.place(self.delivery.subject).dispatch_id
-
-    @property
     def subject(self) -> str:
-        return self.around.settings.names.result(self.queue, self.dispatch_id)
+        return self.shared.settings.names.result(self.queue, self.dispatch_id)
 
     @property
     def soon(self) -> float:
         """Seconds after which a stream without a leader may have one, and a race is decided."""
-        return min(SOON_SECONDS, self.around.settings.ack_wait_seconds / 3)
+        return min(SOON_SECONDS, self.shared.settings.ack_wait_seconds / 3)
 
     async def try_claim(self, unless: Callable[[], bool]) -> bool:
         """Claim it; False when another worker or an executor has reported since.
@@ -109,14 +85,17 @@ class Record:
             last = await self.last_report()
             if self.sequence == expected:
                 raise BrokerUnavailable("the server that was asked has not got the last report yet")
-            return claims.is_claimed(last, worker=self.around.worker, attempt=self.attempt)
+            return claims.is_claimed(last, worker=self.shared.worker, attempt=self.attempt)
 
-        return await persist(claim, name=f"the claim of {self.dispatch_id}", unless=unless)
+        is_ours = await persist(claim, name=f"the claim of {self.dispatch_id}", unless=unless)
+        if is_ours:
+            self.observer.claimed(self.attempt, self.generation)
+        return is_ours
 
     async def last_report(self) -> Report | None:
         """Return the last report, None if it is unreadable; what is published next expects it."""
-        found = await self.around.broker.last(
-            self.around.settings.names.results_stream, self.subject
+        found = await self.shared.broker.last(
+            self.shared.settings.names.results_stream, self.subject
         )
         self.sequence, self.said_at = (found.sequence, found.at) if found else (0, 0.0)
         try:
@@ -128,11 +107,12 @@ class Record:
     async def try_report(
         self, state: State, info: str = "", *, of: Workload | Report | None = None
     ) -> bool:
-        """Publish a report on the claim's sequence; False when somebody else has reported.
+        """Publish a report on the claim's sequence; False when another one has reported since.
 
         Args:
             of: whose kind, key and sender it bears, the message's without it.
         """
+        began = time.monotonic()
         about = of or self.workload
         report = Report(
             dispatch_id=self.dispatch_id,
@@ -140,8 +120,8 @@ class Record:
             state=state,
             kind=about.kind if about else "",
             key=about.key if about else [],
-            worker=self.around.worker,
-            worker_name=self.around.worker_name,
+            worker=self.shared.worker,
+            worker_name=self.shared.worker_name,
             sender=about.sender if about else "",
             attempt=self.attempt,
             predecessors=list(self.predecessors),
@@ -152,14 +132,15 @@ class Record:
             at=time.time(),
         )
         try:
-            self.sequence = await self.around.broker.publish(
+            self.sequence = await self.shared.broker.publish(
                 self.subject,
                 fitted_report(report),
                 expected_last=self.sequence,
-                timeout=self.around.settings.publish_timeout_seconds,
+                timeout=self.shared.settings.publish_timeout_seconds,
             )
         except WrongSequence:
             return False
+        self.observer.reported(time.monotonic() - began)
         return True
 
     async def report(self, state: State, info: str = "") -> None:
@@ -172,9 +153,10 @@ class Record:
         async def attempt() -> None:
             while not await self.try_report(state, info):
                 last = await self.last_report()
-                if last is not None and claims.is_void(state, last, worker=self.around.worker):
-                    if last.worker != self.around.worker:
+                if last is not None and claims.is_void(state, last, worker=self.shared.worker):
+                    if last.worker != self.shared.worker:
                         log.warning("%s: %s reported first", self.dispatch_id, last.worker_name)
                     return
 
         await persist(attempt)
+        self.observer.ended(state)

@@ -1,4 +1,4 @@
-"""What a worker counts and measures, for Prometheus; loaded only where somebody may ask."""
+"""Counts and measures what a worker does, for Prometheus; loaded where `health_port` is set."""
 
 from __future__ import annotations
 
@@ -11,24 +11,20 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from nats_executor.wire.messages import State
-from nats_worker.delivery.errand import Errand
+from nats_worker.delivery.observer import Observer
 from nats_worker.processes import memory
 from nats_worker.processes.linux import children_of
 from nats_worker.processes.proof import SELF_TEST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from wsgiref.types import WSGIApplication
 
     from prometheus_client.metrics_core import Metric
 
     from nats_executor.broker.port import Delivery
-    from nats_executor.wire.messages import Report, Workload
-    from nats_worker.delivery import claims
-    from nats_worker.delivery.record import Surroundings
-    from nats_worker.delivery.verdict import Verdict
     from nats_worker.health.health import Health
-    from nats_worker.processes.run import Run
+    from nats_worker.state import WorkerState
 
 __all__ = ["Meter"]
 
@@ -37,7 +33,7 @@ PREFIX = "airflow_nats_worker"
 SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 STARTS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 LONG = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400)
-# It is over, for this worker at least: for good, or somebody else goes on with it.
+# It is over, for this worker at least: for good, or another worker goes on with it.
 FINISHED = tuple(state for state in State if state.is_final)
 RETURNED = (State.RELEASED, State.EXPIRED)
 
@@ -45,10 +41,10 @@ RETURNED = (State.RELEASED, State.EXPIRED)
 class Meter:
     """The instruments of one worker, and the page that shows them."""
 
-    def __init__(self, health: Health) -> None:
+    def __init__(self, state: WorkerState, health: Health) -> None:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(Standing(health))
+        registry.register(Moment(state, health))
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"{PREFIX}_{name}", text, ["queue", *labels], registry=registry)
@@ -71,7 +67,7 @@ class Meter:
         )
         self.run = histogram("run_seconds", "From start to end of a workload.", LONG, "queue")
         self.report = histogram("report_seconds", "From a report to NATS's confirmation.", SHORT)
-        for queue in health.worker.queues:
+        for queue in state.queues:
             self.show(queue)
         self.exposition: WSGIApplication = prometheus_client.make_wsgi_app(registry)
 
@@ -83,12 +79,12 @@ class Meter:
             for state in states:
                 counter.labels(queue, state.value)
 
-    def errand(self, around: Surroundings, queue: str, delivery: Delivery) -> Errand:
-        """Make an errand that is measured, and count its delivery."""
+    def observer(self, queue: str, delivery: Delivery) -> Observer:
+        """Count a delivery, and return who measures how it goes on."""
         self.deliveries.labels(queue).inc()
         if delivery.num_delivered > 1:
             self.redeliveries.labels(queue).inc()
-        return MeasuredErrand(self, around, queue, delivery)
+        return Stopwatch(self, queue, delivery.at)
 
     def ended(self, queue: str, state: State) -> None:
         if state in FINISHED:
@@ -97,86 +93,71 @@ class Meter:
             self.returned.labels(queue, state.value).inc()
 
 
-class MeasuredErrand(Errand):
-    """An errand whose steps are counted once they have succeeded."""
+class Stopwatch(Observer):
+    """Counts and measures the steps of one delivery.
 
-    def __init__(self, meter: Meter, around: Surroundings, queue: str, delivery: Delivery) -> None:
-        super().__init__(around, queue, delivery)
+    Args:
+        stored_at: when the broker stored the message, in epoch seconds by its clock.
+    """
+
+    def __init__(self, meter: Meter, queue: str, stored_at: float) -> None:
         self._meter = meter
+        self._queue = queue
+        self._stored_at = stored_at
         self._received_at = time.monotonic()
         self._started_at = 0.0
 
-    async def try_claim(self, unless: Callable[[], bool]) -> bool:
-        is_ours = await super().try_claim(unless)
-        if is_ours and self.attempt == 1 and not self.generation:
+    def claimed(self, attempt: int, generation: int) -> None:
+        if attempt == 1 and not generation:
             # Two clocks: the broker's, which stored it, and this machine's.
-            waited = max(0.0, time.time() - self.delivery.at)
-            self._meter.queue_wait.labels(self.queue).observe(waited)
-        return is_ours
+            waited = max(0.0, time.time() - self._stored_at)
+            self._meter.queue_wait.labels(self._queue).observe(waited)
 
-    async def try_report(
-        self, state: State, info: str = "", *, of: Workload | Report | None = None
-    ) -> bool:
-        began = time.monotonic()
-        is_ours = await super().try_report(state, info, of=of)
-        if is_ours:
-            self._meter.report.observe(time.monotonic() - began)
-        if is_ours and of is not None:  # in a dead worker's place; the rest comes by `report`
-            self._meter.ended(self.queue, state)
-        return is_ours
-
-    async def report(self, state: State, info: str = "") -> None:
-        await super().report(state, info)
-        self._meter.ended(self.queue, state)
-
-    async def announce_start(self, run: Run) -> None:
-        await run.started()
+    def started(self) -> None:
         self._started_at = time.monotonic()
         self._meter.pickup.observe(self._started_at - self._received_at)
-        await super().announce_start(run)
 
-    async def execute(
-        self, workload: Workload, claim: claims.Claim, on_exit: Callable[[], None]
-    ) -> Verdict:
-        def exited() -> None:
-            if self._started_at:
-                self._meter.run.labels(self.queue).observe(time.monotonic() - self._started_at)
-            on_exit()
+    def exited(self) -> None:
+        if self._started_at:
+            self._meter.run.labels(self._queue).observe(time.monotonic() - self._started_at)
 
-        return await super().execute(workload, claim, exited)
+    def reported(self, seconds: float) -> None:
+        self._meter.report.observe(seconds)
 
-    async def bury(self, reason: str) -> None:
-        await super().bury(reason)
-        self._meter.dead_letters.labels(self.queue).inc()
+    def ended(self, state: State) -> None:
+        self._meter.ended(self._queue, state)
+
+    def buried(self) -> None:
+        self._meter.dead_letters.labels(self._queue).inc()
 
 
-class Standing(Collector):
-    """What a worker is at the moment it is asked, in the thread of whoever asks."""
+class Moment(Collector):
+    """Reads what a worker is at the moment it is asked, in the asking thread."""
 
-    def __init__(self, health: Health) -> None:
+    def __init__(self, state: WorkerState, health: Health) -> None:
+        self._state = state
         self._health = health
 
     def collect(self) -> Iterable[Metric]:
-        health = self._health
-        worker = health.worker
+        health, state = self._health, self._state
         info = GaugeMetricFamily(f"{PREFIX}_info", "Always 1.", labels=["name", "version"])
-        info.add_metric([worker.plan.name, worker.plan.version], 1)
+        info.add_metric([state.plan.name, state.plan.version], 1)
         yield info
         for name, text, value in (
             ("live", "Whether its event loop moves.", health.is_live()),
             ("ready", "Whether it gets workloads, as /readyz says.", not health.missing()),
             ("connected", "Whether it is connected to NATS.", health.is_connected),
-            ("draining", "Whether it stops and takes no more.", worker.is_draining),
-            ("paused", "Whether it takes nothing for want of memory.", bool(worker.guard.reason)),
+            ("draining", "Whether it stops and takes no more.", state.is_draining),
+            ("paused", "Whether it takes nothing for want of memory.", bool(state.guard.reason)),
             (
                 "unfit",
                 "Whether it can start nothing, and takes nothing.",
-                bool(worker.proof.reason),
+                bool(state.proof.reason),
             ),
-            ("slots", "Workloads that it runs at a time.", worker.slots.concurrency),
-            ("slots_in_use", "Slots that its workloads hold.", worker.slots.used),
+            ("slots", "Workloads that it runs at a time.", state.slots.concurrency),
+            ("slots_in_use", "Slots that its workloads hold.", state.slots.used),
             ("workloads_running", "Workloads that have a process.", self.running()),
-            ("queues", "Queues that it serves.", len(worker.queues)),
+            ("queues", "Queues that it serves.", len(state.queues)),
             ("supervisors", "Processes of its fork server.", self.supervisors()),
         ):
             yield GaugeMetricFamily(f"{PREFIX}_{name}", text, value=float(value))

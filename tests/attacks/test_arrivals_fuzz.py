@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any, cast
+from unittest.mock import Mock
 
 import msgpack
 import pytest
@@ -20,9 +21,10 @@ from nats_executor.scheduler.ledger import Dispatch, Ledger
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Kind, Presence, Report, State, Workload, decode, encode
 from nats_worker.delivery.errand import Errand
-from nats_worker.delivery.record import Surroundings
+from nats_worker.delivery.shared import Shared
 from nats_worker.processes.exit_report import Ending
-from nats_worker.worker import Plan, Worker
+from nats_worker.state import Plan
+from nats_worker.worker import Worker
 from tests.support.fake_broker import FakePulls, FakeServer
 from tests.support.fake_pool import FakePool
 from tests.support.fixtures import settings_for
@@ -55,7 +57,7 @@ class Site:
         self.is_other_alive = False
         self.finish(setup.apply(self.broker, SETTINGS, ["default"]))
         self.worker = Worker(SETTINGS, PLAN)
-        self.worker.id = ME
+        self.worker.state.id = ME
 
     async def is_alive(self, *_: str) -> bool:
         return self.is_other_alive
@@ -71,13 +73,13 @@ class Site:
         raise AssertionError("it never ends")
 
     def errand(self) -> Errand:
-        around = Surroundings(
+        shared = Shared(
             broker=self.broker, settings=SETTINGS, pool=self.pool, leases=self.worker.leases,
             liveness=cast("Any", self), worker=ME, worker_name="me",
         )  # fmt: skip
         delivery = FakePulls(self.broker, NAMES.tasks_stream, "default").next_offer()
         assert delivery is not None
-        return Errand(around, "default", delivery)
+        return Errand.of(shared, "default", delivery)
 
     def carry(self, ending: Ending, *, is_started: bool = False) -> None:
         """Deliver once, and let the process, if there is one, end so."""
@@ -174,7 +176,7 @@ def test_no_control_request_falls_a_worker(body: bytes) -> None:
         site.put(encode(EXAMPLES[Workload]))
         errand = site.errand()
         site.worker.crew.errands.add(errand)
-        site.finish(site.worker.serve_control(site.broker))
+        site.finish(site.worker.serve_control(site.broker, Mock()))
 
         stop = site.broker.request(NAMES.control(ME, "stop"), body, timeout=1.0)
         ping = site.broker.request(NAMES.control(ME, "ping"), body, timeout=1.0)

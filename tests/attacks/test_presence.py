@@ -26,7 +26,8 @@ from nats_executor.wire.messages import Kind, Order, Outcome, encode
 from nats_executor.wire.names import in_domain
 from nats_worker import worker as worker_module
 from nats_worker.control.presence import Announcer, NameTaken
-from nats_worker.worker import Plan, Worker
+from nats_worker.state import Plan
+from nats_worker.worker import Worker
 from tests.support.fake_pool import FakePool
 from tests.support.presences import presence_of
 from tests.support.realm import NAMES, ROOT_USER, Realm
@@ -108,7 +109,7 @@ class Scene:
                 await asyncio.wait([life], timeout=0.1)
 
         self.exits.push_async_callback(end)
-        await wait_until(lambda: worker.intake or life.done(), 20, "the worker")
+        await wait_until(lambda: worker.state.intake or life.done(), 20, "the worker")
         if life.done():
             await life
         return worker
@@ -196,7 +197,7 @@ async def test_a_forged_name_does_not_keep_a_worker_of_another_queue_from_starti
     broker = await scene.broker("monitor")
     seen = await seen_workers(broker, scene.realm.settings("monitor", **QUICK))
     assert {(s.presence.worker, *s.presence.queues) for s in seen} == {
-        (FORGER, "a"), (worker.id, "b")
+        (FORGER, "a"), (worker.state.id, "b")
     }  # fmt: skip
 
 
@@ -217,7 +218,7 @@ async def test_a_false_answer_does_not_keep_the_name_of_a_dead_worker(scene: Sce
     await wait_until(is_old, 20, "the record to be old")
     worker = await scene.start("w", "b")
 
-    assert worker.intake
+    assert worker.state.intake
     assert any(asked)
 
 
@@ -274,7 +275,7 @@ async def unserved_by(scene: Scene, dispatch: Dispatch) -> set[str]:
 async def test_a_served_queue_stays_served(scene: Scene, changes: dict[str, Any]) -> None:
     """A copy of the worker's record, with its id, that says that it takes nothing."""
     worker = await scene.start("w", "b")
-    copy = replace(worker.describe(), **changes, queues=["a"])
+    copy = replace(worker.state.presence(), **changes, queues=["a"])
     assert isinstance(scene.write(NAMES.presence("a", "w"), copy), dict)
 
     settings = scene.realm.settings("monitor", **QUICK)
@@ -315,10 +316,10 @@ async def test_an_order_reaches_the_right_worker_or_nobody(scene: Scene) -> None
         return answer.text
 
     assert "several workers are named 'w'" in await give(None)
-    assert worker.slots.concurrency == 2
+    assert worker.state.slots.concurrency == 2
 
     assert await give("b") == "worker w now has concurrency 7, queues b; until it restarts"
-    assert worker.slots.concurrency == 7
+    assert worker.state.slots.concurrency == 7
     assert heard == []
 
 

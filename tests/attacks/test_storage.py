@@ -172,7 +172,7 @@ async def test_a_task_whose_claim_is_flooded_out_ends_once_and_spends_no_try(day
         written += 1
 
     inspector = day.dispatcher.inspector
-    dispatch.state, dispatch.worker, dispatch.worker_name = State.RUNNING, day.worker.id, "w"
+    dispatch.state, dispatch.worker, dispatch.worker_name = State.RUNNING, day.worker.state.id, "w"
     await inspector.watch([dispatch])
     await inspector.sweep([dispatch])
     await inspector.search([dispatch])

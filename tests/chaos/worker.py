@@ -17,7 +17,8 @@ from unittest import mock
 from nats_executor.settings import Settings
 from nats_worker.delivery import errand
 from nats_worker.processes import pool
-from nats_worker.worker import Plan, Worker
+from nats_worker.state import Plan
+from nats_worker.worker import Worker
 
 if TYPE_CHECKING:
     import socket

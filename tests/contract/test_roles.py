@@ -28,7 +28,8 @@ from nats_executor.topology.wanted import SECOND, stream_configs
 from nats_executor.wire.messages import Kind, Order, Report, State, encode
 from nats_executor.wire.names import Lane
 from nats_worker import worker as worker_module
-from nats_worker.worker import Plan, Worker
+from nats_worker.state import Plan
+from nats_worker.worker import Worker
 from tests.support.fake_pool import FakePool, FakeRun
 from tests.support.nats_server import server_version
 from tests.support.realm import (
@@ -355,7 +356,7 @@ async def take_back(day: Day) -> None:
     run = await day.run_of("stopped")
     run.deadly.add(signal.SIGTERM)
     await day.dispatcher.revoke(waiting.lane, waiting.id, "")
-    await day.dispatcher.revoke(running.lane, running.id, day.worker.id)
+    await day.dispatcher.revoke(running.lane, running.id, day.worker.state.id)
 
     assert not await day.is_queued(waiting)
     await wait_until(lambda: run.is_over, 10, "the stop")

@@ -295,5 +295,5 @@ def test_the_page_lists_every_metric_of_a_scheduler(lines: set[tuple[str, str]])
 def test_the_page_names_the_limits_of_the_code() -> None:
     """What a probe waits for is a promise."""
     assert f"{health.STALL_SECONDS:.0f} s" in DOCUMENT
-    assert f"{health.SILENCE_SECONDS:.0f} s" in DOCUMENT
+    assert f"{health.PULL_SILENCE_SECONDS:.0f} s" in DOCUMENT
     assert f"{probes.REQUEST_SECONDS:.0f} s" in DOCUMENT

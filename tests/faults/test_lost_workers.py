@@ -44,7 +44,7 @@ def test_at_default_settings_a_lost_worker_is_found_in_time(
     A worker whose end the broker did not see, such as that of its whole machine, needs a little
     longer: it is silent, which proves less than that nobody listens.
     """
-    pause = Errand(Mock(settings=DEFAULTS), "default", Mock()).pause
+    pause = Errand(Mock(settings=DEFAULTS), Mock(), Mock(), Mock()).pause
     asking = PINGS * (PING_PAUSE_SECONDS + PING_SECONDS * (answer is Answer.SILENT))
     # The broker offers what it ran to others, and again whenever one of them hands it back.
     now = DEFAULTS.ack_wait_seconds - renewed_ago

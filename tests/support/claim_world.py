@@ -19,9 +19,10 @@ from nats_executor.scheduler.ledger import Dispatch, Ended, Ledger, Unwanted
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Kind, Report, State, Workload, encode
 from nats_worker.delivery.errand import Errand
-from nats_worker.delivery.record import Surroundings
+from nats_worker.delivery.shared import Shared
 from nats_worker.processes.exit_report import Ending
-from nats_worker.worker import Plan, Worker
+from nats_worker.state import Plan
+from nats_worker.worker import Worker
 from tests.support.fake_api import ANSWERS, Api
 from tests.support.fake_broker import FakePulls
 from tests.support.fake_pool import FakePool, FakeRun
@@ -115,7 +116,7 @@ class World:
 
     def site(self, name: str) -> Site:
         worker = Worker(SETTINGS, dataclasses.replace(PLAN, name=name))
-        worker.id = f"{name}.{len(self.every_site)}"
+        worker.state.id = f"{name}.{len(self.every_site)}"
         site = Site(worker, GatedBroker(self.server), self.pool.branch())
         self.every_site.append(site)
         return site
@@ -173,12 +174,14 @@ class World:
             "wait": self.sites[:1],
         }
         return {
-            move: [site.worker.id for site in where] for move, where in possible.items() if where
+            move: [site.worker.state.id for site in where]
+            for move, where in possible.items()
+            if where
         }
 
     def move(self, what: str, worker: str, detail: Any = None) -> None:
         """Make one of the moves."""
-        (site,) = (site for site in self.every_site if site.worker.id == worker)
+        (site,) = (site for site in self.every_site if site.worker.state.id == worker)
         table: dict[str, Callable[[], object]] = {
             "lose": lambda: self.go_on(site, lose=True),
             "ask": lambda: self.ask(site, detail),
@@ -197,11 +200,12 @@ class World:
         delivery = pulls.next_offer() if site.takes else None
         if delivery is None:
             return False
-        around = Surroundings(
+        worker = site.worker.state
+        shared = Shared(
             broker=site.broker, settings=SETTINGS, pool=site.pool, leases=site.worker.leases,
-            liveness=cast("Any", self), worker=site.worker.id, worker_name=site.worker.plan.name,
+            liveness=cast("Any", self), worker=worker.id, worker_name=worker.plan.name,
         )  # fmt: skip
-        errand = Errand(around, "default", delivery)
+        errand = Errand.of(shared, "default", delivery)
         self.loop.call_soon(site.worker.crew.accept, errand)
         self.settle()
         return True
@@ -236,10 +240,10 @@ class World:
         self.settle()
 
     def come_back(self, site: Site) -> None:
-        self.sites[self.sites.index(site)] = self.site(site.worker.plan.name)
+        self.sites[self.sites.index(site)] = self.site(site.worker.state.plan.name)
 
     def give_up(self, site: Site) -> None:
-        self.given_up.add(site.worker.id)
+        self.given_up.add(site.worker.state.id)
 
     def let_tokens_die(self) -> None:
         self.api.oldest_token += 1
@@ -261,13 +265,13 @@ class World:
     def heal(self, site: Site) -> None:
         if not site.is_dead:
             site.broker.reconnect()
-            self.given_up.discard(site.worker.id)
+            self.given_up.discard(site.worker.state.id)
 
     def drain(self, site: Site) -> None:
         site.is_draining = True
         for errand in site.worker.crew.errands:
-            if isinstance(errand.run, FakeRun):
-                errand.run.deadly.add(signal.SIGKILL)
+            if isinstance(errand.record.run, FakeRun):
+                errand.record.run.deadly.add(signal.SIGKILL)
             errand.hand_back()
         self.settle()
 
@@ -287,7 +291,7 @@ class World:
         for site in self.every_site:
             self.heal(site)
             if site.is_dead:
-                self.given_up.add(site.worker.id)
+                self.given_up.add(site.worker.state.id)
         self.sites.append(self.site("w9"))
         for turn in range(ROUNDS):
             self.renew()
@@ -303,7 +307,7 @@ class World:
             for site in self.every_site:
                 if site.is_draining and not site.worker.crew.tasks:
                     self.crash(site)  # it has nothing left to do and exits
-                    self.given_up.add(site.worker.id)
+                    self.given_up.add(site.worker.state.id)
             if not self.is_queued and not any(holdings(s.worker) for s in self.every_site):
                 return
             self.wait()
@@ -329,7 +333,7 @@ class World:
         claim = max(
             number
             for number, report in enumerate(said)
-            if report.worker == site.worker.id and report.state is State.CLAIMED
+            if report.worker == site.worker.state.id and report.state is State.CLAIMED
         )
         renewals = [report.token for report in said[:claim] if report.state is State.RENEWED]
         assert run.body["token"] == (renewals[-1] if renewals else self.token)

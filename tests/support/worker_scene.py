@@ -17,7 +17,8 @@ from nats_executor.topology import setup
 from nats_executor.wire.messages import Kind, Report, State, Workload, decode, encode
 from nats_worker import worker as worker_module
 from nats_worker.processes import fitness
-from nats_worker.worker import Plan, Worker
+from nats_worker.state import Plan
+from nats_worker.worker import Worker
 from tests.support.fake_broker import FakeBroker, FakeServer
 from tests.support.fake_pool import FakePool
 from tests.support.fixtures import settings_for
@@ -141,7 +142,9 @@ class Scene:
         """Start a worker and return once it waits for workloads."""
         worker = self.launch(name, queues, concurrency)
         await wait_until(
-            lambda: self.lives[worker.id].done() or worker.intake, 5, "the worker to start"
+            lambda: self.lives[worker.state.id].done() or worker.state.intake,
+            5,
+            "the worker to start",
         )
         return worker
 
@@ -154,12 +157,12 @@ class Scene:
         )  # fmt: skip
         worker = Worker(self.settings, plan)
         self.workers.append(worker)
-        self.lives[worker.id] = asyncio.create_task(worker.run(), name=f"worker {name}")
+        self.lives[worker.state.id] = asyncio.create_task(worker.run(), name=f"worker {name}")
         return worker
 
     def is_seen(self, worker: Worker) -> bool:
-        record = self.presence(worker.plan.name)
-        return record is not None and record.worker == worker.id
+        record = self.presence(worker.state.plan.name)
+        return record is not None and record.worker == worker.state.id
 
     def presence(self, name: str = "me") -> Presence | None:
         """Return what a worker's records say."""
@@ -170,11 +173,11 @@ class Scene:
         """Ask a worker to stop and wait for its end."""
         for _ in range(times):
             worker.ask_to_stop(signal.SIGTERM)
-        await asyncio.wait_for(asyncio.shield(self.lives[worker.id]), 10)
+        await asyncio.wait_for(asyncio.shield(self.lives[worker.state.id]), 10)
 
     def link_of(self, worker: Worker) -> FakeBroker:
         """The connection of a worker, to hurt it."""
-        ping = self.names.control(worker.id, "ping")
+        ping = self.names.control(worker.state.id, "ping")
         return next(broker for broker in self.server.brokers if ping in broker.replies)
 
     async def living(self, worker_id: str) -> FakeBroker:
@@ -254,7 +257,7 @@ class Scene:
 def holdings(worker: Worker) -> dict[str, object]:
     """What a worker keeps of its workloads; nothing once they are over."""
     kept = {
-        "slots": worker.slots.used,
+        "slots": worker.state.slots.used,
         "errands": len(worker.crew.errands),
         "tasks": len(worker.crew.tasks),
         "leases": len(worker.leases),
@@ -276,7 +279,7 @@ async def scene_fixture(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]
         monkeypatch.setattr(fitness, pauses, (0.01, 1.0, 0.01))
     yield scene
     for worker in scene.workers:
-        life = scene.lives[worker.id]
+        life = scene.lives[worker.state.id]
         if not life.done():
             await scene.idle(worker)
             await scene.stop(worker)

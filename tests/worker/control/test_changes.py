@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -12,8 +13,14 @@ from hypothesis import strategies as st
 
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Order, Outcome, State, decode
-from nats_worker.control import orders
-from nats_worker.control.orders import LONGEST_QUEUE, MOST_SLOTS, Refused, concurrency_in, queue_in
+from nats_worker.control.orders import (
+    LONGEST_QUEUE,
+    MOST_SLOTS,
+    OrderRefused,
+    Orders,
+    concurrency_in,
+    queue_in,
+)
 from tests.support.presences import presence_of, records_of
 from tests.support.waiting import wait_until
 from tests.support.worker_scene import Scene, scene_fixture
@@ -31,14 +38,14 @@ pytestmark = pytest.mark.anyio
 
 async def tell(scene: Scene, worker: Worker, order: str, body: bytes | str) -> Outcome:
     body = body.encode() if isinstance(body, str) else body
-    subject = scene.names.control(worker.id, order)
+    subject = scene.names.control(worker.state.id, order)
     return decode(Outcome, await scene.broker.request(subject, body, timeout=1.0))
 
 
 async def started(scene: Scene, **options: object) -> Worker:
     """Start a worker and return once it waits for workloads."""
     worker = await scene.start(**options)  # type: ignore[arg-type]
-    await wait_until(lambda: worker.intake and worker.intake._waits, 5, "a wait")
+    await wait_until(lambda: worker.state.intake and worker.state.intake._waits, 5, "a wait")
     return worker
 
 
@@ -81,7 +88,9 @@ async def test_fewer_slots_stop_nothing_and_take_nothing(scene: Scene) -> None:
     runs = [await scene.pool.run(number) for number in range(3)]
 
     await tell(scene, worker, "set-concurrency", "2")
-    await wait_until(lambda: worker.intake and not worker.intake._waits, 5, "the waits to end")
+    await wait_until(
+        lambda: worker.state.intake and not worker.state.intake._waits, 5, "the waits to end"
+    )
     scene.send(dispatch_id="d4")
     for run in runs[:2]:
         assert not runs[2].is_over
@@ -98,9 +107,9 @@ async def test_what_was_asked_for_before_the_slots_became_fewer_goes_back(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = await started(scene, concurrency=3)
-    assert worker.intake
-    (lane, *_) = [lane for lane in worker.intake._pulls if not lane.band]
-    pulls = worker.intake._pulls[lane]
+    assert worker.state.intake
+    (lane, *_) = [lane for lane in worker.state.intake._pulls if not lane.band]
+    pulls = worker.state.intake._pulls[lane]
     take, gate, taking = pulls.take, asyncio.Event(), asyncio.Event()
 
     async def take_slowly(batch: int) -> Sequence[Delivery]:
@@ -176,9 +185,12 @@ async def test_a_removed_queue_is_left_to_others_and_its_workload_goes_on(scene:
     run = await scene.pool.run()
 
     outcome = await tell(scene, worker, "remove-queue", "heavy")
-    assert worker.intake
+    assert worker.state.intake
     await wait_until(
-        lambda: worker.intake and {lane.queue for lane in worker.intake._pulls} == {"default"},
+        lambda: (
+            worker.state.intake
+            and {lane.queue for lane in worker.state.intake._pulls} == {"default"}
+        ),
         5,
         "its pulls to be closed",
     )
@@ -200,7 +212,8 @@ async def test_what_arrives_from_a_queue_as_it_is_removed_goes_back(scene: Scene
     worker = await started(scene, queues=("default", "heavy"))
     # In one step of the loop: the wait has it when the intake learns that it is not wanted.
     scene.send(queue="heavy")
-    orders.remove_queue(worker, "heavy")
+    orders = Orders(worker.state, worker.crew.hand_back_kept, Mock())
+    await orders.change(Order.REMOVE_QUEUE, b"heavy")
 
     heir = await started(scene, name="heir", queues=("heavy",))
     (await scene.pool.run()).finish()
@@ -208,7 +221,7 @@ async def test_what_arrives_from_a_queue_as_it_is_removed_goes_back(scene: Scene
 
     report = scene.report(queue="heavy")
     assert report
-    assert (report.worker, report.attempt) == (heir.id, 1)
+    assert (report.worker, report.attempt) == (heir.state.id, 1)
 
 
 async def test_a_queue_comes_back(scene: Scene) -> None:
@@ -288,7 +301,7 @@ async def test_nonsense_is_refused_with_a_reason(
 async def test_nobody_makes_a_worker_pull_from_any_number_of_queues(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orders, "MOST_QUEUES", 2)
+    monkeypatch.setattr("nats_worker.control.orders.MOST_QUEUES", 2)
     worker = await started(scene)
     await tell(scene, worker, "add-queue", "a")
 
@@ -304,7 +317,7 @@ async def test_a_worker_that_stops_changes_no_more(scene: Scene) -> None:
     run.begin()
     await scene.reported(State.RUNNING)
     worker.ask_to_stop(signal.SIGTERM)
-    await wait_until(lambda: worker.is_draining, 5, "the drain")
+    await wait_until(lambda: worker.state.is_draining, 5, "the drain")
 
     for order in Order:
         assert (await tell(scene, worker, order, "4")).refusal == "it stops"
@@ -317,7 +330,7 @@ def test_any_order_is_read_or_refused(body: bytes) -> None:
     for read in (concurrency_in, queue_in):
         try:
             value = read(body)
-        except Refused as exc:
+        except OrderRefused as exc:
             assert str(exc).isprintable()  # noqa: PT017 - both outcomes are right
         else:
             assert str(value).isprintable()
@@ -335,4 +348,4 @@ async def test_a_queue_in_which_another_worker_has_the_name_is_refused(scene: Sc
 
     assert "a worker named 'me' runs already on host-7" in outcome.refusal
     assert "for queue 'heavy'" in outcome.refusal
-    assert worker.queues == ["default"]
+    assert worker.state.queues == ["default"]

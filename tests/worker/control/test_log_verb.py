@@ -7,6 +7,7 @@ import contextlib
 import os
 import threading
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import msgpack
@@ -18,7 +19,7 @@ from nats_executor.errors import DecodeError
 from nats_executor.wire.log_pages import PAGE_BYTES, VERB, Page, Question, encode
 from nats_executor.wire.messages import FORMAT, State, decode
 from nats_worker.control import logs
-from nats_worker.control.logs import READERS, Desk, Refused, read_page
+from nats_worker.control.logs import READERS, LogReader, Refused, read_page
 from tests.support.worker_scene import Scene, scene_fixture, task
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nats_executor.wire.messages import Workload
-    from nats_worker.delivery.record import Record
+    from nats_worker.delivery.errand import Errand
 
 __all__ = ["scene_fixture"]
 
@@ -55,8 +56,10 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def desk(folder: Path, *records: Carried) -> Desk:
-    return Desk(str(folder), cast("tuple[Record, ...]", records))
+def desk(folder: Path, *records: Carried) -> LogReader:
+    return LogReader(
+        str(folder), [cast("Errand", SimpleNamespace(record=record)) for record in records]
+    )
 
 
 def carried(dispatch_id: str = "d1", log_path: object = PATH) -> Carried:
@@ -64,7 +67,7 @@ def carried(dispatch_id: str = "d1", log_path: object = PATH) -> Carried:
 
 
 async def ask(
-    desk: Desk, dispatch_id: str = "d1", offset: int = 0, limit: int = EVERYTHING
+    desk: LogReader, dispatch_id: str = "d1", offset: int = 0, limit: int = EVERYTHING
 ) -> Page:
     question = Question(dispatch_id=dispatch_id, offset=offset, limit=limit)
     return decode(Page, await desk.answer(encode(question)))
@@ -228,7 +231,7 @@ async def test_a_path_in_a_question_means_nothing(folder: Path) -> None:
 
 @given(body=st.binary(max_size=200))
 async def test_any_bytes_are_answered(body: bytes) -> None:
-    page = decode(Page, await Desk("/nowhere", ()).answer(body))
+    page = decode(Page, await LogReader("/nowhere", ()).answer(body))
     assert page.refusal
     assert not page.runs
 
@@ -282,7 +285,7 @@ async def test_a_worker_answers_while_it_runs_it(scene: Scene) -> None:
     worker = await scene.start()
 
     async def look() -> Page:
-        subject = scene.names.control(worker.id, VERB)
+        subject = scene.names.control(worker.state.id, VERB)
         question = encode(Question(dispatch_id="d1", limit=100))
         return decode(Page, await scene.broker.request(subject, question, timeout=5))
 

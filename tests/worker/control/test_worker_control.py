@@ -43,12 +43,12 @@ async def running(scene: Scene) -> tuple[Worker, FakeRun]:
 
 
 async def revoke(scene: Scene, worker: Worker, dispatch_id: str = "d1") -> bytes:
-    subject = scene.names.control(worker.id, "stop")
+    subject = scene.names.control(worker.state.id, "stop")
     return await scene.broker.request(subject, dispatch_id.encode(), timeout=1.0)
 
 
 async def ping(scene: Scene, worker: Worker, *dispatch_ids: str) -> Presence:
-    subject = scene.names.control(worker.id, "ping")
+    subject = scene.names.control(worker.state.id, "ping")
     reply = await scene.broker.request(subject, " ".join(dispatch_ids).encode(), timeout=1.0)
     return decode(Presence, reply)
 
@@ -100,12 +100,12 @@ async def test_a_worker_has_what_waits_for_its_start(scene: Scene) -> None:
 )
 async def test_any_question_is_answered(scene: Scene, question: bytes) -> None:
     worker = await scene.start()
-    subject = scene.names.control(worker.id, "ping")
+    subject = scene.names.control(worker.state.id, "ping")
 
     reply = await scene.broker.request(subject, question, timeout=1.0)
 
     assert len(reply) < 1000
-    assert decode(Presence, reply).worker == worker.id
+    assert decode(Presence, reply).worker == worker.state.id
 
 
 # Revoking
@@ -179,7 +179,7 @@ async def test_what_is_not_here_cannot_be_revoked(scene: Scene) -> None:
     worker = await scene.start()
 
     assert await revoke(scene, worker, "d7") == b"unknown"
-    subject = scene.names.control(worker.id, "stop")
+    subject = scene.names.control(worker.state.id, "stop")
     assert await scene.broker.request(subject, b"\xff no text", timeout=1.0) == b"unknown"
 
 
@@ -188,7 +188,7 @@ async def test_what_is_not_here_cannot_be_revoked(scene: Scene) -> None:
 
 async def test_a_drain_lets_running_tasks_end_and_takes_no_more(scene: Scene) -> None:
     worker, run = await running(scene)
-    life = scene.lives[worker.id]
+    life = scene.lives[worker.state.id]
     worker.ask_to_stop(SIGTERM)
     await wait_until(lambda: (p := scene.presence()) and p.draining, 5, "the record to say so")
     scene.send(dispatch_id="d2")
@@ -212,7 +212,7 @@ async def test_what_no_process_has_goes_to_another_worker_at_once(scene: Scene) 
     await scene.reported(State.CLAIMED)
     heir = scene.launch("new", concurrency=1)
     worker.ask_to_stop(SIGTERM)
-    await wait_until(lambda: worker.is_draining, 5, "the drain")
+    await wait_until(lambda: worker.state.is_draining, 5, "the drain")
     scene.pool.gate.set()
 
     (await scene.pool.run()).finish()
@@ -220,7 +220,7 @@ async def test_what_no_process_has_goes_to_another_worker_at_once(scene: Scene) 
 
     assert scene.events == ["claimed", "released", "nak", "claimed", "success", "ack"]
     report = await scene.reported(State.SUCCESS)
-    assert (report.worker, report.attempt) == (heir.id, 1)
+    assert (report.worker, report.attempt) == (heir.state.id, 1)
 
 
 async def test_what_a_process_has_is_not_taken_from_it(scene: Scene) -> None:
@@ -229,7 +229,7 @@ async def test_what_a_process_has_is_not_taken_from_it(scene: Scene) -> None:
     scene.send()
     run = await scene.pool.run()
     worker.ask_to_stop(SIGTERM)
-    await wait_until(lambda: worker.is_draining, 5, "the drain")
+    await wait_until(lambda: worker.state.is_draining, 5, "the drain")
 
     assert run.signals == []
     run.begin()
@@ -266,7 +266,7 @@ async def test_each_further_request_makes_the_drain_less_patient(
     await wait_until(lambda: run.signals == signals, 5, "the signals")
 
     run.finish(exit_code=-signals[-1] if signals else 0)
-    await asyncio.wait_for(scene.lives[worker.id], 5)
+    await asyncio.wait_for(scene.lives[worker.state.id], 5)
     assert scene.events == ["claimed", "running", "failed" if signals else "success", "ack"]
 
 
@@ -308,7 +308,7 @@ async def test_a_request_that_comes_while_the_worker_starts(
 async def test_what_nothing_ends_is_left_to_other_workers(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(worker_module, "FAREWELL_SECONDS", 0.1)
+    monkeypatch.setattr(worker_module, "LAST_REPORTS_SECONDS", 0.1)
     scene.settings = replace(scene.settings, kill_seconds=0.1, drain_seconds=0.1)
     worker, run = await running(scene)
     scene.server.stop()
@@ -347,7 +347,7 @@ async def test_an_errand_ends_when_the_loop_does(
         patch.setattr(scene.link_of(worker), "publish", hang)
         run.begin()
         run.finish()
-        await wait_until(lambda: worker.slots.used == 0, 5, "the end of the process")
+        await wait_until(lambda: worker.state.slots.used == 0, 5, "the end of the process")
         cancel(worker.crew.tasks)
         await scene.idle(worker)
 
@@ -360,7 +360,7 @@ async def test_two_workers_of_one_name(scene: Scene) -> None:
     second = scene.launch()
 
     with pytest.raises(ExceptionGroup) as caught:
-        await scene.lives[second.id]
+        await scene.lives[second.state.id]
 
     assert caught.group_contains(
         NameTaken, match=r"a worker named 'me' runs already .*another name with --hostname"
@@ -373,7 +373,7 @@ async def test_two_workers_of_one_name(scene: Scene) -> None:
 
 async def test_two_workers_of_one_name_that_start_together(scene: Scene) -> None:
     workers = [scene.launch(), scene.launch()]
-    lives = [scene.lives[worker.id] for worker in workers]
+    lives = [scene.lives[worker.state.id] for worker in workers]
 
     done, _ = await asyncio.wait(lives, return_when=asyncio.FIRST_COMPLETED)
 
@@ -383,8 +383,8 @@ async def test_two_workers_of_one_name_that_start_together(scene: Scene) -> None
 
 async def test_the_name_of_a_dead_worker_is_free(scene: Scene) -> None:
     dead = await scene.start()
-    scene.lives[dead.id].cancel()
-    await asyncio.wait([scene.lives[dead.id]])
+    scene.lives[dead.state.id].cancel()
+    await asyncio.wait([scene.lives[dead.state.id]])
 
     heir = await scene.start()
 
@@ -394,10 +394,12 @@ async def test_the_name_of_a_dead_worker_is_free(scene: Scene) -> None:
 async def test_a_worker_answers_with_what_it_does(scene: Scene) -> None:
     worker, run = await running(scene)
 
-    answer = await scene.broker.request(scene.names.control(worker.id, "ping"), b"", timeout=1.0)
+    answer = await scene.broker.request(
+        scene.names.control(worker.state.id, "ping"), b"", timeout=1.0
+    )
 
     presence = decode(Presence, answer)
-    assert (presence.worker, presence.running, presence.concurrency) == (worker.id, 1, 2)
+    assert (presence.worker, presence.running, presence.concurrency) == (worker.state.id, 1, 2)
     assert presence.queues == ["default"]
     run.finish()
 
@@ -428,7 +430,7 @@ async def test_a_pool_that_breaks_down_ends_the_worker_after_its_reports(scene: 
 
     scene.pool.break_down()
     with pytest.raises(ExceptionGroup) as caught:
-        await scene.lives[worker.id]
+        await scene.lives[worker.state.id]
 
     assert caught.group_contains(PoolBroken)
     assert scene.events == ["claimed", "running", "failed", "ack"]
@@ -454,6 +456,6 @@ async def test_a_part_that_goes_on_for_ever_ends_with_the_body() -> None:
 
 async def test_bundles_are_cleaned_up_from_time_to_time(scene: Scene) -> None:
     worker = scene.launch()
-    worker.plan = replace(worker.plan, cleanup_seconds=0.01)
+    worker.state.plan = replace(worker.state.plan, cleanup_seconds=0.01)
 
     await wait_until(lambda: len(scene.pool.cleanups) > 1, 5, "two cleanups")

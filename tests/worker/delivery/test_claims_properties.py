@@ -99,7 +99,7 @@ def test_who_may_have_started_it_is_remembered_when_its_token_is_renewed() -> No
         made.go_far(first)
         made.ask(first)
         made.crash(first)
-        made.given_up.add(first.worker.id)
+        made.given_up.add(first.worker.state.id)
         made.api.oldest_token = 1
         for worker in (second, third):
             made.wait()

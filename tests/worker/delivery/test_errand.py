@@ -88,7 +88,7 @@ async def test_a_workload_is_claimed_run_reported_and_acked_in_this_order(scene:
 
     assert scene.events == ["claimed", "running", "success", "ack"]
     report = await scene.reported(State.SUCCESS)
-    assert (report.worker, report.worker_name, report.pid) == (worker.id, "me", 77)
+    assert (report.worker, report.worker_name, report.pid) == (worker.state.id, "me", 77)
     assert (report.key, report.sender, report.kind) == (["dag", "d1"], "scheduler", Kind.TASK)
     assert run.body["ti"] == {"id": "d1"}
 

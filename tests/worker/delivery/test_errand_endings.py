@@ -125,7 +125,7 @@ async def test_an_end_is_reported_when_the_broker_is_back_and_the_slot_is_free_b
     scene.server.stop()
 
     run.finish()
-    await wait_until(lambda: worker.slots.used == 0, 1, "the slot")
+    await wait_until(lambda: worker.state.slots.used == 0, 1, "the slot")
     assert "d1" in worker.leases
     scene.server.start()
     await scene.done()

@@ -15,6 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -27,11 +28,12 @@ from nats_executor.wire.messages import State
 from nats_executor.wire.names import Lane
 from nats_worker import worker as worker_module
 from nats_worker.control.presence import Announcer
-from nats_worker.delivery.errand import Errand
+from nats_worker.delivery.observer import Observer
 from nats_worker.health import health, probes
 from nats_worker.intake.memory_guard import Guard
 from nats_worker.processes.memory import Reading
-from nats_worker.worker import Plan, Worker
+from nats_worker.state import Plan
+from nats_worker.worker import Worker
 from tests.support.cable import Cable
 from tests.support.fake_broker import FakePulls
 from tests.support.fake_pool import FakePool
@@ -61,7 +63,7 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def port(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> int:
     """Have the workers of a test answer probes."""
-    monkeypatch.setattr(health, "TICK_SECONDS", 0.01)
+    monkeypatch.setattr("nats_worker.health.endpoint.TICK_SECONDS", 0.01)
     chosen = free_port()
     scene.settings = replace(scene.settings, health_port=chosen, health_address="127.0.0.1")
     scene.pool.preloaded.set()
@@ -136,7 +138,7 @@ async def test_while_a_start_hangs_it_is_not_ready(
     await becomes_ready(port)
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker.health.pool, "longest_start", lambda: health.START_SECONDS + 1)
+        patch.setattr(worker.health.pool, "longest_start", lambda: health.HANGING_START_SECONDS + 1)
         await says(port, "a start hangs: no process has asked the API server for it in 31 s")
     await becomes_ready(port)
 
@@ -187,7 +189,7 @@ async def test_while_it_drains_it_is_not_ready(scene: Scene, port: int) -> None:
     run.finish()
     await scene.done()
 
-    await asyncio.wait_for(asyncio.shield(scene.lives[worker.id]), 10)
+    await asyncio.wait_for(asyncio.shield(scene.lives[worker.state.id]), 10)
     with pytest.raises(ConnectionRefusedError):
         await ask(port, "/livez")
 
@@ -196,7 +198,9 @@ async def test_while_it_is_paused_it_is_not_ready(scene: Scene, port: int) -> No
     used = 95.0
     scene.settings = replace(scene.settings, heartbeat_seconds=0.01)
     worker = scene.launch()
-    worker.guard = Guard(scene.settings, lambda: Reading(used_percent=used, where="the machine"))
+    worker.state.guard = Guard(
+        scene.settings, lambda: Reading(used_percent=used, where="the machine")
+    )
     await wait_until(lambda: is_open(port), 5, "the port")
     await says(port, "paused: memory is 95.0% used (the machine), memory_high_percent is 90")
     assert (await samples(port))["airflow_nats_worker_paused", ()] == 1
@@ -209,7 +213,7 @@ async def test_while_it_is_paused_it_is_not_ready(scene: Scene, port: int) -> No
 async def test_a_full_worker_is_ready_though_it_asks_for_nothing(
     scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(health, "PULL_SILENCE_SECONDS", 0.3)
     began = time.monotonic()
     monkeypatch.setattr(FakePulls, "heard_at", property(lambda _: began))
     await scene.start(concurrency=1)
@@ -287,7 +291,7 @@ async def deaf(
     nats_server: NatsServer, cable: Cable, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Deaf]:
     # Longer than the two seconds between the server's heartbeats.
-    monkeypatch.setattr(health, "SILENCE_SECONDS", 4.0)
+    monkeypatch.setattr(health, "PULL_SILENCE_SECONDS", 4.0)
     pool = FakePool()
     pool.preloaded.set()
     monkeypatch.setattr(worker_module, "ProcessPool", lambda **_: pool.branch())
@@ -472,7 +476,7 @@ async def test_a_defect_in_a_page_is_logged_and_answered(
 
     errors = [r for r in caplog.records if r.levelno == logging.ERROR]
     assert ["/readyz failed" in r.getMessage() for r in errors] == [True, False]
-    assert not scene.lives[worker.id].done()
+    assert not scene.lives[worker.state.id].done()
 
 
 # The port
@@ -484,7 +488,7 @@ async def test_without_a_port_there_is_nothing(scene: Scene) -> None:
     (await scene.pool.run()).finish()
     await scene.done()
 
-    assert worker.health.errand is Errand
+    assert type(worker.endpoint.observer("default", Mock())) is Observer
     assert not [thread for thread in threading.enumerate() if thread.name == "probes"]
 
 
@@ -514,7 +518,7 @@ async def test_a_port_that_cannot_be_had_ends_the_start(
     with socket.create_server(("127.0.0.1", port)):
         worker = scene.launch()
         with pytest.raises(ConfigError) as caught:
-            await scene.lives[worker.id]
+            await scene.lives[worker.state.id]
 
     assert str(caught.value).startswith(f"[nats_executor] {option} = ")
     assert str(getattr(scene.settings, option)) in str(caught.value)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nats_executor.wire.messages import State
-from nats_worker.health import health
 from nats_worker.processes.exit_report import Ending
 from tests.support.nats_server import free_port
 from tests.support.probing import samples
@@ -161,7 +160,7 @@ async def test_a_dead_letter_is_counted_once_it_is_set_aside(scene: Scene, port:
 async def test_the_gauges_show_the_worker_of_this_moment(
     scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "TICK_SECONDS", 0.01)
+    monkeypatch.setattr("nats_worker.health.endpoint.TICK_SECONDS", 0.01)
     worker = await scene.start(queues=("default", "heavy"), concurrency=3)
     scene.send()
     run = await scene.pool.run()

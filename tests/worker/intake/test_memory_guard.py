@@ -88,8 +88,8 @@ class Memory:
 
     async def start(self, scene: Scene, *, concurrency: int = 2) -> Worker:
         worker = scene.launch(concurrency=concurrency)
-        worker.guard = Guard(scene.settings, self.read)
-        await wait_until(lambda: worker.intake and scene.is_seen(worker), 5, "the worker")
+        worker.state.guard = Guard(scene.settings, self.read)
+        await wait_until(lambda: worker.state.intake and scene.is_seen(worker), 5, "the worker")
         return worker
 
     async def change(self, used: float) -> None:
@@ -113,8 +113,8 @@ async def test_a_worker_without_memory_takes_nothing_until_there_is_some(
     scene.send()
     await memory.change(86.0)
 
-    assert worker.intake
-    assert not worker.intake._waits
+    assert worker.state.intake
+    assert not worker.state.intake._waits
     assert scene.pool.requested == []
     assert f"memory is 95.0% used ({WHERE}), memory_high_percent is 90; next:" in caplog.text
     assert caplog.text.count("memory is") == 1
@@ -132,11 +132,15 @@ async def test_a_worker_that_pauses_goes_on_with_what_runs(scene: Scene) -> None
     worker = await memory.start(scene)
     scene.send()
     run = await scene.pool.run()
-    assert worker.intake
-    await wait_until(lambda: worker.intake and worker.intake._waits, 5, "a wait for more")
+    assert worker.state.intake
+    await wait_until(
+        lambda: worker.state.intake and worker.state.intake._waits, 5, "a wait for more"
+    )
 
     await memory.change(91.0)
-    await wait_until(lambda: worker.intake and not worker.intake._waits, 5, "the waits to end")
+    await wait_until(
+        lambda: worker.state.intake and not worker.state.intake._waits, 5, "the waits to end"
+    )
     scene.send(dispatch_id="d2")
     run.begin()
     run.finish()
@@ -148,7 +152,7 @@ async def test_a_worker_that_pauses_goes_on_with_what_runs(scene: Scene) -> None
     other = await scene.start("other")
     (await scene.pool.run(1)).finish()
     await scene.done("d2")
-    assert other.slots.used == 0
+    assert other.state.slots.used == 0
     await memory.change(10.0)
 
 

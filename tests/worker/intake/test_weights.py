@@ -58,10 +58,12 @@ async def test_tasks_fill_a_worker_by_their_weights(weighing: Scene) -> None:
 
     runs = [await weighing.pool.run(number) for number in range(3)]
 
-    assert (worker.slots.used, flights(weighing)) == (4, 3)
+    assert (worker.state.slots.used, flights(weighing)) == (4, 3)
     record = decode(
         Presence,
-        await weighing.broker.request(weighing.names.control(worker.id, "ping"), b"", timeout=1),
+        await weighing.broker.request(
+            weighing.names.control(worker.state.id, "ping"), b"", timeout=1
+        ),
     )
     assert (record.running, record.concurrency) == (4, 4)
     runs[1].finish()
@@ -79,7 +81,7 @@ async def test_a_backlog_of_heavy_tasks_is_taken_as_it_fits(weighing: Scene) -> 
         run = await weighing.pool.run(number)
         assert run.dispatch_id == f"d{number + 1}"
         if number:
-            assert (worker.slots.used, flights(weighing)) == (4, 2)
+            assert (worker.state.slots.used, flights(weighing)) == (4, 2)
             weighing.pool.requested[number - 1].finish()
             await weighing.done(f"d{number}")
 
@@ -96,7 +98,7 @@ async def test_without_the_setting_every_task_takes_one_slot(scene: Scene) -> No
     for number in range(4):
         (await scene.pool.run(number)).begin()
 
-    assert worker.slots.used == 4
+    assert worker.state.slots.used == 4
     for run in scene.pool.living:
         run.finish()
 
@@ -108,7 +110,7 @@ async def test_a_weight_that_makes_no_sense_harms_nobody(weighing: Scene, weight
 
     run = await weighing.pool.run()
 
-    assert worker.slots.used == (2 if weight == 10**15 else 1)
+    assert worker.state.slots.used == (2 if weight == 10**15 else 1)
     run.finish()
     await weighing.done()
 
@@ -129,8 +131,10 @@ async def test_what_does_not_fit_is_kept_unclaimed_and_starts_when_it_does(
     worker, run = await keeping(weighing)
     send(weighing, 3, 1)
     assert weighing.report("d2") is None
-    assert worker.slots.free == 0
-    await wait_until(lambda: worker.intake and not worker.intake._waits, 5, "the waits to end")
+    assert worker.state.slots.free == 0
+    await wait_until(
+        lambda: worker.state.intake and not worker.state.intake._waits, 5, "the waits to end"
+    )
     assert flights(weighing) == 2
 
     run.finish()
@@ -173,7 +177,9 @@ async def test_a_second_one_that_does_not_fit_goes_to_another_worker(weighing: S
     worker = await weighing.start(queues=("default", "heavy"), concurrency=4)
     send(weighing, 1, 2)
     run = await weighing.pool.run()
-    await wait_until(lambda: worker.intake and len(worker.intake._waits) == 6, 5, "the waits")
+    await wait_until(
+        lambda: worker.state.intake and len(worker.state.intake._waits) == 6, 5, "the waits"
+    )
     weighing.events.clear()
     send(weighing, 2, 3)
     send(weighing, 3, 3, queue="heavy")
@@ -184,7 +190,7 @@ async def test_a_second_one_that_does_not_fit_goes_to_another_worker(weighing: S
     second = await weighing.pool.run(1)
 
     assert {kept, second.dispatch_id} == {"d2", "d3"}
-    assert other.slots.used == 3
+    assert other.state.slots.used == 3
     second.finish()
     run.finish()
     (await weighing.pool.run(2)).finish()
@@ -198,7 +204,7 @@ async def test_a_drain_hands_back_what_is_kept(weighing: Scene) -> None:
 
     heavy = await weighing.pool.run(1)
     assert heavy.dispatch_id == "d2"
-    assert (await weighing.reported(State.CLAIMED, "d2")).worker == heir.id
+    assert (await weighing.reported(State.CLAIMED, "d2")).worker == heir.state.id
     assert weighing.events[:2] == ["nak", "claimed"]
     heavy.finish()
     run.finish()
@@ -207,14 +213,14 @@ async def test_a_drain_hands_back_what_is_kept(weighing: Scene) -> None:
 
 async def test_what_is_kept_may_be_revoked(weighing: Scene) -> None:
     worker, run = await keeping(weighing)
-    subject = weighing.names.control(worker.id, "stop")
+    subject = weighing.names.control(worker.state.id, "stop")
 
     assert await weighing.broker.request(subject, b"d2", timeout=1.0) == b"stopping"
 
     await weighing.reported(State.DROPPED, "d2")
     await weighing.done("d2")
     assert len(weighing.pool.requested) == 1
-    assert worker.slots.used == 2
+    assert worker.state.slots.used == 2
     run.finish()
 
 
@@ -230,9 +236,9 @@ async def test_a_redelivery_of_a_heavy_task_that_runs_only_renews_its_lease(
 
     weighing.server.advance(ACK_WAIT + 1)
     await wait_until(lambda: worker.leases._held["d1"].delivery.num_delivered == 2, 5, "it")
-    await wait_until(lambda: worker.slots.used == 3, 5, "the slot of the redelivery")
+    await wait_until(lambda: worker.state.slots.used == 3, 5, "the slot of the redelivery")
 
-    assert worker.slots.kept is None
+    assert worker.state.slots.kept is None
     run.finish()
     await weighing.done()
 
@@ -241,18 +247,18 @@ async def test_a_redelivery_of_a_heavy_task_that_runs_only_renews_its_lease(
 async def test_changes_while_a_task_is_kept(weighing: Scene, order: str) -> None:
     worker, _ = await keeping(weighing)
     await weighing.broker.request(
-        weighing.names.control(worker.id, "add-queue"), b"heavy", timeout=1
+        weighing.names.control(worker.state.id, "add-queue"), b"heavy", timeout=1
     )
 
     body = b"5" if order == "set-concurrency" else b"default"
-    await weighing.broker.request(weighing.names.control(worker.id, order), body, timeout=1)
+    await weighing.broker.request(weighing.names.control(worker.state.id, order), body, timeout=1)
 
     if order == "set-concurrency":
         assert (await weighing.pool.run(1)).dispatch_id == "d2"
     else:
         await weighing.counted("nak", 1)
         assert "d2" not in worker.leases
-        assert worker.slots.free == 2
+        assert worker.state.slots.free == 2
         await weighing.start("heir", concurrency=4)
         await weighing.pool.run(1)
     for living in weighing.pool.living:
@@ -263,12 +269,12 @@ async def test_changes_while_a_task_is_kept(weighing: Scene, order: str) -> None
 async def test_what_is_kept_is_handed_back_when_memory_is_short(weighing: Scene) -> None:
     worker, run = await keeping(weighing)
 
-    await worker.pause()
+    worker.take_nothing("memory")
     await weighing.counted("nak", 1)
     run.finish()
     await weighing.done("d1")
 
     assert len(weighing.pool.requested) == 1
-    await worker.resume()
+    worker.state.slots.resume("memory")
     (await weighing.pool.run(1)).finish()
     await weighing.done("d2")

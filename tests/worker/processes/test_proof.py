@@ -63,7 +63,7 @@ async def test_nothing_is_taken_before_a_self_test_has_passed(
     scene.send()
     await wait_until(lambda: len(scene.pool.tests) > 3, 5, "more self-tests")
 
-    assert worker.intake is None
+    assert worker.state.intake is None
     assert scene.pool.requested == []
     assert paused(scene) == f"{FULL}; no user"
     assert "is ready" not in caplog.text
@@ -135,12 +135,12 @@ async def test_starts_that_fail_cost_nothing_and_end_the_taking(
         "'uid'; next: taking no workloads"
     )
     await wait_until(lambda: reason in caplog.text, 5, "a line")
-    await wait_until(lambda: worker.slots.is_on_trial, 5, "the trial")
+    await wait_until(lambda: worker.state.slots.is_on_trial, 5, "the trial")
     assert State.FAILED not in scene.events
 
     scene.server.advance(OURS_PAUSE_SECONDS)
     trial = await scene.pool.run(3)
-    assert worker.slots.free == 0
+    assert worker.state.slots.free == 0
     trial.begin()
     for number in (4, 5):
         run = await scene.pool.run(number)
@@ -160,16 +160,16 @@ async def test_a_trial_that_says_nothing_is_followed_by_another(scene: Scene) ->
     worker = await scene.start()
     scene.send(dispatch_id="d1")
     (await scene.pool.run()).finish(Ending.RAISED, info="KeyError")
-    await wait_until(lambda: worker.slots.is_on_trial, 5, "the trial")
+    await wait_until(lambda: worker.state.slots.is_on_trial, 5, "the trial")
     scene.server.advance(OURS_PAUSE_SECONDS)
     (await scene.pool.run(1)).finish(Ending.DIED, info="SIGKILL")
 
     trial = await scene.pool.run(2)
-    assert worker.slots.is_on_trial
+    assert worker.state.slots.is_on_trial
     trial.begin()
     trial.finish()
     await scene.done("d1")
-    assert not worker.slots.is_on_trial
+    assert not worker.state.slots.is_on_trial
 
 
 async def test_an_api_server_that_is_away_is_looked_for(scene: Scene) -> None:
@@ -200,14 +200,14 @@ async def test_two_reasons_to_pause_hold_at_once(scene: Scene) -> None:
     scene.settings = replace(scene.settings, heartbeat_seconds=0.01)
     scene.pool.findings[:] = [FULL]
     worker = scene.launch()
-    worker.guard = Guard(scene.settings, lambda: Reading(used_percent=used[0], where="here"))
+    worker.state.guard = Guard(scene.settings, lambda: Reading(used_percent=used[0], where="here"))
     await wait_until(lambda: f"{FULL}; memory is 95.0% used" in paused(scene), 5, "both reasons")
     scene.send()
 
     scene.pool.findings.clear()
     await wait_until(lambda: paused(scene).startswith("memory"), 5, "one of them")
-    await wait_until(lambda: worker.intake, 5, "its intake")
-    assert worker.slots.free == 0
+    await wait_until(lambda: worker.state.intake, 5, "its intake")
+    assert worker.state.slots.free == 0
     used[0] = 10.0
 
     (await scene.pool.run()).finish()
