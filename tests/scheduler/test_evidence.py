@@ -63,3 +63,7 @@ def test_what_has_no_message_is_lost_unless_a_worker_has_or_had_it(
 
 def test_everything_is_kept_while_the_broker_cannot_be_asked() -> None:
     assert can_adopt(is_waiting=True, evidence=None)
+
+
+def test_without_a_report_nothing_is_over() -> None:
+    assert Evidence(None, is_in_stream=True).is_over is False

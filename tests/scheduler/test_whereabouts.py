@@ -110,3 +110,11 @@ def test_only_workers_of_its_queue_can_keep_a_dispatch_from_being_over(
     mute = Statement("w5", is_lost=False, keys=frozenset(keys))
 
     assert bool(run_nowhere([dispatch()], [LACKS, mute])) is is_nowhere
+
+
+@pytest.mark.parametrize("worker", ["w0.a", "w1", "w1.b", "w2.a"])
+def test_another_workers_answer_denies_nothing(worker: str) -> None:
+    reply = encode(dataclasses.replace(PRESENCE, lacks=["d1"]))
+
+    assert denied(reply, "w1.a") == {"d1"}
+    assert denied(reply, worker) == frozenset()
