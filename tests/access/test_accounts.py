@@ -9,7 +9,7 @@ from nats_executor.access.accounts import (
     DOMAIN,
     Import,
     User,
-    accounts,
+    accounts_for,
     as_account_claims,
     as_accounts,
     everyone,
@@ -34,7 +34,7 @@ USERS = [MONITOR, worker("w1", PULL, "both", "airflow.peers.*"), worker("w2", "b
 
 
 def test_each_worker_user_has_an_account_that_borrows_what_it_publishes_on() -> None:
-    main, relay, first, second = accounts(NAMES, USERS)
+    main, relay, first, second = accounts_for(NAMES, USERS)
 
     assert [a.name for a in (main, relay, first, second)] == [
         "AIRFLOW",
@@ -67,12 +67,12 @@ def test_each_worker_user_has_an_account_that_borrows_what_it_publishes_on() -> 
 @pytest.mark.parametrize("name", ["AIRFLOW", "AIRFLOW_PEERS", "w1", "monitor"])
 def test_two_accounts_of_one_name_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=f"would be called '{name}'"):
-        accounts(NAMES, [*USERS, worker(name)])
+        accounts_for(NAMES, [*USERS, worker(name)])
 
 
 def test_the_first_of_two_doubled_names_is_told() -> None:
     with pytest.raises(ConfigError, match="would be called 'w2'"):
-        accounts(NAMES, [worker(name) for name in ("w2", "w1", "w1", "w2")])
+        accounts_for(NAMES, [worker(name) for name in ("w2", "w1", "w1", "w2")])
 
 
 @pytest.mark.parametrize("local", ["a", "z"])
@@ -83,7 +83,9 @@ def test_a_subject_of_another_name_here_is_written_with_it(local: str) -> None:
 
 
 def test_accounts_are_written_for_a_server() -> None:
-    text = as_accounts(accounts(NAMES, [MONITOR, worker("w\u00fc", "$JS.lent.API.STREAM.INFO.S")]))
+    text = as_accounts(
+        accounts_for(NAMES, [MONITOR, worker("w\u00fc", "$JS.lent.API.STREAM.INFO.S")])
+    )
 
     inside, beside = text.split(f"{BESIDE}\n")
     expected = """\
@@ -109,20 +111,20 @@ users: [
 
 
 def test_a_subject_with_many_answers_is_marked() -> None:
-    text = as_accounts(accounts(NAMES, USERS))
+    text = as_accounts(accounts_for(NAMES, USERS))
 
     assert f'{PULL.replace("lent.", "")}", accounts: ["w1"], response_type: Stream }}' in text
 
 
 def test_with_certificates_there_are_no_passwords() -> None:
-    made = accounts(NAMES, USERS)
+    made = accounts_for(NAMES, USERS)
 
     assert "password" in as_accounts(made)
     assert "password" not in as_accounts(made, have_certificates=True)
 
 
 def test_claims_hold_the_same() -> None:
-    made = as_account_claims(accounts(NAMES, USERS))
+    made = as_account_claims(accounts_for(NAMES, USERS))
 
     assert list(made) == ["AIRFLOW", "AIRFLOW_PEERS", "w1", "w2"]
     assert made["w1"]["imports"][0] == {
@@ -138,7 +140,7 @@ def test_claims_hold_the_same() -> None:
 
 def test_only_pulls_and_lookups_of_several_get_many_answers() -> None:
     def kind(subject: str) -> str:
-        main, *_ = accounts(NAMES, [worker("w", subject)])
+        main, *_ = accounts_for(NAMES, [worker("w", subject)])
         return main.exports[0].response_type
 
     assert kind("$JS.lent.API.DIRECT.GET.S") == "Stream"

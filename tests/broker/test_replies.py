@@ -15,13 +15,13 @@ from nats_executor.broker.replies import (
     api_error,
     consumer_info,
     header_bytes,
-    refusal,
     sequence_in,
     stored,
     stream_info,
     timestamp,
     unheard,
     usage,
+    why_unstored,
 )
 from nats_executor.errors import (
     BrokerError,
@@ -185,19 +185,19 @@ def ack(**values: Any) -> Message:
 
 def test_a_confirmation_has_a_sequence_or_an_error() -> None:
     assert sequence_in("s", ack(seq=7)) == 7
-    assert refusal("s", ack(seq=7)) is None
+    assert why_unstored("s", ack(seq=7)) is None
     with pytest.raises(WrongSequence):
         sequence_in("s", ack(error={"err_code": 10071}))
-    assert isinstance(refusal("s", ack(error={"err_code": 10071})), WrongSequence)
+    assert isinstance(why_unstored("s", ack(error={"err_code": 10071})), WrongSequence)
 
 
 def test_a_subject_that_no_stream_takes_is_told() -> None:
     gone = BrokerUnavailable("gone")
 
-    assert refusal("s", gone) is gone
-    assert "no stream takes s" in str(refusal("s", Message(headers={"Status": "503"})))
-    assert refusal("s", Message(b'{"seq": 1}', {"Status": "200"})) is None
-    assert refusal("s", Message(b'{"seq": 1}', {"Other": "503"})) is None
+    assert why_unstored("s", gone) is gone
+    assert "no stream takes s" in str(why_unstored("s", Message(headers={"Status": "503"})))
+    assert why_unstored("s", Message(b'{"seq": 1}', {"Status": "200"})) is None
+    assert why_unstored("s", Message(b'{"seq": 1}', {"Other": "503"})) is None
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ __all__ = ["PACKAGES", "ROOT", "Module", "modules", "violations"]
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("airflow_nats_executor", "nats_executor", "nats_worker")
-BROKER = "nats_executor.broker.connection"
+BROKER = "nats_executor.broker.client"
 COMPAT = "nats_executor.scheduler.compat"
 SETTINGS = "nats_executor.settings"
 # They decide and do nothing, so that every decision is a table test. `topology` acts, but only
@@ -25,6 +25,7 @@ PURE = frozenset(
         "nats_executor.scheduler.evidence",
         "nats_executor.wire.bounds",
         "nats_executor.batches",
+        "nats_executor.pacing",
         "nats_executor.text",
         "nats_executor.topology.drift",
         "nats_executor.topology.wanted",

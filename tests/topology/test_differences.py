@@ -14,12 +14,12 @@ from nats_executor.topology.drift import (
     Drift,
     bearable,
     compare,
-    judged,
     matches,
-    merged,
     overflowing,
     require_changeable,
     require_no_loss,
+    with_additions,
+    with_state,
 )
 
 
@@ -76,7 +76,7 @@ def test_what_others_have_added_stays() -> None:
     existing = {"subjects": ["x", "a"], "metadata": {"m": "1", "n": "2"}, "max_age": 1, "extra": 3}
     wanted = {"subjects": ["a", "b"], "metadata": {"n": "9"}, "max_age": 5}
 
-    assert merged(existing, wanted) == {
+    assert with_additions(existing, wanted) == {
         "subjects": ["a", "b", "x"],
         "metadata": {"m": "1", "n": "9"},
         "max_age": 5,
@@ -88,8 +88,8 @@ def test_what_others_have_added_stays() -> None:
 def test_where_nothing_was_it_is_as_wanted(nothing: dict[str, Any]) -> None:
     wanted = {"subjects": ["a"], "metadata": {"n": "9"}}
 
-    assert merged(nothing, wanted) == wanted
-    assert merged({"subjects": ["x"], "metadata": {"m": "1"}}, {"a": 1}) == {
+    assert with_additions(nothing, wanted) == wanted
+    assert with_additions({"subjects": ["x"], "metadata": {"m": "1"}}, {"a": 1}) == {
         "subjects": ["x"],
         "metadata": {"m": "1"},
         "a": 1,
@@ -134,12 +134,12 @@ OVERFLOW = "the oldest messages; 1000 bytes are stored"
 def test_a_smaller_size_drops_the_oldest_where_they_make_room(
     wanted: int, config: dict[str, Any], drops: str
 ) -> None:
-    assert judged(Drift("A", "max_bytes", 5000, wanted), info(), config).drops == drops
+    assert with_state(Drift("A", "max_bytes", 5000, wanted), info(), config).drops == drops
 
 
 @pytest.mark.parametrize(("wanted", "drops"), [(9, True), (10, False), (11, False), (-1, False)])
 def test_a_smaller_number_drops_the_oldest(wanted: int, drops: bool) -> None:
-    found = judged(Drift("A", "max_msgs", 50, wanted), info(), NEW).drops
+    found = with_state(Drift("A", "max_msgs", 50, wanted), info(), NEW).drops
 
     assert found == ("the oldest messages; 10 messages are stored" if drops else "")
 
@@ -162,7 +162,7 @@ SECOND = 1_000_000_000
 def test_a_smaller_age_drops_what_is_older(wanted: int, messages: int, drops: str) -> None:
     drift = Drift("A", "max_age", 5000, wanted)
 
-    assert judged(drift, info(messages=messages), OLD).drops == drops
+    assert with_state(drift, info(messages=messages), OLD).drops == drops
 
 
 def test_no_limit_drops_nothing() -> None:
@@ -175,7 +175,7 @@ def test_no_limit_drops_nothing() -> None:
     [(3, False, True), (2, False, True), (1, False, False), (0, False, False), (3, True, False)],
 )
 def test_more_replicas_need_a_cluster(wanted: int, is_clustered: bool, has_remedy: bool) -> None:
-    found = judged(Drift("A", "num_replicas", 1, wanted), info(is_clustered=is_clustered), OLD)
+    found = with_state(Drift("A", "num_replicas", 1, wanted), info(is_clustered=is_clustered), OLD)
 
     assert ("is in no cluster" in found.remedy) is has_remedy
     assert found.drops == ""
@@ -187,7 +187,7 @@ def test_more_replicas_need_a_cluster(wanted: int, is_clustered: bool, has_remed
 def test_any_other_setting_is_what_it_is(setting: str) -> None:
     drift = Drift("A", setting, 5, 3)
 
-    assert judged(drift, info(), OLD) == drift
+    assert with_state(drift, info(), OLD) == drift
 
 
 @pytest.mark.parametrize(
