@@ -33,7 +33,7 @@ class Plain(argparse.RawDescriptionHelpFormatter):
 
 def main() -> None:
     """Run `nats-worker`, which takes the arguments of `airflow nats worker`."""
-    from nats_executor.cli.commands import worker
+    from nats_executor.cli.arguments import command
     from nats_executor.cli.definitions import WORKER_ARGS, WORKER_EPILOG
 
     parser = argparse.ArgumentParser(
@@ -44,7 +44,7 @@ def main() -> None:
     )
     for arg in WORKER_ARGS:
         arg.add_to_parser(parser)
-    worker(parser.parse_args())
+    command(start)(parser.parse_args())
 
 
 def start(args: Namespace) -> None:
@@ -52,7 +52,9 @@ def start(args: Namespace) -> None:
     from airflow.cli.commands.daemon_utils import run_command_with_daemon_option
 
     from nats_executor.cli.arguments import queue_names, settings_for
+    from nats_executor.metrics_package import require_metrics
 
+    require_metrics()
     if args.daemon:
         settle_files(args)
     directory = Path.cwd()

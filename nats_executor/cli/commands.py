@@ -217,7 +217,6 @@ def worker(args: Namespace) -> None:
     """Start a worker."""
     from nats_worker.cli import start
 
-    require_metrics()
     start(args)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Names
 
-__all__ = ["Answer", "Holder", "Liveness", "is_lost", "readable", "records_under"]
+__all__ = ["PATIENCE", "Answer", "Holder", "Liveness", "is_lost", "readable", "records_under"]
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "MIGRATE_SECONDS",
     "Deployment",
     "free_port",
     "python_environment",

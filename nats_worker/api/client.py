@@ -27,6 +27,7 @@ __all__ = [
     "answer_of",
     "deliver",
     "error_text",
+    "httpx",
     "watch_requests",
 ]
 

@@ -1,0 +1,150 @@
+"""The wings stand on floors: imports go down, in no circle, and a name means one thing."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.tools.boundaries import Module, modules
+from tests.tools.floors import FLOORS, STARTS_A_WORKER, circles, climbs, misses, room, twice
+
+MODULES = [module for module in modules() if module.package != "airflow_nats_executor"]
+# Each of them is defined in more than one module today. The list may only become shorter: a name
+# that is not in it has one meaning.
+KNOWN_TWICE = frozenset(
+    [
+        "ANSWER_SECONDS",
+        "ASKED_AT_ONCE",
+        "Answer",
+        "CHUNK_BYTES",
+        "CLOSE_SECONDS",
+        "COLOURS",
+        "Found",
+        "GRACE_SECONDS",
+        "KILL_SECONDS",
+        "LINE_BYTES",
+        "LONGEST_NAME",
+        "LOOK_SECONDS",
+        "METRICS",
+        "MOST_BYTES",
+        "OPTIONS",
+        "Outcome",
+        "PAUSE_SECONDS",
+        "POLL_SECONDS",
+        "PREFIX",
+        "PR_SET_CHILD_SUBREAPER",
+        "PR_SET_PDEATHSIG",
+        "RELIED_ON",
+        "REMEMBERED",
+        "RETRY_SECONDS",
+        "Reading",
+        "Result",
+        "Row",
+        "START_SECONDS",
+        "STATES",
+        "UNREADABLE",
+        "USER",
+        "Upload",
+        "WINDOW",
+        "accounts",
+        "auth",
+        "beginning",
+        "complain",
+        "decode",
+        "demo",
+        "described",
+        "encode",
+        "environment",
+        "findings",
+        "iter_of",
+        "main",
+        "moment",
+        "one_line",
+        "pauses",
+        "prepare",
+        "purge",
+        "queue_of",
+        "readable",
+        "reason_of",
+        "remark",
+        "run",
+        "shown",
+        "spawn",
+        "standalone",
+        "state_of",
+        "text_of",
+        "told",
+        "wait",
+    ]
+)
+
+
+def test_imports_only_go_down() -> None:
+    assert climbs(MODULES) == []
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    assert circles(MODULES) == []
+
+
+def test_each_floor_is_in_use() -> None:
+    assert {name for rooms in FLOORS for name in rooms} == {room(m.name) for m in MODULES}
+
+
+def test_the_way_up_is_in_use() -> None:
+    start, worker = STARTS_A_WORKER
+    (module,) = (module for module in MODULES if module.name == start)
+    assert f"from {worker} import" in module.source
+
+
+def test_what_others_import_is_offered() -> None:
+    assert misses(MODULES) == []
+
+
+def test_a_name_has_one_meaning() -> None:
+    """A generic word is taken; choose one that says what this one is."""
+    found = twice(MODULES)
+    assert {name: places for name, places in found.items() if name not in KNOWN_TWICE} == {}
+    assert KNOWN_TWICE - found.keys() == set()  # take it out of the list
+
+
+IN_BROKER = Module("nats_executor.broker.a", "from nats_executor.scheduler.b import c")
+IN_SCHEDULER = Module("nats_executor.scheduler.b", "__all__ = []\nc = 1")
+TYPES = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from nats_executor.{} import x"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        [IN_BROKER, IN_SCHEDULER],
+        [Module("nats_executor.fleet.a", "import nats_executor.topology.b"),
+         Module("nats_executor.topology.b", "")],
+        [Module("nats_executor.broker.a", TYPES.format("scheduler.b")), IN_SCHEDULER],
+        [Module("nats_executor.cellar.a", "")],
+        [Module("nats_executor.cli.orders", "from nats_worker import cli"),
+         Module("nats_worker.cli", "")],
+    ],
+    ids=["up", "sideways", "up for types", "no floor", "another way to a worker"],
+)  # fmt: skip
+def test_a_climb_is_noticed(broken: list[Module]) -> None:
+    assert climbs(broken) != []
+
+
+@pytest.mark.parametrize("source", ["from nats_executor.{} import x", TYPES], ids=["run", "types"])
+def test_a_circle_is_noticed(source: str) -> None:
+    names = ("wire.a", "wire.b", "wire.c")
+    following = (*names[1:], names[0])
+    ring = [
+        Module(f"nats_executor.{name}", source.format(other))
+        for name, other in zip(names, following, strict=True)
+    ]
+    assert circles(ring) != []
+    assert circles(ring[:2]) == []
+
+
+def test_a_hidden_name_and_a_name_of_two_meanings_are_noticed() -> None:
+    assert misses([IN_BROKER, IN_SCHEDULER]) == [
+        "nats_executor.scheduler.b.c, which nats_executor.broker.a imports"
+    ]
+    assert twice([IN_SCHEDULER, Module("nats_executor.d", "def c(): ...")]) == {
+        "c": ["nats_executor.d", "nats_executor.scheduler.b"]
+    }
