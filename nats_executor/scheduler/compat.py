@@ -148,7 +148,7 @@ class VersionedExecutor(BaseExecutor):
         return ordered[: max(0, open_slots)]
 
 
-def key_of(executor: BaseExecutor, workload: ExecutorWorkload) -> WorkloadKey:
+def key_of(executor: BaseExecutor | type[BaseExecutor], workload: ExecutorWorkload) -> WorkloadKey:
     """Return what events, `running` and the ledger know a workload by."""
     newer_executor: Any = executor
     return newer_executor.get_workload_key(workload) if AIRFLOW_V_3_4_PLUS else workload.key

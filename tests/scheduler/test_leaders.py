@@ -167,8 +167,11 @@ def test_workloads_are_sent_while_the_reports_have_no_leader(cluster_stage: Clus
     stage.leader_of(names.results_stream)
     for sent in stage.sent():
         stage.report(sent, State.SUCCESS)
-    assert list(events(later)) == [later.key_of(third)]
-    assert set(events(earlier, 2)) == {earlier.key_of(first), earlier.key_of(second)}
+    assert list(events(later)) == [compat.key_of(later, third)]
+    assert set(events(earlier, 2)) == {
+        compat.key_of(earlier, first),
+        compat.key_of(earlier, second),
+    }
 
 
 def test_a_new_connection_ends_the_pause(fake_stage: FakeStage) -> None:

@@ -110,7 +110,7 @@ def sent_by_the_dead(stage: Stage, **ids: str) -> dict[str, Workload]:
 
 
 def key_of(task_id: str) -> Any:
-    return NatsExecutor.key_of(task_of(task_id))
+    return compat.key_of(NatsExecutor, task_of(task_id))
 
 
 def test_each_task_instance_is_judged_by_what_the_broker_knows(

@@ -43,7 +43,7 @@ def test_a_team_has_streams_of_its_own(stage: Stage) -> None:
     assert theirs.key[1] == "theirs"
     assert len(stage.sent()) == 1
     stage.report(theirs, State.SUCCESS, blue)
-    assert list(events(team)) == [team.key_of(of_team)]
+    assert list(events(team)) == [compat.key_of(team, of_team)]
     stage.seen(everybody)
     assert len(everybody.running) == 1
     assert dict(everybody.get_event_buffer()) == {}
@@ -80,9 +80,9 @@ def test_airflow_loads_a_teams_executor_with_the_teams_own_section() -> None:
 
 
 def test_a_team_without_a_prefix_gets_one_with_its_name() -> None:
-    assert NatsExecutor(team_name="Blue").settings.subject_prefix.startswith("airflow-blue--")
-    assert NatsExecutor(team_name="red").settings.subject_prefix == "airflow-red"
-    assert NatsExecutor().settings.subject_prefix == "airflow"
+    assert NatsExecutor(team_name="Blue")._settings.subject_prefix.startswith("airflow-blue--")
+    assert NatsExecutor(team_name="red")._settings.subject_prefix == "airflow-red"
+    assert NatsExecutor()._settings.subject_prefix == "airflow"
 
 
 def test_two_schedulers_side_by_side_keep_to_what_is_theirs(stage: Stage) -> None:
@@ -93,8 +93,8 @@ def test_two_schedulers_side_by_side_keep_to_what_is_theirs(stage: Stage) -> Non
     for workload in sent:
         stage.report(workload, State.SUCCESS)
 
-    assert list(events(one)) == [one.key_of(of_one)]
-    assert list(events(two)) == [two.key_of(of_two)]
+    assert list(events(one)) == [compat.key_of(one, of_one)]
+    assert list(events(two)) == [compat.key_of(two, of_two)]
     assert one._sender != two._sender
 
 

@@ -25,7 +25,7 @@ from sqlalchemy.exc import OperationalError
 from nats_executor import NatsExecutor
 from nats_executor.errors import TopologyMismatch
 from nats_executor.fleet.liveness import Holder, Liveness
-from nats_executor.scheduler import database
+from nats_executor.scheduler import compat, database
 from nats_executor.scheduler.inspector import Inspector
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Kind, Report, State, Workload, decode
@@ -63,7 +63,7 @@ def sent_for(stage: Stage, executor: NatsExecutor, row: dict[str, Any]) -> Workl
 
 
 def key_of(row: dict[str, Any]) -> Any:
-    return NatsExecutor.key_of(task_workload(**row))
+    return compat.key_of(NatsExecutor, task_workload(**row))
 
 
 def lose(stage: Stage, *dispatch_ids: str, queue: str = "default") -> None:
