@@ -9,7 +9,6 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable, DecodeError
-from nats_worker.intake.slots import weight_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -57,7 +56,7 @@ class Crew:
         if not self._settings.pool_slots_as_weight or errand.dispatch_id in self._leases:
             return 1
         try:
-            return weight_of(errand.read().body)
+            return errand.read().pool_slots
         except DecodeError:
             return 1
 

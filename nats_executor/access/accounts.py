@@ -25,7 +25,7 @@ from nats_executor.access.permissions import (
     permissions,
 )
 from nats_executor.errors import ConfigError
-from nats_executor.wire.names import token, without_domain
+from nats_executor.wire.names import Verb, token, without_domain
 from nats_executor.wire.queue_names import in_user
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def accounts_for(names: Names, users: Sequence[User]) -> list[Account]:
             borrowers[found.subject].append(user.name)
     # A server takes it for a cycle if Airflow's account lends to a worker's what it borrows from
     # there, depending on which it reads first; the detour ends that.
-    pings = names.controls("ping")
+    pings = names.controls(Verb.PING)
     lent = [Export(subject, tuple(to)) for subject, to in borrowers.items()]
     others = tuple(user for user in users if user.role is not Role.WORKER)
     return [

@@ -12,8 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.errors import ConfigError
-from nats_executor.wire.messages import Order
-from nats_executor.wire.names import in_domain, token
+from nats_executor.wire.names import ORDERS, Verb, in_domain, token
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,7 +134,10 @@ def permissions(
             subscribe += [names.controls(), names.peers()]
         case Role.API_SERVER:
             # Not the reports: a task's new token may be in them.
-            publish = [names.controls("log"), *api.batch(names.workers_stream, names.logs_stream)]
+            publish = [
+                names.controls(Verb.LOG),
+                *api.batch(names.workers_stream, names.logs_stream),
+            ]
         case Role.TRIGGERER:
             publish = [names.log_chunks(), names.log_names()]
         case Role.MONITOR:
@@ -154,7 +156,7 @@ def require_private(inbox: str, names: Names) -> None:
 def for_admin(api: Api) -> list[str]:
     verbs = ("CREATE", "UPDATE")
     changes = [f"{api.prefix}.STREAM.{verb}.{stream}" for stream in api.streams for verb in verbs]
-    orders = map(api.names.controls, Order)
+    orders = map(api.names.controls, ORDERS)
     return [*for_monitor(api), *changes, api.create_consumers(), *orders]
 
 
@@ -165,7 +167,7 @@ def for_operator(api: Api) -> list[str]:
         names.results_stream, names.dead_letters_stream, names.workers_stream, names.logs_stream
     )  # fmt: skip
     purges = [f"{api.prefix}.STREAM.PURGE.{stream}" for stream in purged]
-    return [*for_monitor(api), *purges, *map(names.controls, Order)]
+    return [*for_monitor(api), *purges, *map(names.controls, ORDERS)]
 
 
 def for_monitor(api: Api) -> list[str]:

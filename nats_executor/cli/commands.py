@@ -28,8 +28,7 @@ from nats_executor.fleet.queues import queue_rows
 from nats_executor.metrics_package import missing_package, require_metrics
 from nats_executor.text import lines
 from nats_executor.topology.setup import apply, inspect, known_queues
-from nats_executor.wire.messages import Order
-from nats_executor.wire.names import token
+from nats_executor.wire.names import Order, Verb, token
 from nats_executor.wire.queue_names import in_text
 
 if TYPE_CHECKING:
@@ -122,21 +121,21 @@ def workers_list(args: Namespace) -> None:
 @quiet
 def workers_set_concurrency(args: Namespace) -> None:
     """Change the number of a running worker's slots."""
-    order(args, Order.SET_CONCURRENCY, str(args.concurrency))
+    order(args, Verb.SET_CONCURRENCY, str(args.concurrency))
 
 
 @command
 @quiet
 def workers_add_queue(args: Namespace) -> None:
     """Have a running worker serve one more queue."""
-    order(args, Order.ADD_QUEUE, args.queue)
+    order(args, Verb.ADD_QUEUE, args.queue)
 
 
 @command
 @quiet
 def workers_remove_queue(args: Namespace) -> None:
     """Have a running worker take nothing more from a queue."""
-    order(args, Order.REMOVE_QUEUE, args.queue)
+    order(args, Verb.REMOVE_QUEUE, args.queue)
 
 
 def order(args: Namespace, what: Order, value: str) -> None:

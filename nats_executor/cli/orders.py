@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from nats_executor.errors import BrokerUnavailable, DecodeError, NoResponders
 from nats_executor.fleet.workers import seen_workers, state_of
 from nats_executor.text import presentable
-from nats_executor.wire.messages import Order, Outcome, decode
+from nats_executor.wire.messages import Obeyed, decode
+from nats_executor.wire.names import Order, Verb
 from nats_executor.wire.queue_names import as_text
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ async def give_order(
         body = await broker.request(
             subject, value.encode(errors="surrogateescape"), timeout=ANSWER_SECONDS
         )
-        outcome = decode(Outcome, body)
+        obeyed = decode(Obeyed, body)
     except NoResponders:
         remedy = f"it is gone, or its release {worker.version} cannot change while it runs"
         return Answer(
@@ -98,20 +99,20 @@ async def give_order(
         return Answer(False, f"worker {name} did not answer within {ANSWER_SECONDS:g} s")
     except DecodeError as exc:
         return Answer(False, f"worker {name} gave an answer that cannot be read: {exc}")
-    if outcome.refusal:
-        return Answer(False, f"worker {name} refuses: {presentable(outcome.refusal)}")
-    return Answer(True, told(name, outcome, order, value))
+    if obeyed.refusal:
+        return Answer(False, f"worker {name} refuses: {presentable(obeyed.refusal)}")
+    return Answer(True, told(name, obeyed, order, value))
 
 
-def told(name: str, outcome: Outcome, order: Order, value: str) -> str:
+def told(name: str, obeyed: Obeyed, order: Order, value: str) -> str:
     """Say what a worker is now, or was before."""
-    queues = as_text(map(presentable, outcome.queues))
-    state = f"concurrency {outcome.concurrency}, queues {queues}"
-    if outcome.is_changed:
+    queues = as_text(map(presentable, obeyed.queues))
+    state = f"concurrency {obeyed.concurrency}, queues {queues}"
+    if obeyed.is_changed:
         return f"worker {name} now has {state}; until it restarts"
     found = {
-        Order.SET_CONCURRENCY: f"has concurrency {value} already",
-        Order.ADD_QUEUE: f"serves queue {value!r} already",
-        Order.REMOVE_QUEUE: f"does not serve queue {value!r}",
+        Verb.SET_CONCURRENCY: f"has concurrency {value} already",
+        Verb.ADD_QUEUE: f"serves queue {value!r} already",
+        Verb.REMOVE_QUEUE: f"does not serve queue {value!r}",
     }
     return f"worker {name} {found[order]}; nothing changed: {state}"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from nats_executor.errors import BrokerError, DecodeError, NoResponders
 from nats_executor.fleet.presences import record_in
 from nats_executor.text import presentable
+from nats_executor.wire.names import Verb
 from nats_executor.wire.sizes import MOST_NAMES, PRESENCE_BYTES
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class Liveness:
     async def ask(self, worker: str, question: bytes) -> tuple[Answer, bytes]:
         """Ask a worker several times, because it may be about to subscribe; b"" is no reply."""
         names = self._names
-        subject = names.peer(worker) if self._is_peer else names.control(worker, "ping")
+        subject = names.peer(worker) if self._is_peer else names.control(worker, Verb.PING)
         answer = Answer.NOBODY
         for _ in range(PINGS):
             try:

@@ -27,8 +27,9 @@ from nats_executor.errors import (
 from nats_executor.fleet.liveness import records_under
 from nats_executor.logs.connection import Complaints, Line, Lines
 from nats_executor.text import presentable
-from nats_executor.wire.log_pages import PAGE_BYTES, VERB, Page, Question, encode
+from nats_executor.wire.log_pages import PAGE_BYTES, Page, Question, encode
 from nats_executor.wire.messages import decode
+from nats_executor.wire.names import Verb
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
@@ -242,7 +243,7 @@ class Reader(Line):
         return None
 
     async def _ask(self, worker: Presence, question: Question) -> Page:
-        subject = self.settings.names.control(worker.worker, VERB)
+        subject = self.settings.names.control(worker.worker, Verb.LOG)
         body = await self.require_broker().request(
             subject, encode(question), timeout=ANSWER_SECONDS
         )

@@ -29,6 +29,7 @@ from nats_executor.scheduler.streams import Streams
 from nats_executor.scheduler.telemetry import Telemetry
 from nats_executor.wire.fitting import fitted_report
 from nats_executor.wire.messages import State
+from nats_executor.wire.names import Verb
 from nats_executor.wire.sizes import REPORT_BYTES
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ class Dispatcher:
             worker = report.worker if report and not report.state.is_final else ""
         if worker:
             with contextlib.suppress(NoResponders):  # a worker that is gone runs nothing
-                subject = self._names.control(worker, "stop")
+                subject = self._names.control(worker, Verb.STOP)
                 await broker.request(subject, dispatch_id.encode(), timeout=RETRY_SECONDS)
 
     async def _carry_out(self, name: str, action: Callable[[], Awaitable[None]]) -> None:

@@ -13,10 +13,8 @@ import msgpack
 
 from nats_executor.wire.messages import as_map
 
-__all__ = ["PAGE_BYTES", "VERB", "Page", "Question", "encode"]
+__all__ = ["PAGE_BYTES", "Page", "Question", "encode"]
 
-# What a worker is asked by; see `Names.control`.
-VERB = "log"
 # The most that one answer holds; a server takes a megabyte unless it is configured otherwise.
 PAGE_BYTES = 256 * 1024
 

@@ -1,7 +1,7 @@
 """The wire format: msgpack maps with a format version.
 
 `Workload` travels from the executor to a worker, `Report` back, `Presence` is a worker's record
-in the workers bucket, `Outcome` its answer to an order. A reader ignores fields it does not know,
+in the workers bucket, `Obeyed` its answer to an order. A reader ignores fields it does not know,
 so releases may add fields; a change that an older reader must not guess at raises `FORMAT`.
 """
 
@@ -21,8 +21,7 @@ from nats_executor.wire.sizes import ANSWER_BYTES, PRESENCE_BYTES, REPORT_BYTES,
 __all__ = [
     "FORMAT",
     "Kind",
-    "Order",
-    "Outcome",
+    "Obeyed",
     "Presence",
     "Report",
     "State",
@@ -59,14 +58,6 @@ class Kind(StrEnum):
     TASK = "ExecuteTask"
     CALLBACK = "ExecuteCallback"
     CONNECTION_TEST = "TestConnection"
-
-
-class Order(StrEnum):
-    """What a running worker may be told to change; the body is the number or the queue as text."""
-
-    SET_CONCURRENCY = "set-concurrency"
-    ADD_QUEUE = "add-queue"
-    REMOVE_QUEUE = "remove-queue"
 
 
 class State(StrEnum):
@@ -131,10 +122,26 @@ class Workload:
     sender: str
     sent_at: float = 0.0
 
+    # What a worker reads of Airflow's part; its types are as the sender chose.
+
     @property
-    def token_expires_at(self) -> float | None:
-        """When the workload's token dies; see `token_expiry`."""
-        return token_expiry(self.body.get("token"))
+    def token(self) -> str:
+        """The token for Airflow's API server, '' if there is none."""
+        token = self.body.get("token")
+        return token if isinstance(token, str) else ""
+
+    @property
+    def log_path(self) -> str | None:
+        """The log file, relative to the worker's log folder."""
+        path = self.body.get("log_path")
+        return path if isinstance(path, str) else None
+
+    @property
+    def pool_slots(self) -> int:
+        """The `pool_slots` of a task, 1 for what has none that makes sense."""
+        instance = self.body.get("ti")
+        slots = instance.get("pool_slots") if isinstance(instance, dict) else None
+        return slots if type(slots) is int and slots >= 1 else 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +212,7 @@ class Presence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Obeyed:
     """A worker's answer to an order, with what it is afterwards.
 
     Attributes:
@@ -223,7 +230,7 @@ class Outcome:
 Message = TypeVar("Message")
 
 
-def encode(message: Workload | Report | Presence | Outcome) -> bytes:
+def encode(message: Workload | Report | Presence | Obeyed) -> bytes:
     """Encode a message with its format version; raises `ValueError` for what is too deep."""
     return packed(as_map(message))
 

@@ -10,9 +10,22 @@ import base64
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import NamedTuple
+from enum import StrEnum
+from typing import Literal, NamedTuple, get_args
 
-__all__ = ["BAND", "QUEUE", "Lane", "Names", "Place", "in_domain", "token", "without_domain"]
+__all__ = [
+    "BAND",
+    "ORDERS",
+    "QUEUE",
+    "Lane",
+    "Names",
+    "Order",
+    "Place",
+    "Verb",
+    "in_domain",
+    "token",
+    "without_domain",
+]
 
 # A queue's name in the metadata of its consumer; the consumer's own name may be a hash of it.
 QUEUE = "airflow_queue"
@@ -23,6 +36,22 @@ PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 PLAIN_LOWER = re.compile(r"[a-z0-9_-]{1,64}")
 # What `token` and `lane` make of a name that they have to change or to tell apart.
 MARKED = re.compile(r".*--([0-9a-f]{32}|b[0-9]+)")
+
+
+class Verb(StrEnum):
+    """What a running worker can be asked or told: the last token of its control subjects."""
+
+    PING = "ping"  # the body asks about dispatches; the answer is its presence record
+    STOP = "stop"  # the body is the id of a dispatch
+    LOG = "log"  # see `log_pages.py`
+    SET_CONCURRENCY = "set-concurrency"  # the body is the number as text
+    ADD_QUEUE = "add-queue"  # the body is the queue's name
+    REMOVE_QUEUE = "remove-queue"  # the body is the queue's name
+
+
+# The verbs that change a worker; it answers each of them with `messages.Obeyed`.
+Order = Literal[Verb.SET_CONCURRENCY, Verb.ADD_QUEUE, Verb.REMOVE_QUEUE]
+ORDERS: tuple[Order, ...] = get_args(Order)
 
 
 def token(text: str, *, plain: re.Pattern[str] = PLAIN) -> str:
@@ -137,8 +166,8 @@ class Names:
         """All subjects of dead letters, of one queue or of every one."""
         return f"{self.prefix}.dead.{'>' if queue is None else f'{token(queue)}.*'}"
 
-    def control(self, worker_id: str, verb: str) -> str:
-        """The subject on which one worker answers one verb, such as `ping`."""
+    def control(self, worker_id: str, verb: Verb) -> str:
+        """The subject on which one worker answers one verb."""
         return f"{self.prefix}.ctl.{token(worker_id)}.{verb}"
 
     def controls(self, verb: str = "*") -> str:

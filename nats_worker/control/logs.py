@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from nats_executor.errors import DecodeError
 from nats_executor.logs.files import LogFile, Refused, describe
-from nats_executor.wire.log_pages import PAGE_BYTES, VERB, Page, Question, encode
+from nats_executor.wire.log_pages import PAGE_BYTES, Page, Question, encode
 from nats_executor.wire.messages import decode
+from nats_executor.wire.names import Verb
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -37,7 +38,7 @@ async def serve_log(broker: Broker, state: WorkerState, errands: Collection[Erra
     Args:
         errands: what this worker carries, which changes all the time.
     """
-    subject = state.settings.names.control(state.id, VERB)
+    subject = state.settings.names.control(state.id, Verb.LOG)
     await broker.serve(subject, LogReader(state.plan.log_folder, errands).answer)
 
 
@@ -61,8 +62,8 @@ class LogReader:
         record = self._find(question.dispatch_id)
         if record is None or record.workload is None:
             return Page(refusal="it does not run here")
-        relative = record.workload.body.get("log_path")
-        if not isinstance(relative, str):
+        relative = record.workload.log_path
+        if relative is None:
             return Page(runs=True, refusal="it has no log file")
         path = os.path.join(self._folder, relative)  # noqa: PTH118 - text from anyone, for people
         try:

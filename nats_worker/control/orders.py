@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from nats_executor.errors import NatsExecutorError
 from nats_executor.text import presentable, shown
 from nats_executor.wire.fitting import fitted_presence
-from nats_executor.wire.messages import Order, Outcome, encode
+from nats_executor.wire.messages import Obeyed, encode
+from nats_executor.wire.names import ORDERS, Order, Verb
 from nats_executor.wire.queue_names import as_text
 from nats_executor.wire.sizes import QUESTION_BYTES
 
@@ -53,7 +54,7 @@ async def serve_pings(broker: Broker, state: WorkerState, errands: Collection[Er
         return fitted_presence(dataclasses.replace(state.presence(), lacks=lacks))
 
     names = state.settings.names
-    await broker.serve(names.control(state.id, "ping"), ping)
+    await broker.serve(names.control(state.id, Verb.PING), ping)
     await broker.serve(names.peer(state.id), ping)
 
 
@@ -64,7 +65,7 @@ async def serve_stops(broker: Broker, state: WorkerState, crew: Crew) -> None:
         is_here = crew.revoke(body.decode(errors="replace"))
         return b"stopping" if is_here else b"unknown"
 
-    await broker.serve(state.settings.names.control(state.id, "stop"), stop)
+    await broker.serve(state.settings.names.control(state.id, Verb.STOP), stop)
 
 
 async def serve_changes(
@@ -72,7 +73,7 @@ async def serve_changes(
 ) -> None:
     """Obey orders that change the worker, for as long as the connection lives."""
     changes = Changes(state, crew, announcer)
-    for order in Order:
+    for order in ORDERS:
         subject = state.settings.names.control(state.id, order)
         await broker.serve(subject, functools.partial(changes.obey, order))
 
@@ -91,7 +92,7 @@ class Changes:
         self._announcer = announcer
 
     async def obey(self, order: Order, body: bytes) -> bytes:
-        """Carry an order out and return the encoded `Outcome`."""
+        """Carry an order out and return the encoded `Obeyed`."""
         is_changed, refusal = False, ""
         try:
             is_changed = await self.change(order, body)
@@ -107,25 +108,25 @@ class Changes:
                 as_text(map(presentable, seen.queues)),
             )
             await self._announcer.beat()
-        outcome = Outcome(
+        obeyed = Obeyed(
             queues=seen.queues,
             concurrency=seen.concurrency,
             running=seen.running,
             is_changed=is_changed,
             refusal=refusal,
         )
-        return encode(outcome)
+        return encode(obeyed)
 
     async def change(self, order: Order, body: bytes) -> bool:
         """Change the worker; returns False if it is so already."""
         if self._state.is_draining:
             raise OrderRefused("it stops")
         match order:
-            case Order.SET_CONCURRENCY:
+            case Verb.SET_CONCURRENCY:
                 return self.set_concurrency(concurrency_in(body))
-            case Order.ADD_QUEUE:
+            case Verb.ADD_QUEUE:
                 return await self.add_queue(queue_in(body))
-            case Order.REMOVE_QUEUE:
+            case Verb.REMOVE_QUEUE:
                 return self.remove_queue(queue_in(body))
 
     def set_concurrency(self, concurrency: int) -> bool:

@@ -247,7 +247,7 @@ class Errand:
     async def execute(
         self, workload: Workload, claim: claims.Claim, on_exit: Callable[[], None]
     ) -> Verdict:
-        expires_at = token_expiry(claim.token or workload.body.get("token"))
+        expires_at = token_expiry(claim.token or workload.token)
         is_fresh = expires_at is None or expires_at >= time.time()
         # A token that was renewed is tried even so: this machine's clock may be wrong.
         if not claim.token and not is_fresh:

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-__all__ = ["Seat", "Slots", "weight_of"]
+__all__ = ["Seat", "Slots"]
 
 
 @dataclass(slots=True, eq=False)
@@ -117,10 +113,3 @@ class Slots:
                 self.used += needed
                 seat.settled.set()
         self._changed.set()
-
-
-def weight_of(body: Mapping[str, Any]) -> int:
-    """Return the `pool_slots` of a task, 1 for what has none that makes sense."""
-    instance = body.get("ti")
-    weight = instance.get("pool_slots") if isinstance(instance, dict) else None
-    return weight if type(weight) is int and weight >= 1 else 1

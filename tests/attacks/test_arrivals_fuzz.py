@@ -19,6 +19,7 @@ from nats_executor.scheduler.inspector import Inspector
 from nats_executor.scheduler.ledger import Dispatch, Ledger
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Kind, Presence, Report, State, Workload, decode, encode
+from nats_executor.wire.names import Verb
 from nats_worker.control.presence import Announcer
 from nats_worker.delivery.errand import Errand
 from nats_worker.delivery.shared import Shared
@@ -179,8 +180,8 @@ def test_no_control_request_falls_a_worker(body: bytes) -> None:
         announcer = Announcer(site.broker, SETTINGS, site.worker.state.presence)
         site.finish(site.worker.serve_control(site.broker, announcer))
 
-        stop = site.broker.request(NAMES.control(ME, "stop"), body, timeout=1.0)
-        ping = site.broker.request(NAMES.control(ME, "ping"), body, timeout=1.0)
+        stop = site.broker.request(NAMES.control(ME, Verb.STOP), body, timeout=1.0)
+        ping = site.broker.request(NAMES.control(ME, Verb.PING), body, timeout=1.0)
 
         assert site.finish(stop) == (b"stopping" if body == b"d1" else b"unknown")
         assert errand.is_revoked is (body == b"d1")

@@ -15,7 +15,7 @@ import pytest
 
 from nats_executor.access.accounts import DOMAIN, HUB
 from nats_executor.access.permissions import Role, as_config
-from nats_executor.wire.messages import Order
+from nats_executor.wire.names import Verb
 from tests.support.raw_nats import RawClient
 from tests.support.realm import NAMES, PASSWORD, QUEUES, ROOT_USER, USERS, grants
 from tests.tools.document_permissions import LANES, documented, is_match
@@ -42,7 +42,7 @@ OF_CONSUMERS = ("INFO", "CREATE", "DURABLE.CREATE", "DELETE", "PAUSE", "RESET", 
                 "LEADER.STEPDOWN", "MSG.NEXT")  # fmt: skip
 OF_ALL = ("INFO", "STREAM.LIST", "STREAM.NAMES", "META.LEADER.STEPDOWN", "ACCOUNT.PURGE.AIRFLOW",
           "SERVER.REMOVE", "ACCOUNT.STREAM.MOVE.AIRFLOW.AIRFLOW_TASKS")  # fmt: skip
-VERBS = ("ping", "stop", "log", "unheard-of", *Order)
+VERBS = ("unheard-of", *Verb)
 
 
 def of_queue(queue: str) -> Iterator[str]:
@@ -88,7 +88,7 @@ def lanes() -> list[str]:
 
 
 def of_nobody() -> Iterator[str]:
-    yield from (NAMES.control("w", verb) for verb in VERBS)
+    yield from (f"{NAMES.prefix}.ctl.w.{verb}" for verb in VERBS)
     yield from (
         NAMES.peer("w"),
         NAMES.older_presence("w"),
@@ -221,7 +221,7 @@ def block_for_interest(root: RawClient, *, heard: bool) -> None:
     """Ask until somebody hears it, if anybody may: across servers interest takes a moment."""
     for _ in range(1000):
         root.arrived.clear()
-        root.publish(NAMES.control("w", "ping"), b"asked", "_INBOX_root.x")
+        root.publish(NAMES.control("w", Verb.PING), b"asked", "_INBOX_root.x")
         root.settle()
         is_heard = not any("503" in message.headers for message in root.arrived)
         root.arrived.clear()

@@ -20,10 +20,10 @@ from nats_executor.fleet.workers import seen_workers
 from nats_executor.logs.running import TaskLogs
 from nats_executor.scheduler.dispatcher import Dispatcher
 from nats_executor.scheduler.ledger import Dispatch
-from nats_executor.wire.log_pages import VERB, Page
+from nats_executor.wire.log_pages import Page
 from nats_executor.wire.log_pages import encode as encode_page
-from nats_executor.wire.messages import Kind, Order, Outcome, encode
-from nats_executor.wire.names import in_domain
+from nats_executor.wire.messages import Kind, Obeyed, encode
+from nats_executor.wire.names import Verb, in_domain
 from nats_worker import worker as worker_module
 from nats_worker.control.presence import Announcer, NameTaken
 from nats_worker.state import Plan
@@ -206,7 +206,7 @@ async def test_a_false_answer_does_not_keep_the_name_of_a_dead_worker(scene: Sce
     dead = presence_of("w", "b", worker="dead.1")
     assert isinstance(scene.write(OF_B, dead, "worker_b"), dict)
     # A peer's ping comes as the scheduler's where each worker user has an account.
-    pings = (NAMES.peer("dead.1"), NAMES.control("dead.1", "ping"))
+    pings = (NAMES.peer("dead.1"), NAMES.control("dead.1", Verb.PING))
     asked = [await scene.answer(subject, encode(dead)) for subject in pings]
     broker, settings = await scene.broker("worker_b"), scene.realm.settings("worker_b", **QUICK)
     liveness, holder = Liveness(broker, settings, is_peer=True), Holder("dead.1", "w", "b")
@@ -305,13 +305,13 @@ async def test_a_dead_worker_of_another_queue_is_not_revived(scene: Scene) -> No
 async def test_an_order_reaches_the_right_worker_or_nobody(scene: Scene) -> None:
     worker = await scene.start("w", "b")
     scene.forge("a")
-    lie = Outcome(queues=["b"], concurrency=7, running=0, is_changed=True)
-    heard = await scene.answer(NAMES.control(FORGER, Order.SET_CONCURRENCY), encode(lie))
+    lie = Obeyed(queues=["b"], concurrency=7, running=0, is_changed=True)
+    heard = await scene.answer(NAMES.control(FORGER, Verb.SET_CONCURRENCY), encode(lie))
     admin, settings = await scene.broker("admin"), scene.realm.settings("admin", **QUICK)
 
     async def give(serving: str | None) -> str:
         (answer,) = await give_orders(
-            admin, settings, ["w"], Order.SET_CONCURRENCY, "7", serving=serving
+            admin, settings, ["w"], Verb.SET_CONCURRENCY, "7", serving=serving
         )
         return answer.text
 
@@ -328,7 +328,7 @@ async def test_an_order_reaches_the_right_worker_or_nobody(scene: Scene) -> None
 
 async def test_a_forged_record_shows_no_forged_log(scene: Scene) -> None:
     page = Page(runs=True, path="/forged.log", size=7, data=b"forged\n")
-    await scene.answer(NAMES.control(FORGER, VERB), encode_page(page))
+    await scene.answer(NAMES.control(FORGER, Verb.LOG), encode_page(page))
     texts = []
     for queues in (["a"], ["b"], ["a", "b"]):
         scene.forge(*queues)

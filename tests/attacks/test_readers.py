@@ -27,7 +27,7 @@ from nats_executor.scheduler.dispatcher import Dispatcher
 from nats_executor.scheduler.inspector import Inspector
 from nats_executor.scheduler.telemetry import Telemetry
 from nats_executor.wire.messages import Presence, decode, encode
-from nats_executor.wire.names import Lane
+from nats_executor.wire.names import Lane, Verb
 from nats_executor.wire.sizes import LOG_RECORD_BYTES, MOST_RECORDS, PRESENCE_BYTES, REPORT_BYTES
 from nats_worker.control.presence import Announcer
 from tests.attacks import burdens
@@ -201,7 +201,7 @@ async def test_an_answer_of_8_mb_is_none(open_realm: Realm, decoded: list[int]) 
         return burdens.filler({"v": 1})
 
     async with as_user(open_realm, "worker_a") as evil, as_user(open_realm, "scheduler") as broker:
-        await evil.serve(NAMES.control("evil.1", "ping"), answer)
+        await evil.serve(NAMES.control("evil.1", Verb.PING), answer)
         settings = open_realm.settings("scheduler")
 
         found = await Liveness(broker, settings).ask("evil.1", b"d1")

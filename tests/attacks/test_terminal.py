@@ -15,7 +15,8 @@ import pytest
 
 from nats_executor.cli import commands
 from nats_executor.wire import messages
-from nats_executor.wire.messages import Order, Outcome, Presence, encode
+from nats_executor.wire.messages import Obeyed, Presence, encode
+from nats_executor.wire.names import Verb
 from nats_executor.wire.queue_names import as_text
 from nats_worker.log_lines import Text
 from tests.cli.conftest import Console
@@ -34,7 +35,7 @@ EVIL = f"\x1b]0;owned\x07\x1b[2J\x9b31m{UNSEEN}\nworker good running"
 # What each text of a worker's is shown by; a new one belongs here.
 TEXTS = {
     Presence: {"worker", "name", "host", "queues", "version", "paused", "lacks"},
-    Outcome: {"queues", "refusal"},
+    Obeyed: {"queues", "refusal"},
 }
 # They reach no command: the database and the page get them through `presentable`.
 UNSHOWN = {"Report", "Workload"}
@@ -104,16 +105,16 @@ def test_a_record_gives_a_terminal_no_orders(
             assert "\nworker good" not in printed
 
 
-@pytest.mark.parametrize("field", sorted(TEXTS[Outcome]))
+@pytest.mark.parametrize("field", sorted(TEXTS[Obeyed]))
 def test_an_answer_to_an_order_gives_a_terminal_no_orders(
     realm: Realm, console: Console, field: str
 ) -> None:
     announce(realm, record())
-    outcome = Outcome(queues=["a"], concurrency=2, running=0, is_changed=True)
+    outcome = Obeyed(queues=["a"], concurrency=2, running=0, is_changed=True)
     changes: dict[str, Any] = {field: [EVIL] if field == "queues" else EVIL}
     evil = replace(outcome, **changes)
 
-    with answering(realm, NAMES.control("w1.1", Order.SET_CONCURRENCY), encode(evil)):
+    with answering(realm, NAMES.control("w1.1", Verb.SET_CONCURRENCY), encode(evil)):
         _, said = console.run(commands.workers_set_concurrency, workers="w1", concurrency=2)
 
     said += console.error

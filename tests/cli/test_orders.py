@@ -12,7 +12,8 @@ import pytest
 from nats_executor.broker.connection import connect
 from nats_executor.cli import commands, orders
 from nats_executor.fleet import workers
-from nats_executor.wire.messages import Order, Outcome, encode
+from nats_executor.wire.messages import Obeyed, encode
+from nats_executor.wire.names import ORDERS, Order
 from tests.remedies.lines import LINES
 from tests.support.nats_server import free_port
 
@@ -53,7 +54,7 @@ class Pretender:
         async with connect(self.settings, role="test") as broker:
             await broker.ready(5)
             for name in self.answers:
-                for order in Order:
+                for order in ORDERS:
                     await self.serve(broker, name, order)
             self.is_ready.set()
             await asyncio.to_thread(self.is_over.wait)
@@ -92,7 +93,7 @@ def pretend(office: Console) -> Iterator[Any]:
 
 
 def outcome(**changes: Any) -> bytes:
-    return encode(Outcome(**(STATE | {"is_changed": True} | changes)))
+    return encode(Obeyed(**(STATE | {"is_changed": True} | changes)))
 
 
 COMMANDS: list[tuple[Any, dict[str, Any], str, bytes]] = [

@@ -10,6 +10,7 @@ import pytest
 
 from nats_executor.broker.connection import connect
 from nats_executor.errors import AccessDenied
+from nats_executor.wire.names import Verb
 from tests.contract.stage import RealStage, soon
 from tests.support.fixtures import settings_for
 
@@ -79,7 +80,7 @@ async def test_a_worker_works_with_least_privileges(guarded: RealStage) -> None:
     waiting = asyncio.create_task(pulls.wait())
     await stage.send("d1", queue="mine")
     await stage.send("d2", queue="mine")
-    await worker.serve(stage.names.control("mine", "ping"), no_reply)
+    await worker.serve(stage.names.control("mine", Verb.PING), no_reply)
 
     first = await soon(waiting)
     await first.in_progress()
@@ -125,7 +126,7 @@ async def test_every_question_that_is_not_allowed_is_denied(guarded: RealStage) 
         worker.last_of_each(stage.tasks, [subject]),
         worker.scan(stage.tasks, stage.names.tasks()),
         worker.remove(stage.tasks, subject),
-        worker.request(stage.names.control("yours", "ping"), b"", timeout=1),
+        worker.request(stage.names.control("yours", Verb.PING), b"", timeout=1),
         worker.stream_info(stage.tasks),
         worker.consumer_infos(stage.tasks),
         worker.create_consumer(stage.tasks, stage.consumer_config("third", ack_wait=30)),
@@ -159,7 +160,7 @@ async def test_serving_a_subject_that_is_not_allowed_is_denied(guarded: RealStag
     await worker.ready(5)
 
     with pytest.raises(AccessDenied, match=r"subscribe to \w+\.ctl\.\*\.\*: "):
-        await worker.serve(guarded.names.control("yours", "ping"), no_reply)
+        await worker.serve(guarded.names.control("yours", Verb.PING), no_reply)
 
 
 async def test_an_inbox_prefix_that_is_not_allowed_is_denied(guarded: RealStage) -> None:

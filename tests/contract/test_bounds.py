@@ -10,6 +10,7 @@ import pytest
 
 from nats_executor.broker import gets, reading
 from nats_executor.errors import BrokerUnavailable
+from nats_executor.wire.names import Verb
 from nats_executor.wire.sizes import ANSWER_BYTES, QUESTION_BYTES
 from tests.contract.stage import soon
 from tests.support import fake_broker
@@ -109,7 +110,7 @@ async def test_an_answer_that_is_too_large_is_none(stage: Stage) -> None:
     async def answer(question: bytes) -> bytes:
         return bytes(int(question))
 
-    subject = stage.names.control("w1", "ping")
+    subject = stage.names.control("w1", Verb.PING)
     await stage.broker.serve(subject, answer)
 
     largest = str(ANSWER_BYTES).encode()
@@ -125,7 +126,7 @@ async def test_of_a_question_that_is_too_large_the_beginning_comes(stage: Stage)
         asked.put_nowait(len(question))
         return b""
 
-    subject = stage.names.control("w1", "ping")
+    subject = stage.names.control("w1", Verb.PING)
     await stage.broker.serve(subject, answer)
 
     for size in (QUESTION_BYTES, QUESTION_BYTES + 1, 2 * QUESTION_BYTES):

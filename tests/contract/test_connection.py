@@ -13,7 +13,7 @@ from nats_executor.broker import connection as broker_module
 from nats_executor.broker.connection import connect
 from nats_executor.broker.port import Outgoing
 from nats_executor.errors import BrokerUnavailable
-from nats_executor.wire.names import Lane
+from nats_executor.wire.names import Lane, Verb
 from tests.contract.stage import PUBLISH_TIMEOUT, RealStage, soon
 from tests.support.fixtures import settings_for
 from tests.support.nats_server import NatsServer
@@ -133,12 +133,12 @@ async def test_what_is_opened_during_an_outage_works_after_it(fragile_stage: Sta
 
     pulls = await stage.pulls(stage.broker)
     waiting = asyncio.create_task(pulls.wait())
-    await stage.broker.serve(stage.names.control("w1", "ping"), no_reply)
+    await stage.broker.serve(stage.names.control("w1", Verb.PING), no_reply)
     await stage.start_server()
     await stage.send("d1")
 
     assert (await soon(waiting)).body == b"d1"
-    assert await stage.broker.request(stage.names.control("w1", "ping"), b"", timeout=1) == b""
+    assert await stage.broker.request(stage.names.control("w1", Verb.PING), b"", timeout=1) == b""
 
 
 async def test_a_pending_wait_gets_what_is_published_after_a_restart(fragile_stage: Stage) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from nats_executor.errors import BrokerUnavailable, NoResponders
+from nats_executor.wire.names import Verb
 from tests.contract.stage import soon
 from tests.support.waiting import wait_until
 
@@ -266,14 +267,14 @@ async def serve(stage: Stage, subject: str) -> Broker:
 
 
 async def test_a_request_gets_the_answer_of_whoever_serves_the_subject(stage: Stage) -> None:
-    subject = stage.names.control("w1", "ping")
+    subject = stage.names.control("w1", Verb.PING)
     await serve(stage, subject)
 
     assert await stage.broker.request(subject, b"ping", timeout=1) == b"PING"
 
 
 async def test_requests_do_not_mix_up_their_answers(stage: Stage) -> None:
-    subject = stage.names.control("w1", "ping")
+    subject = stage.names.control("w1", Verb.PING)
     await serve(stage, subject)
 
     answers = await asyncio.gather(
@@ -284,7 +285,7 @@ async def test_requests_do_not_mix_up_their_answers(stage: Stage) -> None:
 
 
 async def test_a_connection_may_ask_itself(stage: Stage) -> None:
-    subject = stage.names.control("w1", "ping")
+    subject = stage.names.control("w1", Verb.PING)
     await stage.broker.serve(subject, shout)
 
     assert await stage.broker.request(subject, b"ping", timeout=1) == b"PING"
@@ -294,7 +295,7 @@ async def test_a_request_that_nobody_listens_to_says_so_at_once(stage: Stage) ->
     began = time.monotonic()
 
     with pytest.raises(NoResponders, match="ping"):
-        await stage.broker.request(stage.names.control("w1", "ping"), b"", timeout=5)
+        await stage.broker.request(stage.names.control("w1", Verb.PING), b"", timeout=5)
 
     assert time.monotonic() - began < 0.5
 
@@ -304,7 +305,7 @@ async def test_an_answer_that_takes_too_long_is_unavailable(stage: Stage) -> Non
         await asyncio.Event().wait()
         raise AssertionError
 
-    subject = stage.names.control("w1", "ping")
+    subject = stage.names.control("w1", Verb.PING)
     await stage.broker.serve(subject, think)
 
     with pytest.raises(BrokerUnavailable, match="ping"):
@@ -319,7 +320,7 @@ async def test_one_slow_answer_does_not_hold_up_others(stage: Stage) -> None:
         await gate.wait()
         return b"slow"
 
-    log, ping = stage.names.control("w1", "log"), stage.names.control("w1", "ping")
+    log, ping = stage.names.control("w1", Verb.LOG), stage.names.control("w1", Verb.PING)
     other = await serve(stage, ping)
     await other.serve(log, slow)
     waiting = asyncio.create_task(stage.broker.request(log, b"", timeout=5))
@@ -336,7 +337,7 @@ async def test_an_answer_that_fails_does_not_end_the_service(stage: Stage) -> No
             raise RuntimeError("made to fail")
         return body
 
-    subject = stage.names.control("w1", "log")
+    subject = stage.names.control("w1", Verb.LOG)
     await stage.broker.serve(subject, fragile)
 
     with pytest.raises(BrokerUnavailable):
@@ -345,7 +346,7 @@ async def test_an_answer_that_fails_does_not_end_the_service(stage: Stage) -> No
 
 
 async def test_a_worker_that_left_no_longer_answers(stage: Stage) -> None:
-    subject = stage.names.control("w1", "ping")
+    subject = stage.names.control("w1", Verb.PING)
     async with stage.connection() as worker:
         await worker.ready(5)
         await worker.serve(subject, shout)
@@ -356,7 +357,7 @@ async def test_a_worker_that_left_no_longer_answers(stage: Stage) -> None:
 
 async def test_serving_goes_on_after_the_server_was_away(fragile_stage: Stage) -> None:
     stage = fragile_stage
-    subject = stage.names.control("w1", "ping")
+    subject = stage.names.control("w1", Verb.PING)
     await serve(stage, subject)
 
     await stage.restart_server()

@@ -25,8 +25,8 @@ from nats_executor.scheduler.ledger import Dispatch
 from nats_executor.scheduler.telemetry import Telemetry
 from nats_executor.topology import setup
 from nats_executor.topology.wanted import SECOND, stream_configs
-from nats_executor.wire.messages import Kind, Order, Report, State, encode
-from nats_executor.wire.names import Lane
+from nats_executor.wire.messages import Kind, Report, State, encode
+from nats_executor.wire.names import Lane, Order, Verb
 from nats_worker import worker as worker_module
 from nats_worker.state import Plan
 from nats_worker.worker import Worker
@@ -133,8 +133,8 @@ class Day:
         assert len({drift.where for drift in drifts}) == 5
 
     async def give_orders(self, user: str) -> None:
-        values = {
-            Order.SET_CONCURRENCY: "9", Order.ADD_QUEUE: "a", Order.REMOVE_QUEUE: "none"
+        values: dict[Order, str] = {
+            Verb.SET_CONCURRENCY: "9", Verb.ADD_QUEUE: "a", Verb.REMOVE_QUEUE: "none"
         }  # fmt: skip
         for order, value in values.items():
             (answer,) = await give_orders(

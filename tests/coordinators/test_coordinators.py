@@ -13,6 +13,7 @@ from airflow.sdk.coordinators.executable.coordinator import ExecutableCoordinato
 
 from nats_executor.topology import setup
 from nats_executor.wire.messages import State
+from nats_executor.wire.names import Verb
 from tests.coordinators.bundles import pack_node, pack_program
 from tests.faults.ground import Ground, open_ground
 from tests.support.execution_api import ExecutionApi
@@ -145,7 +146,7 @@ async def test_a_revocation_ends_its_process_and_what_that_started(
         return next((w.split()[1] for w in words(home, task) if w.startswith("child ")), "")
 
     pids = [running.pid, int(await wait_until(child, 60, "its child"))]
-    stop = ground.settings.names.control(running.worker, "stop")
+    stop = ground.settings.names.control(running.worker, Verb.STOP)
 
     assert await ground.post.broker.request(stop, task.encode(), timeout=30) == b"stopping"
 

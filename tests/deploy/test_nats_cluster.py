@@ -18,7 +18,7 @@ from nats_executor.broker.connection import connect
 from nats_executor.errors import AccessDenied, BrokerUnavailable
 from nats_executor.fleet.liveness import Answer, Liveness
 from nats_executor.topology import setup
-from nats_executor.wire.names import Names
+from nats_executor.wire.names import Names, Verb
 from tests.contract.stage import soon
 from tests.support.certificates import Authority
 from tests.support.fixtures import settings_for
@@ -265,7 +265,7 @@ async def test_whether_a_worker_lives_is_known_at_once_from_any_server(cluster: 
             return b"pong"
 
         worker, _ = await connected("worker-gpu", 0)
-        for subject in (NAMES.control("w.1", "ping"), NAMES.peer("w.1")):
+        for subject in (NAMES.control("w.1", Verb.PING), NAMES.peer("w.1")):
             await worker.serve(subject, pong)
         for user in ("scheduler", "worker-gpu", "worker-default"):
             for server in range(len(cluster.servers)):

@@ -19,7 +19,7 @@ from nats_executor.fleet.workers import seen_workers
 from nats_executor.scheduler.inspector import Inspector
 from nats_executor.scheduler.ledger import Dispatch
 from nats_executor.wire.messages import Kind, Report, State, encode
-from nats_executor.wire.names import Names
+from nats_executor.wire.names import Names, Verb
 from tests.faults.ground import Ground, lasts
 from tests.support.cable import Cable
 from tests.support.fixtures import settings_for
@@ -262,8 +262,8 @@ async def test_the_hub_denies_what_the_sites_own_server_allows(sea: Sea, tmp_pat
             said = report("d-else", "other")
             await sea.ground.post.broker.publish(NAMES.result("other", "d-else"), said)
             with pytest.raises(BrokerError):
-                await sea.ground.post.broker.request(NAMES.control("x", "ping"), b"", timeout=1)
-            await wait_until(lambda: NAMES.control("x", "ping") in overheard, 10, "a ping")
+                await sea.ground.post.broker.request(NAMES.control("x", Verb.PING), b"", timeout=1)
+            await wait_until(lambda: NAMES.control("x", Verb.PING) in overheard, 10, "a ping")
             assert NAMES.result("other", "d-else") not in overheard
             assert await last_sequence(sea) == before
     finally:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nats_executor.wire.messages import State
+from nats_executor.wire.names import Verb
 from tests.faults.ground import fork_server, parent_of
 from tests.faults.memory_group import MemoryGroup
 from tests.support.waiting import wait_until
@@ -144,9 +145,9 @@ async def test_a_start_that_hangs_may_be_revoked(ground: Ground) -> None:
     claim = await ground.post.reported(task, State.CLAIMED)
     names, ask = ground.settings.names, ground.post.broker.request
     for _ in range(3):  # it has gone on since its claim, and given the task to the fork server
-        await ask(names.control(claim.worker, "ping"), b"", timeout=30)
+        await ask(names.control(claim.worker, Verb.PING), b"", timeout=30)
 
-    stop = names.control(claim.worker, "stop")
+    stop = names.control(claim.worker, Verb.STOP)
     assert await ask(stop, task.encode(), timeout=30) == b"stopping"
 
     assert (await ground.post.reported(task, State.DROPPED)).info == "the scheduler took it back"

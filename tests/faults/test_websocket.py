@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nats_executor.cli.orders import give_orders
-from nats_executor.wire.messages import Order, State
+from nats_executor.wire.messages import State
+from nats_executor.wire.names import Verb
 from tests.faults.ground import Ground, open_ground
 from tests.support.cable import Cable, Wire
 from tests.support.certificates import Authority
@@ -127,7 +128,7 @@ async def test_a_server_that_is_restarted_loses_nothing(web: Web) -> None:
 async def test_it_is_changed_while_it_runs(web: Web) -> None:
     broker, settings = web.ground.post.broker, web.ground.settings
 
-    [answer] = await give_orders(broker, settings, ["w1"], Order.SET_CONCURRENCY, "5")
+    [answer] = await give_orders(broker, settings, ["w1"], Verb.SET_CONCURRENCY, "5")
 
     assert answer.is_obeyed, answer
     presence = await web.ground.post.presence("w1")

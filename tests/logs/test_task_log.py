@@ -18,7 +18,7 @@ from nats_executor.cli.orders import give_orders
 from nats_executor.fleet.workers import seen_workers
 from nats_executor.logs.running import LINE_BYTES, MOST_BYTES, STEP_BYTES, beginning, whole_lines
 from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
-from nats_executor.wire.messages import Order
+from nats_executor.wire.names import Order, Verb
 from tests.logs.log_stage import (
     THREAD,
     ApiServer,
@@ -160,12 +160,12 @@ def test_halves_of_lines(pieces: list[bytes], is_beginning: bool, lines: list[by
 async def test_a_worker_that_serves_its_queue_no_more(shared: Show, api_server: ApiServer) -> None:
     """It keeps a record there while it lives, as its task may run on."""
     dispatch_id = await shared.talking()
-    await tell(shared, (Order.ADD_QUEUE, "another"), (Order.REMOVE_QUEUE, "default"))
+    await tell(shared, (Verb.ADD_QUEUE, "another"), (Verb.REMOVE_QUEUE, "default"))
     try:
         _, logs = await read(api_server.of(shared), dispatch_id)
         assert "the first words" in "".join(logs)
     finally:
-        await tell(shared, (Order.ADD_QUEUE, "default"), (Order.REMOVE_QUEUE, "another"))
+        await tell(shared, (Verb.ADD_QUEUE, "default"), (Verb.REMOVE_QUEUE, "another"))
     await shared.ground.carry_out(dispatch_id)
 
 

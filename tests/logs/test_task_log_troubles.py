@@ -18,9 +18,10 @@ from nats_executor.logs import connection, running
 from nats_executor.logs.running import MOST_BYTES, PIECE_BYTES
 from nats_executor.scheduler.executor import NatsExecutor
 from nats_executor.topology import setup
-from nats_executor.wire.log_pages import VERB, Page, Question, encode
+from nats_executor.wire.log_pages import Page, Question, encode
 from nats_executor.wire.messages import Presence, decode
 from nats_executor.wire.messages import encode as encode_message
+from nats_executor.wire.names import Verb
 from tests.faults.ground import open_ground
 from tests.logs.log_stage import (
     Answer,
@@ -177,7 +178,7 @@ async def with_worker(
     async def answer(body: bytes) -> bytes:
         return encode(say(decode(Question, body)))
 
-    await worker.serve(settings.names.control("w1.1", VERB), answer)
+    await worker.serve(settings.names.control("w1.1", Verb.LOG), answer)
     return await read(executor, "d1")
 
 

@@ -27,7 +27,6 @@ KNOWN_TWICE = frozenset(
         "METRICS",
         "MOST_BYTES",
         "OPTIONS",
-        "Outcome",
         "PAUSE_SECONDS",
         "POLL_SECONDS",
         "PREFIX",

@@ -17,7 +17,7 @@ from sqlalchemy import select
 
 from nats_executor.scheduler import compat
 from nats_executor.wire.messages import State
-from nats_executor.wire.names import Lane
+from nats_executor.wire.names import Lane, Verb
 from tests.scheduler.stage import queue_up, task_workload
 from tests.scheduler.table import JOB, announce
 from tests.support.waiting import block_until
@@ -178,7 +178,7 @@ def test_what_a_worker_holds_without_starting_it_is_taken_from_it(
         told.append(body)
         return b"stopping"
 
-    stage.ask("serve", stage.names.control("w1", "stop"), stop)
+    stage.ask("serve", stage.names.control("w1", Verb.STOP), stop)
     scheduler.queue("healthy-1", "default")
     hung = scheduler.queue("hung", "default")
     stage.report(hung, State.CLAIMED)

@@ -20,6 +20,7 @@ from nats_executor import NatsExecutor
 from nats_executor.scheduler import compat
 from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
 from nats_executor.wire.messages import State
+from nats_executor.wire.names import Verb
 from tests.scheduler.stage import events, task_workload, unserved
 from tests.scheduler.table import counted
 from tests.support.waiting import block_until
@@ -294,7 +295,7 @@ def test_a_worker_that_has_claimed_it_is_told(
         told.append(body)
         return b""
 
-    stage.ask("serve", stage.names.control("w1", "stop"), stop)
+    stage.ask("serve", stage.names.control("w1", Verb.STOP), stop)
     stage.report(sent, State.CLAIMED)
     if is_known:
         stage.seen(executor)

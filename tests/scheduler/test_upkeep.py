@@ -29,6 +29,7 @@ from nats_executor.scheduler import compat, database
 from nats_executor.scheduler.inspector import Inspector
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Kind, Report, State, Workload, decode
+from nats_executor.wire.names import Verb
 from tests.scheduler.stage import events, task_workload
 from tests.scheduler.table import JOB, LOST_SECONDS, announce, record
 from tests.support.emptying import empty
@@ -141,7 +142,7 @@ def test_what_is_not_queued_any_more_is_not_sent_again(
     """What may run somewhere without a trace keeps its slot."""
     executor = stage.executor(job_id=JOB)
     announce(stage)
-    stage.ask("serve", stage.names.control("w1", "ping"), pong)
+    stage.ask("serve", stage.names.control("w1", Verb.PING), pong)
     row = table.add_task("t")
     sent_for(stage, executor, row)
     table.change_task("t", state=state)
@@ -294,7 +295,7 @@ def test_a_dead_workers_running_task_fails_and_says_so_without_another_worker(
     sent, alive = sent_for(stage, executor, row), sent_for(stage, executor, other)
     announce(stage)
     announce(stage, "w2", "worker-2")
-    stage.ask("serve", stage.names.control("w2", "ping"), pong)
+    stage.ask("serve", stage.names.control("w2", Verb.PING), pong)
     stage.report(sent, State.RUNNING, pid=44)
     stage.report(alive, State.RUNNING, worker="w2", worker_name="worker-2", pid=45)
 
@@ -391,7 +392,7 @@ def stand_by(stage: Stage, *held: str) -> list[list[str]]:
         return record("w2", "worker-2", lacks=[i for i in ids if i not in held])
 
     announce(stage, "w2", "worker-2")
-    stage.ask("serve", stage.names.control("w2", "ping"), answer)
+    stage.ask("serve", stage.names.control("w2", Verb.PING), answer)
     return asked
 
 
@@ -506,7 +507,7 @@ def test_nothing_is_concluded_from_a_worker_that_does_not_deny_it(
     taken_over(executor)
     grow_old(fake_stage, executor)
     announce(fake_stage)
-    fake_stage.ask("serve", fake_stage.names.control("w1", "ping"), answer)
+    fake_stage.ask("serve", fake_stage.names.control("w1", Verb.PING), answer)
     searched = count_searches(fake_stage)
 
     until(executor, lambda: len(searched) > 3, "several searches")

@@ -15,6 +15,7 @@ import pytest
 from nats_executor.fleet import liveness
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Kind, Report, State, Workload, decode, encode
+from nats_executor.wire.names import Verb
 from nats_worker import worker as worker_module
 from nats_worker.processes import fitness
 from nats_worker.state import Plan
@@ -177,7 +178,7 @@ class Scene:
 
     def link_of(self, worker: Worker) -> FakeBroker:
         """The connection of a worker, to hurt it."""
-        ping = self.names.control(worker.state.id, "ping")
+        ping = self.names.control(worker.state.id, Verb.PING)
         return next(broker for broker in self.server.brokers if ping in broker.replies)
 
     async def living(self, worker_id: str) -> FakeBroker:

@@ -19,7 +19,8 @@ from nats_executor.fleet.liveness import Answer, Liveness
 from nats_executor.logs.running import TaskLogs
 from nats_executor.scheduler.whereabouts import denied
 from nats_executor.topology import setup
-from nats_executor.wire.messages import FORMAT, Kind, Order, State, Workload, encode
+from nats_executor.wire.messages import FORMAT, Kind, State, Workload, encode
+from nats_executor.wire.names import Verb
 from tests.support.execution_api import ExecutionApi
 from tests.support.fixtures import settings_for
 from tests.support.worker_ground import QUICK, Field, make_home, task_body
@@ -106,7 +107,7 @@ async def test_it_runs_what_this_code_sends_and_answers_or_is_told_that_it_canno
     await give_order(field)
 
     # Taken back: the executor tells the worker, which stops it.
-    subject = field.settings.names.control(presence.worker, "stop")
+    subject = field.settings.names.control(presence.worker, Verb.STOP)
     await field.post.broker.request(subject, running.encode(), timeout=5.0)
     ended = await field.post.reported(running, State.FAILED, State.DROPPED, State.SUCCESS)
     assert ended.worker_name == OLD
@@ -149,7 +150,7 @@ async def ask_for_log(settings: Settings, dispatch_id: str) -> None:
 
 async def give_order(field: Field) -> None:
     (answer,) = await give_orders(
-        field.post.broker, field.settings, [OLD], Order.SET_CONCURRENCY, "3"
+        field.post.broker, field.settings, [OLD], Verb.SET_CONCURRENCY, "3"
     )
     assert answer.is_obeyed or "cannot change while it runs" in answer.text
 

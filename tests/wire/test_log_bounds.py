@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from nats_executor.errors import DecodeError
-from nats_executor.wire.log_pages import PAGE_BYTES, VERB, Page, Question
+from nats_executor.wire.log_pages import PAGE_BYTES, Page, Question
 from nats_executor.wire.log_pages import encode as encode_page
 from nats_executor.wire.log_parts import Part, beginning, decode, encode, part_id
 from nats_executor.wire.messages import decode as decode_message
-from nats_executor.wire.names import Names
+from nats_executor.wire.names import Names, Verb
 
 CHUNK, MOST = 131_072, 67_108_864
 NAMES = Names()
@@ -119,7 +119,7 @@ def test_a_name_of_1500_bytes_is_kept(letter: str) -> None:
 
 
 def test_a_question_and_a_page_start_with_nothing() -> None:
-    assert (VERB, PAGE_BYTES) == ("log", 262_144)
+    assert (Verb.LOG, PAGE_BYTES) == ("log", 262_144)
     question = Question(dispatch_id="d")
     assert (question.offset, question.limit) == (0, 0)
     assert (Page().runs, Page().size, Page().data, Page().refusal) == (False, 0, b"", "")

@@ -11,7 +11,7 @@ import pytest
 
 from nats_executor.errors import DecodeError
 from nats_executor.wire.messages import (
-    Outcome,
+    Obeyed,
     Presence,
     Report,
     State,
@@ -110,7 +110,7 @@ def test_a_field_that_an_older_sender_left_out_has_its_meaning_of_then() -> None
         "token": "",
     }
     assert (PRESENCE.bands, PRESENCE.paused, PRESENCE.lacks) == (1, "", [])
-    outcome = Outcome(queues=[], concurrency=1, running=0)
+    outcome = Obeyed(queues=[], concurrency=1, running=0)
     assert (outcome.is_changed, outcome.refusal) == (False, "")
     workload = Workload(dispatch_id="d", queue="q", kind="k", body={}, key=[], sender="s")
     assert workload.sent_at == 0.0

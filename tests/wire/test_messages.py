@@ -15,19 +15,20 @@ from hypothesis import strategies as st
 from nats_executor.errors import DecodeError, UnknownVersion
 from nats_executor.wire.messages import (
     FORMAT,
-    Outcome,
+    Obeyed,
     Presence,
     Report,
     State,
     Workload,
     decode,
     encode,
+    token_expiry,
 )
 
 Kind = type[Any]  # of the four; the type variable of `decode` takes no union
-KINDS: list[Kind] = [Workload, Report, Presence, Outcome]
+KINDS: list[Kind] = [Workload, Report, Presence, Obeyed]
 KEY = ["dag", "task", "run", 1, -1]
-EXAMPLES: dict[Kind, Workload | Report | Presence | Outcome] = {
+EXAMPLES: dict[Kind, Workload | Report | Presence | Obeyed] = {
     Workload: Workload(
         dispatch_id="d1",
         queue="größe.*",
@@ -60,7 +61,7 @@ EXAMPLES: dict[Kind, Workload | Report | Presence | Outcome] = {
         at=2.0,
         version="0.1.0",
     ),
-    Outcome: Outcome(queues=["default"], concurrency=4, running=1, is_changed=True),
+    Obeyed: Obeyed(queues=["default"], concurrency=4, running=1, is_changed=True),
 }
 
 TEXT = st.text()
@@ -299,24 +300,58 @@ def test_a_token_never_shows_in_an_error() -> None:
     ],
 )
 def test_the_expiry_of_a_token_is_read_or_unknown(token: Any, expected: float | None) -> None:
-    workload = decode(Workload, msgpack.packb(example(Workload, body={"token": token})))
-
-    assert workload.token_expires_at == expected
+    assert token_expiry(token) == expected
 
 
 @given(st.dictionaries(TEXT | st.just("token"), JSON | TEXT.map(lambda text: f"a.{text}.c")))
-def test_no_token_breaks_the_reader(body: dict[str, Any]) -> None:
+def test_no_body_breaks_its_readers(body: dict[str, Any]) -> None:
     workload = Workload(dispatch_id="d", queue="q", kind="k", body=body, key=[], sender="s")
 
-    assert workload.token_expires_at is None or isinstance(workload.token_expires_at, float)
+    assert isinstance(token_expiry(workload.token), float | None)
+    assert isinstance(workload.log_path, str | None)
+    assert workload.pool_slots >= 1
 
 
 @given(JSON)
 def test_any_claims_are_survived(claims: Any) -> None:
-    body = {"token": jwt(json.dumps(claims).encode())}
-    workload = Workload(dispatch_id="d", queue="q", kind="k", body=body, key=[], sender="s")
+    assert isinstance(token_expiry(jwt(json.dumps(claims).encode())), float | None)
 
-    assert workload.token_expires_at is None or isinstance(workload.token_expires_at, float)
+
+@pytest.mark.parametrize(
+    ("body", "token"),
+    [({"token": "a.b.c"}, "a.b.c"), ({"token": None}, ""), ({"token": 7}, ""), ({}, "")],
+)
+def test_the_token_of_a_workload(body: dict[str, Any], token: str) -> None:
+    assert decode(Workload, msgpack.packb(example(Workload, body=body))).token == token
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ({"log_path": "a/1.log"}, "a/1.log"),
+        ({"log_path": ""}, ""),
+        ({"log_path": [1]}, None),
+        ({}, None),
+    ],
+)
+def test_the_log_path_of_a_workload(body: dict[str, Any], path: str | None) -> None:
+    assert decode(Workload, msgpack.packb(example(Workload, body=body))).log_path == path
+
+
+@pytest.mark.parametrize(
+    ("body", "slots"),
+    [
+        *(({"ti": {"pool_slots": slots}}, slots) for slots in (1, 2, 3)),
+        *(({"ti": {"pool_slots": odd}}, 1) for odd in (0, -1, -2, True, 2.0, "8", [8], None)),
+        ({"ti": {}}, 1),
+        ({"ti": None}, 1),
+        ({"ti": []}, 1),
+        ({"ti": [3]}, 1),
+        ({}, 1),
+    ],
+)
+def test_the_pool_slots_of_a_workload(body: dict[str, Any], slots: int) -> None:
+    assert decode(Workload, msgpack.packb(example(Workload, body=body))).pool_slots == slots
 
 
 def test_only_the_end_of_a_dispatch_is_final() -> None:

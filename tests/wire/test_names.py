@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nats_executor.wire.names import PLAIN_LOWER, Lane, Names, Place, token
+from nats_executor.wire.names import PLAIN_LOWER, Lane, Names, Place, Verb, token
 
 # Lone surrogates included: what a file system or a bad decoder hands on.
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=250)
@@ -137,7 +137,7 @@ def test_teams_share_no_name(one: str, other: str) -> None:
         (Names("a").results(), "a.results.>"),
         (Names("a").dead_letter("default", "id"), "a.dead.default.id"),
         (Names("a").dead_letters(), "a.dead.>"),
-        (Names("a").control("w1", "ping"), "a.ctl.w1.ping"),
+        (Names("a").control("w1", Verb.PING), "a.ctl.w1.ping"),
         (Names("a").peer("w1"), "a.peers.w1"),
         (Names("a").presence("q", "w1"), "$KV.a_workers.q.w1"),
         (Names("a").presences("q"), "$KV.a_workers.q.*"),

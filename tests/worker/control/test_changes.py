@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nats_executor.topology import setup
-from nats_executor.wire.messages import Order, Outcome, State, decode
+from nats_executor.wire.messages import Obeyed, State, decode
+from nats_executor.wire.names import ORDERS, Verb
 from nats_worker.control import orders
 from nats_worker.control.orders import (
     LONGEST_QUEUE,
@@ -36,10 +37,10 @@ __all__ = ["scene_fixture"]
 pytestmark = pytest.mark.anyio
 
 
-async def tell(scene: Scene, worker: Worker, order: str, body: bytes | str) -> Outcome:
+async def tell(scene: Scene, worker: Worker, order: str, body: bytes | str) -> Obeyed:
     body = body.encode() if isinstance(body, str) else body
-    subject = scene.names.control(worker.state.id, order)
-    return decode(Outcome, await scene.broker.request(subject, body, timeout=1.0))
+    subject = scene.names.control(worker.state.id, Verb(order))
+    return decode(Obeyed, await scene.broker.request(subject, body, timeout=1.0))
 
 
 async def started(scene: Scene, **options: object) -> Worker:
@@ -264,7 +265,7 @@ async def test_what_is_so_already_is_no_change(scene: Scene, order: str, body: s
 
     outcome = await tell(scene, worker, order, body)
 
-    assert outcome == Outcome(queues=["default"], concurrency=2, running=0)
+    assert outcome == Obeyed(queues=["default"], concurrency=2, running=0)
 
 
 @pytest.mark.parametrize(
@@ -320,7 +321,7 @@ async def test_a_worker_that_stops_changes_no_more(scene: Scene) -> None:
     worker.ask_to_stop(signal.SIGTERM)
     await wait_until(lambda: worker.state.is_draining, 5, "the drain")
 
-    for order in Order:
+    for order in ORDERS:
         assert (await tell(scene, worker, order, "4")).refusal == "it stops"
     run.finish()
     await scene.done()

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from nats_executor.errors import DecodeError
 from nats_executor.logs.files import Refused
-from nats_executor.wire.log_pages import PAGE_BYTES, VERB, Page, Question, encode
+from nats_executor.wire.log_pages import PAGE_BYTES, Page, Question, encode
 from nats_executor.wire.messages import FORMAT, State, decode
+from nats_executor.wire.names import Verb
 from nats_worker.control import logs
 from nats_worker.control.logs import READERS, LogReader, read_page
 from tests.support.worker_scene import Scene, scene_fixture, task
@@ -287,7 +288,7 @@ async def test_a_worker_answers_while_it_runs_it(scene: Scene) -> None:
     worker = await scene.start()
 
     async def look() -> Page:
-        subject = scene.names.control(worker.state.id, VERB)
+        subject = scene.names.control(worker.state.id, Verb.LOG)
         question = encode(Question(dispatch_id="d1", limit=100))
         return decode(Page, await scene.broker.request(subject, question, timeout=5))
 

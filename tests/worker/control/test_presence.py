@@ -19,6 +19,7 @@ from nats_executor.fleet.liveness import Answer, Holder, Liveness, is_lost
 from nats_executor.fleet.workers import seen_workers
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Presence, decode, encode
+from nats_executor.wire.names import Verb
 from nats_worker.control.presence import BEATS, Announcer, NameTaken
 from tests.remedies.lines import LINES
 from tests.support.fake_broker import FakeServer
@@ -81,7 +82,7 @@ def test_one_sign_of_life_is_enough(answer: Answer, age: float, connected: float
 
 async def test_an_answer_is_enough(server: FakeServer) -> None:
     worker = server.broker()
-    await worker.serve(NAMES.control("w.1", "ping"), echo)
+    await worker.serve(NAMES.control("w.1", Verb.PING), echo)
 
     assert await Liveness(server.broker(), SETTINGS).lost([W, X]) == {X}
 
@@ -124,7 +125,7 @@ async def test_a_worker_that_was_not_subscribed_yet_is_asked_again(server: FakeS
         nonlocal asked
         asked += method == "request"
         if asked == 2:
-            await other.serve(NAMES.control("w.1", "ping"), echo)
+            await other.serve(NAMES.control("w.1", Verb.PING), echo)
         await enter(method, needs_server=needs_server)
 
     link.enter = enter_and_wait  # type: ignore[method-assign]
@@ -140,7 +141,7 @@ async def echo(body: bytes) -> bytes:
 async def test_a_worker_that_hangs_is_waited_for_longer(server: FakeServer) -> None:
     """Its connection is open, as that of a machine that lost its power."""
     worker = server.broker()
-    await worker.serve(NAMES.control("w.1", "ping"), never)
+    await worker.serve(NAMES.control("w.1", Verb.PING), never)
     server.put(RECORD, encode(record()))
     liveness = Liveness(server.broker(), SETTINGS)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor.wire.messages import Presence, State, decode
+from nats_executor.wire.names import Verb
 from nats_worker import worker as worker_module
 from nats_worker.control.presence import NameTaken
 from nats_worker.processes.exit_report import Ending
@@ -43,12 +44,12 @@ async def running(scene: Scene) -> tuple[Worker, FakeRun]:
 
 
 async def revoke(scene: Scene, worker: Worker, dispatch_id: str = "d1") -> bytes:
-    subject = scene.names.control(worker.state.id, "stop")
+    subject = scene.names.control(worker.state.id, Verb.STOP)
     return await scene.broker.request(subject, dispatch_id.encode(), timeout=1.0)
 
 
 async def ping(scene: Scene, worker: Worker, *dispatch_ids: str) -> Presence:
-    subject = scene.names.control(worker.state.id, "ping")
+    subject = scene.names.control(worker.state.id, Verb.PING)
     reply = await scene.broker.request(subject, " ".join(dispatch_ids).encode(), timeout=1.0)
     return decode(Presence, reply)
 
@@ -100,7 +101,7 @@ async def test_a_worker_has_what_waits_for_its_start(scene: Scene) -> None:
 )
 async def test_any_question_is_answered(scene: Scene, question: bytes) -> None:
     worker = await scene.start()
-    subject = scene.names.control(worker.state.id, "ping")
+    subject = scene.names.control(worker.state.id, Verb.PING)
 
     reply = await scene.broker.request(subject, question, timeout=1.0)
 
@@ -179,7 +180,7 @@ async def test_what_is_not_here_cannot_be_revoked(scene: Scene) -> None:
     worker = await scene.start()
 
     assert await revoke(scene, worker, "d7") == b"unknown"
-    subject = scene.names.control(worker.state.id, "stop")
+    subject = scene.names.control(worker.state.id, Verb.STOP)
     assert await scene.broker.request(subject, b"\xff no text", timeout=1.0) == b"unknown"
 
 
@@ -395,7 +396,7 @@ async def test_a_worker_answers_with_what_it_does(scene: Scene) -> None:
     worker, run = await running(scene)
 
     answer = await scene.broker.request(
-        scene.names.control(worker.state.id, "ping"), b"", timeout=1.0
+        scene.names.control(worker.state.id, Verb.PING), b"", timeout=1.0
     )
 
     presence = decode(Presence, answer)

@@ -17,7 +17,8 @@ import pytest
 from nats_executor.broker.connection import connect
 from nats_executor.cli.orders import give_orders
 from nats_executor.topology import setup
-from nats_executor.wire.messages import Order, State
+from nats_executor.wire.messages import State
+from nats_executor.wire.names import Verb
 from tests.support.fixtures import settings_for
 from tests.support.waiting import wait_until
 from tests.support.worker_ground import QUICK, Field, task_body
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from nats_executor.broker.port import ConsumerInfo
     from nats_executor.cli.orders import Answer
-    from nats_executor.wire.names import Names
+    from nats_executor.wire.names import Names, Order
     from tests.support.execution_api import ExecutionApi
     from tests.support.nats_server import NatsServer
 
@@ -107,13 +108,13 @@ async def test_a_worker_is_changed_while_it_runs(ground: Ground) -> None:
     await ground.pid_of(first)
     second = await ground.queue_task("sleep")
 
-    more = await ground.order(Order.SET_CONCURRENCY, "2")
+    more = await ground.order(Verb.SET_CONCURRENCY, "2")
     assert more == (True, "worker w1 now has concurrency 2, queues default; until it restarts")
     await ground.pid_of(second)
 
     # Fewer again, and a queue whose consumers are not there yet.
-    assert (await ground.order(Order.SET_CONCURRENCY, "1")).is_obeyed
-    assert (await ground.order(Order.ADD_QUEUE, "late")).is_obeyed
+    assert (await ground.order(Verb.SET_CONCURRENCY, "1")).is_obeyed
+    assert (await ground.order(Verb.ADD_QUEUE, "late")).is_obeyed
     presence = await ground.post.presence("w1")
     assert presence
     assert (presence.queues, presence.concurrency) == (["default", "late"], 1)
@@ -127,7 +128,7 @@ async def test_a_worker_is_changed_while_it_runs(ground: Ground) -> None:
 
     told = await ground.command("remove-queue", "w1", "late")
     assert told.stdout == "worker w1 now has concurrency 1, queues default; until it restarts\n"
-    refused = await ground.order(Order.REMOVE_QUEUE, "default")
+    refused = await ground.order(Verb.REMOVE_QUEUE, "default")
     assert not refused.is_obeyed
     assert "worker w1 refuses: 'default' is its last queue" in refused.text
     left = await ground.queue_task("succeed", "late")

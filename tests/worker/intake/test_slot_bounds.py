@@ -1,26 +1,10 @@
-"""The weight of a task, and which band each slot asks first."""
+"""Which band each slot asks first."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pytest
 
 from nats_worker.intake.bands import Ask, asks
-from nats_worker.intake.slots import weight_of
-
-
-@pytest.mark.parametrize(
-    ("slots", "weight"),
-    [(1, 1), (2, 2), (3, 3), (0, 1), (-1, 1), (True, 1), (2.0, 1), ("2", 1), (None, 1)],
-)
-def test_a_task_weighs_its_pool_slots(slots: Any, weight: int) -> None:
-    assert weight_of({"ti": {"pool_slots": slots}}) == weight
-
-
-@pytest.mark.parametrize("body", [{}, {"ti": None}, {"ti": []}, {"ti": {}}])
-def test_what_has_no_slots_weighs_one(body: dict[str, Any]) -> None:
-    assert weight_of(body) == 1
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nats_worker.intake.slots import Seat, Slots, weight_of
+from nats_worker.intake.slots import Seat, Slots
 
 MEMORY, STARTS = "memory", "starts"
 
@@ -294,24 +294,3 @@ def test_a_heavy_workload_waits_only_for_those_that_ran_before_it(
         assert len(crowd.seats) == before - ended + 1
 
     assert heavy.held == concurrency
-
-
-@pytest.mark.parametrize(
-    ("body", "weight"),
-    [
-        ({"ti": {"pool_slots": 3}}, 3),
-        ({"ti": {"pool_slots": 1}}, 1),
-        ({"ti": {"pool_slots": 0}}, 1),
-        ({"ti": {"pool_slots": -2}}, 1),
-        ({"ti": {"pool_slots": True}}, 1),
-        ({"ti": {"pool_slots": 2.0}}, 1),
-        ({"ti": {"pool_slots": "8"}}, 1),
-        ({"ti": {"pool_slots": [8]}}, 1),
-        ({"ti": {}}, 1),
-        ({"ti": None}, 1),
-        ({"ti": [3]}, 1),
-        ({}, 1),
-    ],
-)
-def test_the_weight_of_whatever_was_sent(body: dict[str, Any], weight: int) -> None:
-    assert weight_of(body) == weight

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor.wire.messages import Presence, State, decode
+from nats_executor.wire.names import Verb
 from tests.support.waiting import wait_until
 from tests.support.worker_scene import ACK_WAIT, Scene, scene_fixture, token
 
@@ -62,7 +63,7 @@ async def test_tasks_fill_a_worker_by_their_weights(weighing: Scene) -> None:
     record = decode(
         Presence,
         await weighing.broker.request(
-            weighing.names.control(worker.state.id, "ping"), b"", timeout=1
+            weighing.names.control(worker.state.id, Verb.PING), b"", timeout=1
         ),
     )
     assert (record.running, record.concurrency) == (4, 4)
@@ -213,7 +214,7 @@ async def test_a_drain_hands_back_what_is_kept(weighing: Scene) -> None:
 
 async def test_what_is_kept_may_be_revoked(weighing: Scene) -> None:
     worker, run = await keeping(weighing)
-    subject = weighing.names.control(worker.state.id, "stop")
+    subject = weighing.names.control(worker.state.id, Verb.STOP)
 
     assert await weighing.broker.request(subject, b"d2", timeout=1.0) == b"stopping"
 
@@ -243,17 +244,17 @@ async def test_a_redelivery_of_a_heavy_task_that_runs_only_renews_its_lease(
     await weighing.done()
 
 
-@pytest.mark.parametrize("order", ["set-concurrency", "remove-queue"])
-async def test_changes_while_a_task_is_kept(weighing: Scene, order: str) -> None:
+@pytest.mark.parametrize("order", [Verb.SET_CONCURRENCY, Verb.REMOVE_QUEUE])
+async def test_changes_while_a_task_is_kept(weighing: Scene, order: Verb) -> None:
     worker, _ = await keeping(weighing)
     await weighing.broker.request(
-        weighing.names.control(worker.state.id, "add-queue"), b"heavy", timeout=1
+        weighing.names.control(worker.state.id, Verb.ADD_QUEUE), b"heavy", timeout=1
     )
 
-    body = b"5" if order == "set-concurrency" else b"default"
+    body = b"5" if order is Verb.SET_CONCURRENCY else b"default"
     await weighing.broker.request(weighing.names.control(worker.state.id, order), body, timeout=1)
 
-    if order == "set-concurrency":
+    if order is Verb.SET_CONCURRENCY:
         assert (await weighing.pool.run(1)).dispatch_id == "d2"
     else:
         await weighing.counted("nak", 1)
