@@ -9,7 +9,7 @@ import importlib
 import sys
 from typing import Any
 
-import nats_worker
+from nats_worker import processes
 from nats_worker.processes import forkserver, self_test
 from tests.chaos import supervision
 
@@ -20,7 +20,7 @@ def main() -> None:
     """Put the stand-in in the place of Airflow, and serve."""
     sys.modules["nats_worker.processes.airflow_supervisor"] = supervision
     sys.modules["nats_worker.processes.warm_up"] = supervision
-    vars(nats_worker)["supervision"] = supervision
+    vars(processes).update(airflow_supervisor=supervision, warm_up=supervision)
     vars(forkserver)["preload"] = supervision.warm_up
     vars(self_test)["STEPS"] = (supervision.self_test,)
     supervisor = importlib.import_module("nats_worker.processes.supervisor")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Environment"]
 
 SPAWN = pool.spawn
+STAND_INS = {"nats_worker.processes.forkserver": "tests.chaos.forkserver"}
 # What no executor knows any more leaves the stream after this time, within the end of a run.
 ABANDONED_SECONDS = 15.0
 
@@ -44,7 +45,8 @@ def spawn(
     popen = subprocess.Popen
 
     def start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-        ours = [part.replace("nats_worker.", "tests.chaos.") for part in command]
+        ours = [STAND_INS.get(part, part) for part in command]
+        assert ours != command, f"no stand-in for any part of {command}"
         return popen(ours, **options)
 
     with mock.patch.object(subprocess, "Popen", start):
