@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from nats_executor.scheduler import compat
+from nats_executor.scheduler import compat, revocations
 from nats_executor.scheduler import database as real
 from nats_executor.scheduler.ledger import Dispatch
 from nats_executor.wire.messages import Kind
@@ -30,6 +30,12 @@ def stand_in(database: Database) -> None:
         workloads_again=partial(workloads_again, database),
         unfinished=partial(unfinished, database),
     )
+    # Its rows belong to no session, so each stuck task is dealt with when it is asked about.
+    vars(revocations)["object_session"] = no_session
+
+
+def no_session(_row: Any) -> None:
+    """Return the session that a row belongs to: none."""
 
 
 def identities(tis: Sequence[Any], executor: Any, settings: Settings) -> Iterator[real.Identity]:
