@@ -59,14 +59,15 @@ def worker_replaced(blow: Blow, worker: Member) -> None:
 
 
 def worker_frozen(blow: Blow, worker: Member) -> None:
-    pid = worker.pid
+    pid, frozen = worker.pid, worker.process
     ran = blow.database.executions("outcome = 'running' AND worker = ?", pid)
     blow.hit(f"{worker.name} (process {pid})")
     blow.injector.hurt.add(pid)
     worker.signal(signal.SIGSTOP)
     blow.recovers(went_on(ran))
     blow.last()
-    worker.signal(signal.SIGCONT)
+    if frozen is not None:  # another one may have its name by now
+        frozen.send_signal(signal.SIGCONT)
     blow.injector.cut_off.append(Span(pid, blow.injection.began, time.monotonic()))
 
 
