@@ -13,7 +13,7 @@ import pytest
 from nats_executor.cli import commands, definitions
 from nats_executor.options import OPTIONS
 from nats_executor.wire.fitting import fitted_presence, fitted_report
-from nats_executor.wire.messages import Outcome, Presence, Report, State, Workload
+from nats_executor.wire.messages import Obeyed, Presence, Report, State, Workload
 from nats_executor.wire.sizes import HEADERS_BYTES, PRESENCE_BYTES, REPORT_BYTES
 from tests.tools.boundaries import ROOT, modules
 from tests.tools.floors import FLOORS, STARTS_A_WORKER, imports, room
@@ -219,7 +219,7 @@ def test_every_text_and_list_is_cut_where_it_is_too_large(message: Any, field: s
         assert len(fitted_presence(large)) <= PRESENCE_BYTES - HEADERS_BYTES
 
 
-@pytest.mark.parametrize("kind", [Workload, Report, Presence, Outcome])
+@pytest.mark.parametrize("kind", [Workload, Report, Presence, Obeyed])
 def test_the_meaning_of_every_missing_field_is_written_down(kind: type[Any]) -> None:
     tests = (ROOT / "tests/wire/test_message_bounds.py").read_text()
     optional = {f.name for f in fields(kind) if f.default is not MISSING}
