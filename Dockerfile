@@ -1,4 +1,4 @@
-# One image for every component; what it runs by default is a worker.
+# One image for every component; by default it runs a worker.
 #
 #   docker build -t airflow-nats-executor:dev .
 #   docker run airflow-nats-executor:dev nats worker -q default -c 16
@@ -12,8 +12,8 @@ FROM ${BASE} AS build
 USER 50000:0
 WORKDIR /tmp/source
 COPY --chown=50000:0 . .
-# Of the lock only what the base lacks: what it has stays the version that it was tested with. Everything is checked
-# against its hash, and comes out the same in every build.
+# Only packages that the base lacks, from the lock: the base's own keep the version that it was tested with. Every package
+# is checked against its hash, and every build has the same result.
 ENV SOURCE_DATE_EPOCH=315532800
 RUN umask 002 \
     && pinned() { awk -v start="^$1==" '$0 ~ start { p = 1 } p { print } p && !/\\$/ { exit }' requirements.lock; } \
@@ -41,10 +41,10 @@ LABEL org.opencontainers.image.title=airflow-nats-executor org.opencontainers.im
     org.opencontainers.image.base.name=${BASE}
 COPY --from=build --chown=50000:0 /tmp/added/home/airflow/.local /home/airflow/.local
 USER 50000:0
-# A port of the container's own, so it takes nobody's; off, there would be nothing to ask.
+# A port of the container's own, so that no other process needs it. Without it the check below would have nothing to ask.
 ENV AIRFLOW__NATS_EXECUTOR__HEALTH_PORT=8080
-# Whether the worker moves, not whether it is ready: what is unhealthy may be restarted, and a worker that waits for NATS
-# or drains must not be. Other components need a check of their own, or none.
+# Whether the worker moves, not whether it is ready: an orchestrator may restart an unhealthy container, and must not restart
+# a worker that waits for NATS or drains. Other components need a check of their own, or none.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=2m --retries=3 CMD ["python", "-P", "-m", "nats_worker.healthcheck", "/livez"]
 # No shell and no init in between: a stop reaches the worker alone, which drains before it stops its tasks. (The official
 # image's entrypoint would send it to the tasks as well.) The fork server adopts and reaps what tasks leave behind.

@@ -33,7 +33,7 @@
 {{- toJson $own -}}
 {{- end -}}
 
-{{/* The variables that the values add to them, as JSON. What is secret is refused: it would be readable in the objects. */}}
+{{/* The variables that the values add to them, as JSON. Secrets are refused: they would be readable in the objects. */}}
 {{- define "workers.added" -}}
 {{- $added := dict -}}
 {{- range $section, $options := .root.Values.airflow.config -}}

@@ -1,4 +1,4 @@
-{{/* A name of at most so many characters: what is too long ends with a part of its hash, so that two never meet. */}}
+{{/* A name of at most so many characters: a longer one ends with a part of its hash, so that no two names are equal. */}}
 {{- define "workers.fit" -}}
 {{- if le (len .name) .most -}}
 {{ .name }}
@@ -11,7 +11,7 @@
 {{ .Values.nameOverride | default .Chart.Name }}
 {{- end -}}
 
-{{/* What the names of all objects begin with. A release may have dots in its name, a pod's host name may not. */}}
+{{/* The beginning of the names of all objects. A release may have dots in its name, a pod's host name may not. */}}
 {{- define "workers.fullname" -}}
 {{- $name := include "workers.name" . -}}
 {{- $release := .Release.Name | replace "." "-" -}}

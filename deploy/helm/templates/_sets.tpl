@@ -1,4 +1,4 @@
-{{/* All sets as JSON, each with what it does not say filled in from `workerDefaults`, and checked. */}}
+{{/* All sets as JSON, checked, each with its missing values from `workerDefaults`. */}}
 {{- define "workers.sets" -}}
 {{- $root := . -}}
 {{- if hasKey .Values.workerDefaults "queues" -}}
