@@ -1,4 +1,4 @@
-"""Keeps the path of the executor that `airflow providers executors` printed before 2.0."""
+"""Keeps the path of the executor that `airflow providers executors` printed before the moves."""
 
 from __future__ import annotations
 

@@ -1,3 +1,3 @@
-"""Computes who may do what: permissions of users, and accounts. Pure."""
+"""Permissions of users, and accounts. Pure."""
 
 from __future__ import annotations

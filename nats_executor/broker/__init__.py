@@ -1,3 +1,3 @@
-"""Connects to NATS, stays connected, asks and answers."""
+"""The door to NATS: connects, asks, and reads the answers."""
 
 from __future__ import annotations

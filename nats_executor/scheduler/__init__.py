@@ -1,3 +1,3 @@
-"""The executor: what runs in Airflow's scheduler."""
+"""The executor: the part of this project that runs in Airflow's scheduler."""
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Connected:
 
     @property
     def reports(self) -> deque[Report]:
-        """What workers have reported, oldest first; `sync` takes them out."""
+        """The reports of workers, oldest first; `sync` takes them out."""
         return self.dispatcher.inspector.reports
 
     def publish(self, messages: list[Envelope], timeout: float) -> dict[str, BrokerError | None]:

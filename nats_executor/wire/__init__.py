@@ -1,3 +1,3 @@
-"""What goes over NATS: names, messages, and their bounds. Pure."""
+"""Names, messages and their bounds: all that goes over NATS. Pure."""
 
 from __future__ import annotations

@@ -1,3 +1,3 @@
-"""How tasks reach Airflow's API server, and what its answers mean."""
+"""The way from a task to Airflow's API server, and the meaning of its answers."""
 
 from __future__ import annotations

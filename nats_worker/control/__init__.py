@@ -1,3 +1,3 @@
-"""Answers what others ask of a worker, and announces it to them."""
+"""Orders and questions to a running worker, and its presence."""
 
 from __future__ import annotations

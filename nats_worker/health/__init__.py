@@ -1,3 +1,3 @@
-"""Tells over HTTP how a worker is."""
+"""A worker's probes and metrics, over HTTP."""
 
 from __future__ import annotations

@@ -1,3 +1,3 @@
-"""Takes workloads: decides how many, from which queue, in which order."""
+"""The intake of a worker: how much it takes, from which queue, in which order."""
 
 from __future__ import annotations
