@@ -33,8 +33,8 @@ __all__ = [
     "Result",
     "ask",
     "command",
-    "complain",
     "lanes_of",
+    "print_error",
     "queue_names",
     "quiet",
     "say",
@@ -60,7 +60,7 @@ def command(function: Command) -> Command:
         try:
             function(args)
         except NatsExecutorError as exc:
-            complain(str(exc))
+            print_error(str(exc))
             raise SystemExit(UNREACHABLE) from exc
         except Exception:  # noqa: BLE001 - of Python's own tracebacks nobody cleans the text
             sys.stderr.write(lines(traceback.format_exc()))
@@ -126,7 +126,7 @@ def say(text: str) -> None:
     print(one_line(text))
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """Print a line to stderr, likewise."""
     sys.stderr.write(f"error: {one_line(text)}\n")
 

@@ -12,8 +12,8 @@ from nats_executor.broker import exposure
 from nats_executor.cli.arguments import (
     ask,
     command,
-    complain,
     lanes_of,
+    print_error,
     queue_names,
     quiet,
     say,
@@ -150,7 +150,7 @@ def order(args: Namespace, what: Order, value: str) -> None:
         if answer.is_obeyed:
             say(answer.text)
         else:
-            complain(answer.text)
+            print_error(answer.text)
     if not all(answer.is_obeyed for answer in answers):
         raise SystemExit(1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from nats_executor.errors import BrokerUnavailable, DecodeError, NoResponders
-from nats_executor.fleet.workers import seen_workers, state_of
+from nats_executor.fleet.workers import seen_workers, worker_state
 from nats_executor.text import presentable
 from nats_executor.wire.messages import Obeyed, decode
 from nats_executor.wire.names import Order, Verb
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from nats_executor.cli.survey import Seen
     from nats_executor.settings import Settings
 
-__all__ = ["Answer", "give_orders"]
+__all__ = ["OrderResult", "give_orders"]
 
 # A worker renews its record before it answers, and that takes up to five seconds.
 ANSWER_SECONDS = 8.0
 
 
-class Answer(NamedTuple):
+class OrderResult(NamedTuple):
     """What came of an order to one worker, in one line."""
 
     is_obeyed: bool
@@ -39,7 +39,7 @@ async def give_orders(
     value: str,
     *,
     serving: str | None = None,
-) -> list[Answer]:
+) -> list[OrderResult]:
     """Tell each of these workers, by the names that people know, one after another.
 
     Args:
@@ -51,35 +51,35 @@ async def give_orders(
     answers = []
     for name in names or [""]:
         found = named(name, workers, settings)
-        if isinstance(found, Answer):
+        if isinstance(found, OrderResult):
             answers.append(found)
         else:
             answers.append(await give_order(broker, settings, found, order, value))
     return answers
 
 
-def named(name: str, workers: Sequence[Seen], settings: Settings) -> Seen | Answer:
+def named(name: str, workers: Sequence[Seen], settings: Settings) -> Seen | OrderResult:
     """Return the worker of a name; two may have it, or say so, if they serve different queues."""
     of_name = [seen for seen in workers if seen.presence.name == name]
-    living = [seen for seen in of_name if state_of(seen, settings) != "lost"]
+    living = [seen for seen in of_name if worker_state(seen, settings) != "lost"]
     found = living or of_name
     if len({seen.presence.worker for seen in found}) == 1:
         return found[0]
     if not found:
         known = ", ".join(sorted({presentable(seen.presence.name) for seen in workers})) or "none"
-        return Answer(False, f"no worker is named {name!r}; there are: {known}")
+        return OrderResult(False, f"no worker is named {name!r}; there are: {known}")
     of_each = "; ".join(
         f"{presentable(seen.presence.host)} (process {seen.presence.pid}) for "
         f"{as_text(map(presentable, seen.presence.queues)) or 'no queue'}"
         for seen in found
     )
     text = f"several workers are named {name!r}: {of_each}; say which one with --serving QUEUE"
-    return Answer(False, text)
+    return OrderResult(False, text)
 
 
 async def give_order(
     broker: Broker, settings: Settings, seen: Seen, order: Order, value: str
-) -> Answer:
+) -> OrderResult:
     """Tell one worker; raises `BrokerUnavailable` only if it is NATS that does not answer."""
     worker, name = seen.presence, presentable(seen.presence.name)
     subject = settings.names.control(worker.worker, order)
@@ -90,18 +90,18 @@ async def give_order(
         obeyed = decode(Obeyed, body)
     except NoResponders:
         remedy = f"it is gone, or its release {worker.version} cannot change while it runs"
-        return Answer(
+        return OrderResult(
             False, f"worker {name} does not answer, last seen {seen.age:.0f} s ago: {remedy}"
         )
     except BrokerUnavailable:
         if not broker.is_connected:
             raise
-        return Answer(False, f"worker {name} did not answer within {ANSWER_SECONDS:g} s")
+        return OrderResult(False, f"worker {name} did not answer within {ANSWER_SECONDS:g} s")
     except DecodeError as exc:
-        return Answer(False, f"worker {name} gave an answer that cannot be read: {exc}")
+        return OrderResult(False, f"worker {name} gave an answer that cannot be read: {exc}")
     if obeyed.refusal:
-        return Answer(False, f"worker {name} refuses: {presentable(obeyed.refusal)}")
-    return Answer(True, told(name, obeyed, order, value))
+        return OrderResult(False, f"worker {name} refuses: {presentable(obeyed.refusal)}")
+    return OrderResult(True, told(name, obeyed, order, value))
 
 
 def told(name: str, obeyed: Obeyed, order: Order, value: str) -> str:

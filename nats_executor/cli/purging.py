@@ -7,18 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nats_executor.errors import BrokerUnavailable, ConfigError, NotFound
 from nats_executor.topology.storage import megabytes
 
 if TYPE_CHECKING:
     from nats_executor.broker.port import Broker
+    from nats_executor.fleet.queues import Row
     from nats_executor.wire.names import Names
 
 __all__ = ["Contents", "Purge", "Store", "carry_out", "look", "purge_of"]
-
-Row = dict[str, Any]
 
 
 class Store(StrEnum):

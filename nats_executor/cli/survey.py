@@ -11,7 +11,7 @@ from nats_executor.broker.releases import danger, weakness
 from nats_executor.errors import AccessDenied, BrokerUnavailable
 from nats_executor.fleet.presences import Seen
 from nats_executor.fleet.queues import by_queue, moment
-from nats_executor.fleet.workers import seen_workers, serving, state_of
+from nats_executor.fleet.workers import seen_workers, serving, worker_state
 from nats_executor.text import presentable
 from nats_executor.topology import setup
 from nats_executor.topology.storage import (
@@ -110,7 +110,7 @@ def worker_rows(survey: Survey, settings: Settings) -> list[Row]:
     return [
         {
             "worker": seen.presence.name,
-            "state": state_of(seen, settings),
+            "state": worker_state(seen, settings),
             "queues": as_text(map(str, seen.presence.queues)),
             "running": seen.presence.running,
             "concurrency": seen.presence.concurrency,
@@ -151,12 +151,12 @@ def findings(survey: Survey, settings: Settings) -> list[Row]:
     rows += [
         finding(f"worker {seen.presence.name}", "lost", f"silent for {seen.age:.0f} s")
         for seen in survey.workers
-        if state_of(seen, settings) == "lost"
+        if worker_state(seen, settings) == "lost"
     ]
     rows += [
         finding(f"worker {seen.presence.name}", "paused", presentable(seen.presence.paused))
         for seen in survey.workers
-        if state_of(seen, settings) == "paused"
+        if worker_state(seen, settings) == "paused"
     ]
     return rows
 

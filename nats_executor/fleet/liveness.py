@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Names
 
-__all__ = ["PATIENCE", "Answer", "Holder", "Liveness", "is_lost", "readable", "records_under"]
+__all__ = ["PATIENCE", "Holder", "Liveness", "PingResult", "is_lost", "readable", "records_under"]
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ PATIENCE = 2
 BREATH = 50
 
 
-class Answer(Enum):
+class PingResult(Enum):
     """What came of pinging a worker."""
 
     ALIVE = auto()
@@ -66,7 +66,7 @@ class Holder(NamedTuple):
 
 
 def is_lost(
-    *, answer: Answer, record_age: float, connected_for: float, lost_after_seconds: float
+    *, answer: PingResult, record_age: float, connected_for: float, lost_after_seconds: float
 ) -> bool:
     """Whether a worker counts as dead.
 
@@ -77,8 +77,8 @@ def is_lost(
         record_age: seconds since its last presence record, infinity without one.
         connected_for: seconds since our own last connect.
     """
-    limit = lost_after_seconds * (PATIENCE if answer is Answer.SILENT else 1)
-    return answer is not Answer.ALIVE and record_age > limit and connected_for > limit
+    limit = lost_after_seconds * (PATIENCE if answer is PingResult.SILENT else 1)
+    return answer is not PingResult.ALIVE and record_age > limit and connected_for > limit
 
 
 class Liveness:
@@ -120,25 +120,25 @@ class Liveness:
             )
         }
 
-    async def ping(self, worker: str) -> Answer:
+    async def ping(self, worker: str) -> PingResult:
         """Ask whether a worker is there."""
         answer, _ = await self.ask(worker, b"")
         return answer
 
-    async def ask(self, worker: str, question: bytes) -> tuple[Answer, bytes]:
+    async def ask(self, worker: str, question: bytes) -> tuple[PingResult, bytes]:
         """Ask a worker several times, because it may be about to subscribe; b"" is no reply."""
         names = self._names
         subject = names.peer(worker) if self._is_peer else names.control(worker, Verb.PING)
-        answer = Answer.NOBODY
+        answer = PingResult.NOBODY
         for _ in range(PINGS):
             try:
                 reply = await self._broker.request(subject, question, timeout=PING_SECONDS)
             except NoResponders:
                 pass
             except BrokerError:
-                answer = Answer.SILENT
+                answer = PingResult.SILENT
             else:
-                return Answer.ALIVE, reply
+                return PingResult.ALIVE, reply
             await asyncio.sleep(PING_PAUSE_SECONDS)
         return answer, b""
 

@@ -27,7 +27,8 @@ from nats_executor.errors import (
 from nats_executor.fleet.liveness import records_under
 from nats_executor.logs.connection import Complaints, Line, Lines
 from nats_executor.text import presentable
-from nats_executor.wire.log_pages import PAGE_BYTES, Page, Question, encode
+from nats_executor.wire.log_pages import PAGE_BYTES, Page, Question, encode_log_message
+from nats_executor.wire.log_parts import beginning
 from nats_executor.wire.messages import decode
 from nats_executor.wire.names import Verb
 
@@ -45,9 +46,9 @@ log = logging.getLogger(__name__)
 BUDGET_SECONDS = 3.0
 ANSWER_SECONDS = 1.0
 # Of one log; every look at a page reads it anew.
-MOST_BYTES = 4 * 1024 * 1024
+SHOWN_BYTES = 4 * 1024 * 1024
 # The beginning moves in such steps, so that lines do not change their numbers with every look.
-STEP_BYTES = MOST_BYTES // 2
+STEP_BYTES = SHOWN_BYTES // 2
 # For a server whose `max_payload` is below a page.
 SMALL_PAGE_BYTES = 16 * 1024
 PAGES_AT_ONCE = 4
@@ -188,7 +189,7 @@ class Reader(Line):
         if page.refusal:
             refusal = presentable(page.refusal)
             return Look(source, f"worker {name} does not show this log: {refusal}")
-        start = beginning(page.size)
+        start = beginning(page.size, most=SHOWN_BYTES, step=STEP_BYTES)
         left_out = (
             f"the first {start} bytes are left out here; all of it is in {path} on worker {name}"
         )
@@ -245,7 +246,7 @@ class Reader(Line):
     async def _ask(self, worker: Presence, question: Question) -> Page:
         subject = self.settings.names.control(worker.worker, Verb.LOG)
         body = await self.require_broker().request(
-            subject, encode(question), timeout=ANSWER_SECONDS
+            subject, encode_log_message(question), timeout=ANSWER_SECONDS
         )
         try:
             return decode(Page, body)
@@ -298,11 +299,6 @@ async def all_of(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def beginning(size: int) -> int:
-    """Return where to begin in a log of this size, so that not too much of it is read."""
-    return -(-max(0, size - MOST_BYTES) // STEP_BYTES) * STEP_BYTES
 
 
 def whole_lines(pieces: Iterable[bytes], *, is_beginning: bool) -> Iterator[bytes]:

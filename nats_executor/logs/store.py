@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from nats_executor.batches import batches
 from nats_executor.broker.port import Outgoing
 from nats_executor.errors import BrokerUnavailable, DecodeError
-from nats_executor.wire.log_parts import CHUNK_BYTES, Part, beginning, decode, encode, part_id
+from nats_executor.wire.log_parts import (
+    CHUNK_BYTES,
+    STORED_BYTES,
+    Part,
+    as_record,
+    beginning,
+    ceiling,
+    part_id,
+    part_in,
+)
 from nats_executor.wire.sizes import LOG_RECORD_BYTES
 
 if TYPE_CHECKING:
@@ -69,10 +78,10 @@ async def put(broker: Broker, names: Names, queue: str, path: str, file: BinaryI
     if not size:
         return None
     id_ = part_id(file.read(min(FIRST_LINE_BYTES, size)))
-    start = beginning(size)
+    start = beginning(size, most=STORED_BYTES, step=CHUNK_BYTES)
     digest, stored = hashlib.sha256(), 0
     file.seek(start)
-    for window in batches(range(start // CHUNK_BYTES, -(-size // CHUNK_BYTES)), WINDOW):
+    for window in batches(range(start // CHUNK_BYTES, ceiling(size, CHUNK_BYTES)), WINDOW):
         messages = []
         for number in window:
             data = file.read(min(CHUNK_BYTES, size - number * CHUNK_BYTES))
@@ -81,7 +90,7 @@ async def put(broker: Broker, names: Names, queue: str, path: str, file: BinaryI
             messages.append(Outgoing(names.log_chunk(queue, path, id_, number), data))
         await store(broker, messages)
     part = Part(id=id_, start=start, size=stored, digest=digest.digest())
-    name, record = encode(part, names, queue, path)
+    name, record = as_record(part, names, queue, path)
     subjects = (names.log_part(queue, path, id_), names.log_name(name))
     await store(broker, [Outgoing(subject, record) for subject in subjects])
     return part
@@ -111,7 +120,7 @@ async def find(broker: Broker, names: Names, queue: str, path: str) -> Found:
 def readable(subjects: str, records: Sequence[Stored]) -> Iterator[Part]:
     for record in records:
         try:
-            part = decode(record.body)
+            part = part_in(record.body)
         except DecodeError:
             continue
         if record.subject == subjects.removesuffix("*") + part.id:

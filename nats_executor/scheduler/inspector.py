@@ -30,7 +30,7 @@ from nats_executor.text import presentable
 from nats_executor.wire.fitting import fitted_report
 from nats_executor.wire.messages import Report, State, decode
 from nats_executor.wire.names import Lane, token
-from nats_executor.wire.queue_names import described, remedy
+from nats_executor.wire.queue_names import remedy
 from nats_executor.wire.sizes import REPORT_BYTES, WAITING_BYTES, WAITING_REPORTS
 
 if TYPE_CHECKING:
@@ -355,7 +355,7 @@ class Inspector:
         for lane in unserved - self.unserved:
             log.warning(
                 "no worker serves %s, %d workloads wait; remedy: %s",
-                described(lane),
+                lane,
                 waiting[lane],
                 remedy(lane, has_workers=bool(serving(workers, Lane(lane.queue), self._settings))),
             )

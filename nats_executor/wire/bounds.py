@@ -26,7 +26,7 @@ SMALL_BYTES = 4096
 OTHER = bytes({*range(256)} - {*range(0x80, 0xA0)} - {*range(0xDC, 0xE0)})
 NESTING = frozenset({dict, list})
 # What msgpack raises for what it cannot or may not read.
-UNREADABLE = (ValueError, TypeError, RecursionError, OverflowError, msgpack.UnpackException)
+UNPACK_ERRORS = (ValueError, TypeError, RecursionError, OverflowError, msgpack.UnpackException)
 
 
 def unpacked(body: bytes, most_bytes: int) -> Any:
@@ -39,7 +39,7 @@ def unpacked(body: bytes, most_bytes: int) -> Any:
         raise DecodeError(f"more than {most_bytes} bytes")
     try:
         value = unpack_small(body) if len(body) <= SMALL_BYTES else unpack_large(body)
-    except UNREADABLE as exc:
+    except UNPACK_ERRORS as exc:
         text = f"not a msgpack message: {type(exc).__name__}: {exc}"
         raise DecodeError(text) from exc
     if may_be_deep(body) and is_deep(value):

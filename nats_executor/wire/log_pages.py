@@ -13,7 +13,7 @@ import msgpack
 
 from nats_executor.wire.messages import as_map
 
-__all__ = ["PAGE_BYTES", "Page", "Question", "encode"]
+__all__ = ["PAGE_BYTES", "Page", "Question", "encode_log_message"]
 
 # The most that one answer holds; a server takes a megabyte unless it is configured otherwise.
 PAGE_BYTES = 256 * 1024
@@ -46,7 +46,7 @@ class Page:
     refusal: str = ""
 
 
-def encode(message: Question | Page) -> bytes:
+def encode_log_message(message: Question | Page) -> bytes:
     """Encode a message with its format version; a path may hold bytes that are no text."""
     body: bytes = msgpack.packb(as_map(message), unicode_errors="replace")
     return body

@@ -41,7 +41,7 @@ LONGEST_LIST = 1000
 LONGEST_TOKEN = 64 * 1024
 
 # What reading a token from anyone can raise; the last two come from huge numbers and deep nesting.
-UNREADABLE = (
+TOKEN_ERRORS = (
     KeyError,
     IndexError,
     TypeError,
@@ -94,7 +94,7 @@ def token_expiry(token: Any) -> float | None:
         payload = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         return float(claims["exp"])
-    except UNREADABLE:
+    except TOKEN_ERRORS:
         return None
 
 

@@ -92,6 +92,11 @@ class Lane(NamedTuple):
         """The lane's token in subjects, and the name of its consumer."""
         return f"{token(self.queue)}--b{self.band}" if self.band else token(self.queue)
 
+    def __str__(self) -> str:
+        """The lane in a sentence."""
+        band = f"priority band {self.band} of " if self.band else ""
+        return f"{band}queue {self.queue!r}"
+
 
 @dataclass(frozen=True, slots=True)
 class Place:

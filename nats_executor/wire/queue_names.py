@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = [
     "as_argument",
     "as_text",
-    "described",
     "in_pairs",
     "in_text",
     "in_user",
@@ -115,11 +114,6 @@ def escaped(character: str) -> str:
     if character.isprintable():
         return character
     return "".join(f"\\x{byte:02x}" for byte in character.encode(errors="surrogateescape"))
-
-
-def described(lane: Lane) -> str:
-    band = f"priority band {lane.band} of " if lane.band else ""
-    return f"{band}queue {lane.queue!r}"
 
 
 def remedy(lane: Lane, *, has_workers: bool) -> str:

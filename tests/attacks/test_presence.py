@@ -20,8 +20,7 @@ from nats_executor.fleet.workers import seen_workers
 from nats_executor.logs.running import TaskLogs
 from nats_executor.scheduler.dispatcher import Dispatcher
 from nats_executor.scheduler.ledger import Dispatch
-from nats_executor.wire.log_pages import Page
-from nats_executor.wire.log_pages import encode as encode_page
+from nats_executor.wire.log_pages import Page, encode_log_message
 from nats_executor.wire.messages import Kind, Obeyed, encode
 from nats_executor.wire.names import Verb, in_domain
 from nats_worker import worker as worker_module
@@ -328,7 +327,7 @@ async def test_an_order_reaches_the_right_worker_or_nobody(scene: Scene) -> None
 
 async def test_a_forged_record_shows_no_forged_log(scene: Scene) -> None:
     page = Page(runs=True, path="/forged.log", size=7, data=b"forged\n")
-    await scene.answer(NAMES.control(FORGER, Verb.LOG), encode_page(page))
+    await scene.answer(NAMES.control(FORGER, Verb.LOG), encode_log_message(page))
     texts = []
     for queues in (["a"], ["b"], ["a", "b"]):
         scene.forge(*queues)

@@ -19,7 +19,7 @@ import msgpack
 import pytest
 
 from nats_executor.broker.connection import connect
-from nats_executor.fleet.liveness import Answer, Holder, Liveness
+from nats_executor.fleet.liveness import Holder, Liveness, PingResult
 from nats_executor.fleet.workers import seen_workers
 from nats_executor.logs import ended, store
 from nats_executor.logs.running import TaskLogs
@@ -206,7 +206,7 @@ async def test_an_answer_of_8_mb_is_none(open_realm: Realm, decoded: list[int]) 
 
         found = await Liveness(broker, settings).ask("evil.1", b"d1")
 
-    assert found == (Answer.SILENT, b"")
+    assert found == (PingResult.SILENT, b"")
     assert decoded == []
 
 

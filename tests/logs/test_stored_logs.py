@@ -345,7 +345,7 @@ def test_a_chunk_that_is_another(desk: Desk) -> None:
 
 
 def test_a_beginning_that_was_not_stored(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nats_executor.wire.log_parts.MOST_BYTES", CHUNK_BYTES)
+    monkeypatch.setattr("nats_executor.logs.store.STORED_BYTES", CHUNK_BYTES)
     desk.store(LONG)
 
     shown = desk.shown()

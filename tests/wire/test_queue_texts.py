@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from nats_executor.errors import ConfigError
-from nats_executor.wire import queue_names
 from nats_executor.wire.names import Lane
 from nats_executor.wire.queue_names import in_pairs, in_text
 
@@ -19,7 +18,7 @@ from nats_executor.wire.queue_names import in_pairs, in_text
     ],
 )
 def test_a_lane_is_named_with_its_band(lane: Lane, text: str) -> None:
-    assert queue_names.described(lane) == text
+    assert str(lane) == text
 
 
 @pytest.mark.parametrize(("text", "place"), [('"a', 1), ('a,"b', 3), ('a,b,"', 5)])
