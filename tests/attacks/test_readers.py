@@ -229,7 +229,7 @@ async def test_logs_of_others_are_shown_and_a_flooded_one_as_what_it_is(
         own = await asyncio.to_thread(read, "b")
         [remark] = await asyncio.to_thread(read, "a")
     finally:
-        await asyncio.to_thread(logs._lines.close)
+        await asyncio.to_thread(logs._connections.close)
 
     assert own == text.decode().splitlines()
     assert f"{COUNT} parts of {PATH}" in remark
