@@ -222,16 +222,16 @@ def worker(args: Namespace) -> None:
 @command
 def standalone(args: Namespace) -> None:
     """Run everything on this machine."""
-    from nats_executor.local.standalone import standalone as run
+    from nats_executor.local.standalone import run_standalone
 
     require_metrics()
-    run(args)
+    run_standalone(args)
 
 
 @command
 def demo(args: Namespace) -> None:
     """Run the example Dag on this machine."""
-    from nats_executor.local.demo import demo as run
+    from nats_executor.local.demo import run_demo
 
     require_metrics()
-    run(args)
+    run_demo(args)

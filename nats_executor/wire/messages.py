@@ -177,7 +177,7 @@ class Report:
     token: str = field(default="", repr=False)
 
     @property
-    def obituary(self) -> str:
+    def loss(self) -> str:
         """Say that its worker died, for the person who reads the task's history."""
         running = f" while it ran process {self.pid}" if self.pid else ""
         return f"worker {self.worker_name} lost{running}"

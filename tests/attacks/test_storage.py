@@ -176,7 +176,7 @@ async def test_a_task_whose_claim_is_flooded_out_ends_once_and_spends_no_try(day
     await inspector.watch([dispatch])
     await inspector.sweep([dispatch])
     await inspector.search([dispatch])
-    assert [finding for finding in inspector.findings if finding.obituary] == []
+    assert [finding for finding in inspector.findings if finding.loss] == []
     await day.finished(dispatch)
 
     assert [r.state for r in day.reports if r.dispatch_id == "d1" and r.state.is_final] == [
