@@ -1,4 +1,4 @@
-"""Tells running workers what to change, and says what came of it."""
+"""Sends orders to running workers, and says what came of each."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nats_executor.broker.port import Broker
-    from nats_executor.cli.survey import Seen
+    from nats_executor.fleet.presences import Seen
     from nats_executor.settings import Settings
 
 __all__ = ["OrderResult", "give_orders"]
 
 # A worker renews its record before it answers, and that takes up to five seconds.
-ANSWER_SECONDS = 8.0
+ORDER_SECONDS = 8.0
 
 
 class OrderResult(NamedTuple):
@@ -49,7 +49,9 @@ async def give_orders(
     if serving is not None:
         workers = [seen for seen in workers if serving in seen.presence.queues]
     answers = []
-    for name in names or [""]:
+    if not names:
+        names = [""]  # that of no worker, so the answer lists those that there are
+    for name in names:
         found = named(name, workers, settings)
         if isinstance(found, OrderResult):
             answers.append(found)
@@ -85,7 +87,7 @@ async def give_order(
     subject = settings.names.control(worker.worker, order)
     try:
         body = await broker.request(
-            subject, value.encode(errors="surrogateescape"), timeout=ANSWER_SECONDS
+            subject, value.encode(errors="surrogateescape"), timeout=ORDER_SECONDS
         )
         obeyed = decode(Obeyed, body)
     except NoResponders:
@@ -96,16 +98,16 @@ async def give_order(
     except BrokerUnavailable:
         if not broker.is_connected:
             raise
-        return OrderResult(False, f"worker {name} did not answer within {ANSWER_SECONDS:g} s")
+        return OrderResult(False, f"worker {name} did not answer within {ORDER_SECONDS:g} s")
     except DecodeError as exc:
         return OrderResult(False, f"worker {name} gave an answer that cannot be read: {exc}")
     if obeyed.refusal:
         return OrderResult(False, f"worker {name} refuses: {presentable(obeyed.refusal)}")
-    return OrderResult(True, told(name, obeyed, order, value))
+    return OrderResult(True, changed_line(name, obeyed, order, value))
 
 
-def told(name: str, obeyed: Obeyed, order: Order, value: str) -> str:
-    """Say what a worker is now, or was before."""
+def changed_line(name: str, obeyed: Obeyed, order: Order, value: str) -> str:
+    """Return what an order has changed at a worker, or that it changed nothing."""
     queues = as_text(map(presentable, obeyed.queues))
     state = f"concurrency {obeyed.concurrency}, queues {queues}"
     if obeyed.is_changed:

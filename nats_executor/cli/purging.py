@@ -1,6 +1,6 @@
-"""Empties a stream for an operator; what that means is said before it is done.
+"""Empties a stream for an operator, and tells before what that means.
 
-Never that of tasks: its messages are taken back one by one, by the scheduler that sent them.
+The stream of tasks is never emptied: the scheduler that sent a task takes it back.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Contents", "Purge", "Store", "carry_out", "look", "purge_of"]
 
 
 class Store(StrEnum):
-    """What can be emptied, by the word for it on the command line."""
+    """The things that can be emptied, by their words on the command line."""
 
     RESULTS = "results"
     DEAD_LETTERS = "dead-letters"
@@ -70,8 +70,8 @@ class Contents:
     all_messages: int
     bytes: int
 
-    def told(self, purge: Purge) -> str:
-        """Say what goes, and what follows from that."""
+    def describe(self, purge: Purge) -> str:
+        """Return what goes, and what follows from that."""
         counted = "an unknown number" if self.messages is None else str(self.messages)
         number = f"{'' if self.is_whole else 'more than '}{counted} of {self.all_messages}"
         of_queue = f" of queue {purge.queue!r}" if purge.queue else ""

@@ -61,7 +61,7 @@ def serving(workers: list[Seen], lane: Lane, settings: Settings) -> list[Seen]:
     """The workers that take workloads of a lane.
 
     A paused one, too: it comes back by itself once there is memory, or workloads can start there.
-    `findings` has it.
+    `airflow nats check` has a row for it.
     """
     return [
         seen

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from nats_executor.broker.port import Broker, Stored
-    from nats_executor.cli.survey import Seen
+    from nats_executor.fleet.presences import Seen
     from nats_executor.scheduler.ledger import Dispatch
     from nats_executor.settings import Settings
 

@@ -13,7 +13,7 @@ import pytest
 
 from nats_executor.broker.connection import connect
 from nats_executor.cli.orders import give_orders
-from nats_executor.cli.survey import findings, take_survey
+from nats_executor.cli.survey import check_rows, take_survey
 from nats_executor.fleet.liveness import PATIENCE, Holder, Liveness
 from nats_executor.fleet.queues import queue_rows
 from nats_executor.fleet.workers import seen_workers
@@ -244,7 +244,7 @@ async def test_a_forged_record_does_not_hide_that_a_queue_is_unserved(
 
     settings = scene.realm.settings("monitor", **QUICK)
     survey = await take_survey(await scene.broker("monitor"), settings)
-    statuses = {row["check"]: row["status"] for row in findings(survey, settings)}
+    statuses = {row["check"]: row["status"] for row in check_rows(survey, settings)}
     workers = {
         row["queue"]: row["workers"]
         for row in queue_rows(survey.consumers, survey.workers, settings)

@@ -12,7 +12,6 @@ MODULES = [module for module in modules() if module.package != "airflow_nats_exe
 # that is not in it has one meaning.
 KNOWN_TWICE = frozenset(
     [
-        "ANSWER_SECONDS",
         "CLOSE_SECONDS",
         "LONGEST_NAME",
         "METRICS",
@@ -24,17 +23,12 @@ KNOWN_TWICE = frozenset(
         "Reading",
         "Result",
         "STATES",
-        "accounts",
-        "auth",
-        "findings",
         "main",
         "pauses",
         "prepare",
-        "purge",
         "reason_of",
         "run",
         "shown",
-        "told",
     ]
 )
 
