@@ -1,4 +1,4 @@
-"""What Airflow's provider discovery reads; a slip here stops every `airflow` command."""
+"""Describes this distribution to Airflow; an error here stops every `airflow` command."""
 
 from __future__ import annotations
 

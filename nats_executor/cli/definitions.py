@@ -213,8 +213,8 @@ queue_limits change.
 
 # Of every command that changes workers.
 UNTIL_RESTART = """\
-A change holds until the worker restarts; then its command line and configuration count again.
-What runs goes on.
+A change lasts until the worker restarts. Then its command line and configuration decide again.
+Running workloads go on.
 
 It needs a NATS user of the role operator.
 

@@ -33,8 +33,8 @@ CONSEQUENCES = {
     Store.RESULTS: "What runs goes on, and its end is reported. If a workload has ended and no "
     "scheduler has read that yet, the scheduler reports it failed unless Airflow knows its state: "
     "a task that ended by itself is not run again, a callback is marked failed. Attempts to start "
-    "a workload are counted anew",
-    Store.DEAD_LETTERS: "Nobody but people reads them: nothing is run again, and nothing waits",
+    "a workload are counted from the first one again",
+    Store.DEAD_LETTERS: "Only people read them: nothing is run again, and nothing waits",
     Store.WORKERS: "Every worker writes its record again with its next heartbeat; until then it is "
     "not listed, and orders do not find it",
     Store.LOGS: "Logs of ended tasks that are stored there cannot be read any more",

@@ -1,4 +1,4 @@
-"""Whether a worker lives: its presence record, and the question to it. Both sides ask."""
+"""Finds out whether a worker lives, by its presence record and by asking it."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ PING_PAUSE_SECONDS = 0.1
 COMPLAINTS: deque[str] = deque()
 MOST_COMPLAINTS = 100
 
-# How much longer a worker is waited for that is subscribed and does not answer: its process or its
-# network may hang, and its tasks may run. Servers notice a dead peer only after minutes.
+# How many times as long a worker may be silent while it is subscribed: its process or its network
+# may hang, and its tasks may run. Servers notice a dead peer only after minutes.
 PATIENCE = 2
-# A look at many records lets others have the loop that often: after some milliseconds.
+# After so many records, some milliseconds of work, others get the loop.
 BREATH = 50
 
 
@@ -51,7 +51,7 @@ class PingResult(Enum):
 
     ALIVE = auto()
     SILENT = auto()  # it is subscribed and does not answer
-    NOBODY = auto()  # nobody listens: its connection is gone
+    GONE = auto()  # it is not subscribed: its connection is gone
 
 
 class Holder(NamedTuple):
@@ -107,7 +107,7 @@ class Liveness:
         suspects = [holder for holder, age in ages.items() if age > self._lost_after_seconds]
         workers = list(dict.fromkeys(holder.worker for holder in suspects))
         answers = dict(zip(workers, await asyncio.gather(*map(self.ping, workers)), strict=True))
-        # Only now: a connection that broke meanwhile makes everyone look silent.
+        # Only now: while the connection was broken, no worker could answer.
         connected_for = time.monotonic() - self._broker.connected_since
         return {
             holder
@@ -129,7 +129,7 @@ class Liveness:
         """Ask a worker several times, because it may be about to subscribe; b"" is no reply."""
         names = self._names
         subject = names.peer(worker) if self._is_peer else names.control(worker, Verb.PING)
-        answer = PingResult.NOBODY
+        answer = PingResult.GONE
         for _ in range(PINGS):
             try:
                 reply = await self._broker.request(subject, question, timeout=PING_SECONDS)
@@ -183,7 +183,7 @@ class Liveness:
 async def records_under(broker: Broker, names: Names, subjects: str) -> list[Record]:
     """Return the records under these keys that can be read.
 
-    A client of anyone's making can write any number of them. So the look ends somewhere, and lets
+    Any client that may write there can write any number of them. So the look has an end, and lets
     others have the loop.
     """
     found: list[Record] = []

@@ -1,8 +1,8 @@
-"""The question for a piece of a running workload's log, and a worker's answer to it.
+"""Defines the question for a piece of a running workload's log, and a worker's answer to it.
 
-A question names a dispatch and no file: who may ask can read the log of what runs, and nothing
-else that lies in a worker's log folder. Messages are msgpack maps as those in `messages.py`, whose
-`decode` reads them.
+A question names a dispatch and no file. So its sender can read the logs of running workloads, and
+no other file in a worker's log folder. The messages are msgpack maps like those of `messages.py`,
+and its `decode` reads them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """What a worker answers.
+    """A worker's answer.
 
     Attributes:
         runs: whether it runs this dispatch.

@@ -1,12 +1,12 @@
-"""The stored form of task logs: parts, cut into chunks, in a JetStream object store.
+"""Defines how task logs are stored: as parts, cut into chunks, in a JetStream object store.
 
 A log that goes on in another file, as after a deferral to another worker, has several parts. A part
-is named after its first line, so the longer file of a later upload replaces it, and what another
-worker or a file made anew holds stands beside it: nobody has to read what is there to add to it.
+is named after its first line. So the longer file of a later upload replaces it, and a file of
+another worker, or a new file, becomes another part. An upload need not read what is stored.
 
-A chunk has its place in the file as its number and a subject of its own. A file only grows, so
-storing a chunk again leaves its beginning as it was: the record of an earlier upload holds until
-the one of the next upload takes its place, wherever that upload breaks off.
+A chunk is numbered by its place in the file and has a subject of its own. A file only grows, so a
+chunk that is stored again begins as before. The record of an earlier upload stays true until the
+record of the next upload replaces it, wherever that upload breaks off.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 
 # As NATS's own tools cut objects.
 CHUNK_BYTES = 128 * 1024
-# Of one log file; of a longer one the end is stored, which tells how its task has ended.
+# Of one log file. Of a longer file the end is stored, which tells how its task has ended.
 STORED_BYTES = 64 * 1024 * 1024
 # The longest name that an object gets: it makes a subject, which a server takes up to 4 KB.
 LONGEST_NAME = 1500

@@ -1,4 +1,4 @@
-"""Every stream, subject, consumer and bucket name, built by pure functions.
+"""Builds the name of every stream, subject, consumer and bucket. Pure.
 
 Airflow's queue names are free text, NATS's tokens are not (no dots, spaces or wildcards), so names
 pass through `token()`, which keeps what is valid and marks what it had to change.

@@ -1,4 +1,4 @@
-"""Names of queues as people write and read them: lists of them, and what to type into a shell.
+"""Reads and writes names of queues for people: in lists, and on the command line of a shell.
 
 A name is any text, so one that holds a comma or begins with a space is quoted as in a CSV file.
 """

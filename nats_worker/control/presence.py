@@ -134,7 +134,7 @@ class Announcer:
         """
         if other.worker not in self._answers:
             self._answers[other.worker] = await self._liveness.ping(other.worker)
-        if self._answers[other.worker] is PingResult.NOBODY:
+        if self._answers[other.worker] is PingResult.GONE:
             return False
         if await self._is_fresh(other):
             return True

@@ -273,7 +273,7 @@ async def test_whether_a_worker_lives_is_known_at_once_from_any_server(cluster: 
                 liveness = Liveness(broker, settings, is_peer=user.startswith("worker"))
 
                 assert await liveness.ping("w.1") is PingResult.ALIVE
-                assert await soon(liveness.ping("gone.1"), 2) is PingResult.NOBODY
+                assert await soon(liveness.ping("gone.1"), 2) is PingResult.GONE
 
 
 def has_reloaded(cluster: Cluster, times: int) -> bool:

@@ -40,7 +40,7 @@ DEFAULTS = settings_for("nats://127.0.0.1:4222")
 @given(
     renewed_ago=st.floats(0, DEFAULTS.ack_wait_seconds / BEATS_PER_LEASE),
     recorded_ago=st.floats(0, DEFAULTS.heartbeat_seconds),
-    answer=st.sampled_from([PingResult.NOBODY, PingResult.SILENT]),
+    answer=st.sampled_from([PingResult.GONE, PingResult.SILENT]),
 )
 def test_at_default_settings_a_lost_worker_is_found_in_time(
     renewed_ago: float, recorded_ago: float, answer: PingResult
@@ -63,7 +63,7 @@ def test_at_default_settings_a_lost_worker_is_found_in_time(
     ):
         now += asking + pause
 
-    assert now + asking < (45 if answer is PingResult.NOBODY else 50)
+    assert now + asking < (45 if answer is PingResult.GONE else 50)
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ def stored(server: FakeServer) -> Presence | None:
 def test_one_sign_of_life_is_enough(answer: PingResult, age: float, connected: float) -> None:
     lost = is_lost(answer=answer, record_age=age, connected_for=connected, lost_after_seconds=10)
 
-    limits = {PingResult.ALIVE: math.inf, PingResult.SILENT: 20, PingResult.NOBODY: 10}
+    limits = {PingResult.ALIVE: math.inf, PingResult.SILENT: 20, PingResult.GONE: 10}
     assert lost == (min(age, connected) > limits[answer])
 
 
@@ -92,7 +92,7 @@ async def test_another_worker_asks_on_a_subject_of_its_own(server: FakeServer) -
     await worker.serve(NAMES.peer("w.1"), echo)
 
     assert await Liveness(server.broker(), SETTINGS, is_peer=True).ping("w.1") is PingResult.ALIVE
-    assert await Liveness(server.broker(), SETTINGS).ping("w.1") is PingResult.NOBODY
+    assert await Liveness(server.broker(), SETTINGS).ping("w.1") is PingResult.GONE
 
 
 @pytest.mark.parametrize(
