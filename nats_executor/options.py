@@ -206,7 +206,7 @@ OPTIONS: tuple[Option, ...] = (
         type="integer",
         default="604800",
         example="86400",
-        description="Seconds that dead letters (messages that no worker could handle) stay readable.",
+        description="Seconds that dead letters stay readable: messages that no worker could handle.",
     ),
     Option(
         name="log_retention_seconds",
