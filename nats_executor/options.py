@@ -206,7 +206,7 @@ OPTIONS: tuple[Option, ...] = (
         type="integer",
         default="604800",
         example="86400",
-        description="Seconds that dead letters stay readable: messages that no worker could handle.",
+        description="Seconds that dead letters, which no worker could handle, stay readable.",
     ),
     Option(
         name="log_retention_seconds",
