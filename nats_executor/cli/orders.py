@@ -25,7 +25,7 @@ ORDER_SECONDS = 8.0
 
 
 class OrderResult(NamedTuple):
-    """What came of an order to one worker, in one line."""
+    """The result of an order to one worker, in one line."""
 
     is_obeyed: bool
     text: str

@@ -43,7 +43,7 @@ CONSEQUENCES = {
 
 @dataclass(frozen=True, slots=True)
 class Purge:
-    """What is to go: the messages of a stream under a subject.
+    """The messages of a stream that are to go, by their subject.
 
     Attributes:
         queue: of which queue, '' for all.
@@ -57,7 +57,7 @@ class Purge:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What is there.
+    """The numbers of messages that are there.
 
     Attributes:
         messages: of those that are to go; there may be more if `is_whole` is False. None where

@@ -217,7 +217,7 @@ def band_finding(band: ConsumerInfo) -> Row:
 
 
 def pause_finding(queue: str, bands: list[ConsumerInfo], settings: Settings) -> Row:
-    """The row of a queue whose consumers give no worker anything, no matter who paused them."""
+    """The row of a queue whose consumers are paused, so that no worker gets anything."""
     paused = [band for band in bands if band.paused_until]
     numbers = ", ".join(str(band.band) for band in paused)
     which = "paused" if paused == bands else f"priority band {numbers} paused"

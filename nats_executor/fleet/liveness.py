@@ -47,7 +47,7 @@ BREATH = 50
 
 
 class PingResult(Enum):
-    """What came of pinging a worker."""
+    """The result of a ping."""
 
     ALIVE = auto()
     SILENT = auto()  # it is subscribed and does not answer

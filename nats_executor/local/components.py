@@ -1,4 +1,4 @@
-"""Starts child processes together, and stops all when one ends."""
+"""Starts child processes, watches them, and stops all of them together."""
 
 from __future__ import annotations
 

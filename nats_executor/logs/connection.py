@@ -30,7 +30,7 @@ __all__ = ["Complaints", "PerProcess", "ProcessConnection"]
 CONNECT_SECONDS = 2.0
 # Reconnecting takes less. If NATS cannot be reached for longer, pages no longer wait for it.
 OUTAGE_SECONDS = 60.0
-# What the loop has left to end by itself what takes too long.
+# How much longer the loop has to end a question by itself that takes too long.
 CUT_SECONDS = 1.0
 
 Result = TypeVar("Result")

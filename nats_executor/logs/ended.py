@@ -92,7 +92,7 @@ def require_bare(folder: str) -> None:
 
 
 class StoredLogs:
-    """What Airflow calls a `RemoteLogStreamIO`.
+    """Stores logs and reads them: a `RemoteLogStreamIO`, as Airflow calls it.
 
     Args:
         folder: where Airflow writes task logs.

@@ -81,7 +81,7 @@ class Runner(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What there is of a log at this moment.
+    """A log at this moment, before its text is read.
 
     Attributes:
         remark: what is wrong with it, or is not shown, '' if nothing is.
@@ -251,7 +251,7 @@ class Reader(ProcessConnection):
         except DecodeError as exc:
             raise BrokerError(f"an answer that cannot be read: {exc}") from exc
 
-    # What it says
+    # Its text
 
     async def piece(self, worker: Presence, dispatch_id: str, start: int, end: int) -> bytes:
         """Return the bytes from `start` on, `PIECE_BYTES` of them at most."""

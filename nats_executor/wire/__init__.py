@@ -1,3 +1,3 @@
-"""What goes over NATS: names, messages, and their bounds. Pure."""
+"""Defines what goes over NATS: names, messages, and their bounds. Pure."""
 
 from __future__ import annotations

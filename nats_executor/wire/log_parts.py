@@ -41,7 +41,7 @@ CHUNK_BYTES = 128 * 1024
 # Of one log file. Of a longer file the end is stored, which tells how its task has ended.
 STORED_BYTES = 64 * 1024 * 1024
 # The longest name that an object gets: it makes a subject, which a server takes up to 4 KB.
-LONGEST_NAME = 1500
+LONGEST_OBJECT_NAME = 1500
 DIGEST = "SHA-256="
 PART = re.compile(r"[0-9a-f]{16}")
 # What reading a record from anyone can raise.
@@ -117,7 +117,7 @@ def beginning(size: int, *, most: int, step: int) -> int:
 def as_record(part: Part, names: Names, queue: str, path: str) -> tuple[str, bytes]:
     """Return the name of a part for the tools of NATS, and its record in their form of JSON."""
     name = f"{path}/{part.id}"
-    if len(name.encode("utf-8", "surrogatepass")) > LONGEST_NAME:
+    if len(name.encode("utf-8", "surrogatepass")) > LONGEST_OBJECT_NAME:
         name = part.id
     digest = base64.urlsafe_b64encode(part.digest).decode()
     record = {

@@ -61,7 +61,7 @@ class Kind(StrEnum):
 
 
 class State(StrEnum):
-    """What a report says about its workload."""
+    """The state of a workload in a report."""
 
     CLAIMED = "claimed"  # a worker has it and nothing has started yet
     RUNNING = "running"  # Airflow's API server accepted the start, or the callback began
@@ -122,7 +122,7 @@ class Workload:
     sender: str
     sent_at: float = 0.0
 
-    # What a worker reads of Airflow's part; its types are as the sender chose.
+    # The body may hold values of any type.
 
     @property
     def token(self) -> str:

@@ -39,7 +39,7 @@ MARKED = re.compile(r".*--([0-9a-f]{32}|b[0-9]+)")
 
 
 class Verb(StrEnum):
-    """What a running worker can be asked or told: the last token of its control subjects."""
+    """A question or an order to a running worker: the last token of its control subjects."""
 
     PING = "ping"  # the body asks about dispatches; the answer is its presence record
     STOP = "stop"  # the body is the id of a dispatch

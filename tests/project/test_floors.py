@@ -13,7 +13,6 @@ MODULES = [module for module in modules() if module.package != "airflow_nats_exe
 KNOWN_TWICE = frozenset(
     [
         "CLOSE_SECONDS",
-        "LONGEST_NAME",
         "METRICS",
         "OPTIONS",
         "PR_SET_CHILD_SUBREAPER",
