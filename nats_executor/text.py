@@ -1,8 +1,8 @@
 """Makes text from anyone fit for a terminal, a log line and a database.
 
 Names, hosts, reasons and errors come from the broker. A client that can write there may put
-anything into them: escape sequences, the eight-bit controls that some terminals obey, characters that turn
-the direction of a line around, ends of lines that forge another line.
+anything into them: escape sequences, the eight-bit controls that some terminals obey, characters
+that turn the direction of a line around, ends of lines that forge another line.
 """
 
 from __future__ import annotations
