@@ -1,4 +1,4 @@
-"""What can go wrong, in one screen."""
+"""Defines the errors of this project, in one screen."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class AccessDenied(BrokerError):
 
 
 class NoResponders(BrokerError):
-    """Nobody listens on the subject of a request: whoever should is not connected."""
+    """No client is subscribed to a request's subject: the one that should be is not connected."""
 
 
 class NotFound(BrokerError):

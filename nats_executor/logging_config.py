@@ -1,4 +1,4 @@
-"""Airflow's own logging configuration, for deployments that keep their task logs in NATS.
+"""Gives Airflow its own logging configuration, with task logs in NATS allowed.
 
 Airflow 3.3 and 3.4 read remote logs by the scheme that a provider registers, but their default
 configuration still refuses every scheme that it does not list itself, and then no `airflow` command
@@ -39,7 +39,7 @@ def default_config() -> dict[str, Any]:
     return config
 
 
-# Here an error ends the start of whatever is misconfigured; later Airflow would go on without logs.
+# An error here ends the start of a misconfigured process. Later, Airflow would go on without logs.
 if conf.getboolean("logging", "remote_logging", fallback=False):
     require_bare(conf.get("logging", "remote_base_log_folder", fallback=""))
 

@@ -1,4 +1,4 @@
-"""Whether Airflow has what it needs for the metrics that `[metrics]` switches on."""
+"""Checks that the package is installed for the metrics that `[metrics]` switches on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of `[nats_executor]`: one table for Airflow's metadata, the docs and the parser."""
+"""Lists the options of `[nats_executor]`, for Airflow's metadata, the docs and the parser."""
 
 from __future__ import annotations
 
@@ -147,8 +147,8 @@ OPTIONS: tuple[Option, ...] = (
         type="string",
         default=None,
         example="hub",
-        description="JetStream domain of the streams, for what reaches them through a leaf node "
-        "(`docs/far-workers.md`); `lent` for workers with NATS accounts of their own "
+        description="JetStream domain of the streams, for processes that reach them through a leaf "
+        "node (`docs/far-workers.md`); `lent` for workers with NATS accounts of their own "
         "(`docs/security.md`).",
     ),
     Option(
@@ -199,14 +199,14 @@ OPTIONS: tuple[Option, ...] = (
         default="86400",
         example="604800",
         description="Seconds that the last report of each workload stays readable, for schedulers "
-        "that take over. Longer than any outage of all schedulers that you plan for.",
+        "that take over. Set it longer than any outage of all schedulers that you plan for.",
     ),
     Option(
         name="dead_letter_retention_seconds",
         type="integer",
         default="604800",
         example="86400",
-        description="Seconds that messages which no worker could handle stay readable.",
+        description="Seconds that dead letters, which no worker could handle, stay readable.",
     ),
     Option(
         name="log_retention_seconds",
@@ -239,25 +239,25 @@ OPTIONS: tuple[Option, ...] = (
         type="float",
         default="30",
         example="60",
-        description="Seconds without a sign of life from a worker after which the broker offers "
-        "its workloads to others. Workers renew three times in this time, so tasks "
-        "may run for days.",
+        description="The broker offers a workload to other workers when its worker has not renewed "
+        "it for this many seconds. Workers renew it three times in this time, so a task may run "
+        "for days.",
     ),
     Option(
         name="sweep_seconds",
         type="float",
         default="30",
         example="60",
-        description="Seconds between two looks of the executor at every outstanding workload's "
-        "last report, which repair what its reader missed.",
+        description="Seconds between two looks of the executor at the last report of every "
+        "outstanding workload. A look finds the reports that the executor has missed.",
     ),
     Option(
         name="max_attempts",
         type="integer",
         default="5",
         example="3",
-        description="Claims of one workload after which it becomes a dead letter, when every "
-        "worker that took it died or gave it back before it started.",
+        description="How often one workload may be claimed. If every worker that took it died or "
+        "gave it back before it started, it becomes a dead letter after so many claims.",
     ),
     # Who goes first
     Option(
@@ -269,7 +269,8 @@ OPTIONS: tuple[Option, ...] = (
         description="Thresholds of `priority_weight`, in ascending order, that divide each queue "
         "into bands: a workload at or above a threshold overtakes what waits in lower bands, "
         "except that one slot in eight goes to a lower band. Schedulers and workers need the same "
-        "value, and another one is for empty queues. `none`: one band, first come, first served.",
+        "value. Change it only while the queues are empty. `none`: one band, first come, first "
+        "served.",
     ),
     Option(
         name="queue_limits",
@@ -314,18 +315,18 @@ OPTIONS: tuple[Option, ...] = (
         type="float",
         default="90",
         example="80",
-        description="Share of the memory of the machine, or of the worker's cgroup, above which a "
-        "worker takes no more workloads; what runs goes on. It resumes 5 percentage points below. "
-        "Caches that the kernel can drop do not count. 0: no limit.",
+        description="Percentage of the memory of the machine, or of the worker's cgroup. While "
+        "more is in use, a worker takes no more workloads, and those that run go on. It resumes 5 "
+        "percentage points below. Caches that the kernel can drop do not count. 0: no limit.",
     ),
     Option(
         name="memory_pressure_percent",
         type="float",
         default="0",
         example="20",
-        description="Share of the last ten seconds in which some process waited for memory, by the "
-        "kernel's pressure stall information (`some avg10`), above which a worker pauses likewise. "
-        "0: no limit.",
+        description="Percentage of the last ten seconds in which a process waited for memory, by "
+        "the kernel's pressure stall information (`some avg10`). Above it a worker pauses in the "
+        "same way. 0: no limit.",
     ),
     Option(
         name="heartbeat_seconds",
@@ -339,18 +340,18 @@ OPTIONS: tuple[Option, ...] = (
         type="float",
         default="15",
         example="6",
-        description="Age in seconds of a presence record from which on a worker that does not "
-        "answer either counts as lost. At least twice `heartbeat_seconds`.",
+        description="A worker counts as lost when it does not answer and its presence record is "
+        "older than this many seconds. At least twice `heartbeat_seconds`.",
     ),
     Option(
         name="start_timeout_seconds",
         type="float",
         default="120",
         example="300",
-        description="Seconds that a workload's start may take in a worker before Airflow's API "
-        "server is asked to accept it. One that takes longer hangs, on a log folder or a name "
-        "server, for example: the worker writes where into its log, ends it and hands the workload "
-        "back. Waiting for the API server's answer does not count.",
+        description="Seconds that a worker may take to start a workload, until it asks Airflow's "
+        "API server to accept the start. A start that takes longer hangs, on a log folder or a "
+        "name server, for example. The worker then logs where it hangs, ends it and hands the "
+        "workload back. The wait for the API server's answer does not count.",
     ),
     Option(
         name="drain_seconds",

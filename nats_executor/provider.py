@@ -1,4 +1,4 @@
-"""What Airflow's provider discovery reads; a slip here stops every `airflow` command."""
+"""Describes this distribution to Airflow; an error here stops every `airflow` command."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def get_provider_info() -> dict[str, Any]:
         "config": {
             SECTION: {
                 "description": "Settings of the NATS executor and its workers.",
-                "options": {option.name: described(option) for option in OPTIONS},
+                "options": {option.name: option_info(option) for option in OPTIONS},
             }
         },
     }
 
 
-def described(option: Option) -> dict[str, Any]:
+def option_info(option: Option) -> dict[str, Any]:
     """Return one option as the schema wants it: defaults and examples are text, never bool."""
     entry: dict[str, Any] = {
         "description": option.description,

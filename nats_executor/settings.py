@@ -1,6 +1,6 @@
-"""The settings of one process: parsed once from Airflow's configuration, frozen, checked.
+"""Reads and checks the settings of one process, once, from Airflow's configuration.
 
-Nothing else in the project reads `[nats_executor]`.
+Beside this module only `local/standalone.py` reads `[nats_executor]`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from nats_executor.wire.queue_names import in_pairs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["SEED", "Configuration", "Settings", "refusal", "without_userinfo"]
+__all__ = ["SEED", "Configuration", "Settings", "option_error", "without_userinfo"]
 
 DEFAULT_PREFIX = next(str(o.default) for o in OPTIONS if o.name == "subject_prefix")
 SENSITIVE = frozenset(option.name for option in OPTIONS if option.sensitive)
@@ -183,7 +183,7 @@ def convert(option: Option, text: str) -> Any:
         return CONVERTERS[form](text)
     except ValueError as exc:
         remedy = f"write {FORMS[form]}, for example {option.example}"
-        raise refusal(option.name, text, remedy) from exc
+        raise option_error(option.name, text, remedy) from exc
 
 
 def number(text: str) -> float:
@@ -230,8 +230,8 @@ FORMS = {
 }
 
 
-def refusal(name: str, value: object, remedy: str) -> ConfigError:
-    # A refused address need not be one, so nobody can tell where a password in it ends.
+def option_error(name: str, value: object, remedy: str) -> ConfigError:
+    # A refused address need not be one, so its password cannot be told from the rest.
     is_secret = name in SENSITIVE or (name == "servers" and "@" in str(value))
     return ConfigError(f"[{SECTION}] {name} = {'***' if is_secret else repr(value)}: {remedy}")
 
@@ -240,7 +240,7 @@ def require_valid(settings: Settings) -> None:
     """Raise `ConfigError` for the first option that cannot work, with the remedy."""
     for name, is_valid, remedy in checks(settings):
         if not is_valid:
-            raise refusal(name, getattr(settings, name), remedy)
+            raise option_error(name, getattr(settings, name), remedy)
 
 
 def checks(s: Settings) -> list[tuple[str, bool, str]]:

@@ -1,8 +1,8 @@
 """Makes text from anyone fit for a terminal, a log line and a database.
 
-Names, hosts, reasons and errors come from the broker, so who can write there may put anything
-into them: escape sequences, the eight-bit controls that some terminals obey, characters that turn
-the direction of a line around, ends of lines that forge another line.
+Names, hosts, reasons and errors come from the broker. A client that can write there may put
+anything into them: escape sequences, the eight-bit controls that some terminals obey, characters
+that turn the direction of a line around, ends of lines that forge another line.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def marked(text: str, kept: str) -> str:
 
 
 def presentable(text: str) -> str:
-    """Return text from anyone as a database and a log take it: no control characters, not endless.
+    """Return text from anyone as a database and a log take it: cut, and without control characters.
 
     PostgreSQL refuses NUL, and that would end the scheduler.
     """
@@ -43,5 +43,8 @@ def presentable(text: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return a short text for a value from anyone; the `repr` of a nested one may not end well."""
+    """Return a short text for a value from anyone, its type for a list or a map.
+
+    The `repr` of a deeply nested one could end this process.
+    """
     return f"{value!r:.80}" if isinstance(value, str | int | float | None) else type(value).__name__

@@ -1,3 +1,3 @@
-"""The `airflow nats` commands."""
+"""Defines and runs the `airflow nats` commands."""
 
 from __future__ import annotations

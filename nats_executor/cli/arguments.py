@@ -33,8 +33,8 @@ __all__ = [
     "Result",
     "ask",
     "command",
-    "complain",
     "lanes_of",
+    "print_error",
     "queue_names",
     "quiet",
     "say",
@@ -44,9 +44,9 @@ __all__ = [
 
 UNREACHABLE = 2
 ATTEMPT_MARGIN_SECONDS = 0.5
-# A cluster that has lost a leader elects another one within this time, if it can.
+# A cluster that has lost a leader elects another one within this time, if it can elect one.
 ELECTION_SECONDS = 5.0
-RETRY_SECONDS = 0.5
+ASK_AGAIN_SECONDS = 0.5
 
 Result = TypeVar("Result")
 Command = TypeVar("Command", bound="Callable[[Namespace], None]")
@@ -60,9 +60,9 @@ def command(function: Command) -> Command:
         try:
             function(args)
         except NatsExecutorError as exc:
-            complain(str(exc))
+            print_error(str(exc))
             raise SystemExit(UNREACHABLE) from exc
-        except Exception:  # noqa: BLE001 - of Python's own tracebacks nobody cleans the text
+        except Exception:  # noqa: BLE001 - Python's own traceback would show text from anyone as it is
             sys.stderr.write(lines(traceback.format_exc()))
             raise SystemExit(1) from None
 
@@ -86,7 +86,7 @@ def settings_for(args: Namespace) -> Settings:
 def ask(settings: Settings, question: Callable[[Broker], Awaitable[Result]]) -> Result:
     """Connect, ask one thing, disconnect; raises what keeps the broker from answering.
 
-    Asks again while a cluster elects a leader; whoever changes something may be asked twice.
+    Asks again while a cluster elects a leader, so a question that changes something may come twice.
     """
 
     async def talk() -> Result:
@@ -100,7 +100,7 @@ def ask(settings: Settings, question: Callable[[Broker], Awaitable[Result]]) -> 
                 except NoQuorum:
                     if time.monotonic() > deadline:
                         raise
-                    await asyncio.sleep(RETRY_SECONDS)
+                    await asyncio.sleep(ASK_AGAIN_SECONDS)
 
     return asyncio.run(talk())
 
@@ -110,7 +110,7 @@ def queue_names(args: Namespace) -> list[str]:
 
 
 def show(rows: list[Row], output: str) -> None:
-    """Print rows as asked for; no text in them, which is anyone's, counts as markup.
+    """Print rows in a form that the user chose; text in them, from anyone, is no markup.
 
     JSON and YAML keep each text and escape it.
     """
@@ -126,7 +126,7 @@ def say(text: str) -> None:
     print(one_line(text))
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """Print a line to stderr, likewise."""
     sys.stderr.write(f"error: {one_line(text)}\n")
 

@@ -1,4 +1,4 @@
-"""What the `airflow nats` commands do. Each returns normally for exit code 0."""
+"""Runs the `airflow nats` commands. Each returns normally for exit code 0."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from nats_executor.broker import exposure
 from nats_executor.cli.arguments import (
     ask,
     command,
-    complain,
     lanes_of,
+    print_error,
     queue_names,
     quiet,
     say,
@@ -22,7 +22,7 @@ from nats_executor.cli.arguments import (
 )
 from nats_executor.cli.orders import give_orders
 from nats_executor.cli.purging import Store, carry_out, look, purge_of
-from nats_executor.cli.survey import finding, findings, take_survey, worker_rows
+from nats_executor.cli.survey import check_row, check_rows, take_survey, worker_rows
 from nats_executor.errors import ConfigError
 from nats_executor.fleet.queues import queue_rows
 from nats_executor.metrics_package import missing_package, require_metrics
@@ -68,14 +68,14 @@ def setup(args: Namespace) -> None:
 
     drifts = ask(settings, carry_out)
     for drift in drifts:
-        say(told(drift, is_done=not args.check))
+        say(drift_line(drift, is_done=not args.check))
     if not drifts:
         print("everything is as it should be")
     elif args.check:
         raise SystemExit(1)
 
 
-def told(drift: Drift, *, is_done: bool) -> str:
+def drift_line(drift: Drift, *, is_done: bool) -> str:
     """Return a line about what differs, or about what was done about it."""
     if is_done and drift.setting == "existence":
         return f"created {drift.where}"
@@ -90,10 +90,10 @@ def check(args: Namespace) -> None:
     """Print what needs attention; exit 1 if anything does, 2 if NATS does not answer."""
     settings = settings_for(args)
     survey = ask(settings, lambda broker: take_survey(broker, settings))
-    rows = [finding("login", "exposed", text) for text in exposure.exposed_logins()]
+    rows = [check_row("login", "exposed", text) for text in exposure.exposed_logins()]
     if text := missing_package():
-        rows.append(finding("metrics", "missing", text))
-    rows = findings(survey, settings) + rows
+        rows.append(check_row("metrics", "missing", text))
+    rows = check_rows(survey, settings) + rows
     show(rows, args.output)
     if any(row["status"] != "ok" for row in rows):
         raise SystemExit(1)
@@ -150,7 +150,7 @@ def order(args: Namespace, what: Order, value: str) -> None:
         if answer.is_obeyed:
             say(answer.text)
         else:
-            complain(answer.text)
+            print_error(answer.text)
     if not all(answer.is_obeyed for answer in answers):
         raise SystemExit(1)
 
@@ -158,11 +158,11 @@ def order(args: Namespace, what: Order, value: str) -> None:
 @command
 @quiet
 def purge(args: Namespace) -> None:
-    """Empty a stream, once somebody has said yes; exit 1 if not, 2 if NATS does not answer."""
+    """Empty a stream once a person has said yes; exit 1 if not, 2 if NATS does not answer."""
     settings = settings_for(args)
     what = purge_of(settings.names, Store(args.store), args.queue)
     contents = ask(settings, lambda broker: look(broker, what))
-    sys.stderr.write(f"{lines(contents.told(what))}\n")
+    sys.stderr.write(f"{lines(contents.describe(what))}\n")
     if not args.yes and not is_confirmed():
         sys.stderr.write("nothing was removed\n")
         raise SystemExit(1)
@@ -222,16 +222,16 @@ def worker(args: Namespace) -> None:
 @command
 def standalone(args: Namespace) -> None:
     """Run everything on this machine."""
-    from nats_executor.local.standalone import standalone as run
+    from nats_executor.local.standalone import run_standalone
 
     require_metrics()
-    run(args)
+    run_standalone(args)
 
 
 @command
 def demo(args: Namespace) -> None:
     """Run the example Dag on this machine."""
-    from nats_executor.local.demo import demo as run
+    from nats_executor.local.demo import run_demo
 
     require_metrics()
-    run(args)
+    run_demo(args)

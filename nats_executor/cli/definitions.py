@@ -1,4 +1,4 @@
-"""The `airflow nats` commands: definitions only, as every `airflow` call imports them."""
+"""Defines the `airflow nats` commands, and loads nothing more: every `airflow` call imports it."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ ARG_USER = Arg(
 )
 ARG_INBOX_PREFIX = Arg(
     ("--inbox-prefix",),
-    help="\\[nats_executor] inbox_prefix of whoever logs in; without it _INBOX_ and the user",
+    help="\\[nats_executor] inbox_prefix of the user's processes; without it _INBOX_ and the user",
 )
 ARG_CERTIFICATE = Arg(
     ("--certificate",),
@@ -213,8 +213,8 @@ queue_limits change.
 
 # Of every command that changes workers.
 UNTIL_RESTART = """\
-A change holds until the worker restarts; then its command line and configuration count again.
-What runs goes on.
+A change lasts until the worker restarts. Then its command line and configuration decide again.
+Running workloads go on.
 
 It needs a NATS user of the role operator.
 
@@ -255,7 +255,7 @@ def action(name: str, what: str, args: tuple[Arg, ...], epilog: str | None = Non
     )
 
 
-def workers() -> GroupCommand:
+def workers_commands() -> GroupCommand:
     """Return the commands for workers that run."""
     common = (ARG_SERVING, ARG_TEAM, ARG_VERBOSE)
     subcommands = (
@@ -286,14 +286,14 @@ def workers() -> GroupCommand:
     )
 
 
-def purge() -> ActionCommand:
+def purge_command() -> ActionCommand:
     """Return the command that makes room."""
     which = (ARG_STORE, ARG_PURGED_QUEUE, ARG_YES, ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE)
     what = "Remove reports, dead letters, records of workers or stored logs"
     return action("purge", what, which, PURGE_EPILOG)
 
 
-def auth() -> ActionCommand:
+def auth_command() -> ActionCommand:
     """Return the command for those who write the server's configuration."""
     which = (
         ARG_USER, ARG_ROLE, ARG_QUEUES, ARG_INBOX_PREFIX, ARG_CERTIFICATE, ARG_FORMAT, ARG_TEAM,
@@ -302,7 +302,7 @@ def auth() -> ActionCommand:
     return action("auth", "Print the permissions that a NATS user needs", which, AUTH_EPILOG)
 
 
-def accounts() -> ActionCommand:
+def accounts_command() -> ActionCommand:
     """Return the command that prints all accounts and users of a deployment."""
     which = (
         ARG_WORKER_USERS, ARG_SITES, ARG_CERTIFICATE, ARG_FORMAT, ARG_TEAM, ARG_VERBOSE,
@@ -335,10 +335,10 @@ def get_nats_cli_commands() -> list[GroupCommand]:
                     help="Look at queues",
                     subcommands=(action("queues list", "List queues with their backlog", output),),
                 ),
-                workers(),
-                purge(),
-                auth(),
-                accounts(),
+                workers_commands(),
+                purge_command(),
+                auth_command(),
+                accounts_command(),
                 action(
                     "standalone",
                     "Run NATS, all of Airflow and workers on this machine",

@@ -1,11 +1,11 @@
-"""Tells running workers what to change, and says what came of it."""
+"""Sends orders to running workers, and says what came of each."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
 from nats_executor.errors import BrokerUnavailable, DecodeError, NoResponders
-from nats_executor.fleet.workers import seen_workers, state_of
+from nats_executor.fleet.workers import seen_workers, worker_state
 from nats_executor.text import presentable
 from nats_executor.wire.messages import Obeyed, decode
 from nats_executor.wire.names import Order, Verb
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nats_executor.broker.port import Broker
-    from nats_executor.cli.survey import Seen
+    from nats_executor.fleet.presences import Seen
     from nats_executor.settings import Settings
 
-__all__ = ["Answer", "give_orders"]
+__all__ = ["OrderResult", "give_orders"]
 
 # A worker renews its record before it answers, and that takes up to five seconds.
-ANSWER_SECONDS = 8.0
+ORDER_SECONDS = 8.0
 
 
-class Answer(NamedTuple):
-    """What came of an order to one worker, in one line."""
+class OrderResult(NamedTuple):
+    """The result of an order to one worker, in one line."""
 
     is_obeyed: bool
     text: str
@@ -39,7 +39,7 @@ async def give_orders(
     value: str,
     *,
     serving: str | None = None,
-) -> list[Answer]:
+) -> list[OrderResult]:
     """Tell each of these workers, by the names that people know, one after another.
 
     Args:
@@ -49,63 +49,65 @@ async def give_orders(
     if serving is not None:
         workers = [seen for seen in workers if serving in seen.presence.queues]
     answers = []
-    for name in names or [""]:
+    if not names:
+        names = [""]  # that of no worker, so the answer lists those that there are
+    for name in names:
         found = named(name, workers, settings)
-        if isinstance(found, Answer):
+        if isinstance(found, OrderResult):
             answers.append(found)
         else:
             answers.append(await give_order(broker, settings, found, order, value))
     return answers
 
 
-def named(name: str, workers: Sequence[Seen], settings: Settings) -> Seen | Answer:
+def named(name: str, workers: Sequence[Seen], settings: Settings) -> Seen | OrderResult:
     """Return the worker of a name; two may have it, or say so, if they serve different queues."""
     of_name = [seen for seen in workers if seen.presence.name == name]
-    living = [seen for seen in of_name if state_of(seen, settings) != "lost"]
+    living = [seen for seen in of_name if worker_state(seen, settings) != "lost"]
     found = living or of_name
     if len({seen.presence.worker for seen in found}) == 1:
         return found[0]
     if not found:
         known = ", ".join(sorted({presentable(seen.presence.name) for seen in workers})) or "none"
-        return Answer(False, f"no worker is named {name!r}; there are: {known}")
+        return OrderResult(False, f"no worker is named {name!r}; there are: {known}")
     of_each = "; ".join(
         f"{presentable(seen.presence.host)} (process {seen.presence.pid}) for "
         f"{as_text(map(presentable, seen.presence.queues)) or 'no queue'}"
         for seen in found
     )
     text = f"several workers are named {name!r}: {of_each}; say which one with --serving QUEUE"
-    return Answer(False, text)
+    return OrderResult(False, text)
 
 
 async def give_order(
     broker: Broker, settings: Settings, seen: Seen, order: Order, value: str
-) -> Answer:
+) -> OrderResult:
     """Tell one worker; raises `BrokerUnavailable` only if it is NATS that does not answer."""
     worker, name = seen.presence, presentable(seen.presence.name)
     subject = settings.names.control(worker.worker, order)
     try:
         body = await broker.request(
-            subject, value.encode(errors="surrogateescape"), timeout=ANSWER_SECONDS
+            subject, value.encode(errors="surrogateescape"), timeout=ORDER_SECONDS
         )
         obeyed = decode(Obeyed, body)
     except NoResponders:
         remedy = f"it is gone, or its release {worker.version} cannot change while it runs"
-        return Answer(
+        return OrderResult(
             False, f"worker {name} does not answer, last seen {seen.age:.0f} s ago: {remedy}"
         )
     except BrokerUnavailable:
         if not broker.is_connected:
             raise
-        return Answer(False, f"worker {name} did not answer within {ANSWER_SECONDS:g} s")
+        return OrderResult(False, f"worker {name} did not answer within {ORDER_SECONDS:g} s")
     except DecodeError as exc:
-        return Answer(False, f"worker {name} gave an answer that cannot be read: {exc}")
+        return OrderResult(False, f"worker {name} gave an answer that cannot be read: {exc}")
     if obeyed.refusal:
-        return Answer(False, f"worker {name} refuses: {presentable(obeyed.refusal)}")
-    return Answer(True, told(name, obeyed, order, value))
+        return OrderResult(False, f"worker {name} refuses: {presentable(obeyed.refusal)}")
+    return OrderResult(True, changed_line(name, obeyed, order, value))
 
 
-def told(name: str, obeyed: Obeyed, order: Order, value: str) -> str:
-    """Say what a worker is now, or was before."""
+def changed_line(name: str, obeyed: Obeyed, order: Order, value: str) -> str:
+    """Return what an order has changed at a worker, or that it changed nothing."""
     queues = as_text(map(presentable, obeyed.queues))
     state = f"concurrency {obeyed.concurrency}, queues {queues}"
     if obeyed.is_changed:

@@ -1,28 +1,27 @@
-"""Empties a stream for an operator; what that means is said before it is done.
+"""Empties a stream for an operator, and tells before what that means.
 
-Never that of tasks: its messages are taken back one by one, by the scheduler that sent them.
+The stream of tasks is never emptied: the scheduler that sent a task takes it back.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nats_executor.errors import BrokerUnavailable, ConfigError, NotFound
 from nats_executor.topology.storage import megabytes
 
 if TYPE_CHECKING:
     from nats_executor.broker.port import Broker
+    from nats_executor.fleet.queues import Row
     from nats_executor.wire.names import Names
 
 __all__ = ["Contents", "Purge", "Store", "carry_out", "look", "purge_of"]
 
-Row = dict[str, Any]
-
 
 class Store(StrEnum):
-    """What can be emptied, by the word for it on the command line."""
+    """The things that can be emptied, by their words on the command line."""
 
     RESULTS = "results"
     DEAD_LETTERS = "dead-letters"
@@ -34,8 +33,8 @@ CONSEQUENCES = {
     Store.RESULTS: "What runs goes on, and its end is reported. If a workload has ended and no "
     "scheduler has read that yet, the scheduler reports it failed unless Airflow knows its state: "
     "a task that ended by itself is not run again, a callback is marked failed. Attempts to start "
-    "a workload are counted anew",
-    Store.DEAD_LETTERS: "Nobody but people reads them: nothing is run again, and nothing waits",
+    "a workload are counted from the first one again",
+    Store.DEAD_LETTERS: "Only people read them: nothing is run again, and nothing waits",
     Store.WORKERS: "Every worker writes its record again with its next heartbeat; until then it is "
     "not listed, and orders do not find it",
     Store.LOGS: "Logs of ended tasks that are stored there cannot be read any more",
@@ -44,7 +43,7 @@ CONSEQUENCES = {
 
 @dataclass(frozen=True, slots=True)
 class Purge:
-    """What is to go: the messages of a stream under a subject.
+    """The messages of a stream that are to go, by their subject.
 
     Attributes:
         queue: of which queue, '' for all.
@@ -58,7 +57,7 @@ class Purge:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What is there.
+    """The numbers of messages that are there.
 
     Attributes:
         messages: of those that are to go; there may be more if `is_whole` is False. None where
@@ -71,8 +70,8 @@ class Contents:
     all_messages: int
     bytes: int
 
-    def told(self, purge: Purge) -> str:
-        """Say what goes, and what follows from that."""
+    def describe(self, purge: Purge) -> str:
+        """Return what goes, and what follows from that."""
         counted = "an unknown number" if self.messages is None else str(self.messages)
         number = f"{'' if self.is_whole else 'more than '}{counted} of {self.all_messages}"
         of_queue = f" of queue {purge.queue!r}" if purge.queue else ""

@@ -1,4 +1,4 @@
-"""What streams, consumers and workers look like at one moment, as rows for people and scripts."""
+"""Takes one look at streams, consumers and workers, and makes rows of it for people and scripts."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 from nats_executor.broker.quorum import no_quorum
 from nats_executor.broker.releases import danger, weakness
 from nats_executor.errors import AccessDenied, BrokerUnavailable
-from nats_executor.fleet.presences import Seen
 from nats_executor.fleet.queues import by_queue, moment
-from nats_executor.fleet.workers import seen_workers, serving, state_of
+from nats_executor.fleet.workers import seen_workers, serving, worker_state
 from nats_executor.text import presentable
 from nats_executor.topology import setup
 from nats_executor.topology.storage import (
@@ -26,15 +25,15 @@ from nats_executor.wire.queue_names import as_text, remedy
 
 if TYPE_CHECKING:
     from nats_executor.broker.port import Broker, ConsumerInfo, StreamInfo, Usage
+    from nats_executor.fleet.presences import Seen
     from nats_executor.fleet.queues import Row
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Names
 
 __all__ = [
-    "Seen",
     "Survey",
-    "finding",
-    "findings",
+    "check_row",
+    "check_rows",
     "replica_findings",
     "take_survey",
     "worker_rows",
@@ -110,7 +109,7 @@ def worker_rows(survey: Survey, settings: Settings) -> list[Row]:
     return [
         {
             "worker": seen.presence.name,
-            "state": state_of(seen, settings),
+            "state": worker_state(seen, settings),
             "queues": as_text(map(str, seen.presence.queues)),
             "running": seen.presence.running,
             "concurrency": seen.presence.concurrency,
@@ -123,13 +122,13 @@ def worker_rows(survey: Survey, settings: Settings) -> list[Row]:
     ]
 
 
-def findings(survey: Survey, settings: Settings) -> list[Row]:
+def check_rows(survey: Survey, settings: Settings) -> list[Row]:
     """One row for each thing that was checked; a status other than `ok` needs attention."""
-    rows = [finding("broker", "ok", f"connected to {settings.shown('servers')}")]
+    rows = [check_row("broker", "ok", f"connected to {settings.shown('servers')}")]
     rows += server_findings(survey)
-    rows += [finding("streams", "drift", drift.advice) for drift in survey.drifts]
+    rows += [check_row("streams", "drift", drift.advice) for drift in survey.drifts]
     if not survey.drifts:
-        rows.append(finding("streams", "ok", "as configured"))
+        rows.append(check_row("streams", "ok", "as configured"))
     for info in survey.streams:
         rows += replica_findings(info, settings.replicas)
     rows += [
@@ -149,14 +148,14 @@ def findings(survey: Survey, settings: Settings) -> list[Row]:
             and not serving(survey.workers, Lane(queue, band.band), settings)
         ]
     rows += [
-        finding(f"worker {seen.presence.name}", "lost", f"silent for {seen.age:.0f} s")
+        check_row(f"worker {seen.presence.name}", "lost", f"silent for {seen.age:.0f} s")
         for seen in survey.workers
-        if state_of(seen, settings) == "lost"
+        if worker_state(seen, settings) == "lost"
     ]
     rows += [
-        finding(f"worker {seen.presence.name}", "paused", presentable(seen.presence.paused))
+        check_row(f"worker {seen.presence.name}", "paused", presentable(seen.presence.paused))
         for seen in survey.workers
-        if state_of(seen, settings) == "paused"
+        if worker_state(seen, settings) == "paused"
     ]
     return rows
 
@@ -164,8 +163,8 @@ def findings(survey: Survey, settings: Settings) -> list[Row]:
 def server_findings(survey: Survey) -> list[Row]:
     """The rows of releases of nats-server of which something is known; a weakness can wait."""
     versions = sorted(survey.server_versions)
-    unsafe = [finding("nats-server", "unsafe", text) for v in versions if (text := danger(v))]
-    weak = [finding("nats-server", "ok", text) for v in versions if (text := weakness(v))]
+    unsafe = [check_row("nats-server", "unsafe", text) for v in versions if (text := danger(v))]
+    weak = [check_row("nats-server", "ok", text) for v in versions if (text := weakness(v))]
     return unsafe + weak
 
 
@@ -186,7 +185,7 @@ def replica_findings(info: StreamInfo, replicas: int) -> list[Row]:
         details = "NATS is still moving it to its servers; stop no server until that is done"
     else:
         return []
-    return [finding(f"stream {info.name}", "degraded", details)]
+    return [check_row(f"stream {info.name}", "degraded", details)]
 
 
 def queue_findings(
@@ -203,22 +202,22 @@ def queue_finding(queue: str, bands: list[ConsumerInfo], workers: list[Seen]) ->
     what, pending = f"queue {queue}", sum(band.pending for band in bands)
     if workers:
         names = ", ".join(seen.presence.name for seen in workers)
-        return finding(what, "ok", f"{pending} pending, served by {names}")
+        return check_row(what, "ok", f"{pending} pending, served by {names}")
     if not pending + sum(band.in_flight for band in bands):
-        return finding(what, "ok", "empty, no worker")
+        return check_row(what, "ok", "empty, no worker")
     advice = remedy(Lane(queue), has_workers=False)
-    return finding(what, "unserved", f"{pending} pending and no worker; run: {advice}")
+    return check_row(what, "unserved", f"{pending} pending and no worker; run: {advice}")
 
 
 def band_finding(band: ConsumerInfo) -> Row:
     """The row of a band with workloads that the queue's workers, of other settings, never pull."""
     what = f"queue {band.queue}, priority band {band.band}"
     advice = remedy(Lane(band.queue, band.band), has_workers=True)
-    return finding(what, "unserved", f"{band.pending} pending and no worker; {advice}")
+    return check_row(what, "unserved", f"{band.pending} pending and no worker; {advice}")
 
 
 def pause_finding(queue: str, bands: list[ConsumerInfo], settings: Settings) -> Row:
-    """The row of a queue whose consumers give no worker anything, no matter who paused them."""
+    """The row of a queue whose consumers are paused, so that no worker gets anything."""
     paused = [band for band in bands if band.paused_until]
     numbers = ", ".join(str(band.band) for band in paused)
     which = "paused" if paused == bands else f"priority band {numbers} paused"
@@ -228,8 +227,8 @@ def pause_finding(queue: str, bands: list[ConsumerInfo], settings: Settings) -> 
     )
     pending = sum(band.pending for band in bands)
     details = f"{pending} pending, {which} until {until}; to resume now: {resume}"
-    return finding(f"queue {queue}", "paused", details)
+    return check_row(f"queue {queue}", "paused", details)
 
 
-def finding(what: str, status: str, details: str) -> Row:
+def check_row(what: str, status: str, details: str) -> Row:
     return {"check": what, "status": status, "details": details}

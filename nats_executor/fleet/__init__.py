@@ -1,3 +1,3 @@
-"""The workers and queues, as others see them through NATS."""
+"""Reads through NATS which workers and queues there are."""
 
 from __future__ import annotations

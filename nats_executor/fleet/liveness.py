@@ -1,4 +1,4 @@
-"""Whether a worker lives: its presence record, and the question to it. Both sides ask."""
+"""Finds out whether a worker lives, by its presence record and by asking it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Names
 
-__all__ = ["PATIENCE", "Answer", "Holder", "Liveness", "is_lost", "readable", "records_under"]
+__all__ = ["PATIENCE", "Holder", "Liveness", "PingResult", "is_lost", "readable", "records_under"]
 
 log = logging.getLogger(__name__)
 
@@ -39,19 +39,19 @@ PING_PAUSE_SECONDS = 0.1
 COMPLAINTS: deque[str] = deque()
 MOST_COMPLAINTS = 100
 
-# How much longer a worker is waited for that is subscribed and does not answer: its process or its
-# network may hang, and its tasks may run. Servers notice a dead peer only after minutes.
+# How many times as long a worker may be silent while it is subscribed: its process or its network
+# may hang, and its tasks may run. Servers notice a dead peer only after minutes.
 PATIENCE = 2
-# A look at many records lets others have the loop that often: after some milliseconds.
+# After so many records, some milliseconds of work, others get the loop.
 BREATH = 50
 
 
-class Answer(Enum):
-    """What came of pinging a worker."""
+class PingResult(Enum):
+    """The result of a ping."""
 
     ALIVE = auto()
     SILENT = auto()  # it is subscribed and does not answer
-    NOBODY = auto()  # nobody listens: its connection is gone
+    GONE = auto()  # it is not subscribed: its connection is gone
 
 
 class Holder(NamedTuple):
@@ -66,7 +66,7 @@ class Holder(NamedTuple):
 
 
 def is_lost(
-    *, answer: Answer, record_age: float, connected_for: float, lost_after_seconds: float
+    *, answer: PingResult, record_age: float, connected_for: float, lost_after_seconds: float
 ) -> bool:
     """Whether a worker counts as dead.
 
@@ -77,8 +77,8 @@ def is_lost(
         record_age: seconds since its last presence record, infinity without one.
         connected_for: seconds since our own last connect.
     """
-    limit = lost_after_seconds * (PATIENCE if answer is Answer.SILENT else 1)
-    return answer is not Answer.ALIVE and record_age > limit and connected_for > limit
+    limit = lost_after_seconds * (PATIENCE if answer is PingResult.SILENT else 1)
+    return answer is not PingResult.ALIVE and record_age > limit and connected_for > limit
 
 
 class Liveness:
@@ -107,7 +107,7 @@ class Liveness:
         suspects = [holder for holder, age in ages.items() if age > self._lost_after_seconds]
         workers = list(dict.fromkeys(holder.worker for holder in suspects))
         answers = dict(zip(workers, await asyncio.gather(*map(self.ping, workers)), strict=True))
-        # Only now: a connection that broke meanwhile makes everyone look silent.
+        # Only now: while the connection was broken, no worker could answer.
         connected_for = time.monotonic() - self._broker.connected_since
         return {
             holder
@@ -120,25 +120,25 @@ class Liveness:
             )
         }
 
-    async def ping(self, worker: str) -> Answer:
+    async def ping(self, worker: str) -> PingResult:
         """Ask whether a worker is there."""
         answer, _ = await self.ask(worker, b"")
         return answer
 
-    async def ask(self, worker: str, question: bytes) -> tuple[Answer, bytes]:
+    async def ask(self, worker: str, question: bytes) -> tuple[PingResult, bytes]:
         """Ask a worker several times, because it may be about to subscribe; b"" is no reply."""
         names = self._names
         subject = names.peer(worker) if self._is_peer else names.control(worker, Verb.PING)
-        answer = Answer.NOBODY
+        answer = PingResult.GONE
         for _ in range(PINGS):
             try:
                 reply = await self._broker.request(subject, question, timeout=PING_SECONDS)
             except NoResponders:
                 pass
             except BrokerError:
-                answer = Answer.SILENT
+                answer = PingResult.SILENT
             else:
-                return Answer.ALIVE, reply
+                return PingResult.ALIVE, reply
             await asyncio.sleep(PING_PAUSE_SECONDS)
         return answer, b""
 
@@ -183,7 +183,7 @@ class Liveness:
 async def records_under(broker: Broker, names: Names, subjects: str) -> list[Record]:
     """Return the records under these keys that can be read.
 
-    A client of anyone's making can write any number of them. So the look ends somewhere, and lets
+    Any client that may write there can write any number of them. So the look has an end, and lets
     others have the loop.
     """
     found: list[Record] = []

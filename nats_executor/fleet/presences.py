@@ -1,7 +1,7 @@
-"""What the records of workers say, each of the worker and the queue of its key alone.
+"""Reads the records of workers, each for the worker and the queue of its key alone. Pure.
 
 A worker's user may write under the keys of its own queues only. So a record counts for the queue
-of its key, and what it says of another one is nobody's word. Pure.
+of its key, and what it says of another queue counts for nothing.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Lane
 
-__all__ = ["seen_workers", "serving", "state_of"]
+__all__ = ["seen_workers", "serving", "worker_state"]
 
 # Records that are dealt with in another thread.
 MANY = 1000
@@ -48,7 +48,7 @@ async def seen_workers(
     return await asyncio.to_thread(merge) if len(records) > MANY else merge()
 
 
-def state_of(seen: Seen, settings: Settings) -> str:
+def worker_state(seen: Seen, settings: Settings) -> str:
     """Name a worker's state, by the age of its record."""
     if seen.age > settings.worker_lost_seconds:
         return "lost"
@@ -61,12 +61,12 @@ def serving(workers: list[Seen], lane: Lane, settings: Settings) -> list[Seen]:
     """The workers that take workloads of a lane.
 
     A paused one, too: it comes back by itself once there is memory, or workloads can start there.
-    `findings` has it.
+    `airflow nats check` has a row for it.
     """
     return [
         seen
         for seen in workers
         if lane.queue in seen.presence.queues
         and lane.band < seen.presence.bands
-        and state_of(seen, settings) in {"running", "paused"}
+        and worker_state(seen, settings) in {"running", "paused"}
     ]

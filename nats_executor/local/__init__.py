@@ -1,3 +1,3 @@
-"""Everything on one machine: an embedded server, Airflow's components, a demo."""
+"""Runs everything on one machine: an embedded server, Airflow's components, a demo."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Airflow's public REST API on this machine, as far as the demo and standalone ask it."""
+"""Asks Airflow's public REST API on this machine, for the demo and standalone."""
 
 from __future__ import annotations
 
@@ -57,11 +57,6 @@ class AirflowApi:
             raise
         return True
 
-    def import_errors(self) -> list[str]:
-        """Return what the dag processor could not import, as tracebacks."""
-        found = self.call("GET", "/api/v2/importErrors")["import_errors"]
-        return [str(error["stack_trace"]) for error in found]
-
     def trigger(self, dag_id: str) -> str:
         """Start a run of a Dag and return its run id."""
         run = self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None})
@@ -98,7 +93,8 @@ class AirflowApi:
             headers["Authorization"] = f"Bearer {self.token}"
         connection = http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT_SECONDS)
         try:
-            connection.request(method, path, body and json.dumps(body), headers)
+            text = None if body is None else json.dumps(body)
+            connection.request(method, path, text, headers)
             answer = connection.getresponse()
             text = answer.read().decode(errors="replace")
             if answer.status >= http.HTTPStatus.BAD_REQUEST:

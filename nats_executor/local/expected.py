@@ -1,7 +1,7 @@
-"""What the demo must come to, what it came to, and how the two differ; pure functions.
+"""Compares the demo's run with what it has to come to. Pure.
 
-The state and the tries are Airflow's word, the workers are what the bus itself holds: one last
-report for each dispatch.
+State and tries come from Airflow. The workers come from NATS, which holds one last report for each
+dispatch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from nats_executor.wire.messages import Report
 
-__all__ = ["EXPECTED", "RESULT", "WORKERS", "Expected", "Row", "deviations", "rows_of"]
+__all__ = ["EXPECTED", "RESULT", "WORKERS", "Expected", "TaskRow", "deviations", "rows_of"]
 
 DEFAULT, HEAVY = "default", "heavy"
 WORKERS = {DEFAULT: "worker-1", HEAVY: "worker-2"}
@@ -24,7 +24,7 @@ WORKERS = {DEFAULT: "worker-1", HEAVY: "worker-2"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """What one task of the Dag has to come to.
+    """The end that one task of the Dag has to have.
 
     Attributes:
         dispatches: how often its workload has to reach a worker: more than `tries` for a task
@@ -53,8 +53,8 @@ RESULT = {"batches": 4, "total": 12000}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One task instance at one moment; durations in seconds, None while unknown."""
+class TaskRow:
+    """One task instance at one time_in; durations in seconds, None while unknown."""
 
     task_id: str
     map_index: int
@@ -71,7 +71,7 @@ class Row:
         return self.task_id if self.map_index < 0 else f"{self.task_id}[{self.map_index}]"
 
 
-def rows_of(instances: Iterable[dict[str, Any]], reports: Iterable[Report]) -> list[Row]:
+def rows_of(instances: Iterable[dict[str, Any]], reports: Iterable[Report]) -> list[TaskRow]:
     """Join the task instances of one run with the reports about them, in the Dag's order."""
     of_task: dict[tuple[str, int], list[Report]] = {}
     for report in sorted(reports, key=lambda report: report.at):
@@ -82,10 +82,10 @@ def rows_of(instances: Iterable[dict[str, Any]], reports: Iterable[Report]) -> l
     return sorted(rows, key=lambda row: (order.index(row.task_id), row.map_index))
 
 
-def row_of(instance: dict[str, Any], reports: Sequence[Report]) -> Row:
-    started, ended = moment(instance["start_date"]), moment(instance["end_date"])
-    queued = moment(instance["queued_when"])
-    return Row(
+def row_of(instance: dict[str, Any], reports: Sequence[Report]) -> TaskRow:
+    started, ended = time_in(instance["start_date"]), time_in(instance["end_date"])
+    queued = time_in(instance["queued_when"])
+    return TaskRow(
         task_id=instance["task_id"],
         map_index=instance["map_index"],
         state=instance["state"] or "-",
@@ -98,7 +98,7 @@ def row_of(instance: dict[str, Any], reports: Sequence[Report]) -> Row:
     )
 
 
-def moment(text: str | None) -> datetime | None:
+def time_in(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
@@ -109,7 +109,7 @@ def between(earlier: datetime | None, later: datetime | None) -> float | None:
     return (later - earlier).total_seconds()
 
 
-def deviations(rows: Sequence[Row], *, run_state: str, result: Any) -> list[str]:
+def deviations(rows: Sequence[TaskRow], *, run_state: str, result: Any) -> list[str]:
     """Return one line for everything that is not as it has to be."""
     found = [] if run_state == "success" else [f"the run is {run_state}, expected success"]
     for expected in EXPECTED:
@@ -124,7 +124,7 @@ def deviations(rows: Sequence[Row], *, run_state: str, result: Any) -> list[str]
     return found
 
 
-def deviations_of(row: Row, expected: Expected) -> list[str]:
+def deviations_of(row: TaskRow, expected: Expected) -> list[str]:
     worker = WORKERS[expected.queue]
     compared = [
         ("state", row.state, "success"),

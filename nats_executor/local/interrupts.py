@@ -1,4 +1,4 @@
-"""Being told to stop, by Ctrl-C or a signal: raised where it can be handled, held where not."""
+"""Raises Ctrl-C and stop signals where they can be handled, and holds them where they cannot."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(KeyboardInterrupt):
-    """Somebody wants this process to stop. No error, so no `except Exception` may catch it.
+    """A person or a program wants this process to stop.
+
+    It is no error, so no `except Exception` may catch it.
 
     asyncio keeps any exception for itself that meets one of its streams, except for this kind.
     """
@@ -57,7 +59,7 @@ def interrupts_held() -> Iterator[None]:
 def run_until_interrupted(work: Coroutine[Any, Any, Result]) -> Result:
     """Run a coroutine as `asyncio.run` does; an interrupt cancels it.
 
-    Raised in the midst of somebody else's callback it would be logged there, or kept.
+    Raised in the midst of another callback it would be logged there, or kept.
 
     Raises:
         Interrupted: there was an interrupt; everything has been left in order.

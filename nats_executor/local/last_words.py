@@ -1,4 +1,4 @@
-"""The line of a dead component's log that tells why it died. Pure."""
+"""Finds the line of a dead component's log that tells why it died. Pure."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["last_words", "one_line"]
+__all__ = ["bare_line", "last_words"]
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-# What logs put before the words: a pid, a date and a time.
-PREFIX = re.compile(r"^(\[\d+\] )?\d{4}[-/]\d\d[-/]\d\d[T ][\d:.,]+Z? *")
+# What a log puts before its text: a pid, a date and a time.
+LOG_PREFIX = re.compile(r"^(\[\d+\] )?\d{4}[-/]\d\d[-/]\d\d[T ][\d:.,]+Z? *")
 TROUBLE = re.compile(
     r"error|critical|fatal|exception|refus|denied|not found|in use|cannot", re.IGNORECASE
 )
@@ -36,7 +36,7 @@ def last_words(text: str) -> str:
     Of an exception that is the line with its name: its text may have more lines, and SQLAlchemy's
     ends with where to read about such errors.
     """
-    found = [(words, is_bad) for line, is_bad in telling(text) if (words := one_line(line))]
+    found = [(words, is_bad) for line, is_bad in telling(text) if (words := bare_line(line))]
     bad = [words for words, is_bad in found if is_bad or TROUBLE.search(words)]
     return (bad or [words for words, _ in found] or [""])[-1]
 
@@ -44,7 +44,7 @@ def last_words(text: str) -> str:
 def telling(text: str) -> Iterator[tuple[str, bool]]:
     """Yield the lines that are neither a traceback's frames nor the rest of an exception's text.
 
-    With each goes whether it is an exception, which many a name does not tell.
+    Each comes with whether it is an exception, because not every name of one tells so.
     """
     margin: str | None = None  # of the traceback in whose frames we are
     is_rest = False
@@ -57,11 +57,11 @@ def telling(text: str) -> Iterator[tuple[str, bool]]:
             if bare and bare[0] not in FRAME:
                 margin, is_rest = None, True
                 yield bare, True
-        elif not is_rest or PREFIX.match(line) or FRESH.match(line):
+        elif not is_rest or LOG_PREFIX.match(line) or FRESH.match(line):
             is_rest = False
             yield line, False
 
 
-def one_line(text: str) -> str:
+def bare_line(text: str) -> str:
     """Return text without colours, time, line ends and surplus blanks, at most 300 characters."""
-    return " ".join(PREFIX.sub("", ANSI.sub("", text)).split())[:300]
+    return " ".join(LOG_PREFIX.sub("", ANSI.sub("", text)).split())[:300]

@@ -1,4 +1,4 @@
-"""Run one command on a leash: when whoever holds the other end is gone, so is the command.
+"""Runs a command on a leash: when the process at the other end is gone, so is the command.
 
     python leash.py <grace seconds> <command> ...
 
@@ -37,9 +37,9 @@ def leashed(command: list[str], *, grace_seconds: float) -> list[str]:
 def main() -> int:
     """Run the command of the command line and return its exit code."""
     grace_seconds, command = float(sys.argv[1]), sys.argv[2:]
-    # Whoever started us held them back, and the command would inherit that.
+    # The process that started this one held them back, and the command would inherit that.
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    # Orphans of the command become our children, so that none gets away by a second fork.
+    # Orphans of the command become children of this process, so that none escapes by a second fork.
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     wakeups, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -47,12 +47,12 @@ def main() -> int:
     for number in SIGNALS:
         signal.signal(number, lambda *_: None)
 
-    child = spawn(command)
-    code = wait(child, wakeups)
+    child = start_command(command)
+    code = wait_for_command(child, wakeups)
     if code is None:
         with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
             os.kill(child, signal.SIGTERM)
-        code = wait(child, wakeups, seconds=grace_seconds)
+        code = wait_for_command(child, wakeups, seconds=grace_seconds)
     killed = kill_below(child)
     return killed if code is None else code
 
@@ -63,7 +63,7 @@ def prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def spawn(command: list[str]) -> int:
+def start_command(command: list[str]) -> int:
     """Start the command in a process group of its own; a missing one exits with 127."""
     # Until the child has the default handlers, a signal to it would be lost.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -84,7 +84,7 @@ def spawn(command: list[str]) -> int:
         os._exit(127)
 
 
-def wait(child: int, wakeups: int, *, seconds: float | None = None) -> int | None:
+def wait_for_command(child: int, wakeups: int, *, seconds: float | None = None) -> int | None:
     """Return the child's exit code; None after `seconds`, or, without them, when it has to stop."""
     deadline = None if seconds is None else time.monotonic() + seconds
     sources = [wakeups] if deadline else [wakeups, 0]
@@ -101,9 +101,9 @@ def wait(child: int, wakeups: int, *, seconds: float | None = None) -> int | Non
 
 
 def reap(child: int, *, options: int = os.WNOHANG) -> int | None:
-    """Collect whoever has ended; return the child's exit code if it was among them."""
+    """Collect the processes that have ended; return the child's exit code if it is one of them."""
     code = None
-    with contextlib.suppress(ChildProcessError):  # nobody is left
+    with contextlib.suppress(ChildProcessError):  # none is left
         while (ended := os.waitpid(-1, options))[0]:
             if ended[0] == child:
                 code = os.waitstatus_to_exitcode(ended[1])

@@ -1,4 +1,4 @@
-"""One child process with its log: started on a leash, watched, stopped."""
+"""Starts one child process on a leash, with a log, watches it and stops it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalError", "Process"]
 
-# What the leash may take, beyond the grace, to kill and collect what outlasted it.
-KILL_SECONDS = 5.0
+# How long the leash may take, beyond the grace, to kill and collect what still runs.
+LEASH_SECONDS = 5.0
 # The traceback of a deep stack, with SQLAlchemy's statement at its end.
 TAIL_BYTES = 65_536
 
@@ -67,7 +67,7 @@ class Process:
 
     def start(self) -> Self:
         """Start it and return at once; a command that cannot be run exits with 127."""
-        # An interrupt between the process's birth and our knowing of it would leave it running.
+        # An interrupt between the start and the assignment would leave the process running.
         with self.log.open("wb") as output, interrupts_held():
             # A session of its own, so that Ctrl-C in the terminal reaches this process alone.
             self.leash = subprocess.Popen(  # noqa: S603
@@ -98,12 +98,13 @@ class Process:
             return f"was killed by {signal.Signals(code - 128).name}"
         return f"ended with exit code {code}"
 
-    def obituary(self) -> LocalError:
-        """Return an error with how it ended, its last meaningful words and where its log is."""
+    def failure(self) -> LocalError:
+        """Return an error that tells how it ended and the last line of its log that says why."""
         words = last_words(tail(self.log))
-        return LocalError(f"{self.name} {self.fate}{words and f': {words}'}", log=self.log)
+        text = f"{self.name} {self.fate}"
+        return LocalError(f"{text}: {words}" if words else text, log=self.log)
 
-    def let_go(self) -> None:
+    def ask_to_stop(self) -> None:
         """Ask it to stop; `wait` for it afterwards."""
         if self.leash is not None and self.leash.stdin is not None:
             self.leash.stdin.close()
@@ -113,7 +114,7 @@ class Process:
         if self.leash is None:
             return
         try:
-            self.leash.wait(self.grace_seconds + KILL_SECONDS)
+            self.leash.wait(self.grace_seconds + LEASH_SECONDS)
         except subprocess.TimeoutExpired:
             # The kernel kills the leash's child with it.
             self.leash.kill()
@@ -134,7 +135,7 @@ class Process:
 
     def stop(self) -> None:
         """Stop it and wait until it is gone; harmless when it does not run."""
-        self.let_go()
+        self.ask_to_stop()
         self.wait()
 
 

@@ -1,4 +1,4 @@
-"""`airflow nats standalone`: Airflow, NATS and workers on one machine, until Ctrl-C."""
+"""Runs `airflow nats standalone`: Airflow, NATS and workers on one machine, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rich.console import Console
 
 from nats_executor.errors import NatsExecutorError
 from nats_executor.local.api import AirflowApi
@@ -28,18 +30,18 @@ from nats_executor.wire.queue_names import as_text
 if TYPE_CHECKING:
     from argparse import Namespace
 
-__all__ = ["standalone"]
+__all__ = ["run_standalone"]
 
 EXECUTOR = "nats_executor.NatsExecutor"
-GRACE_SECONDS = 10.0
-# Who types Ctrl-C does not wait nine minutes, a worker's default, for running tasks.
-DRAIN_SECONDS = 5
-KILL_SECONDS = 5
-LOOK_SECONDS = 0.2
+COMPONENT_SECONDS = 10.0
+# A person who types Ctrl-C will not wait nine minutes, a worker's default, for running tasks.
+WORKER_DRAIN_SECONDS = 5
+WORKER_KILL_SECONDS = 5
+SHOW_SECONDS = 0.2
 EVERYWHERE = {"0.0.0.0", "::", ""}  # noqa: S104 - compared with, not bound to
 
 
-def standalone(args: Namespace) -> None:
+def run_standalone(args: Namespace) -> None:
     """Run everything until Ctrl-C or SIGTERM, then stop it; exit with 1 when a component dies.
 
     Args:
@@ -47,10 +49,10 @@ def standalone(args: Namespace) -> None:
             `workers` (how many), `concurrency` (of each, None for the option) and `port` (None
             for `[api] port`).
     """
-    out = Prefixed()
+    out = Prefixed(Console(highlight=False))
     with interrupts_raised():
         try:
-            run(out, args)
+            run_everything(out, args)
         except Interrupted as exc:
             out.say(f"stopped by {exc}")
         except NatsExecutorError as exc:
@@ -58,13 +60,13 @@ def standalone(args: Namespace) -> None:
             raise SystemExit(1) from None
 
 
-def run(out: Prefixed, args: Namespace) -> None:
+def run_everything(out: Prefixed, args: Namespace) -> None:
     """Start everything and watch it until it is interrupted."""
     from airflow.configuration import AIRFLOW_HOME, conf
 
     host, port = conf.get("api", "host"), args.port or conf.getint("api", "port")
     require_free_port(port, host=host, setting="--port" if args.port else "[api] port")
-    env = environment(out, Path(AIRFLOW_HOME), port=port)
+    env = standalone_environment(out, Path(AIRFLOW_HOME), port=port)
     with ExitStack() as stack:
         server = (
             stack.enter_context(EmbeddedServer(Path(AIRFLOW_HOME, "nats"))) if is_alone() else None
@@ -76,8 +78,8 @@ def run(out: Prefixed, args: Namespace) -> None:
         deployment = Deployment(
             env=env,
             logs=Path(conf.get("logging", "base_log_folder"), "standalone"),
-            grace_seconds=GRACE_SECONDS,
-            worker_grace_seconds=DRAIN_SECONDS + KILL_SECONDS + GRACE_SECONDS,
+            grace_seconds=COMPONENT_SECONDS,
+            worker_grace_seconds=WORKER_DRAIN_SECONDS + WORKER_KILL_SECONDS + COMPONENT_SECONDS,
         )
         core = stack.enter_context(Components(needs=server or ()))
         workers = stack.enter_context(Components(needs=core))
@@ -93,7 +95,7 @@ def run(out: Prefixed, args: Namespace) -> None:
 
 
 def watch(out: Prefixed, components: Components, api: AirflowApi) -> None:
-    """Show what the components say until one dies; says once when they are ready."""
+    """Print the components' log lines until one of them dies, and once that they are ready."""
     is_ready, next_look = False, 0.0
     while True:
         out.show_logs(components)
@@ -102,12 +104,12 @@ def watch(out: Prefixed, components: Components, api: AirflowApi) -> None:
             is_ready, next_look = api.is_healthy(), time.monotonic() + 1
             if is_ready:
                 out.say(f"Airflow is ready at http://{api.host}:{api.port}")
-                out.say(login())
-        time.sleep(LOOK_SECONDS)
+                out.say(login_hint())
+        time.sleep(SHOW_SECONDS)
 
 
 def is_alone() -> bool:
-    """Whether nobody has configured a NATS server.
+    """Whether no NATS server is configured.
 
     Airflow writes every default into the first `airflow.cfg`, so there the default means nothing;
     in the environment it does.
@@ -120,15 +122,15 @@ def is_alone() -> bool:
     return str(conf.get(SECTION, "servers", fallback=default)).strip() == default
 
 
-def environment(out: Prefixed, home: Path, *, port: int) -> dict[str, str]:
+def standalone_environment(out: Prefixed, home: Path, *, port: int) -> dict[str, str]:
     """Return the user's environment with what this command decides for the components."""
     from airflow.configuration import conf
 
     env = dict(os.environ) | python_environment(home)
     decided = {
         ("api", "port"): str(port),
-        (SECTION, "drain_seconds"): str(DRAIN_SECONDS),
-        (SECTION, "kill_seconds"): str(KILL_SECONDS),
+        (SECTION, "drain_seconds"): str(WORKER_DRAIN_SECONDS),
+        (SECTION, "kill_seconds"): str(WORKER_KILL_SECONDS),
     }
     if EXECUTOR.rpartition(".")[2] not in conf.get("core", "executor"):
         out.say(f"[core] executor = {conf.get('core', 'executor')}: using {EXECUTOR} instead")
@@ -137,7 +139,7 @@ def environment(out: Prefixed, home: Path, *, port: int) -> dict[str, str]:
         # Airflow's own default does not know of another port than 8080.
         decided["core", "execution_api_server_url"] = f"http://localhost:{port}/execution/"
     if not conf.get("api_auth", "jwt_private_key_path", fallback=None):
-        # Where none is configured each process would make up one of its own.
+        # Without one, each process would make up a secret of its own.
         decided["api_auth", "jwt_secret"] = conf.get("api_auth", "jwt_secret")
     return env | {variable(*option): value for option, value in decided.items()}
 
@@ -154,7 +156,7 @@ def client_file(server: EmbeddedServer) -> str:
     return shlex.quote(str(path))
 
 
-def login() -> str:
+def login_hint() -> str:
     """Return how to log in, as far as this command can know."""
     from airflow.configuration import conf
 

@@ -1,4 +1,4 @@
-"""How the demo shows its run: a table that refreshes on a terminal, a line for each change else."""
+"""Shows the demo's run: a table that refreshes on a terminal, elsewhere a line for each change."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from nats_executor.local.expected import Row
+    from rich.console import Console
+
+    from nats_executor.local.expected import TaskRow
 
 __all__ = ["View"]
 
-COLOURS = {
+STATE_COLOURS = {
     "success": "green",
     "running": "bold cyan",
     "queued": "yellow",
@@ -33,10 +34,10 @@ COLOURS = {
 class View:
     """The demo's output; times are seconds since its start."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False)
+    def __init__(self, console: Console) -> None:
+        self.console = console
         if not self.console.is_terminal:
-            self.console.width = 120  # nobody's window: the default of 80 would cut the table
+            self.console.width = 120  # no window: the default of 80 would cut the table
         self.started = time.monotonic()
         self.last: dict[str, tuple[object, ...]] = {}
         self.live: Live | None = None
@@ -56,7 +57,7 @@ class View:
             yield
         self.live = None
 
-    def show(self, rows: Sequence[Row]) -> None:
+    def show(self, rows: Sequence[TaskRow]) -> None:
         """Show what runs where at this moment."""
         if self.live is not None:
             elapsed = time.monotonic() - self.started
@@ -69,12 +70,12 @@ class View:
                 worker = row.workers[-1] if row.workers else "-"
                 self.say(f"{row.name:14} {row.state:18} {row.queue:8} {worker:9} try {row.tries}")
 
-    def summary(self, rows: Sequence[Row]) -> None:
+    def summary(self, rows: Sequence[TaskRow]) -> None:
         """Print the table that the demo ends with."""
         self.console.print(table(rows))
 
 
-def table(rows: Sequence[Row], *, title: str | None = None) -> Table:
+def table(rows: Sequence[TaskRow], *, title: str | None = None) -> Table:
     """Return the table of all task instances."""
     shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("task", "state", "queue", "worker"):
@@ -84,7 +85,7 @@ def table(rows: Sequence[Row], *, title: str | None = None) -> Table:
     for row in rows:
         shown.add_row(
             row.name,
-            f"[{COLOURS.get(row.state, 'dim')}]{row.state}[/]",
+            f"[{STATE_COLOURS.get(row.state, 'dim')}]{row.state}[/]",
             row.queue,
             ", ".join(row.workers),
             str(row.tries or ""),

@@ -1,3 +1,3 @@
-"""Task logs for Airflow's UI: of running workloads and of ended ones."""
+"""Reads task logs for Airflow's UI, of running workloads and of ended ones, and stores them."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The API server's connections to NATS: one in each of its processes, opened at the first question.
+"""Keeps a connection to NATS in each process of the API server, from its first question on.
 
 Airflow asks from any thread, and may fork a process that has asked before.
 """
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from nats_executor.broker.bridge import Bridge
 from nats_executor.errors import BrokerUnavailable
+from nats_executor.pacing import Once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -23,20 +24,20 @@ if TYPE_CHECKING:
     from nats_executor.broker.port import Broker
     from nats_executor.settings import Settings
 
-__all__ = ["Complaints", "Line", "Lines"]
+__all__ = ["Complaints", "PerProcess", "ProcessConnection"]
 
-# Of a question, for a new connection: a page waits for it.
+# How long a question waits for a new connection, because a page waits for the question.
 CONNECT_SECONDS = 2.0
-# Reconnects take less. A page of an API server that never reaches NATS is not to wait each time.
+# Reconnecting takes less. If NATS cannot be reached for longer, pages no longer wait for it.
 OUTAGE_SECONDS = 60.0
-# Of the loop, to cut off by itself what takes too long.
+# How much longer the loop has to end a question by itself that takes too long.
 CUT_SECONDS = 1.0
 
 Result = TypeVar("Result")
-OfProcess = TypeVar("OfProcess", bound="Line")
+OfProcess = TypeVar("OfProcess", bound="ProcessConnection")
 
 
-class Line:
+class ProcessConnection:
     """The connection of one process.
 
     Args:
@@ -65,7 +66,7 @@ class Line:
             self._bridge.stop()
 
     async def _stay_open(self) -> None:
-        # Here, as every Airflow process loads what reads logs, and most never do.
+        # Imported here: every Airflow process loads what reads logs, and few processes read any.
         from nats_executor.broker.connection import connect
 
         async with connect(self.settings, role="api server") as broker:
@@ -82,7 +83,7 @@ class Line:
             raise BrokerUnavailable(f"no answer within {self._budget:g} s") from None
 
     async def _answer(self, question: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-        """Ask, and again on the next connection if this one is lost over it: it is only reading."""
+        """Ask, and again on the next connection if this one is lost: a question changes nothing."""
         give_up_at = time.monotonic() + CONNECT_SECONDS
         broker = self.require_broker()
         while True:
@@ -95,7 +96,7 @@ class Line:
                     raise
 
     async def _connected(self, broker: Broker, give_up_at: float) -> None:
-        """Wait for the connection, unless it has been missed for too long to be back soon."""
+        """Wait for the connection, unless it has been away for too long to be back soon."""
         now = time.monotonic()
         if broker.is_connected:
             self._missed_at = math.inf
@@ -117,36 +118,38 @@ class Line:
 
 
 class Complaints:
-    """The complaints of one outage that were logged already."""
+    """Remembers which complaints were logged, so that each is logged once."""
 
     def __init__(self) -> None:
-        self._texts: set[str] = set()
+        self._told = Once()
         self._is_outage_told = False
 
     def is_news(self, text: str, *, is_away: bool) -> bool:
-        """Whether to say this: each outage once, whatever its texts, all else once for ever."""
-        if is_away:
-            is_told, self._is_outage_told = self._is_outage_told, True
-            return not is_told
-        is_told = text in self._texts
-        self._texts.add(text)
-        return not is_told
+        """Whether to log this: each outage once, whatever its texts, and any other text once.
+
+        Args:
+            is_away: whether there is no connection.
+        """
+        if not is_away:
+            return self._told.is_new(text)
+        is_news, self._is_outage_told = not self._is_outage_told, True
+        return is_news
 
     def end_outage(self) -> None:
         self._is_outage_told = False
 
 
-class Lines(Generic[OfProcess]):
-    """The line of this process; a forked one and a copy that was pickled make their own."""
+class PerProcess(Generic[OfProcess]):
+    """The connection of this process; a forked one and a copy that was pickled make their own."""
 
     def __init__(self, make: Callable[[], OfProcess]) -> None:
         self._begin(make)
 
     def _begin(self, make: Callable[[], OfProcess]) -> None:
         self._make = make
-        # By process: a forked one has the object, but not the thread of its parent's line.
-        self._lines: dict[int, OfProcess] = {}
-        weakref.finalize(self, hang_up, self._lines)
+        # By process id: a forked process has the object, but not the thread of its parent.
+        self._connections: dict[int, OfProcess] = {}
+        weakref.finalize(self, close_here, self._connections)
 
     def __getstate__(self) -> Callable[[], OfProcess]:
         return self._make
@@ -154,15 +157,17 @@ class Lines(Generic[OfProcess]):
     def __setstate__(self, make: Callable[[], OfProcess]) -> None:
         self._begin(make)
 
-    def mine(self) -> OfProcess:
-        here = os.getpid()
+    def here(self) -> OfProcess:
+        """Return the connection of this process; it opens at the first question."""
+        pid = os.getpid()
         # No lock: one that another thread holds at a fork stays locked in the child for ever.
-        return self._lines.get(here) or self._lines.setdefault(here, self._make())
+        return self._connections.get(pid) or self._connections.setdefault(pid, self._make())
 
     def close(self) -> None:
-        hang_up(self._lines)
+        """Close the connection of this process."""
+        close_here(self._connections)
 
 
-def hang_up(lines: dict[int, OfProcess]) -> None:
-    if line := lines.pop(os.getpid(), None):
-        line.close()
+def close_here(connections: dict[int, OfProcess]) -> None:
+    if connection := connections.pop(os.getpid(), None):
+        connection.close()

@@ -1,7 +1,7 @@
-"""Keeps the logs of ended tasks in NATS: what Airflow calls a remote log, `nats://`.
+"""Keeps the logs of ended tasks in NATS, as Airflow's remote logs under `nats://`.
 
-A worker's supervisor has a log stored when its task has ended, the API server reads it. Airflow
-finds this class by the scheme, in the provider's metadata.
+A worker's supervisor stores a log, or has it stored, when the task has ended. The API server reads
+it. Airflow finds the class `StoredLogs` by the scheme, in the provider's metadata.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import functools
 import hashlib
 import importlib
 import io
-import json
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +23,9 @@ from airflow.configuration import conf
 from nats_executor.batches import batches
 from nats_executor.errors import BrokerError, BrokerUnavailable, ConfigError, NatsExecutorError
 from nats_executor.logs import store
-from nats_executor.logs.connection import Complaints, Line, Lines
+from nats_executor.logs.connection import Complaints, PerProcess, ProcessConnection
 from nats_executor.logs.files import LogFile
+from nats_executor.logs.remarks import LINE_BYTES, decoded, remark, stream_of
 from nats_executor.logs.store import UPLOAD_SECONDS
 from nats_executor.options import LOG_SCHEME
 from nats_executor.settings import Settings
@@ -34,41 +35,50 @@ from nats_executor.wire.log_parts import Part, log_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from nats_executor.logs.store import Found
+    from nats_executor.logs.store import StoredParts
 
 __all__ = ["StoredLogs", "leave_to", "of_team", "require_bare"]
 
 log = logging.getLogger(__name__)
 
-# What a megabyte of a log may take, while many look at theirs.
+# How long a megabyte of a log may take while many pages are open.
 WINDOW_SECONDS = 10.0
-# Of one page of the UI; a part is one file, so more of them are those of a sensor that comes back
-# to ever new workers.
+# Of one page of the UI. A part is one file, and only a sensor that comes back to another worker
+# each time has more of them.
 MOST_PARTS = 200
 # Of all parts of a page, in memory at a time.
 MOST_CHUNKS = 64
-# The longest that one line is taken for; what has no end is cut there.
-LINE_BYTES = 1024 * 1024
 
 Shown = tuple[list[str], list["Iterator[str]"]]
 """Where it is from, and each part line by line."""
-Upload = Callable[[str, str, int], None]
+StoreLog = Callable[[str, str, int], None]
 """Stores the file of an open descriptor as a log of a queue; raises what keeps it from that."""
 
-SERVED: set[str] = set()
-UPLOADERS: list[Upload] = []
+
+@dataclass(slots=True)
+class UploadRules:
+    """How this process stores logs; one for all, as Airflow makes `StoredLogs` without arguments.
+
+    Attributes:
+        store: stores a log where this process has no login for NATS; None if it stores logs itself.
+        team: whose workloads it runs; logs of a team are not stored.
+    """
+
+    store: StoreLog | None = None
+    team: str | None = None
 
 
-def leave_to(upload: Upload) -> None:
-    """Have another process store logs: this one has no login for NATS."""
-    UPLOADERS[:] = [upload]
+UPLOADS = UploadRules()
+
+
+def leave_to(store: StoreLog | None) -> None:
+    """Have another process store logs, or with None this one."""
+    UPLOADS.store = store
 
 
 def of_team(team: str | None) -> None:
     """Say whose workloads this process runs."""
-    SERVED.clear()
-    if team:
-        SERVED.add(team)
+    UPLOADS.team = team
 
 
 def require_bare(folder: str) -> None:
@@ -82,7 +92,7 @@ def require_bare(folder: str) -> None:
 
 
 class StoredLogs:
-    """What Airflow calls a `RemoteLogStreamIO`.
+    """Stores logs and reads them: a `RemoteLogStreamIO`, as Airflow calls it.
 
     Args:
         folder: where Airflow writes task logs.
@@ -94,12 +104,14 @@ class StoredLogs:
     def __init__(self, folder: Path, *, deletes: bool) -> None:
         self._folder = folder
         self._deletes = deletes
-        self._lines = Lines(lambda: Line(self._settings, budget_seconds=WINDOW_SECONDS))
+        self._connections = PerProcess(
+            lambda: ProcessConnection(self._settings, budget_seconds=WINDOW_SECONDS)
+        )
         self._complaints = Complaints()
 
     @classmethod
     def from_config(cls) -> StoredLogs:
-        """Be what `[logging]` says; Airflow notes an error here at level INFO, hence our own."""
+        """Read `[logging]`; logs an error, because Airflow logs one of this at level INFO only."""
         try:
             require_bare(conf.get_mandatory_value("logging", "remote_base_log_folder"))
         except ConfigError as exc:
@@ -113,11 +125,11 @@ class StoredLogs:
         """Read once: Airflow takes milliseconds for it."""
         return Settings.load(conf)
 
-    # The side of whoever writes logs
+    # A worker's side
 
     def prepare(self) -> None:
-        """Do what is the same for every upload, before the forks; opens nothing."""
-        if not UPLOADERS:
+        """Do before the forks what is the same for every upload; opens no connection."""
+        if UPLOADS.store is None:
             importlib.import_module("nats_executor.broker.connection")
             _ = self._settings
 
@@ -127,12 +139,12 @@ class StoredLogs:
         Args:
             ti: None for a callback.
         """
-        if SERVED:
+        if UPLOADS.team:
             return
         file = self._folder / path
         try:
             with LogFile(self._folder, self._relative(file)) as opened:
-                self._store(queue_of(ti), log_of(self._relative(file)), opened.fd)
+                self._store(log_queue(ti), log_of(self._relative(file)), opened.fd)
                 self._complaints.end_outage()
                 if self._deletes:
                     opened.delete()
@@ -142,7 +154,7 @@ class StoredLogs:
             self._tell_that_it_stays(file, exc)
 
     def _tell_that_it_stays(self, file: Path, exc: Exception) -> None:
-        """Log each file, for the person who looks for it, and the reason once in an outage."""
+        """Log each file for people who look for it, and the reason once in an outage."""
         is_ours = isinstance(exc, NatsExecutorError)
         if self._complaints.is_news(str(exc), is_away=isinstance(exc, BrokerUnavailable)):
             trace = None if is_ours else exc
@@ -156,14 +168,14 @@ class StoredLogs:
         return file.relative_to(self._folder).as_posix()
 
     def _store(self, queue: str, path: str, file: int) -> None:
-        if UPLOADERS:
-            UPLOADERS[0](queue, path, file)
+        if UPLOADS.store is not None:
+            UPLOADS.store(queue, path, file)
         else:
-            # It returns with no thread left: a supervisor forks its next task.
+            # It leaves no thread behind, because a supervisor forks its next task.
             asyncio.run(self._connect_and_store(queue, path, file))
 
     async def _connect_and_store(self, queue: str, path: str, file: int) -> None:
-        # Here, as every Airflow process loads this module, and most store nothing.
+        # Imported here: every Airflow process loads this module, and most store nothing.
         from nats_executor.broker.connection import connect
 
         with os.fdopen(file, "rb", closefd=False) as opened:
@@ -181,30 +193,36 @@ class StoredLogs:
 
     def stream(self, relative_path: str, ti: Any) -> Shown:
         """Return what is stored of a log, or why that cannot be read. Never raises."""
-        queue, path = queue_of(ti), log_of(relative_path)
+        queue, path = log_queue(ti), log_of(relative_path)
         try:
-            line = self._lines.mine()
-            names = line.settings.names
-            found = line.ask(lambda: store.find(line.require_broker(), names, queue, path))
+            connection = self._connections.here()
+            names = connection.settings.names
+            found = connection.ask(
+                lambda: store.find(connection.require_broker(), names, queue, path)
+            )
         except Exception as exc:  # noqa: BLE001 - the rest of the page shows without it
-            return [], [iter_of(self._complaint(exc))]
+            return [], [stream_of(self._complaint(exc))]
         self._complaints.end_outage()
-        return self._shown(line, queue, path, found)
+        return self._shown(connection, queue, path, found)
 
-    def _shown(self, line: Line, queue: str, path: str, found: Found) -> Shown:
-        place = f"{presentable(path)} in NATS bucket {line.settings.names.logs_bucket}"
+    def _shown(
+        self, connection: ProcessConnection, queue: str, path: str, found: StoredParts
+    ) -> Shown:
+        place = f"{presentable(path)} in NATS bucket {connection.settings.names.logs_bucket}"
         shown = found.parts[-MOST_PARTS:]
         sources = [f"{place}: part {part.id}, {part.size} bytes" for part in shown]
         # Airflow reads all of them side by side.
-        at_once = max(1, min(store.WINDOW, MOST_CHUNKS // max(1, len(shown))))
-        parts = [self._text(line, queue, path, part, at_once) for part in shown]
+        at_once = max(1, min(store.CHUNKS_AT_ONCE, MOST_CHUNKS // max(1, len(shown))))
+        parts = [self._text(connection, queue, path, part, at_once) for part in shown]
         if len(shown) < len(found.parts):
-            parts.append(iter_of(f"only the last {MOST_PARTS} parts of {place} are shown"))
+            parts.append(stream_of(f"only the last {MOST_PARTS} parts of {place} are shown"))
         if found.unreadable:
-            parts.append(iter_of(f"{found.unreadable} parts of {place} cannot be read"))
+            parts.append(stream_of(f"{found.unreadable} parts of {place} cannot be read"))
         return sources, parts
 
-    def _text(self, line: Line, queue: str, path: str, part: Part, at_once: int) -> Iterator[str]:
+    def _text(
+        self, connection: ProcessConnection, queue: str, path: str, part: Part, at_once: int
+    ) -> Iterator[str]:
         """Yield the lines of a part, with little of it in memory, and what is wrong with it.
 
         Args:
@@ -217,9 +235,9 @@ class StoredLogs:
         half = b""  # of a line that goes on in the next chunk
         for numbers in batches(part.numbers, at_once):
             try:
-                bodies = self._chunks(line, queue, path, part, numbers)
+                bodies = self._chunks(connection, queue, path, part, numbers)
             except Exception as exc:  # noqa: BLE001 - what was shown before remains
-                yield from text_of(half)
+                yield from unless_empty(half)
                 yield remark(self._complaint(exc))
                 return
             for number, body in zip(numbers, bodies, strict=True):
@@ -231,10 +249,10 @@ class StoredLogs:
                 half = b""
                 for entry in lines:
                     if entry.endswith(b"\n") or len(entry) > LINE_BYTES:
-                        yield from text_of(entry.removesuffix(b"\n"))
+                        yield from unless_empty(entry.removesuffix(b"\n"))
                     else:
                         half = entry
-        yield from text_of(half)
+        yield from unless_empty(half)
         if missing:
             yield remark(
                 f"{missing} bytes of this log are gone: the bucket was full, or they were too old"
@@ -243,24 +261,29 @@ class StoredLogs:
             yield remark("this log is not what its worker has stored: its digest is another one")
 
     def _chunks(
-        self, line: Line, queue: str, path: str, part: Part, numbers: Sequence[int]
+        self,
+        connection: ProcessConnection,
+        queue: str,
+        path: str,
+        part: Part,
+        numbers: Sequence[int],
     ) -> list[bytes | None]:
-        names = line.settings.names
-        return line.ask(
-            lambda: store.chunks(line.require_broker(), names, queue, path, part, numbers)
+        names = connection.settings.names
+        return connection.ask(
+            lambda: store.chunks(connection.require_broker(), names, queue, path, part, numbers)
         )
 
     def _complaint(self, exc: Exception) -> str:
-        """Say in the log of the API server, once, and return for people why NATS was no help."""
+        """Log once why NATS was no help, and return it for the page."""
         text = str(exc) or type(exc).__name__
-        line = self._lines.mine()
-        if self._complaints.is_news(text, is_away=line.is_away):
+        connection = self._connections.here()
+        if self._complaints.is_news(text, is_away=connection.is_away):
             trace = None if isinstance(exc, BrokerError) else exc
             log.warning("no stored task log: %s", text, exc_info=trace)
         return f"NATS could not be asked for this log: {text}"
 
 
-def queue_of(ti: Any) -> str:
+def log_queue(ti: Any) -> str:
     """Return the queue that a log belongs to.
 
     A callback has no task instance (Airflow 3.4 asks with None, in `path_log_reader.py`) and no
@@ -269,16 +292,6 @@ def queue_of(ti: Any) -> str:
     return (ti and ti.queue) or conf.get_mandatory_value("operators", "default_queue")
 
 
-def text_of(line: bytes) -> Iterator[str]:
+def unless_empty(line: bytes) -> Iterator[str]:
     if line:
-        yield line.decode(errors="replace")
-
-
-def iter_of(text: str) -> Iterator[str]:
-    """Yield one line of ours; Airflow takes a generator only."""
-    yield remark(text)
-
-
-def remark(text: str) -> str:
-    """Return a line of ours as Airflow writes a task's log."""
-    return json.dumps({"event": text, "level": "warning", "logger": __name__})
+        yield decoded(line)

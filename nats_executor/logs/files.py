@@ -27,7 +27,7 @@ LINKS = frozenset({errno.ELOOP, errno.ENOTDIR})
 
 
 class Refused(NatsExecutorError):
-    """A log that cannot be read; says why, for whoever asked."""
+    """A log that cannot be read; its text says why."""
 
 
 class LogFile:
@@ -94,7 +94,7 @@ class LogFile:
     def delete(self) -> None:
         """Delete the file, if it is still there, and the folders that are empty without it."""
         folders = self._folders
-        with contextlib.suppress(OSError):  # not empty, or somebody else was faster
+        with contextlib.suppress(OSError):  # not empty, or another process was faster
             there = os.stat(self._name, dir_fd=folders[-1][1], follow_symlinks=False)
             if not os.path.samestat(there, os.fstat(self.fd)):
                 return

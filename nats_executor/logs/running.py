@@ -1,7 +1,7 @@
 """Reads the logs of running workloads from their workers, for the API server.
 
-Reports name a dispatch's worker too, but may hold a task's token, so nobody who only shows logs may
-read them. The workers are asked instead; their presence records say who they are.
+A report names the worker of a dispatch, too. But it may hold a task's token, so the API server may
+not read reports. It asks the workers that have presence records.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import json
 import logging
 from collections import OrderedDict
 from dataclasses import replace
@@ -25,9 +24,11 @@ from nats_executor.errors import (
     NatsExecutorError,
 )
 from nats_executor.fleet.liveness import records_under
-from nats_executor.logs.connection import Complaints, Line, Lines
+from nats_executor.logs.connection import Complaints, PerProcess, ProcessConnection
+from nats_executor.logs.remarks import LINE_BYTES, decoded, remark, stream_of
 from nats_executor.text import presentable
-from nats_executor.wire.log_pages import PAGE_BYTES, Page, Question, encode
+from nats_executor.wire.log_pages import PAGE_BYTES, Page, Question, encode_log_message
+from nats_executor.wire.log_parts import beginning
 from nats_executor.wire.messages import decode
 from nats_executor.wire.names import Verb
 
@@ -43,18 +44,18 @@ log = logging.getLogger(__name__)
 
 # A page of the UI waits for it, and asks again after some seconds.
 BUDGET_SECONDS = 3.0
-ANSWER_SECONDS = 1.0
-# Of one log; every look at a page reads it anew.
-MOST_BYTES = 4 * 1024 * 1024
+PAGE_ANSWER_SECONDS = 1.0
+# Of one log: each look at a page reads it again.
+SHOWN_BYTES = 4 * 1024 * 1024
 # The beginning moves in such steps, so that lines do not change their numbers with every look.
-STEP_BYTES = MOST_BYTES // 2
+STEP_BYTES = SHOWN_BYTES // 2
 # For a server whose `max_payload` is below a page.
 SMALL_PAGE_BYTES = 16 * 1024
 PAGES_AT_ONCE = 4
-# Workers; to ask many thousands in one step would hold the loop.
-ASKED_AT_ONCE = 500
-# Workers of running tasks that were found before.
-REMEMBERED = 1000
+# To ask many thousands of workers in one step would hold the loop.
+WORKERS_AT_ONCE = 500
+# How many dispatches are remembered with their workers.
+KNOWN_RUNNERS = 1000
 
 # What is wrong, and what happens next.
 NOT_THERE = "no task log over NATS", "the log server"
@@ -62,8 +63,6 @@ BROKEN_OFF = "a task log over NATS broke off", "showing what came before"
 
 # Of one question to a worker, and in memory at a time; each has the whole budget.
 PIECE_BYTES = PAGES_AT_ONCE * PAGE_BYTES
-# The longest that one line is taken for; what has no end is cut there.
-LINE_BYTES = 1024 * 1024
 
 LogAnswer = tuple[list[str], list[str]]
 """Where it is from, and the text. Without the first, Airflow asks the host's log server as well."""
@@ -74,7 +73,7 @@ LogStreams = tuple[list[str], list["Iterator[str]"]]
 Result = TypeVar("Result")
 
 
-class Found(NamedTuple):
+class Runner(NamedTuple):
     """A worker that runs a dispatch, and what it says of its log."""
 
     worker: Presence
@@ -82,7 +81,7 @@ class Found(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What there is of a log at this moment.
+    """A log at this moment, before its text is read.
 
     Attributes:
         remark: what is wrong with it, or is not shown, '' if nothing is.
@@ -102,7 +101,7 @@ class TaskLogs:
 
     def __init__(self, settings: Callable[[], Settings]) -> None:
         self._settings = settings
-        self._lines = Lines(self._open)
+        self._readers = PerProcess(self._open)
         self._complaints = Complaints()
 
     def _open(self) -> Reader:
@@ -122,7 +121,7 @@ class TaskLogs:
             return [], []
         is_away = False
         try:
-            reader = self._lines.mine()
+            reader = self._readers.here()
             try:
                 look = reader.ask(lambda: reader.look(dispatch_id, queue))
             finally:
@@ -130,9 +129,9 @@ class TaskLogs:
         except Exception as exc:  # noqa: BLE001 - the rest of the page shows without it
             text = self._complaint(exc, *NOT_THERE, is_away=is_away)
             # Deployments whose API server cannot use NATS have log servers.
-            return [], [iter_of(f"NATS could not be asked for this log: {text}")]
+            return [], [stream_of(f"NATS could not be asked for this log: {text}")]
         self._complaints.end_outage()
-        parts = [iter_of(look.remark)] if look.remark else []
+        parts = [stream_of(look.remark)] if look.remark else []
         if look.worker is not None:
             parts.append(self._text(reader, dispatch_id, look.worker, look))
         return [look.source], parts
@@ -147,14 +146,14 @@ class TaskLogs:
                 for start in range(look.start, look.end, PIECE_BYTES)
             )
             for line in whole_lines(pieces, is_beginning=not look.start):
-                yield line.decode(errors="replace")
+                yield decoded(line)
         except Exception as exc:  # noqa: BLE001 - what was shown before remains
             text = self._complaint(exc, *BROKEN_OFF, is_away=reader.is_away)
             name = presentable(worker.name)
             yield remark(f"worker {name} cannot show the rest of this log now: {text}")
 
     def _complaint(self, exc: Exception, what: str, next_step: str, *, is_away: bool) -> str:
-        """Say in the log of the API server, once, and return for people why NATS was no help."""
+        """Log once why NATS was no help, and return it for the page."""
         text = str(exc) or type(exc).__name__
         if self._complaints.is_news(text, is_away=is_away):
             trace = None if isinstance(exc, NatsExecutorError) else exc
@@ -162,10 +161,10 @@ class TaskLogs:
         return text
 
     def close(self) -> None:
-        self._lines.close()
+        self._readers.close()
 
 
-class Reader(Line):
+class Reader(ProcessConnection):
     """Asks workers, and remembers which of them runs what."""
 
     def __init__(self, settings: Settings) -> None:
@@ -188,7 +187,7 @@ class Reader(Line):
         if page.refusal:
             refusal = presentable(page.refusal)
             return Look(source, f"worker {name} does not show this log: {refusal}")
-        start = beginning(page.size)
+        start = beginning(page.size, most=SHOWN_BYTES, step=STEP_BYTES)
         left_out = (
             f"the first {start} bytes are left out here; all of it is in {path} on worker {name}"
         )
@@ -196,10 +195,10 @@ class Reader(Line):
 
     # Which worker
 
-    async def _find(self, dispatch_id: str, queue: str, silent: list[str]) -> Found | None:
+    async def _find(self, dispatch_id: str, queue: str, silent: list[str]) -> Runner | None:
         """Ask the worker of last time; then those of the queue.
 
-        Nobody else: what workers of another queue say of themselves is no reason to believe them.
+        Workers of other queues are not asked, because what they say of this queue proves nothing.
         """
         if known := self._workers.get(dispatch_id):
             found = await self._first_that_runs([known], dispatch_id, [])
@@ -209,26 +208,26 @@ class Reader(Line):
         # Workers of the release before have records without a queue.
         for subject in (names.presences(queue), names.older_presences()):
             records = await records_under(broker, names, subject)
-            for group in batches([record.presence for record in records], ASKED_AT_ONCE):
+            for group in batches([record.presence for record in records], WORKERS_AT_ONCE):
                 if found := await self._first_that_runs(group, dispatch_id, silent):
                     self._remember(dispatch_id, found.worker)
                     return found
         return None
 
     def _remember(self, dispatch_id: str, worker: Presence) -> None:
-        # Of what may be a large record, as much as finds it again.
+        # Only what is needed to ask it again: a record may be large.
         self._workers[dispatch_id] = replace(worker, queues=[], lacks=[], paused="")
-        if len(self._workers) > REMEMBERED:
+        if len(self._workers) > KNOWN_RUNNERS:
             self._workers.popitem(last=False)
 
     async def _first_that_runs(
         self, workers: Sequence[Presence], dispatch_id: str, silent: list[str]
-    ) -> Found | None:
-        """Ask all at once and take the first who says so; notes the names of the silent ones."""
+    ) -> Runner | None:
+        """Ask all at once; return the first that runs it, and add the names of the silent ones."""
 
-        async def ask(worker: Presence) -> Found | None:
+        async def ask(worker: Presence) -> Runner | None:
             try:
-                return Found(worker, await self._ask(worker, Question(dispatch_id=dispatch_id)))
+                return Runner(worker, await self._ask(worker, Question(dispatch_id=dispatch_id)))
             except AccessDenied:
                 raise
             except BrokerError:
@@ -245,14 +244,14 @@ class Reader(Line):
     async def _ask(self, worker: Presence, question: Question) -> Page:
         subject = self.settings.names.control(worker.worker, Verb.LOG)
         body = await self.require_broker().request(
-            subject, encode(question), timeout=ANSWER_SECONDS
+            subject, encode_log_message(question), timeout=PAGE_ANSWER_SECONDS
         )
         try:
             return decode(Page, body)
         except DecodeError as exc:
             raise BrokerError(f"an answer that cannot be read: {exc}") from exc
 
-    # What it says
+    # Its text
 
     async def piece(self, worker: Presence, dispatch_id: str, start: int, end: int) -> bytes:
         """Return the bytes from `start` on, `PIECE_BYTES` of them at most."""
@@ -290,7 +289,11 @@ class Reader(Line):
 async def all_of(
     coroutines: Iterable[Coroutine[Any, Any, Result]],
 ) -> AsyncIterator[list[asyncio.Task[Result]]]:
-    """Run them all at once; those that are not done at the end are of no use any more."""
+    """Run them all at once, and cancel those that are not done at the end.
+
+    Not a `TaskGroup`: that would wait for the rest once one worker says that it runs the dispatch,
+    and put each error into a group.
+    """
     tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
         yield tasks
@@ -300,13 +303,11 @@ async def all_of(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def beginning(size: int) -> int:
-    """Return where to begin in a log of this size, so that not too much of it is read."""
-    return -(-max(0, size - MOST_BYTES) // STEP_BYTES) * STEP_BYTES
-
-
 def whole_lines(pieces: Iterable[bytes], *, is_beginning: bool) -> Iterator[bytes]:
-    """Yield lines without the halves at both ends; the next look has the last one whole."""
+    """Yield the whole lines of a log, and no part of a line at either end.
+
+    The next look has the last line whole. A log that is one line so far is shown as it is.
+    """
     half = b""
     is_whole, is_first = is_beginning, True
     for piece in pieces:
@@ -327,13 +328,3 @@ def missing(silent: Sequence[str]) -> str:
     names = ", ".join(sorted(silent)[:10]) + (" and others" if len(silent) > 10 else "")  # noqa: PLR2004
     of_them = f"; no answer from {names}" if silent else ""
     return f"no worker says that it runs this task{of_them}: it has ended, or its worker is gone"
-
-
-def iter_of(text: str) -> Iterator[str]:
-    """Yield one line of ours."""
-    yield remark(text)
-
-
-def remark(text: str) -> str:
-    """Return a line of ours as Airflow writes a task's log."""
-    return json.dumps({"event": text, "level": "warning", "logger": __name__})

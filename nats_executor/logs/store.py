@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from nats_executor.batches import batches
 from nats_executor.broker.port import Outgoing
 from nats_executor.errors import BrokerUnavailable, DecodeError
-from nats_executor.wire.log_parts import CHUNK_BYTES, Part, beginning, decode, encode, part_id
+from nats_executor.wire.log_parts import (
+    CHUNK_BYTES,
+    STORED_BYTES,
+    Part,
+    as_record,
+    beginning,
+    ceiling,
+    part_id,
+    part_in,
+)
 from nats_executor.wire.sizes import LOG_RECORD_BYTES
 
 if TYPE_CHECKING:
@@ -19,21 +28,21 @@ if TYPE_CHECKING:
     from nats_executor.broker.port import Broker, Stored
     from nats_executor.wire.names import Names
 
-__all__ = ["UPLOAD_SECONDS", "WINDOW", "Found", "chunks", "find", "keep", "put"]
+__all__ = ["CHUNKS_AT_ONCE", "UPLOAD_SECONDS", "StoredParts", "chunks", "find", "keep", "put"]
 
 # Chunks that are on the way at once, or in memory for a reader.
-WINDOW = 8
+CHUNKS_AT_ONCE = 8
 # Longer than any line of Airflow's own, with which a task's log begins.
 FIRST_LINE_BYTES = 4096
-# For one log: a task has ended, and its slot is free only afterwards.
+# For one log. The task has ended, and its slot is free only afterwards.
 UPLOAD_SECONDS = 10.0
-# Of that time; the end of an attempt to connect says why there is no connection.
+# The share of that time in which to connect; an attempt that ends says why there is no connection.
 CONNECTING = 0.9
-# Pause before what the broker did not take is sent once more.
-PAUSE_SECONDS = 0.2
+# The pause before the messages that the broker did not take are sent again.
+STORE_AGAIN_SECONDS = 0.2
 
 
-class Found(NamedTuple):
+class StoredParts(NamedTuple):
     """The parts of a log, oldest first, and how many records could not be read."""
 
     parts: list[Part]
@@ -69,10 +78,10 @@ async def put(broker: Broker, names: Names, queue: str, path: str, file: BinaryI
     if not size:
         return None
     id_ = part_id(file.read(min(FIRST_LINE_BYTES, size)))
-    start = beginning(size)
+    start = beginning(size, most=STORED_BYTES, step=CHUNK_BYTES)
     digest, stored = hashlib.sha256(), 0
     file.seek(start)
-    for window in batches(range(start // CHUNK_BYTES, -(-size // CHUNK_BYTES)), WINDOW):
+    for window in batches(range(start // CHUNK_BYTES, ceiling(size, CHUNK_BYTES)), CHUNKS_AT_ONCE):
         messages = []
         for number in window:
             data = file.read(min(CHUNK_BYTES, size - number * CHUNK_BYTES))
@@ -81,14 +90,14 @@ async def put(broker: Broker, names: Names, queue: str, path: str, file: BinaryI
             messages.append(Outgoing(names.log_chunk(queue, path, id_, number), data))
         await store(broker, messages)
     part = Part(id=id_, start=start, size=stored, digest=digest.digest())
-    name, record = encode(part, names, queue, path)
+    name, record = as_record(part, names, queue, path)
     subjects = (names.log_part(queue, path, id_), names.log_name(name))
     await store(broker, [Outgoing(subject, record) for subject in subjects])
     return part
 
 
 async def store(broker: Broker, messages: Sequence[Outgoing]) -> None:
-    """Store messages; what fails for want of a broker, again and again."""
+    """Store messages, and send again those that fail because the broker is away."""
     left = list(messages)
     while left:
         outcomes = await broker.publish_all(left, timeout=2.0)
@@ -97,21 +106,21 @@ async def store(broker: Broker, messages: Sequence[Outgoing]) -> None:
                 raise exc
         left = [message for message, exc in zip(left, outcomes, strict=True) if exc]
         if left:
-            await asyncio.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(STORE_AGAIN_SECONDS)
 
 
-async def find(broker: Broker, names: Names, queue: str, path: str) -> Found:
+async def find(broker: Broker, names: Names, queue: str, path: str) -> StoredParts:
     """Return what is known of the parts of a log."""
     subjects = names.log_parts(queue, path)
     records = await broker.scan(names.logs_stream, subjects, largest=LOG_RECORD_BYTES)
-    parts = list(readable(subjects, records))
-    return Found(parts, len(records) - len(parts))
+    parts = list(parts_in(subjects, records))
+    return StoredParts(parts, len(records) - len(parts))
 
 
-def readable(subjects: str, records: Sequence[Stored]) -> Iterator[Part]:
+def parts_in(subjects: str, records: Sequence[Stored]) -> Iterator[Part]:
     for record in records:
         try:
-            part = decode(record.body)
+            part = part_in(record.body)
         except DecodeError:
             continue
         if record.subject == subjects.removesuffix("*") + part.id:

@@ -23,21 +23,21 @@ from nats_executor.scheduler.whereabouts import (
     Statement,
     can_conclude,
     denied,
-    obituary_of,
+    loss_of,
     run_nowhere,
 )
 from nats_executor.text import presentable
 from nats_executor.wire.fitting import fitted_report
 from nats_executor.wire.messages import Report, State, decode
 from nats_executor.wire.names import Lane, token
-from nats_executor.wire.queue_names import described, remedy
+from nats_executor.wire.queue_names import remedy
 from nats_executor.wire.sizes import REPORT_BYTES, WAITING_BYTES, WAITING_REPORTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from nats_executor.broker.port import Broker, Stored
-    from nats_executor.cli.survey import Seen
+    from nats_executor.fleet.presences import Seen
     from nats_executor.scheduler.ledger import Dispatch
     from nats_executor.settings import Settings
 
@@ -63,7 +63,7 @@ class Finding(NamedTuple):
 
     dispatch: Dispatch
     evidence: Evidence
-    obituary: str = ""  # the worker that had it is dead, or no worker has it
+    loss: str = ""  # the worker that had it is dead, or no worker has it
 
 
 class Inspector:
@@ -246,13 +246,13 @@ class Inspector:
             # message nobody would.
             if not await broker.last(self._names.tasks_stream, task):
                 evidence = Evidence(last if found else None, is_in_stream=False)
-                self.findings.append(Finding(dispatch, evidence, last.obituary))
+                self.findings.append(Finding(dispatch, evidence, last.loss))
             return
-        await self._fail(dispatch, last, found.sequence if found else 0, last.obituary)
+        await self._fail(dispatch, last, found.sequence if found else 0, last.loss)
 
     async def bury(self, finding: Finding) -> None:
         """Report what has no worker as failed, unless anyone has reported since it was found."""
-        dispatch, evidence, obituary = finding
+        dispatch, evidence, loss = finding
         try:
             broker = self._require()
             subject = self._names.result(dispatch.queue, dispatch.id)
@@ -260,16 +260,16 @@ class Inspector:
             last = self.read(found) if found else None
             if last == evidence.last_report:
                 last = last or self._last_known(dispatch)
-                await self._fail(dispatch, last, found.sequence if found else 0, obituary)
+                await self._fail(dispatch, last, found.sequence if found else 0, loss)
         except BrokerError as exc:  # the next look finds it again
             log.debug("bury: %s", exc)
 
-    async def _fail(self, dispatch: Dispatch, last: Report, sequence: int, obituary: str) -> None:
+    async def _fail(self, dispatch: Dispatch, last: Report, sequence: int, loss: str) -> None:
         """Report a failure in the place of a worker, if its report is still the last one."""
         broker = self._require()
-        log.warning("%s: %s; next: reporting it failed", dispatch.id, obituary)
+        log.warning("%s: %s; next: reporting it failed", dispatch.id, loss)
         verdict = dataclasses.replace(
-            last, state=State.FAILED, info=obituary, worker=self._sender,
+            last, state=State.FAILED, info=loss, worker=self._sender,
             worker_name=self._sender, at=time.time(),
         )  # fmt: skip
         subject = self._names.result(dispatch.queue, dispatch.id)
@@ -323,7 +323,7 @@ class Inspector:
             nowhere = run_nowhere(silent, statements)
             # After the question, because a worker reports an end before it denies the dispatch.
             for finding in await self._without_trace(nowhere):
-                self.findings.append(finding._replace(obituary=obituary_of(finding.dispatch)))
+                self.findings.append(finding._replace(loss=loss_of(finding.dispatch)))
 
     async def _without_trace(self, dispatches: Sequence[Dispatch]) -> list[Finding]:
         """Return those that neither a message nor a report tells of, and pass the others on."""
@@ -355,7 +355,7 @@ class Inspector:
         for lane in unserved - self.unserved:
             log.warning(
                 "no worker serves %s, %d workloads wait; remedy: %s",
-                described(lane),
+                lane,
                 waiting[lane],
                 remedy(lane, has_workers=bool(serving(workers, Lane(lane.queue), self._settings))),
             )

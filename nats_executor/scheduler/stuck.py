@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nats_executor.wire.messages import State
-from nats_executor.wire.queue_names import described
 
 if TYPE_CHECKING:
     from nats_executor.scheduler.ledger import Dispatch
@@ -28,7 +27,7 @@ def why_stuck(
     if dispatch is None or not dispatch.is_held:
         if is_served:
             return ""
-        return f"no worker serves {described(lane)}; `airflow nats check` has the remedy"
+        return f"no worker serves {lane}; `airflow nats check` has the remedy"
     held = now - dispatch.held_since
     if dispatch.state is State.CLAIMED and held > patience:
         return (

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 from nats_executor.errors import BrokerError, BrokerUnavailable
 from nats_executor.fleet.queues import queue_rows
-from nats_executor.fleet.workers import seen_workers, state_of
+from nats_executor.fleet.workers import seen_workers, worker_state
 from nats_executor.scheduler import compat
 from nats_executor.scheduler.ledger import Ended, Started
 from nats_executor.wire.messages import State
@@ -138,11 +138,11 @@ class Telemetry:
             # In the connection's task group, where it would end the connection.
             log.exception("metrics of queues cannot be read; next: trying again")
             return Reading(is_connected=False)
-        living = [s.presence for s in seen if state_of(s, self._settings) != "lost"]
+        living = [s.presence for s in seen if worker_state(s, self._settings) != "lost"]
         return Reading(
             is_connected=True,
             queues=queue_rows(consumers, seen, self._settings),
-            workers=Counter(state_of(s, self._settings) for s in seen),
+            workers=Counter(worker_state(s, self._settings) for s in seen),
             slots=sum(presence.concurrency for presence in living),
             slots_in_use=sum(presence.running for presence in living),
             dead_letters=dead_letters.messages if dead_letters else 0,

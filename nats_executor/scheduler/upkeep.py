@@ -100,15 +100,15 @@ class Upkeep:
         lost: dict[str, Finding] = {}
         while findings:
             finding = findings.popleft()
-            dispatch, evidence, obituary = finding
+            dispatch, evidence, loss = finding
             is_ours = dispatch in ledger
             if not evidence.is_lost:
                 self._silent.pop(dispatch.id, None)
             if evidence.is_over and not is_ours and dispatch.kind == Kind.CALLBACK:
                 self._end_callback(dispatch, evidence.last_report)
-            elif evidence.is_lost and is_ours and dispatch.is_held and not obituary:
+            elif evidence.is_lost and is_ours and dispatch.is_held and not loss:
                 self._silent[dispatch.id] = dispatch  # it may run, and its worker say so again
-            elif (evidence.is_lost or obituary) and (is_ours or dispatch.kind != Kind.TASK):
+            elif (evidence.is_lost or loss) and (is_ours or dispatch.kind != Kind.TASK):
                 lost[dispatch.id] = finding
         if lost:
             self._send_again(lost)
@@ -146,7 +146,7 @@ class Upkeep:
 
     def _judge(self, finding: Finding, state: str | None) -> None:
         """End what is not queued and has no worker; have the workers asked where that is open."""
-        dispatch, _, obituary = finding
+        dispatch, _, loss = finding
         if state in {None, database.WAITING}:
             self._silent.pop(dispatch.id, None)
             # None: queued again, or ended without us.
@@ -154,7 +154,7 @@ class Upkeep:
                 self._events.forget(dispatch.key)
         else:
             self._silent[dispatch.id] = dispatch  # until its end is told
-            if obituary:
+            if loss:
                 self._bridge.post(self._inspector.bury(finding))
 
     # Making sure

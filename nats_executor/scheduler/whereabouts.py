@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from nats_executor.scheduler.ledger import Dispatch
 
-__all__ = ["Statement", "can_conclude", "denied", "obituary_of", "run_nowhere"]
+__all__ = ["Statement", "can_conclude", "denied", "loss_of", "run_nowhere"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def run_nowhere(dispatches: Sequence[Dispatch], statements: Sequence[Statement])
     ]
 
 
-def obituary_of(dispatch: Dispatch) -> str:
+def loss_of(dispatch: Dispatch) -> str:
     """Say what became of it, for the person who reads the task's history."""
     if dispatch.is_held:
         return f"worker {dispatch.worker_name} runs it no more, and NATS has lost how it ended"

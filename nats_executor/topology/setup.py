@@ -15,7 +15,6 @@ from nats_executor.topology.drift import (
     with_state,
 )
 from nats_executor.topology.wanted import consumer_config, stream_configs
-from nats_executor.wire.queue_names import described
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,7 +58,7 @@ async def compare_consumer(broker: Broker, settings: Settings, lane: Lane) -> li
         "messages stay in the stream, and what runs goes on and is offered again"
     )
     existing = await broker.consumer_config(stream, name)
-    return compare(f"consumer of {described(lane)}", existing, wanted, remedy)
+    return compare(f"consumer of {lane}", existing, wanted, remedy)
 
 
 async def inspect(broker: Broker, settings: Settings, queues: Iterable[str]) -> list[Drift]:

@@ -1,8 +1,8 @@
 """Unpacks msgpack from anyone within bounds of size, count and depth. Pure.
 
 A byte of a message can become a list of 56 bytes, and a value that is nested deeper than Python's
-stack ends whoever shows or writes it. So the size is looked at before anything is decoded, a large
-message is counted as it is decoded, and no more than `DEEPEST` levels are passed on.
+stack ends the process that shows or writes it. So the size is checked before decoding, the items of
+a large message are counted during it, and no more than `DEEPEST` levels are passed on.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ DEEPEST = 100
 MOST_ITEMS = 200_000
 # Messages up to here cannot become large, whatever is in them or is promised in them.
 SMALL_BYTES = 4096
-# All bytes but those that begin a map or a list. What has few of the others is neither deep nor
-# full, and that is found out in a microsecond; text outside of ASCII has some of them as well.
+# All bytes but those that begin a map or a list. A message with few of those is neither deep nor
+# full, which takes a microsecond to find out. Text outside of ASCII has some of them as well.
 OTHER = bytes({*range(256)} - {*range(0x80, 0xA0)} - {*range(0xDC, 0xE0)})
 NESTING = frozenset({dict, list})
 # What msgpack raises for what it cannot or may not read.
-UNREADABLE = (ValueError, TypeError, RecursionError, OverflowError, msgpack.UnpackException)
+UNPACK_ERRORS = (ValueError, TypeError, RecursionError, OverflowError, msgpack.UnpackException)
 
 
 def unpacked(body: bytes, most_bytes: int) -> Any:
@@ -39,7 +39,7 @@ def unpacked(body: bytes, most_bytes: int) -> Any:
         raise DecodeError(f"more than {most_bytes} bytes")
     try:
         value = unpack_small(body) if len(body) <= SMALL_BYTES else unpack_large(body)
-    except UNREADABLE as exc:
+    except UNPACK_ERRORS as exc:
         text = f"not a msgpack message: {type(exc).__name__}: {exc}"
         raise DecodeError(text) from exc
     if may_be_deep(body) and is_deep(value):

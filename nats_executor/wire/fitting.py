@@ -1,7 +1,7 @@
-"""Reports and presence records that their streams take: what is too large is cut before it is sent.
+"""Cuts reports and presence records to a size that their streams take. Pure.
 
-Pure. What this project sends is far smaller; it gets there with hundreds of queues of long names,
-or by answering a report that somebody has forged.
+Those of this project are far smaller. One becomes too large with hundreds of queues of long names,
+or when it answers a forged report.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TEXT_HEAD = 5  # bytes in which msgpack says how long a text is, at most
 
 
 def fitted_report(report: Report) -> bytes:
-    """Encode a report; too large, without most of its texts, then without its key.
+    """Encode a report; one that is too large loses most of its texts, then its key.
 
     The key is for readers that do not know the dispatch.
     """
@@ -47,7 +47,7 @@ def shortened(report: Report) -> Report:
 
 
 def fitted_presence(presence: Presence) -> bytes:
-    """Encode a record; too large, with shorter texts and without its last queues."""
+    """Encode a record; one that is too large has shorter texts and loses its last queues."""
     limit = PRESENCE_BYTES - HEADERS_BYTES
     body = encode(presence)
     if len(body) <= limit:

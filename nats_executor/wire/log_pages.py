@@ -1,8 +1,8 @@
-"""The question for a piece of a running workload's log, and a worker's answer to it.
+"""Defines the question for a piece of a running workload's log, and a worker's answer to it.
 
-A question names a dispatch and no file: who may ask can read the log of what runs, and nothing
-else that lies in a worker's log folder. Messages are msgpack maps as those in `messages.py`, whose
-`decode` reads them.
+A question names a dispatch and no file. So its sender can read the logs of running workloads, and
+no other file in a worker's log folder. The messages are msgpack maps like those of `messages.py`,
+and its `decode` reads them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgpack
 
 from nats_executor.wire.messages import as_map
 
-__all__ = ["PAGE_BYTES", "Page", "Question", "encode"]
+__all__ = ["PAGE_BYTES", "Page", "Question", "encode_log_message"]
 
 # The most that one answer holds; a server takes a megabyte unless it is configured otherwise.
 PAGE_BYTES = 256 * 1024
@@ -30,7 +30,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """What a worker answers.
+    """A worker's answer.
 
     Attributes:
         runs: whether it runs this dispatch.
@@ -46,7 +46,7 @@ class Page:
     refusal: str = ""
 
 
-def encode(message: Question | Page) -> bytes:
+def encode_log_message(message: Question | Page) -> bytes:
     """Encode a message with its format version; a path may hold bytes that are no text."""
     body: bytes = msgpack.packb(as_map(message), unicode_errors="replace")
     return body

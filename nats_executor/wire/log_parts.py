@@ -1,12 +1,12 @@
-"""The stored form of task logs: parts, cut into chunks, in a JetStream object store.
+"""Defines how task logs are stored: as parts, cut into chunks, in a JetStream object store.
 
 A log that goes on in another file, as after a deferral to another worker, has several parts. A part
-is named after its first line, so the longer file of a later upload replaces it, and what another
-worker or a file made anew holds stands beside it: nobody has to read what is there to add to it.
+is named after its first line. So the longer file of a later upload replaces it, and a file of
+another worker, or a new file, becomes another part. An upload need not read what is stored.
 
-A chunk has its place in the file as its number and a subject of its own. A file only grows, so
-storing a chunk again leaves its beginning as it was: the record of an earlier upload holds until
-the one of the next upload takes its place, wherever that upload breaks off.
+A chunk is numbered by its place in the file and has a subject of its own. A file only grows, so a
+chunk that is stored again begins as before. The record of an earlier upload stays true until the
+record of the next upload replaces it, wherever that upload breaks off.
 """
 
 from __future__ import annotations
@@ -26,25 +26,26 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHUNK_BYTES",
-    "MOST_BYTES",
+    "STORED_BYTES",
     "Part",
+    "as_record",
     "beginning",
-    "decode",
-    "encode",
+    "ceiling",
     "log_of",
     "part_id",
+    "part_in",
 ]
 
 # As NATS's own tools cut objects.
 CHUNK_BYTES = 128 * 1024
-# Of one log file; of a longer one the end is stored, which tells how its task has ended.
-MOST_BYTES = 64 * 1024 * 1024
+# Of one log file. Of a longer file the end is stored, which tells how its task has ended.
+STORED_BYTES = 64 * 1024 * 1024
 # The longest name that an object gets: it makes a subject, which a server takes up to 4 KB.
-LONGEST_NAME = 1500
+LONGEST_OBJECT_NAME = 1500
 DIGEST = "SHA-256="
 PART = re.compile(r"[0-9a-f]{16}")
 # What reading a record from anyone can raise.
-UNREADABLE = (
+RECORD_ERRORS = (
     ArithmeticError,
     AttributeError,
     LookupError,
@@ -76,7 +77,7 @@ class Part:
     @property
     def numbers(self) -> range:
         """The numbers of its chunks."""
-        return range(self.start // CHUNK_BYTES, -(-self.end // CHUNK_BYTES))
+        return range(self.start // CHUNK_BYTES, ceiling(self.end, CHUNK_BYTES))
 
     def length(self, number: int) -> int:
         """Return how much of a chunk belongs to it; a later upload may have made that longer."""
@@ -97,15 +98,26 @@ def part_id(beginning_of_file: bytes) -> str:
     return hashlib.sha256(line).hexdigest()[:16]
 
 
-def beginning(size: int) -> int:
-    """Return where to begin with a file of this size."""
-    return -(-max(0, size - MOST_BYTES) // CHUNK_BYTES) * CHUNK_BYTES
+def ceiling(count: int, size: int) -> int:
+    """Return how many pieces of this size hold a count of bytes."""
+    return -(-count // size)
 
 
-def encode(part: Part, names: Names, queue: str, path: str) -> tuple[str, bytes]:
+def beginning(size: int, *, most: int, step: int) -> int:
+    """Return where to begin with a file, so that no more than the most of it is taken.
+
+    Args:
+        size: of the file, in bytes like the others.
+        most: what is taken at most: the end of the file.
+        step: the beginning is a multiple of it.
+    """
+    return ceiling(max(0, size - most), step) * step
+
+
+def as_record(part: Part, names: Names, queue: str, path: str) -> tuple[str, bytes]:
     """Return the name of a part for the tools of NATS, and its record in their form of JSON."""
     name = f"{path}/{part.id}"
-    if len(name.encode("utf-8", "surrogatepass")) > LONGEST_NAME:
+    if len(name.encode("utf-8", "surrogatepass")) > LONGEST_OBJECT_NAME:
         name = part.id
     digest = base64.urlsafe_b64encode(part.digest).decode()
     record = {
@@ -121,7 +133,7 @@ def encode(part: Part, names: Names, queue: str, path: str) -> tuple[str, bytes]
     return name, json.dumps(record).encode()
 
 
-def decode(body: bytes) -> Part:
+def part_in(body: bytes) -> Part:
     """Read a record that may come from anyone.
 
     Raises:
@@ -139,11 +151,11 @@ def decode(body: bytes) -> Part:
         is_sound = (
             PART.fullmatch(part.id)
             and type(part.size) is int
-            and 0 <= part.size <= MOST_BYTES
+            and 0 <= part.size <= STORED_BYTES
             and 0 <= part.start < 2**53
             and part.start % CHUNK_BYTES == 0
         )
-    except UNREADABLE as exc:
+    except RECORD_ERRORS as exc:
         raise DecodeError(f"not a record of a log: {type(exc).__name__}") from exc
     if not is_sound:
         raise DecodeError("a record of a log that cannot be")

@@ -1,4 +1,4 @@
-"""The wire format: msgpack maps with a format version.
+"""Encodes, decodes and checks messages: msgpack maps with a format version.
 
 `Workload` travels from the executor to a worker, `Report` back, `Presence` is a worker's record
 in the workers bucket, `Obeyed` its answer to an order. A reader ignores fields it does not know,
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 FORMAT = 1
-# Of any count here; msgpack ends at 64 bits, and what is counted up must stay below that.
+# The largest count. Counts grow, and msgpack ends at 64 bits.
 LARGEST = 2**53
 # Of names, ids or the parts of a key; a ping asks about 500 dispatches.
 LONGEST_LIST = 1000
@@ -41,7 +41,7 @@ LONGEST_LIST = 1000
 LONGEST_TOKEN = 64 * 1024
 
 # What reading a token from anyone can raise; the last two come from huge numbers and deep nesting.
-UNREADABLE = (
+TOKEN_ERRORS = (
     KeyError,
     IndexError,
     TypeError,
@@ -61,11 +61,11 @@ class Kind(StrEnum):
 
 
 class State(StrEnum):
-    """What a report says about its workload."""
+    """The state of a workload in a report."""
 
     CLAIMED = "claimed"  # a worker has it and nothing has started yet
     RUNNING = "running"  # Airflow's API server accepted the start, or the callback began
-    RELEASED = "released"  # the claim was given up before a start; whoever is next may claim
+    RELEASED = "released"  # the claim was given up before a start; the next worker may claim it
     EXPIRED = "expired"  # its token died while it waited; an executor answers with the next one
     RENEWED = "renewed"  # the executor's answer: the new token is in the report
     SUCCESS = "success"  # the workload is over; for a task Airflow has its state already
@@ -94,7 +94,7 @@ def token_expiry(token: Any) -> float | None:
         payload = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         return float(claims["exp"])
-    except UNREADABLE:
+    except TOKEN_ERRORS:
         return None
 
 
@@ -122,7 +122,7 @@ class Workload:
     sender: str
     sent_at: float = 0.0
 
-    # What a worker reads of Airflow's part; its types are as the sender chose.
+    # The body may hold values of any type.
 
     @property
     def token(self) -> str:
@@ -146,7 +146,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What was last said about one dispatch, by a worker or, for a renewal, by the executor.
+    """The last report about one dispatch, from a worker or, for a renewal, from the executor.
 
     Attributes:
         worker: the worker's id, unique for each of its starts; `worker_name` is what people see.
@@ -177,8 +177,8 @@ class Report:
     token: str = field(default="", repr=False)
 
     @property
-    def obituary(self) -> str:
-        """Say that its worker died, for the person who reads the task's history."""
+    def loss(self) -> str:
+        """Say for people who read the task's history that its worker died."""
         running = f" while it ran process {self.pid}" if self.pid else ""
         return f"worker {self.worker_name} lost{running}"
 

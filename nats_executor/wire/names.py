@@ -1,4 +1,4 @@
-"""Every stream, subject, consumer and bucket name, built by pure functions.
+"""Builds the name of every stream, subject, consumer and bucket. Pure.
 
 Airflow's queue names are free text, NATS's tokens are not (no dots, spaces or wildcards), so names
 pass through `token()`, which keeps what is valid and marks what it had to change.
@@ -39,7 +39,7 @@ MARKED = re.compile(r".*--([0-9a-f]{32}|b[0-9]+)")
 
 
 class Verb(StrEnum):
-    """What a running worker can be asked or told: the last token of its control subjects."""
+    """A question or an order to a running worker: the last token of its control subjects."""
 
     PING = "ping"  # the body asks about dispatches; the answer is its presence record
     STOP = "stop"  # the body is the id of a dispatch
@@ -91,6 +91,11 @@ class Lane(NamedTuple):
     def token(self) -> str:
         """The lane's token in subjects, and the name of its consumer."""
         return f"{token(self.queue)}--b{self.band}" if self.band else token(self.queue)
+
+    def __str__(self) -> str:
+        """The lane in a sentence."""
+        band = f"priority band {self.band} of " if self.band else ""
+        return f"{band}queue {self.queue!r}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Names of queues as people write and read them: lists of them, and what to type into a shell.
+"""Reads and writes names of queues for people: in lists, and on the command line of a shell.
 
 A name is any text, so one that holds a comma or begins with a space is quoted as in a CSV file.
 """
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = [
     "as_argument",
     "as_text",
-    "described",
     "in_pairs",
     "in_text",
     "in_user",
@@ -115,11 +114,6 @@ def escaped(character: str) -> str:
     if character.isprintable():
         return character
     return "".join(f"\\x{byte:02x}" for byte in character.encode(errors="surrogateescape"))
-
-
-def described(lane: Lane) -> str:
-    band = f"priority band {lane.band} of " if lane.band else ""
-    return f"{band}queue {lane.queue!r}"
 
 
 def remedy(lane: Lane, *, has_workers: bool) -> str:

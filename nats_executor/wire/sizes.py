@@ -1,7 +1,7 @@
-"""How large a message may be: what the streams refuse, and readers before they decode. Pure.
+"""Limits how large messages may be, in streams and for readers before they decode. Pure.
 
-Whoever has a worker's login can write reports, presence records and dead letters; so can the author
-of a Dag who gets at it. Each bound is far above what this project itself sends.
+A client with a worker's login can write reports, presence records and dead letters, and so can the
+author of a Dag who finds that login. Each bound is far above what this project itself sends.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ANSWER_BYTES = 320 * 1024
 # What one look at many records holds. A worker's record has 300 bytes.
 MOST_RECORDS = 10_000
 MOST_RECORD_BYTES = 8 * 1024 * 1024
-# Of queues in all of them: a name costs much more in memory than in a message.
+# Names of queues in all of them: a name costs much more in memory than in a message.
 MOST_NAMES = 100_000
 
 # Reports that wait for the scheduler's thread. The rest waits in NATS.
@@ -60,6 +60,6 @@ LETTER_BYTES = WORKLOAD_BYTES + HEADERS_BYTES
 CUT_LETTER_BYTES = 64 * 1024
 # All presence records: one of 300 bytes for each of 50,000 workers.
 WORKERS_BUCKET_BYTES = 16 * 1024 * 1024
-# A stream holds so many messages as if each had this size: an empty one takes 55 bytes of storage,
-# but the server keeps 300 bytes in memory for its subject. What this project sends has more.
+# A stream may hold as many messages as if each had this size. An empty one takes 55 bytes of
+# storage, but the server keeps 300 bytes in memory for its subject. This project's are larger.
 AVERAGE_BYTES = 256

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from nats_executor.errors import DecodeError
 from nats_executor.logs.files import LogFile, Refused, describe
-from nats_executor.wire.log_pages import PAGE_BYTES, Page, Question, encode
+from nats_executor.wire.log_pages import PAGE_BYTES, Page, Question, encode_log_message
 from nats_executor.wire.messages import decode
 from nats_executor.wire.names import Verb
 
@@ -56,7 +56,7 @@ class LogReader:
             page = await self.look_up(decode(Question, body))
         except DecodeError as exc:
             page = Page(refusal=str(exc))
-        return encode(page)
+        return encode_log_message(page)
 
     async def look_up(self, question: Question) -> Page:
         record = self._find(question.dispatch_id)

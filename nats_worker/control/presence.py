@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nats_executor.broker.port import Outgoing
 from nats_executor.errors import AccessDenied, BrokerError, NatsExecutorError, WrongSequence
-from nats_executor.fleet.liveness import PATIENCE, Answer, Holder, Liveness, readable
+from nats_executor.fleet.liveness import PATIENCE, Holder, Liveness, PingResult, readable
 from nats_executor.fleet.presences import record_for
 from nats_executor.retrying import Outage
 from nats_executor.text import presentable
@@ -50,7 +50,7 @@ class Announcer:
         self._is_named = asyncio.Event()
         self._outage = Outage(time.monotonic)
         # Of the workers whose name is asked for, within one claim of all queues.
-        self._answers: dict[str, Answer] = {}
+        self._answers: dict[str, PingResult] = {}
         self._has_waited = False
 
     async def claim_name(self) -> None:
@@ -134,7 +134,7 @@ class Announcer:
         """
         if other.worker not in self._answers:
             self._answers[other.worker] = await self._liveness.ping(other.worker)
-        if self._answers[other.worker] is Answer.NOBODY:
+        if self._answers[other.worker] is PingResult.GONE:
             return False
         if await self._is_fresh(other):
             return True

@@ -196,8 +196,8 @@ class Errand:
                 await self.await_renewal(report)
             case claims.Lost(expected_last, report):
                 self.record.sequence, self.record.attempt = expected_last, report.attempt
-                log.warning("%s: %s; next: reporting it failed", self.dispatch_id, report.obituary)
-                if await self.record.try_report(State.FAILED, report.obituary, of=report):
+                log.warning("%s: %s; next: reporting it failed", self.dispatch_id, report.loss)
+                if await self.record.try_report(State.FAILED, report.loss, of=report):
                     await self.delivery.ack()
                 else:
                     await self.yield_to_other()

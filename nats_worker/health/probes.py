@@ -14,7 +14,7 @@ from socketserver import TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from nats_executor.settings import refusal
+from nats_executor.settings import option_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -73,8 +73,8 @@ def refused(settings: Settings, exc: OSError) -> ConfigError:
             remedy = "this user may not listen there; choose a port above 1023, or 0 for no probes"
         case _:
             remedy = f"this machine cannot listen there ({exc}); write an IP address that it has"
-            return refusal("health_address", settings.health_address, remedy)
-    return refusal("health_port", settings.health_port, remedy)
+            return option_error("health_address", settings.health_address, remedy)
+    return option_error("health_port", settings.health_port, remedy)
 
 
 class ProbePages:

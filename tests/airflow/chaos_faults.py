@@ -108,7 +108,7 @@ class Injector:
             for process in list(where):
                 if process.exit_code is None or process is self.stopping:
                     continue
-                self.accidents.append(str(process.obituary()))
+                self.accidents.append(str(process.failure()))
                 where.processes.remove(process)
                 if process.name in WORKERS:
                     start_worker(self.airflow, process.name)

@@ -101,7 +101,7 @@ class Airflow:
         self.start_workers(self)
         migration = self.deployment.migration().start()
         try:
-            assert migration.wait_for_end(START_SECONDS) == 0, migration.obituary()
+            assert migration.wait_for_end(START_SECONDS) == 0, migration.failure()
         finally:
             migration.stop()
         self.core.start(self.deployment.core(host="127.0.0.1", port=self.port))

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nats_executor.broker.port import Stored
-from nats_executor.cli.survey import findings, take_survey, worker_rows
+from nats_executor.cli.survey import check_rows, take_survey, worker_rows
 from nats_executor.fleet.liveness import Holder, Liveness, readable
 from nats_executor.fleet.queues import queue_rows
 from nats_executor.scheduler.dispatcher import Dispatcher
@@ -231,7 +231,7 @@ def test_no_presence_record_falls_anybody(records: list[bytes]) -> None:
         about_one_queue = {p.name for p in last.values() if p and len(set(p.queues)) <= 1}
         assert {seen.presence.name for seen in survey.workers} == about_one_queue
         about_queues = queue_rows(survey.consumers, survey.workers, SETTINGS)
-        for rows in (worker_rows(survey, SETTINGS), findings(survey, SETTINGS), about_queues):
+        for rows in (worker_rows(survey, SETTINGS), check_rows(survey, SETTINGS), about_queues):
             assert all(isinstance(row, dict) for row in rows)
         if presence is not None:
             holder = Holder(presence.presence.worker, presence.presence.name, "default")

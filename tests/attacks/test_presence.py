@@ -13,15 +13,14 @@ import pytest
 
 from nats_executor.broker.connection import connect
 from nats_executor.cli.orders import give_orders
-from nats_executor.cli.survey import findings, take_survey
+from nats_executor.cli.survey import check_rows, take_survey
 from nats_executor.fleet.liveness import PATIENCE, Holder, Liveness
 from nats_executor.fleet.queues import queue_rows
 from nats_executor.fleet.workers import seen_workers
 from nats_executor.logs.running import TaskLogs
 from nats_executor.scheduler.dispatcher import Dispatcher
 from nats_executor.scheduler.ledger import Dispatch
-from nats_executor.wire.log_pages import Page
-from nats_executor.wire.log_pages import encode as encode_page
+from nats_executor.wire.log_pages import Page, encode_log_message
 from nats_executor.wire.messages import Kind, Obeyed, encode
 from nats_executor.wire.names import Verb, in_domain
 from nats_worker import worker as worker_module
@@ -245,7 +244,7 @@ async def test_a_forged_record_does_not_hide_that_a_queue_is_unserved(
 
     settings = scene.realm.settings("monitor", **QUICK)
     survey = await take_survey(await scene.broker("monitor"), settings)
-    statuses = {row["check"]: row["status"] for row in findings(survey, settings)}
+    statuses = {row["check"]: row["status"] for row in check_rows(survey, settings)}
     workers = {
         row["queue"]: row["workers"]
         for row in queue_rows(survey.consumers, survey.workers, settings)
@@ -328,7 +327,7 @@ async def test_an_order_reaches_the_right_worker_or_nobody(scene: Scene) -> None
 
 async def test_a_forged_record_shows_no_forged_log(scene: Scene) -> None:
     page = Page(runs=True, path="/forged.log", size=7, data=b"forged\n")
-    await scene.answer(NAMES.control(FORGER, Verb.LOG), encode_page(page))
+    await scene.answer(NAMES.control(FORGER, Verb.LOG), encode_log_message(page))
     texts = []
     for queues in (["a"], ["b"], ["a", "b"]):
         scene.forge(*queues)

@@ -19,7 +19,7 @@ import msgpack
 import pytest
 
 from nats_executor.broker.connection import connect
-from nats_executor.fleet.liveness import Answer, Holder, Liveness
+from nats_executor.fleet.liveness import Holder, Liveness, PingResult
 from nats_executor.fleet.workers import seen_workers
 from nats_executor.logs import ended, store
 from nats_executor.logs.running import TaskLogs
@@ -206,7 +206,7 @@ async def test_an_answer_of_8_mb_is_none(open_realm: Realm, decoded: list[int]) 
 
         found = await Liveness(broker, settings).ask("evil.1", b"d1")
 
-    assert found == (Answer.SILENT, b"")
+    assert found == (PingResult.SILENT, b"")
     assert decoded == []
 
 
@@ -229,7 +229,7 @@ async def test_logs_of_others_are_shown_and_a_flooded_one_as_what_it_is(
         own = await asyncio.to_thread(read, "b")
         [remark] = await asyncio.to_thread(read, "a")
     finally:
-        await asyncio.to_thread(logs._lines.close)
+        await asyncio.to_thread(logs._connections.close)
 
     assert own == text.decode().splitlines()
     assert f"{COUNT} parts of {PATH}" in remark

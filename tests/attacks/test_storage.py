@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor.cli.purging import Store, carry_out, purge_of
-from nats_executor.cli.survey import findings, take_survey
+from nats_executor.cli.survey import check_rows, take_survey
 from nats_executor.logs import store
 from nats_executor.wire.log_parts import CHUNK_BYTES
 from nats_executor.wire.messages import State
@@ -92,7 +92,7 @@ def test_an_operator_makes_room_again(small_realm: Realm) -> None:
 def survey_of(realm: Realm) -> list[dict[str, Any]]:
     async def look(broker: Broker) -> list[dict[str, Any]]:
         settings = realm.settings("operator", **OPTIONS)
-        return findings(await take_survey(broker, settings), settings)
+        return check_rows(await take_survey(broker, settings), settings)
 
     rows: list[dict[str, Any]] = realm.ask("operator", look, **OPTIONS)
     return rows
@@ -176,7 +176,7 @@ async def test_a_task_whose_claim_is_flooded_out_ends_once_and_spends_no_try(day
     await inspector.watch([dispatch])
     await inspector.sweep([dispatch])
     await inspector.search([dispatch])
-    assert [finding for finding in inspector.findings if finding.obituary] == []
+    assert [finding for finding in inspector.findings if finding.loss] == []
     await day.finished(dispatch)
 
     assert [r.state for r in day.reports if r.dispatch_id == "d1" and r.state.is_final] == [

@@ -78,7 +78,7 @@ class Ground:
 @pytest.fixture
 def ground(tmp_path: Path, realm: Realm) -> Iterator[Ground]:
     yield Ground(tmp_path, realm)
-    ended.UPLOADERS.clear()
+    ended.leave_to(None)
 
 
 def at_the_end(ground: Ground) -> None:

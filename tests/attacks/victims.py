@@ -141,7 +141,7 @@ async def start(realm: Realm, broker: Broker) -> str:
 def running_log(realm: Realm) -> dict[str, Any]:
     """Look for the log of a task that runs, as the API server does for a page."""
     logs = TaskLogs(lambda: realm.settings("api_server"))
-    return in_a_line(lambda: logs.read("d1", "a")[1])
+    return on_its_connection(lambda: logs.read("d1", "a")[1])
 
 
 def stored_log(realm: Realm) -> dict[str, Any]:
@@ -151,21 +151,21 @@ def stored_log(realm: Realm) -> dict[str, Any]:
     logs = StoredLogs(Path(), deletes=False)
     logs.__dict__["_settings"] = realm.settings("api_server")
     ti = SimpleNamespace(queue="a")
-    return in_a_line(lambda: [sum(map(len, part)) for part in logs.stream(PATH, ti)[1]][:3])
+    return on_its_connection(lambda: [sum(map(len, part)) for part in logs.stream(PATH, ti)[1]][:3])
 
 
-def in_a_line(look: Callable[[], Any]) -> dict[str, Any]:
+def on_its_connection(look: Callable[[], Any]) -> dict[str, Any]:
     measurement = Measurement()
-    stay_open = connection.Line._stay_open
+    stay_open = connection.ProcessConnection._stay_open
 
-    async def beating(self: connection.Line) -> None:
+    async def beating(self: connection.ProcessConnection) -> None:
         beat = asyncio.create_task(measurement.beat())
         try:
             await stay_open(self)
         finally:
             beat.cancel()
 
-    connection.Line._stay_open = beating  # type: ignore[method-assign]
+    connection.ProcessConnection._stay_open = beating  # type: ignore[method-assign]
     try:
         note = look()
     except Exception as exc:  # noqa: BLE001 - what went wrong is a finding

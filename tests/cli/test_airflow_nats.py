@@ -66,7 +66,7 @@ def shown_help(
         ("purge", ["airflow nats purge dead-letters --queue gpu", "1 not confirmed", "--yes"]),
         ("accounts", ["airflow nats accounts worker-gpu=gpu worker-etl=default,etl"]),
         *[
-            (f"workers {name}", [example, "holds until the worker restarts", "exit codes: 0"])
+            (f"workers {name}", [example, "lasts until the worker restarts", "exit codes: 0"])
             for name, example in (
                 ("set-concurrency", "airflow nats workers set-concurrency etl-1 32"),
                 ("add-queue", "airflow nats workers add-queue etl-1 backfill"),

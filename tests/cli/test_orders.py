@@ -177,7 +177,7 @@ def test_a_worker_that_is_gone_or_too_old(office: Console) -> None:
 def test_a_worker_that_hangs(
     office: Console, pretend: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orders, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(orders, "ORDER_SECONDS", 0.2)
     pretend({"w1": None})
 
     code, output = office.run(commands.workers_add_queue, workers="w1", queue="gpu")

@@ -12,7 +12,7 @@ import pytest
 from nats_executor.errors import BrokerUnavailable, NatsExecutorError
 from nats_executor.logs import store
 from nats_executor.topology import setup
-from nats_executor.wire.log_parts import CHUNK_BYTES, MOST_BYTES, Part, beginning, part_id
+from nats_executor.wire.log_parts import CHUNK_BYTES, STORED_BYTES, Part, beginning, part_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -188,7 +188,7 @@ async def test_the_digest_is_that_of_what_is_stored(bucket: Bucket) -> None:
 async def test_of_a_log_without_end_the_end_is_stored(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nats_executor.wire.log_parts.MOST_BYTES", 2 * CHUNK_BYTES)
+    monkeypatch.setattr("nats_executor.logs.store.STORED_BYTES", 2 * CHUNK_BYTES)
 
     part = await bucket.put(LONGER)
 
@@ -198,9 +198,9 @@ async def test_of_a_log_without_end_the_end_is_stored(
 
 
 def test_where_a_long_log_begins() -> None:
-    assert beginning(MOST_BYTES) == 0
-    assert beginning(MOST_BYTES + 1) == CHUNK_BYTES
-    assert beginning(MOST_BYTES + CHUNK_BYTES) == CHUNK_BYTES
+    assert beginning(STORED_BYTES, most=STORED_BYTES, step=CHUNK_BYTES) == 0
+    assert beginning(STORED_BYTES + 1, most=STORED_BYTES, step=CHUNK_BYTES) == CHUNK_BYTES
+    assert beginning(STORED_BYTES + CHUNK_BYTES, most=STORED_BYTES, step=CHUNK_BYTES) == CHUNK_BYTES
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"\xff", b"[]", b'{"metadata": {}, "digest": 1}'])

@@ -17,7 +17,7 @@ from nats_executor.broker import connection as broker_module
 from nats_executor.broker.connection import connect
 from nats_executor.cli.orders import give_orders
 from nats_executor.cli.purging import Store, carry_out, purge_of
-from nats_executor.cli.survey import findings, take_survey
+from nats_executor.cli.survey import check_rows, take_survey
 from nats_executor.logs import store
 from nats_executor.logs.running import TaskLogs
 from nats_executor.scheduler.dispatcher import Dispatcher, Envelope
@@ -384,7 +384,7 @@ async def look_around(day: Day) -> None:
     for user in ("admin", "operator", "monitor"):
         settings = day.settings(user)
         survey = await take_survey(await day.broker(user), settings)
-        statuses = {row["check"]: row["status"] for row in findings(survey, settings)}
+        statuses = {row["check"]: row["status"] for row in check_rows(survey, settings)}
         assert statuses["streams"] == statuses["queue a"] == "ok"
         assert statuses["queue b"] == "unserved"
         assert survey.usage is not None

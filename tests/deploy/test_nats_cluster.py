@@ -16,7 +16,7 @@ import pytest
 from nats_executor.access import accounts
 from nats_executor.broker.connection import connect
 from nats_executor.errors import AccessDenied, BrokerUnavailable
-from nats_executor.fleet.liveness import Answer, Liveness
+from nats_executor.fleet.liveness import Liveness, PingResult
 from nats_executor.topology import setup
 from nats_executor.wire.names import Names, Verb
 from tests.contract.stage import soon
@@ -272,8 +272,8 @@ async def test_whether_a_worker_lives_is_known_at_once_from_any_server(cluster: 
                 broker, settings = await connected(user, server)
                 liveness = Liveness(broker, settings, is_peer=user.startswith("worker"))
 
-                assert await liveness.ping("w.1") is Answer.ALIVE
-                assert await soon(liveness.ping("gone.1"), 2) is Answer.NOBODY
+                assert await liveness.ping("w.1") is PingResult.ALIVE
+                assert await soon(liveness.ping("gone.1"), 2) is PingResult.GONE
 
 
 def has_reloaded(cluster: Cluster, times: int) -> bool:

@@ -14,7 +14,7 @@ import pytest
 from nats_executor.broker.connection import connect
 from nats_executor.broker.link import Listener
 from nats_executor.errors import BrokerError, BrokerUnavailable
-from nats_executor.fleet.liveness import Answer, Liveness
+from nats_executor.fleet.liveness import Liveness, PingResult
 from nats_executor.fleet.workers import seen_workers
 from nats_executor.scheduler.inspector import Inspector
 from nats_executor.scheduler.ledger import Dispatch
@@ -171,7 +171,7 @@ async def test_a_worker_behind_a_leaf_node_runs_the_tasks_of_its_queue(sea: Sea)
     liveness = Liveness(sea.ground.post.broker, sea.ground.settings)
 
     assert report.worker_name == "usual"
-    assert await liveness.ping(report.worker) is Answer.ALIVE
+    assert await liveness.ping(report.worker) is PingResult.ALIVE
     seen = await seen_workers(sea.ground.post.broker, sea.ground.settings)
     assert [s.presence.queues for s in seen if s.presence.name == "usual"] == [["default"]]
     await sea.ground.carry_out(task)

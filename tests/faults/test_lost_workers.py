@@ -12,7 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nats_executor.fleet.liveness import PING_PAUSE_SECONDS, PING_SECONDS, PINGS, Answer, is_lost
+from nats_executor.fleet.liveness import (
+    PING_PAUSE_SECONDS,
+    PING_SECONDS,
+    PINGS,
+    PingResult,
+    is_lost,
+)
 from nats_executor.wire.messages import State
 from nats_worker.delivery.errand import Errand
 from nats_worker.delivery.leases import BEATS_PER_LEASE
@@ -34,10 +40,10 @@ DEFAULTS = settings_for("nats://127.0.0.1:4222")
 @given(
     renewed_ago=st.floats(0, DEFAULTS.ack_wait_seconds / BEATS_PER_LEASE),
     recorded_ago=st.floats(0, DEFAULTS.heartbeat_seconds),
-    answer=st.sampled_from([Answer.NOBODY, Answer.SILENT]),
+    answer=st.sampled_from([PingResult.GONE, PingResult.SILENT]),
 )
 def test_at_default_settings_a_lost_worker_is_found_in_time(
-    renewed_ago: float, recorded_ago: float, answer: Answer
+    renewed_ago: float, recorded_ago: float, answer: PingResult
 ) -> None:
     """Under 45 s after its death, whenever it last renewed its leases and its record.
 
@@ -46,7 +52,7 @@ def test_at_default_settings_a_lost_worker_is_found_in_time(
     """
     delivery = Mock(subject=DEFAULTS.names.task("default", "d1"))
     pause = Errand(Mock(settings=DEFAULTS), "default", delivery).pause
-    asking = PINGS * (PING_PAUSE_SECONDS + PING_SECONDS * (answer is Answer.SILENT))
+    asking = PINGS * (PING_PAUSE_SECONDS + PING_SECONDS * (answer is PingResult.SILENT))
     # The broker offers what it ran to others, and again whenever one of them hands it back.
     now = DEFAULTS.ack_wait_seconds - renewed_ago
     while not is_lost(
@@ -57,7 +63,7 @@ def test_at_default_settings_a_lost_worker_is_found_in_time(
     ):
         now += asking + pause
 
-    assert now + asking < (45 if answer is Answer.NOBODY else 50)
+    assert now + asking < (45 if answer is PingResult.GONE else 50)
 
 
 @pytest.mark.slow

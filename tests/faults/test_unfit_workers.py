@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.cli.survey import findings, take_survey
+from nats_executor.cli.survey import check_rows, take_survey
 from nats_executor.wire.messages import State
 from tests.support.execution_api import ExecutionApi
 from tests.support.nats_server import free_port
@@ -75,7 +75,7 @@ class Hole:
         answer = await ask(self.port, "/readyz")
         assert (answer.status, answer.text) == (503, f"not ready: paused: {reason}\n")
         assert (await samples(self.port))["airflow_nats_worker_unfit", ()] == 1
-        rows = findings(await take_survey(ground.post.broker, ground.settings), ground.settings)
+        rows = check_rows(await take_survey(ground.post.broker, ground.settings), ground.settings)
         [row] = [row for row in rows if row["check"] == f"worker {self.name}"]
         assert (row["status"], row["details"]) == ("paused", reason)
 

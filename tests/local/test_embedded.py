@@ -88,10 +88,14 @@ def test_a_taken_port_gives_one_line_with_the_servers_own_words(tmp_path: Path) 
         assert str(server.log) in str(error.value)
 
 
-def test_a_bad_configuration_gives_one_line_with_the_servers_own_words(tmp_path: Path) -> None:
-    server = EmbeddedServer(tmp_path / "nats", extra_configuration="no_such_option: 1")
+def test_a_server_that_does_not_start_is_told_in_its_own_words(
+    tmp_path: Path,
+) -> None:
+    server = EmbeddedServer(tmp_path / "nats")
+    server.directory.mkdir()
+    Path(server.directory, "jetstream").touch()  # where the server stores in a folder
 
-    with pytest.raises(LocalError, match=r"nats-server ended with exit code 1.*no_such_option"):
+    with pytest.raises(LocalError, match=r"nats-server ended with exit code 1.*storage directory"):
         server.start()
 
 

@@ -150,7 +150,7 @@ def test_a_process_that_dies_of_a_database_error_tells_which(tmp_path: Path) -> 
         process.stop()
 
     assert "Background on this error" in process.log.read_text().splitlines()[-1]
-    assert str(process.obituary()) == (
+    assert str(process.failure()) == (
         f"scheduler ended with exit code 1: sqlalchemy.exc.IntegrityError: {UNIQUE} "
         f"(log: {process.log})"
     )

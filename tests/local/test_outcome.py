@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from nats_executor.local.expected import EXPECTED, RESULT, WORKERS, Row, deviations, rows_of
+from nats_executor.local.expected import EXPECTED, RESULT, WORKERS, TaskRow, deviations, rows_of
 from nats_executor.wire.messages import Kind, Report, State
 
 
-def rows_as_expected() -> list[Row]:
+def rows_as_expected() -> list[TaskRow]:
     return [
-        Row(
+        TaskRow(
             task_id=task.task_id,
             map_index=index if task.instances > 1 else -1,
             state="success",
@@ -29,7 +29,7 @@ def rows_as_expected() -> list[Row]:
     ]
 
 
-def verdict(rows: list[Row], *, run_state: str = "success", result: Any = RESULT) -> list[str]:
+def verdict(rows: list[TaskRow], *, run_state: str = "success", result: Any = RESULT) -> list[str]:
     return deviations(rows, run_state=run_state, result=result)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from nats_executor.local.expected import Row
+from nats_executor.local.expected import TaskRow
 from nats_executor.local.prefixed import Prefixed
 from nats_executor.local.process import Process
 from nats_executor.local.view import View
@@ -31,8 +31,8 @@ def test_only_full_lines_are_printed_and_each_once(tmp_path: Path) -> None:
     assert [text for _, text in lines] == [" one", " two", " three [bold]"]
 
 
-def row(state: str) -> Row:
-    return Row(
+def row(state: str) -> TaskRow:
+    return TaskRow(
         task_id="price",
         map_index=2,
         state=state,

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor.logs import running
 from nats_executor.scheduler.executor import NatsExecutor
 from tests.faults.ground import Ground, open_ground
 from tests.support.execution_api import ExecutionApi
@@ -160,7 +159,7 @@ async def read(executor: NatsExecutor, dispatch_id: str | None, queue: str = "de
 def remarks(logs: list[str]) -> str:
     """What this project itself says in a log."""
     lines = "".join(logs).splitlines()
-    events = [json.loads(line) for line in lines if running.__name__ in line]
+    events = [json.loads(line) for line in lines if '"logger": "nats_executor.logs"' in line]
     return "\n".join(event["event"] for event in events)
 
 

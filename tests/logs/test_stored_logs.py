@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from nats_executor.broker import connection as broker_module
 from nats_executor.errors import ConfigError
 from nats_executor.logs import connection, ended
 from nats_executor.logs.ended import StoredLogs, of_team, require_bare
+from nats_executor.provider import get_provider_info
 from nats_executor.topology import setup
 from nats_executor.wire.log_parts import CHUNK_BYTES, part_id
 from tests.support.fake_broker import FakeServer
@@ -109,7 +111,7 @@ def desk(
         desk = Desk(tmp_path, request.getfixturevalue("nats_server").url, names, None)
     desk.ask(lambda broker: setup.apply(broker, desk.settings, []))
     yield desk
-    desk.logs._lines.close()
+    desk.logs._connections.close()
 
 
 @pytest.fixture
@@ -119,7 +121,7 @@ def away(tmp_path: Path, names: Names, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.3)
     desk = Desk(tmp_path, "nats://127.0.0.1:1", names, None)
     yield desk
-    desk.logs._lines.close()
+    desk.logs._connections.close()
 
 
 def threads() -> int:
@@ -345,7 +347,7 @@ def test_a_chunk_that_is_another(desk: Desk) -> None:
 
 
 def test_a_beginning_that_was_not_stored(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nats_executor.wire.log_parts.MOST_BYTES", CHUNK_BYTES)
+    monkeypatch.setattr("nats_executor.logs.store.STORED_BYTES", CHUNK_BYTES)
     desk.store(LONG)
 
     shown = desk.shown()
@@ -390,7 +392,7 @@ def test_a_broker_that_goes_while_a_log_is_read(
     assert next(part) == line(0)
     server.stop()
     rest = list(part)
-    desk.logs._lines.close()
+    desk.logs._connections.close()
 
     assert rest[-2] != rest[-1]
     assert "NATS could not be asked" in rest[-1]
@@ -476,3 +478,10 @@ def test_airflow_alone_refuses_the_scheme(tmp_path: Path) -> None:
     )
 
     assert "Incorrect remote log configuration" in done.stderr
+
+
+def test_the_path_that_configurations_name_is_still_its_own() -> None:
+    """Deployments have it in a logging configuration, and the provider names it for `nats://`."""
+    assert pkgutil.resolve_name("nats_executor.remote_logs.StoredLogs") is StoredLogs
+    [handler] = get_provider_info()["remote-logging"]
+    assert pkgutil.resolve_name(handler["classpath"]) is StoredLogs

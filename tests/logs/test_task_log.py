@@ -16,8 +16,10 @@ from airflow.utils.state import TaskInstanceState
 
 from nats_executor.cli.orders import give_orders
 from nats_executor.fleet.workers import seen_workers
-from nats_executor.logs.running import LINE_BYTES, MOST_BYTES, STEP_BYTES, beginning, whole_lines
+from nats_executor.logs.remarks import LINE_BYTES
+from nats_executor.logs.running import SHOWN_BYTES, STEP_BYTES, whole_lines
 from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
+from nats_executor.wire.log_parts import beginning
 from nats_executor.wire.names import Order, Verb
 from tests.logs.log_stage import (
     THREAD,
@@ -114,10 +116,10 @@ async def test_a_long_log_is_shown_from_its_last_part(shared: Show, api_server: 
 
     assert sources
     left_out, text = logs
-    start = beginning(size)
+    start = beginning(size, most=SHOWN_BYTES, step=STEP_BYTES)
     assert remarks([left_out]).startswith(f"the first {start} bytes are left out here")
     assert str(shared.file(dispatch_id)) in left_out
-    assert MOST_BYTES / 2 - 2000 < len(text.encode()) <= MOST_BYTES
+    assert SHOWN_BYTES / 2 - 2000 < len(text.encode()) <= SHOWN_BYTES
     assert set(text.splitlines(keepends=True)) == {line}
     await shared.ground.carry_out(dispatch_id)
 
@@ -126,15 +128,15 @@ async def test_a_long_log_is_shown_from_its_last_part(shared: Show, api_server: 
     ("size", "start"),
     [
         (0, 0),
-        (MOST_BYTES, 0),
-        (MOST_BYTES + 1, STEP_BYTES),
-        (MOST_BYTES + STEP_BYTES, STEP_BYTES),
-        (MOST_BYTES + STEP_BYTES + 1, 2 * STEP_BYTES),
+        (SHOWN_BYTES, 0),
+        (SHOWN_BYTES + 1, STEP_BYTES),
+        (SHOWN_BYTES + STEP_BYTES, STEP_BYTES),
+        (SHOWN_BYTES + STEP_BYTES + 1, 2 * STEP_BYTES),
     ],
 )
 def test_where_a_long_log_begins(size: int, start: int) -> None:
-    assert beginning(size) == start
-    assert size - start <= MOST_BYTES
+    assert beginning(size, most=SHOWN_BYTES, step=STEP_BYTES) == start
+    assert size - start <= SHOWN_BYTES
 
 
 @pytest.mark.parametrize(

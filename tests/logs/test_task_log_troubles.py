@@ -15,10 +15,10 @@ import pytest
 from nats_executor.access.permissions import Role, permissions
 from nats_executor.broker import connection as broker_connection
 from nats_executor.logs import connection, running
-from nats_executor.logs.running import MOST_BYTES, PIECE_BYTES
+from nats_executor.logs.running import PIECE_BYTES, SHOWN_BYTES
 from nats_executor.scheduler.executor import NatsExecutor
 from nats_executor.topology import setup
-from nats_executor.wire.log_pages import Page, Question, encode
+from nats_executor.wire.log_pages import Page, Question, encode_log_message
 from nats_executor.wire.messages import Presence, decode
 from nats_executor.wire.messages import encode as encode_message
 from nats_executor.wire.names import Verb
@@ -91,7 +91,7 @@ async def test_a_worker_that_is_killed_while_its_log_is_shown(
     worker = await show.ground.start()
     dispatch_id = await show.talking()
     with show.file(dispatch_id).open("a") as file:
-        file.writelines(f'{{"event": "{number:0100}"}}\n' for number in range(MOST_BYTES // 150))
+        file.writelines(f'{{"event": "{number:0100}"}}\n' for number in range(SHOWN_BYTES // 150))
     ti: Any = SimpleNamespace(external_executor_id=dispatch_id, queue="default")
     executor = api_server.of(show)
     sources, [text] = await asyncio.to_thread(executor.get_streaming_task_log, ti, 1)
@@ -176,7 +176,7 @@ async def with_worker(
     server.put(settings.names.presence("default", "w1"), encode_message(presence))
 
     async def answer(body: bytes) -> bytes:
-        return encode(say(decode(Question, body)))
+        return encode_log_message(say(decode(Question, body)))
 
     await worker.serve(settings.names.control("w1.1", Verb.LOG), answer)
     return await read(executor, "d1")
@@ -291,7 +291,7 @@ async def test_a_worker_that_claims_and_sends_too_much(
 
     _, logs = await with_worker(api_server, monkeypatch, FakeServer(), say)
 
-    assert 0 < len(logs[1]) <= MOST_BYTES
+    assert 0 < len(logs[1]) <= SHOWN_BYTES
 
 
 # Small and guarded servers

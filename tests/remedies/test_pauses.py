@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from nats_executor.broker.port import ConsumerInfo
-from nats_executor.cli.survey import Survey, findings
+from nats_executor.cli.survey import Survey, check_rows
 from tests.remedies.lines import EXAMPLES, LINES
 from tests.support.fixtures import settings_for
 
@@ -15,7 +15,7 @@ def test_a_paused_queue() -> None:
     consumer = ConsumerInfo("gpu", "gpu", 0, 12, 0, 0, 0, until)
     survey = Survey([], [consumer], [])
 
-    rows = findings(survey, settings_for("nats://nats-1:4222"))
+    rows = check_rows(survey, settings_for("nats://nats-1:4222"))
 
     found = [row["details"] for row in rows if row["status"] == "paused"]
     assert found == [LINES["paused"].format(**EXAMPLES)]

@@ -191,7 +191,7 @@ class Fleet:
             if process.exit_code is None or (is_asked and kind is not Kind.WORKER):
                 continue
             if not is_asked or process.exit_code:
-                found.append(str(process.obituary()))
+                found.append(str(process.failure()))
             (self.workers if kind is Kind.WORKER else self.core).processes.remove(process)
             if not is_asked:
                 self.launch(kind, number)

@@ -9,7 +9,7 @@ from nats_executor.scheduler.whereabouts import (
     Statement,
     can_conclude,
     denied,
-    obituary_of,
+    loss_of,
     run_nowhere,
 )
 from nats_executor.wire.messages import Kind, Presence, State, encode
@@ -94,12 +94,12 @@ def test_a_worker_denies_what_its_own_answer_names(reply: bytes, expected: set[s
     assert denied(reply, "w1.a") == expected
 
 
-def test_an_obituary_names_the_worker_where_one_was_known() -> None:
+def test_a_loss_names_the_worker_where_one_was_known() -> None:
     known = dispatch(State.RUNNING, "w1")
 
-    assert obituary_of(known) == "worker w1 runs it no more, and NATS has lost how it ended"
-    assert obituary_of(dispatch()) == "no worker runs it, and NATS has lost which one did"
-    assert obituary_of(dispatch(State.RELEASED, "w1")) == obituary_of(dispatch())
+    assert loss_of(known) == "worker w1 runs it no more, and NATS has lost how it ended"
+    assert loss_of(dispatch()) == "no worker runs it, and NATS has lost which one did"
+    assert loss_of(dispatch(State.RELEASED, "w1")) == loss_of(dispatch())
 
 
 @pytest.mark.parametrize(("keys", "is_nowhere"), [({"default"}, False), ({"other"}, True)])

@@ -14,8 +14,8 @@ import pytest
 
 from nats_executor.broker.connection import connect
 from nats_executor.cli.orders import give_orders
-from nats_executor.cli.survey import findings, take_survey, worker_rows
-from nats_executor.fleet.liveness import Answer, Liveness
+from nats_executor.cli.survey import check_rows, take_survey, worker_rows
+from nats_executor.fleet.liveness import Liveness, PingResult
 from nats_executor.logs.running import TaskLogs
 from nats_executor.scheduler.whereabouts import denied
 from nats_executor.topology import setup
@@ -97,7 +97,7 @@ async def test_it_runs_what_this_code_sends_and_answers_or_is_told_that_it_canno
     assert presence.queues == ["default"]
     liveness = Liveness(field.post.broker, field.settings)
     answer, reply = await liveness.ask(presence.worker, f"{running} gone".encode())
-    assert answer is Answer.ALIVE
+    assert answer is PingResult.ALIVE
     assert denied(reply, presence.worker) <= {"gone"}  # nothing, if it does not know the question
     survey = await take_survey(field.post.broker, field.settings)
     (row,) = worker_rows(survey, field.settings)
@@ -132,7 +132,7 @@ async def send_urgently(field: Field, bands: int) -> str:
     body = task_body("succeed", dispatch_id)
     await field.post.send(body, dispatch_id, band=highest.band)
     if bands <= highest.band:
-        rows = findings(await take_survey(field.post.broker, field.settings), field.settings)
+        rows = check_rows(await take_survey(field.post.broker, field.settings), field.settings)
         statuses = {row["check"]: row["status"] for row in rows}
         assert statuses[f"queue default, priority band {highest.band}"] == "unserved"
     return dispatch_id

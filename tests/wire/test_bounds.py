@@ -200,10 +200,10 @@ def test_a_record_of_a_log_that_is_too_large_is_never_decoded(
     monkeypatch.setattr("nats_executor.wire.log_parts.json.loads", never)
 
     with pytest.raises(DecodeError, match=f"more than {LOG_RECORD_BYTES} bytes"):
-        log_parts.decode(bytes(LOG_RECORD_BYTES + 1))
+        log_parts.part_in(bytes(LOG_RECORD_BYTES + 1))
 
 
 @given(depths)
 def test_a_record_of_a_log_of_any_depth_is_refused(depth: int) -> None:
     with pytest.raises(DecodeError):
-        log_parts.decode(b"[" * depth + b"]" * depth)
+        log_parts.part_in(b"[" * depth + b"]" * depth)

@@ -8,9 +8,16 @@ from typing import Any
 import pytest
 
 from nats_executor.errors import DecodeError
-from nats_executor.wire.log_pages import PAGE_BYTES, Page, Question
-from nats_executor.wire.log_pages import encode as encode_page
-from nats_executor.wire.log_parts import Part, beginning, decode, encode, part_id
+from nats_executor.wire.log_pages import PAGE_BYTES, Page, Question, encode_log_message
+from nats_executor.wire.log_parts import (
+    CHUNK_BYTES,
+    STORED_BYTES,
+    Part,
+    as_record,
+    beginning,
+    part_id,
+    part_in,
+)
 from nats_executor.wire.messages import decode as decode_message
 from nats_executor.wire.names import Names, Verb
 
@@ -36,8 +43,8 @@ def part(start: int = 0, size: int = 1) -> Part:
     ],
 )
 def test_the_last_64_mib_of_a_file_are_stored_from_a_chunk_on(size: int, start: int) -> None:
-    assert beginning(size) == start
-    assert type(beginning(size)) is int
+    assert beginning(size, most=STORED_BYTES, step=CHUNK_BYTES) == start
+    assert type(beginning(size, most=STORED_BYTES, step=CHUNK_BYTES)) is int
 
 
 @pytest.mark.parametrize(
@@ -63,7 +70,7 @@ def test_a_part_is_named_by_16_characters_of_its_first_line() -> None:
 
 
 def record(**changes: Any) -> bytes:
-    made = json.loads(encode(part(), NAMES, "a", "p")[1])
+    made = json.loads(as_record(part(), NAMES, "a", "p")[1])
     return json.dumps({**made, **changes}).encode()
 
 
@@ -73,12 +80,12 @@ def placed(start: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("size", [0, 1, MOST])
 def test_a_size_up_to_64_mib_is_read(size: int) -> None:
-    assert decode(record(size=size)) == part(0, size)
+    assert part_in(record(size=size)) == part(0, size)
 
 
 @pytest.mark.parametrize("start", [0, CHUNK, 2**53 - CHUNK])
 def test_a_start_where_a_chunk_begins_is_read(start: int) -> None:
-    assert decode(record(**placed(start))) == part(start)
+    assert part_in(record(**placed(start))) == part(start)
 
 
 @pytest.mark.parametrize(
@@ -98,15 +105,15 @@ def test_a_start_where_a_chunk_begins_is_read(start: int) -> None:
 )
 def test_any_other_size_or_start_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(DecodeError, match="a record of a log that cannot be"):
-        decode(record(**changes))
+        part_in(record(**changes))
 
 
 def test_a_record_has_at_most_16_kib() -> None:
     made = record()
 
-    assert decode(made.ljust(16_384)) == part()
+    assert part_in(made.ljust(16_384)) == part()
     with pytest.raises(DecodeError, match="more than 16384 bytes"):
-        decode(made.ljust(16_385))
+        part_in(made.ljust(16_385))
 
 
 @pytest.mark.parametrize("letter", ["x", "\u00fc"])
@@ -114,8 +121,8 @@ def test_a_name_of_1500_bytes_is_kept(letter: str) -> None:
     size = len(letter.encode())
     longest = letter * ((1500 - 17) // size) + "x" * ((1500 - 17) % size)
 
-    assert encode(part(), NAMES, "a", longest)[0] == f"{longest}/0123456789abcdef"
-    assert encode(part(), NAMES, "a", longest + "x")[0] == "0123456789abcdef"
+    assert as_record(part(), NAMES, "a", longest)[0] == f"{longest}/0123456789abcdef"
+    assert as_record(part(), NAMES, "a", longest + "x")[0] == "0123456789abcdef"
 
 
 def test_a_question_and_a_page_start_with_nothing() -> None:
@@ -129,6 +136,6 @@ def test_a_question_and_a_page_start_with_nothing() -> None:
 def test_a_page_survives_the_wire_and_a_path_that_is_no_text_too() -> None:
     page = Page(runs=True, path="a\udcff", size=7, data=b"\xff")
 
-    read = decode_message(Page, encode_page(page))
+    read = decode_message(Page, encode_log_message(page))
 
     assert (read.runs, read.path, read.size, read.data) == (True, "a?", 7, b"\xff")

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from nats_executor.errors import DecodeError
 from nats_executor.wire.log_parts import (
     CHUNK_BYTES,
-    MOST_BYTES,
+    STORED_BYTES,
     Part,
-    decode,
-    encode,
+    as_record,
     log_of,
     part_id,
+    part_in,
 )
 from nats_executor.wire.names import Names
 
@@ -27,17 +27,17 @@ NAMES = Names()
 PATH = "dag_id=a/attempt=1.log"
 DIGEST = hashlib.sha256(b"x").digest()
 PART = Part(id="0123456789abcdef", start=CHUNK_BYTES, size=2 * CHUNK_BYTES + 1, digest=DIGEST)
-RECORD: dict[str, Any] = json.loads(encode(PART, NAMES, "a", PATH)[1])
+RECORD: dict[str, Any] = json.loads(as_record(PART, NAMES, "a", PATH)[1])
 
 
 def test_what_is_written_is_read() -> None:
-    assert decode(json.dumps(RECORD).encode()) == PART
+    assert part_in(json.dumps(RECORD).encode()) == PART
     assert list(PART.numbers) == [1, 2, 3]
     assert [PART.length(number) for number in PART.numbers] == [CHUNK_BYTES, CHUNK_BYTES, 1]
 
 
 def test_it_is_written_as_object_stores_write_it() -> None:
-    name, _ = encode(PART, NAMES, "a", PATH)
+    name, _ = as_record(PART, NAMES, "a", PATH)
 
     assert name == f"{PATH}/0123456789abcdef"
     assert RECORD["digest"] == f"SHA-256={base64.urlsafe_b64encode(DIGEST).decode()}"
@@ -57,7 +57,7 @@ BAD: list[dict[str, Any]] = [
     {"metadata": {"part": "0123456789abcdef", "start": str(CHUNK_BYTES * 2**40)}},
     {"metadata": {"part": "0123456789abcdef", "start": "9" * 5000}},
     {"metadata": {"part": "0123456789abcdef", "start": 1e999}},
-    {"size": MOST_BYTES + 1},
+    {"size": STORED_BYTES + 1},
     {"size": -1},
     {"size": True},
     {"size": "1"},
@@ -70,7 +70,7 @@ BAD: list[dict[str, Any]] = [
 @pytest.mark.parametrize("changes", BAD, ids=str)
 def test_what_cannot_be_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(DecodeError):
-        decode(json.dumps(RECORD | changes).encode())
+        part_in(json.dumps(RECORD | changes).encode())
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_what_cannot_be_is_refused(changes: dict[str, Any]) -> None:
 )
 def test_what_is_no_record_is_refused(body: bytes) -> None:
     with pytest.raises(DecodeError):
-        decode(body)
+        part_in(body)
 
 
 VALUES = st.recursive(
@@ -91,11 +91,11 @@ VALUES = st.recursive(
 @given(st.dictionaries(st.sampled_from([*RECORD]), VALUES, max_size=3))
 def test_what_is_read_is_bounded(changes: dict[str, Any]) -> None:
     try:
-        part = decode(json.dumps(RECORD | changes).encode())
+        part = part_in(json.dumps(RECORD | changes).encode())
     except DecodeError:
         return
-    assert 0 <= part.size <= MOST_BYTES
-    assert len(part.numbers) <= MOST_BYTES // CHUNK_BYTES
+    assert 0 <= part.size <= STORED_BYTES
+    assert len(part.numbers) <= STORED_BYTES // CHUNK_BYTES
     assert part.id.isalnum()
 
 

@@ -92,9 +92,9 @@ def test_a_payload_of_any_length_is_read(spaces: int) -> None:
     assert token_expiry(f"e30.{payload}.s") == 12.0
 
 
-def test_an_obituary_names_the_process_if_there_was_one() -> None:
-    assert REPORT.obituary == "worker w lost"
-    assert read(REPORT, pid=7).obituary == "worker w lost while it ran process 7"
+def test_a_loss_names_the_process_if_there_was_one() -> None:
+    assert REPORT.loss == "worker w lost"
+    assert read(REPORT, pid=7).loss == "worker w lost while it ran process 7"
 
 
 def test_a_field_that_an_older_sender_left_out_has_its_meaning_of_then() -> None:

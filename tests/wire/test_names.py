@@ -171,3 +171,15 @@ def test_logs_of_two_queues_or_paths_never_meet(one: str, other: str) -> None:
     of_paths = {names.log_part("queue", path, "f00d") for path in (one, other)}
     assert len(of_queues) == len(of_paths) == len({one, other})
     assert {subject.count(".") for subject in of_queues | of_paths} == {5}
+
+
+@pytest.mark.parametrize(
+    ("lane", "text"),
+    [
+        (Lane("a"), "queue 'a'"),
+        (Lane("a", 0), "queue 'a'"),
+        (Lane("a", 1), "priority band 1 of queue 'a'"),
+    ],
+)
+def test_a_lane_is_named_with_its_band(lane: Lane, text: str) -> None:
+    assert str(lane) == text

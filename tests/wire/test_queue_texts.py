@@ -1,25 +1,11 @@
-"""How lanes are named for people, and where a list of names ends to be one."""
+"""Where a list of names ends to be one."""
 
 from __future__ import annotations
 
 import pytest
 
 from nats_executor.errors import ConfigError
-from nats_executor.wire import queue_names
-from nats_executor.wire.names import Lane
 from nats_executor.wire.queue_names import in_pairs, in_text
-
-
-@pytest.mark.parametrize(
-    ("lane", "text"),
-    [
-        (Lane("a"), "queue 'a'"),
-        (Lane("a", 0), "queue 'a'"),
-        (Lane("a", 1), "priority band 1 of queue 'a'"),
-    ],
-)
-def test_a_lane_is_named_with_its_band(lane: Lane, text: str) -> None:
-    assert queue_names.described(lane) == text
 
 
 @pytest.mark.parametrize(("text", "place"), [('"a', 1), ('a,"b', 3), ('a,b,"', 5)])

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from nats_executor.errors import DecodeError
 from nats_executor.logs.files import Refused
-from nats_executor.wire.log_pages import PAGE_BYTES, Page, Question, encode
+from nats_executor.wire.log_pages import PAGE_BYTES, Page, Question, encode_log_message
 from nats_executor.wire.messages import FORMAT, State, decode
 from nats_executor.wire.names import Verb
 from nats_worker.control import logs
@@ -73,7 +73,7 @@ async def ask(
     reader: LogReader, dispatch_id: str = "d1", offset: int = 0, limit: int = EVERYTHING
 ) -> Page:
     question = Question(dispatch_id=dispatch_id, offset=offset, limit=limit)
-    return decode(Page, await reader.answer(encode(question)))
+    return decode(Page, await reader.answer(encode_log_message(question)))
 
 
 def refused(folder: Path, relative: str) -> str:
@@ -289,7 +289,7 @@ async def test_a_worker_answers_while_it_runs_it(scene: Scene) -> None:
 
     async def look() -> Page:
         subject = scene.names.control(worker.state.id, Verb.LOG)
-        question = encode(Question(dispatch_id="d1", limit=100))
+        question = encode_log_message(Question(dispatch_id="d1", limit=100))
         return decode(Page, await scene.broker.request(subject, question, timeout=5))
 
     assert not (await look()).runs

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from nats_executor.errors import AccessDenied
 from nats_executor.fleet import liveness as liveness_module
-from nats_executor.fleet.liveness import Answer, Holder, Liveness, is_lost
+from nats_executor.fleet.liveness import Holder, Liveness, PingResult, is_lost
 from nats_executor.fleet.workers import seen_workers
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Presence, decode, encode
@@ -69,14 +69,14 @@ def stored(server: FakeServer) -> Presence | None:
 
 
 @given(
-    st.sampled_from(Answer),
+    st.sampled_from(PingResult),
     st.floats(min_value=0, allow_nan=False),
     st.floats(allow_nan=False),
 )
-def test_one_sign_of_life_is_enough(answer: Answer, age: float, connected: float) -> None:
+def test_one_sign_of_life_is_enough(answer: PingResult, age: float, connected: float) -> None:
     lost = is_lost(answer=answer, record_age=age, connected_for=connected, lost_after_seconds=10)
 
-    limits = {Answer.ALIVE: math.inf, Answer.SILENT: 20, Answer.NOBODY: 10}
+    limits = {PingResult.ALIVE: math.inf, PingResult.SILENT: 20, PingResult.GONE: 10}
     assert lost == (min(age, connected) > limits[answer])
 
 
@@ -91,8 +91,8 @@ async def test_another_worker_asks_on_a_subject_of_its_own(server: FakeServer) -
     worker = server.broker()
     await worker.serve(NAMES.peer("w.1"), echo)
 
-    assert await Liveness(server.broker(), SETTINGS, is_peer=True).ping("w.1") is Answer.ALIVE
-    assert await Liveness(server.broker(), SETTINGS).ping("w.1") is Answer.NOBODY
+    assert await Liveness(server.broker(), SETTINGS, is_peer=True).ping("w.1") is PingResult.ALIVE
+    assert await Liveness(server.broker(), SETTINGS).ping("w.1") is PingResult.GONE
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ async def test_a_worker_that_was_not_subscribed_yet_is_asked_again(server: FakeS
 
     link.enter = enter_and_wait  # type: ignore[method-assign]
 
-    assert await Liveness(link, SETTINGS).ping("w.1") is Answer.ALIVE
+    assert await Liveness(link, SETTINGS).ping("w.1") is PingResult.ALIVE
     assert asked == 2
 
 
@@ -161,9 +161,9 @@ async def test_a_connection_that_breaks_makes_nobody_look_lost(
     link = server.broker()
     liveness = Liveness(link, SETTINGS)
 
-    async def ping(_: str) -> Answer:
+    async def ping(_: str) -> PingResult:
         link.disconnect()
-        return Answer.SILENT
+        return PingResult.SILENT
 
     monkeypatch.setattr(liveness, "ping", ping)
 

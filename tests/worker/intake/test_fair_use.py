@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from nats_executor.broker.port import ConsumerInfo
-    from nats_executor.cli.orders import Answer
+    from nats_executor.cli.orders import OrderResult
     from nats_executor.wire.names import Names, Order
     from tests.support.execution_api import ExecutionApi
     from tests.support.nats_server import NatsServer
@@ -55,7 +55,7 @@ class Ground(Field):
             check=False,
         )
 
-    async def order(self, order: Order, value: str) -> Answer:
+    async def order(self, order: Order, value: str) -> OrderResult:
         """Do what the command does, without the seconds that Airflow's start takes."""
         (answer,) = await give_orders(self.post.broker, self.settings, ["w1"], order, value)
         return answer
