@@ -165,9 +165,7 @@ def for_admin(api: Api) -> list[str]:
     verbs = ("CREATE", "UPDATE")
     changes = [f"{api.prefix}.STREAM.{verb}.{stream}" for stream in api.streams for verb in verbs]
     orders = map(api.names.controls, ORDERS)
-    return [
-        *for_monitor(api), *changes, api.create_consumers(), *api.hold_queues(), *orders
-    ]  # fmt: skip
+    return [*for_monitor(api), *changes, api.create_consumers(), *orders]
 
 
 def for_operator(api: Api) -> list[str]:
