@@ -155,7 +155,7 @@ def supervise(
         send_spans_from_tasks()
         if lacks():
             asking.sending()  # nothing will tell when it is
-        exit_code = run(workload, team)
+        exit_code = run_workload(workload, team)
     except ValidationError as exc:
         # Its own text quotes the input, and that holds a token.
         problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in details(exc)]
@@ -178,7 +178,7 @@ def details(exc: ValidationError) -> list[Any]:
     return list(exc.errors(include_url=False, include_context=False, include_input=False))
 
 
-def run(workload: Any, team: str | None) -> int:
+def run_workload(workload: Any, team: str | None) -> int:
     # A team's value comes first, then that for all, as with the API server's address.
     is_on_stdout = False
     for conf in (ExecutorConf(None), ExecutorConf(team)):

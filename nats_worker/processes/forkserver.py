@@ -112,7 +112,7 @@ class ForkServer:
             case {"op": "cleanup_bundles"}:
                 self.fork("", cleanup_bundles)
             case {"op": "self_test"}:
-                self.fork(request["id"], lambda: self_test.run(request, self.send))
+                self.fork(request["id"], lambda: self_test.run_self_test(request, self.send))
             case {"op": "serve_logs"}:
                 self.open_log_door()
             case _:

@@ -14,7 +14,7 @@ from airflow.configuration import conf
 from nats_worker.processes.concealment import hide_login
 from nats_worker.processes.faults import leave_to_kernel
 
-__all__ = ["OPTION", "is_wanted", "prepare", "prepare_all"]
+__all__ = ["OPTION", "is_wanted", "prepare_all", "prepare_one"]
 
 log = logging.getLogger(__name__)
 
@@ -29,14 +29,14 @@ PREPARATIONS = {
     hide_login: "the login for NATS could not be hidden from a task",
     leave_to_kernel: "a segmentation fault may not end a task",
 }
-PREPARATION = f"from {__name__} import prepare\nprepare()\n"
+PREPARATION = f"from {__name__} import prepare_one\nprepare_one()\n"
 
 
 def is_wanted() -> bool:
     return bool(conf.getboolean("core", "execute_tasks_new_python_interpreter", fallback=False))
 
 
-def prepare() -> None:
+def prepare_one() -> None:
     """Do for one task what the fork server does for all; a part that fails is a warning."""
     for step, what in PREPARATIONS.items():
         try:

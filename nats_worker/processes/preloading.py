@@ -75,7 +75,7 @@ def preload(uploads: socket.socket | None = None) -> None:
         if uploads:
             leave_logs_to(uploads)
         warm_up()
-    otel.prepare()
+    otel.prepare_exporters()
     otel.tell_threads()
     gc.collect()
     gc.freeze()

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 # One that cannot live is not started over and over.
 PAUSE_SECONDS = 1.0
 # More than it takes for what it was asked for.
-CLOSE_SECONDS = 15.0
+UPLOADER_END_SECONDS = 15.0
 # Far more than an interpreter takes on a busy machine.
 START_SECONDS = 60.0
 
@@ -114,7 +114,7 @@ def launch(*inherited: socket.socket) -> subprocess.Popen[bytes]:
 def end(process: subprocess.Popen[bytes]) -> None:
     """Wait for the end of an uploader that no process can ask any more."""
     try:
-        process.wait(CLOSE_SECONDS)
+        process.wait(UPLOADER_END_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -99,7 +99,7 @@ class Kernel:
             self.write(f"cgroup/{name}/{file}", text)
         return self
 
-    def read(self) -> memory.Reading:
+    def read(self) -> memory.MemoryReading:
         at = self.directory
         return memory.read(own=at / "own", root=at / "cgroup", proc=at / "proc")
 
@@ -141,13 +141,13 @@ def test_the_limit_that_is_closest_counts(
     "meminfo", ["", "MemTotal: 5 kB\n", "MemTotal: 0 kB\nMemAvailable: 0 kB\n"]
 )
 def test_without_any_limit_nothing_is_known(tmp_path: Path, meminfo: str) -> None:
-    assert Kernel(tmp_path, V2, meminfo).read() == memory.Reading()
+    assert Kernel(tmp_path, V2, meminfo).read() == memory.MemoryReading()
 
 
 def test_a_machine_without_these_files(tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
 
-    assert memory.read(own=nowhere, root=nowhere, proc=nowhere) == memory.Reading()
+    assert memory.read(own=nowhere, root=nowhere, proc=nowhere) == memory.MemoryReading()
 
 
 @pytest.mark.parametrize(
