@@ -12,7 +12,7 @@ from nats_executor.pacing import Once, pauses
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-__all__ = ["Once", "Outage", "ended", "pauses", "persist"]
+__all__ = ["Once", "Outage", "ended", "persist"]
 
 log = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
     from nats_worker.state import Plan
 
-__all__ = ["Start", "become", "run_worker"]
+__all__ = ["Start", "become"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

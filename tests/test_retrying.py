@@ -10,8 +10,8 @@ import pytest
 
 from nats_executor import retrying
 from nats_executor.errors import AccessDenied, BrokerUnavailable, NoQuorum, StreamFull
-from nats_executor.pacing import REMEMBERED
-from nats_executor.retrying import OUTAGE_PAUSES, Once, Outage, ended, pauses, persist
+from nats_executor.pacing import REMEMBERED, pauses
+from nats_executor.retrying import OUTAGE_PAUSES, Once, Outage, ended, persist
 
 
 class Clock:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from nats_executor.wire.names import Lane
 
 __all__ = [
-    "Command",
     "ask",
     "command",
     "lanes_of",

@@ -12,7 +12,7 @@ from airflow.executors.base_executor import ExecutorConf, get_execution_api_serv
 
 from nats_worker.api.answers import without_login
 
-__all__ = ["ApiAddress", "api_address"]
+__all__ = ["api_address"]
 
 URL = ("core", "execution_api_server_url")
 # In the order of their rank, and Airflow's: the first one's default is made of the second one.

@@ -36,7 +36,7 @@ from nats_worker.processes.protocol import FREE, pack, pack_report, pack_request
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ForkServer", "main"]
+__all__ = []
 
 # Not `__name__`: this module runs as `__main__`.
 log = logging.getLogger("nats_worker.processes.forkserver")

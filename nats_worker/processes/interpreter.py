@@ -14,7 +14,7 @@ from airflow.configuration import conf
 from nats_worker.processes.concealment import hide_login
 from nats_worker.processes.faults import leave_to_kernel
 
-__all__ = ["OPTION", "is_wanted", "prepare_all", "prepare_one"]
+__all__ = ["OPTION", "is_wanted", "prepare_all"]
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from nats_worker.processes.linux import gather_memory
 if TYPE_CHECKING:
     import socket
 
-__all__ = ["PRELOADED", "preload"]
+__all__ = ["preload"]
 
 log = logging.getLogger(__name__)
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from nats_executor.broker.port import Broker
     from nats_executor.settings import Settings
 
-__all__ = ["Uploader", "main"]
+__all__ = []
 
 # Not `__name__`: this module runs as `__main__`.
 log = logging.getLogger("nats_worker.uploads.uploader")
