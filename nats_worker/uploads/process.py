@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import pickle
 import socket
@@ -11,6 +10,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Self
 
+from nats_executor.retrying import ended
 from nats_worker.processes.courier import PRIVATE
 from nats_worker.processes.linux import exit_in_words
 
@@ -63,9 +63,7 @@ class Uploads:
     ) -> None:
         if self._keeper is None or self.door is None or self._served is None:
             return
-        self._keeper.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._keeper
+        await ended(self._keeper)
         # The fork server has ended, so this was the last one of these ends.
         self.door.close()
         self._served.close()

@@ -27,7 +27,6 @@ KNOWN_TWICE = frozenset(
         "RELIED_ON",  # private names, of one library each
         "RETRY_SECONDS",  # of what the scheduler tries again
         "main",  # of a program
-        "pauses",
     ]
 )
 
