@@ -36,7 +36,7 @@ __all__ = ["Start", "become"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """How a worker was started.
+    """A worker's settings, and the options of its command line.
 
     Attributes:
         pid_file: a daemon's, which it removes at its end.

@@ -47,7 +47,7 @@ LONGEST_START_TIMEOUT_SECONDS = 60.0
 CALLBACK_START_TIMEOUT_SECONDS = 25.0
 # Of the time until a task counts as lost; the rest is for the pauses between requests and its end.
 HEARTBEATS_SHARE = 0.75
-# What httpcore calls the moment before the first byte of a request leaves, for every HTTP version.
+# httpcore's name for the moment before the first byte of a request leaves, in every HTTP version.
 SENDING = "send_request_headers.started"
 
 
@@ -56,7 +56,7 @@ class TooLate(BaseException):
 
 
 class Asking:
-    """How far a workload's request for its start has come.
+    """The progress of a workload's request for its start.
 
     Attributes:
         is_in_doubt: the answer to a request did not come, so it may have been accepted.

@@ -87,7 +87,7 @@ OWN_GROUP = {
 
 
 class Watch:
-    """What the subclasses learn about the workload that this process runs at the moment.
+    """The facts that the subclasses learn about the workload that this process runs.
 
     There is one, like the subclasses: for tasks in other languages Airflow derives a class from the
     one that it finds first, and keeps it.

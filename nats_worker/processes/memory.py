@@ -62,7 +62,7 @@ class MemoryReading:
     Attributes:
         used_percent: of the limit that is closest, a cgroup's or the machine's.
         where: what that is, for a person.
-        pressure_percent: the time in which somebody waited for memory, in the last ten seconds.
+        pressure_percent: the time in which some process waited for memory, in the last ten seconds.
     """
 
     used_percent: float | None = None

@@ -60,7 +60,7 @@ def options_on() -> list[tuple[str, str]]:
 
 
 def prepare_exporters() -> None:
-    """Import what tasks send by, and let go of what Airflow took for off."""
+    """Import the exporters of tasks, and set up the metrics that Airflow took for off."""
     steps = {METRICS_SWITCH: prepare_metrics, SPANS_SWITCH: prepare_spans}
     for section, option in options_on():
         try:

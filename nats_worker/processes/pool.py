@@ -52,7 +52,7 @@ class PoolBroken(Exception):
 
 
 class ProcessPool:
-    """Starts workloads through a fork server, and the fork server anew when it dies.
+    """Starts workloads through a fork server, and another fork server when one dies.
 
     An async context manager: on exit every process is gone, within about ten seconds.
 

@@ -151,5 +151,5 @@ def type_and_text(exc: Exception) -> str:
     return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
 
 
-# What is cheap and certain comes first.
+# The cheap and certain ones come first.
 STEPS: tuple[Step, ...] = (user, log_folder, api_server)

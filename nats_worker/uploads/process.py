@@ -35,10 +35,11 @@ class Uploads:
     """Keeps an uploader alive for as long as its context lasts; `uploader.py` is the process.
 
     Args:
-        is_wanted: without it there is none, and no door.
+        is_wanted: whether there is an uploader at all.
 
     Attributes:
-        door: the end for the fork server, whose supervisors ask there.
+        to_uploader: the end of a socket over which supervisors ask; the fork server gets it. None
+            if there is no uploader.
     """
 
     def __init__(self, settings: Settings, *, is_wanted: bool) -> None:
@@ -47,11 +48,13 @@ class Uploads:
         self._served: socket.socket | None = None
         self._keeper: asyncio.Task[None] | None = None
         self.process: subprocess.Popen[bytes] | None = None
-        self.door: socket.socket | None = None
+        self.to_uploader: socket.socket | None = None
 
     async def __aenter__(self) -> Self:
         if self._is_wanted:
-            self.door, self._served = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self.to_uploader, self._served = socket.socketpair(
+                socket.AF_UNIX, socket.SOCK_SEQPACKET
+            )
             self._keeper = asyncio.create_task(self._keep(self._served), name="uploader")
         return self
 
@@ -61,11 +64,11 @@ class Uploads:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._keeper is None or self.door is None or self._served is None:
+        if self._keeper is None or self.to_uploader is None or self._served is None:
             return
         await ended(self._keeper)
         # The fork server has ended, so this was the last one of these ends.
-        self.door.close()
+        self.to_uploader.close()
         self._served.close()
         if self.process is not None:
             await asyncio.to_thread(end, self.process)

@@ -47,8 +47,8 @@ def test_it_gets_the_login_only_once_no_task_can_look_into_it(
 ) -> None:
     """Until then another process of its user may open all that it inherits."""
     ours, theirs = ends
-    door, served = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with door, served:
+    to_uploader, served = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with to_uploader, served:
         process = launch(served, theirs)
         try:
             given = inherited(process.pid)
