@@ -1,4 +1,4 @@
-"""What probes get to know: alive, ready, and why not, whatever they are asked and however."""
+"""Probes are told whether a worker is alive and ready, and why not, however they ask."""
 
 from __future__ import annotations
 

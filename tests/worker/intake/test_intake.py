@@ -333,7 +333,7 @@ async def test_a_broker_that_goes_away_is_waited_for(rigs: Rigs) -> None:
 
 
 async def test_nothing_is_kept_at_the_end(rigs: Rigs) -> None:
-    """What is on its way when the intake is cancelled goes to another worker at once."""
+    """A workload that is on its way when the intake is cancelled goes to another one at once."""
     rig = rigs.open(["a"], concurrency=2)
     await wait_until(lambda: rig.intake._waits, 5, "a wait")
     rig.fill("a", 1)

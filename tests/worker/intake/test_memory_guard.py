@@ -77,7 +77,7 @@ def test_either_share_pauses() -> None:
 
 
 class Memory:
-    """What the guard of a worker reads."""
+    """The readings of a worker's guard."""
 
     def __init__(self, scene: Scene, used: float) -> None:
         self.used = used

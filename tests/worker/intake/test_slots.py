@@ -234,7 +234,7 @@ class Crowd:
         if waiting and not slots.pauses:
             vacant = slots.concurrency - slots.used
             assert vacant < min(waiting[0].weight, slots.concurrency), "it fits and waits"
-            assert slots.free == 0, "somebody could overtake it"
+            assert slots.free == 0, "another one could overtake it"
         if slots.is_on_trial:
             assert slots.free <= (slots.trial is None)
 
@@ -252,7 +252,7 @@ STEPS = st.one_of(
 def test_no_order_of_events_overfills_a_worker_or_keeps_anybody_out(
     concurrency: int, steps: list[tuple[str, Any]]
 ) -> None:
-    """And once everything that runs has ended, nobody waits and every slot is free."""
+    """And once everything that runs has ended, no workload waits and every slot is free."""
     slots = Slots(concurrency)
     crowd = Crowd(slots)
     for step, value in steps:

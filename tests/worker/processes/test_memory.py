@@ -1,4 +1,4 @@
-"""What the kernel tells about memory, as files of every kind say it; what it does not is None."""
+"""The memory's figures are read from files of every kind; one that is missing is None."""
 
 from __future__ import annotations
 
@@ -117,11 +117,11 @@ class Kernel:
         (V1, "memory", V1_FILES, 50.0, "2.0 of 4.0 GiB of the cgroup"),
         (V2, "workers/a", V2_FILES | {"memory.high": str(3 * GIB)}, 83.3, "2.5 of 3.0 GiB"),
         (V2, "workers/a", V2_FILES | {"memory.stat": ""}, 75.0, "3.0 of 4.0 GiB"),
-        # No limit, or one that nobody can reach: the machine's counts.
+        # No limit, or one that cannot be reached: the machine's counts.
         (V2, "workers/a", V2_FILES | {"memory.max": "max"}, 50.0, "5.0 of 10.0 GiB of the machine"),
         (V1, "memory", V1_FILES | {"memory.limit_in_bytes": str(2**63 - 4096)}, 50.0, "machine"),
         (V2, "workers/a", V2_FILES | {"memory.current": str(GIB)}, 50.0, "of the machine"),
-        # Nonsense, somebody else's group, none at all.
+        # Nonsense, another process's group, none at all.
         (V2, "workers/a", V2_FILES | {"memory.current": "many"}, 50.0, "of the machine"),
         (V2, "workers/a", V2_FILES | {"memory.max": "0"}, 50.0, "of the machine"),
         (V2, "others", V2_FILES, 50.0, "of the machine"),
