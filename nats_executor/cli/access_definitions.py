@@ -6,7 +6,7 @@ from airflow.cli.cli_config import ARG_VERBOSE, ActionCommand, Arg
 
 from nats_executor.cli.defining import ARG_QUEUES, ARG_TEAM, action
 
-__all__ = ["ROLES", "accounts_command", "auth_command"]
+__all__ = ["accounts_command", "auth_command"]
 
 # Those of `permissions.Role`, not loaded just to parse a command line.
 ROLES = ("admin", "operator", "scheduler", "worker", "api-server", "triggerer", "monitor", "site")

@@ -17,7 +17,7 @@ from nats_executor.cli.defining import ARG_CONCURRENCY, ARG_QUEUES, ARG_TEAM, ac
 from nats_executor.cli.queue_definitions import queues_commands
 from nats_executor.cli.worker_definitions import WORKER_ARGS, WORKER_EPILOG, workers_commands
 
-__all__ = ["STORES", "get_nats_cli_commands"]
+__all__ = ["get_nats_cli_commands"]
 
 ARG_CHECK = Arg(
     ("--check",),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
     from nats_executor.wire.messages import Hold
 
-__all__ = ["UNTIL_RESUMED", "Row", "by_queue", "moment", "queue_rows", "until_in_words"]
+__all__ = ["UNTIL_RESUMED", "Row", "by_queue", "queue_rows", "until_in_words"]
 
 Row = dict[str, Any]
 

@@ -25,7 +25,6 @@ from nats_executor.wire.sizes import (
 )
 
 __all__ = [
-    "FORMAT",
     "Hold",
     "Kind",
     "Obeyed",
