@@ -473,6 +473,18 @@ async def test_a_consumer_is_paused_and_resumed_with_deliveries_in_hand(stage: S
     assert found.paused_until == 0
 
 
+async def test_a_pause_outlives_a_restart_of_the_server(stage: Stage) -> None:
+    await stage.queue("a")
+    name = stage.names.consumer("a")
+    await stage.broker.pause_consumer(stage.tasks, name, 4e9)
+
+    await stage.restart_server()
+    await stage.broker.ready(30)
+
+    (found,) = await stage.broker.consumer_infos(stage.tasks)
+    assert found.paused_until == 4e9
+
+
 async def test_no_consumer_is_paused_that_is_not_there(stage: Stage) -> None:
     with pytest.raises(NotFound):
         await stage.broker.pause_consumer(stage.tasks, "missing", 4e9)
