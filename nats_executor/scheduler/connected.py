@@ -45,7 +45,7 @@ class Connected:
     @property
     def reports(self) -> deque[Report]:
         """The reports of workers, oldest first; `sync` takes them out."""
-        return self.dispatcher.inspector.reports
+        return self.dispatcher.mailbox.reports
 
     def publish(self, messages: list[Envelope], timeout: float) -> dict[str, BrokerError | None]:
         """Send; returns by dispatch id what keeps the broker from having it, None if it does.

@@ -25,6 +25,7 @@ from nats_executor.errors import (
     WrongSequence,
 )
 from nats_executor.scheduler.inspector import Inspector
+from nats_executor.scheduler.reports import Mailbox
 from nats_executor.scheduler.streams import Streams
 from nats_executor.scheduler.telemetry import Telemetry
 from nats_executor.wire.fitting import fitted_report
@@ -64,7 +65,8 @@ class Dispatcher:
     """One connection of an executor; `run` is its life.
 
     Attributes:
-        inspector: what arrives and is found on this connection.
+        mailbox: the reports that have arrived.
+        inspector: what is found on this connection.
         telemetry: what of all that becomes a metric.
     """
 
@@ -74,7 +76,8 @@ class Dispatcher:
         self._broker: Broker | None = None
         self._pending: dict[str, Callable[[], Awaitable[None]]] = {}
         self._is_behind = False  # on `_pending`, and it was said
-        self.inspector = Inspector(settings, sender, self._require_broker)
+        self.mailbox = Mailbox(settings.names)
+        self.inspector = Inspector(settings, sender, self._require_broker, self.mailbox)
         self.telemetry = Telemetry(settings)
         self._streams = Streams(settings, self.inspector.renew)
 
@@ -177,7 +180,7 @@ class Dispatcher:
         broker = self._require_broker(self._names.results_stream)
         subject = self._names.result(dispatch.queue, dispatch.id)
         found = await broker.last(self._names.results_stream, subject)
-        report = self.inspector.read(found) if found else None
+        report = self.mailbox.read(found) if found else None
         if found is None or report is None or report.state is not State.EXPIRED:
             return
         answer = dataclasses.replace(
@@ -203,7 +206,7 @@ class Dispatcher:
             found = await broker.last(
                 self._names.results_stream, self._names.result(lane.queue, dispatch_id)
             )
-            report = self.inspector.read(found) if found else None
+            report = self.mailbox.read(found) if found else None
             worker = report.worker if report and not report.state.is_final else ""
         if worker:
             with contextlib.suppress(NoResponders):  # a worker that is gone runs nothing
@@ -249,8 +252,8 @@ class Dispatcher:
                 stream = self._names.results_stream
                 async for message in broker.follow(stream, after=after, largest=REPORT_BYTES):
                     after = message.sequence
-                    await self.inspector.room()
-                    self.inspector.take(message)
+                    await self.mailbox.room()
+                    self.mailbox.take(message)
             except BrokerError as exc:  # denied: the rest goes on, and the sweep finds reports
                 if str(exc) != said:
                     said = str(exc)

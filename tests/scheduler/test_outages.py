@@ -403,7 +403,7 @@ def test_a_crash_of_the_nats_side_is_survived(
     [sent] = fake_stage.sent_by(executor, task_workload())
     scheduler = next(b for b in fake_stage.server.brokers if b is not fake_stage.broker)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nats_executor.scheduler.inspector.decode", Mock(side_effect=OSError))
+        patch.setattr("nats_executor.scheduler.reports.decode", Mock(side_effect=OSError))
         fake_stage.report(sent, State.RUNNING)
         block_until(lambda: scheduler not in fake_stage.server.brokers, 5, "the crash")
 

@@ -229,8 +229,8 @@ def test_a_renewal_gives_way_to_a_report_that_came_first(fake_stage: FakeStage) 
     [sent] = fake_stage.sent_by(executor, task_workload())
     fake_stage.report(sent, State.EXPIRED)
     assert executor._connected.dispatcher
-    inspector = executor._connected.dispatcher.inspector
-    block_until(lambda: inspector.reports, 5, "the report")
+    mailbox = executor._connected.dispatcher.mailbox
+    block_until(lambda: mailbox.reports, 5, "the report")
     fake_stage.report(sent, State.CLAIMED, worker="w2")
 
     fake_stage.seen(executor)
