@@ -120,14 +120,16 @@ class VersionedExecutor(BaseExecutor):
         transaction and takes effect with it, or not at all. The loop tells of a Dag's callback
         outside of any such unit of work, and may throw away afterwards what is not committed.
         """
-        from airflow import settings
+        from airflow import settings as airflow_settings
         from airflow.callbacks.callback_requests import DagCallbackRequest
         from airflow.callbacks.database_callback_sink import DatabaseCallbackSink
 
-        if settings.Session is None or not isinstance(self.callback_sink, DatabaseCallbackSink):
+        if airflow_settings.Session is None or not isinstance(
+            self.callback_sink, DatabaseCallbackSink
+        ):
             super().send_callback(request)
             return
-        session = settings.Session()  # the loop's, as `create_session` finds it
+        session = airflow_settings.Session()  # the loop's, as `create_session` finds it
         has_owner = session.in_transaction() and not isinstance(request, DagCallbackRequest)
         self.callback_sink.send(request, session=session)
         if has_owner:

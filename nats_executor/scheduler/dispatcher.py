@@ -113,7 +113,7 @@ class Dispatcher:
 
     # Workloads
 
-    async def publish(self, workloads: Sequence[Envelope]) -> dict[str, BrokerError | None]:
+    async def publish(self, envelopes: Sequence[Envelope]) -> dict[str, BrokerError | None]:
         """Send workloads in their order, as many as there is time for.
 
         Returns:
@@ -122,32 +122,32 @@ class Dispatcher:
         """
         is_answered = False
         try:
-            outcomes = await self._publish(workloads)
+            outcomes = await self._publish(envelopes)
             is_answered = not any(map(is_doubtful, outcomes.values()))
         finally:
             if not is_answered:  # also when the time was over, which cancels this
                 self._streams.doubt()
         return outcomes
 
-    async def _publish(self, workloads: Sequence[Envelope]) -> dict[str, BrokerError | None]:
+    async def _publish(self, envelopes: Sequence[Envelope]) -> dict[str, BrokerError | None]:
         broker = self._require_broker(self._names.tasks_stream)
         if self._streams.read_after is None:
             # The stream of reports has not answered yet: it is read from its start once it does.
             self._streams.read_after = 0
-        refused = await self._open_queues(broker, {workload.lane.queue for workload in workloads})
+        refused = await self._open_queues(broker, {envelope.lane.queue for envelope in envelopes})
         outcomes: dict[str, BrokerError | None] = {
-            w.dispatch_id: refused[w.lane.queue] for w in workloads if w.lane.queue in refused
+            e.dispatch_id: refused[e.lane.queue] for e in envelopes if e.lane.queue in refused
         }
         # No window begins in the second half of the time, and each one ends within a half: so what
         # is confirmed counts, or a large batch would begin anew each time.
         limit = self._settings.publish_timeout_seconds * SHARE / 2
         last_start = time.monotonic() + limit
-        for window in batches([w for w in workloads if w.lane.queue not in refused], WINDOW):
-            results = await broker.publish_all([self._outgoing(w) for w in window], timeout=limit)
-            for workload, result in zip(window, results, strict=True):
+        for window in batches([e for e in envelopes if e.lane.queue not in refused], WINDOW):
+            results = await broker.publish_all([self._outgoing(e) for e in window], timeout=limit)
+            for envelope, result in zip(window, results, strict=True):
                 # It is there already: an earlier attempt's answer was lost.
                 is_there = isinstance(result, SubjectOccupied)
-                outcomes[workload.dispatch_id] = None if is_there else result
+                outcomes[envelope.dispatch_id] = None if is_there else result
             is_away = any(isinstance(result, BrokerUnavailable) for result in results)
             if is_away or time.monotonic() > last_start:
                 break
@@ -163,10 +163,10 @@ class Dispatcher:
                 refused[queue] = exc
         return refused
 
-    def _outgoing(self, workload: Envelope) -> Outgoing:
-        lane, dispatch_id = workload.lane, workload.dispatch_id
+    def _outgoing(self, envelope: Envelope) -> Outgoing:
+        lane, dispatch_id = envelope.lane, envelope.dispatch_id
         subject = self._names.task(lane.queue, dispatch_id, lane.band)
-        return Outgoing(subject, workload.body, workload.message_id)
+        return Outgoing(subject, envelope.body, envelope.message_id)
 
     async def renew(self, dispatch: Dispatch, new_token: str) -> None:
         """Answer a report of an expired token with a new one, on the report's own subject.

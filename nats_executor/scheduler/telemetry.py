@@ -182,9 +182,9 @@ class Telemetry:
             return
         rows = {row["queue"]: row for row in reading.queues}
         for queue in self._known | rows.keys():
-            row = rows.get(queue, {})  # one that is gone is told of once more, as empty
+            figures = rows.get(queue, {})  # one that is gone is told of once more, as empty
             for name, column in ROWS.items():
-                self._gauge(name, row.get(column, 0), queue=queue)
+                self._gauge(name, figures.get(column, 0), queue=queue)
             self._gauge("queue.oldest_seconds", oldest.get(queue, 0.0), queue=queue)
         self._known = set(rows)
         for state in STATES:
