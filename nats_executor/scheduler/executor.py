@@ -35,6 +35,7 @@ from nats_executor.wire.queue_names import require_servable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from airflow.api_fastapi.auth.tokens import JWTGenerator
     from airflow.cli.cli_config import GroupCommand
     from airflow.executors.workloads import ExecutorWorkload
     from airflow.executors.workloads.types import WorkloadKey
@@ -66,6 +67,7 @@ class NatsExecutor(compat.VersionedExecutor):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._events = Events(self)
+        self._mint = compat.Mint(self._generator, self.sentry_integration)
         self._outage = Outage(time.monotonic)
         self._sender = ""
         self._loaded: Settings | None = None
@@ -86,8 +88,16 @@ class NatsExecutor(compat.VersionedExecutor):
             self._loaded = Settings.load(self.conf, team=self.team_name)
         return self._loaded
 
+    # Methods, not lambdas: an executor may be pickled before its start.
+
     def _read_settings(self) -> Settings:
         return self._settings
+
+    def _generator(self) -> JWTGenerator:
+        return self.jwt_generator
+
+    def _requeue_rule(self) -> compat.RequeueRule | None:
+        return compat.requeue_rule(self)
 
     def start(self) -> None:
         """Connect; a broker that is away delays this by `connect_timeout_seconds` and no more.
@@ -98,11 +108,14 @@ class NatsExecutor(compat.VersionedExecutor):
         self._sender = f"{socket.gethostname()}-{self.job_id}-{secrets.token_hex(4)}"
         settings, dispatcher = self._settings, Dispatcher(self._settings, self._sender)
         bridge = Bridge(dispatcher.run)
+        owner = database.Owner(self.job_id, self.name, self.team_name)
         self._connected = Connected(
             bridge,
             dispatcher,
-            Upkeep(self, self._events, settings, bridge, dispatcher.inspector),
-            Revocations(self, self._events, settings, bridge, dispatcher),
+            Upkeep(owner, self._mint, self._events, settings, bridge, dispatcher.inspector),
+            Revocations(
+                self.job_id, self._requeue_rule, self._events, settings, bridge, dispatcher
+            ),
         )
         bridge.start()
         try:
@@ -131,7 +144,7 @@ class NatsExecutor(compat.VersionedExecutor):
             return
         sealed: list[tuple[ExecutorWorkload, WorkloadKey, Envelope]] = []
         for workload in workload_items:
-            key = compat.key_of(self, workload)
+            key = compat.key_of(workload)
             try:
                 sealed.append((workload, key, self._seal(workload)))
             except UNENCODABLE as exc:
@@ -258,14 +271,14 @@ class NatsExecutor(compat.VersionedExecutor):
                 connected.upkeep.expect(ended)
             case Renewal(dispatch):
                 log.info("the token of %s died while it waited; next: a new one", dispatch.name)
-                new_token = compat.fresh_token(dispatch.kind, dispatch.token_subject, self)
+                new_token = self._mint.token(dispatch.kind, dispatch.token_subject)
                 connected.renew(dispatch, new_token)
 
     # Taking over and taking back
 
     def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:
         """Take over what a dead scheduler left; return what the scheduler shall queue again."""
-        known = list(database.identities(tis, self, self._settings))
+        known = list(database.identities(tis, self._settings))
         evidence = self._look_up(
             [(lane, ti.external_executor_id) for ti, *_, lane in known if ti.external_executor_id]
         )

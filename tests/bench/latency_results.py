@@ -48,7 +48,7 @@ def main() -> None:
         assert executor._connected.dispatcher
         arrivals = executor._connected.dispatcher.mailbox.reports = Arrivals()
         tasks = [task_workload(f"t{number}") for number in range(2 * count)]
-        ids = {compat.key_of(executor, task): task.ti.external_executor_id for task in tasks}
+        ids = {compat.key_of(task): task.ti.external_executor_id for task in tasks}
         queue_up(executor, *tasks)
         executor.heartbeat()
         executor.get_event_buffer()

@@ -286,3 +286,14 @@ def test_no_private_name_is_used_by_another_word() -> None:
 
     # A named tuple's `_replace` is documented.
     assert private - {name for _, name in named(LISTED)} == {"_replace"}
+
+
+def test_one_class_alone_has_the_executor() -> None:
+    """The others get what they need of it, so that a reader sees how much that is."""
+    holders = {
+        file
+        for file, tree in TREES.items()
+        if any(expression in {"executor", "self._executor"} for expression, _ in looked_up(tree))
+    }
+
+    assert holders == {"compat.py", "events.py"}
