@@ -10,7 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nats_executor.pacing import pauses
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from nats_executor.scheduler.ledger import Ended
 
 __all__ = ["Confirmation", "Confirmations"]
@@ -25,7 +29,7 @@ class Confirmation:
 
     ended: Ended
     due: float
-    pause: float = FIRST_PAUSE
+    pauses: Iterator[float]
 
 
 class Confirmations:
@@ -39,14 +43,14 @@ class Confirmations:
 
     def expect(self, ended: Ended, now: float) -> None:
         """Look after an event from now on; times are in seconds of any clock."""
-        self._expected[ended.dispatch.id] = Confirmation(ended, now + FIRST_PAUSE)
+        growing = pauses(FIRST_PAUSE, LONGEST_PAUSE)
+        self._expected[ended.dispatch.id] = Confirmation(ended, now + next(growing), growing)
 
     def due(self, now: float) -> list[Confirmation]:
         """Return what is to be looked at now; each one again after a pause that doubles."""
         found = [c for c in self._expected.values() if c.due <= now]
         for confirmation in found:
-            confirmation.pause = min(LONGEST_PAUSE, 2 * confirmation.pause)
-            confirmation.due = now + confirmation.pause
+            confirmation.due = now + next(confirmation.pauses)
         return found
 
     def settle(self, confirmation: Confirmation) -> None:

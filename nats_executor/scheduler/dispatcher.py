@@ -24,6 +24,7 @@ from nats_executor.errors import (
     SubjectOccupied,
     WrongSequence,
 )
+from nats_executor.pacing import Once
 from nats_executor.scheduler.inspector import Inspector
 from nats_executor.scheduler.reports import Mailbox
 from nats_executor.scheduler.streams import Streams
@@ -246,7 +247,7 @@ class Dispatcher:
         """Collect reports from now on; those of before are looked up at adoption, by their ids."""
         await self._streams.followable()
         after = self._streams.read_after or 0
-        said = ""
+        said = Once()
         while True:
             try:
                 stream = self._names.results_stream
@@ -255,9 +256,8 @@ class Dispatcher:
                     await self.mailbox.room()
                     self.mailbox.take(message)
             except BrokerError as exc:  # denied: the rest goes on, and the sweep finds reports
-                if str(exc) != said:
-                    said = str(exc)
-                    log.error("cannot follow results: %s; next: trying again", said)  # noqa: TRY400 - the text says it all
+                if said.is_new(str(exc)):
+                    log.error("cannot follow results: %s; next: trying again", exc)  # noqa: TRY400 - the text says it all
             await asyncio.sleep(RETRY_SECONDS)
 
     def _require_broker(self, *streams: str) -> Broker:

@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import DecodeError
-from nats_executor.retrying import Once
+from nats_executor.pacing import Once
 from nats_executor.text import presentable
 from nats_executor.wire.messages import Report, decode
 from nats_executor.wire.names import token

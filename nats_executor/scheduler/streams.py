@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from nats_executor.broker.diagnosis import is_doubtful
 from nats_executor.broker.quorum import no_quorum
 from nats_executor.errors import BrokerError, BrokerUnavailable
+from nats_executor.pacing import Once
 from nats_executor.topology import setup
 from nats_executor.topology.wanted import stream_configs
 
@@ -77,7 +78,7 @@ class Streams:
         self._is_followable = asyncio.Event()
         self._reopens = asyncio.Event()
         self._drifts: dict[str, set[str]] = {}
-        self._said: set[str] = set()
+        self._said = Once()
         self.recoveries = 0
         self.read_after: int | None = None
         self.queues: set[str] = set()
@@ -177,7 +178,7 @@ class Streams:
         if (was_blocked or is_renewed) and not self.trouble_with(self._tasks.name):
             self.recoveries += 1
         if not self.trouble:
-            self._said.clear()
+            self._said.forget_all()
         if is_new and all(other.prepared_on == connection for other in self._kept.values()):
             self._is_prepared.set()
             self._on_prepared()
@@ -186,9 +187,8 @@ class Streams:
         """Log it once: of several streams that are silent in one outage the first one."""
         is_silent = is_doubtful(exc)
         kind = type(exc).__name__ if is_silent else str(exc)
-        if kind in self._said:
+        if not self._said.is_new(kind):
             return
-        self._said.add(kind)
         if is_silent:
             log.warning("stream %s: %s; next: asking again until it answers", kept.name, exc)
         else:

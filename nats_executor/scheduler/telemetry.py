@@ -12,11 +12,12 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from nats_executor.errors import BrokerError, BrokerUnavailable
 from nats_executor.fleet.queues import queue_rows
 from nats_executor.fleet.workers import seen_workers, worker_state
+from nats_executor.pacing import Once
 from nats_executor.scheduler import compat
 from nats_executor.scheduler.ledger import Ended, Started
 from nats_executor.wire.messages import State
@@ -78,23 +79,25 @@ class Reading:
     dead_letters: int = 0
 
 
-def harmless(function: Callable[Arguments, None]) -> Callable[Arguments, None]:
+def harmless(
+    method: Callable[Concatenate[Telemetry, Arguments], None],
+) -> Callable[Concatenate[Telemetry, Arguments], None]:
     """Let no failure of a metric out: it must not stop the scheduler."""
 
-    @functools.wraps(function)
-    def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+    @functools.wraps(method)
+    def guarded(self: Telemetry, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
         try:
-            function(*args, **kwargs)
+            method(self, *args, **kwargs)
         except Exception as exc:  # noqa: BLE001 - whatever a metrics client of the user's raises
-            complain(f"{type(exc).__name__}: {exc}")
+            complain(self._unrecorded, f"{type(exc).__name__}: {exc}")
 
     return guarded
 
 
-@functools.lru_cache(maxsize=100)
-def complain(text: str) -> None:
+def complain(said: Once, text: str) -> None:
     """Log once what every workload would find again."""
-    log.warning("a metric was not recorded: %s; next: going on without it", text)
+    if said.is_new(text):
+        log.warning("a metric was not recorded: %s; next: going on without it", text)
 
 
 class Telemetry:
@@ -110,6 +113,8 @@ class Telemetry:
         self._sent: dict[str, float] = {}  # what waits for its start, by dispatch id
         self._known: set[str] = set()  # queues that were told of
         self._tags = {"prefix": settings.subject_prefix}  # each team has its own
+        self._unread = Once()  # for the bridge's thread
+        self._unrecorded = Once()  # for the scheduler's
         self.reading: Reading | None = None
 
     # In the bridge's thread
@@ -132,7 +137,7 @@ class Telemetry:
             if isinstance(exc, BrokerUnavailable):
                 log.debug("no metrics of queues: %s", exc)
             else:  # denied, say, and the connection itself does not tell
-                complain(str(exc))
+                complain(self._unread, str(exc))
             return Reading(is_connected=False)
         except Exception:
             # In the connection's task group, where it would end the connection.
