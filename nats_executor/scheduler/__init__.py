@@ -1,3 +1,3 @@
-"""The executor: the part of this project that runs in Airflow's scheduler."""
+"""Holds the executor: the part of this project that runs in Airflow's scheduler."""
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The only module that knows Airflow's versions, and what of its internals an executor needs.
+"""Hides the differences between Airflow's versions, and the internals that an executor needs.
+
+No other module knows a version. `tests/scheduler/test_airflow_names.py` lists all names of Airflow
+that this wing relies on, and looks for them in the installed release.
 
 Supported: 3.3 and 3.4 (read in 3.4.0b2). 3.4 keeps the queues of a `BaseExecutor` in
 `executor_queues`, lists its workload types in `supported_workload_types` and sorts by itself.

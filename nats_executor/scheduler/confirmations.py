@@ -1,4 +1,4 @@
-"""Events that only count once Airflow's database shows their effect. No I/O, no clock.
+"""Remembers the events that Airflow's database shows no effect of yet. No I/O, no clock.
 
 A worker's death reaches Airflow by an event alone. Airflow 3.3 drops the events of rows that some
 transaction has locked at that moment (`process_executor_events` skips locked rows), so such an
@@ -25,7 +25,7 @@ LONGEST_PAUSE = 60.0
 
 @dataclass(slots=True)
 class Confirmation:
-    """One end that the scheduler was told, and when to look whether it has taken it in."""
+    """One end that the scheduler was told, and when to look for its effect."""
 
     ended: Ended
     due: float

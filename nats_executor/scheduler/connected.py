@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Connected"]
 
-# What a look at one dispatch may add to the time limit of a look at many, in seconds.
+# Each dispatch adds so many seconds to the time limit of a look at many.
 LOOK_UP_SECONDS = 0.001
 
 

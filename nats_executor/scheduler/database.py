@@ -1,7 +1,7 @@
-"""Airflow's database, as far as the executor asks it: what it adopts, repairs and checks on.
+"""Asks Airflow's database about the rows that the executor adopts, repairs and checks on.
 
 Every function that opens a session of its own returns None when the database gives no answer:
-the scheduler notices that by itself, and what is asked here can wait.
+the scheduler notices that by itself, and these questions can wait.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def archived(attempts: Sequence[uuid.UUID]) -> list[uuid.UUID]:
 def standing(dispatches: Sequence[Dispatch], job_id: Any) -> dict[str, str]:
     """Return the state of each row that still waits for the end of its dispatch, by dispatch id.
 
-    What is missing ended, was queued again or belongs to another scheduler by now.
+    A row that is missing has ended, was queued again or belongs to another scheduler by now.
     """
     of_kind = by_kind(dispatches)
     found: dict[str, str] = {}
@@ -250,8 +250,7 @@ def waiting(session: Session, model: Any, batch: Sequence[Dispatch]) -> Iterable
 def unfinished(owner: Owner, settings: Settings) -> list[Dispatch]:
     """Return the callbacks and connection tests that some scheduler gave to an executor like this.
 
-    Airflow adopts task instances only, so what a dead scheduler left of these would stay queued for
-    ever.
+    Airflow adopts task instances only. Those of a dead scheduler would stay queued for ever.
     """
     with create_session(scoped=False) as session:
         callbacks = select(ExecutorCallback).where(

@@ -1,4 +1,4 @@
-"""The executor's asyncio side: keeps a connection and its streams, sends, takes back, collects.
+"""Sends workloads, takes them back and collects reports: the executor's asyncio side.
 
 Everything here runs in the bridge's thread.
 """
@@ -118,8 +118,8 @@ class Dispatcher:
         """Send workloads in their order, as many as there is time for.
 
         Returns:
-            For each dispatch id None when the broker has it, or why not. What is missing was not
-            tried, because the broker went away before or the time was over.
+            For each dispatch id None when the broker has it, or why not. An id that is missing was
+            not tried, because the broker went away before or the time was over.
         """
         is_answered = False
         try:
@@ -139,8 +139,8 @@ class Dispatcher:
         outcomes: dict[str, BrokerError | None] = {
             e.dispatch_id: refused[e.lane.queue] for e in envelopes if e.lane.queue in refused
         }
-        # No window begins in the second half of the time, and each one ends within a half: so what
-        # is confirmed counts, or a large batch would begin anew each time.
+        # No window begins in the second half of the time, and each one ends within a half. So the
+        # confirmed windows count; otherwise a large batch would start from its beginning each time.
         limit = self._settings.publish_timeout_seconds * SHARE / 2
         last_start = time.monotonic() + limit
         for window in batches([e for e in envelopes if e.lane.queue not in refused], WINDOW):
@@ -187,7 +187,7 @@ class Dispatcher:
         answer = dataclasses.replace(
             report, state=State.RENEWED, generation=report.generation + 1, token=new_token
         )
-        with contextlib.suppress(WrongSequence):  # somebody else has answered
+        with contextlib.suppress(WrongSequence):  # another scheduler has answered
             await broker.publish(subject, fitted_report(answer), expected_last=found.sequence)
 
     async def revoke(self, lane: Lane, dispatch_id: str, worker: str) -> None:

@@ -49,7 +49,7 @@ __all__ = ["NatsExecutor"]
 
 log = logging.getLogger(__name__)
 
-# What msgpack and pydantic raise for data that Airflow's database takes: 70-bit integers, half a
+# Errors of msgpack and pydantic for data that Airflow's database takes: 70-bit integers, half a
 # surrogate pair, a structure that is too deep.
 UNENCODABLE = (ValueError, TypeError, OverflowError, RecursionError)
 # Failures that concern every workload, so that asking again waits a little.
@@ -127,7 +127,7 @@ class NatsExecutor(compat.VersionedExecutor):
             self._outage.note(reason, next_step)
 
     def end(self) -> None:
-        """Close the connection. What is queued or running goes on without this scheduler."""
+        """Close the connection. Workloads go on without this scheduler."""
         if self._connected:
             self._connected.bridge.stop()
         self._task_logs.close()
@@ -138,7 +138,7 @@ class NatsExecutor(compat.VersionedExecutor):
     # From the scheduler to the workers
 
     def _process_workloads(self, workload_items: Sequence[ExecutorWorkload]) -> None:
-        """Publish; what the broker did not take stays queued here for the next heartbeat."""
+        """Publish; a workload that the broker did not take stays queued for the next heartbeat."""
         connected = self._connected
         if connected is None or self._outage.is_waiting(connected.recoveries):
             return
@@ -200,7 +200,7 @@ class NatsExecutor(compat.VersionedExecutor):
         return outcomes
 
     def _tell_refusals(self, outcomes: Iterable[BrokerError | None]) -> None:
-        """Log once what needs a person and concerns some of the queues only."""
+        """Log each refusal once that needs a person and concerns some of the queues only."""
         for outcome in outcomes:
             if outcome is None or isinstance(outcome, PAUSING | MessageTooLarge):
                 continue
@@ -230,7 +230,7 @@ class NatsExecutor(compat.VersionedExecutor):
     def change_state(
         self, key: WorkloadKey, state: Any, info: Any = None, remove_running: bool = True
     ) -> None:
-        """Enter an event; what is no longer running is no longer expected to be reported."""
+        """Enter an event; once a workload runs no longer, no report of it is expected."""
         if remove_running:
             self._events.ledger.forget(key)
         super().change_state(key, state, info, remove_running)

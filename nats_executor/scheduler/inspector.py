@@ -1,4 +1,4 @@
-"""Finds out what no report tells: workers that died, messages that are gone, queues nobody serves.
+"""Finds dead workers, lost messages and queues without a worker, of which no report tells.
 
 Everything here runs in the bridge's thread; the scheduler's thread takes the findings.
 """
@@ -55,7 +55,7 @@ ASKED_AT_ONCE = 1000
 
 
 class Finding(NamedTuple):
-    """What the streams hold of one dispatch that nobody has reported on."""
+    """The evidence of one dispatch on which no worker has reported."""
 
     dispatch: Dispatch
     evidence: Evidence
@@ -66,7 +66,7 @@ class Inspector:
     """Looks into the streams on behalf of one executor.
 
     Attributes:
-        findings: what looks at single dispatches brought to light.
+        findings: the results of looks at single dispatches.
         unserved: lanes with workloads that wait, and without a living worker.
         is_renewed: the connection is a new one, so it is time for a look.
     """
@@ -146,7 +146,7 @@ class Inspector:
         return info is not None and info.messages >= waiting
 
     async def examine(self, dispatches: Sequence[Dispatch]) -> None:
-        """Look at single dispatches; what the scheduler has to act on becomes a finding.
+        """Look at single dispatches; those that the scheduler has to act on become findings.
 
         Raises:
             BrokerError: there was no answer.
@@ -160,12 +160,12 @@ class Inspector:
         self.findings.extend(f for f in looked if f.evidence.is_lost or f.evidence.is_over)
 
     async def examine_orphans(self, dispatches: Sequence[Dispatch]) -> None:
-        """Look at what no living executor may own."""
+        """Look at dispatches that no living executor may own."""
         with contextlib.suppress(BrokerError):  # the next sweep does it
             await self.examine(dispatches)
 
     async def watch(self, held: Sequence[Dispatch]) -> None:
-        """Report what dead workers ran as failed, so that Airflow retries it at once.
+        """Report tasks of dead workers as failed, so that Airflow retries them at once.
 
         A worker that gets the message again would do the same; but they may all be busy, or there
         may be none.
@@ -186,8 +186,8 @@ class Inspector:
             return
         task = self._names.task(dispatch.queue, dispatch.id, dispatch.band)
         if last.state is State.CLAIMED:
-            # It may not have started: whoever gets the message again asks Airflow. Without a
-            # message nobody would.
+            # It may not have started: a worker that gets the message again asks Airflow. Without a
+            # message no worker does.
             if not await broker.last(self._names.tasks_stream, task):
                 evidence = Evidence(last if found else None, is_in_stream=False)
                 self.findings.append(Finding(dispatch, evidence, last.loss))
@@ -195,7 +195,7 @@ class Inspector:
         await self._fail(dispatch, last, found.sequence if found else 0, last.loss)
 
     async def bury(self, finding: Finding) -> None:
-        """Report what has no worker as failed, unless anyone has reported since it was found."""
+        """Report a dispatch without a worker as failed, unless a report came since it was found."""
         dispatch, evidence, loss = finding
         try:
             broker = self._require()
@@ -217,7 +217,7 @@ class Inspector:
             worker_name=self._sender, at=time.time(),
         )  # fmt: skip
         subject = self._names.result(dispatch.queue, dispatch.id)
-        with contextlib.suppress(WrongSequence):  # somebody else has reported
+        with contextlib.suppress(WrongSequence):  # another report came first
             await broker.publish(subject, fitted_report(verdict), expected_last=sequence)
             task = self._names.task(dispatch.queue, dispatch.id, dispatch.band)
             await broker.remove(self._names.tasks_stream, task)
@@ -234,12 +234,12 @@ class Inspector:
             worker_name=dispatch.worker_name,
         )
 
-    # What has left no trace
+    # Dispatches without a trace
 
     async def search(self, dispatches: Sequence[Dispatch]) -> None:
         """Find out which of these no worker has; neither a message nor a report tells of them.
 
-        What has left a trace by now becomes a finding as well.
+        Those that have left a trace by now become findings as well.
         """
         settings = self._settings
         try:

@@ -54,7 +54,7 @@ class Mailbox:
     async def room(self) -> None:
         """Wait until the scheduler's thread has taken some of the reports, if they are many.
 
-        What is not read yet waits in NATS.
+        Reports that are not read yet wait in NATS.
         """
         while self._is_full():  # noqa: ASYNC110 - another thread takes them, without a signal
             await asyncio.sleep(ROOM_SECONDS)
@@ -85,6 +85,6 @@ class Mailbox:
         return dataclasses.replace(report, info=texts[0], worker_name=texts[1])
 
     def _complain(self, text: str) -> None:
-        """Log once what every sweep will find again."""
+        """Log a complaint once; every sweep will find it again."""
         if self._complaints.is_new(text):
             log.warning("%s; next: ignoring it", text)

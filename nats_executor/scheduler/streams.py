@@ -1,6 +1,6 @@
-"""The streams as an executor finds them: prepared on each connection, looked at while silent.
+"""Prepares the streams on each connection, and looks at those that do not answer.
 
-Each is looked after by itself, so that one without a leader keeps nothing from the others.
+Each is looked after by itself, so that one without a leader does not hold up the others.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Streams:
         self.read_after: int | None = None
         self.queues: set[str] = set()
 
-    # What others want to know
+    # For others
 
     @property
     def trouble(self) -> BrokerError | None:
@@ -93,7 +93,8 @@ class Streams:
     def trouble_with(self, *names: str) -> BrokerError | None:
         """Return why these streams cannot be used, None if they can.
 
-        That another one does not answer is nothing to them; what a person has to mend is.
+        Another stream that does not answer does not concern them. One that a person has to mend
+        does.
         """
         for kept in self._kept.values():
             if kept.trouble and (kept.name in names or not is_doubtful(kept.trouble)):
@@ -241,7 +242,7 @@ async def first_answer(broker: Broker, stream: str) -> StreamInfo | None:
     try:
         while True:
             look = asyncio.create_task(broker.stream_info(stream), name=f"look at {stream}")
-            # What the other looks come to is of no interest.
+            # The results of the other looks are not needed.
             look.add_done_callback(lambda task: task.cancelled() or task.exception())
             looks.add(look)
             done, _ = await asyncio.wait(

@@ -1,4 +1,4 @@
-"""What an executor tells about itself through Airflow's own metrics: statsd or OpenTelemetry.
+"""Records the executor's figures in Airflow's own metrics: statsd or OpenTelemetry.
 
 Queues and workers are read in the bridge's thread, once with every sweep. Airflow's metrics are
 used in the scheduler's thread alone, as Airflow does it; nothing here may slow it down or raise.
@@ -95,7 +95,7 @@ def harmless(
 
 
 def complain(said: Once, text: str) -> None:
-    """Log once what every workload would find again."""
+    """Log a failure once; every workload would find it again."""
     if said.is_new(text):
         log.warning("a metric was not recorded: %s; next: going on without it", text)
 
@@ -111,7 +111,7 @@ class Telemetry:
         self._settings = settings
         self._is_on = compat.has_metrics()
         self._sent: dict[str, float] = {}  # what waits for its start, by dispatch id
-        self._known: set[str] = set()  # queues that were told of
+        self._known: set[str] = set()  # queues whose gauges were set
         self._tags = {"prefix": settings.subject_prefix}  # each team has its own
         self._unread = Once()  # for the bridge's thread
         self._unrecorded = Once()  # for the scheduler's
@@ -157,7 +157,7 @@ class Telemetry:
 
     @harmless
     def published(self, outcomes: Mapping[str, BrokerError | None], seconds: float) -> None:
-        """Note what was sent, and how long that took."""
+        """Note which workloads were sent, and how long that took."""
         if self._is_on:
             now = time.time()
             self._sent |= {id_: now for id_, outcome in outcomes.items() if outcome is None}
@@ -187,7 +187,7 @@ class Telemetry:
             return
         rows = {row["queue"]: row for row in reading.queues}
         for queue in self._known | rows.keys():
-            figures = rows.get(queue, {})  # one that is gone is told of once more, as empty
+            figures = rows.get(queue, {})  # one that is gone is set to 0 once
             for name, column in ROWS.items():
                 self._gauge(name, figures.get(column, 0), queue=queue)
             self._gauge("queue.oldest_seconds", oldest.get(queue, 0.0), queue=queue)
@@ -201,7 +201,7 @@ class Telemetry:
     def _oldest(self, ledger: Ledger) -> dict[str, float]:
         """Return the age of each queue's oldest workload that waits, and forget what is gone.
 
-        What another scheduler has sent counts from the first look at it.
+        A workload of another scheduler counts from the first look at it.
         """
         now = time.time()
         known, self._sent = self._sent, {}

@@ -1,4 +1,4 @@
-"""Does the executor's periodic duties, in the scheduler's thread.
+"""Repairs from time to time what messages alone leave open, in the scheduler's thread.
 
 It asks the inspector to look, without waiting, and acts on what was found: sends again what the
 broker lost, tells again what Airflow missed, and ends what a dead scheduler left or no worker has.
@@ -52,7 +52,8 @@ class Upkeep:
         self._next_sweep = 0.0
         self._next_watch = 0.0
         self._confirmations = Confirmations()
-        # What runs by the database, or ran by its last report, and has left no trace in NATS.
+        # Dispatches that run by the database, or ran by their last report, and have left no trace
+        # in NATS.
         self._silent: dict[str, Dispatch] = {}
 
     def tick(self) -> None:
