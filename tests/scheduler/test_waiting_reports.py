@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from nats_executor.broker.port import Stored
+from nats_executor.errors import AccessDenied
 from nats_executor.scheduler import reports as reports_module
 from nats_executor.scheduler.dispatcher import Dispatcher
 from nats_executor.scheduler.reports import Mailbox
@@ -107,3 +109,34 @@ async def test_a_scheduler_that_takes_nothing_holds_few_reports_and_misses_none(
         await asyncio.wait([following])
 
     assert taken == [f"d{number}" for number in range(10 * MOST)]
+
+
+async def test_results_that_may_not_be_read_are_logged_once_and_read_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = FakeServer()
+    broker = server.broker()
+    await setup.apply(broker, SETTINGS, ["default"])
+    server.put(NAMES.result("default", "d1"), body(1))
+    dispatcher = Dispatcher(SETTINGS, "s")
+    dispatcher._streams._is_followable.set()
+    refusals = [AccessDenied("NATS user s may not read")] * 3
+    follow = broker.follow
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        return follow(*args, **kwargs)
+
+    monkeypatch.setattr(broker, "follow", refuse)
+    monkeypatch.setattr("nats_executor.scheduler.dispatcher.RETRY_SECONDS", 0.001)
+
+    following = asyncio.create_task(dispatcher._follow(broker))
+    try:
+        await wait_until(lambda: dispatcher.mailbox.reports, 5, "the report")
+    finally:
+        following.cancel()
+        await asyncio.wait([following])
+
+    lines = [r.getMessage() for r in caplog.records if "cannot follow results" in r.getMessage()]
+    assert lines == ["cannot follow results: NATS user s may not read; next: trying again"]
