@@ -11,7 +11,7 @@ import pytest
 from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
 from nats_executor.wire.names import Names
 from tests.airflow.deployed import Airflow
-from tests.airflow.surroundings import FAULTS
+from tests.airflow.environment import FAULTS
 from tests.rolling.balancer import CHUNK, Balancer
 
 if TYPE_CHECKING:

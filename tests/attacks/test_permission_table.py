@@ -17,7 +17,7 @@ from nats_executor.access.accounts import DOMAIN, HUB
 from nats_executor.access.permissions import Role, as_config
 from nats_executor.wire.names import Verb
 from tests.support.raw_nats import RawClient
-from tests.support.realm import NAMES, PASSWORD, QUEUES, ROOT_USER, USERS, grants
+from tests.support.user_stage import NAMES, PASSWORD, QUEUES, ROOT_USER, USERS, grants
 from tests.tools.document_permissions import LANES, documented, is_match
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nats_executor.access.permissions import Permissions
     from tests.support.fixtures import MakeNatsServer
     from tests.support.nats_server import NatsServer
-    from tests.support.realm import Realm, User
+    from tests.support.user_stage import User, UserStage
 
 pytestmark = pytest.mark.integration
 
@@ -163,10 +163,10 @@ def differences(client: RawClient, granted: Permissions) -> dict[str, list[str]]
 
 
 @pytest.mark.parametrize("user", USERS, ids=lambda user: user.name)
-def test_a_server_allows_a_user_what_the_page_says(realm: Realm, user: User) -> None:
+def test_a_server_allows_a_user_what_the_page_says(user_stage: UserStage, user: User) -> None:
     name = user.name
-    with realm.raw(name) as client:
-        assert differences(client, realm.grants(name)) == {}
+    with user_stage.raw(name) as client:
+        assert differences(client, user_stage.grants(name)) == {}
 
 
 def test_the_page_shows_what_the_users_here_are_granted() -> None:
@@ -197,11 +197,11 @@ def client_of(server: NatsServer, user: str) -> RawClient:
 
 @pytest.mark.parametrize("user", USERS, ids=lambda user: user.name)
 def test_only_who_is_asked_may_answer_and_once_where_the_page_says_so(
-    realm: Realm, user: User
+    user_stage: UserStage, user: User
 ) -> None:
     name = user.name
-    granted = realm.grants(name)
-    with realm.raw(ROOT_USER) as root, realm.raw(name) as client:
+    granted = user_stage.grants(name)
+    with user_stage.raw(ROOT_USER) as root, user_stage.raw(name) as client:
         root.subscribe("_INBOX_root.>")
         assert client.publish("_INBOX_root.x", b"unasked")
         client.subscribe(NAMES.controls())
@@ -230,15 +230,15 @@ def block_for_interest(root: RawClient, *, heard: bool) -> None:
     raise AssertionError(f"heard by nobody: {heard}")
 
 
-def test_every_line_of_the_page_is_tried(realm: Realm) -> None:
+def test_every_line_of_the_page_is_tried(user_stage: UserStage) -> None:
     """Each grant has a subject among those that are tried; and there are a thousand of both."""
     tried = {"publish": PUBLISHED, "subscribe": SUBSCRIBED}
     for user in USERS:
-        granted = realm.grants(user.name)
+        granted = user_stage.grants(user.name)
         for kind, subjects in tried.items():
             for pattern in getattr(granted, kind):
                 assert any(is_match(pattern, subject) for subject in subjects), (user, pattern)
     assert min(len(PUBLISHED), len(SUBSCRIBED)) > 1000
-    with realm.raw(ROOT_USER) as root:
+    with user_stage.raw(ROOT_USER) as root:
         assert refused(root, "Subscription", SUBSCRIBED) == set()
         root.errors.clear()

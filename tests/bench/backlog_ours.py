@@ -23,7 +23,7 @@ from nats_executor.broker.connection import connect
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Workload, encode
 from tests.bench.aside import answer, asked
-from tests.bench.ground import new_prefix, resident_megabytes, settings_of
+from tests.bench.stage import new_prefix, resident_megabytes, settings_of
 from tests.scheduler.stage import task_workload
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.nats_server import NatsServer
-from tests.support.realm import NAMES, QUEUES, ROOT_USER, USERS, Realm, realm_config
+from tests.support.user_stage import NAMES, QUEUES, ROOT_USER, USERS, UserStage, one_account_config
 from tests.support.waiting import block_until
 
 if TYPE_CHECKING:
@@ -168,41 +168,43 @@ SUBSCRIBED: Table = {
 
 
 @pytest.fixture(scope="module")
-def realm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Realm]:
+def user_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UserStage]:
     """All users, the streams, and one task in each queue; no test may change them."""
-    with filled(tmp_path_factory.mktemp("nats")) as realm:
-        yield realm
+    with filled(tmp_path_factory.mktemp("nats")) as user_stage:
+        yield user_stage
 
 
 @pytest.fixture(scope="module")
-def changing_realm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Realm]:
+def changing_user_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UserStage]:
     """The same with a server of its own, for what is allowed."""
-    with filled(tmp_path_factory.mktemp("nats")) as realm:
-        yield realm
+    with filled(tmp_path_factory.mktemp("nats")) as user_stage:
+        yield user_stage
 
 
 @contextmanager
-def filled(directory: Path) -> Iterator[Realm]:
-    server = NatsServer(directory, config=realm_config())
+def filled(directory: Path) -> Iterator[UserStage]:
+    server = NatsServer(directory, config=one_account_config())
     try:
-        realm = Realm(server.start())
-        realm.set_up()
+        user_stage = UserStage(server.start())
+        user_stage.set_up()
         for queue in QUEUES:
-            realm.send(queue)
+            user_stage.send(queue)
         # A consumer counts a task only after the task's ack.
-        block_until(lambda: pending(realm) == len(QUEUES), 10, "the consumers to count the tasks")
-        yield realm
+        block_until(
+            lambda: pending(user_stage) == len(QUEUES), 10, "the consumers to count the tasks"
+        )
+        yield user_stage
     finally:
         server.kill()
 
 
-def pending(realm: Realm) -> int:
-    return sum(count for *_, consumers in state(realm) for _, count in consumers)
+def pending(user_stage: UserStage) -> int:
+    return sum(count for *_, consumers in state(user_stage) for _, count in consumers)
 
 
-def state(realm: Realm) -> Any:
+def state(user_stage: UserStage) -> Any:
     """What must stay as it is."""
-    account = realm.server.monitor("/jsz?streams=true&consumers=true&config=true")
+    account = user_stage.server.monitor("/jsz?streams=true&consumers=true&config=true")
     (detail,) = account["account_details"]
     return [
         (
@@ -218,21 +220,21 @@ def is_violation(word: str, kind: str, subject: str) -> bool:
 
 
 @pytest.mark.parametrize("user", [user.name for user in USERS])
-def test_a_user_may_publish_what_is_listed(changing_realm: Realm, user: str) -> None:
+def test_a_user_may_publish_what_is_listed(changing_user_stage: UserStage, user: str) -> None:
     """An empty request changes nothing, so those that are allowed are harmless, too."""
-    with changing_realm.raw(user) as client:
+    with changing_user_stage.raw(user) as client:
         words = {s: client.publish(s, b"{") for s, who in PUBLISHED.items() if user in who}
     assert {subject: word for subject, word in words.items() if word} == {}
 
 
 @pytest.mark.parametrize("user", [user.name for user in USERS])
-def test_a_user_may_publish_nothing_else(realm: Realm, user: str) -> None:
-    before = state(realm)
-    with realm.raw(user) as client:
+def test_a_user_may_publish_nothing_else(user_stage: UserStage, user: str) -> None:
+    before = state(user_stage)
+    with user_stage.raw(user) as client:
         words = {subject: client.publish(subject, b"{") for subject in forbidden(PUBLISHED, user)}
         unlisted = {s: w for s, w in words.items() if not is_violation(w, "Publish", s)}
     assert unlisted == {}
-    assert state(realm) == before
+    assert state(user_stage) == before
 
 
 def forbidden(table: Table, user: str) -> list[str]:
@@ -240,8 +242,10 @@ def forbidden(table: Table, user: str) -> list[str]:
 
 
 @pytest.mark.parametrize("user", [user.name for user in USERS])
-def test_a_user_may_subscribe_to_what_is_listed_and_nothing_else(realm: Realm, user: str) -> None:
-    with realm.raw(user) as client:
+def test_a_user_may_subscribe_to_what_is_listed_and_nothing_else(
+    user_stage: UserStage, user: str
+) -> None:
+    with user_stage.raw(user) as client:
         words = {subject: client.subscribe(subject) for subject in SUBSCRIBED}
 
     allowed = {subject for subject, word in words.items() if not word}
@@ -249,12 +253,12 @@ def test_a_user_may_subscribe_to_what_is_listed_and_nothing_else(realm: Realm, u
     assert all(is_violation(w, "Subscription", s) for s, w in words.items() if w)
 
 
-def test_no_line_of_the_tables_is_forbidden_to_all(changing_realm: Realm) -> None:
+def test_no_line_of_the_tables_is_forbidden_to_all(changing_user_stage: UserStage) -> None:
     """The positive control: a user without limits may do what they say."""
-    with changing_realm.raw(ROOT_USER) as client:
+    with changing_user_stage.raw(ROOT_USER) as client:
         # No JSON, so those that would harm do nothing here.
         words = [client.publish(subject, b"{") for subject in PUBLISHED]
-    with changing_realm.raw(ROOT_USER) as client:
+    with changing_user_stage.raw(ROOT_USER) as client:
         words += [client.subscribe(subject) for subject in SUBSCRIBED]
     assert {*words} == {""}
     assert {name for who in PUBLISHED.values() for name in who} == EVERYONE

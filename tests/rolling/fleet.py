@@ -16,7 +16,7 @@ from nats_executor.local.components import Components
 from nats_executor.local.deployment import Deployment, free_port
 from nats_executor.wire.names import Names
 from tests.airflow.deployed import pid_of
-from tests.airflow.surroundings import PASSWORD, USER, environment
+from tests.airflow.environment import PASSWORD, USER, environment
 from tests.airflow.tables import LIVE
 from tests.rolling.balancer import Balancer
 from tests.rolling.plan import COMPONENTS, Kind

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
     from tests.support.execution_api import ExecutionApi
 
-__all__ = ["Ground", "TrappedWorker", "fork_server", "lasts", "open_ground", "parent_of"]
+__all__ = ["FaultStage", "TrappedWorker", "fork_server", "lasts", "open_stage", "parent_of"]
 
 ROOT = Path(__file__).parents[2]
 # A worker whose link was cut in silence finds out only when a ping stays without an answer.
@@ -69,7 +69,7 @@ class TrappedWorker(WorkerProcess):
 
 
 @dataclass
-class Ground(Field):
+class FaultStage(Field):
     """What `Field` offers, and who ran what, and what was said about it.
 
     Attributes:
@@ -198,20 +198,20 @@ def parent_of(pid: int) -> int:
 
 
 @contextlib.asynccontextmanager
-async def open_ground(
+async def open_stage(
     url: str, prefix: str, api: ExecutionApi, marks: Path, directory: Path, **options: object
-) -> AsyncIterator[Ground]:
+) -> AsyncIterator[FaultStage]:
     """Create the streams on a server and watch it; ends every worker on the way out."""
     settings = settings_for(url, subject_prefix=prefix, **(QUICK | options))
     async with connect(settings, role="test") as broker:
         await broker.ready(5)
         await setup.apply(broker, settings, ["default"])
-        ground = Ground(settings, Post(broker, settings), api, marks, directory)
-        following = asyncio.create_task(ground.follow(), name="history")
+        stage = FaultStage(settings, Post(broker, settings), api, marks, directory)
+        following = asyncio.create_task(stage.follow(), name="history")
         try:
-            yield ground
+            yield stage
         finally:
-            ground.clear_away()
+            stage.clear_away()
             while not following.done():  # nats-py may swallow a cancellation
                 following.cancel()
                 await asyncio.wait([following], timeout=0.1)

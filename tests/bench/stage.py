@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from nats_executor.settings import Settings
 
-__all__ = ["Ground", "cpu_seconds", "new_prefix", "resident_megabytes", "settings_of"]
+__all__ = ["BenchStage", "cpu_seconds", "new_prefix", "resident_megabytes", "settings_of"]
 
 START_SECONDS = 20.0
 # No executor's own limit may end a batch early.
@@ -35,7 +35,7 @@ def new_prefix() -> str:
     return f"b{secrets.token_hex(5)}"
 
 
-class Ground:
+class BenchStage:
     """A nats-server, and a database and Redis where they are asked for and installed.
 
     Attributes:
