@@ -365,7 +365,7 @@ class Airflow:
 
     def lines(self, name: str) -> list[str]:
         """What tasks have noted."""
-        with suppress(FileNotFoundError):  # nobody has yet
+        with suppress(FileNotFoundError):  # not written yet
             return (self.marks / f"{name}-lines").read_text().splitlines()
         return []
 

@@ -1,4 +1,4 @@
-"""Whoever has the login of a worker of queue `a` writes all that it may, as large as it may.
+"""An attacker with the login of a worker of queue `a` writes all that it may, as large as it may.
 
     python -m tests.attacks.flood
 

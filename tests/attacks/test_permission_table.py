@@ -32,7 +32,7 @@ pytestmark = pytest.mark.integration
 
 STREAMS = (NAMES.tasks_stream, NAMES.results_stream, NAMES.dead_letters_stream,
            NAMES.workers_stream, NAMES.logs_stream, "OTHER")  # fmt: skip
-# Of queues that a worker serves, and of one that nobody does.
+# Of queues that a worker serves, and of one that no worker serves.
 EACH = (*QUEUES, LANES[0].queue, "nobodys")
 BANDS = ("", "--b1", "--b2", "--b9")
 APIS = ("$JS.API", f"$JS.{DOMAIN}.API", f"$JS.{HUB}.API")
@@ -119,7 +119,7 @@ def widened(subject: str) -> Iterator[str]:
         yield ".".join([*tokens[:place], ">"])
 
 
-# Of the API nobody may hear anything, so that its roots are enough.
+# No user may hear anything of the API, so that its roots are enough.
 SUBSCRIBED = list(
     dict.fromkeys(
         pattern
@@ -218,7 +218,7 @@ def test_only_who_is_asked_may_answer_and_once_where_the_page_says_so(
 
 
 def block_for_interest(root: RawClient, *, heard: bool) -> None:
-    """Ask until somebody hears it, if anybody may: across servers interest takes a moment."""
+    """Ask until a user hears it, if any may: across servers interest takes a moment."""
     for _ in range(1000):
         root.arrived.clear()
         root.publish(NAMES.control("w", Verb.PING), b"asked", "_INBOX_root.x")

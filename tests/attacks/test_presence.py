@@ -225,7 +225,7 @@ async def test_a_false_answer_does_not_keep_the_name_of_a_dead_worker(stage: Sta
 
 
 async def test_a_login_of_its_own_queue_can_keep_it_from_starting(stage: Stage) -> None:
-    """What is left: whoever may write for a queue may be its worker of any name."""
+    """What is left: a user that may write for a queue may be its worker of any name."""
     stage.forge("b", user="worker_b", key="b")
     await stage.answer(NAMES.peer(FORGER), b"alive", "worker_b")
 

@@ -181,7 +181,7 @@ async def test_there_is_an_end_to_a_look_at_any_number_of_records(
 async def test_any_number_of_records_hides_no_worker_of_another_queue_from_the_scheduler(
     open_user_stage: UserStage,
 ) -> None:
-    """Its tasks would be taken back and in the end fail: nobody seems to serve them."""
+    """Its tasks would be taken back and in the end fail: no worker seems to serve them."""
     async with as_user(open_user_stage, "worker_a") as worker:
         await burdens.many_records(worker, MOST_RECORDS + 100)
     async with as_user(open_user_stage, "worker_b") as worker:

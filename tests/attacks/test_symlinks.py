@@ -164,7 +164,7 @@ def swapped_last_folder(stage: Stage) -> None:
 
 
 def another_file(stage: Stage) -> None:
-    """A file of somebody's, moved to where the log was."""
+    """A file of another user, moved to where the log was."""
     file = stage.folder / PATH
     file.unlink()
     os.link(stage.outside / "secret", file)

@@ -1,4 +1,4 @@
-"""A worker's login writes escape sequences into every text that somebody's terminal may show."""
+"""A worker's login writes escape sequences into every text that a terminal may show."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_worker_that_is_gone_gives_a_terminal_no_orders(
 def test_a_queue_of_any_name_gives_a_terminal_no_orders(
     user_stage: UserStage, console: Console
 ) -> None:
-    """Whoever may make consumers names queues."""
+    """A user that may make consumers names queues."""
     evil = as_text([EVIL.replace("\n", "")])
 
     for command in (commands.setup, commands.check, commands.queues_list):

@@ -1,6 +1,6 @@
 """How long a scheduler takes to adopt what a dead one left: rows of a database, messages, reports.
 
-A third waits in its queue, a third runs, a third is over and nobody has heard of it yet.
+A third waits in its queue, a third runs, a third is over and its scheduler has not heard of it yet.
 """
 
 from __future__ import annotations

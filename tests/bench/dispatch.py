@@ -40,7 +40,7 @@ def measure(task: Task) -> Iterator[Sample]:
         stage.add_celery()
         failures: dict[str, str] = {}
         for number in range(1, task.rounds + 1):
-            # There and back, so that nobody always follows the same one.
+            # There and back, so that none always follows the same one.
             for contender, part in list(parts(task, stage).items())[:: 1 if number % 2 else -1]:
                 try:
                     figures = part()

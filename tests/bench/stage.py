@@ -1,4 +1,4 @@
-"""What the micro measurements stand on: servers of their own, and Airflow's environment."""
+"""The stage of the micro measurements: servers of their own, and Airflow's environment."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PARALLELISM = 1_000_000
 
 
 def new_prefix() -> str:
-    """Return a subject prefix that no other run has used, so that each one has streams anew."""
+    """Return a subject prefix that no other run has used, so that each run has new streams."""
     return f"b{secrets.token_hex(5)}"
 
 

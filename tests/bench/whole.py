@@ -173,7 +173,7 @@ def release_times(session: Session) -> list[float]:
 
 def notes(path: Path) -> dict[str, int]:
     found: dict[str, int] = {}
-    with suppress(FileNotFoundError):  # nobody has written yet
+    with suppress(FileNotFoundError):  # not written yet
         for line in path.read_text().splitlines():
             ti, at = line.split()
             found[ti] = int(at)

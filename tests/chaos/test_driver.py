@@ -217,7 +217,7 @@ def test_a_driver_that_is_killed_leaves_no_process_behind() -> None:
         driver.kill()
 
     def is_gone() -> bool:
-        # Nobody may be there to wait for an orphan, so a zombie counts as gone.
+        # Perhaps no process waits for an orphan, so a zombie counts as gone.
         return not child.exists() or ") Z " in (child / "stat").read_text()
 
     block_until(is_gone, 20.0, "the driver's child to be gone")

@@ -71,7 +71,7 @@ def test_accounts_alone_let_nothing_out_that_a_worker_does_not_need(
 def test_nothing_arrives_in_an_account_that_is_not_for_its_workers(
     make_nats_server: MakeNatsServer,
 ) -> None:
-    """Except questions to workers, as nobody but them knows which account they are in."""
+    """Except questions to workers, as only they know which account they are in."""
     user_stage = filled(make_nats_server(config=accounts_config(is_open=True)))
     with (
         user_stage.raw("worker_a") as a,
@@ -171,7 +171,7 @@ def test_a_task_that_goes_to_a_worker_that_is_gone_comes_again(
 ) -> None:
     """In a cluster, a server keeps a pull from another account until it expires.
 
-    In the account itself it would see that nobody listens any more.
+    In the account itself it would see that no worker listens any more.
     """
     with UserStage(cluster[0]).raw(ROOT_USER) as root:
         root.subscribe("_INBOX_root.>")

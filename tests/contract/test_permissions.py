@@ -149,8 +149,8 @@ PUBLISHED: Table = {
     **{subject: who for stream in STREAMS for subject, who in of_stream(stream).items()},
     **of_anyone(),
 }
-# Subjects on which somebody else's secrets or orders arrive.
-NOBODYS = (
+# Subjects on which secrets or orders of other users arrive.
+DENIED_TO_ALL = (
     "_INBOX.>", "*.>", "*.*", ">", "*", "_INBOX_*.>", "airflow.>", "airflow.*.*.*",
     "airflow.tasks.>", "airflow.tasks.a.*", "airflow.tasks.b.*", "airflow.results.>",
     "airflow.results.a.*", "airflow.results.b.d1", "airflow.dead.>", "airflow.ctl.>",
@@ -163,7 +163,7 @@ SUBSCRIBED: Table = {
     **{f"{user.inbox}.x.pull.1": {user.name} for user in USERS},
     **{f"airflow.ctl.w.{verb}": BOTH for verb in ("ping", "stop", "add-queue", "log")},
     "airflow.peers.w": BOTH,
-    **{subject: set() for subject in NOBODYS},
+    **{subject: set() for subject in DENIED_TO_ALL},
 }
 
 

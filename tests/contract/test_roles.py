@@ -125,7 +125,7 @@ class RoleStage:
     # What an administrator does
 
     async def set_up(self) -> None:
-        """Create everything, and put right what somebody has changed."""
+        """Create everything, and put right what was changed by hand."""
         settings = self.settings("admin")
         await setup.apply(self.admin, settings, QUEUES)
         assert set(await setup.known_queues(self.admin, settings)) == set(QUEUES)
@@ -287,7 +287,7 @@ async def test_everything_works_with_what_is_granted_and_needs_all_of_it(
 async def interrupt(role_stage: RoleStage, held: Sequence[Dispatch]) -> None:
     """Restart the server until the worker had to look at what it holds.
 
-    It need not where the restart took longer than `ack_wait`, as the message came anew then.
+    It need not where the restart took longer than `ack_wait`, as the message came again then.
     """
     looks = [f".{NAMES.task(d.queue, d.id, d.band)}" for d in held]
 

@@ -258,7 +258,7 @@ def lost_tries(
         held = [r for r in reports if r.state in {State.CLAIMED, State.RUNNING}]
         # The one before may have been allowed to start it: only its own life could tell.
         names = {held[-1].worker_name, *held[-1].predecessors[-1:]} if held else set()
-        # Its supervisor may even have told the API server that it failed, so that nobody wants it.
+        # Its supervisor may even have told the API server that it failed, so that none wants it.
         is_over = last_state(reports) in {State.FAILED, State.DROPPED}
         yield task, is_over and bool(names & set(killed))
 

@@ -120,7 +120,7 @@ class FaultStage(Field):
         """Send tasks until one of them runs on this worker; any of them may get each.
 
         What came to another one is ended: else a worker that comes back late finds the others full,
-        and nobody has a slot left for what the test is about. Time bounds it and not a number of
+        and no worker has a slot left for what the test is about. Time bounds it and not a number of
         tasks: the others may run twenty before one whose link was cut has a connection again.
         """
         deadline = time.monotonic() + COMEBACK_SECONDS

@@ -125,7 +125,7 @@ async def test_a_worker_that_dies_before_the_start_is_followed_by_one_that_runs_
 
 @HAS_START
 async def test_a_worker_that_dies_after_the_start_was_accepted_fails_it(stage: FaultStage) -> None:
-    """Nobody can know whether it has run, so nobody runs it again."""
+    """It is not known whether it has run, so it does not run again."""
     await pair(stage)
     callback = await send(stage, run=Answer(200, is_held=True))
     await wait_until(lambda: callback in stage.api.exchanged, 30, "its token to be exchanged")

@@ -110,7 +110,7 @@ async def test_nobody_is_declared_lost_who_was_there_a_moment_ago(
 
     clocks.cables[holder].unplug()
     try:
-        # Nobody but the judge is there to get it: what is offered again, it has handed back.
+        # Only the judge is there to get it: what is offered again, it has handed back.
         offers = await stage.deliveries() + 3
 
         async def is_decided() -> bool:

@@ -90,8 +90,8 @@ class Sea:
     def cut(self) -> None:
         """Lose the site's uplink: nothing passes.
 
-        The leaf node is not told, as that takes longest to find out. Whoever asks the API server
-        is, as its clients give up soonest then.
+        The leaf node is not told, as that takes longest to find out. A client of the API server
+        is, as clients give up soonest then.
         """
         self.site.link.cut()
         self.to_api.unplug()
@@ -231,7 +231,7 @@ async def test_a_worker_of_another_queue_is_denied_at_the_site(sea: Sea) -> None
 
 
 async def test_the_hub_denies_what_the_sites_own_server_allows(sea: Sea, tmp_path: Path) -> None:
-    """A leaf node's users are its own affair: somebody there may let everybody do everything."""
+    """A leaf node has users of its own: it may let all of them do everything."""
     leaf = careless(sea.site, tmp_path)
     try:
         await asyncio.to_thread(leaf.start)
@@ -413,7 +413,7 @@ async def test_a_link_that_is_cut_for_long_costs_a_try_and_no_more(sea: Sea) -> 
 
 @pytest.mark.slow
 async def test_a_hub_that_loses_its_data_takes_nothing_from_others(sea: Sea) -> None:
-    """A worker's connection to its leaf node stays, and the numbers of messages begin anew."""
+    """A worker's connection to its leaf node stays, and the numbers of messages begin again."""
     stage = sea.stage
     await lose_data(sea)
     far = sea.far("-c", "1", name="wiped-far")

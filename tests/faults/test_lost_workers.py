@@ -48,7 +48,7 @@ def test_at_default_settings_a_lost_worker_is_found_in_time(
     """Under 45 s after its death, whenever it last renewed its leases and its record.
 
     A worker whose end the broker did not see, such as that of its whole machine, needs a little
-    longer: it is silent, which proves less than that nobody listens.
+    longer: it is silent, which proves less than that no worker listens.
     """
     delivery = Mock(subject=DEFAULTS.names.task("default", "d1"))
     pause = Errand(Mock(settings=DEFAULTS), "default", delivery).pause

@@ -39,7 +39,7 @@ PATIENCE = 120.0
 def storm(tmp_path: Path) -> Iterator[Storm]:
     with mock.patch.dict(os.environ):
         stage = ChaosStage(tmp_path, servers=1, members=(SCHEDULER, DEAD, ALIVE))
-        # Airflow's own time limit shall help nobody, however slow the machine is.
+        # Airflow's own time limit must not be what ends it, however slow the machine is.
         os.environ["CHAOS_SILENT_SECONDS"] = "1000"
         try:
             stage.start()

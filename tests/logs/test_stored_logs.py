@@ -117,7 +117,7 @@ def desk(
 
 @pytest.fixture
 def away(tmp_path: Path, names: Names, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    """Nobody listens there."""
+    """No server listens there."""
     monkeypatch.setattr(ended, "UPLOAD_SECONDS", 0.3)
     monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.3)
     desk = Desk(tmp_path, "nats://127.0.0.1:1", names, None)

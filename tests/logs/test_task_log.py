@@ -188,7 +188,7 @@ async def tell(stage: LogStage, *orders: tuple[Order, str]) -> None:
 async def test_workers_of_another_queue_are_not_asked(
     shared: LogStage, api_server: ApiServer
 ) -> None:
-    """Whoever may write their records could show a log of their own making."""
+    """A user that may write their records could show a log of its own making."""
     dispatch_id = await shared.talking()
     _, logs = await read(api_server.of(shared), dispatch_id, queue="unserved")
     assert "no worker says that it runs this task" in "".join(logs)
@@ -248,7 +248,7 @@ async def test_a_forked_process_has_a_connection_of_its_own(
     await shared.fault_stage.carry_out(dispatch_id)
 
 
-# What nobody runs
+# What no worker runs
 
 
 async def test_a_task_that_nobody_runs(shared: LogStage, api_server: ApiServer) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def seed(kind: bytes = b"\x95\x00") -> str:
-    """Make a seed as NATS's tools do; nobody has it."""
+    """Make a seed as NATS's tools do; no server knows it."""
     raw = kind + bytes(range(32))
     return (
         base64.b32encode(raw + binascii.crc_hqx(raw, 0).to_bytes(2, "little")).decode().rstrip("=")

@@ -213,7 +213,7 @@ def test_a_scheduler_names_the_permission_that_it_lacks(
 def test_commands_name_the_permission_that_their_user_lacks(
     user_stage: UserStage, surfaces: Callable[..., Surfaces]
 ) -> None:
-    """They can only tell of themselves: what another user may do, NATS tells nobody."""
+    """They can only tell of themselves: NATS does not say what another user may do."""
     seen = seen_as(surfaces, user_stage, COUNTER)
     asking = (commands.check, commands.queues_list, commands.workers_list)
 

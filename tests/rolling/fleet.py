@@ -182,7 +182,7 @@ class Fleet:
     def bury(self) -> list[str]:
         """Take away what has ended; return what did so without being asked, or badly.
 
-        What nobody has asked to end is started again.
+        A process that was not asked to end is started again.
         """
         found = []
         for process in [p for p in (*self.core, *self.workers) if p.name in self.places]:

@@ -211,7 +211,7 @@ class UserStage:
             root.subscribe("_INBOX_root.>")
             for subject in (NAMES.task("a", "d0"), NAMES.result("a", "d0")):
                 root.publish(subject, b"", ROOT_INBOX, headers)
-                if root.next().headers:  # nobody was there
+                if root.next().headers:  # no stream was there
                     return False
         return True
 

@@ -48,7 +48,7 @@ class RecordingServer(FakeServer):
     """
 
     def __init__(self) -> None:
-        # Whoever connects has been connected for long, unless a test says otherwise.
+        # Each connection has lasted for long, unless a test says otherwise.
         super().__init__(monotonic=lambda: -1e9)
         self.now = time.time()
         self.events: list[str] = []
@@ -182,7 +182,7 @@ class Scene:
         return next(broker for broker in self.server.brokers if ping in broker.replies)
 
     async def living(self, worker_id: str) -> FakeBroker:
-        """Have somebody answer the pings to a worker that is not of this test."""
+        """Answer the pings to a worker that is not of this test."""
         broker = self.server.broker()
 
         async def pong(_: bytes) -> bytes:

@@ -126,7 +126,7 @@ async def test_it_runs_what_this_code_sends_and_answers_or_is_told_that_it_canno
 
 
 async def send_urgently(field: Field, bands: int) -> str:
-    """Send a workload in the highest band; `airflow nats check` tells if nobody serves that."""
+    """Send a workload in the highest band; `airflow nats check` tells if no worker serves that."""
     dispatch_id = str(uuid.uuid4())
     highest = field.settings.lanes("default")[0]
     body = task_body("succeed", dispatch_id)
@@ -156,7 +156,7 @@ async def give_order(field: Field) -> None:
 
 
 async def send_from_the_future(field: Field) -> tuple[str, str]:
-    """Send a workload with a field that nobody knows, and one of a format that nobody reads."""
+    """Send a workload with an unknown field, and one of a format that no release reads."""
     sent = []
     for changes in ({"mood": "fine"}, {"v": FORMAT + 1}):
         dispatch_id = str(uuid.uuid4())
