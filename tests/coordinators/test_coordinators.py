@@ -158,7 +158,7 @@ async def test_a_revocation_ends_its_process_and_what_that_started(
 
 
 async def test_a_worker_without_the_program_hands_the_task_to_another(stage: FaultStage) -> None:
-    """Nothing has started, so no try is spent; when no worker can start it, it fails with the reason."""
+    """Nothing has started, so no try is spent; if no worker can start it, it fails and says why."""
     task = await send(stage, "absent", "succeed")
 
     report = await ended(stage, "absent", task)
