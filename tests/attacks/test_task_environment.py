@@ -25,9 +25,9 @@ from nats_executor.wire.messages import State
 from tests.support.execution_api import ExecutionApi
 from tests.support.fixtures import settings_for
 from tests.support.nkeys import NKey, Operator
+from tests.support.process_stage import QUICK, is_alive, make_home, task_body
 from tests.support.user_stage import PASSWORD, ROOT_INBOX, ROOT_USER, UserStage
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import QUICK, is_alive, make_home, task_body
 from tests.support.worker_process import Post, WorkerProcess, descendants
 from tests.worker.conftest import callback_body
 

@@ -42,7 +42,7 @@ from tests.support.user_stage import (
     one_account_config,
 )
 from tests.support.waiting import wait_until
-from tests.support.worker_scene import task, token
+from tests.support.worker_stage import task, token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence

@@ -17,9 +17,9 @@ from nats_executor.wire.names import Verb
 from tests.coordinators.bundles import pack_node, pack_program
 from tests.faults.stage import FaultStage, open_stage
 from tests.support.execution_api import ExecutionApi
+from tests.support.process_stage import is_alive, make_home, task_body
 from tests.support.require import require
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import is_alive, make_home, task_body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -19,7 +19,7 @@ from tests.support.nats_server import free_port
 from tests.support.probing import samples
 from tests.support.recorder import recording
 from tests.support.waiting import block_until
-from tests.support.worker_scene import Scene, scene_fixture, task
+from tests.support.worker_stage import WorkerStage, scene_fixture, task
 from tests.tools.boundaries import ROOT
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def used() -> set[str]:
 # What workers tell
 
 
-async def exposed(scene: Scene) -> set[str]:
+async def exposed(scene: WorkerStage) -> set[str]:
     """The names on the page of a worker that has done some work."""
     port = free_port()
     scene.settings = replace(scene.settings, health_port=port, health_address="127.0.0.1")
@@ -155,7 +155,7 @@ def existing(lines: set[tuple[str, str]]) -> dict[str, set[str]]:
 
 
 @pytest.mark.anyio
-async def test_whatever_is_asked_of_workers_is_there_and_shown(scene: Scene) -> None:
+async def test_whatever_is_asked_of_workers_is_there_and_shown(scene: WorkerStage) -> None:
     there = await exposed(scene)
 
     asked = {name for name in used() if name.startswith("airflow_nats_worker_")}
@@ -276,7 +276,7 @@ def is_balanced(query: str) -> bool:
 
 
 @pytest.mark.anyio
-async def test_the_page_lists_every_metric_of_a_worker(scene: Scene) -> None:
+async def test_the_page_lists_every_metric_of_a_worker(scene: WorkerStage) -> None:
     there = {name.removesuffix("_bucket") for name in await exposed(scene)}
     families = {name for name in there if not name.endswith(IMPLIED)}
 

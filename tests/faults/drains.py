@@ -24,8 +24,8 @@ from tests.chaos.reaper import marked
 from tests.chaos.report import table
 from tests.faults.stage import open_stage
 from tests.support.locking_api import Delay, LockingApi
+from tests.support.process_stage import make_home
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import make_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

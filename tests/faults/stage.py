@@ -1,4 +1,4 @@
-"""A field of real workers whose whole history is written down."""
+"""Real workers whose whole history is written down."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from nats_executor.topology import setup
 from nats_executor.wire.messages import Report, State, decode
 from nats_worker.processes.linux import children_of
 from tests.support.fixtures import settings_for
+from tests.support.process_stage import QUICK, ProcessStage, is_alive
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import QUICK, Field, is_alive
 from tests.support.worker_process import Post, WorkerProcess
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ class TrappedWorker(WorkerProcess):
 
 
 @dataclass
-class FaultStage(Field):
-    """What `Field` offers, and who ran what, and what was said about it.
+class FaultStage(ProcessStage):
+    """What `ProcessStage` offers, and who ran what, and what was said about it.
 
     Attributes:
         history: every report that the result stream took, in order, by dispatch id.

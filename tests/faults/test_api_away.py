@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nats_executor.wire.messages import State
+from tests.support.process_stage import is_alive
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import is_alive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,8 +15,8 @@ from nats_executor.topology import setup
 from nats_executor.wire.messages import State
 from tests.faults.stage import FaultStage, lasts, open_stage
 from tests.support.nats_server import NatsServer
+from tests.support.process_stage import QUICK, task_body
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import QUICK, task_body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

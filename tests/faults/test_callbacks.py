@@ -15,8 +15,8 @@ from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
 from nats_executor.wire.messages import Kind, Report, State
 from tests.faults.stage import fork_server
 from tests.support.execution_api import Answer
+from tests.support.process_stage import callback_body
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import callback_body
 
 if TYPE_CHECKING:
     from pathlib import Path

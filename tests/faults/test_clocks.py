@@ -23,8 +23,8 @@ from tests.faults.stage import FaultStage, open_stage
 from tests.support.cable import Cable
 from tests.support.execution_api import Answer
 from tests.support.nats_server import NatsServer
+from tests.support.process_stage import task_body
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import task_body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

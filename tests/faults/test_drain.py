@@ -11,8 +11,8 @@ import pytest
 
 from nats_executor.wire.messages import State
 from tests.support.execution_api import Answer
+from tests.support.process_stage import is_alive, task_body
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import is_alive, task_body
 from tests.support.worker_process import descendants
 
 if TYPE_CHECKING:

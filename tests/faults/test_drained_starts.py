@@ -11,8 +11,8 @@ import pytest
 from nats_executor.wire.messages import State
 from tests.faults.stage import open_stage
 from tests.support.locking_api import LockingApi
+from tests.support.process_stage import make_home, task_body
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import make_home, task_body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

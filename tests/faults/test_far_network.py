@@ -16,8 +16,8 @@ from tests.logs.log_stage import ApiServer, api_server_fixture, read
 from tests.support.execution_api import ExecutionApi
 from tests.support.far_network import FarNetwork, require_namespaces
 from tests.support.nats_server import NatsServer, free_port
+from tests.support.process_stage import make_home
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import make_home
 from tests.support.worker_process import WorkerProcess
 
 if TYPE_CHECKING:

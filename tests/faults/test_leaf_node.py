@@ -25,10 +25,10 @@ from tests.support.cable import Cable
 from tests.support.fixtures import settings_for
 from tests.support.nats_server import free_port
 from tests.support.probing import ask
+from tests.support.process_stage import task_body
 from tests.support.shipped import ShippedServer
 from tests.support.site import Site
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import task_body
 from tests.support.worker_process import Post
 
 if TYPE_CHECKING:

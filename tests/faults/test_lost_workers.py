@@ -23,8 +23,8 @@ from nats_executor.wire.messages import State
 from nats_worker.delivery.errand import Errand
 from nats_worker.delivery.leases import BEATS_PER_LEASE
 from tests.support.fixtures import settings_for
+from tests.support.process_stage import is_alive, task_body
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import is_alive, task_body
 from tests.support.worker_process import descendants
 
 if TYPE_CHECKING:

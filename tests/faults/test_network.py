@@ -14,8 +14,8 @@ from tests.faults.stage import FaultStage, lasts, open_stage
 from tests.support.cable import Cable
 from tests.support.execution_api import Answer
 from tests.support.nats_server import NatsServer
+from tests.support.process_stage import QUICK, is_alive
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import QUICK, is_alive
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -10,9 +10,9 @@ import pytest
 
 from nats_executor.wire.messages import Kind, State, Workload, as_map, decode
 from tests.remedies.lines import LINES
+from tests.support.process_stage import task_body
 from tests.support.strange_messages import nested
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import task_body
 
 if TYPE_CHECKING:
     from pathlib import Path

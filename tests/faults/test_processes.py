@@ -13,8 +13,8 @@ from nats_executor.wire.messages import State
 from nats_executor.wire.names import Verb
 from tests.faults.memory_group import MemoryGroup
 from tests.faults.stage import fork_server, parent_of
+from tests.support.process_stage import is_alive
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import is_alive
 
 if TYPE_CHECKING:
     from tests.faults.conftest import Steady

@@ -14,8 +14,8 @@ import pytest
 from nats_executor.scheduler.executor import NatsExecutor
 from tests.faults.stage import FaultStage, open_stage
 from tests.support.execution_api import ExecutionApi
+from tests.support.process_stage import make_home
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import make_home
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -16,9 +16,9 @@ from nats_executor.wire.names import Lane
 from tests.remedies.lines import LINES
 from tests.support.execution_api import Answer
 from tests.support.nats_server import NatsServer
+from tests.support.process_stage import task_body
 from tests.support.user_stage import NAMES, PASSWORD, User, UserStage, grants, one_account_config
 from tests.support.waiting import block_until
-from tests.support.worker_ground import task_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

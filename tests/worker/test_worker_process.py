@@ -23,8 +23,8 @@ from nats_executor.wire.messages import State
 from nats_worker.processes.linux import children_of
 from tests.support.fixtures import settings_for
 from tests.support.nats_server import NatsServer, free_port
+from tests.support.process_stage import QUICK, ProcessStage, is_alive, task_body
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import QUICK, Field, is_alive, task_body
 from tests.support.worker_process import Post, WorkerProcess, descendants
 
 if TYPE_CHECKING:
@@ -76,12 +76,12 @@ async def ground(
     api: ExecutionApi,
     marks: Path,
     tmp_path: Path,
-) -> AsyncIterator[Field]:
+) -> AsyncIterator[ProcessStage]:
     settings = settings_for(nats_server.url, subject_prefix=names.prefix, **QUICK)
     async with connect(settings, role="test") as broker:
         await broker.ready(5)
         await setup.apply(broker, settings, ["default"])
-        made = Field(settings, Post(broker, settings), api, marks, tmp_path)
+        made = ProcessStage(settings, Post(broker, settings), api, marks, tmp_path)
         yield made
         made.clear_away()
 
@@ -91,7 +91,7 @@ async def ground(
 
 @dataclass
 class Veteran:
-    ground: Field
+    ground: ProcessStage
     worker: WorkerProcess
     log_port: int
 
@@ -122,7 +122,9 @@ async def veteran(
                 await broker.ready(10)
                 await setup.apply(broker, replace(settings, ack_wait_seconds=2), ["default"])
                 await worker.said("is ready")
-                made = Field(settings, Post(broker, settings), api, marks, directory / "output")
+                made = ProcessStage(
+                    settings, Post(broker, settings), api, marks, directory / "output"
+                )
                 yield Veteran(made, worker, port)
                 below = descendants(worker.pid)
                 worker.tell(signal.SIGINT)
@@ -183,7 +185,7 @@ async def test_a_second_worker_of_the_same_name_does_not_start(veteran: Veteran)
 # Stopping
 
 
-async def test_a_drain(ground: Field) -> None:
+async def test_a_drain(ground: ProcessStage) -> None:
     """What runs, and what may have been accepted, has its time; no signal but ours hits a task."""
     worker = await ground.start("-c", "2")
     running = await ground.send("sleep")
@@ -211,7 +213,7 @@ async def test_a_drain(ground: Field) -> None:
     assert await ground.post.presence("w1") is None
 
 
-async def test_an_impatient_drain(ground: Field) -> None:
+async def test_an_impatient_drain(ground: ProcessStage) -> None:
     worker = await ground.start("-c", "2")
     gentle, stubborn = await ground.send("sleep"), await ground.send("stubborn")
     pids = [await ground.pid_of(task) for task in (gentle, stubborn)]
@@ -232,7 +234,9 @@ async def test_an_impatient_drain(ground: Field) -> None:
     assert [body["state"] for body in ground.api.bodies(stubborn, "state")] == ["failed"]
 
 
-async def test_a_worker_that_is_killed(ground: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_worker_that_is_killed(
+    ground: ProcessStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing of it lives on, its log server included, and another one reports its task."""
     workers, ports = [], {name: free_port() for name in ("w1", "w2")}
     for name, port in ports.items():
@@ -259,7 +263,7 @@ async def test_a_worker_that_is_killed(ground: Field, monkeypatch: pytest.Monkey
 
 
 async def serving_logs(
-    ground: Field, monkeypatch: pytest.MonkeyPatch
+    ground: ProcessStage, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[WorkerProcess, int, int]:
     """Start a worker; return it with its fork server and the port that logs are asked for on."""
     port = free_port()
@@ -271,7 +275,7 @@ async def serving_logs(
 
 
 async def test_a_log_server_starts_when_it_is_asked_and_again_after_its_end(
-    ground: Field, monkeypatch: pytest.MonkeyPatch
+    ground: ProcessStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is forked from the fork server, which shares its memory, and dies with it."""
     worker, fork_server, port = await serving_logs(ground, monkeypatch)
@@ -296,7 +300,7 @@ async def test_a_log_server_starts_when_it_is_asked_and_again_after_its_end(
 
 
 async def test_whoever_waits_for_a_dead_log_server_is_hung_up_on(
-    ground: Field, monkeypatch: pytest.MonkeyPatch
+    ground: ProcessStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Left waiting, it would start another server, which may end for the same reason, and so on."""
     _, fork_server, port = await serving_logs(ground, monkeypatch)
@@ -310,7 +314,7 @@ async def test_whoever_waits_for_a_dead_log_server_is_hung_up_on(
 
 
 async def test_a_supervisor_does_not_hold_the_port_of_the_logs(
-    ground: Field, monkeypatch: pytest.MonkeyPatch
+    ground: ProcessStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a task leaves behind might keep it from the worker that comes next."""
     _, fork_server, port = await serving_logs(ground, monkeypatch)
@@ -333,7 +337,7 @@ def holders(pids: set[int], port: int) -> set[int]:
     }
 
 
-async def test_the_main_process_imports_nothing_of_airflow(ground: Field) -> None:
+async def test_the_main_process_imports_nothing_of_airflow(ground: ProcessStage) -> None:
     worker = await ground.start()
 
     assert title(worker.pid) == "airflow nats worker w1"
@@ -342,7 +346,7 @@ async def test_the_main_process_imports_nothing_of_airflow(ground: Field) -> Non
     assert not any(library in mapped for library in ("pydantic_core", "sqlalchemy", "lxml"))
 
 
-async def test_a_daemon(ground: Field) -> None:
+async def test_a_daemon(ground: ProcessStage) -> None:
     """Its paths, relative ones as well, are those of the directory that it is started in."""
     names = {f"--{name}": f"worker.{name}" for name in ("pid", "log-file", "stdout", "stderr")}
     launcher = ground.launch("--skip-serve-logs", "--daemon", *chain(*names.items()))

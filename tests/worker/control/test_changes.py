@@ -24,7 +24,7 @@ from nats_worker.control.orders import (
 from nats_worker.control.presence import Announcer
 from tests.support.presences import presence_of, records_of
 from tests.support.waiting import wait_until
-from tests.support.worker_scene import Scene, scene_fixture
+from tests.support.worker_stage import WorkerStage, scene_fixture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,25 +37,25 @@ __all__ = ["scene_fixture"]
 pytestmark = pytest.mark.anyio
 
 
-async def tell(scene: Scene, worker: Worker, order: str, body: bytes | str) -> Obeyed:
+async def tell(scene: WorkerStage, worker: Worker, order: str, body: bytes | str) -> Obeyed:
     body = body.encode() if isinstance(body, str) else body
     subject = scene.names.control(worker.state.id, Verb(order))
     return decode(Obeyed, await scene.broker.request(subject, body, timeout=1.0))
 
 
-async def started(scene: Scene, **options: object) -> Worker:
+async def started(scene: WorkerStage, **options: object) -> Worker:
     """Start a worker and return once it waits for workloads."""
     worker = await scene.start(**options)  # type: ignore[arg-type]
     await wait_until(lambda: worker.state.intake and worker.state.intake._waits, 5, "a wait")
     return worker
 
 
-def in_flight(scene: Scene, queue: str = "default") -> int:
+def in_flight(scene: WorkerStage, queue: str = "default") -> int:
     names = scene.names
     return len(scene.server.consumer(names.tasks_stream, names.consumer(queue)).flights)
 
 
-async def finish_all(scene: Scene, number: int) -> None:
+async def finish_all(scene: WorkerStage, number: int) -> None:
     for run in scene.pool.requested:
         if not run.is_over:
             run.finish()
@@ -66,7 +66,7 @@ async def finish_all(scene: Scene, number: int) -> None:
 # Concurrency
 
 
-async def test_more_slots_are_filled_at_once(scene: Scene) -> None:
+async def test_more_slots_are_filled_at_once(scene: WorkerStage) -> None:
     worker = await started(scene, concurrency=1)
     for number in (1, 2, 3):
         scene.send(dispatch_id=f"d{number}")
@@ -82,7 +82,7 @@ async def test_more_slots_are_filled_at_once(scene: Scene) -> None:
     await finish_all(scene, 3)
 
 
-async def test_fewer_slots_stop_nothing_and_take_nothing(scene: Scene) -> None:
+async def test_fewer_slots_stop_nothing_and_take_nothing(scene: WorkerStage) -> None:
     worker = await started(scene, concurrency=4)
     for number in (1, 2, 3):
         scene.send(dispatch_id=f"d{number}")
@@ -105,7 +105,7 @@ async def test_fewer_slots_stop_nothing_and_take_nothing(scene: Scene) -> None:
 
 
 async def test_what_was_asked_for_before_the_slots_became_fewer_goes_back(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: WorkerStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = await started(scene, concurrency=3)
     assert worker.state.intake
@@ -139,7 +139,7 @@ async def test_what_was_asked_for_before_the_slots_became_fewer_goes_back(
 # Queues
 
 
-async def test_a_queue_is_added_and_served_at_once(scene: Scene) -> None:
+async def test_a_queue_is_added_and_served_at_once(scene: WorkerStage) -> None:
     worker = await started(scene)
     scene.send(queue="heavy")
 
@@ -157,7 +157,7 @@ async def test_a_queue_is_added_and_served_at_once(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("queue", [" lead and trail ", "a,b", " "])
-async def test_a_queue_of_any_name_is_added_and_served(scene: Scene, queue: str) -> None:
+async def test_a_queue_of_any_name_is_added_and_served(scene: WorkerStage, queue: str) -> None:
     await setup.apply(scene.broker, scene.settings, [queue])
     worker = await started(scene)
     scene.send(queue=queue)
@@ -169,7 +169,7 @@ async def test_a_queue_of_any_name_is_added_and_served(scene: Scene, queue: str)
     await wait_until(lambda: not scene.is_queued(queue=queue), 20, "its end")
 
 
-async def test_a_queue_that_nobody_has_used_yet_may_be_added(scene: Scene) -> None:
+async def test_a_queue_that_nobody_has_used_yet_may_be_added(scene: WorkerStage) -> None:
     """An executor creates its consumers with the first workload."""
     worker = await started(scene)
 
@@ -180,7 +180,9 @@ async def test_a_queue_that_nobody_has_used_yet_may_be_added(scene: Scene) -> No
     await scene.done()
 
 
-async def test_a_removed_queue_is_left_to_others_and_its_workload_goes_on(scene: Scene) -> None:
+async def test_a_removed_queue_is_left_to_others_and_its_workload_goes_on(
+    scene: WorkerStage,
+) -> None:
     worker = await started(scene, queues=("default", "heavy"))
     scene.send(queue="heavy")
     run = await scene.pool.run()
@@ -210,7 +212,7 @@ async def test_a_removed_queue_is_left_to_others_and_its_workload_goes_on(scene:
     assert len(scene.pool.requested) == 2
 
 
-async def test_what_arrives_from_a_queue_as_it_is_removed_goes_back(scene: Scene) -> None:
+async def test_what_arrives_from_a_queue_as_it_is_removed_goes_back(scene: WorkerStage) -> None:
     worker = await started(scene, queues=("default", "heavy"))
     # In one step of the loop: the wait has it when the intake learns that it is not wanted.
     scene.send(queue="heavy")
@@ -226,7 +228,7 @@ async def test_what_arrives_from_a_queue_as_it_is_removed_goes_back(scene: Scene
     assert (report.worker, report.attempt) == (heir.state.id, 1)
 
 
-async def test_a_queue_comes_back(scene: Scene) -> None:
+async def test_a_queue_comes_back(scene: WorkerStage) -> None:
     worker = await started(scene, queues=("default", "heavy"))
     for order in ("remove-queue", "add-queue") * 3:
         assert (await tell(scene, worker, order, "heavy")).is_changed
@@ -236,7 +238,7 @@ async def test_a_queue_comes_back(scene: Scene) -> None:
     await wait_until(lambda: not scene.is_queued(queue="heavy"), 5, "its end")
 
 
-async def test_a_full_worker_learns_of_its_queues_as_well(scene: Scene) -> None:
+async def test_a_full_worker_learns_of_its_queues_as_well(scene: WorkerStage) -> None:
     worker = await started(scene, concurrency=1)
     scene.send()
     run = await scene.pool.run()
@@ -260,7 +262,7 @@ async def test_a_full_worker_learns_of_its_queues_as_well(scene: Scene) -> None:
     ("order", "body"),
     [("set-concurrency", "2"), ("add-queue", "default"), ("remove-queue", "heavy")],
 )
-async def test_what_is_so_already_is_no_change(scene: Scene, order: str, body: str) -> None:
+async def test_what_is_so_already_is_no_change(scene: WorkerStage, order: str, body: str) -> None:
     worker = await started(scene, concurrency=2)
 
     outcome = await tell(scene, worker, order, body)
@@ -288,7 +290,7 @@ async def test_what_is_so_already_is_no_change(scene: Scene, order: str, body: s
     ],
 )
 async def test_nonsense_is_refused_with_a_reason(
-    scene: Scene, order: str, body: bytes, reason: str
+    scene: WorkerStage, order: str, body: bytes, reason: str
 ) -> None:
     worker = await started(scene)
 
@@ -301,7 +303,7 @@ async def test_nonsense_is_refused_with_a_reason(
 
 
 async def test_nobody_makes_a_worker_pull_from_any_number_of_queues(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: WorkerStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(orders, "MOST_QUEUES", 2)
     worker = await started(scene)
@@ -312,7 +314,7 @@ async def test_nobody_makes_a_worker_pull_from_any_number_of_queues(
     assert outcome.refusal == "it serves 2 queues and takes no more"
 
 
-async def test_a_worker_that_stops_changes_no_more(scene: Scene) -> None:
+async def test_a_worker_that_stops_changes_no_more(scene: WorkerStage) -> None:
     worker = await started(scene)
     scene.send()
     run = await scene.pool.run()
@@ -340,7 +342,7 @@ def test_any_order_is_read_or_refused(body: bytes) -> None:
             assert not isinstance(value, int) or 1 <= value <= MOST_SLOTS
 
 
-async def test_a_queue_in_which_another_worker_has_the_name_is_refused(scene: Scene) -> None:
+async def test_a_queue_in_which_another_worker_has_the_name_is_refused(scene: WorkerStage) -> None:
     worker = await started(scene)
     await scene.living("other.1")
     for subject, body in records_of(scene.names, presence_of("me", "heavy", worker="other.1")):

@@ -21,7 +21,7 @@ from nats_executor.wire.messages import FORMAT, State, decode
 from nats_executor.wire.names import Verb
 from nats_worker.control import logs
 from nats_worker.control.logs import READERS, LogReader, read_page
-from tests.support.worker_scene import Scene, scene_fixture, task
+from tests.support.worker_stage import WorkerStage, scene_fixture, task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -284,7 +284,7 @@ async def test_a_disk_that_hangs_holds_up_nothing(
 # A worker
 
 
-async def test_a_worker_answers_while_it_runs_it(scene: Scene) -> None:
+async def test_a_worker_answers_while_it_runs_it(scene: WorkerStage) -> None:
     worker = await scene.start()
 
     async def look() -> Page:

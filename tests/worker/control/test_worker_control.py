@@ -19,7 +19,7 @@ from nats_worker.processes.exit_report import Ending
 from nats_worker.processes.pool import PoolBroken
 from nats_worker.worker import background
 from tests.support.waiting import wait_until
-from tests.support.worker_scene import Scene, scene_fixture
+from tests.support.worker_stage import WorkerStage, scene_fixture
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,7 +34,7 @@ __all__ = ["scene_fixture"]
 pytestmark = pytest.mark.anyio
 
 
-async def running(scene: Scene) -> tuple[Worker, FakeRun]:
+async def running(scene: WorkerStage) -> tuple[Worker, FakeRun]:
     worker = await scene.start()
     scene.send()
     run = await scene.pool.run()
@@ -43,12 +43,12 @@ async def running(scene: Scene) -> tuple[Worker, FakeRun]:
     return worker, run
 
 
-async def revoke(scene: Scene, worker: Worker, dispatch_id: str = "d1") -> bytes:
+async def revoke(scene: WorkerStage, worker: Worker, dispatch_id: str = "d1") -> bytes:
     subject = scene.names.control(worker.state.id, Verb.STOP)
     return await scene.broker.request(subject, dispatch_id.encode(), timeout=1.0)
 
 
-async def ping(scene: Scene, worker: Worker, *dispatch_ids: str) -> Presence:
+async def ping(scene: WorkerStage, worker: Worker, *dispatch_ids: str) -> Presence:
     subject = scene.names.control(worker.state.id, Verb.PING)
     reply = await scene.broker.request(subject, " ".join(dispatch_ids).encode(), timeout=1.0)
     return decode(Presence, reply)
@@ -57,7 +57,7 @@ async def ping(scene: Scene, worker: Worker, *dispatch_ids: str) -> Presence:
 # Telling what is here
 
 
-async def test_a_worker_denies_what_is_not_in_its_hands(scene: Scene) -> None:
+async def test_a_worker_denies_what_is_not_in_its_hands(scene: WorkerStage) -> None:
     worker, run = await running(scene)
 
     assert (await ping(scene, worker, "d1", "d2")).lacks == ["d2"]
@@ -69,7 +69,9 @@ async def test_a_worker_denies_what_is_not_in_its_hands(scene: Scene) -> None:
     assert (await ping(scene, worker, "d1")).lacks == ["d1"]
 
 
-async def test_a_worker_denies_nothing_whose_end_it_could_not_report_yet(scene: Scene) -> None:
+async def test_a_worker_denies_nothing_whose_end_it_could_not_report_yet(
+    scene: WorkerStage,
+) -> None:
     """An executor would take it for lost, and fail what has just succeeded."""
     worker, run = await running(scene)
     link = scene.link_of(worker)
@@ -84,7 +86,7 @@ async def test_a_worker_denies_nothing_whose_end_it_could_not_report_yet(scene: 
     assert (await ping(scene, worker, "d1")).lacks == ["d1"]
 
 
-async def test_a_worker_has_what_waits_for_its_start(scene: Scene) -> None:
+async def test_a_worker_has_what_waits_for_its_start(scene: WorkerStage) -> None:
     worker = await scene.start()
     scene.send()
     run = await scene.pool.run()
@@ -99,7 +101,7 @@ async def test_a_worker_has_what_waits_for_its_start(scene: Scene) -> None:
 @pytest.mark.parametrize(
     "question", [b"\xff\xfe", b" \n ", b"d " * 2**20], ids=["no text", "no words", "too many"]
 )
-async def test_any_question_is_answered(scene: Scene, question: bytes) -> None:
+async def test_any_question_is_answered(scene: WorkerStage, question: bytes) -> None:
     worker = await scene.start()
     subject = scene.names.control(worker.state.id, Verb.PING)
 
@@ -112,7 +114,7 @@ async def test_any_question_is_answered(scene: Scene, question: bytes) -> None:
 # Revoking
 
 
-async def test_a_running_workload_is_revoked(scene: Scene) -> None:
+async def test_a_running_workload_is_revoked(scene: WorkerStage) -> None:
     worker, run = await running(scene)
     run.deadly = {SIGTERM}
 
@@ -123,7 +125,7 @@ async def test_a_running_workload_is_revoked(scene: Scene) -> None:
     assert scene.events == ["claimed", "running", "dropped", "ack"]
 
 
-async def test_a_revoked_workload_that_ignores_sigterm_is_killed(scene: Scene) -> None:
+async def test_a_revoked_workload_that_ignores_sigterm_is_killed(scene: WorkerStage) -> None:
     worker, run = await running(scene)
     run.deadly = {SIGKILL}
 
@@ -135,7 +137,7 @@ async def test_a_revoked_workload_that_ignores_sigterm_is_killed(scene: Scene) -
 
 
 async def test_a_workload_is_revoked_before_it_is_claimed(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: WorkerStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = await scene.start()
     link = scene.link_of(worker)
@@ -153,7 +155,7 @@ async def test_a_workload_is_revoked_before_it_is_claimed(
     assert scene.pool.requested == []
 
 
-async def test_a_workload_is_revoked_while_its_process_is_asked_for(scene: Scene) -> None:
+async def test_a_workload_is_revoked_while_its_process_is_asked_for(scene: WorkerStage) -> None:
     worker = await scene.start()
     scene.pool.gate.clear()
     scene.send()
@@ -166,7 +168,7 @@ async def test_a_workload_is_revoked_while_its_process_is_asked_for(scene: Scene
     assert (await scene.reported(State.DROPPED)).info == "the scheduler took it back"
 
 
-async def test_a_workload_is_revoked_after_its_redelivery(scene: Scene) -> None:
+async def test_a_workload_is_revoked_after_its_redelivery(scene: WorkerStage) -> None:
     worker, run = await running(scene)
     scene.server.advance(scene.settings.ack_wait_seconds + 1)
     await wait_until(lambda: worker.leases._held["d1"].delivery.num_delivered == 2, 5, "it")
@@ -176,7 +178,7 @@ async def test_a_workload_is_revoked_after_its_redelivery(scene: Scene) -> None:
     await scene.done()
 
 
-async def test_what_is_not_here_cannot_be_revoked(scene: Scene) -> None:
+async def test_what_is_not_here_cannot_be_revoked(scene: WorkerStage) -> None:
     worker = await scene.start()
 
     assert await revoke(scene, worker, "d7") == b"unknown"
@@ -187,7 +189,7 @@ async def test_what_is_not_here_cannot_be_revoked(scene: Scene) -> None:
 # Draining
 
 
-async def test_a_drain_lets_running_tasks_end_and_takes_no_more(scene: Scene) -> None:
+async def test_a_drain_lets_running_tasks_end_and_takes_no_more(scene: WorkerStage) -> None:
     worker, run = await running(scene)
     life = scene.lives[worker.state.id]
     worker.ask_to_stop(SIGTERM)
@@ -206,7 +208,7 @@ async def test_a_drain_lets_running_tasks_end_and_takes_no_more(scene: Scene) ->
     assert record == {"KV-Operation": "DEL"}
 
 
-async def test_what_no_process_has_goes_to_another_worker_at_once(scene: Scene) -> None:
+async def test_what_no_process_has_goes_to_another_worker_at_once(scene: WorkerStage) -> None:
     worker = await scene.start("old")
     scene.pool.gate.clear()
     scene.send()
@@ -224,7 +226,7 @@ async def test_what_no_process_has_goes_to_another_worker_at_once(scene: Scene) 
     assert (report.worker, report.attempt) == (heir.state.id, 1)
 
 
-async def test_what_a_process_has_is_not_taken_from_it(scene: Scene) -> None:
+async def test_what_a_process_has_is_not_taken_from_it(scene: WorkerStage) -> None:
     """It may have asked for its start, so another worker might find it running."""
     worker = await scene.start()
     scene.send()
@@ -240,7 +242,9 @@ async def test_what_a_process_has_is_not_taken_from_it(scene: Scene) -> None:
     assert scene.events[-2:] == ["success", "ack"]
 
 
-async def test_what_was_certainly_not_asked_for_is_handed_back_by_a_drain(scene: Scene) -> None:
+async def test_what_was_certainly_not_asked_for_is_handed_back_by_a_drain(
+    scene: WorkerStage,
+) -> None:
     scene.settings = replace(scene.settings, kill_seconds=60.0, drain_seconds=0.1)
     worker = await scene.start()
     scene.send()
@@ -258,7 +262,7 @@ async def test_what_was_certainly_not_asked_for_is_handed_back_by_a_drain(scene:
     ("requests", "signals"), [(1, []), (2, [SIGTERM]), (3, [SIGTERM, SIGKILL])]
 )
 async def test_each_further_request_makes_the_drain_less_patient(
-    scene: Scene, requests: int, signals: list[int]
+    scene: WorkerStage, requests: int, signals: list[int]
 ) -> None:
     scene.settings = replace(scene.settings, kill_seconds=60.0, drain_seconds=60.0)
     worker, run = await running(scene)
@@ -271,7 +275,7 @@ async def test_each_further_request_makes_the_drain_less_patient(
     assert scene.events == ["claimed", "running", "failed" if signals else "success", "ack"]
 
 
-async def test_patience_ends_by_itself(scene: Scene) -> None:
+async def test_patience_ends_by_itself(scene: WorkerStage) -> None:
     scene.settings = replace(scene.settings, kill_seconds=0.1, drain_seconds=0.1)
     worker, run = await running(scene)
     run.deadly = {SIGKILL}
@@ -283,7 +287,7 @@ async def test_patience_ends_by_itself(scene: Scene) -> None:
 
 
 async def test_a_request_that_comes_while_the_worker_starts(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: WorkerStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client swallows the cancellation that meets its subscription."""
     broker = scene.server.broker()
@@ -307,7 +311,7 @@ async def test_a_request_that_comes_while_the_worker_starts(
 
 
 async def test_what_nothing_ends_is_left_to_other_workers(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    scene: WorkerStage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(worker_module, "LAST_REPORTS_SECONDS", 0.1)
     scene.settings = replace(scene.settings, kill_seconds=0.1, drain_seconds=0.1)
@@ -333,7 +337,7 @@ def cancel(tasks: set[asyncio.Task[None]]) -> bool:
 
 
 async def test_an_errand_ends_when_the_loop_does(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: WorkerStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even while it reports the start, or the worker would hang instead of ending."""
     worker = await scene.start()
@@ -356,7 +360,7 @@ async def test_an_errand_ends_when_the_loop_does(
 # Names and presence
 
 
-async def test_two_workers_of_one_name(scene: Scene) -> None:
+async def test_two_workers_of_one_name(scene: WorkerStage) -> None:
     first = await scene.start()
     second = scene.launch()
 
@@ -372,7 +376,7 @@ async def test_two_workers_of_one_name(scene: Scene) -> None:
     assert not presence.draining
 
 
-async def test_two_workers_of_one_name_that_start_together(scene: Scene) -> None:
+async def test_two_workers_of_one_name_that_start_together(scene: WorkerStage) -> None:
     workers = [scene.launch(), scene.launch()]
     lives = [scene.lives[worker.state.id] for worker in workers]
 
@@ -382,7 +386,7 @@ async def test_two_workers_of_one_name_that_start_together(scene: Scene) -> None
     assert isinstance(done.pop().exception(), ExceptionGroup)
 
 
-async def test_the_name_of_a_dead_worker_is_free(scene: Scene) -> None:
+async def test_the_name_of_a_dead_worker_is_free(scene: WorkerStage) -> None:
     dead = await scene.start()
     scene.lives[dead.state.id].cancel()
     await asyncio.wait([scene.lives[dead.state.id]])
@@ -392,7 +396,7 @@ async def test_the_name_of_a_dead_worker_is_free(scene: Scene) -> None:
     assert scene.is_seen(heir)
 
 
-async def test_a_worker_answers_with_what_it_does(scene: Scene) -> None:
+async def test_a_worker_answers_with_what_it_does(scene: WorkerStage) -> None:
     worker, run = await running(scene)
 
     answer = await scene.broker.request(
@@ -406,7 +410,7 @@ async def test_a_worker_answers_with_what_it_does(scene: Scene) -> None:
 
 
 async def test_a_worker_waits_for_the_streams_and_says_so_once(
-    scene: Scene, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    scene: WorkerStage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_module, "ENTER_RETRY_SECONDS", 0.01)
     scene.settings = replace(scene.settings, connect_timeout_seconds=0.01)
@@ -426,7 +430,9 @@ async def test_a_worker_waits_for_the_streams_and_says_so_once(
 # Its parts
 
 
-async def test_a_pool_that_breaks_down_ends_the_worker_after_its_reports(scene: Scene) -> None:
+async def test_a_pool_that_breaks_down_ends_the_worker_after_its_reports(
+    scene: WorkerStage,
+) -> None:
     worker, _ = await running(scene)
 
     scene.pool.break_down()
@@ -455,7 +461,7 @@ async def test_a_part_that_goes_on_for_ever_ends_with_the_body() -> None:
         pass
 
 
-async def test_bundles_are_cleaned_up_from_time_to_time(scene: Scene) -> None:
+async def test_bundles_are_cleaned_up_from_time_to_time(scene: WorkerStage) -> None:
     worker = scene.launch()
     worker.state.plan = replace(worker.state.plan, cleanup_seconds=0.01)
 

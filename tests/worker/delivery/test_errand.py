@@ -18,7 +18,7 @@ from nats_worker.delivery.errand import RENEWAL_SECONDS, SOON_SECONDS
 from nats_worker.processes.exit_report import Ending
 from tests.support.emptying import empty
 from tests.support.waiting import wait_until
-from tests.support.worker_scene import ACK_WAIT, Scene, scene_fixture, task, token
+from tests.support.worker_stage import ACK_WAIT, WorkerStage, scene_fixture, task, token
 
 if TYPE_CHECKING:
     from nats_executor.broker.port import Stored
@@ -32,12 +32,12 @@ pytestmark = pytest.mark.anyio
 LATER = ACK_WAIT + 1
 
 
-def redeliveries(scene: Scene) -> int:
+def redeliveries(scene: WorkerStage) -> int:
     names = scene.names
     return scene.server.consumer(names.tasks_stream, names.consumer("default")).redelivered
 
 
-async def redelivered(scene: Scene, worker: Worker, times: int = 1) -> None:
+async def redelivered(scene: WorkerStage, worker: Worker, times: int = 1) -> None:
     """Let the message come again, and wait until the worker has dealt with that."""
     scene.server.advance(LATER)
     await wait_until(lambda: redeliveries(scene) == times, 5, "a redelivery")
@@ -46,7 +46,7 @@ async def redelivered(scene: Scene, worker: Worker, times: int = 1) -> None:
     )
 
 
-async def test_a_dead_letter_too_large_for_its_reason_leaves_the_reason(scene: Scene) -> None:
+async def test_a_dead_letter_too_large_for_its_reason_leaves_the_reason(scene: WorkerStage) -> None:
     await scene.start()
     scene.server.max_payload = 400
     names = scene.names
@@ -58,7 +58,9 @@ async def test_a_dead_letter_too_large_for_its_reason_leaves_the_reason(scene: S
     assert (await scene.reported(State.FAILED)).info.startswith("dead letter: not a msgpack")
 
 
-async def test_a_dead_letter_too_large_for_its_stream_keeps_its_beginning(scene: Scene) -> None:
+async def test_a_dead_letter_too_large_for_its_stream_keeps_its_beginning(
+    scene: WorkerStage,
+) -> None:
     await scene.start()
     names = scene.names
     limit = 100_000
@@ -75,7 +77,9 @@ async def test_a_dead_letter_too_large_for_its_stream_keeps_its_beginning(scene:
 # Claiming
 
 
-async def test_a_workload_is_claimed_run_reported_and_acked_in_this_order(scene: Scene) -> None:
+async def test_a_workload_is_claimed_run_reported_and_acked_in_this_order(
+    scene: WorkerStage,
+) -> None:
     worker = await scene.start()
     scene.send()
     run = await scene.pool.run()
@@ -93,7 +97,7 @@ async def test_a_workload_is_claimed_run_reported_and_acked_in_this_order(scene:
 
 
 async def test_a_lost_race_hands_the_message_back(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    scene: WorkerStage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     worker = await scene.start()
@@ -115,7 +119,7 @@ async def test_a_lost_race_hands_the_message_back(
     assert "d1: another worker or a scheduler reported first; next: offering it" in caplog.text
 
 
-async def test_a_claim_whose_answer_was_lost_is_found_and_kept(scene: Scene) -> None:
+async def test_a_claim_whose_answer_was_lost_is_found_and_kept(scene: WorkerStage) -> None:
     """Everybody else leaves it to this worker, which may have no slot the next time."""
     worker = await scene.start()
     scene.link_of(worker).lose_next_pubacks()
@@ -130,7 +134,7 @@ async def test_a_claim_whose_answer_was_lost_is_found_and_kept(scene: Scene) -> 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
 async def test_a_claim_that_was_not_taken_is_asked_for_again(
-    scene: Scene, times: int, caplog: pytest.LogCaptureFixture
+    scene: WorkerStage, times: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A stream without a leader takes nothing; handed back, the workload would wait for long."""
     caplog.set_level(logging.INFO)
@@ -149,7 +153,7 @@ async def test_a_claim_that_was_not_taken_is_asked_for_again(
 
 @pytest.mark.parametrize("behind", [0, 1, 2])
 async def test_a_claim_whose_answer_never_comes_is_asked_for_again(
-    scene: Scene, behind: int, monkeypatch: pytest.MonkeyPatch
+    scene: WorkerStage, behind: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that is behind does not know the last report yet, even when another has taken it."""
     worker = await scene.start()
@@ -175,7 +179,7 @@ async def test_a_claim_whose_answer_never_comes_is_asked_for_again(
     assert len(scene.pool.requested) == 1
 
 
-async def test_a_history_that_is_not_told_is_asked_for_again(scene: Scene) -> None:
+async def test_a_history_that_is_not_told_is_asked_for_again(scene: WorkerStage) -> None:
     worker = await scene.start()
     scene.link_of(worker).fail_next("last", 3)
     scene.send()
@@ -188,7 +192,7 @@ async def test_a_history_that_is_not_told_is_asked_for_again(scene: Scene) -> No
 
 @pytest.mark.parametrize("step", ["last", "publish"])
 async def test_a_worker_that_stops_leaves_what_it_could_not_claim_to_others(
-    scene: Scene, step: str, caplog: pytest.LogCaptureFixture
+    scene: WorkerStage, step: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker = await scene.start()
     scene.link_of(worker).fail_next(step, 1000)
@@ -202,7 +206,7 @@ async def test_a_worker_that_stops_leaves_what_it_could_not_claim_to_others(
     assert "d1: made to fail; next: the broker offers it again in 1 s" in caplog.text
 
 
-async def test_what_met_a_stream_without_a_leader_comes_back_soon(scene: Scene) -> None:
+async def test_what_met_a_stream_without_a_leader_comes_back_soon(scene: WorkerStage) -> None:
     scene.says(State.RUNNING)
     worker = await scene.start()
     scene.link_of(worker).fail_next("publish")
@@ -217,7 +221,7 @@ async def test_what_met_a_stream_without_a_leader_comes_back_soon(scene: Scene) 
 
 @pytest.mark.parametrize("is_wiped", [False, True])
 async def test_a_redelivery_of_what_runs_here_only_renews_its_lease(
-    scene: Scene, is_wiped: bool
+    scene: WorkerStage, is_wiped: bool
 ) -> None:
     """Also when the reports of it are gone, with the disk of the broker."""
     worker = await scene.start()
@@ -237,7 +241,7 @@ async def test_a_redelivery_of_what_runs_here_only_renews_its_lease(
     assert scene.events == ["claimed", "running", "success", "ack"]
 
 
-async def test_a_redelivery_while_the_end_is_reported_is_the_one_to_ack(scene: Scene) -> None:
+async def test_a_redelivery_while_the_end_is_reported_is_the_one_to_ack(scene: WorkerStage) -> None:
     worker = await scene.start()
     scene.send()
     run = await scene.pool.run()
@@ -255,7 +259,7 @@ async def test_a_redelivery_while_the_end_is_reported_is_the_one_to_ack(scene: S
 
 
 @pytest.mark.parametrize("state", [State.CLAIMED, State.RUNNING])
-async def test_what_a_living_worker_has_is_left_to_it(scene: Scene, state: State) -> None:
+async def test_what_a_living_worker_has_is_left_to_it(scene: WorkerStage, state: State) -> None:
     await scene.living("other.1")
     scene.says(state)
     await scene.start()
@@ -270,7 +274,7 @@ async def test_what_a_living_worker_has_is_left_to_it(scene: Scene, state: State
     assert scene.pool.requested == []
 
 
-async def test_a_worker_that_hangs_keeps_its_claim_for_a_while(scene: Scene) -> None:
+async def test_a_worker_that_hangs_keeps_its_claim_for_a_while(scene: WorkerStage) -> None:
     """Nobody listens: it is dead. Somebody listens and says nothing: it may only hang."""
     other = scene.server.broker()
 
@@ -291,7 +295,7 @@ async def test_a_worker_that_hangs_keeps_its_claim_for_a_while(scene: Scene) -> 
     assert scene.events == ["nak", "failed", "ack"]
 
 
-async def announce(scene: Scene, worker: str) -> None:
+async def announce(scene: WorkerStage, worker: str) -> None:
     """Write the record of another worker."""
     name = worker.partition(".")[0]
     record = Presence(
@@ -301,7 +305,7 @@ async def announce(scene: Scene, worker: str) -> None:
     scene.server.put(scene.names.presence("default", name), encode(record))
 
 
-async def test_nobody_is_lost_while_our_own_connection_is_new(scene: Scene) -> None:
+async def test_nobody_is_lost_while_our_own_connection_is_new(scene: WorkerStage) -> None:
     """After an outage of the broker, every worker is silent for a moment."""
     scene.says(State.RUNNING)
     worker = await scene.start()
@@ -317,7 +321,7 @@ async def test_nobody_is_lost_while_our_own_connection_is_new(scene: Scene) -> N
     assert scene.events == ["nak", "failed", "ack"]
 
 
-async def test_a_dead_workers_claim_is_taken_over(scene: Scene) -> None:
+async def test_a_dead_workers_claim_is_taken_over(scene: WorkerStage) -> None:
     scene.says(State.CLAIMED)
     await scene.start()
     scene.send()
@@ -329,7 +333,7 @@ async def test_a_dead_workers_claim_is_taken_over(scene: Scene) -> None:
     assert (await scene.reported(State.SUCCESS)).attempt == 2
 
 
-async def test_airflow_decides_whether_a_dead_worker_had_started(scene: Scene) -> None:
+async def test_airflow_decides_whether_a_dead_worker_had_started(scene: WorkerStage) -> None:
     """Its claim is all that is known; Airflow refuses the start, so it died in the middle."""
     scene.says(State.CLAIMED)
     await scene.start()
@@ -341,7 +345,7 @@ async def test_airflow_decides_whether_a_dead_worker_had_started(scene: Scene) -
     assert (await scene.reported(State.FAILED)).info == "worker other lost"
 
 
-async def test_a_dead_workers_running_task_is_lost(scene: Scene) -> None:
+async def test_a_dead_workers_running_task_is_lost(scene: WorkerStage) -> None:
     scene.says(State.RUNNING, key=["from", "the report"])
     await scene.start()
     scene.send()
@@ -355,7 +359,7 @@ async def test_a_dead_workers_running_task_is_lost(scene: Scene) -> None:
 
 
 async def test_a_lost_worker_is_reported_by_one_worker_only(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: WorkerStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene.says(State.RUNNING)
     worker = await scene.start()
@@ -381,7 +385,7 @@ async def test_a_lost_worker_is_reported_by_one_worker_only(
 
 
 @pytest.mark.parametrize("state", [state for state in State if state.is_final])
-async def test_what_is_over_is_only_acked(scene: Scene, state: State) -> None:
+async def test_what_is_over_is_only_acked(scene: WorkerStage, state: State) -> None:
     scene.says(state)
     await scene.start()
     scene.send()
@@ -392,7 +396,7 @@ async def test_what_is_over_is_only_acked(scene: Scene, state: State) -> None:
     assert scene.pool.requested == []
 
 
-async def test_what_was_released_is_claimed(scene: Scene) -> None:
+async def test_what_was_released_is_claimed(scene: WorkerStage) -> None:
     scene.says(State.RELEASED, attempt=2)
     await scene.start()
     scene.send()
@@ -402,7 +406,7 @@ async def test_what_was_released_is_claimed(scene: Scene) -> None:
     assert (await scene.reported(State.SUCCESS)).attempt == 3
 
 
-async def test_what_no_worker_could_start_becomes_a_dead_letter(scene: Scene) -> None:
+async def test_what_no_worker_could_start_becomes_a_dead_letter(scene: WorkerStage) -> None:
     worker = await scene.start()
     scene.send()
     attempts = scene.settings.max_attempts
@@ -423,7 +427,7 @@ async def test_what_no_worker_could_start_becomes_a_dead_letter(scene: Scene) ->
 # Tokens
 
 
-async def test_an_expired_token_is_renewed_and_costs_no_attempt(scene: Scene) -> None:
+async def test_an_expired_token_is_renewed_and_costs_no_attempt(scene: WorkerStage) -> None:
     await scene.start()
     scene.send(body={"token": token(-1)})
     await scene.happened("claimed", "expired", "nak")
@@ -441,7 +445,7 @@ async def test_an_expired_token_is_renewed_and_costs_no_attempt(scene: Scene) ->
     assert len(scene.pool.requested) == 1
 
 
-async def test_an_expired_token_waits_for_its_renewal(scene: Scene) -> None:
+async def test_an_expired_token_waits_for_its_renewal(scene: WorkerStage) -> None:
     worker = await scene.start()
     scene.send(body={"token": token(-1)})
     await scene.happened("claimed", "expired", "nak")
@@ -454,7 +458,7 @@ async def test_an_expired_token_waits_for_its_renewal(scene: Scene) -> None:
     assert scene.is_queued()
 
 
-async def test_a_token_that_the_api_server_refuses_is_renewed(scene: Scene) -> None:
+async def test_a_token_that_the_api_server_refuses_is_renewed(scene: WorkerStage) -> None:
     """Its clock decides, not the worker's."""
     await scene.start()
     scene.send()
@@ -471,7 +475,9 @@ async def test_a_token_that_the_api_server_refuses_is_renewed(scene: Scene) -> N
     assert run.body["token"].startswith("newer")
 
 
-async def test_a_renewal_is_not_undone_by_a_report_whose_answer_was_lost(scene: Scene) -> None:
+async def test_a_renewal_is_not_undone_by_a_report_whose_answer_was_lost(
+    scene: WorkerStage,
+) -> None:
     worker = await scene.start()
     link = scene.link_of(worker)
     scene.send()
@@ -489,7 +495,7 @@ async def test_a_renewal_is_not_undone_by_a_report_whose_answer_was_lost(scene: 
     assert second.body["token"] == "new.secret"
 
 
-async def test_a_token_that_nobody_can_read_is_tried(scene: Scene) -> None:
+async def test_a_token_that_nobody_can_read_is_tried(scene: WorkerStage) -> None:
     await scene.start()
     scene.send(body={"token": "opaque"})
 
@@ -519,7 +525,7 @@ BAD = {
 
 @pytest.mark.parametrize(("body", "reason"), BAD.values(), ids=BAD)
 async def test_a_bad_message_is_set_aside_and_reported(
-    scene: Scene, body: bytes, reason: str, caplog: pytest.LogCaptureFixture
+    scene: WorkerStage, body: bytes, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker = await scene.start()
     scene.put(body)
@@ -539,7 +545,7 @@ async def test_a_bad_message_is_set_aside_and_reported(
     assert redeliveries(scene) == 0
 
 
-async def test_a_bad_message_is_set_aside_once_the_broker_takes_it(scene: Scene) -> None:
+async def test_a_bad_message_is_set_aside_once_the_broker_takes_it(scene: WorkerStage) -> None:
     worker = await scene.start()
     scene.link_of(worker).fail_next("publish", times=2)
     scene.put(b"what?")
@@ -549,7 +555,7 @@ async def test_a_bad_message_is_set_aside_once_the_broker_takes_it(scene: Scene)
     assert scene.events == ["dead letter", "failed", "term"]
 
 
-async def test_a_dead_letter_is_not_written_twice(scene: Scene) -> None:
+async def test_a_dead_letter_is_not_written_twice(scene: WorkerStage) -> None:
     """Its worker died after the report and before the end of the message."""
     scene.says(State.FAILED)
     await scene.start()
@@ -560,7 +566,7 @@ async def test_a_dead_letter_is_not_written_twice(scene: Scene) -> None:
     assert scene.events == ["ack"]
 
 
-async def test_what_a_newer_worker_runs_is_left_to_it(scene: Scene) -> None:
+async def test_what_a_newer_worker_runs_is_left_to_it(scene: WorkerStage) -> None:
     """A redelivery to a worker that cannot read it must not fail a running task."""
     await scene.living("other.1")
     scene.says(State.RUNNING)
@@ -572,7 +578,7 @@ async def test_what_a_newer_worker_runs_is_left_to_it(scene: Scene) -> None:
     assert scene.dead_letters() == []
 
 
-async def test_what_a_dead_newer_worker_ran_is_lost(scene: Scene) -> None:
+async def test_what_a_dead_newer_worker_ran_is_lost(scene: WorkerStage) -> None:
     """The report has the workload's facts, where this worker cannot read them."""
     scene.says(State.RUNNING, key=["from", "the report"], sender="scheduler 2")
     await scene.start()
@@ -589,7 +595,7 @@ async def test_what_a_dead_newer_worker_ran_is_lost(scene: Scene) -> None:
 
 
 async def test_a_denied_report_does_not_loop(
-    scene: Scene, caplog: pytest.LogCaptureFixture
+    scene: WorkerStage, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker = await scene.start()
     caplog.set_level(logging.DEBUG)  # the connection has told already
@@ -606,7 +612,7 @@ async def test_a_denied_report_does_not_loop(
 
 
 async def test_a_failure_of_ours_costs_neither_the_slot_nor_the_message(
-    scene: Scene, caplog: pytest.LogCaptureFixture
+    scene: WorkerStage, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker = await scene.start(concurrency=1)
     scene.pool.failures.append(ZeroDivisionError())
@@ -621,7 +627,9 @@ async def test_a_failure_of_ours_costs_neither_the_slot_nor_the_message(
     assert "ZeroDivisionError" in caplog.text
 
 
-async def test_no_token_in_logs_or_reprs(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_token_in_logs_or_reprs(
+    scene: WorkerStage, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     worker = await scene.start()
     scene.send(body={"token": token(-1)})
@@ -643,7 +651,7 @@ async def test_no_token_in_logs_or_reprs(scene: Scene, caplog: pytest.LogCapture
 # Staying known
 
 
-async def test_a_run_that_outlasts_its_report_says_again_that_it_runs(scene: Scene) -> None:
+async def test_a_run_that_outlasts_its_report_says_again_that_it_runs(scene: WorkerStage) -> None:
     """The result stream keeps reports for `result_retention_seconds`; a task may run for days."""
     scene.settings = dataclasses.replace(
         scene.settings, result_retention_seconds=1, ack_wait_seconds=0.3
@@ -660,7 +668,7 @@ async def test_a_run_that_outlasts_its_report_says_again_that_it_runs(scene: Sce
     assert scene.events[-2:] == ["success", "ack"]
 
 
-async def test_a_run_says_again_what_it_is_when_the_broker_has_lost_it(scene: Scene) -> None:
+async def test_a_run_says_again_what_it_is_when_the_broker_has_lost_it(scene: WorkerStage) -> None:
     """Otherwise nobody would know whose task it is when this worker dies."""
     scene.settings = dataclasses.replace(scene.settings, ack_wait_seconds=0.3)
     worker = await scene.start()
@@ -679,7 +687,7 @@ async def test_a_run_says_again_what_it_is_when_the_broker_has_lost_it(scene: Sc
 
 
 async def test_a_run_whose_claim_the_broker_lost_before_its_start_says_that_it_runs(
-    scene: Scene,
+    scene: WorkerStage,
 ) -> None:
     """The report of its start expects the claim, and there is none any more."""
     scene.settings = dataclasses.replace(scene.settings, ack_wait_seconds=0.3)

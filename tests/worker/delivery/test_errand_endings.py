@@ -13,7 +13,7 @@ from nats_worker.delivery.verdict import API_PAUSE_SECONDS
 from nats_worker.processes.exit_report import Ending
 from tests.support.emptying import empty
 from tests.support.waiting import wait_until
-from tests.support.worker_scene import Scene, scene_fixture
+from tests.support.worker_stage import WorkerStage, scene_fixture
 
 if TYPE_CHECKING:
     from nats_worker.worker import Worker
@@ -24,7 +24,7 @@ __all__ = ["scene_fixture"]
 pytestmark = pytest.mark.anyio
 
 
-async def running(scene: Scene, concurrency: int = 2) -> tuple[Worker, FakeRun]:
+async def running(scene: WorkerStage, concurrency: int = 2) -> tuple[Worker, FakeRun]:
     """Start a worker and have it run `d1`."""
     worker = await scene.start(concurrency=concurrency)
     scene.send()
@@ -46,7 +46,7 @@ async def running(scene: Scene, concurrency: int = 2) -> tuple[Worker, FakeRun]:
     ],
 )
 async def test_every_end_is_reported_and_then_acked(
-    scene: Scene, ending: Ending, facts: dict[str, Any], state: State
+    scene: WorkerStage, ending: Ending, facts: dict[str, Any], state: State
 ) -> None:
     _, run = await running(scene)
 
@@ -56,7 +56,7 @@ async def test_every_end_is_reported_and_then_acked(
     assert scene.events == ["claimed", "running", state, "ack"]
 
 
-async def test_what_airflow_no_longer_wants_is_dropped(scene: Scene) -> None:
+async def test_what_airflow_no_longer_wants_is_dropped(scene: WorkerStage) -> None:
     await scene.start()
     scene.send()
 
@@ -66,7 +66,7 @@ async def test_what_airflow_no_longer_wants_is_dropped(scene: Scene) -> None:
     assert scene.events == ["claimed", "dropped", "ack"]
 
 
-async def test_what_runs_elsewhere_is_left(scene: Scene) -> None:
+async def test_what_runs_elsewhere_is_left(scene: WorkerStage) -> None:
     await scene.start()
     scene.send()
 
@@ -76,7 +76,7 @@ async def test_what_runs_elsewhere_is_left(scene: Scene) -> None:
     assert scene.events == ["claimed", "released", "ack"]
 
 
-async def test_an_api_server_that_is_away_is_asked_again_later(scene: Scene) -> None:
+async def test_an_api_server_that_is_away_is_asked_again_later(scene: WorkerStage) -> None:
     """However often that takes; it costs no attempt, and another worker may do it."""
     await scene.start()
     scene.send()
@@ -91,7 +91,7 @@ async def test_an_api_server_that_is_away_is_asked_again_later(scene: Scene) -> 
     assert (await scene.reported(State.SUCCESS)).attempt == 1
 
 
-async def test_an_api_server_that_is_away_is_not_asked_at_once(scene: Scene) -> None:
+async def test_an_api_server_that_is_away_is_not_asked_at_once(scene: WorkerStage) -> None:
     worker = await scene.start()
     scene.send()
     (await scene.pool.run()).finish(Ending.UNREACHABLE)
@@ -103,7 +103,9 @@ async def test_an_api_server_that_is_away_is_not_asked_at_once(scene: Scene) -> 
     assert len(scene.pool.requested) == 1
 
 
-async def test_a_process_that_died_before_the_start_is_started_again_at_once(scene: Scene) -> None:
+async def test_a_process_that_died_before_the_start_is_started_again_at_once(
+    scene: WorkerStage,
+) -> None:
     await scene.start()
     scene.send()
     (await scene.pool.run()).finish(Ending.DIED)
@@ -119,7 +121,7 @@ async def test_a_process_that_died_before_the_start_is_started_again_at_once(sce
 
 
 async def test_an_end_is_reported_when_the_broker_is_back_and_the_slot_is_free_before(
-    scene: Scene,
+    scene: WorkerStage,
 ) -> None:
     worker, run = await running(scene)
     scene.server.stop()
@@ -134,7 +136,7 @@ async def test_an_end_is_reported_when_the_broker_is_back_and_the_slot_is_free_b
 
 
 async def test_a_full_worker_takes_the_next_workload_before_the_report_is_through(
-    scene: Scene,
+    scene: WorkerStage,
 ) -> None:
     worker, run = await running(scene, concurrency=1)
     scene.send(dispatch_id="d2")
@@ -151,7 +153,7 @@ async def test_a_full_worker_takes_the_next_workload_before_the_report_is_throug
 
 
 @pytest.mark.parametrize("lost", [1, 2])
-async def test_a_report_whose_answer_is_lost_is_made_once(scene: Scene, lost: int) -> None:
+async def test_a_report_whose_answer_is_lost_is_made_once(scene: WorkerStage, lost: int) -> None:
     worker, run = await running(scene)
     scene.link_of(worker).lose_next_pubacks(lost)
 
@@ -161,7 +163,7 @@ async def test_a_report_whose_answer_is_lost_is_made_once(scene: Scene, lost: in
     assert scene.events == ["claimed", "running", "success", "ack"]
 
 
-async def test_a_start_whose_report_is_lost_does_not_spoil_the_end(scene: Scene) -> None:
+async def test_a_start_whose_report_is_lost_does_not_spoil_the_end(scene: WorkerStage) -> None:
     worker = await scene.start()
     link = scene.link_of(worker)
     scene.send()
@@ -176,7 +178,7 @@ async def test_a_start_whose_report_is_lost_does_not_spoil_the_end(scene: Scene)
     assert scene.events == ["claimed", "running", "success", "ack"]
 
 
-async def test_a_start_that_cannot_be_reported_does_not_spoil_the_end(scene: Scene) -> None:
+async def test_a_start_that_cannot_be_reported_does_not_spoil_the_end(scene: WorkerStage) -> None:
     worker = await scene.start()
     link = scene.link_of(worker)
     scene.send()
@@ -191,7 +193,7 @@ async def test_a_start_that_cannot_be_reported_does_not_spoil_the_end(scene: Sce
     assert scene.events == ["claimed", "success", "ack"]
 
 
-async def test_an_ack_is_repeated_until_it_is_confirmed(scene: Scene) -> None:
+async def test_an_ack_is_repeated_until_it_is_confirmed(scene: WorkerStage) -> None:
     worker, run = await running(scene)
     scene.link_of(worker).fail_next("ack", times=2)
 
@@ -203,7 +205,7 @@ async def test_an_ack_is_repeated_until_it_is_confirmed(scene: Scene) -> None:
 
 @pytest.mark.parametrize("ending", [Ending.FINISHED, Ending.UNREACHABLE])
 async def test_a_wiped_result_stream_gets_the_end_all_the_same(
-    scene: Scene, ending: Ending
+    scene: WorkerStage, ending: Ending
 ) -> None:
     worker = await scene.start()
     scene.send()
@@ -257,7 +259,7 @@ async def test_a_step_is_repeated_until_the_broker_takes_it() -> None:
     ],
 )
 async def test_a_report_after_anothers(
-    scene: Scene, theirs: State, ending: Ending, remains: tuple[str, State]
+    scene: WorkerStage, theirs: State, ending: Ending, remains: tuple[str, State]
 ) -> None:
     worker = await scene.start()
     scene.send()

@@ -13,7 +13,7 @@ from nats_worker.delivery.observer import Observer, unobserved
 from nats_worker.health import health
 from nats_worker.health.endpoint import endpoint
 from nats_worker.worker import Worker
-from tests.support.worker_scene import Scene, scene_fixture
+from tests.support.worker_stage import WorkerStage, scene_fixture
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -64,7 +64,7 @@ def notebook(monkeypatch: pytest.MonkeyPatch) -> Notebook:
     return made
 
 
-async def test_each_step_of_a_delivery_is_told(scene: Scene, notebook: Notebook) -> None:
+async def test_each_step_of_a_delivery_is_told(scene: WorkerStage, notebook: Notebook) -> None:
     await scene.start()
     scene.send()
     run = await scene.pool.run()
@@ -79,7 +79,7 @@ async def test_each_step_of_a_delivery_is_told(scene: Scene, notebook: Notebook)
     ]  # fmt: skip
 
 
-async def test_a_later_claim_is_not_the_first(scene: Scene, notebook: Notebook) -> None:
+async def test_a_later_claim_is_not_the_first(scene: WorkerStage, notebook: Notebook) -> None:
     scene.says(State.RELEASED, attempt=1)
     await scene.start()
     scene.send()
@@ -89,7 +89,9 @@ async def test_a_later_claim_is_not_the_first(scene: Scene, notebook: Notebook) 
     assert notebook.lines[:2] == ["confirmed", "claimed"]
 
 
-async def test_a_report_in_a_dead_workers_place_is_told(scene: Scene, notebook: Notebook) -> None:
+async def test_a_report_in_a_dead_workers_place_is_told(
+    scene: WorkerStage, notebook: Notebook
+) -> None:
     scene.says(State.RUNNING)
     await scene.start()
     scene.send()
@@ -98,7 +100,7 @@ async def test_a_report_in_a_dead_workers_place_is_told(scene: Scene, notebook: 
     assert notebook.lines == ["confirmed", "reported failed"]
 
 
-async def test_a_burial_is_told(scene: Scene, notebook: Notebook) -> None:
+async def test_a_burial_is_told(scene: WorkerStage, notebook: Notebook) -> None:
     await scene.start()
     scene.put(b"no message")
     await scene.done()
@@ -106,7 +108,7 @@ async def test_a_burial_is_told(scene: Scene, notebook: Notebook) -> None:
     assert notebook.lines[-2:] == ["reported failed", "buried"]
 
 
-async def test_without_a_port_no_delivery_is_observed(scene: Scene) -> None:
+async def test_without_a_port_no_delivery_is_observed(scene: WorkerStage) -> None:
     worker = Worker(scene.settings, scene.launch().state.plan)
     async with endpoint(worker.state, health.Health(worker.state)) as observer:
         assert observer is unobserved

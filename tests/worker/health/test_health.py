@@ -38,10 +38,10 @@ from tests.support.fake_pool import FakePool
 from tests.support.fixtures import settings_for
 from tests.support.nats_server import free_port
 from tests.support.probing import Answer, ask, ask_now, samples
+from tests.support.process_stage import QUICK, ProcessStage
 from tests.support.waiting import block_until, wait_until
-from tests.support.worker_ground import QUICK, Field
 from tests.support.worker_process import Post
-from tests.support.worker_scene import Scene, scene_fixture
+from tests.support.worker_stage import WorkerStage, scene_fixture
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -59,7 +59,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def port(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> int:
+def port(scene: WorkerStage, monkeypatch: pytest.MonkeyPatch) -> int:
     """Have the workers of a test answer probes."""
     monkeypatch.setattr(health, "TICK_SECONDS", 0.01)
     chosen = free_port()
@@ -68,7 +68,7 @@ def port(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> int:
     return chosen
 
 
-async def launch(scene: Scene, port: int) -> Worker:
+async def launch(scene: WorkerStage, port: int) -> Worker:
     """Start a worker that may not come far, and return once it can be asked."""
     worker = scene.launch()
     await wait_until(lambda: is_open(port), 5, "the port")
@@ -108,7 +108,7 @@ async def says(port: int, reason: str) -> None:
 # Ready, and everything that may be missing
 
 
-async def test_a_worker_that_waits_for_work_is_ready(scene: Scene, port: int) -> None:
+async def test_a_worker_that_waits_for_work_is_ready(scene: WorkerStage, port: int) -> None:
     await scene.start(queues=("default", "heavy"))
 
     await becomes_ready(port)
@@ -116,7 +116,7 @@ async def test_a_worker_that_waits_for_work_is_ready(scene: Scene, port: int) ->
     assert (await ask(port, "/livez"))[:2] == (200, "live\n")
 
 
-async def test_without_its_fork_server_it_is_not_ready(scene: Scene, port: int) -> None:
+async def test_without_its_fork_server_it_is_not_ready(scene: WorkerStage, port: int) -> None:
     """At the start, and when the fork server has died and the next one imports Airflow."""
     scene.pool.preloaded.clear()
     await scene.start()
@@ -130,7 +130,7 @@ async def test_without_its_fork_server_it_is_not_ready(scene: Scene, port: int) 
 
 
 async def test_while_a_start_hangs_it_is_not_ready(
-    scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch
+    scene: WorkerStage, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = await scene.start()
     await becomes_ready(port)
@@ -141,7 +141,7 @@ async def test_while_a_start_hangs_it_is_not_ready(
     await becomes_ready(port)
 
 
-async def test_without_nats_it_is_not_ready(scene: Scene, port: int) -> None:
+async def test_without_nats_it_is_not_ready(scene: WorkerStage, port: int) -> None:
     scene.server.stop()
     worker = await launch(scene, port)
     await says(port, "no connection to NATS")
@@ -157,7 +157,7 @@ async def test_without_nats_it_is_not_ready(scene: Scene, port: int) -> None:
 
 
 async def test_without_its_name_it_is_not_ready(
-    scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch
+    scene: WorkerStage, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claim_name = Announcer.claim_name
 
@@ -174,7 +174,7 @@ async def test_without_its_name_it_is_not_ready(
     await becomes_ready(port)
 
 
-async def test_while_it_drains_it_is_not_ready(scene: Scene, port: int) -> None:
+async def test_while_it_drains_it_is_not_ready(scene: WorkerStage, port: int) -> None:
     worker = await scene.start()
     scene.send()
     run = await scene.pool.run()
@@ -192,7 +192,7 @@ async def test_while_it_drains_it_is_not_ready(scene: Scene, port: int) -> None:
         await ask(port, "/livez")
 
 
-async def test_while_it_is_paused_it_is_not_ready(scene: Scene, port: int) -> None:
+async def test_while_it_is_paused_it_is_not_ready(scene: WorkerStage, port: int) -> None:
     used = 95.0
     scene.settings = replace(scene.settings, heartbeat_seconds=0.01)
     worker = scene.launch()
@@ -209,7 +209,7 @@ async def test_while_it_is_paused_it_is_not_ready(scene: Scene, port: int) -> No
 
 
 async def test_a_full_worker_is_ready_though_it_asks_for_nothing(
-    scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch
+    scene: WorkerStage, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "QUIET_SECONDS", 0.3)
     began = time.monotonic()
@@ -230,7 +230,7 @@ async def test_a_full_worker_is_ready_though_it_asks_for_nothing(
 
 
 async def test_while_its_loop_hangs_it_is_neither_live_nor_ready(
-    scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch
+    scene: WorkerStage, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "STALL_SECONDS", 0.5)
     await scene.start()
@@ -385,7 +385,7 @@ async def test_a_connection_that_swallows_everything_is_noticed(
     ],
 )
 async def test_there_is_nothing_else_to_get(
-    scene: Scene, port: int, method: str, path: str, status: int
+    scene: WorkerStage, port: int, method: str, path: str, status: int
 ) -> None:
     await scene.start()
 
@@ -396,7 +396,10 @@ async def test_there_is_nothing_else_to_get(
 
 
 async def test_garbage_and_slow_clients_end_and_do_no_harm(
-    scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    scene: WorkerStage,
+    port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(probes, "REQUEST_SECONDS", 1.0)
     await scene.start()
@@ -435,7 +438,7 @@ async def test_garbage_and_slow_clients_end_and_do_no_harm(
 
 
 async def test_one_connection_too_many_ends_the_oldest(
-    scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch
+    scene: WorkerStage, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probes, "REQUEST_SECONDS", 60.0)
     monkeypatch.setattr(probes.Request, "timeout", 60.0)
@@ -460,7 +463,7 @@ def until_closed(connection: socket.socket) -> None:
 
 
 async def test_a_defect_in_a_page_is_logged_and_answered(
-    scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    scene: WorkerStage, port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(_: object) -> str:
         raise RuntimeError("a defect")
@@ -480,7 +483,7 @@ async def test_a_defect_in_a_page_is_logged_and_answered(
 # The port
 
 
-async def test_without_a_port_there_is_nothing(scene: Scene) -> None:
+async def test_without_a_port_there_is_nothing(scene: WorkerStage) -> None:
     await scene.start()
     scene.send()
     (await scene.pool.run()).finish()
@@ -509,7 +512,7 @@ def test_without_a_port_nothing_is_loaded() -> None:
     ],
 )
 async def test_a_port_that_cannot_be_had_ends_the_start(
-    scene: Scene, port: int, address: str, option: str, remedy: str
+    scene: WorkerStage, port: int, address: str, option: str, remedy: str
 ) -> None:
     scene.settings = replace(scene.settings, health_address=address)
     with socket.create_server(("127.0.0.1", port)):
@@ -523,7 +526,7 @@ async def test_a_port_that_cannot_be_had_ends_the_start(
     assert scene.pool.own == []
 
 
-async def test_an_ipv6_address(scene: Scene, port: int) -> None:
+async def test_an_ipv6_address(scene: WorkerStage, port: int) -> None:
     scene.settings = replace(scene.settings, health_address="::1")
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
@@ -554,7 +557,7 @@ async def test_a_real_worker_from_start_to_end(
     async with connect(settings, role="test") as broker:
         await broker.ready(5)
         await setup.apply(broker, settings, ["default"])
-        ground = Field(settings, Post(broker, settings), api, marks, tmp_path)
+        ground = ProcessStage(settings, Post(broker, settings), api, marks, tmp_path)
         try:
             worker = ground.launch("--skip-serve-logs", "-c", "3", **options)
             await wait_until(lambda: is_open(port), 60, "the port, before anything else")

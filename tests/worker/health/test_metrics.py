@@ -14,7 +14,7 @@ from nats_worker.processes.exit_report import Ending
 from tests.support.nats_server import free_port
 from tests.support.probing import samples
 from tests.support.waiting import wait_until
-from tests.support.worker_scene import Scene, scene_fixture, token
+from tests.support.worker_stage import WorkerStage, scene_fixture, token
 
 if TYPE_CHECKING:
     from nats_worker.worker import Worker
@@ -27,7 +27,7 @@ PREFIX = "airflow_nats_worker_"
 
 
 @pytest.fixture
-def port(scene: Scene) -> int:
+def port(scene: WorkerStage) -> int:
     """Have the workers of a test be measured."""
     chosen = free_port()
     scene.settings = replace(scene.settings, health_port=chosen, health_address="127.0.0.1")
@@ -39,7 +39,7 @@ async def count(port: int, name: str, *labels: str) -> float:
     return (await samples(port))[PREFIX + name, labels]
 
 
-async def test_counts_begin_with_zero(scene: Scene, port: int) -> None:
+async def test_counts_begin_with_zero(scene: WorkerStage, port: int) -> None:
     """Otherwise the first of each would be invisible to a rate."""
     await scene.start(queues=("default", "heavy"))
 
@@ -55,7 +55,7 @@ async def test_counts_begin_with_zero(scene: Scene, port: int) -> None:
 
 
 async def test_a_workload_is_measured_from_its_delivery_to_its_report(
-    scene: Scene, port: int
+    scene: WorkerStage, port: int
 ) -> None:
     await scene.start()
     scene.server.now = time.time() - 100
@@ -90,7 +90,7 @@ async def test_a_workload_is_measured_from_its_delivery_to_its_report(
     ],
 )
 async def test_what_is_over_is_counted_as_reported(
-    scene: Scene, port: int, ending: Ending, facts: dict[str, object], state: str
+    scene: WorkerStage, port: int, ending: Ending, facts: dict[str, object], state: str
 ) -> None:
     await scene.start()
     scene.send()
@@ -101,7 +101,7 @@ async def test_what_is_over_is_counted_as_reported(
     assert await count(port, "workloads_finished_total", "default", "success") == 0
 
 
-async def test_what_goes_back_is_not_counted_as_over(scene: Scene, port: int) -> None:
+async def test_what_goes_back_is_not_counted_as_over(scene: WorkerStage, port: int) -> None:
     await scene.start()
     scene.send()
     (await scene.pool.run()).finish(Ending.UNREACHABLE, info="refused")
@@ -119,7 +119,7 @@ async def test_what_goes_back_is_not_counted_as_over(scene: Scene, port: int) ->
 
 
 async def test_the_failure_of_a_dead_workers_task_is_counted_where_it_is_reported(
-    scene: Scene, port: int
+    scene: WorkerStage, port: int
 ) -> None:
     await scene.start()
     scene.says(State.RUNNING)
@@ -129,7 +129,9 @@ async def test_the_failure_of_a_dead_workers_task_is_counted_where_it_is_reporte
     assert await count(port, "workloads_finished_total", "default", "failed") == 1
 
 
-async def test_a_delivery_of_what_is_here_already_is_a_redelivery(scene: Scene, port: int) -> None:
+async def test_a_delivery_of_what_is_here_already_is_a_redelivery(
+    scene: WorkerStage, port: int
+) -> None:
     worker = await scene.start()
     scene.send()
     run = await scene.pool.run()
@@ -148,7 +150,7 @@ async def test_a_delivery_of_what_is_here_already_is_a_redelivery(scene: Scene, 
     assert await count(port, "workloads_finished_total", "default", "success") == 1
 
 
-async def test_a_dead_letter_is_counted_once_it_is_set_aside(scene: Scene, port: int) -> None:
+async def test_a_dead_letter_is_counted_once_it_is_set_aside(scene: WorkerStage, port: int) -> None:
     await scene.start()
     scene.put(b"no message")
     await scene.done()
@@ -159,7 +161,7 @@ async def test_a_dead_letter_is_counted_once_it_is_set_aside(scene: Scene, port:
 
 
 async def test_the_gauges_show_the_worker_of_this_moment(
-    scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch
+    scene: WorkerStage, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "TICK_SECONDS", 0.01)
     worker = await scene.start(queues=("default", "heavy"), concurrency=3)
@@ -191,7 +193,7 @@ async def test_the_gauges_show_the_worker_of_this_moment(
     await wait_until(is_counted, 5, "the reconnect to be counted")
 
 
-async def reconnect(scene: Scene, worker: Worker) -> None:
+async def reconnect(scene: WorkerStage, worker: Worker) -> None:
     """Break a worker's connection, long enough for it to be seen."""
     link = scene.link_of(worker)
     link.disconnect()

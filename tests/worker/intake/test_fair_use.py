@@ -20,8 +20,8 @@ from nats_executor.topology import setup
 from nats_executor.wire.messages import State
 from nats_executor.wire.names import Verb
 from tests.support.fixtures import settings_for
+from tests.support.process_stage import QUICK, ProcessStage, task_body
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import QUICK, Field, task_body
 from tests.support.worker_process import Post
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.integration]
 
 
 @dataclass
-class Ground(Field):
+class Ground(ProcessStage):
     """One that also runs commands and looks at consumers."""
 
     async def command(self, *words: str) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,7 @@ from nats_worker.intake.memory_guard import Guard, verdict
 from nats_worker.processes.memory import Reading
 from tests.support.fixtures import settings_for
 from tests.support.waiting import wait_until
-from tests.support.worker_scene import Scene, scene_fixture
+from tests.support.worker_stage import WorkerStage, scene_fixture
 
 if TYPE_CHECKING:
     from nats_worker.worker import Worker
@@ -77,7 +77,7 @@ def test_either_share_pauses() -> None:
 class Memory:
     """What the guard of a worker reads."""
 
-    def __init__(self, scene: Scene, used: float) -> None:
+    def __init__(self, scene: WorkerStage, used: float) -> None:
         self.used = used
         self.looks = 0
         scene.settings = replace(scene.settings, heartbeat_seconds=0.01)
@@ -86,7 +86,7 @@ class Memory:
         self.looks += 1
         return Reading(used_percent=self.used, where=WHERE)
 
-    async def start(self, scene: Scene, *, concurrency: int = 2) -> Worker:
+    async def start(self, scene: WorkerStage, *, concurrency: int = 2) -> Worker:
         worker = scene.launch(concurrency=concurrency)
         worker.state.guard = Guard(scene.settings, self.read)
         await wait_until(lambda: worker.state.intake and scene.is_seen(worker), 5, "the worker")
@@ -99,13 +99,13 @@ class Memory:
         await wait_until(lambda: self.looks >= looks + 2, 5, "a look")
 
 
-def paused(scene: Scene) -> str:
+def paused(scene: WorkerStage) -> str:
     record = scene.presence()
     return record.paused if record else ""
 
 
 async def test_a_worker_without_memory_takes_nothing_until_there_is_some(
-    scene: Scene, caplog: pytest.LogCaptureFixture
+    scene: WorkerStage, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     memory = Memory(scene, 95.0)
@@ -127,7 +127,7 @@ async def test_a_worker_without_memory_takes_nothing_until_there_is_some(
     await scene.done()
 
 
-async def test_a_worker_that_pauses_goes_on_with_what_runs(scene: Scene) -> None:
+async def test_a_worker_that_pauses_goes_on_with_what_runs(scene: WorkerStage) -> None:
     memory = Memory(scene, 50.0)
     worker = await memory.start(scene)
     scene.send()
@@ -156,7 +156,7 @@ async def test_a_worker_that_pauses_goes_on_with_what_runs(scene: Scene) -> None
     await memory.change(10.0)
 
 
-async def test_a_guard_that_is_off_reads_nothing(scene: Scene) -> None:
+async def test_a_guard_that_is_off_reads_nothing(scene: WorkerStage) -> None:
     scene.settings = replace(scene.settings, memory_high_percent=0.0)
     memory = Memory(scene, 100.0)
     await memory.start(scene)

@@ -15,7 +15,7 @@ from nats_worker.processes import proof
 from nats_worker.processes.exit_report import Ending
 from nats_worker.processes.memory import Reading
 from tests.support.waiting import wait_until
-from tests.support.worker_scene import Scene, scene_fixture
+from tests.support.worker_stage import WorkerStage, scene_fixture
 
 if TYPE_CHECKING:
     from nats_worker.worker import Worker
@@ -32,12 +32,12 @@ def all_lines(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
 
-def paused(scene: Scene, name: str = "me") -> str:
+def paused(scene: WorkerStage, name: str = "me") -> str:
     record = scene.presence(name)
     return record.paused if record else ""
 
 
-async def unfit(scene: Scene, *findings: str | None) -> Worker:
+async def unfit(scene: WorkerStage, *findings: str | None) -> Worker:
     """Launch a worker whose self-tests find something."""
     scene.pool.findings[:] = findings
     worker = scene.launch()
@@ -46,7 +46,7 @@ async def unfit(scene: Scene, *findings: str | None) -> Worker:
     return worker
 
 
-async def works(scene: Scene, dispatch_id: str = "d1") -> None:
+async def works(scene: WorkerStage, dispatch_id: str = "d1") -> None:
     """Run one workload from its beginning to its end."""
     number = len(scene.pool.requested)
     scene.send(dispatch_id=dispatch_id)
@@ -57,7 +57,7 @@ async def works(scene: Scene, dispatch_id: str = "d1") -> None:
 
 
 async def test_nothing_is_taken_before_a_self_test_has_passed(
-    scene: Scene, caplog: pytest.LogCaptureFixture
+    scene: WorkerStage, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker = await unfit(scene, FULL, "no user")
     scene.send()
@@ -78,7 +78,7 @@ async def test_nothing_is_taken_before_a_self_test_has_passed(
 
 
 async def test_a_worker_that_is_well_says_nothing_about_it(
-    scene: Scene, caplog: pytest.LogCaptureFixture
+    scene: WorkerStage, caplog: pytest.LogCaptureFixture
 ) -> None:
     await scene.start()
     await works(scene)
@@ -89,7 +89,7 @@ async def test_a_worker_that_is_well_says_nothing_about_it(
 
 @pytest.mark.parametrize("findings", [(FULL,), (None,)])
 async def test_a_worker_that_is_stopped_before_it_could_start_anything_ends(
-    scene: Scene, findings: tuple[str | None, ...]
+    scene: WorkerStage, findings: tuple[str | None, ...]
 ) -> None:
     worker = await unfit(scene, *findings)
     await wait_until(lambda: scene.pool.tests, 5, "a self-test")
@@ -100,7 +100,7 @@ async def test_a_worker_that_is_stopped_before_it_could_start_anything_ends(
 
 
 async def test_a_self_test_that_hangs_or_dies_is_a_finding(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: WorkerStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(proof, "TEST_SECONDS", 0.05)
     await unfit(scene, None)
@@ -121,7 +121,7 @@ async def test_a_self_test_that_hangs_or_dies_is_a_finding(
 
 
 async def test_starts_that_fail_cost_nothing_and_end_the_taking(
-    scene: Scene, caplog: pytest.LogCaptureFixture
+    scene: WorkerStage, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker = await scene.start()
     tasks = [scene.send(dispatch_id=f"d{number}").dispatch_id for number in range(3)]
@@ -155,7 +155,7 @@ async def test_starts_that_fail_cost_nothing_and_end_the_taking(
     assert not paused(scene)
 
 
-async def test_a_trial_that_says_nothing_is_followed_by_another(scene: Scene) -> None:
+async def test_a_trial_that_says_nothing_is_followed_by_another(scene: WorkerStage) -> None:
     """Its process was killed before it had started anything."""
     worker = await scene.start()
     scene.send(dispatch_id="d1")
@@ -172,7 +172,7 @@ async def test_a_trial_that_says_nothing_is_followed_by_another(scene: Scene) ->
     assert not worker.state.slots.is_on_trial
 
 
-async def test_an_api_server_that_is_away_is_looked_for(scene: Scene) -> None:
+async def test_an_api_server_that_is_away_is_looked_for(scene: WorkerStage) -> None:
     """The first workload that does not reach it is enough."""
     await scene.start()
     away = "no API server at http://a/execution/"
@@ -195,7 +195,7 @@ async def test_an_api_server_that_is_away_is_looked_for(scene: Scene) -> None:
     assert not paused(scene)
 
 
-async def test_two_reasons_to_pause_hold_at_once(scene: Scene) -> None:
+async def test_two_reasons_to_pause_hold_at_once(scene: WorkerStage) -> None:
     used = [95.0]
     scene.settings = replace(scene.settings, heartbeat_seconds=0.01)
     scene.pool.findings[:] = [FULL]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
     from nats_executor.wire.messages import Presence
 
-__all__ = ["RecordingServer", "Scene", "scene_fixture", "task", "token"]
+__all__ = ["RecordingServer", "WorkerStage", "scene_fixture", "task", "token"]
 
 QUEUES = ("default", "heavy")
 ACK_WAIT = 6.0
@@ -118,7 +118,7 @@ def task(dispatch_id: str = "d1", queue: str = "default", **changes: Any) -> Wor
 
 
 @dataclass
-class Scene:
+class WorkerStage:
     """A server with streams and queues, and the workers of one test."""
 
     settings: Settings
@@ -267,10 +267,10 @@ def holdings(worker: Worker) -> dict[str, object]:
 
 
 @pytest.fixture(name="scene")
-async def scene_fixture(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
-    """A scene on which every worker must end with empty hands."""
+async def scene_fixture(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WorkerStage]:
+    """A stage on which every worker must end with nothing in hand."""
     options = {"ack_wait_seconds": ACK_WAIT, "drain_seconds": 5, "kill_seconds": 0.3}
-    scene = Scene(settings_for("nats://127.0.0.1:4222", **options))
+    scene = WorkerStage(settings_for("nats://127.0.0.1:4222", **options))
     await setup.apply(scene.broker, scene.settings, QUEUES)
     monkeypatch.setattr(worker_module, "connect", scene.server.connect)
     monkeypatch.setattr(worker_module, "ProcessPool", lambda **_: scene.pool.branch())
