@@ -1,4 +1,4 @@
-"""What every test shares: an Airflow of its own, and the fixtures around brokers."""
+"""Fixtures of every test: an Airflow of its own, and the fixtures around brokers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker's login of queue `a` writes in order to be a burden: messages as large as may be.
+"""Burdens that a worker's login of queue `a` writes: messages as large as may be.
 
 Each flood is a coroutine over a connection of that user. They need a server whose `max_payload` is
 that of `deploy/nats/cluster.conf`, and streams that take all that it takes: see `unlimited`.

@@ -1,4 +1,4 @@
-"""What a login of queue `a` tries with presence records in order to hurt queue `b`."""
+"""Attacks with presence records, by a login of queue `a`, on queue `b`."""
 
 from __future__ import annotations
 

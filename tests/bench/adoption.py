@@ -1,4 +1,4 @@
-"""How long a scheduler takes to adopt what a dead one left: rows of a database, messages, reports.
+"""Measure how long a scheduler takes to adopt what a dead one left: database rows, messages, reports.
 
 A third waits in its queue, a third runs, a third is over and its scheduler has not heard of it yet.
 """

@@ -1,4 +1,4 @@
-"""What a long queue costs: rates and the broker's memory with 1,000 and with 100,000 waiting."""
+"""Measure a long queue's cost: rates and broker memory with 1,000 and with 100,000 waiting."""
 
 from __future__ import annotations
 

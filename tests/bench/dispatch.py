@@ -1,4 +1,4 @@
-"""How fast workloads leave the scheduler, and what they cost it while they are away.
+"""Measure how fast workloads leave the scheduler, and what they cost it while they are away.
 
 Each contender has sent one workload before, as a scheduler that runs has. Then it gets the same
 workloads from `queue_workload` and one `heartbeat()`, which has to hand over all of them; `bare`

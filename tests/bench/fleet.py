@@ -1,4 +1,4 @@
-"""What a thousand idle workers cost the broker: connections, pulls, heartbeats, a list of them."""
+"""Measure a thousand idle workers at the broker: connections, pulls, heartbeats, a list of them."""
 
 from __future__ import annotations
 

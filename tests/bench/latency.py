@@ -1,4 +1,4 @@
-"""How long a report takes to the scheduler, and a workload to its worker.
+"""Measure how long a report takes to the scheduler, and a workload to its worker.
 
 Both ends are processes of their own, and one machine's clock times both.
 """

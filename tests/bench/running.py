@@ -1,4 +1,4 @@
-"""What a run of the benchmark needs around it: a place, a voice, an end in good order."""
+"""The frame of a run of the benchmark: its directory, its output, an end in good order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What storing a task's log in NATS costs a no-op task: by its supervisor, or by the uploader.
+"""Measure what storing a log in NATS costs a no-op task: by its supervisor, or by the uploader.
 
 Three pools run the same task in turns, against the stand-in Execution API and one nats-server: one
 that stores nothing, one whose supervisors hold the login and store logs over connections of their

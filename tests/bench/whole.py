@@ -1,4 +1,4 @@
-"""Whole Airflow: how many tasks a second, what a slot is busy with, what a worker costs.
+"""Measure a whole Airflow: tasks per second, what a slot is busy with, the cost of a worker.
 
 Each round starts, one after the other and in another order each time, a scheduler and a worker
 for every contender; database, API server, dag processor and Dags are the same for all

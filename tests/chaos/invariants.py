@@ -1,4 +1,4 @@
-"""What must hold at the end of a run, whatever was done to it. Pure."""
+"""The conditions that hold at the end of every run, whatever its faults were. Pure."""
 
 from __future__ import annotations
 

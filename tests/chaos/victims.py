@@ -1,4 +1,4 @@
-"""What a fault may hurt at the moment."""
+"""Choose what a fault may hurt at the moment."""
 
 from __future__ import annotations
 

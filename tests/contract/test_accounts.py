@@ -1,4 +1,4 @@
-"""What NATS makes of an account for each worker user, on real servers.
+"""Accounts for each worker user, on real servers.
 
 `test_roles.py` runs the product in such accounts, `test_permission_attacks.py` attacks them, and
 the broker's contract is played from a borrowing account, too.

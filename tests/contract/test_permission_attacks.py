@@ -1,4 +1,4 @@
-"""What a worker of queue `a` tries in order to get at queue `b`, with requests that would work."""
+"""Attacks of a worker of queue `a` on queue `b`, with requests that would work."""
 
 from __future__ import annotations
 

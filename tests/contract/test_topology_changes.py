@@ -1,4 +1,4 @@
-"""What can be changed in streams and consumers that are in use, what cannot, and what it costs."""
+"""Changes to streams and consumers in use: the possible ones, the others, and their cost."""
 
 from __future__ import annotations
 

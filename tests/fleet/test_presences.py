@@ -1,4 +1,4 @@
-"""What a presence record counts for: the worker and the queue of its key."""
+"""A presence record counts for the worker and the queue of its key only."""
 
 from __future__ import annotations
 

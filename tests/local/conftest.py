@@ -1,4 +1,4 @@
-"""What the tests of one-machine set-ups share: processes that can be recognised by a mark."""
+"""Fixtures of one-machine set-ups: processes that can be recognised by a mark."""
 
 from __future__ import annotations
 

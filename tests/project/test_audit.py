@@ -1,4 +1,4 @@
-"""What `make audit` finds, and that it says what it could not see."""
+"""The findings of `make audit`, and that it says what it could not see."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a task and the test that watches it speak: files in one directory."""
+"""Marks of a task for the test that watches it: files in one directory."""
 
 from __future__ import annotations
 
