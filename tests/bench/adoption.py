@@ -1,4 +1,4 @@
-"""Measure how long a scheduler takes to adopt what a dead one left: database rows, messages, reports.
+"""Measure how long a scheduler takes to adopt what a dead one left: rows, messages, reports.
 
 A third waits in its queue, a third runs, a third is over and its scheduler has not heard of it yet.
 """
