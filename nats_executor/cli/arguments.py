@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from nats_executor.wire.names import Lane
 
 __all__ = [
-    "Command",
-    "Result",
     "ask",
     "command",
     "lanes_of",
@@ -48,7 +46,7 @@ ATTEMPT_MARGIN_SECONDS = 0.5
 ELECTION_SECONDS = 5.0
 ASK_AGAIN_SECONDS = 0.5
 
-Result = TypeVar("Result")
+QuestionResult = TypeVar("QuestionResult")
 Command = TypeVar("Command", bound="Callable[[Namespace], None]")
 
 
@@ -83,13 +81,15 @@ def settings_for(args: Namespace) -> Settings:
     return Settings.load(conf)
 
 
-def ask(settings: Settings, question: Callable[[Broker], Awaitable[Result]]) -> Result:
+def ask(
+    settings: Settings, question: Callable[[Broker], Awaitable[QuestionResult]]
+) -> QuestionResult:
     """Connect, ask one thing, disconnect; raises what keeps the broker from answering.
 
     Asks again while a cluster elects a leader, so a question that changes something may come twice.
     """
 
-    async def talk() -> Result:
+    async def talk() -> QuestionResult:
         async with connect(settings, role="cli") as broker:
             # A little more than one attempt takes, because its end says what is wrong.
             await broker.ready(settings.connect_timeout_seconds + ATTEMPT_MARGIN_SECONDS)

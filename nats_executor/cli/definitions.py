@@ -21,7 +21,7 @@ from airflow.cli.cli_config import (
     positive_int,
 )
 
-__all__ = ["ROLES", "WORKER_ARGS", "WORKER_EPILOG", "get_nats_cli_commands"]
+__all__ = ["WORKER_ARGS", "WORKER_EPILOG", "get_nats_cli_commands"]
 
 ARG_QUEUES = Arg(
     ("-q", "--queues"),

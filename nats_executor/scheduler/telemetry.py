@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
     from nats_executor.wire.messages import Report
 
-__all__ = ["METRICS", "Reading", "Telemetry"]
+__all__ = ["Telemetry"]
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,6 @@ from nats_executor.wire.bounds import packed, unpacked
 from nats_executor.wire.sizes import ANSWER_BYTES, PRESENCE_BYTES, REPORT_BYTES, WORKLOAD_BYTES
 
 __all__ = [
-    "FORMAT",
     "Kind",
     "Obeyed",
     "Presence",

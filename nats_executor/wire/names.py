@@ -20,7 +20,6 @@ __all__ = [
     "Lane",
     "Names",
     "Order",
-    "Place",
     "Verb",
     "in_domain",
     "token",

@@ -1,4 +1,4 @@
-"""What of an error's text may be shown."""
+"""An error's text is shown without its secrets."""
 
 from __future__ import annotations
 
