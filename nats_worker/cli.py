@@ -34,7 +34,7 @@ class Plain(argparse.RawDescriptionHelpFormatter):
 def main() -> None:
     """Run `nats-worker`, which takes the arguments of `airflow nats worker`."""
     from nats_executor.cli.arguments import command
-    from nats_executor.cli.definitions import WORKER_ARGS, WORKER_EPILOG
+    from nats_executor.cli.worker_definitions import WORKER_ARGS, WORKER_EPILOG
 
     parser = argparse.ArgumentParser(
         prog="nats-worker",
