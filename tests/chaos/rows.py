@@ -61,7 +61,7 @@ def waiting_for(database: Database, dispatch: Dispatch, job_id: Any) -> Row | No
 def workloads_again(
     database: Database, dispatches: Sequence[Dispatch], job_id: Any, _mint: Any
 ) -> list[ExecutorWorkload]:
-    """Make the workloads of those dispatches anew whose rows are queued, with new tokens."""
+    """Make new workloads, with new tokens, for the dispatches whose rows are queued."""
     found = [waiting_for(database, dispatch, job_id) for dispatch in dispatches]
     return [workload_of(row, is_fresh=True) for row in found if row and row.state == "queued"]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nats_executor.wire.names import Names
     from tests.support.fixtures import MakeNatsServer
 
-# Whoever connects is in an account that borrows all of JetStream from another one, in the same
+# Each connection is in an account that borrows all of JetStream from another one, in the same
 # way as a worker's account borrows some of it.
 LENT = {
     "$JS.API.STREAM.>": "Stream", "$JS.API.CONSUMER.>": "Stream", "$JS.API.DIRECT.>": "Stream",

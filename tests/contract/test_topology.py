@@ -1,4 +1,4 @@
-"""What `airflow nats setup` does to a broker: create, tell, update in place, never delete."""
+"""The changes of `airflow nats setup` to a broker: create, tell, update in place, never delete."""
 
 from __future__ import annotations
 

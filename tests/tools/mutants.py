@@ -40,7 +40,7 @@ __all__ = ["EXPLAINED", "TESTS", "Mutant", "explanations", "main"]
 
 EXPLAINED = ROOT / "tests/mutants.json"
 MAKER = ROOT / ".mutants/bin/python", ROOT / "tests/tools/mutations.py"
-# Modules that are loaded before pytest starts are not rewritten, and nobody reads these failures.
+# Modules that are loaded before pytest starts are not rewritten, and these failures are not read.
 PYTEST = ("-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")
 # Each mutant is tried on the same examples; a failing one is not made smaller.
 PROFILE = "--hypothesis-profile=mutants"

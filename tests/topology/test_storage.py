@@ -1,4 +1,4 @@
-"""What is almost full, and which queue fills it."""
+"""Streams that are almost full, and the queue that fills each."""
 
 from __future__ import annotations
 
