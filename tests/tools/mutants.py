@@ -80,6 +80,10 @@ TESTS = {
     ),
     "nats_executor/topology/wanted.py": ("tests/topology/test_wanted.py",),
     "nats_executor/topology/storage.py": ("tests/topology/test_storage.py",),
+    "nats_executor/topology/setup.py": (
+        "tests/contract/test_topology.py",
+        "tests/contract/test_topology_changes.py",
+    ),
     "nats_executor/scheduler/stuck.py": ("tests/scheduler/test_why_stuck.py",),
     "nats_executor/scheduler/evidence.py": (
         "tests/scheduler/test_evidence.py",
@@ -87,7 +91,9 @@ TESTS = {
     ),
     "nats_executor/scheduler/confirmations.py": ("tests/scheduler/test_confirmations.py",),
     "nats_executor/scheduler/whereabouts.py": ("tests/scheduler/test_whereabouts.py",),
+    "nats_executor/pacing.py": ("tests/test_retrying.py",),
     "nats_executor/retrying.py": ("tests/test_outage_ends.py", "tests/test_retrying.py"),
+    "nats_executor/broker/port.py": ("tests/broker/test_port.py",),
     "nats_executor/broker/quorum.py": ("tests/broker/test_quorum_bounds.py",),
     "nats_executor/broker/replies.py": (
         "tests/broker/test_replies.py",
@@ -116,6 +122,7 @@ TESTS = {
         "tests/fleet/test_record_keys.py",
     ),
     "nats_worker/api/answers.py": ("tests/worker/api/test_answers.py",),
+    "nats_worker/processes/endings.py": ("tests/worker/processes/test_endings.py",),
     "nats_worker/processes/fitness.py": ("tests/worker/processes/test_fitness.py",),
     "nats_worker/processes/exit_report.py": ("tests/worker/processes/test_exit_report.py",),
     "nats_worker/intake/bands.py": (
