@@ -45,7 +45,9 @@ PYTEST = ("-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAsse
 # Each mutant is tried on the same examples; a failing one is not made smaller.
 PROFILE = "--hypothesis-profile=mutants"
 # A mutant may make a loop endless: it is killed after this many times the time of the real module.
+# On a busy machine that may hit one that would have survived, so each of these is told.
 PATIENCE, LEAST_SECONDS = 5, 10.0
+LATE = {"code": "late"}
 
 # What kills the mutants of each module, the fastest sufficient tests.
 TESTS = {
@@ -274,6 +276,8 @@ def tried(path: str, options: argparse.Namespace) -> Score | None:
     say(f"{path}: {len(mutants)} mutants")
     score, explained = Score(path), Counter(explanations().get(path, {}))
     for mutant, ended in outcomes(path, mutants, limit, options.processes):
+        if ended is LATE:
+            say(f"  (took longer than {limit:.0f} s: {mutant.name})")
         # A survivor has passed each test; whatever else happens to a mutant is noticed.
         if ended is None or ended["code"] != 0:
             score.killed += 1
@@ -430,14 +434,14 @@ class Child:
             os._exit(code)
 
     def result(self, limit: float | None = None) -> Any:
-        """Return what was worked out; None when it was not, or takes longer than the limit."""
+        """Return what was worked out; None when it was not, LATE after a limit in seconds."""
         end = None if limit is None else time.monotonic() + limit
         data = b""
         while select.select([self._reading], [], [], end and max(0, end - time.monotonic()))[0]:
             if not (piece := os.read(self._reading, 1 << 16)):
                 return pickle.loads(data) if data else None  # noqa: S301 - it is our own child's
             data += piece
-        return None
+        return LATE
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(ProcessLookupError):
