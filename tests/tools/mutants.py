@@ -83,6 +83,7 @@ TESTS = {
     "nats_executor/topology/wanted.py": ("tests/topology/test_wanted.py",),
     "nats_executor/topology/storage.py": ("tests/topology/test_storage.py",),
     "nats_executor/topology/setup.py": (
+        "tests/topology/test_number_of_copies.py",
         "tests/contract/test_topology.py",
         "tests/contract/test_topology_changes.py",
     ),
@@ -142,8 +143,8 @@ TESTS = {
     "nats_executor/options.py": ("tests/test_setting_bounds.py", "tests/test_settings.py"),
 }
 
-# Its tests are the contract's, which also run on real servers: the fake one answers at once.
-ON_THE_FAKE = {"nats_executor/topology/setup.py": ("-k", "fake")}
+# Most of its tests are of the contract, and also run on real servers: the fake one is quick.
+ON_THE_FAKE = {"nats_executor/topology/setup.py": ("-k", "fake or test_number_of_copies")}
 
 EXAMPLES = """\
 examples:
