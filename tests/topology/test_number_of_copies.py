@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from nats_executor.errors import BrokerUnavailable
-from nats_executor.topology.setup import COPY_ATTEMPTS, ensure_copies
+from nats_executor.topology.setup import COPY_ATTEMPTS, apply, ensure_copies
 from tests.support.fake_broker import FakeBroker
+from tests.support.fixtures import settings_for
 
 STREAM: dict[str, Any] = {"name": "S", "subjects": ["s.>"]}
 
@@ -58,3 +59,15 @@ def test_after_the_sixth_time_the_last_failure_is_told() -> None:
 
     with pytest.raises(BrokerUnavailable, match="the sixth"):
         copies_after(broker, 3)
+
+
+def test_setup_brings_every_stream_to_the_number() -> None:
+    broker, settings = FakeBroker(), settings_for("nats://127.0.0.1:4222")
+    asyncio.run(apply(broker, settings, []))
+    streams = broker.server.streams.values()
+    for stream in streams:
+        stream.config["num_replicas"] = 3
+
+    asyncio.run(apply(broker, settings, []))
+
+    assert {stream.config["num_replicas"] for stream in streams} == {1}
