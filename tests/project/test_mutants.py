@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -49,6 +50,16 @@ def test_every_explanation_is_about_a_line_that_is_there() -> None:
     ]
     assert stale == []
     assert all(reason for reasons in explanations().values() for reason in reasons.values())
+
+
+def test_the_page_has_the_score_of_every_module() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\| `(\S+)` \| (\d+) \| (\d+) \| (\d+) \| (\d+) % \|$", page, re.MULTILINE)
+
+    assert [path for path, *_ in rows] == sorted(TESTS)
+    for path, mutants, killed, explained, score in rows:
+        assert int(explained) == len(explanations().get(path, {})), path
+        assert (int(killed) + int(explained), score) == (int(mutants), "100"), path
 
 
 def was_of(name: str) -> str:

@@ -155,7 +155,7 @@ examples:
       Two modules, and a line for both at the end.
 
   make mutants
-      Every module of the table; a quarter of an hour on two cores.
+      Every module of the table; half an hour on two idle cores.
 
   make mutants ARGS="--list"
       Show the modules, and which tests answer for each.
