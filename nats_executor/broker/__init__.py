@@ -1,3 +1,3 @@
-"""The door to NATS: connects, asks, and reads the answers."""
+"""Connects to NATS, asks, and reads the answers."""
 
 from __future__ import annotations

@@ -1,3 +1,3 @@
-"""The executor: the part of this project that runs in Airflow's scheduler."""
+"""Hands the workloads of Airflow's scheduler to NATS, and reports back: the executor."""
 
 from __future__ import annotations

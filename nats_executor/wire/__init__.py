@@ -1,3 +1,3 @@
-"""Names, messages and their bounds: all that goes over NATS. Pure."""
+"""Defines what goes over NATS: names, messages and their bounds. Pure."""
 
 from __future__ import annotations

@@ -1,3 +1,3 @@
-"""The way from a task to Airflow's API server, and the meaning of its answers."""
+"""Asks Airflow's API server for a task, and reads its answers."""
 
 from __future__ import annotations

@@ -1,3 +1,3 @@
-"""Orders and questions to a running worker, and its presence."""
+"""Answers orders and questions to a running worker, and keeps its presence."""
 
 from __future__ import annotations

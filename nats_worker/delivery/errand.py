@@ -347,8 +347,10 @@ class Errand:
                 await self.record.report(state, info)
                 await persist(lease.ack)
             case Left(info):
-                await self.record.report(State.RELEASED, info)
-                await persist(lease.ack)
+                if await self.record.report(State.RELEASED, info):
+                    await persist(lease.ack)
+                else:  # it was cut off, and another worker has claimed it meanwhile
+                    await persist(lambda: lease.nak(self.pause))
             case Back(info, delay_seconds, counts):
                 log.warning("%s goes back to the queue: %s", self.dispatch_id, info)
                 if not counts:

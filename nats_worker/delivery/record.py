@@ -139,20 +139,26 @@ class DispatchRecord:
             self.observer.reported(state)
         return True
 
-    async def report(self, state: State, info: str = "") -> None:
+    async def report(self, state: State, info: str = "") -> bool:
         """Publish a report for as long as it takes, unless it is void by now.
 
         The sequence may be wrong because an answer was lost and the report before is our own, or
         because the stream was wiped; then the last one there tells.
+
+        Returns:
+            False if another worker or a scheduler goes on with the dispatch: the message is theirs.
         """
 
-        async def attempt() -> None:
+        async def attempt() -> bool:
             while not await self.try_report(state, info):
                 last = await self.last_report()
                 if last is not None and claims.is_void(state, last, worker=self.shared.worker):
-                    if last.worker != self.shared.worker:
+                    is_ours = last.worker == self.shared.worker
+                    if not is_ours:
                         log.warning("%s: %s reported first", self.dispatch_id, last.worker_name)
-                    return
+                    return is_ours or last.state.is_final
+            return True
 
-        await persist(attempt)
+        is_said = await persist(attempt)
         self.observer.reported(state)
+        return is_said

@@ -1,3 +1,3 @@
-"""A worker's probes and metrics, over HTTP."""
+"""Answers probes over HTTP, and measures for metrics."""
 
 from __future__ import annotations

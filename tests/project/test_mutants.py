@@ -97,7 +97,8 @@ def made(path, source):
     as_good = source.replace("len(items)", "len(items) + 0")
     codes = {"worse": worse, "as good": as_good, "endless": loops}
     return [mutants.Mutant(codes[name], "batches", name) for name in sys.argv[1:]]
-mutants.mutants_of, mutants.LEAST_SECONDS, mutants.PATIENCE = made, 2.0, 0
+mutants.mutants_of = made
+mutants.LEAST_SECONDS, mutants.PATIENCE = (2.0 if "endless" in sys.argv else 120.0), 0
 mutants.explanations = lambda: {path: {"batches: explained": "why"}}
 sys.exit(mutants.main([path]))
 """

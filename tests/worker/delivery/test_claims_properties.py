@@ -147,6 +147,31 @@ def test_a_claim_whose_answer_was_lost_does_not_wait_for_a_worker_that_is_full()
         assert len(made.pool.requested) == 1
 
 
+def test_a_worker_that_was_cut_off_leaves_the_message_to_the_one_that_gave_it_back() -> None:
+    """The API server started it for the second worker, which never heard of it."""
+    with world() as made:
+        cut, second, _ = made.sites
+        made.deliver(cut)
+        made.go_far(cut)
+        made.cut(cut)
+        made.give_up(cut)
+        made.wait(ACK_WAIT)
+        made.deliver(second)
+        made.go_far(second)
+        made.ask(second, "accepted in silence")
+        made.go_far(second)
+        made.heal(cut)
+        made.ask(cut)
+        made.go_far(cut)
+
+        assert made.last is not None
+        assert (made.last.worker_name, made.last.state) == ("w1", State.RELEASED)
+        assert made.is_queued
+        made.calm_down()
+        made.check_end()
+        assert made.finals[-1].state is State.FAILED
+
+
 @pytest.mark.parametrize("is_ours", [True, False])
 @pytest.mark.parametrize("there", list(State))
 @pytest.mark.parametrize("state", [s for s in State if s is not State.RENEWED])
