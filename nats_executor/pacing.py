@@ -13,12 +13,12 @@ __all__ = ["Once", "pauses"]
 REMEMBERED = 100
 
 
-def pauses(first: float, longest: float) -> Iterator[float]:
-    """Yield seconds that double up to the longest, without an end."""
+def pauses(first: float, longest: float, factor: float = 2.0) -> Iterator[float]:
+    """Yield seconds that grow by a factor up to the longest, without an end."""
     pause = first
     while True:
         yield pause
-        pause = min(longest, 2 * pause)
+        pause = min(longest, factor * pause)
 
 
 class Once:

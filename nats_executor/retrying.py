@@ -12,11 +12,11 @@ from nats_executor.pacing import Once, pauses
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-__all__ = ["Once", "Outage", "ended", "pauses", "persist"]
+__all__ = ["Once", "Outage", "ended", "persist"]
 
 log = logging.getLogger(__name__)
 
-Result = TypeVar("Result")
+StepResult = TypeVar("StepResult")
 
 # A broker that hangs costs the scheduler one time-out, then none for this long, doubling.
 OUTAGE_PAUSES = 0.5, 15.0
@@ -106,11 +106,11 @@ def never() -> bool:
 
 
 async def persist(
-    action: Callable[[], Awaitable[Result]],
+    action: Callable[[], Awaitable[StepResult]],
     *,
     name: str = "",
     unless: Callable[[], bool] = never,
-) -> Result:
+) -> StepResult:
     """Carry out a step on the broker, for as long as it takes it to come back.
 
     A step without an answer may have been carried out, so it has to be one that can be repeated.

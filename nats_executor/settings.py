@@ -22,7 +22,7 @@ from nats_executor.wire.queue_names import in_pairs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["SEED", "Configuration", "Settings", "option_error", "without_userinfo"]
+__all__ = ["SEED", "Settings", "option_error", "without_userinfo"]
 
 DEFAULT_PREFIX = next(str(o.default) for o in OPTIONS if o.name == "subject_prefix")
 SENSITIVE = frozenset(option.name for option in OPTIONS if option.sensitive)

@@ -34,7 +34,7 @@ class Plain(argparse.RawDescriptionHelpFormatter):
 def main() -> None:
     """Run `nats-worker`, which takes the arguments of `airflow nats worker`."""
     from nats_executor.cli.arguments import command
-    from nats_executor.cli.definitions import WORKER_ARGS, WORKER_EPILOG
+    from nats_executor.cli.worker_definitions import WORKER_ARGS, WORKER_EPILOG
 
     parser = argparse.ArgumentParser(
         prog="nats-worker",
@@ -65,7 +65,7 @@ def start(args: Namespace) -> None:
     run_command_with_daemon_option(
         args=args,
         process_name=PROCESS,
-        callback=lambda: run(args, settings, plan, directory),
+        callback=lambda: become_worker(args, settings, plan, directory),
         should_setup_logging=True,
         pid_file=args.pid,
     )
@@ -83,7 +83,7 @@ def settle_files(args: Namespace) -> None:
     args.pid, args.stdout, args.stderr, args.log_file = map(os.path.abspath, names)
 
 
-def run(args: Namespace, settings: Settings, plan: Plan, directory: Path) -> None:
+def become_worker(args: Namespace, settings: Settings, plan: Plan, directory: Path) -> None:
     """Become the worker's main process.
 
     Args:

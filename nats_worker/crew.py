@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
     from nats_worker.delivery.errand import Errand
     from nats_worker.delivery.leases import Leases
-    from nats_worker.intake.slots import Seat, Slots
+    from nats_worker.intake.slots import Holding, Slots
 
 __all__ = ["Crew"]
 
@@ -43,10 +43,10 @@ class Crew:
 
     def accept(self, errand: Errand) -> None:
         """Carry a delivery in the background; its slots are free again once its process is gone."""
-        seat = self._slots.take(self.weight(errand))
-        if not seat.settled.is_set():
+        holding = self._slots.take(self.weight(errand))
+        if not holding.settled.is_set():
             self._kept = errand
-        task = asyncio.create_task(self.carry(errand, seat), name=f"errand {errand.dispatch_id}")
+        task = asyncio.create_task(self.carry(errand, holding), name=f"errand {errand.dispatch_id}")
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
@@ -60,13 +60,13 @@ class Crew:
         except DecodeError:
             return 1
 
-    async def carry(self, errand: Errand, seat: Seat) -> None:
+    async def carry(self, errand: Errand, holding: Holding) -> None:
         def give_slots() -> None:
-            self._slots.give(seat)
+            self._slots.give(holding)
 
         self.errands.add(errand)
         try:
-            if seat.settled.is_set() or await self.has_room(errand, seat):
+            if holding.settled.is_set() or await self.has_room(errand, holding):
                 await errand.carry(give_slots)
             else:
                 await errand.delivery.nak()
@@ -81,27 +81,27 @@ class Crew:
         except Exception:
             log.exception("%s failed here; next: the broker offers it again", errand.dispatch_id)
         finally:
-            self._slots.conclude(seat)
+            self._slots.conclude(holding)
             self.errands.discard(errand)
 
-    async def has_room(self, errand: Errand, seat: Seat) -> bool:
+    async def has_room(self, errand: Errand, holding: Holding) -> bool:
         """Keep a delivery until it fits; False if it is handed back instead."""
-        log.info("%s waits for %d slots", errand.dispatch_id, seat.weight)
+        log.info("%s waits for %d slots", errand.dispatch_id, holding.weight)
         # Not claimed yet: a claim says that it is about to run here.
         lease = self._leases.hold(errand.dispatch_id, errand.delivery)
         try:
-            await seat.settled.wait()
+            await holding.settled.wait()
         finally:
-            self._leases.let_go(lease)
+            self._leases.drop(lease)
             errand.delivery = lease.delivery
         return not errand.is_handed_back
 
     def release_kept(self) -> Errand | None:
         """End the wait of the workload that does not fit, without slots for it."""
-        errand, seat = self._kept, self._slots.kept
-        if errand is None or seat is None:
+        errand, holding = self._kept, self._slots.kept
+        if errand is None or holding is None:
             return None
-        self._slots.give(seat)
+        self._slots.give(holding)
         return errand
 
     def hand_back_kept(self, queue: str = "") -> None:

@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
     from nats_worker.state import Plan
 
-__all__ = ["Start", "become", "run"]
+__all__ = ["Start", "become"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """How a worker was started.
+    """A worker's settings, and the options of its command line.
 
     Attributes:
         pid_file: a daemon's, which it removes at its end.
@@ -67,7 +67,7 @@ def become(start: Start) -> NoReturn:
     os.execve(sys.executable, command, environment)  # noqa: S606 - our own interpreter and module
 
 
-def run(start: Start) -> None:
+def run_worker(start: Start) -> None:
     """Run a worker; a reason that ends it is one line on stderr and exit code 1."""
     log_lines.set_up(is_verbose=start.is_verbose, is_json=start.is_json, file=start.log_file)
     try:
@@ -95,7 +95,7 @@ def main(handover: int) -> None:
     with os.fdopen(handover, "rb") as file:
         start = pickle.load(file)  # noqa: S301 - written by `become`, in this very process
     setproctitle(f"airflow nats worker {start.plan.name}")
-    run(start)
+    run_worker(start)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ __all__ = ["Plan", "WorkerState"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a worker was started to do.
+    """The name, queues and options with which a worker was started.
 
     Attributes:
         cleanup_seconds: how often to remove stale versions of Dag bundles, 0 for never.
@@ -42,7 +42,7 @@ class Plan:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class WorkerState:
-    """What one worker is at this moment.
+    """The state of one worker at this moment.
 
     Attributes:
         id: unique for each start, so that a restarted worker is never taken for its predecessor.
@@ -67,7 +67,7 @@ class WorkerState:
 
     @property
     def paused(self) -> str:
-        """Why it takes nothing at the moment, '' if it does."""
+        """The reason to take nothing at the moment, '' if there is none."""
         return "; ".join(filter(None, (self.proof.reason, self.guard.reason)))
 
     def presence(self) -> Presence:

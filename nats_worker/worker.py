@@ -93,7 +93,7 @@ class Worker:
                 team=self.state.plan.team,
                 workloads_per_supervisor=self._settings.workloads_per_supervisor,
                 serves_logs=self.state.plan.serves_logs,
-                uploads=uploads.door,
+                uploads=uploads.to_uploader,
             ) as pool,
             connect(self._settings, role=f"worker {self.state.plan.name}") as broker,
         ):

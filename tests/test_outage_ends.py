@@ -12,7 +12,8 @@ import pytest
 
 from nats_executor import retrying
 from nats_executor.errors import AccessDenied, BrokerUnavailable, NoQuorum, StreamFull
-from nats_executor.retrying import Once, Outage, ended, pauses, persist
+from nats_executor.pacing import pauses
+from nats_executor.retrying import Once, Outage, ended, persist
 
 if TYPE_CHECKING:
     from collections.abc import Callable

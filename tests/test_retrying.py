@@ -10,7 +10,8 @@ import pytest
 
 from nats_executor import retrying
 from nats_executor.errors import AccessDenied, BrokerUnavailable, NoQuorum, StreamFull
-from nats_executor.retrying import OUTAGE_PAUSES, Once, Outage, ended, pauses, persist
+from nats_executor.pacing import pauses
+from nats_executor.retrying import OUTAGE_PAUSES, Once, Outage, ended, persist
 
 
 class Clock:
@@ -121,8 +122,9 @@ def test_a_lost_quorum_is_told_once_in_an_outage_that_was_told_already(
     ]
 
 
-def test_pauses_double_up_to_the_longest_and_go_on() -> None:
+def test_pauses_grow_up_to_the_longest_and_go_on() -> None:
     assert list(islice(pauses(0.5, 3.0), 6)) == [0.5, 1.0, 2.0, 3.0, 3.0, 3.0]
+    assert list(islice(pauses(1.0, 2.0, 1.5), 4)) == [1.0, 1.5, 2.0, 2.0]
 
 
 def test_a_thing_is_new_once_until_it_is_forgotten() -> None:

@@ -41,7 +41,7 @@ class Role(StrEnum):
     """The part of a deployment that a user is for."""
 
     ADMIN = "admin"  # `airflow nats setup`; who may change a stream may also have it copied
-    OPERATOR = "operator"  # a person's daily commands: `check`, `workers ...`, `purge`
+    OPERATOR = "operator"  # a person's daily commands: `check`, `queues ...`, `workers ...`
     SCHEDULER = "scheduler"
     WORKER = "worker"  # of certain queues
     API_SERVER = "api-server"  # asks workers for the logs of what they run, reads stored ones
@@ -77,8 +77,8 @@ class Api:
     @property
     def streams(self) -> list[str]:
         names = self.names
-        streams = (names.tasks_stream, names.results_stream)
-        return [*streams, names.dead_letters_stream, names.workers_stream, names.logs_stream]
+        buckets = (names.workers_stream, names.holds_stream, names.logs_stream)
+        return [names.tasks_stream, names.results_stream, names.dead_letters_stream, *buckets]
 
     def info(self, *streams: str) -> list[str]:
         return [f"{self.prefix}.STREAM.INFO.{stream}" for stream in streams]
@@ -98,6 +98,14 @@ class Api:
     def announce(self, queue: str) -> str:
         """Write presence records in a queue."""
         return in_domain(self.names.presences(queue), self.domain)
+
+    def hold_queues(self) -> list[str]:
+        """Pause and resume consumers, and write down who did so."""
+        return [
+            f"{self.prefix}.CONSUMER.PAUSE.{self.names.tasks_stream}.*",
+            in_domain(self.names.holds(), self.domain),
+            f"{self.prefix}.STREAM.PURGE.{self.names.holds_stream}",
+        ]
 
     def create_consumers(self) -> str:
         return f"{self.prefix}.CONSUMER.CREATE.{self.names.tasks_stream}.>"
@@ -167,7 +175,7 @@ def for_operator(api: Api) -> list[str]:
         names.results_stream, names.dead_letters_stream, names.workers_stream, names.logs_stream
     )  # fmt: skip
     purges = [f"{api.prefix}.STREAM.PURGE.{stream}" for stream in purged]
-    return [*for_monitor(api), *purges, *map(names.controls, ORDERS)]
+    return [*for_monitor(api), *purges, *api.hold_queues(), *map(names.controls, ORDERS)]
 
 
 def for_monitor(api: Api) -> list[str]:
@@ -175,7 +183,7 @@ def for_monitor(api: Api) -> list[str]:
         f"{api.prefix}.INFO",  # how full the account is
         *api.info(*api.streams),
         *api.look_at_consumers(),
-        *api.batch(api.names.workers_stream),
+        *api.batch(api.names.workers_stream, api.names.holds_stream),
     ]
 
 

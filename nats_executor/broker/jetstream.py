@@ -33,6 +33,7 @@ from nats_executor.broker.port import (
 from nats_executor.broker.reading import read_stream
 from nats_executor.broker.replies import (
     api_error,
+    as_timestamp,
     consumer_info,
     sequence_in,
     silent,
@@ -314,6 +315,11 @@ class JetStream(Broker):
 
     async def usage(self) -> Usage:
         return usage(await self._call("INFO"))
+
+    async def pause_consumer(self, stream: str, consumer: str, until: float) -> None:
+        await self._call(
+            f"CONSUMER.PAUSE.{stream}.{consumer}", {"pause_until": as_timestamp(until)}
+        )
 
     async def consumer_infos(self, stream: str) -> list[ConsumerInfo]:
         infos: list[ConsumerInfo] = []

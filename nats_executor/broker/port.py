@@ -307,6 +307,19 @@ class Broker(Protocol):
 
     async def consumer_infos(self, stream: str) -> list[ConsumerInfo]: ...
 
+    async def pause_consumer(self, stream: str, consumer: str, until: float) -> None:
+        """Have a consumer deliver nothing until a time; acks and renewals of deliveries go on.
+
+        The server keeps the pause, also when it restarts.
+
+        Args:
+            until: epoch seconds, the server's clock; a time that is over ends a pause.
+
+        Raises:
+            NotFound: there is no such consumer.
+        """
+        ...
+
     # Streams and consumers, for `topology/`
 
     async def stream_config(self, stream: str) -> Config | None: ...

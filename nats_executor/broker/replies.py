@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.broker.port import ConsumerInfo, Stored, StreamInfo, Usage
@@ -31,6 +31,7 @@ __all__ = [
     "NO_LEADER",
     "AckSubject",
     "api_error",
+    "as_timestamp",
     "consumer_info",
     "header_bytes",
     "sequence_in",
@@ -218,6 +219,11 @@ def stored(answer: Received, largest: int = WORKLOAD_BYTES) -> Stored | None:
 def timestamp(text: str) -> float:
     """Return a time of nats-server's JSON or headers in epoch seconds."""
     return datetime.fromisoformat(text).timestamp()
+
+
+def as_timestamp(at: float) -> str:
+    """Return epoch seconds as nats-server's JSON has times."""
+    return datetime.fromtimestamp(at, UTC).isoformat()
 
 
 def stream_info(stream: str, response: Mapping[str, Any]) -> StreamInfo:

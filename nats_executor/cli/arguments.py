@@ -7,7 +7,7 @@ import functools
 import sys
 import time
 import traceback
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from airflow.cli.simple_table import AirflowConsole
 from airflow.configuration import conf
@@ -18,7 +18,7 @@ from nats_executor.broker.connection import connect
 from nats_executor.errors import NatsExecutorError, NoQuorum
 from nats_executor.settings import Settings
 from nats_executor.text import lines, one_line, presentable
-from nats_executor.wire.queue_names import in_text
+from nats_executor.wire.queue_names import as_text, in_text
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from nats_executor.wire.names import Lane
 
 __all__ = [
-    "Command",
-    "Result",
     "ask",
     "command",
     "lanes_of",
@@ -48,7 +46,7 @@ ATTEMPT_MARGIN_SECONDS = 0.5
 ELECTION_SECONDS = 5.0
 ASK_AGAIN_SECONDS = 0.5
 
-Result = TypeVar("Result")
+QuestionResult = TypeVar("QuestionResult")
 Command = TypeVar("Command", bound="Callable[[Namespace], None]")
 
 
@@ -83,13 +81,15 @@ def settings_for(args: Namespace) -> Settings:
     return Settings.load(conf)
 
 
-def ask(settings: Settings, question: Callable[[Broker], Awaitable[Result]]) -> Result:
+def ask(
+    settings: Settings, question: Callable[[Broker], Awaitable[QuestionResult]]
+) -> QuestionResult:
     """Connect, ask one thing, disconnect; raises what keeps the broker from answering.
 
     Asks again while a cluster elects a leader, so a question that changes something may come twice.
     """
 
-    async def talk() -> Result:
+    async def talk() -> QuestionResult:
         async with connect(settings, role="cli") as broker:
             # A little more than one attempt takes, because its end says what is wrong.
             await broker.ready(settings.connect_timeout_seconds + ATTEMPT_MARGIN_SECONDS)
@@ -112,13 +112,26 @@ def queue_names(args: Namespace) -> list[str]:
 def show(rows: list[Row], output: str) -> None:
     """Print rows in a form that the user chose; text in them, from anyone, is no markup.
 
-    JSON and YAML keep each text and escape it.
+    JSON and YAML keep numbers, lists and texts as they are, and escape them.
     """
-    if output in {"table", "plain"}:
-        rows = [
-            {name: one_line(presentable(str(value))) for name, value in row.items()} for row in rows
-        ]
-    AirflowConsole(markup=False, emoji=False).print_as(data=rows, output=output)
+    console = AirflowConsole(markup=False, emoji=False)
+    typed: Any = rows  # Airflow's annotation says that it is one map
+    match output:
+        case "json":
+            console.print_as_json(typed)
+        case "yaml":
+            console.print_as_yaml(typed)
+        case _:
+            cells = [{name: cell(value) for name, value in row.items()} for row in rows]
+            console.print_as(data=cells, output=output)
+
+
+def cell(value: Any) -> str:
+    """Return a value as text of one line; `-` for none, so that columns can be counted."""
+    if value is None:
+        return "-"
+    text = as_text(map(str, value)) if isinstance(value, list) else str(value)
+    return one_line(presentable(text))
 
 
 def say(text: str) -> None:

@@ -6,6 +6,8 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from airflow.utils.platform import getuser
+
 from nats_executor.access.accounts import accounts_for, as_account_claims, as_accounts, everyone
 from nats_executor.access.permissions import Role, as_claims, as_config, permissions
 from nats_executor.broker import exposure
@@ -21,6 +23,7 @@ from nats_executor.cli.arguments import (
     show,
 )
 from nats_executor.cli.orders import give_orders
+from nats_executor.cli.pausing import Wish, pause_queues, resume_queues
 from nats_executor.cli.purging import Store, carry_out, look, purge_of
 from nats_executor.cli.survey import check_row, check_rows, take_survey, worker_rows
 from nats_executor.errors import ConfigError
@@ -44,6 +47,8 @@ __all__ = [
     "demo",
     "purge",
     "queues_list",
+    "queues_pause",
+    "queues_resume",
     "setup",
     "standalone",
     "worker",
@@ -105,7 +110,29 @@ def queues_list(args: Namespace) -> None:
     """Print one row for each queue."""
     settings = settings_for(args)
     survey = ask(settings, lambda broker: take_survey(broker, settings))
-    show(queue_rows(survey.consumers, survey.workers, settings), args.output)
+    show(queue_rows(survey.consumers, survey.workers, settings, survey.holds), args.output)
+
+
+@command
+@quiet
+def queues_pause(args: Namespace) -> None:
+    """Keep what waits in queues from their workers, until a time or until they are resumed."""
+    settings = settings_for(args)
+    wish = Wish(by=getuser(), reason=args.reason, seconds=args.duration)
+    queues = in_text(args.paused_queues)
+    told = ask(settings, lambda broker: pause_queues(broker, settings.names, queues, wish))
+    for line in told:
+        say(line)
+
+
+@command
+@quiet
+def queues_resume(args: Namespace) -> None:
+    """Let queues go on."""
+    settings = settings_for(args)
+    queues = in_text(args.paused_queues)
+    for line in ask(settings, lambda broker: resume_queues(broker, settings.names, queues)):
+        say(line)
 
 
 @command

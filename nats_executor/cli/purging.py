@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nats_executor.fleet.queues import Row
     from nats_executor.wire.names import Names
 
-__all__ = ["Contents", "Purge", "Store", "carry_out", "look", "purge_of"]
+__all__ = ["Store", "carry_out", "look", "purge_of"]
 
 
 class Store(StrEnum):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from nats_executor.broker.quorum import no_quorum
 from nats_executor.broker.releases import danger, weakness
 from nats_executor.errors import AccessDenied, BrokerUnavailable
-from nats_executor.fleet.queues import by_queue, moment
+from nats_executor.fleet.holds import hold_of, seen_holds
+from nats_executor.fleet.queues import by_queue, until_in_words
 from nats_executor.fleet.workers import seen_workers, serving, worker_state
 from nats_executor.text import presentable
 from nats_executor.topology import setup
@@ -21,23 +22,17 @@ from nats_executor.topology.storage import (
 )
 from nats_executor.topology.wanted import stream_configs
 from nats_executor.wire.names import Lane
-from nats_executor.wire.queue_names import as_text, remedy
+from nats_executor.wire.queue_names import as_argument, as_text, remedy
 
 if TYPE_CHECKING:
     from nats_executor.broker.port import Broker, ConsumerInfo, StreamInfo, Usage
     from nats_executor.fleet.presences import Seen
     from nats_executor.fleet.queues import Row
     from nats_executor.settings import Settings
+    from nats_executor.wire.messages import Hold
     from nats_executor.wire.names import Names
 
-__all__ = [
-    "Survey",
-    "check_row",
-    "check_rows",
-    "replica_findings",
-    "take_survey",
-    "worker_rows",
-]
+__all__ = ["check_row", "check_rows", "take_survey", "worker_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +46,7 @@ class Survey:
     usage: Usage | None = None  # of the account, None where this user may not ask
     busiest: dict[str, str] = field(default_factory=dict)  # by stream that is almost full
     server_version: str = ""  # of the server that answers
+    holds: list[Hold] = field(default_factory=list)
 
     @property
     def server_versions(self) -> set[str]:
@@ -77,6 +73,7 @@ async def take_survey(broker: Broker, settings: Settings) -> Survey:
     drifts = await setup.inspect(broker, settings, list(by_queue(consumers)))
     workers = await seen_workers(broker, settings)
     queues = list(by_queue(consumers))
+    holds = await seen_holds(broker, names)
     usage, version = await usage_of(broker), broker.server_version
     # Last of all: subjects that a client has made long may cost the connection.
     busiest = {
@@ -84,7 +81,7 @@ async def take_survey(broker: Broker, settings: Settings) -> Survey:
         for info in streams
         if is_crowded(info, names)
     }
-    return Survey(drifts, consumers, workers, streams, usage, busiest, version)
+    return Survey(drifts, consumers, workers, streams, usage, busiest, version, holds)
 
 
 async def usage_of(broker: Broker) -> Usage | None:
@@ -110,7 +107,7 @@ def worker_rows(survey: Survey, settings: Settings) -> list[Row]:
         {
             "worker": seen.presence.name,
             "state": worker_state(seen, settings),
-            "queues": as_text(map(str, seen.presence.queues)),
+            "queues": list(map(str, seen.presence.queues)),
             "running": seen.presence.running,
             "concurrency": seen.presence.concurrency,
             "host": seen.presence.host,
@@ -139,7 +136,7 @@ def check_rows(survey: Survey, settings: Settings) -> list[Row]:
     rows += account_findings(survey.usage, survey.streams)
     for queue, bands in by_queue(survey.consumers).items():
         workers = serving(survey.workers, Lane(queue), settings)
-        rows += queue_findings(queue, bands, workers, settings)
+        rows += queue_findings(queue, bands, workers, hold_of(queue, bands, survey.holds))
         rows += [
             band_finding(band)
             for band in bands
@@ -189,12 +186,12 @@ def replica_findings(info: StreamInfo, replicas: int) -> list[Row]:
 
 
 def queue_findings(
-    queue: str, bands: list[ConsumerInfo], workers: list[Seen], settings: Settings
+    queue: str, bands: list[ConsumerInfo], workers: list[Seen], hold: Hold | None
 ) -> list[Row]:
     row = queue_finding(queue, bands, workers)
     if not any(band.paused_until for band in bands):
         return [row]
-    pause = pause_finding(queue, bands, settings)
+    pause = pause_finding(queue, bands, hold)
     return [pause] if row["status"] == "ok" else [row, pause]
 
 
@@ -216,17 +213,17 @@ def band_finding(band: ConsumerInfo) -> Row:
     return check_row(what, "unserved", f"{band.pending} pending and no worker; {advice}")
 
 
-def pause_finding(queue: str, bands: list[ConsumerInfo], settings: Settings) -> Row:
+def pause_finding(queue: str, bands: list[ConsumerInfo], hold: Hold | None) -> Row:
     """The row of a queue whose consumers are paused, so that no worker gets anything."""
     paused = [band for band in bands if band.paused_until]
     numbers = ", ".join(str(band.band) for band in paused)
     which = "paused" if paused == bands else f"priority band {numbers} paused"
-    until = moment(max(band.paused_until for band in paused))
-    resume = " && ".join(
-        f"nats consumer resume {settings.names.tasks_stream} {band.name}" for band in paused
-    )
+    until = until_in_words(max(band.paused_until for band in paused))
+    by = f" by {presentable(hold.by)}" if hold else ""
+    why = f" ({presentable(hold.reason)})" if hold and hold.reason else ""
     pending = sum(band.pending for band in bands)
-    details = f"{pending} pending, {which} until {until}; to resume now: {resume}"
+    resume = f"airflow nats queues resume {as_argument(as_text([queue]))}"
+    details = f"{pending} pending, {which}{by} {until}{why}; to resume now: {resume}"
     return check_row(f"queue {queue}", "paused", details)
 
 

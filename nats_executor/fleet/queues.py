@@ -6,46 +6,64 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from nats_executor.fleet.holds import hold_of
 from nats_executor.fleet.workers import serving
 from nats_executor.wire.names import Lane
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from nats_executor.broker.port import ConsumerInfo
     from nats_executor.fleet.presences import Seen
     from nats_executor.settings import Settings
+    from nats_executor.wire.messages import Hold
 
-__all__ = ["Row", "by_queue", "moment", "queue_rows"]
+__all__ = ["UNTIL_RESUMED", "Row", "by_queue", "queue_rows", "until_in_words"]
 
 Row = dict[str, Any]
 
+# NATS pauses until a time. This one, 2200-01-01, stands for none.
+UNTIL_RESUMED = 7258118400.0
+
 
 def queue_rows(
-    consumers: Iterable[ConsumerInfo], seen: list[Seen], settings: Settings
+    consumers: Iterable[ConsumerInfo],
+    seen: list[Seen],
+    settings: Settings,
+    holds: Collection[Hold] = (),
 ) -> list[Row]:
     """One row for each queue, in the words of NATS's consumer info, all its bands together."""
     rows = []
     for queue, bands in by_queue(consumers).items():
         workers = serving(seen, Lane(queue), settings)
+        hold = hold_of(queue, bands, holds)
         rows.append(
             {
                 "queue": queue,
                 "pending": sum(band.pending for band in bands),
-                "pending_by_band": ",".join(str(band.pending) for band in bands),
+                "pending_by_band": [band.pending for band in bands],
                 "in_flight": sum(band.in_flight for band in bands),
                 "redelivered": sum(band.redelivered for band in bands),
                 "workers": len(workers),
                 "slots": sum(worker.presence.concurrency for worker in workers),
                 "paused_until": moment(max(band.paused_until for band in bands)),
+                "paused_by": hold.by if hold else None,
+                "reason": hold.reason if hold else None,
             }
         )
     return rows
 
 
-def moment(at: float) -> str:
-    """Write epoch seconds as a time; one word for none, so that columns can be counted."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds") if at else "-"
+def moment(at: float) -> str | None:
+    """Write epoch seconds as a time, None for none."""
+    if at >= UNTIL_RESUMED:
+        return "resumed"
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds") if at else None
+
+
+def until_in_words(at: float) -> str:
+    """Say how long a pause lasts."""
+    return "until it is resumed" if at >= UNTIL_RESUMED else f"until {moment(at)}"
 
 
 def by_queue(consumers: Iterable[ConsumerInfo]) -> dict[str, list[ConsumerInfo]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from nats_executor.local.process import LocalError
 
-__all__ = ["AirflowApi", "ApiError", "ApiSilent"]
+__all__ = ["AirflowApi", "ApiSilent"]
 
 TIMEOUT_SECONDS = 10.0
 COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")

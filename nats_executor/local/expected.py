@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from nats_executor.wire.messages import Report
 
-__all__ = ["EXPECTED", "RESULT", "WORKERS", "Expected", "TaskRow", "deviations", "rows_of"]
+__all__ = ["WORKERS", "TaskRow", "deviations", "rows_of"]
 
 DEFAULT, HEAVY = "default", "heavy"
 WORKERS = {DEFAULT: "worker-1", HEAVY: "worker-2"}

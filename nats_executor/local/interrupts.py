@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Interrupted", "interrupts_held", "interrupts_raised", "run_until_interrupted"]
 
-Result = TypeVar("Result")
+WorkResult = TypeVar("WorkResult")
 
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -56,7 +56,7 @@ def interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def run_until_interrupted(work: Coroutine[Any, Any, Result]) -> Result:
+def run_until_interrupted(work: Coroutine[Any, Any, WorkResult]) -> WorkResult:
     """Run a coroutine as `asyncio.run` does; an interrupt cancels it.
 
     Raised in the midst of another callback it would be logged there, or kept.
@@ -66,7 +66,7 @@ def run_until_interrupted(work: Coroutine[Any, Any, Result]) -> Result:
     """
     interrupts: list[int] = []
 
-    async def main() -> Result | None:
+    async def main() -> WorkResult | None:
         with interrupts_cancelling(interrupts):
             try:
                 return await work

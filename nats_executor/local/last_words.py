@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["bare_line", "last_words"]
+__all__ = ["last_words"]
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # What a log puts before its text: a pid, a date and a time.

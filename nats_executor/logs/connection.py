@@ -33,7 +33,7 @@ OUTAGE_SECONDS = 60.0
 # How much longer the loop has to end a question by itself that takes too long.
 CUT_SECONDS = 1.0
 
-Result = TypeVar("Result")
+LogsResult = TypeVar("LogsResult")
 OfProcess = TypeVar("OfProcess", bound="ProcessConnection")
 
 
@@ -53,7 +53,7 @@ class ProcessConnection:
         self._is_open = asyncio.Event()
         self._missed_at = math.inf
 
-    def ask(self, question: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+    def ask(self, question: Callable[[], Coroutine[Any, Any, LogsResult]]) -> LogsResult:
         """Ask in the connection's loop; raises `BrokerError` when NATS cannot be asked in time."""
         with self._lock:
             if self._bridge is None:
@@ -74,7 +74,7 @@ class ProcessConnection:
             self._is_open.set()
             await asyncio.Event().wait()
 
-    async def _in_time(self, question: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+    async def _in_time(self, question: Callable[[], Coroutine[Any, Any, LogsResult]]) -> LogsResult:
         try:
             async with asyncio.timeout(self._budget):
                 await self._is_open.wait()
@@ -82,7 +82,7 @@ class ProcessConnection:
         except TimeoutError:
             raise BrokerUnavailable(f"no answer within {self._budget:g} s") from None
 
-    async def _answer(self, question: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+    async def _answer(self, question: Callable[[], Coroutine[Any, Any, LogsResult]]) -> LogsResult:
         """Ask, and again on the next connection if this one is lost: a question changes nothing."""
         give_up_at = time.monotonic() + CONNECT_SECONDS
         broker = self.require_broker()

@@ -70,7 +70,7 @@ LogStreams = tuple[list[str], list["Iterator[str]"]]
 """The same, but the text line by line."""
 
 
-Result = TypeVar("Result")
+CoroutineResult = TypeVar("CoroutineResult")
 
 
 class Runner(NamedTuple):
@@ -287,8 +287,8 @@ class Reader(ProcessConnection):
 
 @contextlib.asynccontextmanager
 async def all_of(
-    coroutines: Iterable[Coroutine[Any, Any, Result]],
-) -> AsyncIterator[list[asyncio.Task[Result]]]:
+    coroutines: Iterable[Coroutine[Any, Any, CoroutineResult]],
+) -> AsyncIterator[list[asyncio.Task[CoroutineResult]]]:
     """Run them all at once, and cancel those that are not done at the end.
 
     Not a `TaskGroup`: that would wait for the rest once one worker says that it runs the dispatch,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nats_executor.broker.port import Broker, Stored
     from nats_executor.wire.names import Names
 
-__all__ = ["CHUNKS_AT_ONCE", "UPLOAD_SECONDS", "StoredParts", "chunks", "find", "keep", "put"]
+__all__ = ["CHUNKS_AT_ONCE", "UPLOAD_SECONDS", "StoredParts", "chunks", "find", "keep"]
 
 # Chunks that are on the way at once, or in memory for a reader.
 CHUNKS_AT_ONCE = 8

@@ -59,8 +59,6 @@ __all__ = [
     "lane_of",
     "log_contexts",
     "name_key",
-    "priority_of",
-    "queue_of",
     "queued_event",
     "queued_timeout",
     "requeue_rule",

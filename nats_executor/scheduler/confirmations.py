@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nats_executor.scheduler.ledger import Ended
 
-__all__ = ["Confirmation", "Confirmations"]
+__all__ = ["Confirmations"]
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0

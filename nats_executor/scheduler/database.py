@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from nats_executor.wire.names import Lane
 
 __all__ = [
+    "WAITING",
     "Identity",
     "archived",
     "identities",

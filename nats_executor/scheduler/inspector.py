@@ -348,10 +348,16 @@ class Inspector:
         return Statement(worker, is_dead, lacks, seen.keys)
 
     async def _warn_of_unserved(self, broker: Broker, waiting: Counter[Lane]) -> None:
-        """Say once for each queue that its workloads wait for a worker that is not there."""
+        """Say once for each queue that its workloads wait for a worker that is not there.
+
+        A paused queue may have none: its workloads wait for the operator who paused it.
+        """
         queues = {lane.queue for lane in waiting}
         workers = await seen_workers(broker, self._settings, queues) if waiting else []
         unserved = {lane for lane in waiting if not serving(workers, lane, self._settings)}
+        if unserved:
+            infos = await broker.consumer_infos(self._names.tasks_stream)
+            unserved -= {Lane(info.queue, info.band) for info in infos if info.paused_until}
         for lane in unserved - self.unserved:
             log.warning(
                 "no worker serves %s, %d workloads wait; remedy: %s",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
     from nats_executor.wire.messages import Report
 
-__all__ = ["METRICS", "Reading", "Telemetry"]
+__all__ = ["Telemetry"]
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ METRICS: Mapping[str, str] = {
     "queue.oldest_seconds": "since this scheduler sent the oldest workload that still waits",
     "queue.workers": "living workers of a queue",
     "queue.slots": "slots of the living workers of a queue",
+    "queue.paused": "1 while an operator keeps the workloads of a queue from its workers",
     "slots": "slots of all living workers",
     "slots_in_use": "slots that workloads hold",
     "workers": "workers in each state: running, draining, paused, lost",
@@ -185,6 +186,7 @@ class Telemetry:
             row = rows.get(queue, {})  # one that is gone is told of once more, as empty
             for name, column in ROWS.items():
                 self._gauge(name, row.get(column, 0), queue=queue)
+            self._gauge("queue.paused", row.get("paused_until") is not None, queue=queue)
             self._gauge("queue.oldest_seconds", oldest.get(queue, 0.0), queue=queue)
         self._known = set(rows)
         for state in STATES:

@@ -161,11 +161,19 @@ async def open_queue(broker: Broker, settings: Settings, queue: str) -> list[Dri
     for lane in settings.lanes(queue):
         differences = await compare_consumer(broker, settings, lane)
         if any(drift.setting == "existence" for drift in differences):
-            await broker.create_consumer(
-                settings.names.tasks_stream, consumer_config(settings, lane)
-            )
+            await create_consumer(broker, settings, lane)
         found += differences
     return bearable(found)
+
+
+async def create_consumer(broker: Broker, settings: Settings, lane: Lane) -> None:
+    """Create a missing consumer; a band that is new in a paused queue is paused as well."""
+    stream, wanted = settings.names.tasks_stream, consumer_config(settings, lane)
+    if lane.band:
+        lowest = await broker.consumer_config(stream, settings.names.consumer(lane.queue))
+        if lowest and (until := lowest.get("pause_until")):
+            wanted["pause_until"] = until
+    await broker.create_consumer(stream, wanted)
 
 
 async def ensure_queue(broker: Broker, settings: Settings, queue: str) -> list[Drift]:
@@ -184,7 +192,7 @@ async def ensure_consumer(broker: Broker, settings: Settings, lane: Lane) -> lis
     require_changeable(differences)
     existing = await broker.consumer_config(stream, wanted["durable_name"])
     if existing is None:
-        await broker.create_consumer(stream, wanted)
+        await create_consumer(broker, settings, lane)
     elif differences:
         await broker.update_consumer(stream, with_additions(existing, wanted))
     return differences

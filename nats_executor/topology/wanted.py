@@ -9,6 +9,8 @@ from nats_executor.wire.names import BAND, QUEUE
 from nats_executor.wire.sizes import (
     AVERAGE_BYTES,
     HEADERS_BYTES,
+    HOLD_BYTES,
+    HOLDS_BUCKET_BYTES,
     LETTER_BYTES,
     PRESENCE_BYTES,
     REPORT_BYTES,
@@ -47,6 +49,7 @@ def stream_configs(settings: Settings) -> list[Config]:
         common | results_stream(settings, names),
         common | dead_letters_stream(settings, names),
         common | workers_stream(names),
+        common | holds_stream(names),
         *(common | stream for stream in logs),
     ]
 
@@ -122,6 +125,21 @@ def workers_stream(names: Names) -> Config:
         # Long enough to see in `workers list` what died an hour ago.
         "max_age": 3600 * SECOND,
         # In memory, a restart of the server would make every worker look lost.
+        "storage": "file",
+    }
+
+
+def holds_stream(names: Names) -> Config:
+    return {
+        "name": names.holds_stream,
+        "description": "Airflow: queues that operators have paused (a key-value bucket)",
+        "subjects": [names.holds()],
+        "retention": "limits",
+        "max_msgs_per_subject": 1,
+        "deny_delete": True,
+        "allow_rollup_hdrs": False,
+        **bounded(HOLDS_BUCKET_BYTES, HOLD_BYTES),
+        # A pause outlives a restart of the server, and so does its reason.
         "storage": "file",
     }
 

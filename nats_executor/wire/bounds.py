@@ -13,7 +13,7 @@ import msgpack
 
 from nats_executor.errors import DecodeError
 
-__all__ = ["DEEPEST", "MOST_ITEMS", "packed", "unpacked"]
+__all__ = ["packed", "unpacked"]
 
 # Airflow's own workloads have six levels; what its users may add goes through JSON.
 DEEPEST = 100

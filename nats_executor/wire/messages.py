@@ -16,10 +16,16 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from nats_executor.errors import DecodeError, UnknownVersion
 from nats_executor.text import shown
 from nats_executor.wire.bounds import packed, unpacked
-from nats_executor.wire.sizes import ANSWER_BYTES, PRESENCE_BYTES, REPORT_BYTES, WORKLOAD_BYTES
+from nats_executor.wire.sizes import (
+    ANSWER_BYTES,
+    HOLD_BYTES,
+    PRESENCE_BYTES,
+    REPORT_BYTES,
+    WORKLOAD_BYTES,
+)
 
 __all__ = [
-    "FORMAT",
+    "Hold",
     "Kind",
     "Obeyed",
     "Presence",
@@ -212,6 +218,21 @@ class Presence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """What an operator said when they paused a queue; the pause itself is its consumers'.
+
+    Attributes:
+        until: epoch seconds at which it ends, as its consumers have it.
+    """
+
+    queue: str
+    by: str
+    at: float
+    until: float
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Obeyed:
     """A worker's answer to an order, with what it is afterwards.
 
@@ -230,7 +251,7 @@ class Obeyed:
 Message = TypeVar("Message")
 
 
-def encode(message: Workload | Report | Presence | Obeyed) -> bytes:
+def encode(message: Workload | Report | Presence | Hold | Obeyed) -> bytes:
     """Encode a message with its format version; raises `ValueError` for what is too deep."""
     return packed(as_map(message))
 
@@ -271,6 +292,7 @@ SIZES: dict[type[Any], int] = {
     Workload: WORKLOAD_BYTES,
     Report: REPORT_BYTES,
     Presence: PRESENCE_BYTES,
+    Hold: HOLD_BYTES,
 }
 # Resolved once for each kind: it costs more than a decode.
 LAYOUTS: dict[type[Any], list[tuple[str, Any]]] = {}

@@ -20,7 +20,6 @@ __all__ = [
     "Lane",
     "Names",
     "Order",
-    "Place",
     "Verb",
     "in_domain",
     "token",
@@ -134,6 +133,15 @@ class Names:
         return f"KV_{self.workers_bucket}"
 
     @property
+    def holds_bucket(self) -> str:
+        return f"{self.prefix}_holds"
+
+    @property
+    def holds_stream(self) -> str:
+        """The stream under the bucket, by the naming rule of NATS key-value stores."""
+        return f"KV_{self.holds_bucket}"
+
+    @property
     def logs_bucket(self) -> str:
         return f"{self.prefix}_logs"
 
@@ -207,6 +215,13 @@ class Names:
 
     def older_presences(self) -> str:
         return f"$KV.{self.workers_bucket}.*"
+
+    def queue_hold(self, queue: str) -> str:
+        """The key-value subject of what an operator said about the pause of a queue."""
+        return f"$KV.{self.holds_bucket}.queue.{token(queue)}"
+
+    def holds(self) -> str:
+        return f"$KV.{self.holds_bucket}.>"
 
     def log_part(self, queue: str, path: str, part: str) -> str:
         """The subject of what is known of a part of a task's log.

@@ -16,15 +16,7 @@ if TYPE_CHECKING:
 
     from nats_executor.wire.names import Lane
 
-__all__ = [
-    "as_argument",
-    "as_text",
-    "in_pairs",
-    "in_text",
-    "in_user",
-    "remedy",
-    "require_servable",
-]
+__all__ = ["as_argument", "as_text", "in_pairs", "in_text", "in_user", "remedy", "require_servable"]
 
 ITEM = re.compile(r'\s*(?:"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>[^",\s][^,]*|))\s*(?:,|\Z)')
 

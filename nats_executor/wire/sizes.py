@@ -11,6 +11,8 @@ __all__ = [
     "AVERAGE_BYTES",
     "CUT_LETTER_BYTES",
     "HEADERS_BYTES",
+    "HOLDS_BUCKET_BYTES",
+    "HOLD_BYTES",
     "LETTER_BYTES",
     "LOG_RECORD_BYTES",
     "MOST_NAMES",
@@ -58,6 +60,10 @@ HEADERS_BYTES = 4 * 1024
 LETTER_BYTES = WORKLOAD_BYTES + HEADERS_BYTES
 # So much is kept of a workload that does not fit beside its reason.
 CUT_LETTER_BYTES = 64 * 1024
+# A hold is a queue's name, a person's name and a reason.
+HOLD_BYTES = 16 * 1024
+# All holds: one for each of some thousand queues.
+HOLDS_BUCKET_BYTES = 4 * 1024 * 1024
 # All presence records: one of 300 bytes for each of 50,000 workers.
 WORKERS_BUCKET_BYTES = 16 * 1024 * 1024
 # A stream may hold as many messages as if each had this size. An empty one takes 55 bytes of

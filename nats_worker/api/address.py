@@ -12,11 +12,11 @@ from airflow.executors.base_executor import ExecutorConf, get_execution_api_serv
 
 from nats_worker.api.answers import without_login
 
-__all__ = ["ApiAddress", "api_address"]
+__all__ = ["api_address"]
 
 URL = ("core", "execution_api_server_url")
 # In the order of their rank, and Airflow's: the first one's default is made of the second one.
-OPTIONS = (URL, ("api", "base_url"))
+ADDRESS_OPTIONS = (URL, ("api", "base_url"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,14 @@ def api_address(team: str | None) -> ApiAddress:
     """Return the address for a team's tasks: the team's own, or the one for all."""
     for owner in dict.fromkeys((team, None)):
         conf = ExecutorConf(owner)
-        for section, option in OPTIONS:
+        for section, option in ADDRESS_OPTIONS:
             if conf.get(section, option, fallback=None):
-                return ApiAddress(get_execution_api_server_url(conf), shown(owner, section, option))
+                return ApiAddress(
+                    get_execution_api_server_url(conf), option_in_text(owner, section, option)
+                )
     url = get_execution_api_server_url(ExecutorConf(None))
-    return ApiAddress(url, f"{shown(None, *URL)}, which is not set")
+    return ApiAddress(url, f"{option_in_text(None, *URL)}, which is not set")
 
 
-def shown(team: str | None, section: str, option: str) -> str:
+def option_in_text(team: str | None, section: str, option: str) -> str:
     return f"[{team}={section}] {option}" if team else f"[{section}] {option}"

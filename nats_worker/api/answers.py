@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["DECIDED_ELSEWHERE", "NO_ANSWER", "Answer", "without_login"]
+__all__ = ["DECIDED_ELSEWHERE", "Answer", "without_login"]
 
 NO_ANSWER = 0
 METHOD_NOT_ALLOWED = 405

@@ -16,6 +16,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Any
 
+from nats_executor.pacing import pauses
 from nats_worker.api.answers import without_login
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-FIRST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 2.0
+# Between two requests, in seconds: the first and the longest, of which each process takes a part.
+PAUSES = 0.1, 2.0
 # Steps of a pause, so that a request to stop is noticed.
 STEP_SECONDS = 0.1
 # Each answer that does not come in time doubles the time for the next one, up to this.
@@ -46,7 +47,7 @@ LONGEST_START_TIMEOUT_SECONDS = 60.0
 CALLBACK_START_TIMEOUT_SECONDS = 25.0
 # Of the time until a task counts as lost; the rest is for the pauses between requests and its end.
 HEARTBEATS_SHARE = 0.75
-# What httpcore calls the moment before the first byte of a request leaves, for every HTTP version.
+# httpcore's name for the moment before the first byte of a request leaves, in every HTTP version.
 SENDING = "send_request_headers.started"
 
 
@@ -55,7 +56,7 @@ class TooLate(BaseException):
 
 
 class Asking:
-    """How far a workload's request for its start has come.
+    """The progress of a workload's request for its start.
 
     Attributes:
         is_in_doubt: the answer to a request did not come, so it may have been accepted.
@@ -142,7 +143,7 @@ def until_known(
             and this process asks no more.
     """
     began = clock()
-    for attempt, pause in enumerate(pauses()):
+    for attempt, pause in enumerate(pauses(*PAUSES)):
         try:
             found = ask()
         except Exception as exc:
@@ -159,7 +160,8 @@ def until_known(
         else:
             asking.settled()
             return found
-        wait(pause, asking, clock, sleep)
+        part = random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
+        wait(part * pause, asking, clock, sleep)
     raise AssertionError("there is always one more pause")
 
 
@@ -170,13 +172,6 @@ def is_last_word(answer: Answer, asking: Asking, waited: float) -> bool:
     if asking.is_in_doubt:
         return False  # a proxy's word is none about what the server did with an earlier request
     return answer.is_foreign or asking.is_stopping or waited >= asking.reach_seconds
-
-
-def pauses() -> Iterator[float]:
-    pause = FIRST_PAUSE_SECONDS
-    while True:
-        yield pause * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
-        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
 def wait(

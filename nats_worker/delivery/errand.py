@@ -109,7 +109,7 @@ class Errand:
             verdict = await self.execute(self.record.workload, claim, on_exit)
             await self.settle(verdict, lease)
         finally:
-            leases.let_go(lease)
+            leases.drop(lease)
 
     def read(self) -> Workload:
         """Decode the message; raises `DecodeError` for what this release cannot run."""
@@ -221,7 +221,9 @@ class Errand:
             return
         self.record.attempt, self.record.generation = expired.attempt, expired.generation
         self.record.predecessors = tuple(expired.predecessors)
-        if await self.record.try_report(State.RELEASED, "nobody renews its token", of=expired):
+        if await self.record.try_report(
+            State.RELEASED, "no executor has renewed its token", of=expired
+        ):
             await self.delivery.ack()
 
     async def claim(self, claim: claims.Claim) -> claims.Claim | None:
@@ -362,7 +364,7 @@ class Errand:
     async def give_up(self, state: State, info: str, lease: Lease, delay_seconds: float) -> None:
         await self.record.report(state, info)
         # From here on any worker may claim it, this one included.
-        self.shared.leases.let_go(lease)
+        self.shared.leases.drop(lease)
         await persist(lambda: lease.nak(delay_seconds))
 
     async def bury(self, reason: str) -> None:

@@ -60,7 +60,7 @@ class Leases:
         """Go on with a newer delivery of a dispatch that is held."""
         self._held[dispatch_id].delivery = delivery
 
-    def let_go(self, lease: Lease) -> None:
+    def drop(self, lease: Lease) -> None:
         """End a lease; a newer one on the same dispatch stays."""
         if self._held.get(lease.dispatch_id) is lease:
             del self._held[lease.dispatch_id]

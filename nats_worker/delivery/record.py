@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class DispatchRecord:
-    """What this worker knows and reports about the dispatch of one delivery.
+    """Holds what this worker knows of the dispatch of one delivery, and reports it.
 
     Attributes:
         observer: is told of each claim and report.

@@ -19,7 +19,7 @@ __all__ = ["Shared"]
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What every errand of a worker uses.
+    """The parts of a worker that all its errands use.
 
     Attributes:
         worker: this worker's id.

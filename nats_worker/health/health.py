@@ -26,7 +26,7 @@ HUNG_START_SECONDS = 30.0
 
 
 class Health:
-    """What probes get to know about one worker.
+    """Answers the questions of probes about one worker.
 
     Attributes:
         pool, broker: the worker's own, once it has them; see `watch`.

@@ -133,7 +133,7 @@ class Request(WSGIRequestHandler):
 
 
 class Quiet:
-    """Where wsgiref writes the traceback of a client that went away."""
+    """Logs the traceback that wsgiref writes when a client goes away."""
 
     def write(self, text: str) -> None:
         log.debug("%s", text.rstrip())

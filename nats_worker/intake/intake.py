@@ -54,7 +54,7 @@ class Intake:
         self._waits: dict[Lane, asyncio.Task[Delivery]] = {}
         # Lanes that gave an error the last time, with what was logged: none may hold up the others.
         self._troubled: dict[Lane, Once] = {}
-        # What weighs how much is known only once it is here, so that more at once might not fit.
+        # A workload's weight is known only once it is here, so that more at once might not fit.
         self._most_at_once = 1 if settings.pool_slots_as_weight else sys.maxsize
         self._recalled = asyncio.Event()
         self._recalled.set()  # no pulls are open yet
@@ -67,7 +67,7 @@ class Intake:
 
     @property
     def lanes(self) -> list[Lane]:
-        """What pulls are to be open for."""
+        """The lanes for which pulls are to be open."""
         return [lane for lanes in list(self._lanes.values()) for lane in lanes]
 
     def add(self, queue: str) -> None:

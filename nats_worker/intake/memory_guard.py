@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from nats_executor.settings import Settings
-    from nats_worker.processes.memory import Reading
+    from nats_worker.processes.memory import MemoryReading
 
 __all__ = ["Guard"]
 
@@ -29,7 +29,7 @@ class Guard:
         reason: why the worker is to take nothing, '' if it may.
     """
 
-    def __init__(self, settings: Settings, read: Callable[[], Reading] = memory.read) -> None:
+    def __init__(self, settings: Settings, read: Callable[[], MemoryReading] = memory.read) -> None:
         self._settings = settings
         self._read = read
         self.reason = ""
@@ -51,7 +51,7 @@ class Guard:
             await asyncio.sleep(settings.heartbeat_seconds)
 
 
-def verdict(reading: Reading, settings: Settings, *, is_paused: bool) -> str:
+def verdict(reading: MemoryReading, settings: Settings, *, is_paused: bool) -> str:
     """Return why to take no workloads, '' if nothing speaks against them. Pure."""
     share, limit = reading.used_percent, settings.memory_high_percent
     if share is not None and limit and share > allowed(limit, is_paused=is_paused):

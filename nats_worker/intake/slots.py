@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-__all__ = ["Seat", "Slots"]
+__all__ = ["Holding", "Slots"]
 
 
 @dataclass(slots=True, eq=False)
-class Seat:
+class Holding:
     """The slots of one workload.
 
     Attributes:
@@ -28,20 +28,20 @@ class Slots:
 
     Attributes:
         used: how many are taken; more than there are after a change to fewer.
-        kept: the one workload that is here and does not fit yet. Everything that is free is its
-            own until it fits, because lighter ones that overtake it would keep it out for ever.
-        pauses: what has the worker pause now; while there is any, nothing new is seated, whatever
-            is free.
+        kept: the one workload that is here and does not fit yet. Everything that is free is for
+            it until it fits, because lighter ones that overtake it would keep it out for ever.
+        pauses: the reasons to pause now; while there is any, no workload gets slots, however many
+            are free.
         is_on_trial: one workload is taken at a time, whatever is free; `trial` is that one.
     """
 
     def __init__(self, concurrency: int) -> None:
         self.concurrency = concurrency
         self.used = 0
-        self.kept: Seat | None = None
+        self.kept: Holding | None = None
         self.pauses: set[str] = set()
         self.is_on_trial = False
-        self.trial: Seat | None = None
+        self.trial: Holding | None = None
         self._changed = asyncio.Event()
 
     @property
@@ -52,29 +52,33 @@ class Slots:
         vacant = max(0, self.concurrency - self.used)
         return min(1, vacant) if self.is_on_trial else vacant
 
-    def take(self, weight: int = 1) -> Seat:
-        """Seat a workload, or keep it until it fits; only while a slot is free."""
+    def take(self, weight: int = 1) -> Holding:
+        """Give a workload its slots, or keep it until it fits; only while a slot is free.
+
+        Raises:
+            ValueError: none is.
+        """
         if not self.free:
             raise ValueError("no slot is free")
-        self.kept = seat = Seat(weight)
+        self.kept = holding = Holding(weight)
         if self.is_on_trial:
-            self.trial = seat
+            self.trial = holding
         self._look()
-        return seat
+        return holding
 
-    def give(self, seat: Seat) -> None:
+    def give(self, holding: Holding) -> None:
         """Take back what a workload holds, or let it wait no longer; twice is as good as once."""
-        if seat is self.kept:
+        if holding is self.kept:
             self.kept = None
-        self.used -= seat.held
-        seat.held = 0
-        seat.settled.set()
+        self.used -= holding.held
+        holding.held = 0
+        holding.settled.set()
         self._look()
 
-    def conclude(self, seat: Seat) -> None:
+    def conclude(self, holding: Holding) -> None:
         """Note that all is known about a workload, whose slots may have been free for longer."""
-        self.give(seat)
-        if seat is self.trial:
+        self.give(holding)
+        if holding is self.trial:
             self.trial = None
             self._look()
 
@@ -84,7 +88,7 @@ class Slots:
         self._look()
 
     def pause(self, why: str) -> None:
-        """Seat no workload until each pause has its `resume`."""
+        """Give no workload slots until each pause has its `resume`."""
         self.pauses.add(why)
 
     def resume(self, why: str) -> None:
@@ -103,13 +107,13 @@ class Slots:
             await self._changed.wait()
 
     def _look(self) -> None:
-        """Seat the kept workload if it fits, and wake up what waits for a free slot."""
-        if (seat := self.kept) and not self.pauses:
+        """Give the kept workload its slots if it fits, and wake up what waits for a free one."""
+        if (holding := self.kept) and not self.pauses:
             # By the concurrency of now: one that shrank below the weight would never have enough.
-            needed = min(seat.weight, self.concurrency)
+            needed = min(holding.weight, self.concurrency)
             if needed <= self.concurrency - self.used:
                 self.kept = None
-                seat.held = needed
+                holding.held = needed
                 self.used += needed
-                seat.settled.set()
+                holding.settled.set()
         self._changed.set()

@@ -30,6 +30,7 @@ from airflow.sdk.execution_time import callback_supervisor, supervisor
 from pydantic import TypeAdapter, ValidationError
 
 from nats_executor.logs import ended
+from nats_executor.pacing import pauses
 from nats_worker.api.address import api_address
 from nats_worker.api.asking import Asking, TooLate
 from nats_worker.api.client import (
@@ -74,7 +75,8 @@ RELIED_ON: dict[Any, tuple[str, ...]] = {
     **RELIED_ON_FOR_REQUESTS,
 }
 AFTER_START = frozenset({Ending.STOPPED_BY_SERVER, Ending.UNDELIVERED})
-MAX_PAUSE_SECONDS = 30.0
+# Between two tries to deliver a state, in seconds: the first and the longest.
+DELIVERY_PAUSES = 1.0, 30.0
 # Airflow 3.3.0 starts no process in a group of its own; there the reaper alone gets what a stopped
 # callback has left.
 OWN_GROUP = {
@@ -85,7 +87,7 @@ OWN_GROUP = {
 
 
 class Watch:
-    """What the subclasses learn about the workload that this process runs at the moment.
+    """The facts that the subclasses learn about the workload that this process runs.
 
     There is one, like the subclasses: for tasks in other languages Airflow derives a class from the
     one that it finds first, and keeps it.
@@ -115,13 +117,13 @@ class Watch:
         self.has_started = True
         self.on_start(pid)
 
-    def pauses(self) -> Iterator[float]:
+    def delivery_pauses(self) -> Iterator[float]:
         """Yield growing pauses in seconds until the time for deliveries is over."""
         deadline = time.monotonic() + self.delivery_seconds
-        pause = 1.0
-        while (left := deadline - time.monotonic()) > 0:
+        for pause in pauses(*DELIVERY_PAUSES):
+            if (left := deadline - time.monotonic()) <= 0:
+                return
             yield min(pause, left)
-            pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
 
 WATCH = Watch()
@@ -155,7 +157,7 @@ def supervise(
         send_spans_from_tasks()
         if lacks():
             asking.sending()  # nothing will tell when it is
-        exit_code = run(workload, team)
+        exit_code = run_workload(workload, team)
     except ValidationError as exc:
         # Its own text quotes the input, and that holds a token.
         problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in details(exc)]
@@ -178,7 +180,7 @@ def details(exc: ValidationError) -> list[Any]:
     return list(exc.errors(include_url=False, include_context=False, include_input=False))
 
 
-def run(workload: Any, team: str | None) -> int:
+def run_workload(workload: Any, team: str | None) -> int:
     # A team's value comes first, then that for all, as with the API server's address.
     is_on_stdout = False
     for conf in (ExecutorConf(None), ExecutorConf(team)):
@@ -328,7 +330,7 @@ def watched_task(base: Any, watch: Watch, reaper: Reaper) -> Any:
             self._send_terminal_state_msg(self._pending_terminal_state_msg)
 
         def update_task_state_if_needed(self) -> None:
-            failure = deliver(super().update_task_state_if_needed, watch.pauses())
+            failure = deliver(super().update_task_state_if_needed, watch.delivery_pauses())
             answer = answer_of(failure) if failure else None
             if answer is not None and answer.is_decided_elsewhere:
                 watch.is_decided_elsewhere = True

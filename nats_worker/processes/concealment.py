@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from nats_executor.settings import Settings
 
-__all__ = ["LOGIN", "conceal", "environment_without_login", "hide_login"]
+__all__ = ["environment_without_login", "hide_login"]
 
 LOGIN = tuple(option.name for option in OPTIONS if option.is_login)
 # As Airflow reads an option from elsewhere.

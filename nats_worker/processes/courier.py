@@ -11,11 +11,11 @@ from nats_worker.processes.protocol import MAX_EVENT_BYTES, pack, unpack
 
 __all__ = ["ANSWER_SECONDS", "PRIVATE", "Courier"]
 
-# What a supervisor waits for, from when it asks.
+# A supervisor waits for so long, from when it asks.
 ANSWER_SECONDS = UPLOAD_SECONDS + 2.0
 # Another uploader takes the place of one that has died.
 AGAIN_SECONDS = 0.1
-# What an uploader says once no task can look into it.
+# An uploader says this once no task can look into it.
 PRIVATE = b"+"
 
 
@@ -23,13 +23,13 @@ class Courier:
     """A supervisor's way to the uploader.
 
     Args:
-        door: where uploads are asked for; the worker's processes share it.
+        to_uploader: a socket over which uploads are asked for; the worker's processes share it.
     """
 
-    def __init__(self, door: socket.socket) -> None:
-        self.door = door
+    def __init__(self, to_uploader: socket.socket) -> None:
+        self.to_uploader = to_uploader
         # Of an uploader that is stopped; all who have this end agree on it.
-        self.door.settimeout(ANSWER_SECONDS)
+        self.to_uploader.settimeout(ANSWER_SECONDS)
 
     def __call__(self, queue: str, path: str, file: int) -> None:
         """Have an open file stored as a log.
@@ -57,7 +57,7 @@ class Courier:
         with ours:
             with theirs:
                 try:
-                    socket.send_fds(self.door, [request], [file, theirs.fileno()])
+                    socket.send_fds(self.to_uploader, [request], [file, theirs.fileno()])
                 except OSError as exc:
                     raise NatsExecutorError(f"the worker's uploader is gone: {exc}") from exc
             ours.settimeout(seconds)

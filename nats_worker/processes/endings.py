@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ending_of"]
 
-# What the API server says of the start of a task that was cleared while it runs, and waits for that
+# The API server says this of the start of a task that was cleared while it runs, and waits for that
 # run's end (read in Airflow 3.3.2 and 3.4.0b2; only the latter says whether another process runs
 # it).
 RUNNING_ELSEWHERE = "running_elsewhere"

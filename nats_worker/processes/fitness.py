@@ -10,6 +10,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from nats_executor.pacing import pauses
 from nats_worker.processes.exit_report import Ending
 
 if TYPE_CHECKING:
@@ -21,11 +22,11 @@ __all__ = ["Fitness", "Takes"]
 
 # One or two may be the fault of their workloads after all.
 MOST_FAILURES = 3
-# Of the pauses, in seconds: the first, how they grow, and the longest. A self-test costs no
+# Of the pauses, in seconds: the first, the longest, and how they grow. A self-test costs no
 # workload anything, and a worker that waits for its API server loses a quarter of that at most.
-TESTS = (1.0, 1.25, 30.0)
+TESTS = (1.0, 30.0, 1.25)
 # A trial costs a workload a detour.
-TRIALS = (5.0, 2.0, 300.0)
+TRIALS = (5.0, 300.0)
 
 
 # Airflow's API server has been asked for the start, and has taken a decision.
@@ -72,10 +73,10 @@ class Fitness:
         # Whether the last self-test found nothing, and nothing has made that doubtful. A start
         # does not make up for it: with a full disk all starts are well, and what has started fails.
         self._is_sound = False
-        self._failed_tests = 0
-        # Since the last start: those that failed, and how often that ended the taking.
+        self._pauses_before_tests = pauses(*TESTS)
+        # Since the last start: those that failed, and the pauses for which that ends the taking.
         self._failures = 0
-        self._trials = 0
+        self._pauses_before_trials = pauses(*TRIALS)
 
     def note_end(self, report: ExitReport, blame: str = "") -> None:
         """A workload has ended here.
@@ -92,7 +93,8 @@ class Fitness:
 
     def note_start(self) -> None:
         """A workload has started here, or Airflow itself has refused to start it."""
-        self._failures = self._trials = 0
+        self._failures = 0
+        self._pauses_before_trials = pauses(*TRIALS)
         if self._is_sound:
             self._become(Takes.ALL)
 
@@ -103,9 +105,7 @@ class Fitness:
             self.note_doubt()
             return
         reason = f"{self._failures} starts in a row failed on this worker; the last one: {info}"
-        pause = growing(self._trials, *TRIALS)
-        self._trials += 1
-        self._become(Takes.NOTHING, reason, pause)
+        self._become(Takes.NOTHING, reason, next(self._pauses_before_trials))
 
     def note_doubt(self) -> None:
         """Something failed that may be the fault of this worker; a self-test will tell."""
@@ -118,11 +118,9 @@ class Fitness:
         """A self-test has ended, and found this."""
         self._is_sound = not findings
         if findings:
-            pause = growing(self._failed_tests, *TESTS)
-            self._failed_tests += 1
-            self._become(Takes.NOTHING, "; ".join(findings), pause)
+            self._become(Takes.NOTHING, "; ".join(findings), next(self._pauses_before_tests))
         else:
-            self._failed_tests = 0
+            self._pauses_before_tests = pauses(*TESTS)
             # It has not seen what starts have failed for, if any did.
             self._become(Takes.ONE if self._failures else Takes.ALL)
 
@@ -131,9 +129,3 @@ class Fitness:
         self.takes, self.reason, self.test_in = takes, reason, test_in
         if before != (takes, reason, test_in):
             self.on_change()
-
-
-def growing(times: int, first: float, factor: float, longest: float) -> float:
-    """Return the pause after so many others."""
-    # The power is bounded as well: a worker may be unfit for months.
-    return min(first * factor ** min(times, 32), longest)

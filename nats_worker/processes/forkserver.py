@@ -36,12 +36,12 @@ from nats_worker.processes.protocol import FREE, pack, pack_report, pack_request
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ForkServer", "main"]
+__all__ = []
 
 # Not `__name__`: this module runs as `__main__`.
 log = logging.getLogger("nats_worker.processes.forkserver")
 
-# What a supervisor gets to report its task's end and to upload the log once the worker is gone.
+# Seconds for a supervisor to report its task's end and to upload the log once the worker is gone.
 EXIT_SECONDS = 5.0
 # Time for the next of a row of short tasks; after it an idle worker has no process to spare.
 FREE_SECONDS = 5.0
@@ -72,8 +72,8 @@ class ForkServer:
         self.wakeup, self.wakeup_writer = socket.socketpair()
         self.main = os.getppid()
         self.is_open = True
-        # Whoever asks for a log connects here; with a log server it is that one's to answer.
-        self.log_door: socket.socket | None = None
+        # Readers of logs connect here. The log server answers them, once there is one.
+        self.log_listener: socket.socket | None = None
         self.log_server = 0
 
     def serve(self) -> None:
@@ -102,7 +102,7 @@ class ForkServer:
     def answer(self) -> None:
         request = receive_request(self.requests)
         if os.getppid() != self.main:
-            # What the main process asked for before it died would only start to be killed.
+            # A workload that the main process sent before it died would only start to be killed.
             request = None
         match request:
             case None:
@@ -112,9 +112,9 @@ class ForkServer:
             case {"op": "cleanup_bundles"}:
                 self.fork("", cleanup_bundles)
             case {"op": "self_test"}:
-                self.fork(request["id"], lambda: self_test.run(request, self.send))
+                self.fork(request["id"], lambda: self_test.run_self_test(request, self.send))
             case {"op": "serve_logs"}:
-                self.open_log_door()
+                self.open_log_listener()
             case _:
                 log.error("unknown request %r; main process and fork server differ", request["op"])
 
@@ -130,7 +130,7 @@ class ForkServer:
             try:
                 self.channels[pid].sendall(pack_request(request))
             except OSError:
-                # Gone, or stopped by somebody; nothing of this workload has begun there.
+                # It is gone, or was stopped; nothing of this workload has begun there.
                 kill_tree(pid)
                 continue
             self.supervisors[pid] = dispatch_id
@@ -151,7 +151,7 @@ class ForkServer:
         self.selector.register(ours, selectors.EVENT_READ, lambda: self.hear(pid))
 
     def hear(self, pid: int) -> None:
-        """Settle the workload of a supervisor that says it is free, or let go of one that left."""
+        """Settle the workload of a supervisor that says it is free, or drop one that is gone."""
         if pid not in self.channels:
             return
         with contextlib.suppress(OSError):
@@ -160,17 +160,17 @@ class ForkServer:
                 self.supervisors[pid] = ""
                 self.free[pid] = time.monotonic() + FREE_SECONDS
                 return
-        self.let_go(pid)
+        self.drop(pid)
 
     def dismiss_free(self, now: float) -> float | None:
-        """Let go of supervisors that were free for long; return the seconds to the next one."""
+        """Drop supervisors that were free for long; return the seconds to the next one."""
         for pid, until in list(self.free.items()):
             if until > now:
                 return until - now
-            self.let_go(pid)
+            self.drop(pid)
         return None
 
-    def let_go(self, pid: int) -> None:
+    def drop(self, pid: int) -> None:
         """Close the channel to a supervisor; one that is free exits."""
         self.free.pop(pid, None)
         channel = self.channels.pop(pid, None)
@@ -186,12 +186,12 @@ class ForkServer:
 
     # Logs
 
-    def open_log_door(self) -> None:
+    def open_log_listener(self) -> None:
         from airflow.configuration import conf
 
         port = conf.getint("logging", "worker_log_server_port")
         try:
-            self.log_door = listen(port)
+            self.log_listener = listen(port)
         except OSError as exc:
             log.warning("[logging] worker_log_server_port %d: %s; next: no logs served", port, exc)
         else:
@@ -199,16 +199,16 @@ class ForkServer:
 
     def await_readers(self) -> None:
         """Have the next one who asks for a log start the server."""
-        if self.log_door:
-            end_waiting(self.log_door)
-            self.selector.register(self.log_door, selectors.EVENT_READ, self.start_log_server)
+        if self.log_listener:
+            end_waiting(self.log_listener)
+            self.selector.register(self.log_listener, selectors.EVENT_READ, self.start_log_server)
 
     def start_log_server(self) -> None:
-        if self.log_door is None:
+        if self.log_listener is None:
             return
-        self.selector.unregister(self.log_door)
-        with self.log_door.dup() as door:
-            self.log_server = self.fork("", lambda: serve(door))
+        self.selector.unregister(self.log_listener)
+        with self.log_listener.dup() as listener:
+            self.log_server = self.fork("", lambda: serve(listener))
         if not self.log_server:
             self.await_readers()
 
@@ -227,7 +227,7 @@ class ForkServer:
             try:
                 exit_code = self.become_child(server, work)
             finally:
-                # Whatever happens, a child may not get back into the server's loop.
+                # A child may never get back into the server's loop.
                 os._exit(exit_code)
         self.supervisors[pid] = dispatch_id
         self.tell({"event": "forked", "id": dispatch_id, "pid": pid})
@@ -243,8 +243,8 @@ class ForkServer:
                 signal.signal(sig, signal.SIG_DFL)
             self.selector.close()
             ends = [self.requests, self.wakeup, self.wakeup_writer, *self.channels.values()]
-            if self.log_door:
-                ends.append(self.log_door)
+            if self.log_listener:
+                ends.append(self.log_listener)
             for inherited in ends:
                 inherited.close()
             # Orphans of a running workload stay with its supervisor, so that the server can tell
@@ -272,8 +272,8 @@ class ForkServer:
     def reap(self) -> None:
         """Collect what has ended, report supervisors, and clear up after those that were killed.
 
-        What a workload left running on purpose may stay as long as the worker does, as with
-        Airflow's other executors. What a violent end left behind is killed.
+        A process that a workload left running on purpose may stay as long as the worker does, as
+        with Airflow's other executors. After a violent end the processes left behind are killed.
         """
         with contextlib.suppress(BlockingIOError):
             while self.wakeup.recv(4096):
@@ -287,7 +287,7 @@ class ForkServer:
                 return
             self.clear_up(is_violent=pid not in self.tolerated and status != 0)
             self.tolerated.discard(pid)
-            self.let_go(pid)
+            self.drop(pid)
             dispatch_id = self.supervisors.pop(pid, "")
             if pid == self.log_server and self.is_open:
                 log.error("the log server has ended; next: another when a log is asked for")
@@ -309,7 +309,7 @@ class ForkServer:
         if self.log_server in self.supervisors:
             kill_tree(self.log_server)
         for pid in list(self.free):
-            self.let_go(pid)
+            self.drop(pid)
         while self.supervisors and time.monotonic() < deadline:
             # Again and again, because a supervisor may just be forking its task.
             for supervisor in self.supervisors:
@@ -326,7 +326,7 @@ class ForkServer:
         self.send(pack(event))
 
     def send(self, packet: bytes) -> None:
-        # Without a main process nobody needs the event, but the API server still needs the report.
+        # Without a main process no event is needed, but the API server still needs the report.
         with contextlib.suppress(OSError):
             self.events.send(packet)
 

@@ -1,7 +1,7 @@
 """Prepares the interpreter in which a task runs that gets one of its own.
 
-Airflow 3.4 starts it by exec where `[core] execute_tasks_new_python_interpreter` says so. What the
-fork server has done for tasks that are forked is not there: it has to be done again.
+Airflow 3.4 starts it by exec where `[core] execute_tasks_new_python_interpreter` says so. The
+fork server's preparations for tasks that are forked are not there: they have to be done again.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from airflow.configuration import conf
 from nats_worker.processes.concealment import hide_login
 from nats_worker.processes.faults import leave_to_kernel
 
-__all__ = ["OPTION", "is_wanted", "prepare", "prepare_all"]
+__all__ = ["OPTION", "is_wanted", "prepare_all"]
 
 log = logging.getLogger(__name__)
 
 OPTION = "[core] execute_tasks_new_python_interpreter"
-# What Airflow's supervisor gives to the new interpreter to run, and its first words, which close
-# the process's memory to others (found in Airflow 3.4.0b2).
+# Airflow's supervisor gives the first one to the new interpreter to run. The second one is its
+# beginning, and closes the process's memory to others (found in Airflow 3.4.0b2).
 BOOTSTRAP, PRELUDE = "_CHILD_EXEC_BOOTSTRAP", "_CHILD_EXEC_PRELUDE"
 # As `-P` does for our other processes: a module of a task's working directory is not ours. `sys` is
 # built in.
@@ -29,14 +29,14 @@ PREPARATIONS = {
     hide_login: "the login for NATS could not be hidden from a task",
     leave_to_kernel: "a segmentation fault may not end a task",
 }
-PREPARATION = f"from {__name__} import prepare\nprepare()\n"
+PREPARATION = f"from {__name__} import prepare_one\nprepare_one()\n"
 
 
 def is_wanted() -> bool:
     return bool(conf.getboolean("core", "execute_tasks_new_python_interpreter", fallback=False))
 
 
-def prepare() -> None:
+def prepare_one() -> None:
     """Do for one task what the fork server does for all; a part that fails is a warning."""
     for step, what in PREPARATIONS.items():
         try:

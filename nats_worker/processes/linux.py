@@ -40,7 +40,11 @@ HUGE_PAGE_BYTES = 2 * 1024 * 1024
 
 # Has one of our processes write to stderr where it is.
 DUMP_SIGNAL = signal.SIGUSR2
-STATES = {"D": "waits for a disk or a network file system", "T": "is stopped", "Z": "has ended"}
+PROCESS_STATES = {
+    "D": "waits for a disk or a network file system",
+    "T": "is stopped",
+    "Z": "has ended",
+}
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
@@ -98,7 +102,7 @@ def state_of(pid: int) -> str:
         letter = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (OSError, IndexError):
         return "has ended"
-    return STATES.get(letter, "does not go on; its traceback is in this worker's log")
+    return PROCESS_STATES.get(letter, "does not go on; its traceback is in this worker's log")
 
 
 def children_of(pid: int) -> set[int]:

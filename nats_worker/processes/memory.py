@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Reading", "oom_kills", "read", "sigkill_reason"]
+__all__ = ["MemoryReading", "oom_kills", "read", "sigkill_reason"]
 
 ROOT = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")
@@ -56,13 +56,13 @@ def sigkill_reason(before: int | None) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class MemoryReading:
     """The memory at one moment; None is what the kernel does not tell.
 
     Attributes:
         used_percent: of the limit that is closest, a cgroup's or the machine's.
         where: what that is, for a person.
-        pressure_percent: the time in which somebody waited for memory, in the last ten seconds.
+        pressure_percent: the time in which some process waited for memory, in the last ten seconds.
     """
 
     used_percent: float | None = None
@@ -70,13 +70,13 @@ class Reading:
     pressure_percent: float | None = None
 
 
-def read(*, own: Path = OWN, root: Path = ROOT, proc: Path = PROC) -> Reading:
+def read(*, own: Path = OWN, root: Path = ROOT, proc: Path = PROC) -> MemoryReading:
     """Read how full the memory is that this process may use."""
     uses = list(uses_of_cgroups(own, root))
     if machine := use_of_machine(proc / "meminfo"):
         uses.append(machine)
     used, limit, what = max(uses, key=lambda use: use[0] / use[1], default=(0, 0, ""))
-    return Reading(
+    return MemoryReading(
         used_percent=100 * used / limit if limit else None,
         where=f"{used / GIB:.1f} of {limit / GIB:.1f} GiB of the {what}" if limit else "",
         pressure_percent=pressure(own, root, proc),

@@ -22,18 +22,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["prepare", "send_spans_from_tasks", "switched_off", "tell_threads"]
+__all__ = ["prepare_exporters", "send_spans_from_tasks", "switched_off", "tell_threads"]
 
 log = logging.getLogger(__name__)
 
-METRICS = ("metrics", "otel_on")
-SPANS = ("traces", "otel_on")
+METRICS_SWITCH = ("metrics", "otel_on")
+SPANS_SWITCH = ("traces", "otel_on")
 
 
 @contextlib.contextmanager
 def switched_off() -> Iterator[None]:
     """Have Airflow take OpenTelemetry for off meanwhile, whatever is configured."""
-    names = [f"AIRFLOW__{section}__{option}".upper() for section, option in (METRICS, SPANS)]
+    names = [
+        f"AIRFLOW__{section}__{option}".upper()
+        for section, option in (METRICS_SWITCH, SPANS_SWITCH)
+    ]
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "False"))
     try:
@@ -49,12 +52,16 @@ def switched_off() -> Iterator[None]:
 def options_on() -> list[tuple[str, str]]:
     from airflow.configuration import conf
 
-    return [option for option in (METRICS, SPANS) if conf.getboolean(*option, fallback=False)]
+    return [
+        option
+        for option in (METRICS_SWITCH, SPANS_SWITCH)
+        if conf.getboolean(*option, fallback=False)
+    ]
 
 
-def prepare() -> None:
-    """Import what tasks send by, and let go of what Airflow took for off."""
-    steps = {METRICS: prepare_metrics, SPANS: prepare_spans}
+def prepare_exporters() -> None:
+    """Import the exporters of tasks, and set up the metrics that Airflow took for off."""
+    steps = {METRICS_SWITCH: prepare_metrics, SPANS_SWITCH: prepare_spans}
     for section, option in options_on():
         try:
             steps[section, option]()
@@ -88,7 +95,7 @@ def prepare_spans() -> None:
 @functools.cache
 def send_spans_from_tasks() -> None:
     """Have each task that this process, a supervisor, forks from now on send its spans."""
-    if SPANS not in options_on():
+    if SPANS_SWITCH not in options_on():
         return
     from airflow import settings
     from airflow.configuration import conf

@@ -43,8 +43,8 @@ DEATHS_ALLOWED = 5
 DEATHS_WINDOW_SECONDS = 60.0
 # To write a traceback, and for what it had told before to be read.
 DUMP_SECONDS = 1.0
-# More than the fork server takes for its own farewell; then it hangs and is killed.
-CLOSE_SECONDS = 10.0
+# More than the fork server takes for its own end; then it hangs and is killed.
+FORK_SERVER_END_SECONDS = 10.0
 
 
 class PoolBroken(Exception):
@@ -52,7 +52,7 @@ class PoolBroken(Exception):
 
 
 class ProcessPool:
-    """Starts workloads through a fork server, and the fork server anew when it dies.
+    """Starts workloads through a fork server, and another fork server when one dies.
 
     An async context manager: on exit every process is gone, within about ten seconds.
 
@@ -328,7 +328,7 @@ class ForkServerHandle:
             # It imports Airflow, which takes seconds, and has forked nothing yet.
             self.process.kill()
         loop = asyncio.get_running_loop()
-        self.deadline = loop.call_later(CLOSE_SECONDS, self.process.kill)
+        self.deadline = loop.call_later(FORK_SERVER_END_SECONDS, self.process.kill)
 
     async def ended(self) -> str:
         """Wait for the process's end, read its last events and return how it ended."""

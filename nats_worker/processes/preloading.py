@@ -13,7 +13,7 @@ from nats_worker.processes.linux import gather_memory
 if TYPE_CHECKING:
     import socket
 
-__all__ = ["PRELOADED", "preload"]
+__all__ = ["preload"]
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def preload(uploads: socket.socket | None = None) -> None:
         if uploads:
             leave_logs_to(uploads)
         warm_up()
-    otel.prepare()
+    otel.prepare_exporters()
     otel.tell_threads()
     gc.collect()
     gc.freeze()

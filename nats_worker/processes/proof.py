@@ -50,7 +50,7 @@ class Proof:
 
     @property
     def reason(self) -> str:
-        """Why the worker is to take nothing, '' if it may or if nothing is known yet."""
+        """The reason to take nothing, '' if there is none or none is known yet."""
         return self.fitness.reason
 
     async def given(self) -> None:

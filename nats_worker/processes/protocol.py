@@ -47,7 +47,7 @@ __all__ = [
 # A report's text is cut far below this; a packet over the socket's buffer could not be sent.
 MAX_EVENT_BYTES = 65_536
 MAX_INFO_CHARACTERS = 4_000
-# What a supervisor says to its fork server when it can take another workload.
+# A supervisor says this to its fork server when it can take another workload.
 FREE = b"\0"
 LENGTH = struct.Struct("!I")
 

@@ -75,7 +75,7 @@ class Reaper:
 def children_of_main_thread() -> set[int]:
     """Return the children of this process's main thread, to which the kernel gives orphans.
 
-    What another thread has started is not listed here, and that thread waits for it.
+    A child of another thread is not listed here, and that thread waits for it.
     """
     pid = os.getpid()
     with contextlib.suppress(OSError):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Step = Callable[[str | None], Iterator[str]]
 
-__all__ = ["run"]
+__all__ = ["run_self_test"]
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ PING_KEYS = frozenset({"ok", "failing"})
 START_IT = "start it, or set its URL as seen from this worker"
 
 
-def run(request: dict[str, Any], send: Callable[[bytes], None]) -> int:
+def run_self_test(request: dict[str, Any], send: Callable[[bytes], None]) -> int:
     """Carry a request of the main process out; returns the exit code."""
     findings = [finding for step in STEPS for finding in outcome(step, request["team"])]
     report = ExitReport(ending=Ending.FINISHED, info="\n".join(findings))
@@ -121,7 +121,7 @@ def api_server(team: str | None) -> Iterator[str]:
         reason = str(exc).rstrip(".")
         yield f"{where} is no URL: {reason}; set one such as http://airflow.example.org/execution/"
     except httpx.RequestError as exc:
-        yield f"no API server at {where}: {reason_of(exc)}; {START_IT}"
+        yield f"no API server at {where}: {type_and_text(exc)}; {START_IT}"
     else:
         if not is_of_execution_api(answer):
             yield misdirected(answer, where)
@@ -147,9 +147,9 @@ def is_of_execution_api(answer: Any) -> bool:
     return isinstance(content, dict) and content.keys() >= PING_KEYS
 
 
-def reason_of(exc: Exception) -> str:
+def type_and_text(exc: Exception) -> str:
     return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
 
 
-# What is cheap and certain comes first.
+# The cheap and certain ones come first.
 STEPS: tuple[Step, ...] = (user, log_folder, api_server)

@@ -74,8 +74,8 @@ def rehearse_request() -> None:
 def prepare_log_lines() -> None:
     """Have Airflow prepare how task logs are written, unless they may go to a remote place.
 
-    What sends logs elsewhere may start a thread or connect, and its place is in a workload. Our own
-    does neither before a log is complete.
+    A handler that sends logs elsewhere may start a thread or connect, so it belongs into a
+    workload. Our own does neither before a log is complete.
     """
     from airflow.sdk.log import load_remote_log_handler, logging_processors
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import pickle
 import socket
@@ -11,6 +10,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Self
 
+from nats_executor.retrying import ended
 from nats_worker.processes.courier import PRIVATE
 from nats_worker.processes.linux import exit_in_words
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 # One that cannot live is not started over and over.
 PAUSE_SECONDS = 1.0
 # More than it takes for what it was asked for.
-CLOSE_SECONDS = 15.0
+UPLOADER_END_SECONDS = 15.0
 # Far more than an interpreter takes on a busy machine.
 START_SECONDS = 60.0
 
@@ -35,10 +35,11 @@ class Uploads:
     """Keeps an uploader alive for as long as its context lasts; `uploader.py` is the process.
 
     Args:
-        is_wanted: without it there is none, and no door.
+        is_wanted: whether there is an uploader at all.
 
     Attributes:
-        door: the end for the fork server, whose supervisors ask there.
+        to_uploader: the end of a socket over which supervisors ask; the fork server gets it. None
+            if there is no uploader.
     """
 
     def __init__(self, settings: Settings, *, is_wanted: bool) -> None:
@@ -47,11 +48,13 @@ class Uploads:
         self._served: socket.socket | None = None
         self._keeper: asyncio.Task[None] | None = None
         self.process: subprocess.Popen[bytes] | None = None
-        self.door: socket.socket | None = None
+        self.to_uploader: socket.socket | None = None
 
     async def __aenter__(self) -> Self:
         if self._is_wanted:
-            self.door, self._served = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self.to_uploader, self._served = socket.socketpair(
+                socket.AF_UNIX, socket.SOCK_SEQPACKET
+            )
             self._keeper = asyncio.create_task(self._keep(self._served), name="uploader")
         return self
 
@@ -61,13 +64,11 @@ class Uploads:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._keeper is None or self.door is None or self._served is None:
+        if self._keeper is None or self.to_uploader is None or self._served is None:
             return
-        self._keeper.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._keeper
+        await ended(self._keeper)
         # The fork server has ended, so this was the last one of these ends.
-        self.door.close()
+        self.to_uploader.close()
         self._served.close()
         if self.process is not None:
             await asyncio.to_thread(end, self.process)
@@ -114,7 +115,7 @@ def launch(*inherited: socket.socket) -> subprocess.Popen[bytes]:
 def end(process: subprocess.Popen[bytes]) -> None:
     """Wait for the end of an uploader that no process can ask any more."""
     try:
-        process.wait(CLOSE_SECONDS)
+        process.wait(UPLOADER_END_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

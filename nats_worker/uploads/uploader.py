@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from nats_executor.broker.port import Broker
     from nats_executor.settings import Settings
 
-__all__ = ["Uploader", "main"]
+__all__ = []
 
 # Not `__name__`: this module runs as `__main__`.
 log = logging.getLogger("nats_worker.uploads.uploader")
@@ -74,32 +74,32 @@ def received(packet: bytes, file: int, answers: int) -> Upload:
 class Uploader:
     """Stores what it is asked for, over one connection that lasts for as long as there is work."""
 
-    def __init__(self, settings: Settings, door: socket.socket) -> None:
+    def __init__(self, settings: Settings, served: socket.socket) -> None:
         self._settings = settings
-        self._door = door
+        self._served = served
         self._requests: asyncio.Queue[Upload | None] = asyncio.Queue()
         self._slots = asyncio.Semaphore(AT_A_TIME)
 
     async def run(self) -> None:
-        """Serve until nobody is left who could ask."""
+        """Serve until no process is left that could ask."""
         loop = asyncio.get_running_loop()
-        self._door.setblocking(False)
-        loop.add_reader(self._door, self._receive)
+        self._served.setblocking(False)
+        loop.add_reader(self._served, self._receive)
         try:
             while first := await self._requests.get():
                 async with connect(self._settings, role="task log") as broker:
                     if not await self._serve(broker, first):
                         return
         finally:
-            loop.remove_reader(self._door)
+            loop.remove_reader(self._served)
 
     def _receive(self) -> None:
         try:
-            packet, fds, _, _ = socket.recv_fds(self._door, MAX_EVENT_BYTES, DESCRIPTORS)
+            packet, fds, _, _ = socket.recv_fds(self._served, MAX_EVENT_BYTES, DESCRIPTORS)
         except BlockingIOError:
             return
         if not packet:
-            asyncio.get_running_loop().remove_reader(self._door)
+            asyncio.get_running_loop().remove_reader(self._served)
             self._requests.put_nowait(None)
             return
         if len(fds) < DESCRIPTORS:  # this process may open no more
@@ -161,7 +161,7 @@ def settings_from(handover: socket.socket) -> Settings | None:
     return pickle.loads(data) if data else None  # noqa: S301 - from the worker's main process
 
 
-def main(door: int, handover: int) -> None:
+def main(served: int, handover: int) -> None:
     """Serve on an inherited socket until its other end is closed everywhere."""
     keep_private()
     for sig in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
@@ -173,7 +173,7 @@ def main(door: int, handover: int) -> None:
     if (settings := settings_from(socket.socket(fileno=handover))) is None:
         return
     setproctitle("airflow nats worker: logs")
-    asyncio.run(Uploader(settings, socket.socket(fileno=door)).run())
+    asyncio.run(Uploader(settings, socket.socket(fileno=served)).run())
 
 
 if __name__ == "__main__":

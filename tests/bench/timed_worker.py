@@ -47,7 +47,7 @@ def run_airflow() -> None:
 
     from nats_worker import main as worker_main
 
-    worker_main.become = worker_main.run  # type: ignore[assignment] # a new program would lose it
+    worker_main.become = worker_main.run_worker  # type: ignore[assignment] # a new program would lose it
     sys.argv[0] = "airflow"
     main()
 

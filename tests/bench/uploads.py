@@ -41,8 +41,8 @@ async def compare(settings: Settings, count: int) -> None:
     async with AsyncExitStack() as exits:
 
         async def pool_of(uploads: Uploads | None = None) -> ProcessPool:
-            door = uploads.door if uploads else None
-            pool = await exits.enter_async_context(ProcessPool(uploads=door))
+            uploader = uploads.to_uploader if uploads else None
+            pool = await exits.enter_async_context(ProcessPool(uploads=uploader))
             await pool.ready()
             for _ in range(WARM_UP_TASKS):
                 await run_task(pool)

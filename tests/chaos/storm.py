@@ -147,7 +147,13 @@ class Storm:
     def is_idle(self) -> bool:
         self.show()
         is_free = not any(job.running or job.ledger for job in self.living_jobs())
-        return is_free and self.look().is_idle
+        found = self.look()
+        # A worker that was started last may need a while on a busy machine to say that it is there.
+        return is_free and found.is_idle and set(found.workers) == set(self.aliases)
+
+    @property
+    def aliases(self) -> list[str]:
+        return [worker.alias for worker in self.scene.workers]
 
     def living_jobs(self) -> list[Job]:
         pids = {scheduler.pid for scheduler in self.scene.schedulers if scheduler.is_alive}
@@ -191,7 +197,7 @@ class Storm:
             executions=self.database.executions(),
             jobs=jobs,
             broker=broker,
-            worker_names=[worker.alias for worker in self.scene.workers],
+            worker_names=self.aliases,
             orphans=left_behind(others),
             injections=self.injector.injections,
             hurt=frozenset({INIT, *self.injector.hurt, *gone}),

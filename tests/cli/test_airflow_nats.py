@@ -30,6 +30,8 @@ VALUES = {
     "set-concurrency": ("w1", "4"),
     "add-queue": ("w1", "gpu"),
     "remove-queue": ("w1", "gpu"),
+    "pause": ("gpu", "--for", "2h"),
+    "resume": ("gpu",),
 }
 
 

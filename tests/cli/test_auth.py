@@ -9,7 +9,7 @@ import pytest
 
 from nats_executor.access.permissions import Role
 from nats_executor.cli import commands
-from nats_executor.cli.definitions import ROLES
+from nats_executor.cli.access_definitions import ROLES
 from tests.support.nkeys import NKey
 
 if TYPE_CHECKING:

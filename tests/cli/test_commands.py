@@ -6,14 +6,17 @@ import csv
 import json
 import subprocess
 import time
+from argparse import ArgumentTypeError
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from airflow.cli.cli_parser import get_parser
+from airflow.utils.platform import getuser
 
 from nats_executor.cli import arguments, commands
+from nats_executor.cli.durations import duration
 from nats_executor.wire.queue_names import as_argument, as_text
 from tests.cli.conftest import WELL
 from tests.support.nats_server import free_port
@@ -308,10 +311,9 @@ def pause(console: Console, *consumers: str, seconds: int) -> str:
     until = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=seconds)
     stream = console.settings.names.tasks_stream
 
-    async def carry_out(broker: Any) -> None:
+    async def carry_out(broker: Broker) -> None:
         for consumer in consumers:
-            wanted = {"pause_until": until.isoformat()}
-            await broker._call(f"CONSUMER.PAUSE.{stream}.{consumer}", wanted)
+            await broker.pause_consumer(stream, consumer, until.timestamp())
 
     arguments.ask(console.settings, carry_out)
     return until.isoformat()
@@ -327,12 +329,8 @@ def test_check_names_a_paused_queue_until_when_and_how_to_resume_it(console: Con
 
     code, rows = checked(console)
 
-    stream = console.settings.names.tasks_stream
-    resume = " && ".join(
-        f"nats consumer resume {stream} {name}" for name in ("x1", "x1--b1", "x1--b2")
-    )
     assert code == 1
-    details = f"12 pending, paused until {until}; to resume now: {resume}"
+    details = f"12 pending, paused until {until}; to resume now: airflow nats queues resume x1"
     assert rows["queue x1"] == ("paused", details)
     assert rows["queue default"][0] == "ok"
     pause(console, "x1", "x1--b1", "x1--b2", seconds=-1)
@@ -371,8 +369,115 @@ def test_the_list_of_queues_tells_of_a_pause(console: Console) -> None:
 
     rows = json.loads(console.run(commands.queues_list, output="json")[1])
 
-    assert {row["queue"]: row["paused_until"] for row in rows} == {"default": "-", "x1": until}
+    assert {row["queue"]: row["paused_until"] for row in rows} == {"default": None, "x1": until}
     assert until in console.run(commands.queues_list, output="plain")[1]
+
+
+def test_an_operator_pauses_a_queue_and_resumes_it(console: Console) -> None:
+    """Every band of it, with a name and a reason that everyone sees; running tasks go on."""
+    console.run(commands.setup, queues="default,x1")
+    console.announce("far", "x1")
+    console.send("x1", "d1")
+    console.send("x1", "d2")
+    arguments.ask(console.settings, lambda broker: take_one(console, broker, "x1"))
+
+    told = console.run(
+        commands.queues_pause, paused_queues="x1", reason="new driver", duration=None
+    )
+
+    assert told == (0, "queue x1 is paused until it is resumed: 1 pending, 1 running\n")
+    (row,) = [row for row in queues_of(console) if row["queue"] == "x1"]
+    by = getuser()
+    assert (row["paused_until"], row["paused_by"], row["reason"]) == ("resumed", by, "new driver")
+    code, rows = checked(console)
+    details = f"1 pending, paused by {by} until it is resumed (new driver); to resume now: "
+    assert code == 1
+    assert rows["queue x1"] == ("paused", f"{details}airflow nats queues resume x1")
+
+    told = console.run(commands.queues_resume, paused_queues="x1")
+
+    assert told == (0, "queue x1 goes on: 1 pending, 1 running\n")
+    assert all(row["paused_until"] is row["paused_by"] is None for row in queues_of(console))
+    code, lines = console.run(commands.queues_resume, paused_queues="x1,default")
+    assert (code, lines.splitlines()) == (
+        0,
+        [
+            "queue x1 was not paused: 1 pending, 1 running",
+            "queue default was not paused: 0 pending, 0 running",
+        ],
+    )
+
+
+def queues_of(console: Console) -> list[dict[str, Any]]:
+    code, output = console.run(commands.queues_list, output="json")
+    assert code == 0
+    rows: list[dict[str, Any]] = json.loads(output)
+    return rows
+
+
+def test_a_pause_that_is_asked_for_again_has_the_new_time_and_reason(console: Console) -> None:
+    console.run(commands.setup)
+    console.run(commands.queues_pause, paused_queues="default", reason="a", duration=None)
+
+    _, told = console.run(
+        commands.queues_pause, paused_queues="default", reason="b", duration=7200.0
+    )
+
+    (row,) = queues_of(console)
+    assert row["reason"] == "b"
+    left = datetime.fromisoformat(row["paused_until"]) - datetime.now(UTC)
+    assert timedelta(hours=1) < left < timedelta(hours=3)
+    assert told == f"queue default is paused until {row['paused_until']}: 0 pending, 0 running\n"
+
+
+def test_nobody_is_named_for_a_pause_of_another_tool(console: Console) -> None:
+    """It has another end than the one that the operator asked for."""
+    console.run(commands.setup)
+    console.run(commands.queues_pause, paused_queues="default", reason="a", duration=60.0)
+    pause(console, "default", "default--b1", "default--b2", seconds=3600)
+
+    (row,) = queues_of(console)
+    assert row["paused_until"]
+    assert row["paused_by"] is None
+
+
+def test_a_band_that_is_new_in_a_paused_queue_is_paused(console: Console) -> None:
+    console.configure(priority_bands=1)
+    console.run(commands.setup)
+    console.run(commands.queues_pause, paused_queues="default", reason="", duration=None)
+    console.configure(priority_bands=3)
+
+    console.run(commands.setup)
+
+    _, details = checked(console)[1]["queue default"]
+    assert details.startswith("0 pending, paused by ")
+
+
+@pytest.mark.parametrize("command", [commands.queues_pause, commands.queues_resume])
+def test_no_queue_is_paused_if_one_is_unknown(console: Console, command: Any) -> None:
+    console.run(commands.setup)
+
+    code, output = console.run(command, paused_queues="default,gpu", reason="", duration=None)
+
+    assert code == 2
+    assert (output, console.error) == ("", "error: no queue is named 'gpu'; there are: default\n")
+    assert queues_of(console)[0]["paused_until"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("30m", 1800), ("2h", 7200), ("1d", 86400), ("1h30m", 5400), ("1m1m", 120)],
+)
+def test_a_duration_is_read(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "2", "h", "2 h", "-2h", "1.5h", "0s", "0h0m", "9999999s", "2w"]
+)
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ArgumentTypeError):
+        duration(text)
 
 
 # Queues of any name
@@ -443,16 +548,16 @@ def busy(console: Console) -> Console:
     return console
 
 
-async def take_one(console: Console, broker: Broker) -> None:
+async def take_one(console: Console, broker: Broker, queue: str = "default") -> None:
     names = console.settings.names
-    pulls = await broker.pull(names.tasks_stream, names.consumer("default"))
+    pulls = await broker.pull(names.tasks_stream, names.consumer(queue))
     assert await pulls.take(1)
     await pulls.close()
 
 
 QUEUES = [
-    ["default", 3, "2,0,1", 1, 0, 1, 4, "-"],
-    ["gpu", 0, "0,0,0", 0, 0, 1, 4, "-"],
+    ["default", 3, [2, 0, 1], 1, 0, 1, 4, None, None, None],
+    ["gpu", 0, [0, 0, 0], 0, 0, 1, 4, None, None, None],
 ]
 QUEUE_COLUMNS = [
     "queue",
@@ -463,10 +568,12 @@ QUEUE_COLUMNS = [
     "workers",
     "slots",
     "paused_until",
+    "paused_by",
+    "reason",
 ]
 WORKERS = [
-    ["w1", "running", "default,gpu", 1, 4, "host-7", 7],
-    ["w2", "draining", "default", 0, 4, "host-7", 7],
+    ["w1", "running", ["default", "gpu"], 1, 4, "host-7", 7],
+    ["w2", "draining", ["default"], 0, 4, "host-7", 7],
 ]
 WORKER_COLUMNS = [
     "worker", "state", "queues", "running", "concurrency", "host", "pid", "last_seen_seconds",
@@ -474,7 +581,7 @@ WORKER_COLUMNS = [
 ]  # fmt: skip
 
 
-def rows_of(output: str, kind: str, columns: list[str]) -> list[list[str]]:
+def rows_of(output: str, kind: str, columns: list[str]) -> list[list[Any]]:
     """Read a list back, header included; Airflow sorts the fields of YAML."""
     match kind:
         case "json":
@@ -487,23 +594,26 @@ def rows_of(output: str, kind: str, columns: list[str]) -> list[list[str]]:
             lines = [line for line in output.splitlines() if "|" in line]
             return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter="|")]
     assert all(set(row) == set(columns) for row in rows)
-    return [columns, *[[str(row[column]) for column in columns] for row in rows]]
+    return [columns, *[[row[column] for column in columns] for row in rows]]
+
+
+def as_shown(rows: list[list[Any]], kind: str) -> list[list[Any]]:
+    """Return rows as a kind of output has them: JSON and YAML keep numbers and lists."""
+    return rows if kind in {"json", "yaml"} else [list(map(arguments.cell, row)) for row in rows]
 
 
 @pytest.mark.parametrize("kind", ["table", "json", "yaml", "plain"])
 def test_the_lists(busy: Console, kind: str) -> None:
     code, queues = busy.run(commands.queues_list, output=kind)
     assert code == 0
-    wanted = [[str(value) for value in row] for row in QUEUES]
-    assert rows_of(queues, kind, QUEUE_COLUMNS) == [QUEUE_COLUMNS, *wanted]
+    assert rows_of(queues, kind, QUEUE_COLUMNS) == [QUEUE_COLUMNS, *as_shown(QUEUES, kind)]
 
     code, workers = busy.run(commands.workers_list, output=kind)
     assert code == 0
-    wanted = [[str(value) for value in row] for row in WORKERS]
     header, *rows = rows_of(workers, kind, WORKER_COLUMNS)
     assert header == WORKER_COLUMNS
     # The age of the record may differ by a moment.
-    assert [row[:7] for row in rows] == wanted
+    assert [row[:7] for row in rows] == as_shown(WORKERS, kind)
 
 
 @pytest.mark.parametrize("command", [commands.queues_list, commands.workers_list])

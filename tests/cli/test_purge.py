@@ -138,4 +138,4 @@ def test_what_nats_does_not_count_is_purged_all_the_same(
 
     assert code == 0
     assert "an unknown number of 3 messages" in full_console.error
-    assert json.loads(output)[0]["removed_messages"] == "2"
+    assert json.loads(output)[0]["removed_messages"] == 2

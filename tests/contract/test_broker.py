@@ -448,6 +448,48 @@ async def test_consumer_infos_tell_of_a_pause_as_long_as_it_lasts(
     assert len(await pulls.take(1)) == (0 if is_paused else 1)
 
 
+async def test_a_consumer_is_paused_and_resumed_with_deliveries_in_hand(stage: Stage) -> None:
+    """Neither disturbs them, and a pull that waits gets its message as soon as the pause ends."""
+    pulls = await stage.queue("a")
+    await stage.send("d1", queue="a")
+    held = await soon(pulls.wait())
+    name = stage.names.consumer("a")
+    info = await stage.broker.stream_info(stage.tasks)
+    assert info
+    until = math.floor(info.time) + 3600
+
+    await stage.broker.pause_consumer(stage.tasks, name, until)
+
+    await stage.send("d2", queue="a")
+    (found,) = await stage.broker.consumer_infos(stage.tasks)
+    assert (found.paused_until, found.pending, found.in_flight) == (until, 1, 1)
+    await held.in_progress()
+    await held.ack()
+    assert await pulls.take(1) == []
+    waiting = asyncio.ensure_future(pulls.wait())
+    await stage.broker.pause_consumer(stage.tasks, name, 0)
+    assert (await soon(waiting, 30)).subject == stage.names.task("a", "d2")
+    (found,) = await stage.broker.consumer_infos(stage.tasks)
+    assert found.paused_until == 0
+
+
+async def test_a_pause_outlives_a_restart_of_the_server(stage: Stage) -> None:
+    await stage.queue("a")
+    name = stage.names.consumer("a")
+    await stage.broker.pause_consumer(stage.tasks, name, 4e9)
+
+    await stage.restart_server()
+    await stage.broker.ready(30)
+
+    (found,) = await stage.broker.consumer_infos(stage.tasks)
+    assert found.paused_until == 4e9
+
+
+async def test_no_consumer_is_paused_that_is_not_there(stage: Stage) -> None:
+    with pytest.raises(NotFound):
+        await stage.broker.pause_consumer(stage.tasks, "missing", 4e9)
+
+
 async def test_consumer_infos_list_many_queues(stage: Stage) -> None:
     """The server answers in pages of 256."""
     for number in range(300):

@@ -253,6 +253,7 @@ def is_harmed(root: RawClient) -> bool:
         "AIRFLOW_RESULTS": {"airflow.results.a.d1"},
         "AIRFLOW_DEAD_LETTERS": set(),
         "KV_airflow_workers": set(),
+        "KV_airflow_holds": set(),
         "OBJ_airflow_logs": set(),
         "readers": set(),
     }

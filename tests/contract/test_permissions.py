@@ -20,8 +20,9 @@ pytestmark = pytest.mark.integration
 
 TASKS, RESULTS = NAMES.tasks_stream, NAMES.results_stream
 DEAD, WORKERS = NAMES.dead_letters_stream, NAMES.workers_stream
+HOLDS = NAMES.holds_stream
 LOGS = NAMES.logs_stream
-STREAMS = (TASKS, RESULTS, DEAD, WORKERS, LOGS)
+STREAMS = (TASKS, RESULTS, DEAD, WORKERS, HOLDS, LOGS)
 API = "$JS.API"
 EVERYONE = {user.name for user in USERS}
 PEOPLE = {"admin", "operator", "monitor"}
@@ -57,7 +58,7 @@ def of_queue(queue: str) -> Table:
             f"{API}.CONSUMER.CREATE.{TASKS}.{lane}.airflow.tasks.{lane}.*": {"admin", "scheduler"},
             f"{API}.CONSUMER.DURABLE.CREATE.{TASKS}.{lane}": set(),
             f"{API}.CONSUMER.DELETE.{TASKS}.{lane}": set(),
-            f"{API}.CONSUMER.PAUSE.{TASKS}.{lane}": set(),
+            f"{API}.CONSUMER.PAUSE.{TASKS}.{lane}": {"operator"},
             f"{API}.CONSUMER.RESET.{TASKS}.{lane}": set(),
             f"{API}.CONSUMER.LEADER.STEPDOWN.{TASKS}.{lane}": set(),
             f"$JS.ACK.{TASKS}.{lane}.1.1.1.1.0": {mine},
@@ -75,6 +76,7 @@ def of_stream(stream: str) -> Table:
         DEAD: set(),
         LOGS: {"api_server"},
         WORKERS: READERS | {"api_server"},
+        HOLDS: PEOPLE,
     }
     listed = READERS if stream == TASKS else set()
     return {
@@ -110,6 +112,7 @@ def of_anyone() -> Table:
         "$O.airflow_logs.C.log": {"triggerer"},
         "$O.airflow_logs.x": set(),
         f"{API}.DIRECT.GET.{LOGS}.$O.airflow_logs.M.bmFtZQ==": set(),
+        "$KV.airflow_holds.queue.a": {"operator"},
         "airflow.ctl.w.ping": {"scheduler"},
         "airflow.peers.w": BOTH,
         "airflow.ctl.w.stop": {"scheduler"},

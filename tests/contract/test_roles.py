@@ -16,6 +16,7 @@ import pytest
 from nats_executor.broker import connection as broker_module
 from nats_executor.broker.connection import connect
 from nats_executor.cli.orders import give_orders
+from nats_executor.cli.pausing import Wish, pause_queues, resume_queues
 from nats_executor.cli.purging import Store, carry_out, purge_of
 from nats_executor.cli.survey import check_rows, take_survey
 from nats_executor.logs import store
@@ -130,7 +131,7 @@ class Day:
             changes = {"max_age": 7200 * SECOND, "description": "changed"}
             await self.root.update_stream(config | changes)
         drifts = await setup.apply(self.admin, settings, QUEUES)
-        assert len({drift.where for drift in drifts}) == 5
+        assert len({drift.where for drift in drifts}) == 6
 
     async def give_orders(self, user: str) -> None:
         values: dict[Order, str] = {
@@ -261,6 +262,7 @@ async def test_everything_works_with_what_is_granted_and_needs_all_of_it(
     await keep_logs(day)
     for user in ("admin", "operator"):
         await day.give_orders(user)
+    await pause(day)
     await empty(day)
     await interrupt(day, held)
     for dispatch in held:  # for longer than `ack_wait`, and across a reconnect
@@ -397,6 +399,21 @@ async def keep_logs(day: Day) -> None:
         [part] = (await store.find(reader, NAMES, "a", f"{user}.log")).parts
         found = await store.chunks(reader, NAMES, "a", f"{user}.log", part, part.numbers)
         assert found == [f"stored by {user}".encode()]
+
+
+async def pause(day: Day) -> None:
+    """Everyone who looks sees who paused a queue; whatever runs goes on."""
+    wish = Wish(by="ann", reason="new driver", seconds=60.0)
+    operator = await day.broker("operator")
+    await pause_queues(operator, NAMES, ["a"], wish)
+    for user in ("admin", "operator", "monitor"):
+        survey = await take_survey(await day.broker(user), day.settings(user))
+        [details] = [
+            row["details"] for row in check_rows(survey, day.settings(user))
+            if row["check"] == "queue a"
+        ]  # fmt: skip
+        assert "paused by ann" in details
+    await resume_queues(operator, NAMES, ["a"])
 
 
 async def empty(day: Day) -> None:

@@ -40,7 +40,7 @@ def test_prometheus_takes_the_rules() -> None:
     done = promtool("check", "rules", str(ALERTS))
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "17 rules found" in done.stdout
+    assert "18 rules found" in done.stdout
 
 
 def test_alerts_fire_when_they_should_and_only_then() -> None:

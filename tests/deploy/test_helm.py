@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor.cli.definitions import WORKER_ARGS, get_nats_cli_commands
+from nats_executor.cli.definitions import get_nats_cli_commands
+from nats_executor.cli.worker_definitions import WORKER_ARGS
 from nats_executor.options import OPTIONS, SECTION
 from tests.support.charts import (
     CHART,

@@ -209,7 +209,7 @@ def test_an_alert_says_what_to_do(rule: dict[str, Any]) -> None:
     assert set(annotations) == {"summary", "description"}
     assert len(annotations["description"]) > 60
     assert METRIC.search(rule["expr"])
-    assert re.fullmatch(r"\d+m", rule.get("for", "1m"))
+    assert re.fullmatch(r"\d+[mh]", rule.get("for", "1m"))
     assert is_balanced(rule["expr"])
     assert rule["alert"] in DOCUMENT
 

@@ -58,5 +58,5 @@ if __name__ == "__main__":
     set_traps()
     from nats_worker import cli, main
 
-    main.become = main.run  # type: ignore[assignment] # what is trapped here must stay
+    main.become = main.run_worker  # type: ignore[assignment] # what is trapped here must stay
     cli.main()

@@ -31,7 +31,9 @@ EXAMPLES = {
     "share": "90%",
     "most": "98.1",
     "number": "18",
-    "resume": "nats consumer resume AIRFLOW_TASKS gpu",
+    "operator": "ann",
+    "why": "new driver",
+    "resume": "airflow nats queues resume gpu",
     "servers": "nats-1, nats-2, nats-3",
     "size": "1400000",
     "limit": "1048576",
@@ -141,7 +143,9 @@ LINES = {
         "too large for NATS: {size} bytes; the server's max_payload is {limit}: raise it there, or "
         "make the workload smaller"
     ),
-    "paused": "{pending} pending, paused until {until}; to resume now: {resume}",
+    "paused": (
+        "{pending} pending, paused by {operator} until {until} ({why}); to resume now: {resume}"
+    ),
     "unsafe server": (
         "nats-server {version} lets the login of any worker delete tasks of other queues; run "
         "2.14.4 or later (2.12.5 is the first that does not)"

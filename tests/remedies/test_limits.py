@@ -50,7 +50,7 @@ def test_a_server_without_streams(
         seen.said(worker, f"waiting for NATS: {line}; next: asking until it answers")
         code, output = seen.console.run(commands.check, output="json")
         assert code == 1
-        assert output.count("does not exist: run `airflow nats setup`") == 4
+        assert output.count("does not exist: run `airflow nats setup`") == 5
         assert seen.console.run(commands.setup, queues="a")[0] == 0
         block_until(seen.is_ready, 90, "its readiness")
 

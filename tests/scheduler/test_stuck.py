@@ -15,6 +15,7 @@ from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import select
 
+from nats_executor.fleet.queues import UNTIL_RESUMED
 from nats_executor.scheduler import compat
 from nats_executor.wire.messages import State
 from nats_executor.wire.names import Lane, Verb
@@ -128,6 +129,23 @@ def test_the_stuck_tasks_of_an_unserved_queue_do_not_hide_behind_a_healthy_backl
         requeued, reason = sorted(scheduler.audited(name), reverse=True)
         assert requeued.startswith("stuck in queued reschedule: ")
         assert reason.startswith("nats executor: no worker serves queue 'nowhere'")
+
+
+def test_the_tasks_of_a_paused_queue_wait_for_its_operator(scheduler: Scheduler) -> None:
+    """Also where its workers are gone, as an autoscaler ends those that get nothing."""
+    scheduler.queue("paused", "away")
+    scheduler.queue("stuck", "nowhere")
+    scheduler.until_unserved(Lane("nowhere"), Lane("away"))
+    names = scheduler.stage.names
+    for band in range(3):
+        consumer = names.consumer("away", band)
+        scheduler.stage.ask("pause_consumer", names.tasks_stream, consumer, UNTIL_RESUMED)
+    scheduler.until_unserved(Lane("nowhere"))
+
+    scheduler.sweep()
+
+    assert scheduler.states() == {"paused": "queued", "stuck": "scheduled"}
+    assert scheduler.audited("paused") == []
 
 
 def test_airflows_count_of_requeueings_ends_in_a_failure(scheduler: Scheduler) -> None:

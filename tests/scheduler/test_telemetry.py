@@ -12,6 +12,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from nats_executor.errors import AccessDenied, BrokerUnavailable
+from nats_executor.fleet.queues import UNTIL_RESUMED
 from nats_executor.scheduler.telemetry import METRICS, complain
 from nats_executor.wire.messages import Presence, State
 from nats_executor.wire.names import Lane
@@ -86,6 +87,7 @@ def test_gauges_of_queues(stage: Stage, recorder: Callable[[], Recorder]) -> Non
     told(executor, sent, 3.0, "queue.depth", queue=QUEUE)
     told(executor, sent, 1.0, "queue.depth", queue="gpu", prefix=stage.names.prefix)
     assert sent.last("queue.workers", queue=QUEUE) == 0.0
+    assert sent.last("queue.paused", queue=QUEUE) == 0.0
     consumer = stage.names.consumer(*Lane(QUEUE))
     pulls = stage.ask("pull", stage.names.tasks_stream, consumer)
     deliveries = stage.portal.call(pulls.take, 2)
@@ -97,6 +99,8 @@ def test_gauges_of_queues(stage: Stage, recorder: Callable[[], Recorder]) -> Non
     stage.portal.call(deliveries[0].nak)
     stage.portal.call(pulls.take, 2)
     told(executor, sent, 1.0, "queue.redelivered", queue=QUEUE)
+    stage.ask("pause_consumer", stage.names.tasks_stream, consumer, UNTIL_RESUMED)
+    told(executor, sent, 1.0, "queue.paused", queue=QUEUE)
     stage.portal.call(pulls.close)
 
 
@@ -322,6 +326,7 @@ def test_without_metrics_nothing_is_asked_and_nothing_kept(
     monkeypatch.setattr(FakeBroker, "consumer_infos", consumer_infos)
     fake_stage.configure(sweep_seconds=0.05)
     executor = fake_stage.executor()
+    present(fake_stage)  # without a worker it looks whether the queue is paused
     sent = recorder()
     [about] = fake_stage.sent_by(executor, task_workload())
     fake_stage.report(about, State.RUNNING)

@@ -26,7 +26,7 @@ from nats_executor.broker.port import (
     Subjects,
     Usage,
 )
-from nats_executor.broker.replies import header_bytes
+from nats_executor.broker.replies import as_timestamp, header_bytes
 from nats_executor.errors import (
     BrokerError,
     BrokerUnavailable,
@@ -454,6 +454,11 @@ class FakeBroker(Broker):
             consumer.info(name, found, self.server.now)
             for name, consumer in found.consumers.items()
         ]
+
+    async def pause_consumer(self, stream: str, consumer: str, until: float) -> None:
+        await self.enter("pause_consumer")
+        self.server.consumer(stream, consumer).config["pause_until"] = as_timestamp(until)
+        self.server.wake()
 
     async def stream_config(self, stream: str) -> Config | None:
         await self.enter("stream_config")

@@ -277,7 +277,7 @@ async def scene_fixture(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]
     monkeypatch.setattr(Worker, "listen_to_signals", lambda _: None)
     monkeypatch.setattr(liveness, "PING_PAUSE_SECONDS", 0.0)
     for pauses in ("TESTS", "TRIALS"):
-        monkeypatch.setattr(fitness, pauses, (0.01, 1.0, 0.01))
+        monkeypatch.setattr(fitness, pauses, (0.01, 0.01))
     yield scene
     for worker in scene.workers:
         life = scene.lives[worker.state.id]

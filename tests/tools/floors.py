@@ -12,7 +12,18 @@ if TYPE_CHECKING:
 
     from tests.tools.boundaries import Module
 
-__all__ = ["FLOORS", "STARTS_A_WORKER", "circles", "climbs", "imports", "misses", "room", "twice"]
+__all__ = [
+    "FLOORS",
+    "PUBLIC",
+    "STARTS_A_WORKER",
+    "circles",
+    "climbs",
+    "imports",
+    "misses",
+    "room",
+    "surplus",
+    "twice",
+]
 
 # From the top down. A room imports what stands below it, or itself; rooms of one floor do not know
 # each other.
@@ -45,6 +56,17 @@ FLOORS = (
 )
 # The one way up: a command starts a worker. It loads that half only then.
 STARTS_A_WORKER = ("nats_executor.cli.commands", "nats_worker.cli")
+# Airflow finds what these offer, by a name in text: of a configuration, an entry point, a command.
+PUBLIC = frozenset(
+    {
+        "nats_executor",
+        "nats_executor.cli.commands",
+        "nats_executor.executor",
+        "nats_executor.logging_config",
+        "nats_executor.provider",
+        "nats_executor.remote_logs",
+    }
+)
 
 
 def room(name: str) -> str:
@@ -117,20 +139,54 @@ def twice(modules: Iterable[Module]) -> dict[str, list[str]]:
 
 
 def misses(modules: Iterable[Module]) -> list[str]:
-    """Return what others import of a module that is missing in its `__all__`."""
-    trees = {module.name: module.tree for module in modules}
-    offered = {name: set(_listed(tree)) for name, tree in trees.items()}
-    found = set()
-    for name, tree in trees.items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module in trees and node.module != name:
-                names = {alias.name for alias in node.names} - offered[node.module]
-                found |= {
-                    f"{node.module}.{missing}, which {name} imports"
-                    for missing in names
-                    if f"{node.module}.{missing}" not in trees
-                }
+    """Return what others use of a module that is missing in its `__all__`."""
+    modules = list(modules)
+    offered = {module.name: set(_listed(module.tree)) for module in modules}
+    found = {
+        f"{module}.{name}, which {user} uses"
+        for user, module, name in uses(modules)
+        if name not in offered[module]
+    }
     return sorted(found)
+
+
+def surplus(modules: Iterable[Module]) -> list[str]:
+    """Return what an `__all__` lists although no other module uses it."""
+    modules = list(modules)
+    used = {(module, name) for _, module, name in uses(modules)}
+    return sorted(
+        f"{module.name}.{name}"
+        for module in modules
+        for name in _listed(module.tree)
+        if module.name not in PUBLIC and (module.name, name) not in used
+    )
+
+
+def uses(modules: Iterable[Module]) -> Iterator[tuple[str, str, str]]:
+    """Yield which module uses which other one's which name, as `NAME` or as `module.NAME`."""
+    trees = {module.name: module.tree for module in modules}
+    for user, tree in trees.items():
+        imported = list(_imported(tree))
+        called = dict(imported)
+        found = {whole for _, whole in imported} | {
+            f"{called[of]}.{node.attr}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and (of := ast.unparse(node.value)) in called
+        }
+        for whole in found - trees.keys():
+            module, _, name = whole.rpartition(".")
+            if module in trees and module != user:
+                yield user, module, name
+
+
+def _imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Yield what a module imports: its name there, and its dotted one."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.asname or alias.name, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield alias.asname or alias.name, f"{node.module}.{alias.name}"
 
 
 def _listed(tree: ast.Module) -> Iterator[str]:

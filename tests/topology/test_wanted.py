@@ -76,6 +76,22 @@ STREAMS: list[dict[str, Any]] = [
         "discard": "old",
         "max_age": 3_600_000_000_000,
     },
+    {
+        "storage": "file",
+        "num_replicas": 1,
+        "allow_direct": True,
+        "name": "KV_airflow_holds",
+        "description": "Airflow: queues that operators have paused (a key-value bucket)",
+        "subjects": ["$KV.airflow_holds.>"],
+        "retention": "limits",
+        "max_msgs_per_subject": 1,
+        "deny_delete": True,
+        "allow_rollup_hdrs": False,
+        "max_bytes": 4_194_304,
+        "max_msgs": 16_384,
+        "max_msg_size": 16_384,
+        "discard": "old",
+    },
 ]
 CONSUMER: dict[str, Any] = {
     "durable_name": "a--b1",
@@ -99,7 +115,7 @@ def test_without_stored_logs_there_is_no_bucket_for_them() -> None:
     names = [one["name"] for one in stream_configs(settings_for(URL))]
 
     assert "OBJ_airflow_logs" not in names
-    assert len(names) == 4
+    assert len(names) == 5
 
 
 def test_a_consumer_is_this() -> None:
@@ -139,7 +155,7 @@ def test_stored_logs_have_a_stream_of_their_own() -> None:
     settings = replace(settings_for(URL), stores_logs=True)
     second = 1_000_000_000
 
-    assert stream_configs(settings)[4:] == [
+    assert stream_configs(settings)[5:] == [
         {
             "storage": "file",
             "num_replicas": 1,

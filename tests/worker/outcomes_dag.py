@@ -19,7 +19,7 @@ from airflow.sdk import DAG, BaseOperator, task
 
 def mark(context: Any, pid: int) -> None:
     marks = Path(os.environ["TEST_MARKS"])
-    # Renamed, so that nobody reads half a number.
+    # Renamed, so that no half of a number is read.
     half = marks / f"{context['ti'].id}.part"
     half.write_text(str(pid))
     half.rename(marks / str(context["ti"].id))

@@ -160,7 +160,7 @@ async def test_a_start_that_succeeds_at_the_second_try(stage: Stage) -> None:
 
 
 async def test_no_api_server_at_all(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The team's configuration names a port on which nobody listens."""
+    """The team's configuration names a port without a listener."""
     monkeypatch.setattr(stage.pool, "team", "ghosts")
     monkeypatch.setattr(stage.pool, "reach_seconds", 0.1)
 

@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.integration]
 
 
 def title(pid: int) -> str:
-    """What a process list shows."""
+    """Return what a process list shows."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").strip()
     return ""
@@ -64,7 +64,7 @@ async def log_server_of(fork_server: int, port: int) -> int:
 
 
 def maps(pid: int) -> str:
-    """What a process has loaded."""
+    """Return what a process has loaded."""
     return Path(f"/proc/{pid}/maps").read_text()
 
 
@@ -184,7 +184,7 @@ async def test_a_second_worker_of_the_same_name_does_not_start(veteran: Veteran)
 
 
 async def test_a_drain(ground: Field) -> None:
-    """What runs, and what may have been accepted, has its time; no signal but ours hits a task."""
+    """A task that runs, or may have been accepted, has its time; no signal but ours hits it."""
     worker = await ground.start("-c", "2")
     running = await ground.send("sleep")
     task = await ground.pid_of(running)
@@ -312,7 +312,7 @@ async def test_whoever_waits_for_a_dead_log_server_is_hung_up_on(
 async def test_a_supervisor_does_not_hold_the_port_of_the_logs(
     ground: Field, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a task leaves behind might keep it from the worker that comes next."""
+    """A process that a task leaves behind might keep it from the worker that comes next."""
     _, fork_server, port = await serving_logs(ground, monkeypatch)
     running = await ground.send("sleep")
     await ground.pid_of(running)

@@ -22,7 +22,7 @@ RED = "AIRFLOW__RED___"
             "http://a/x/",
             "[core] execution_api_server_url",
         ),
-        # What another team has set counts for nobody else.
+        # A team's setting counts for no other team.
         (None, {RED + CORE: "http://r/"}, "http://localhost:8080/execution/", "not set"),
         ("blue", {RED + CORE: "http://r/"}, "http://localhost:8080/execution/", "not set"),
         (

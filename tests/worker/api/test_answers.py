@@ -1,4 +1,4 @@
-"""Who has answered a request, and what of an error's text may be shown."""
+"""Says who has answered a request; shows an error's text without its secrets."""
 
 from __future__ import annotations
 

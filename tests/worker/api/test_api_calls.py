@@ -110,7 +110,7 @@ async def test_a_slow_server_gets_the_time_that_it_needs(hasty: Stage, action: s
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
 async def test_a_callback_is_started_once(hasty: Stage, fault: Answer) -> None:
-    """Airflow 3.4's exchanges its token; who asks again after that hears that somebody has it."""
+    """Airflow 3.4's exchanges its token; another request after that is told so."""
     body = callback_body("os.getcwd")
     callback = body["callback"]["id"]
     hasty.api.script(callback, "run", fault, fault, GOOD)
@@ -236,7 +236,7 @@ async def test_a_stop_after_the_question_waits_for_the_answer(hasty: Stage) -> N
 
 
 async def test_a_start_that_comes_too_late_is_never_asked_for(hasty: Stage) -> None:
-    """Whoever has given it up may have handed it to another worker by then."""
+    """The worker that has given it up may have handed it to another one by then."""
     ti_id = hasty.new_id()
     body = callback_body("os.getcwd")  # forks a supervisor that is free then
     await (await hasty.pool.start(hasty.new_id(), body)).exited()
@@ -292,5 +292,5 @@ async def test_a_supervisor_that_hangs_is_ended_and_says_where(
 
 
 def is_blocked(pid: int) -> bool:
-    """Whether a process waits for somebody to read the file that it opens."""
+    """Whether a process waits for a reader of the file that it opens."""
     return Path(f"/proc/{pid}/wchan").read_text() in {"fifo_open", "wait_for_partner"}

@@ -1,4 +1,4 @@
-"""What a worker answers to a question for a log: pages of what runs, and nothing else."""
+"""A worker answers a question for a log with pages of what runs, and of nothing else."""
 
 from __future__ import annotations
 

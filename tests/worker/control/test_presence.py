@@ -1,4 +1,4 @@
-"""Who lives: the records of workers, and the question to them."""
+"""Living workers are known by their records, and by their answers."""
 
 from __future__ import annotations
 
@@ -302,7 +302,7 @@ async def test_a_worker_has_a_record_in_each_of_its_queues(server: FakeServer) -
 
 
 async def test_a_queue_that_it_serves_no_more_keeps_its_record(server: FakeServer) -> None:
-    """What the worker took from there may still run."""
+    """A workload that the worker took from there may still run."""
     mine, served = of_queues(server, "a", "b")
     await mine.claim_name()
     served.remove("b")

@@ -121,7 +121,7 @@ states = st.sampled_from([None, *State])
 def test_two_workers_never_both_take_what_may_be_running(
     state: State | None, is_mine: bool, is_alive: bool, attempt: int
 ) -> None:
-    """Who claims expects the very sequence it has seen, so only one of two can win."""
+    """A claim expects the very sequence that its worker has seen, so only one of two can win."""
     worker = "me.1" if is_mine else "other.1"
     last = said(state, worker, attempt=attempt) if state else None
     result = decision(last, is_alive=is_alive)

@@ -69,7 +69,7 @@ class Workers(RuleBasedStateMachine):
 
 
 TestWorkers = Workers.TestCase
-# Shrinking takes longer than a test may; whoever looks into a failure leaves `phases` out.
+# Shrinking takes longer than a test may; to look into a failure, leave `phases` out.
 TestWorkers.settings = settings(max_examples=100, stateful_step_count=40, phases=[Phase.generate])
 
 

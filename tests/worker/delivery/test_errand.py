@@ -1,4 +1,4 @@
-"""One delivery: who may run it, with which token, and what becomes of messages nobody can read."""
+"""One delivery: who may run it, with which token, and what becomes of unreadable messages."""
 
 from __future__ import annotations
 
@@ -271,7 +271,7 @@ async def test_what_a_living_worker_has_is_left_to_it(scene: Scene, state: State
 
 
 async def test_a_worker_that_hangs_keeps_its_claim_for_a_while(scene: Scene) -> None:
-    """Nobody listens: it is dead. Somebody listens and says nothing: it may only hang."""
+    """Without a listener it is dead. A listener that says nothing may only hang."""
     other = scene.server.broker()
 
     async def stall(_: bytes) -> bytes:
@@ -661,7 +661,7 @@ async def test_a_run_that_outlasts_its_report_says_again_that_it_runs(scene: Sce
 
 
 async def test_a_run_says_again_what_it_is_when_the_broker_has_lost_it(scene: Scene) -> None:
-    """Otherwise nobody would know whose task it is when this worker dies."""
+    """Otherwise it would not be known whose task it is when this worker dies."""
     scene.settings = dataclasses.replace(scene.settings, ack_wait_seconds=0.3)
     worker = await scene.start()
     scene.send()

@@ -1,4 +1,4 @@
-"""What is kept of earlier claimants, and when a report has nothing to add to the last one."""
+"""A claim keeps the earlier claimants, and a report may have nothing to add to the last one."""
 
 from __future__ import annotations
 

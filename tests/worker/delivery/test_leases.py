@@ -59,7 +59,7 @@ async def test_what_is_held_is_renewed(leases: Leases) -> None:
     lease = leases.hold("d1", first)
     await wait_until(lambda: renewed.renewals > 2, 5, "renewals")
 
-    leases.let_go(lease)
+    leases.drop(lease)
     renewed.renewals = 0
     second, control = delivery()
     leases.hold("d2", second)
@@ -97,10 +97,10 @@ async def test_a_lease_is_ended_by_its_holder_only() -> None:
     before = leases.hold("d1", delivery()[0])
     now = leases.hold("d1", delivery()[0])
 
-    leases.let_go(before)
+    leases.drop(before)
     assert "d1" in leases
 
-    leases.let_go(now)
+    leases.drop(now)
     assert "d1" not in leases
 
 

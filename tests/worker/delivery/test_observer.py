@@ -1,4 +1,4 @@
-"""What an observer of a delivery is told, in which order, and when there is none."""
+"""An observer of a delivery is told of its steps in their order; there may be none."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ async def test_the_start_of_a_task_that_was_cleared_and_runs_elsewhere(stage: St
 async def test_the_start_of_a_task_that_was_cleared_while_its_answer_was_lost(
     stage: Stage,
 ) -> None:
-    """What was accepted is this very process: Airflow waits for its end, and hears of it."""
+    """This very process was accepted: Airflow waits for its end, and hears of it."""
     ti_id = stage.new_id()
     stage.api.script(ti_id, "run", LOST, CLEARED)
 

@@ -70,7 +70,7 @@ ROWS: list[tuple[str, ExitReport, dict[str, object], Verdict]] = [
         Final(State.SUCCESS, "stopped, as the API server asked"),
     ),
     (
-        "running already, and nobody was here before: somebody else reports",
+        "running already, and no claim before: another process reports",
         exited(Ending.ALREADY_RUNNING),
         {},
         Left("it runs elsewhere already"),
@@ -103,7 +103,7 @@ ROWS: list[tuple[str, ExitReport, dict[str, object], Verdict]] = [
         ),
     ),
     (
-        "a callback that runs, and nobody was here before: somebody else reports",
+        "a callback that runs, and no claim before: another process reports",
         exited(Ending.EXCHANGED, previous_state="running"),
         {},
         Left("it runs elsewhere already"),

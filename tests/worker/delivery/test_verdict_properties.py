@@ -15,7 +15,7 @@ from nats_worker.processes.exit_report import Ending, ExitReport
 
 # What `supervise_task` and its process can end with before the API server has accepted a start.
 REFUSALS = {Ending.ALREADY_RUNNING, Ending.EXCHANGED, Ending.STALE, Ending.TOKEN_REFUSED}
-# What nobody knows better: the supervisor came to an end that it calls one.
+# The supervisor itself came to one of these ends.
 TOLD = {Ending.FINISHED, Ending.UNDELIVERED, Ending.UNREADABLE}
 # Nothing has begun, and what for is this worker's own: another one may have more luck.
 OURS = {Ending.UNREACHABLE, Ending.WRONG_ADDRESS, Ending.HUNG, Ending.RAISED}

@@ -1,4 +1,4 @@
-"""What probes get to know: alive, ready, and why not, whatever they are asked and however."""
+"""Probes are told whether a worker is alive and ready, and why not, however they ask."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from nats_worker import worker as worker_module
 from nats_worker.control.presence import Announcer
 from nats_worker.health import health, probes
 from nats_worker.intake.memory_guard import Guard
-from nats_worker.processes.memory import Reading
+from nats_worker.processes.memory import MemoryReading
 from nats_worker.state import Plan
 from nats_worker.worker import Worker
 from tests.support.cable import Cable
@@ -197,7 +197,7 @@ async def test_while_it_is_paused_it_is_not_ready(scene: Scene, port: int) -> No
     scene.settings = replace(scene.settings, heartbeat_seconds=0.01)
     worker = scene.launch()
     worker.state.guard = Guard(
-        scene.settings, lambda: Reading(used_percent=used, where="the machine")
+        scene.settings, lambda: MemoryReading(used_percent=used, where="the machine")
     )
     await wait_until(lambda: is_open(port), 5, "the port")
     await says(port, "paused: memory is 95.0% used (the machine), memory_high_percent is 90")

@@ -1,4 +1,4 @@
-"""What a worker counts: a number for each thing that happens, where somebody may ask for it."""
+"""A worker counts each thing that happens, and gives the numbers to those who ask."""
 
 from __future__ import annotations
 

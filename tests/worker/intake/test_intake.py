@@ -15,7 +15,7 @@ from nats_executor.topology import setup
 from nats_executor.wire.names import Lane
 from nats_worker.intake import intake as intake_module
 from nats_worker.intake.intake import Intake
-from nats_worker.intake.slots import Seat, Slots
+from nats_worker.intake.slots import Holding, Slots
 from tests.support.emptying import empty
 from tests.support.fake_broker import FakeServer
 from tests.support.fixtures import settings_for
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
-class Desk:
+class Rig:
     """An intake and what it accepted, as (queue, dispatch id)."""
 
     def __init__(
@@ -42,12 +42,12 @@ class Desk:
         self.slots = Slots(concurrency)
         self.accepted: list[tuple[str, str]] = []
         self.deliveries: list[Delivery] = []
-        self.seats: list[Seat] = []
+        self.holdings: list[Holding] = []
         self.intake = Intake(self.broker, self.settings, queues, self.slots, self.accept)
         self.life: asyncio.Task[None] | None = None
 
     def accept(self, queue: str, delivery: Delivery) -> None:
-        self.seats.append(self.slots.take())
+        self.holdings.append(self.slots.take())
         self.accepted.append((queue, self.names.place(delivery.subject).dispatch_id))
         self.deliveries.append(delivery)
 
@@ -62,7 +62,7 @@ class Desk:
 
     async def finish_one(self) -> None:
         await self.deliveries.pop(0).ack()
-        self.slots.give(self.seats.pop(0))
+        self.slots.give(self.holdings.pop(0))
 
     def fill(self, queue: str, number: int, *, band: int = 0) -> None:
         name = f"{queue}{band or ''}"
@@ -86,164 +86,162 @@ async def server() -> FakeServer:
     return server
 
 
-class Desks:
+class Rigs:
     def __init__(self, server: FakeServer) -> None:
         self.server = server
-        self.opened: list[Desk] = []
+        self.opened: list[Rig] = []
 
-    def open(self, queues: Sequence[str] = ("a",), concurrency: int = 4) -> Desk:
-        desk = Desk(self.server, queues, concurrency)
-        self.opened.append(desk)
-        desk.open()
-        return desk
+    def open(self, queues: Sequence[str] = ("a",), concurrency: int = 4) -> Rig:
+        rig = Rig(self.server, queues, concurrency)
+        self.opened.append(rig)
+        rig.open()
+        return rig
 
 
 @pytest.fixture
-async def desks(server: FakeServer) -> AsyncIterator[Desks]:
-    desks = Desks(server)
-    yield desks
-    for desk in desks.opened:
-        await desk.close()
+async def rigs(server: FakeServer) -> AsyncIterator[Rigs]:
+    rigs = Rigs(server)
+    yield rigs
+    for rig in rigs.opened:
+        await rig.close()
 
 
-async def test_no_more_is_taken_than_there_are_slots(desks: Desks) -> None:
-    desk = desks.open(concurrency=3)
-    desk.fill("a", 10)
-    await desk.has(3)
+async def test_no_more_is_taken_than_there_are_slots(rigs: Rigs) -> None:
+    rig = rigs.open(concurrency=3)
+    rig.fill("a", 10)
+    await rig.has(3)
 
     for taken in range(4, 11):
-        assert desk.in_flight() == 3
-        await desk.finish_one()
-        await desk.has(taken)
-        assert desk.slots.used == 3
+        assert rig.in_flight() == 3
+        await rig.finish_one()
+        await rig.has(taken)
+        assert rig.slots.used == 3
 
-    assert [dispatch for _, dispatch in desk.accepted] == [f"a{i}" for i in range(10)]
+    assert [dispatch for _, dispatch in rig.accepted] == [f"a{i}" for i in range(10)]
 
 
-async def test_what_comes_one_by_one_is_taken_at_once(desks: Desks) -> None:
-    desk = desks.open(concurrency=3)
+async def test_what_comes_one_by_one_is_taken_at_once(rigs: Rigs) -> None:
+    rig = rigs.open(concurrency=3)
     for number in range(1, 4):
-        desk.server.put(desk.names.task("a", f"d{number}"), b"")
-        await desk.has(number)
+        rig.server.put(rig.names.task("a", f"d{number}"), b"")
+        await rig.has(number)
 
 
-async def test_a_flooded_queue_leaves_the_others_their_share(desks: Desks) -> None:
-    desk = Desk(desks.server, ["a", "b"], 4)
-    desk.fill("a", 100)
-    desk.fill("b", 10)
-    desk.open()
-    desks.opened.append(desk)
-    await desk.has(4)
+async def test_a_flooded_queue_leaves_the_others_their_share(rigs: Rigs) -> None:
+    rig = Rig(rigs.server, ["a", "b"], 4)
+    rig.fill("a", 100)
+    rig.fill("b", 10)
+    rig.open()
+    rigs.opened.append(rig)
+    await rig.has(4)
     for taken in range(5, 31):
-        await desk.finish_one()
-        await desk.has(taken)
+        await rig.finish_one()
+        await rig.has(taken)
 
-    queues = [queue for queue, _ in desk.accepted]
+    queues = [queue for queue, _ in rig.accepted]
     assert queues[:4].count("b") == 2
     assert queues.index("b") < 4
     assert 8 <= queues[:20].count("b") <= 10
 
 
-async def test_urgent_workloads_overtake_a_backlog(desks: Desks) -> None:
+async def test_urgent_workloads_overtake_a_backlog(rigs: Rigs) -> None:
     """Those of the highest band get the next slots, but for the one in eight of a lower band."""
-    desk = Desk(desks.server, ["a"], 4)
-    desk.fill("a", 500)
-    desks.opened.append(desk)
-    desk.open()
-    await desk.has(4)
-    desk.fill("a", 5, band=2)
+    rig = Rig(rigs.server, ["a"], 4)
+    rig.fill("a", 500)
+    rigs.opened.append(rig)
+    rig.open()
+    await rig.has(4)
+    rig.fill("a", 5, band=2)
 
     for started in range(5, 11):
-        await desk.finish_one()
-        await desk.has(started)
+        await rig.finish_one()
+        await rig.has(started)
 
-    next_six = [dispatch_id for _, dispatch_id in desk.accepted[4:]]
+    next_six = [dispatch_id for _, dispatch_id in rig.accepted[4:]]
     assert [name for name in next_six if name.startswith("a2-")] == [f"a2-{i}" for i in range(5)]
 
 
-async def test_the_lowest_band_does_not_starve(desks: Desks) -> None:
-    desk = Desk(desks.server, ["a"], 1)
+async def test_the_lowest_band_does_not_starve(rigs: Rigs) -> None:
+    rig = Rig(rigs.server, ["a"], 1)
     for band in range(3):
-        desk.fill("a", 40, band=band)
-    desks.opened.append(desk)
-    desk.open()
+        rig.fill("a", 40, band=band)
+    rigs.opened.append(rig)
+    rig.open()
 
     for started in range(1, 33):
-        await desk.has(started)
-        await desk.finish_one()
+        await rig.has(started)
+        await rig.finish_one()
 
-    bands = Counter(
-        "210"[("a1-" in name) + 2 * ("-" not in name)] for _, name in desk.accepted[:32]
-    )
+    bands = Counter("210"[("a1-" in name) + 2 * ("-" not in name)] for _, name in rig.accepted[:32])
     assert bands == {"2": 28, "1": 2, "0": 2}
 
 
-async def test_a_workload_of_any_band_wakes_an_idle_worker(desks: Desks) -> None:
-    desk = desks.open(["a", "b"], concurrency=8)
-    await wait_until(lambda: len(desk.intake._waits) == 6, 5, "a wait for each lane")
+async def test_a_workload_of_any_band_wakes_an_idle_worker(rigs: Rigs) -> None:
+    rig = rigs.open(["a", "b"], concurrency=8)
+    await wait_until(lambda: len(rig.intake._waits) == 6, 5, "a wait for each lane")
 
     for number, (queue, band) in enumerate((q, b) for q in ("a", "b") for b in range(3)):
-        desk.fill(queue, 1, band=band)
-        await desk.has(number + 1)
+        rig.fill(queue, 1, band=band)
+        await rig.has(number + 1)
 
 
 async def test_a_worker_without_bands_pulls_from_the_lowest(server: FakeServer) -> None:
-    desk = Desk(server, ["a"], 2, priority_bands="none")
-    desk.fill("a", 1, band=1)
-    desk.fill("a", 1)
-    desk.open()
+    rig = Rig(server, ["a"], 2, priority_bands="none")
+    rig.fill("a", 1, band=1)
+    rig.fill("a", 1)
+    rig.open()
 
-    await desk.has(1)
+    await rig.has(1)
 
-    assert desk.accepted == [("a", "a0")]
-    assert list(desk.intake._waits) == [Lane("a")]
-    await desk.close()
-
-
-async def test_what_a_queue_does_not_use_goes_to_the_others(desks: Desks) -> None:
-    desk = Desk(desks.server, ["a", "b", "c"], 6)
-    desk.fill("b", 10)
-    desk.open()
-    desks.opened.append(desk)
-
-    await desk.has(6)
-
-    assert {queue for queue, _ in desk.accepted} == {"b"}
+    assert rig.accepted == [("a", "a0")]
+    assert list(rig.intake._waits) == [Lane("a")]
+    await rig.close()
 
 
-async def test_every_queue_wakes_an_idle_worker(desks: Desks) -> None:
-    desk = desks.open(["a", "b", "c"])
+async def test_what_a_queue_does_not_use_goes_to_the_others(rigs: Rigs) -> None:
+    rig = Rig(rigs.server, ["a", "b", "c"], 6)
+    rig.fill("b", 10)
+    rig.open()
+    rigs.opened.append(rig)
+
+    await rig.has(6)
+
+    assert {queue for queue, _ in rig.accepted} == {"b"}
+
+
+async def test_every_queue_wakes_an_idle_worker(rigs: Rigs) -> None:
+    rig = rigs.open(["a", "b", "c"])
     for number, queue in enumerate("cab", start=1):
-        desk.fill(queue, 1)
-        await desk.has(number)
+        rig.fill(queue, 1)
+        await rig.has(number)
 
-    assert [queue for queue, _ in desk.accepted] == ["c", "a", "b"]
+    assert [queue for queue, _ in rig.accepted] == ["c", "a", "b"]
 
 
-async def test_two_queues_that_wake_up_for_the_last_slot(desks: Desks) -> None:
+async def test_two_queues_that_wake_up_for_the_last_slot(rigs: Rigs) -> None:
     """One message has no slot here; it goes back at once, and another worker gets it."""
-    desk = desks.open(["a", "b"], concurrency=1)
-    await wait_until(lambda: len(desk.intake._waits) == 6, 5, "a wait for each lane")
+    rig = rigs.open(["a", "b"], concurrency=1)
+    await wait_until(lambda: len(rig.intake._waits) == 6, 5, "a wait for each lane")
     # Both in one step of the loop, so that both waits are over before the intake looks.
-    desk.fill("a", 1)
-    desk.fill("b", 1)
-    await desk.has(1)
-    other = desks.open(["a", "b"], concurrency=1)
+    rig.fill("a", 1)
+    rig.fill("b", 1)
+    await rig.has(1)
+    other = rigs.open(["a", "b"], concurrency=1)
 
     await other.has(1)
 
-    assert {desk.accepted[0][0], other.accepted[0][0]} == {"a", "b"}
-    assert len(desk.accepted) == 1
+    assert {rig.accepted[0][0], other.accepted[0][0]} == {"a", "b"}
+    assert len(rig.accepted) == 1
 
 
-async def test_a_full_worker_waits_for_nothing(desks: Desks) -> None:
-    desk = desks.open(["a", "b"], concurrency=1)
-    desk.fill("a", 1)
-    await desk.has(1)
+async def test_a_full_worker_waits_for_nothing(rigs: Rigs) -> None:
+    rig = rigs.open(["a", "b"], concurrency=1)
+    rig.fill("a", 1)
+    await rig.has(1)
 
-    await wait_until(lambda: not desk.intake._waits, 5, "the waits to end")
-    desk.fill("b", 1)
-    other = desks.open(["b"], concurrency=1)
+    await wait_until(lambda: not rig.intake._waits, 5, "the waits to end")
+    rig.fill("b", 1)
+    other = rigs.open(["b"], concurrency=1)
     await other.has(1)
 
 
@@ -251,29 +249,29 @@ async def test_a_full_worker_waits_for_nothing(desks: Desks) -> None:
 
 
 async def test_one_queues_trouble_does_not_stop_the_others(
-    desks: Desks, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    rigs: Rigs, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.DEBUG)  # of a denial, the connection itself tells
-    desk = Desk(desks.server, ["a", "b"], 4)
+    rig = Rig(rigs.server, ["a", "b"], 4)
     sick = SickPulls(AccessDenied("may not pull a"))
-    pull = desk.broker.pull
+    pull = rig.broker.pull
 
     async def open_pulls(stream: str, consumer: str) -> Pulls:
         return sick if consumer == "a" else await pull(stream, consumer)
 
-    monkeypatch.setattr(desk.broker, "pull", open_pulls)
+    monkeypatch.setattr(rig.broker, "pull", open_pulls)
     monkeypatch.setattr(intake_module, "LANE_RETRY_SECONDS", 0.01)
-    desk.open()
-    desks.opened.append(desk)
+    rig.open()
+    rigs.opened.append(rig)
     for number in range(1, 4):
-        desk.server.put(desk.names.task("b", f"d{number}"), b"")
-        await desk.has(number)
+        rig.server.put(rig.names.task("b", f"d{number}"), b"")
+        await rig.has(number)
     await wait_until(lambda: sick.asked > 5, 5, "more attempts")
 
     assert caplog.text.count("queue a: may not pull a; next: trying again until it works") == 1
     assert sick.takes == 1  # each one may cost the others a time-out
     sick.error = None
-    await wait_until(lambda: not desk.intake._troubled, 5, "the trouble to end")
+    await wait_until(lambda: not rig.intake._troubled, 5, "the trouble to end")
 
 
 class SickPulls:
@@ -319,51 +317,51 @@ class NoDelivery:
     async def in_progress(self) -> None: ...
 
 
-async def test_a_broker_that_goes_away_is_waited_for(desks: Desks) -> None:
-    desk = desks.open()
-    await wait_until(lambda: desk.intake._waits, 5, "a wait")
-    desk.server.stop()
-    desk.fill("a", 6)
-    desk.server.start()
+async def test_a_broker_that_goes_away_is_waited_for(rigs: Rigs) -> None:
+    rig = rigs.open()
+    await wait_until(lambda: rig.intake._waits, 5, "a wait")
+    rig.server.stop()
+    rig.fill("a", 6)
+    rig.server.start()
 
-    await desk.has(4)
+    await rig.has(4)
 
-    assert desk.slots.used == 4
+    assert rig.slots.used == 4
 
 
 # The end
 
 
-async def test_nothing_is_kept_at_the_end(desks: Desks) -> None:
-    """What is on its way when the intake is cancelled goes to another worker at once."""
-    desk = desks.open(["a"], concurrency=2)
-    await wait_until(lambda: desk.intake._waits, 5, "a wait")
-    desk.fill("a", 1)
-    assert desk.life
-    desk.life.cancel()
-    await asyncio.wait([desk.life])
-    other = desks.open(["a"], concurrency=1)
+async def test_nothing_is_kept_at_the_end(rigs: Rigs) -> None:
+    """A workload that is on its way when the intake is cancelled goes to another one at once."""
+    rig = rigs.open(["a"], concurrency=2)
+    await wait_until(lambda: rig.intake._waits, 5, "a wait")
+    rig.fill("a", 1)
+    assert rig.life
+    rig.life.cancel()
+    await asyncio.wait([rig.life])
+    other = rigs.open(["a"], concurrency=1)
 
-    if not desk.accepted:
+    if not rig.accepted:
         await other.has(1)
 
-    assert len(desk.accepted) + len(other.accepted) == 1
-    assert desk.in_flight() == 1
+    assert len(rig.accepted) + len(other.accepted) == 1
+    assert rig.in_flight() == 1
 
 
 async def test_what_is_taken_while_the_end_comes_is_handed_back(
-    desks: Desks, monkeypatch: pytest.MonkeyPatch
+    rigs: Rigs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk = Desk(desks.server, ["a"], 3)
-    desk.fill("a", 3)
+    rig = Rig(rigs.server, ["a"], 3)
+    rig.fill("a", 3)
     gate, is_taking = asyncio.Event(), asyncio.Event()
-    pull = desk.broker.pull
+    pull = rig.broker.pull
 
     async def open_pulls(stream: str, consumer: str) -> Pulls:
         pulls = await pull(stream, consumer)
         take = pulls.take
 
-        if consumer != desk.names.consumer("a"):
+        if consumer != rig.names.consumer("a"):
             return pulls
 
         async def take_slowly(batch: int) -> Sequence[Delivery]:
@@ -375,41 +373,41 @@ async def test_what_is_taken_while_the_end_comes_is_handed_back(
         monkeypatch.setattr(pulls, "take", take_slowly)
         return pulls
 
-    monkeypatch.setattr(desk.broker, "pull", open_pulls)
-    desk.open()
+    monkeypatch.setattr(rig.broker, "pull", open_pulls)
+    rig.open()
     await is_taking.wait()
-    assert desk.in_flight() == 3
+    assert rig.in_flight() == 3
 
-    assert desk.life
-    desk.life.cancel()
+    assert rig.life
+    rig.life.cancel()
     gate.set()
-    await asyncio.wait([desk.life])
-    other = desks.open(["a"], concurrency=3)
+    await asyncio.wait([rig.life])
+    other = rigs.open(["a"], concurrency=3)
     await other.has(3)
 
-    assert desk.accepted == []
+    assert rig.accepted == []
 
 
-async def test_a_cancellation_is_never_lost(desks: Desks) -> None:
+async def test_a_cancellation_is_never_lost(rigs: Rigs) -> None:
     """It may come at every step, also while the waits of a full worker are being ended."""
     for steps in range(40):
-        desk = desks.open(["a", "b"], concurrency=1)
-        desk.server.put(desk.names.task("a", f"x{steps}"), b"")
+        rig = rigs.open(["a", "b"], concurrency=1)
+        rig.server.put(rig.names.task("a", f"x{steps}"), b"")
         for _ in range(steps):
             await asyncio.sleep(0)
-        await desk.close()
-        for delivery in desk.deliveries:
+        await rig.close()
+        for delivery in rig.deliveries:
             await delivery.ack()
-        await empty(desk.broker, desk.names.tasks_stream, desk.names.tasks())
+        await empty(rig.broker, rig.names.tasks_stream, rig.names.tasks())
 
 
 async def test_a_cancellation_that_the_client_swallows_is_not_lost(
-    desks: Desks, monkeypatch: pytest.MonkeyPatch
+    rigs: Rigs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """nats-py does that to a subscription: a worker hung that was stopped as it got ready."""
-    desk = Desk(desks.server, ["a"], 1)
+    rig = Rig(rigs.server, ["a"], 1)
     is_opening = asyncio.Event()
-    pull = desk.broker.pull
+    pull = rig.broker.pull
 
     async def swallow(stream: str, consumer: str) -> Pulls:
         is_opening.set()
@@ -417,13 +415,13 @@ async def test_a_cancellation_that_the_client_swallows_is_not_lost(
             await asyncio.Event().wait()
         return await pull(stream, consumer)
 
-    monkeypatch.setattr(desk.broker, "pull", swallow)
-    desk.open()
+    monkeypatch.setattr(rig.broker, "pull", swallow)
+    rig.open()
     await is_opening.wait()
 
-    assert desk.life
-    desk.life.cancel()
-    done, _ = await asyncio.wait([desk.life], timeout=5)
+    assert rig.life
+    rig.life.cancel()
+    done, _ = await asyncio.wait([rig.life], timeout=5)
 
     assert done
 
@@ -434,12 +432,12 @@ async def test_a_cancellation_that_the_client_swallows_is_not_lost(
 async def test_slots_are_counted() -> None:
     slots = Slots(1)
     await slots.one_free()
-    seat = slots.take()
+    holding = slots.take()
     waiting = asyncio.create_task(slots.one_free())
     await asyncio.sleep(0)
     assert (slots.free, waiting.done()) == (0, False)
 
-    slots.give(seat)
+    slots.give(holding)
     await asyncio.wait_for(waiting, 1)
 
     assert slots.free == 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nats_worker.intake.memory_guard import Guard, verdict
-from nats_worker.processes.memory import Reading
+from nats_worker.processes.memory import MemoryReading
 from tests.support.fixtures import settings_for
 from tests.support.waiting import wait_until
 from tests.support.worker_scene import Scene, scene_fixture
@@ -51,7 +51,9 @@ def test_a_worker_pauses_above_its_share_and_resumes_below(
         settings = settings_for("nats://a", **{"memory_high_percent": 0, option: limit})
         is_share = option == "memory_high_percent"
         reading = (
-            Reading(used_percent=used, where=WHERE) if is_share else Reading(pressure_percent=used)
+            MemoryReading(used_percent=used, where=WHERE)
+            if is_share
+            else MemoryReading(pressure_percent=used)
         )
 
         reason = verdict(reading, settings, is_paused=is_paused)
@@ -66,25 +68,25 @@ def test_either_share_pauses() -> None:
     settings = settings_for("nats://a", memory_pressure_percent=20)
 
     for used, pressed in ((95.0, 0.0), (0.0, 25.0), (95.0, 25.0)):
-        reading = Reading(used_percent=used, pressure_percent=pressed)
+        reading = MemoryReading(used_percent=used, pressure_percent=pressed)
         assert verdict(reading, settings, is_paused=False)
-    assert not verdict(Reading(), settings, is_paused=True)
+    assert not verdict(MemoryReading(), settings, is_paused=True)
 
 
 # A worker with a memory of the test's
 
 
 class Memory:
-    """What the guard of a worker reads."""
+    """The readings of a worker's guard."""
 
     def __init__(self, scene: Scene, used: float) -> None:
         self.used = used
         self.looks = 0
         scene.settings = replace(scene.settings, heartbeat_seconds=0.01)
 
-    def read(self) -> Reading:
+    def read(self) -> MemoryReading:
         self.looks += 1
-        return Reading(used_percent=self.used, where=WHERE)
+        return MemoryReading(used_percent=self.used, where=WHERE)
 
     async def start(self, scene: Scene, *, concurrency: int = 2) -> Worker:
         worker = scene.launch(concurrency=concurrency)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nats_worker.intake.slots import Seat, Slots
+from nats_worker.intake.slots import Holding, Slots
 
 MEMORY, STARTS = "memory", "starts"
 
@@ -18,11 +18,11 @@ MEMORY, STARTS = "memory", "starts"
 def test_a_workload_takes_its_weight_and_gives_it_back_once() -> None:
     slots = Slots(4)
 
-    seat = slots.take(3)
-    assert (seat.held, slots.used, slots.free) == (3, 3, 1)
+    holding = slots.take(3)
+    assert (holding.held, slots.used, slots.free) == (3, 3, 1)
 
-    slots.give(seat)
-    slots.give(seat)
+    slots.give(holding)
+    slots.give(holding)
     assert (slots.used, slots.free) == (0, 4)
 
 
@@ -68,11 +68,11 @@ def test_what_is_kept_may_give_up() -> None:
 
 def test_fewer_slots_take_nothing_from_anybody() -> None:
     slots = Slots(4)
-    seats = [slots.take() for _ in range(4)]
+    holdings = [slots.take() for _ in range(4)]
 
     slots.resize(2)
     for free in (0, 0, 1):
-        slots.give(seats.pop())
+        slots.give(holdings.pop())
         assert slots.free == free
 
 
@@ -101,11 +101,11 @@ def test_more_slots_seat_what_is_kept() -> None:
 
 def test_a_pause_frees_nothing_and_ends() -> None:
     slots = Slots(2)
-    seat = slots.take()
+    holding = slots.take()
 
     slots.pause(MEMORY)
     free = [slots.free]
-    slots.give(seat)
+    slots.give(holding)
     free.append(slots.free)
     slots.resume(MEMORY)
 
@@ -177,11 +177,11 @@ def test_the_next_trial_does_not_wait_for_the_one_before() -> None:
 
 def test_no_slot_is_free_for_a_trial_on_a_full_worker() -> None:
     slots = Slots(1)
-    seat = slots.take()
+    holding = slots.take()
     slots.limit(is_on_trial=True)
 
     free = [slots.free]
-    slots.conclude(seat)
+    slots.conclude(holding)
 
     assert [*free, slots.free] == [0, 1]
 
@@ -190,16 +190,16 @@ def test_no_slot_is_free_for_a_trial_on_a_full_worker() -> None:
 @pytest.mark.parametrize("change", ["give", "resize", "resume"])
 async def test_whoever_waits_for_a_free_slot_wakes_up(change: str) -> None:
     slots = Slots(1)
-    seat = slots.take()
+    holding = slots.take()
     if change == "resume":
-        slots.give(seat)
+        slots.give(holding)
         slots.pause(MEMORY)
     waiting = asyncio.create_task(slots.one_free())
     await asyncio.sleep(0)
     assert not waiting.done()
 
     {
-        "give": lambda: slots.give(seat),
+        "give": lambda: slots.give(holding),
         "resize": lambda: slots.resize(2),
         "resume": lambda: slots.resume(MEMORY),
     }[change]()
@@ -209,32 +209,32 @@ async def test_whoever_waits_for_a_free_slot_wakes_up(change: str) -> None:
 
 @dataclass
 class Crowd:
-    """A worker's workloads, in any order of events; `seats` in the order of their arrival."""
+    """A worker's workloads, in any order of events; `holdings` in the order of their arrival."""
 
     slots: Slots
-    seats: list[Seat] = field(default_factory=list)
+    holdings: list[Holding] = field(default_factory=list)
 
     def arrive(self, weight: int) -> None:
         if self.slots.free:
-            self.seats.append(self.slots.take(weight))
+            self.holdings.append(self.slots.take(weight))
 
     def end(self, number: int) -> None:
-        running = [seat for seat in self.seats if seat.held]
+        running = [holding for holding in self.holdings if holding.held]
         if running:
-            seat = running[number % len(running)]
-            self.seats.remove(seat)
-            self.slots.conclude(seat)
+            holding = running[number % len(running)]
+            self.holdings.remove(holding)
+            self.slots.conclude(holding)
 
     def check(self, was_used: int) -> None:
         slots = self.slots
-        assert slots.used == sum(seat.held for seat in self.seats)
+        assert slots.used == sum(holding.held for holding in self.holdings)
         assert slots.used <= max(slots.concurrency, was_used)
-        waiting = [seat for seat in self.seats if not seat.held]
+        waiting = [holding for holding in self.holdings if not holding.held]
         assert waiting == ([slots.kept] if slots.kept else [])
         if waiting and not slots.pauses:
             vacant = slots.concurrency - slots.used
             assert vacant < min(waiting[0].weight, slots.concurrency), "it fits and waits"
-            assert slots.free == 0, "somebody could overtake it"
+            assert slots.free == 0, "another one could overtake it"
         if slots.is_on_trial:
             assert slots.free <= (slots.trial is None)
 
@@ -252,7 +252,7 @@ STEPS = st.one_of(
 def test_no_order_of_events_overfills_a_worker_or_keeps_anybody_out(
     concurrency: int, steps: list[tuple[str, Any]]
 ) -> None:
-    """And once everything that runs has ended, nobody waits and every slot is free."""
+    """And once everything that runs has ended, no workload waits and every slot is free."""
     slots = Slots(concurrency)
     crowd = Crowd(slots)
     for step, value in steps:
@@ -267,8 +267,8 @@ def test_no_order_of_events_overfills_a_worker_or_keeps_anybody_out(
 
     for why in (MEMORY, STARTS):
         slots.resume(why)
-    for _ in range(len(crowd.seats)):
-        assert any(seat.held for seat in crowd.seats), "they wait for each other"
+    for _ in range(len(crowd.holdings)):
+        assert any(holding.held for holding in crowd.holdings), "they wait for each other"
         crowd.end(0)
     slots.limit(is_on_trial=False)
     assert (slots.used, slots.free, slots.kept) == (0, slots.concurrency, None)
@@ -282,15 +282,15 @@ def test_a_heavy_workload_waits_only_for_those_that_ran_before_it(
     crowd = Crowd(Slots(concurrency))
     for _ in range(data.draw(st.integers(1, concurrency - 1))):
         crowd.arrive(1)
-    before = len(crowd.seats)
+    before = len(crowd.holdings)
     crowd.arrive(concurrency)
-    heavy = crowd.seats[-1]
+    heavy = crowd.holdings[-1]
 
     for ended in range(1, before + 1):
         assert not heavy.held
         crowd.end(data.draw(st.integers(0, 20)))
         for _ in range(concurrency):
             crowd.arrive(1)
-        assert len(crowd.seats) == before - ended + 1
+        assert len(crowd.holdings) == before - ended + 1
 
     assert heavy.held == concurrency

@@ -1,4 +1,4 @@
-"""What the subclasses of Airflow's supervisors tell the watch where a process cannot be had."""
+"""The subclasses of Airflow's supervisors tell the watch when a process cannot be had."""
 
 from __future__ import annotations
 

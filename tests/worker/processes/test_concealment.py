@@ -23,7 +23,7 @@ def kept(
     team: str | None = None,
     **options: Any,
 ) -> dict[str, str]:
-    """What is left of an environment, without the empty values that are always there."""
+    """Return the rest of an environment, without the empty values that are always there."""
     left = environment_without_login(environment, settings_for(url, **options), team=team)
     return {name: value for name, value in left.items() if EMPTY.get(name) != value}
 

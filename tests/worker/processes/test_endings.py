@@ -1,4 +1,4 @@
-"""Who has answered, and what it means, as a table."""
+"""Each answer has a meaning that depends on its sender, as a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report of an end says unless it is told otherwise."""
+"""A report of an end has these values by default."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must never reach the kernel, and a tree of processes that ends as one."""
+"""Some signals never reach the kernel, and a tree of processes ends as one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the kernel tells about memory, as files of every kind say it; what it does not is None."""
+"""The memory's figures are read from files of every kind; one that is missing is None."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Kernel:
             self.write(f"cgroup/{name}/{file}", text)
         return self
 
-    def read(self) -> memory.Reading:
+    def read(self) -> memory.MemoryReading:
         at = self.directory
         return memory.read(own=at / "own", root=at / "cgroup", proc=at / "proc")
 
@@ -117,11 +117,11 @@ class Kernel:
         (V1, "memory", V1_FILES, 50.0, "2.0 of 4.0 GiB of the cgroup"),
         (V2, "workers/a", V2_FILES | {"memory.high": str(3 * GIB)}, 83.3, "2.5 of 3.0 GiB"),
         (V2, "workers/a", V2_FILES | {"memory.stat": ""}, 75.0, "3.0 of 4.0 GiB"),
-        # No limit, or one that nobody can reach: the machine's counts.
+        # No limit, or one that cannot be reached: the machine's counts.
         (V2, "workers/a", V2_FILES | {"memory.max": "max"}, 50.0, "5.0 of 10.0 GiB of the machine"),
         (V1, "memory", V1_FILES | {"memory.limit_in_bytes": str(2**63 - 4096)}, 50.0, "machine"),
         (V2, "workers/a", V2_FILES | {"memory.current": str(GIB)}, 50.0, "of the machine"),
-        # Nonsense, somebody else's group, none at all.
+        # Nonsense, another process's group, none at all.
         (V2, "workers/a", V2_FILES | {"memory.current": "many"}, 50.0, "of the machine"),
         (V2, "workers/a", V2_FILES | {"memory.max": "0"}, 50.0, "of the machine"),
         (V2, "others", V2_FILES, 50.0, "of the machine"),
@@ -141,13 +141,13 @@ def test_the_limit_that_is_closest_counts(
     "meminfo", ["", "MemTotal: 5 kB\n", "MemTotal: 0 kB\nMemAvailable: 0 kB\n"]
 )
 def test_without_any_limit_nothing_is_known(tmp_path: Path, meminfo: str) -> None:
-    assert Kernel(tmp_path, V2, meminfo).read() == memory.Reading()
+    assert Kernel(tmp_path, V2, meminfo).read() == memory.MemoryReading()
 
 
 def test_a_machine_without_these_files(tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
 
-    assert memory.read(own=nowhere, root=nowhere, proc=nowhere) == memory.Reading()
+    assert memory.read(own=nowhere, root=nowhere, proc=nowhere) == memory.MemoryReading()
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ from airflow.sdk.observability.metrics import stats_utils
 del settings.configure_otel, stats_utils.get_stats_factory
 warned = []
 otel.log.warning = lambda text, *values, exc_info: warned.append(text % values)
-otel.prepare()
+otel.prepare_exporters()
 assert warned == ["cannot prepare [metrics] otel_on before the forks; next: each task tries to"]
 otel.send_spans_from_tasks()
 child = os.fork()

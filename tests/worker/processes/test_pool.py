@@ -1,4 +1,4 @@
-"""Processes and their violent ends: whoever dies, nothing is left behind and every run ends."""
+"""Processes and their violent ends: whichever dies, nothing is left behind and every run ends."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def test_many_runs_at_a_time_end_each_with_its_own_report(stage: Stage) ->
 
 
 async def test_a_task_imports_next_to_nothing_by_itself(stage: Stage) -> None:
-    """What the fork server does not import costs every task again."""
+    """An import that the fork server lacks costs every task again."""
     ti_id = stage.new_id()
     await (await stage.start("modules", ti_id)).exited()
 

@@ -13,7 +13,7 @@ from nats_worker.delivery.verdict import OURS_PAUSE_SECONDS
 from nats_worker.intake.memory_guard import Guard
 from nats_worker.processes import proof
 from nats_worker.processes.exit_report import Ending
-from nats_worker.processes.memory import Reading
+from nats_worker.processes.memory import MemoryReading
 from tests.support.waiting import wait_until
 from tests.support.worker_scene import Scene, scene_fixture
 
@@ -200,7 +200,9 @@ async def test_two_reasons_to_pause_hold_at_once(scene: Scene) -> None:
     scene.settings = replace(scene.settings, heartbeat_seconds=0.01)
     scene.pool.findings[:] = [FULL]
     worker = scene.launch()
-    worker.state.guard = Guard(scene.settings, lambda: Reading(used_percent=used[0], where="here"))
+    worker.state.guard = Guard(
+        scene.settings, lambda: MemoryReading(used_percent=used[0], where="here")
+    )
     await wait_until(lambda: f"{FULL}; memory is 95.0% used" in paused(scene), 5, "both reasons")
     scene.send()
 

@@ -1,4 +1,4 @@
-"""What a self-test finds, step by step, in this process: each line names what to change."""
+"""The findings of a self-test, step by step, in this process: each line names what to change."""
 
 from __future__ import annotations
 

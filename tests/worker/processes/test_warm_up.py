@@ -1,4 +1,4 @@
-"""What is done once before the forks, so that no task does it again."""
+"""The preparations are made once before the forks, so that no task repeats them."""
 
 from __future__ import annotations
 

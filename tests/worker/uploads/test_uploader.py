@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def inherited(pid: int) -> set[str]:
-    """What process `pid` has from its parent, beside its standard streams.
+    """Return what process `pid` has from its parent, beside its standard streams.
 
     What it opens itself closes at the next exec: so do the loader and Python.
     """
@@ -47,8 +47,8 @@ def test_it_gets_the_login_only_once_no_task_can_look_into_it(
 ) -> None:
     """Until then another process of its user may open all that it inherits."""
     ours, theirs = ends
-    door, served = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with door, served:
+    to_uploader, served = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with to_uploader, served:
         process = launch(served, theirs)
         try:
             given = inherited(process.pid)
@@ -58,7 +58,7 @@ def test_it_gets_the_login_only_once_no_task_can_look_into_it(
             theirs.close()
             assert ours.recv(16) == PRIVATE
             ours.close()
-            assert process.wait(30) == 0  # nobody has anything for it
+            assert process.wait(30) == 0  # no process is left that could ask
         finally:
             process.kill()
             process.wait()

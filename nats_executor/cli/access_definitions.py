@@ -1,0 +1,92 @@
+"""Defines the commands that print permissions and accounts."""
+
+from __future__ import annotations
+
+from airflow.cli.cli_config import ARG_VERBOSE, ActionCommand, Arg
+
+from nats_executor.cli.defining import ARG_QUEUES, ARG_TEAM, action
+
+__all__ = ["accounts_command", "auth_command"]
+
+# Those of `permissions.Role`, not loaded just to parse a command line.
+ROLES = ("admin", "operator", "scheduler", "worker", "api-server", "triggerer", "monitor", "site")
+ARG_ROLE = Arg(
+    ("--role",),
+    choices=ROLES,
+    default="worker",
+    help="What the user is for (default: worker)",
+)
+ARG_USER = Arg(
+    ("--user",), required=True, help="Name of the NATS user, or the public key of its NKey (U...)"
+)
+ARG_INBOX_PREFIX = Arg(
+    ("--inbox-prefix",),
+    help="\\[nats_executor] inbox_prefix of the user's processes; without it _INBOX_ and the user",
+)
+ARG_CERTIFICATE = Arg(
+    ("--certificate",),
+    action="store_true",
+    help="Users log in with TLS certificates that their names are in, and no passwords",
+)
+ARG_WORKER_USERS = Arg(
+    ("worker_users",),
+    nargs="*",
+    metavar="USER=QUEUE",
+    help="A user for the workers of one queue, or of several, separated by commas",
+)
+ARG_SITES = Arg(
+    ("--sites",),
+    nargs="+",
+    metavar="USER=QUEUE",
+    help="Users of leaf nodes, in Airflow's account, with the queues that workers serve there",
+)
+ARG_FORMAT = Arg(
+    ("--format",),
+    choices=("config", "jwt"),
+    default="config",
+    help="A block for the server's configuration (default), or JSON for a user's JWT",
+)
+
+AUTH_EPILOG = """\
+examples:
+  airflow nats auth --user worker-gpu -q gpu                  a worker of one queue
+  airflow nats auth --user scheduler --role scheduler
+  airflow nats auth --user UDX...4K -q gpu --inbox-prefix _INBOX_gpu    with an NKey
+  airflow nats auth --user worker-gpu -q gpu --format jwt     the `nats` claims, for operator mode
+
+Connects to nothing. Repeat it when a queue is added, or when priority_bands or queue_limits change.
+Streams are created and changed by the role admin alone, so run `airflow nats setup` as such a user.
+For users that deploy/nats/make-users made, repeat that instead: the worker that this prints is for
+one account for all.
+"""
+
+ACCOUNTS_EPILOG = """\
+examples:
+  airflow nats accounts worker-gpu=gpu worker-etl=default,etl
+  airflow nats accounts worker-gpu=gpu --format jwt     the `nats` claims, for operator mode
+  airflow nats accounts worker-gpu=gpu --sites site-muc=press,weld
+
+Prints users admin, operator, scheduler, api-server, triggerer, monitor and those of sites in
+Airflow's account, and an account for each worker user that borrows from there what it needs.
+Connects to nothing. Repeat it with all workers when a queue is added, or when priority_bands or
+queue_limits change.
+"""
+
+
+def auth_command() -> ActionCommand:
+    """Return the command for those who write the server's configuration."""
+    which = (
+        ARG_USER, ARG_ROLE, ARG_QUEUES, ARG_INBOX_PREFIX, ARG_CERTIFICATE, ARG_FORMAT, ARG_TEAM,
+        ARG_VERBOSE,
+    )  # fmt: skip
+    return action("auth", "Print the permissions that a NATS user needs", which, AUTH_EPILOG)
+
+
+def accounts_command() -> ActionCommand:
+    """Return the command that prints all accounts and users of a deployment."""
+    which = (
+        ARG_WORKER_USERS, ARG_SITES, ARG_CERTIFICATE, ARG_FORMAT, ARG_TEAM, ARG_VERBOSE,
+    )  # fmt: skip
+    return action(
+        "accounts", "Print NATS accounts, one for each worker user", which, ACCOUNTS_EPILOG
+    )

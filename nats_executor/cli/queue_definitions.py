@@ -1,0 +1,73 @@
+"""Defines the commands for queues."""
+
+from __future__ import annotations
+
+from airflow.cli.cli_config import ARG_OUTPUT, ARG_VERBOSE, Arg, GroupCommand
+
+from nats_executor.cli.defining import ARG_TEAM, action
+from nats_executor.cli.durations import duration
+
+__all__ = ["queues_commands"]
+
+ARG_PAUSED_QUEUES = Arg(
+    ("paused_queues",),
+    metavar="QUEUE",
+    help="Name of the queue as in `airflow nats queues list`, or several, separated by commas",
+)
+ARG_DURATION = Arg(
+    ("--for",),
+    dest="duration",
+    metavar="TIME",
+    type=duration,
+    help="How long: 90s, 30m, 2h, 1d or 1h30m; without it until the queue is resumed",
+)
+ARG_REASON = Arg(
+    ("--reason",), default="", help="Why, for everyone who finds the queue paused; not secret"
+)
+QUEUES_PAUSE_EPILOG = """\
+examples:
+  airflow nats queues pause gpu                                  until it is resumed
+  airflow nats queues pause gpu,etl --for 2h --reason 'new driver'
+  airflow nats queues pause '"a,b"'                              a name with a comma in it
+
+NATS delivers nothing from a paused queue. Running tasks go on, schedulers keep sending, and no try
+is spent. The pause outlives restarts of everything. Asked again, the new time and reason count.
+
+It needs a NATS user of the role operator.
+
+exit codes: 0 paused; 2 refused, or NATS does not answer
+"""
+
+QUEUES_RESUME_EPILOG = """\
+examples:
+  airflow nats queues resume gpu
+  airflow nats queues resume gpu,etl      one that was not paused stays as it is
+
+It needs a NATS user of the role operator.
+
+exit codes: 0 not paused any more; 2 refused, or NATS does not answer
+"""
+
+
+def queues_commands() -> GroupCommand:
+    """Return the commands for queues."""
+    subcommands = (
+        action(
+            "queues list", "List queues with their backlog", (ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE)
+        ),
+        action(
+            "queues pause",
+            "Keep what waits in a queue from its workers",
+            (ARG_PAUSED_QUEUES, ARG_DURATION, ARG_REASON, ARG_TEAM, ARG_VERBOSE),
+            QUEUES_PAUSE_EPILOG,
+        ),
+        action(
+            "queues resume",
+            "Let a paused queue go on",
+            (ARG_PAUSED_QUEUES, ARG_TEAM, ARG_VERBOSE),
+            QUEUES_RESUME_EPILOG,
+        ),
+    )
+    return GroupCommand(
+        name="queues", help="Look at queues and pause them", subcommands=subcommands
+    )

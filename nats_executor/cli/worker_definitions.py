@@ -1,0 +1,130 @@
+"""Defines the command that starts a worker, and those for workers that run."""
+
+from __future__ import annotations
+
+from airflow.cli.cli_config import (
+    ARG_DAEMON,
+    ARG_LOG_FILE,
+    ARG_OUTPUT,
+    ARG_PID,
+    ARG_SKIP_SERVE_LOGS,
+    ARG_STDERR,
+    ARG_STDOUT,
+    ARG_VERBOSE,
+    Arg,
+    GroupCommand,
+    positive_int,
+)
+
+from nats_executor.cli.defining import ARG_CONCURRENCY, ARG_QUEUES, ARG_TEAM, action
+
+__all__ = ["WORKER_ARGS", "WORKER_EPILOG", "workers_commands"]
+
+ARG_HOSTNAME = Arg(
+    ("-H", "--hostname"),
+    help="Name of the worker; without it this host's. Two workers of one host need two names",
+)
+ARG_WORKER_NAMES = Arg(
+    ("workers",),
+    metavar="NAME",
+    help="Name of the worker as in `airflow nats workers list`, or several, separated by commas",
+)
+ARG_SERVING = Arg(
+    ("--serving",),
+    metavar="QUEUE",
+    help="Look among the workers of this queue only, for a name that workers of two queues have",
+)
+ARG_NEW_CONCURRENCY = Arg(
+    ("concurrency",),
+    metavar="N",
+    type=positive_int(allow_zero=False),
+    help="Workloads that run at a time from now on",
+)
+ARG_QUEUE = Arg(("queue",), metavar="QUEUE", help="Name of the queue, any text as it is")
+WORKER_ARGS = (
+    ARG_QUEUES,
+    ARG_CONCURRENCY,
+    ARG_HOSTNAME,
+    ARG_TEAM,
+    ARG_PID,
+    ARG_DAEMON,
+    ARG_STDOUT,
+    ARG_STDERR,
+    ARG_LOG_FILE,
+    ARG_SKIP_SERVE_LOGS,
+    ARG_VERBOSE,
+)
+
+WORKER_EPILOG = """\
+examples:
+  airflow nats worker                        the default queue, 16 slots
+  airflow nats worker -q default,gpu -c 4    two queues, four slots for both
+  airflow nats worker -q '"a,b",gpu'         two queues, one of which has a comma in its name
+  airflow nats worker -H etl-2 -D            a second one on this host, in the background
+
+The first SIGTERM or Ctrl-C drains: running tasks may go on for \\[nats_executor] drain_seconds.
+A second one sends them SIGTERM, a third one SIGKILL; their state and logs are still delivered.
+"""
+
+# Of every command that changes workers.
+UNTIL_RESTART = """\
+A change lasts until the worker restarts. Then its command line and configuration decide again.
+Running workloads go on.
+
+It needs a NATS user of the role operator.
+
+exit codes: 0 the worker has the new setting; 1 a worker refused or did not answer; 2 NATS did not
+answer
+"""
+
+SET_CONCURRENCY_EPILOG = f"""\
+examples:
+  airflow nats workers set-concurrency etl-1 32
+  airflow nats workers set-concurrency etl-1,etl-2 4   takes nothing until fewer than four run
+
+{UNTIL_RESTART}"""
+
+ADD_QUEUE_EPILOG = f"""\
+examples:
+  airflow nats workers add-queue etl-1 backfill        the worker pulls from it at once
+  airflow nats workers add-queue etl-1,etl-2 backfill
+
+{UNTIL_RESTART}"""
+
+REMOVE_QUEUE_EPILOG = f"""\
+examples:
+  airflow nats workers remove-queue etl-1 backfill     what waits in it is left to other workers
+
+A worker keeps its last queue; to have it take nothing, stop it.
+{UNTIL_RESTART}"""
+
+
+def workers_commands() -> GroupCommand:
+    """Return the commands for workers that run."""
+    common = (ARG_SERVING, ARG_TEAM, ARG_VERBOSE)
+    subcommands = (
+        action("workers list", "List workers with their load", (ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE)),
+        action(
+            "workers set-concurrency",
+            "Change how many workloads a worker runs at a time",
+            (ARG_WORKER_NAMES, ARG_NEW_CONCURRENCY, *common),
+            SET_CONCURRENCY_EPILOG,
+        ),
+        action(
+            "workers add-queue",
+            "Have a worker serve one more queue",
+            (ARG_WORKER_NAMES, ARG_QUEUE, *common),
+            ADD_QUEUE_EPILOG,
+        ),
+        action(
+            "workers remove-queue",
+            "Have a worker take nothing more from a queue",
+            (ARG_WORKER_NAMES, ARG_QUEUE, *common),
+            REMOVE_QUEUE_EPILOG,
+        ),
+    )
+    return GroupCommand(
+        name="workers",
+        help="Look at workers and change them while they run",
+        subcommands=subcommands,
+    )
