@@ -15,8 +15,8 @@ from nats_executor.cli.survey import check_rows, take_survey, worker_rows
 from nats_executor.fleet.liveness import Holder, Liveness, readable
 from nats_executor.fleet.queues import queue_rows
 from nats_executor.scheduler.dispatcher import Dispatcher
-from nats_executor.scheduler.inspector import Inspector
 from nats_executor.scheduler.ledger import Dispatch, Ledger
+from nats_executor.scheduler.reports import Mailbox
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Kind, Presence, Report, State, Workload, decode, encode
 from nats_executor.wire.names import Verb
@@ -195,13 +195,13 @@ def test_no_control_request_falls_a_worker(body: bytes) -> None:
 
 @given(bodies(Report))
 def test_no_report_falls_an_executor(body: bytes) -> None:
-    inspector = Inspector(SETTINGS, "s", cast("Any", None))
+    mailbox = Mailbox(SETTINGS.names)
     ledger = Ledger()
     ledger.track(Dispatch("d1", "key", "default", Kind.TASK, "ti"))
 
-    inspector.take(Stored(RESULT_SUBJECT, 1, body))
+    mailbox.take(Stored(RESULT_SUBJECT, 1, body))
 
-    for report in inspector.reports:
+    for report in mailbox.reports:
         assert (report.dispatch_id, report.queue) == ("d1", "default")
         outcome = ledger.apply(report)
         assert (outcome is None) or outcome.dispatch.id == "d1"
@@ -314,9 +314,9 @@ def test_what_a_report_tells_can_be_stored_by_postgresql() -> None:
     values = as_map(Report, state="failed", info="a\0b")
     ledger = Ledger()
     ledger.track(Dispatch("d1", "key", "default", Kind.TASK, "ti"))
-    inspector = Inspector(SETTINGS, "s", cast("Any", None))
+    mailbox = Mailbox(SETTINGS.names)
 
-    inspector.take(Stored(RESULT_SUBJECT, 1, bytes(msgpack.packb(values))))
+    mailbox.take(Stored(RESULT_SUBJECT, 1, bytes(msgpack.packb(values))))
 
-    told = [ledger.apply(report) for report in inspector.reports]
+    told = [ledger.apply(report) for report in mailbox.reports]
     assert all("\0" not in getattr(outcome, "info", "") for outcome in told)

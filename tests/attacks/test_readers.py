@@ -25,6 +25,7 @@ from nats_executor.logs import ended, store
 from nats_executor.logs.running import TaskLogs
 from nats_executor.scheduler.dispatcher import Dispatcher
 from nats_executor.scheduler.inspector import Inspector
+from nats_executor.scheduler.reports import Mailbox
 from nats_executor.scheduler.telemetry import Telemetry
 from nats_executor.wire.messages import Presence, decode, encode
 from nats_executor.wire.names import Lane, Verb
@@ -101,7 +102,7 @@ async def test_a_scheduler_reads_the_reports_of_others(
         await worker.publish(NAMES.result("b", LAST), last, timeout=30)
     dispatcher = Dispatcher(open_realm.settings("scheduler"), "s1")
     dispatcher._streams.read_after = 0
-    reports = dispatcher.inspector.reports
+    reports = dispatcher.mailbox.reports
 
     running = asyncio.create_task(dispatcher.run())
     try:
@@ -187,7 +188,8 @@ async def test_any_number_of_records_hides_no_worker_of_another_queue_from_the_s
     async with as_user(open_realm, "worker_b") as worker:
         await worker.publish(NAMES.presence("b", "honest"), encode(burdens.presence("honest", "b")))
     async with as_user(open_realm, "scheduler") as broker:
-        inspector = Inspector(open_realm.settings("scheduler"), "s1", lambda: broker)
+        settings = open_realm.settings("scheduler")
+        inspector = Inspector(settings, "s1", lambda: broker, Mailbox(settings.names))
 
         await inspector._warn_of_unserved(broker, Counter({Lane("b"): 1, Lane("c"): 1}))
 

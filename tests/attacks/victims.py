@@ -104,7 +104,7 @@ async def following(realm: Realm) -> dict[str, Any]:
         try:
             while True:
                 await asyncio.sleep(0.05)
-                reports = made.inspector.reports
+                reports = made.mailbox.reports
                 while reports:
                     count += 1
                     if reports.popleft().dispatch_id == LAST:

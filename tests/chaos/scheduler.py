@@ -110,7 +110,7 @@ class Scheduler:
         )
         for row in self.database.rows(silent, self.job, time.monotonic() - SILENT_SECONDS):
             self.database.note(row, "silent")
-            key = compat.key_of_task(self.executor, instance(row), cast("Any", key_of(row)))
+            key = compat.key_of_task(instance(row), cast("Any", key_of(row)))
             self.executor.change_state(key, TaskInstanceState.FAILED)
 
     # Events

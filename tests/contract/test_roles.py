@@ -157,8 +157,8 @@ class Day:
         """Wait for a report that the scheduler reads."""
 
         def look() -> Report | None:
-            inspector = self.dispatcher.inspector
-            self.reports += [inspector.reports.popleft() for _ in range(len(inspector.reports))]
+            arrived = self.dispatcher.mailbox.reports
+            self.reports += [arrived.popleft() for _ in range(len(arrived))]
             found = [r for r in self.reports if (r.dispatch_id, r.state) == (dispatch_id, state)]
             return found[-1] if found else None
 

@@ -18,6 +18,7 @@ from nats_executor.fleet.liveness import Liveness, PingResult
 from nats_executor.fleet.workers import seen_workers
 from nats_executor.scheduler.inspector import Inspector
 from nats_executor.scheduler.ledger import Dispatch
+from nats_executor.scheduler.reports import Mailbox
 from nats_executor.wire.messages import Kind, Report, State, encode
 from nats_executor.wire.names import Names, Verb
 from tests.faults.ground import Ground, lasts
@@ -111,7 +112,8 @@ class Sea:
             )
             for r in reports
         ]  # fmt: skip
-        inspector = Inspector(settings, "scheduler", lambda: self.ground.post.broker)
+        mailbox = Mailbox(settings.names)
+        inspector = Inspector(settings, "scheduler", lambda: self.ground.post.broker, mailbox)
 
         async def watch() -> None:
             while True:
