@@ -545,7 +545,7 @@ async def test_streams_of_a_domain_are_reached_through_a_leaf_node(
                 await broker.ready(5)
                 await setup.apply(broker, settings, ["default"])
                 await carry_a_task(broker, names)
-        assert [server.monitor("/jsz")["streams"] for server in (hub, leaf)] == [4, 0]
+        assert [server.monitor("/jsz")["streams"] for server in (hub, leaf)] == [5, 0]
     finally:
         await asyncio.to_thread(leaf.kill)
 
