@@ -461,6 +461,7 @@ async def test_a_consumer_is_paused_and_resumed_with_deliveries_in_hand(stage: S
     await stage.broker.pause_consumer(stage.tasks, name, until)
 
     await stage.send("d2", queue="a")
+    await stage.offers(1, "a")
     (found,) = await stage.broker.consumer_infos(stage.tasks)
     assert (found.paused_until, found.pending, found.in_flight) == (until, 1, 1)
     await held.in_progress()
