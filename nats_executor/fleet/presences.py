@@ -101,7 +101,8 @@ def identity(presence: Presence) -> tuple[object, ...]:
     """Return what is the same in all records that a worker writes at a time."""
     who = (presence.worker, presence.name, presence.host, presence.pid, presence.started_at)
     what = (presence.concurrency, presence.draining, presence.paused, presence.bands)
-    return (*who, *what, presence.version)
+    drain = (presence.drained_by, presence.drain_reason)
+    return (*who, *what, *drain, presence.version)
 
 
 def as_one(records: Sequence[Record], now: float) -> Seen:
