@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nats_executor.fleet.presences import Seen
     from nats_executor.settings import Settings
 
-__all__ = ["drain_workers", "undrain_workers"]
+__all__ = ["drain_worker", "drain_workers", "undrain_workers"]
 
 NO_DRAIN = (
     "cannot be drained; this is noted: once it has started again, with a release that can, it "
