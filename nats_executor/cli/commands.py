@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow.utils.platform import getuser
@@ -48,6 +49,7 @@ __all__ = [
     "purge",
     "queues_list",
     "queues_pause",
+    "queues_peek",
     "queues_resume",
     "setup",
     "standalone",
@@ -111,6 +113,21 @@ def queues_list(args: Namespace) -> None:
     settings = settings_for(args)
     survey = ask(settings, lambda broker: take_survey(broker, settings))
     show(queue_rows(survey.consumers, survey.workers, settings, survey.holds), args.output)
+
+
+@command
+@quiet
+def queues_peek(args: Namespace) -> None:
+    """Print one row for each task that waits in a queue."""
+    from nats_executor.cli.peeking import peek, queued_tasks, waiting_rows
+
+    settings, queue = settings_for(args), args.peeked_queue
+    found = ask(settings, lambda broker: peek(broker, settings, queue))
+    now, limit = datetime.now(UTC), args.limit
+    queued = queued_tasks(queue)
+    show(waiting_rows(queued, found.dispatches, settings, queue, now=now, limit=limit), args.output)
+    if not found.is_whole:
+        sys.stderr.write("NATS does not list all of so many messages: some tasks may be missing\n")
 
 
 @command

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow.cli.cli_config import ARG_OUTPUT, ARG_VERBOSE, Arg, GroupCommand
+from airflow.cli.cli_config import ARG_OUTPUT, ARG_VERBOSE, Arg, GroupCommand, positive_int
 
 from nats_executor.cli.defining import ARG_TEAM, action
 from nats_executor.cli.durations import duration
@@ -13,6 +13,15 @@ ARG_PAUSED_QUEUES = Arg(
     ("paused_queues",),
     metavar="QUEUE",
     help="Name of the queue as in `airflow nats queues list`, or several, separated by commas",
+)
+ARG_PEEKED_QUEUE = Arg(
+    ("peeked_queue",), metavar="QUEUE", help="Name of the queue, any text as it is"
+)
+ARG_LIMIT = Arg(
+    ("--limit",),
+    type=positive_int(allow_zero=False),
+    default=20,
+    help="How many tasks to list at most (default: 20)",
 )
 ARG_DURATION = Arg(
     ("--for",),
@@ -38,6 +47,20 @@ It needs a NATS user of the role operator.
 exit codes: 0 paused; 2 refused, or NATS does not answer
 """
 
+QUEUES_PEEK_EPILOG = """\
+examples:
+  airflow nats queues peek gpu
+  airflow nats queues peek gpu --limit 1000 -o json
+
+Lists tasks in the order in which workers take them: the highest priority band first, then what
+Airflow queued first. Run it where Airflow's database can be reached. A task that a worker has taken
+this moment may still be listed; callbacks and connection tests are not.
+
+It needs a NATS user of the role monitor or operator.
+
+exit codes: 0 listed; 2 no queue has that name, or NATS does not answer
+"""
+
 QUEUES_RESUME_EPILOG = """\
 examples:
   airflow nats queues resume gpu
@@ -54,6 +77,12 @@ def queues_commands() -> GroupCommand:
     subcommands = (
         action(
             "queues list", "List queues with their backlog", (ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE)
+        ),
+        action(
+            "queues peek",
+            "List the tasks that wait in a queue, the next one first",
+            (ARG_PEEKED_QUEUE, ARG_LIMIT, ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE),
+            QUEUES_PEEK_EPILOG,
         ),
         action(
             "queues pause",

@@ -32,6 +32,7 @@ VALUES = {
     "remove-queue": ("w1", "gpu"),
     "pause": ("gpu", "--for", "2h"),
     "resume": ("gpu",),
+    "peek": ("gpu",),
 }
 
 
