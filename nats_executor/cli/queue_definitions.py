@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow.cli.cli_config import ARG_OUTPUT, ARG_VERBOSE, Arg, GroupCommand, positive_int
 
-from nats_executor.cli.defining import ARG_TEAM, action
+from nats_executor.cli.defining import ARG_QUEUE_PATTERNS, ARG_TEAM, LIST_ARGS, action
 from nats_executor.cli.durations import duration
 
 __all__ = ["queues_commands"]
@@ -33,6 +33,23 @@ ARG_DURATION = Arg(
 ARG_REASON = Arg(
     ("--reason",), default="", help="Why, for everyone who finds the queue paused; not secret"
 )
+QUEUES_LIST_EPILOG = """\
+examples:
+  airflow nats queues list --sort pending --reverse    the longest backlog first
+  airflow nats queues list -q 'etl-*' --watch 2        again every 2 s
+  airflow nats queues list -o json | jq '.[] | select(.workers == 0)'
+
+columns:
+  pending          workloads that no worker has been given
+  pending_by_band  of those, how many in each priority band, the lowest one first
+  in_flight        workloads that workers have been given and that are not over
+  redelivered      of those, the ones that were given to more than one
+  workers, slots   living workers that serve it, and how much they run at a time
+  paused_until     when its pause ends, by whom it was paused, and why
+
+exit codes: 0 listed; 2 NATS does not answer
+"""
+
 QUEUES_PAUSE_EPILOG = """\
 examples:
   airflow nats queues pause gpu                                  until it is resumed
@@ -76,7 +93,10 @@ def queues_commands() -> GroupCommand:
     """Return the commands for queues."""
     subcommands = (
         action(
-            "queues list", "List queues with their backlog", (ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE)
+            "queues list",
+            "List queues with their backlog",
+            (ARG_QUEUE_PATTERNS, *LIST_ARGS),
+            QUEUES_LIST_EPILOG,
         ),
         action(
             "queues peek",
