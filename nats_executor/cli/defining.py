@@ -13,7 +13,7 @@ from airflow.cli.cli_config import (
     positive_int,
 )
 
-from nats_executor.cli.durations import seconds
+from nats_executor.cli.durations import interval
 
 __all__ = [
     "ARG_CONCURRENCY",
@@ -49,7 +49,7 @@ ARG_QUEUE_PATTERNS = Arg(
 ARG_SORT = Arg(("--sort",), metavar="COLUMN", help="Sort by this column of the list")
 ARG_REVERSE = Arg(("--reverse",), action="store_true", help="Show the last row first")
 ARG_WATCH = Arg(
-    ("--watch",), type=seconds, metavar="SECONDS", help="Look again after so long, until Ctrl-C"
+    ("--watch",), type=interval, metavar="SECONDS", help="Look again after so long, until Ctrl-C"
 )
 # Of each list.
 LIST_ARGS = (ARG_SORT, ARG_REVERSE, ARG_WATCH, ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from argparse import ArgumentTypeError
 
-__all__ = ["duration", "seconds"]
+__all__ = ["duration", "interval"]
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 # Of a look that is repeated.
@@ -22,7 +22,7 @@ def duration(text: str) -> float:
     return float(total)
 
 
-def seconds(text: str) -> float:
+def interval(text: str) -> float:
     """Read a number of seconds between 0.1 and 3600, such as `2` or `0.5`."""
     try:
         number = float(text)

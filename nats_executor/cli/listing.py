@@ -34,7 +34,7 @@ def chosen(rows: Iterable[Row], choice: Choice) -> list[Row]:
     Raises:
         ConfigError: no column is called as `choice.sort` says.
     """
-    found = [row for row in rows if matches(row, choice.patterns)]
+    found = [row for row in rows if is_chosen(row, choice.patterns)]
     if choice.sort is None:
         return found[::-1] if choice.is_reversed else found
     if found and choice.sort not in found[0]:
@@ -46,7 +46,7 @@ def chosen(rows: Iterable[Row], choice: Choice) -> list[Row]:
     return known + [row for row in found if row[column] is None]
 
 
-def matches(row: Row, patterns: Mapping[str, Sequence[str]]) -> bool:
+def is_chosen(row: Row, patterns: Mapping[str, Sequence[str]]) -> bool:
     """Whether each column that has patterns has a value that one of them matches."""
     return all(
         any(fnmatchcase(text, pattern) for text in texts_in(row[column]) for pattern in wanted)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor.cli import commands
-from nats_executor.cli.durations import seconds
+from nats_executor.cli.durations import interval
 from nats_executor.cli.listing import Choice, chosen
 from nats_executor.errors import ConfigError
 from tests.support.waiting import block_until
@@ -77,11 +77,11 @@ def test_a_column_that_is_not_there_is_named() -> None:
 @pytest.mark.parametrize("text", ["", "x", "0", "-1", "nan", "inf", "3601", "2s"])
 def test_what_is_no_number_of_seconds_is_refused(text: str) -> None:
     with pytest.raises(ArgumentTypeError):
-        seconds(text)
+        interval(text)
 
 
 def test_seconds_are_read() -> None:
-    assert (seconds("2"), seconds("0.1"), seconds("3600")) == (2.0, 0.1, 3600.0)
+    assert (interval("2"), interval("0.1"), interval("3600")) == (2.0, 0.1, 3600.0)
 
 
 def test_lists_are_filtered_and_sorted(console: Console) -> None:
