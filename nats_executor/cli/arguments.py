@@ -39,6 +39,7 @@ __all__ = [
     "say",
     "settings_for",
     "show",
+    "show_details",
 ]
 
 UNREACHABLE, INTERRUPTED = 2, 130
@@ -167,6 +168,14 @@ def show(rows: list[Row], output: str) -> None:
         case _:
             cells = [{name: cell(value) for name, value in row.items()} for row in rows]
             console.print_as(data=cells, output=output)
+
+
+def show_details(details: Row, output: str) -> None:
+    """Print what is known of one thing: one line for each fact, or one object."""
+    if output in {"json", "yaml"}:
+        show([details], output)
+    else:
+        show([{"what": name, "value": value} for name, value in details.items()], output)
 
 
 def cell(value: Any) -> str:

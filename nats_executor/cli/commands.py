@@ -23,7 +23,9 @@ from nats_executor.cli.arguments import (
     say,
     settings_for,
     show,
+    show_details,
 )
+from nats_executor.cli.details import queue_details
 from nats_executor.cli.listing import Choice, chosen
 from nats_executor.cli.orders import give_orders
 from nats_executor.cli.pausing import Wish, pause_queues, resume_queues
@@ -57,6 +59,7 @@ __all__ = [
     "queues_pause",
     "queues_peek",
     "queues_resume",
+    "queues_show",
     "setup",
     "standalone",
     "worker",
@@ -142,11 +145,20 @@ def show_list(
 
 @command
 @quiet
+def queues_show(args: Namespace) -> None:
+    """Print all that is known of one queue."""
+    settings = settings_for(args)
+    survey = ask(settings, lambda broker: take_survey(broker, settings))
+    show_details(queue_details(survey, args.queue, settings), args.output)
+
+
+@command
+@quiet
 def queues_peek(args: Namespace) -> None:
     """Print one row for each task that waits in a queue."""
     from nats_executor.cli.peeking import peek, queued_tasks, waiting_rows
 
-    settings, queue = settings_for(args), args.peeked_queue
+    settings, queue = settings_for(args), args.queue
     found = ask(settings, lambda broker: peek(broker, settings, queue))
     now, limit = datetime.now(UTC), args.limit
     queued = queued_tasks(queue)

@@ -14,9 +14,7 @@ ARG_PAUSED_QUEUES = Arg(
     metavar="QUEUE",
     help="Name of the queue as in `airflow nats queues list`, or several, separated by commas",
 )
-ARG_PEEKED_QUEUE = Arg(
-    ("peeked_queue",), metavar="QUEUE", help="Name of the queue, any text as it is"
-)
+ARG_ONE_QUEUE = Arg(("queue",), metavar="QUEUE", help="Name of the queue, any text as it is")
 ARG_LIMIT = Arg(
     ("--limit",),
     type=positive_int(allow_zero=False),
@@ -64,6 +62,19 @@ It needs a NATS user of the role operator.
 exit codes: 0 paused; 2 refused, or NATS does not answer
 """
 
+QUEUES_SHOW_EPILOG = """\
+examples:
+  airflow nats queues show gpu
+  airflow nats queues show gpu -o json | jq '.[0].workers'
+
+beside the columns of `queues list`:
+  slots_in_use    of the slots of the workers that serve it, those with workloads, of any queue
+  limit           of [nats_executor] queue_limits, none without
+  unserved_bands  priority bands that no living worker takes; then set priority_bands there, too
+
+exit codes: 0 shown; 2 no queue has that name, or NATS does not answer
+"""
+
 QUEUES_PEEK_EPILOG = """\
 examples:
   airflow nats queues peek gpu
@@ -99,9 +110,15 @@ def queues_commands() -> GroupCommand:
             QUEUES_LIST_EPILOG,
         ),
         action(
+            "queues show",
+            "Describe one queue in full",
+            (ARG_ONE_QUEUE, ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE),
+            QUEUES_SHOW_EPILOG,
+        ),
+        action(
             "queues peek",
             "List the tasks that wait in a queue, the next one first",
-            (ARG_PEEKED_QUEUE, ARG_LIMIT, ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE),
+            (ARG_ONE_QUEUE, ARG_LIMIT, ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE),
             QUEUES_PEEK_EPILOG,
         ),
         action(

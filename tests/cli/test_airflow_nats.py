@@ -33,6 +33,7 @@ VALUES = {
     "pause": ("gpu", "--for", "2h"),
     "resume": ("gpu",),
     "peek": ("gpu",),
+    "show": ("gpu",),
 }
 
 

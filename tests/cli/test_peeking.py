@@ -90,7 +90,7 @@ def test_there_is_an_end_to_the_list() -> None:
 
 def peeked(console: Console, queue: str, **more: Any) -> tuple[int, str]:
     given = {"limit": 20, "output": "json"} | more
-    return console.run(commands.queues_peek, peeked_queue=queue, **given)
+    return console.run(commands.queues_peek, queue=queue, **given)
 
 
 def test_the_tasks_of_a_queue_are_listed(console: Console, table: Rows) -> None:
