@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nats_executor.fleet.presences import Seen
     from nats_executor.settings import Settings
 
-__all__ = ["Which", "chosen", "current"]
+__all__ = ["Which", "current", "meant"]
 
 
 class Which(NamedTuple):
@@ -26,7 +26,7 @@ class Which(NamedTuple):
     queue: str | None = None
 
 
-def chosen(which: Which, names: Collection[str]) -> list[str]:
+def meant(which: Which, names: Collection[str]) -> list[str]:
     """Return the names that were meant, each once, in their order.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from nats_executor.cli.choosing import chosen, current
+from nats_executor.cli.choosing import current, meant
 from nats_executor.cli.orders import OrderResult, send_order
 from nats_executor.fleet.drains import LONGEST_PERSON, LONGEST_REMARK, seen_notes
 from nats_executor.fleet.workers import seen_workers
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nats_executor.fleet.presences import Seen
     from nats_executor.settings import Settings
 
-__all__ = ["drain_worker", "drain_workers", "undrain_workers"]
+__all__ = ["drain_workers", "undrain_workers"]
 
 NO_DRAIN = (
     "cannot be drained; this is noted: once it has started again, with a release that can, it "
@@ -52,7 +52,7 @@ async def drain_workers(
     at = time.time()
     drains = {
         name: Drain(worker=name, by=by[:LONGEST_PERSON], at=at, reason=reason[:LONGEST_REMARK])
-        for name in chosen(which, found)
+        for name in meant(which, found)
     }
     for name, drain in drains.items():
         for queue in queues_of(found[name]):
@@ -95,7 +95,7 @@ async def undrain_workers(
     # The token is as good as the name, where a note cannot be read.
     noted = {note.drain.worker or note.worker for note in notes}
     results = []
-    for name in chosen(which, {*found, *noted}):
+    for name in meant(which, {*found, *noted}):
         for note in notes:
             if note.worker in {token(name), name}:
                 await broker.purge(settings.names.holds_stream, note.subject)

@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nats_executor.errors import AccessDenied, BrokerUnavailable, NoResponders
+from nats_executor.errors import AccessDenied
 from nats_executor.fleet.drains import (
     LONGEST_PERSON,
     LONGEST_REMARK,
@@ -86,7 +86,7 @@ class Drains:
     async def _noted(self, broker: Broker) -> Drain | None:
         """Return the drain of a note for one of the worker's queues."""
         names = self._state.settings.names
-        if not await self._has_bucket(broker):
+        if await broker.stream_info(names.holds_stream) is None:
             return None  # nobody has run `airflow nats setup` of this release, so nobody drains
         for queue in list(self._state.queues):
             subject = names.worker_hold(queue, self._state.plan.name)
@@ -94,23 +94,3 @@ class Drains:
             if message and (note := note_in(message)):
                 return note.drain
         return None
-
-    async def _has_bucket(self, broker: Broker) -> bool:
-        """Whether there is a bucket for notes; raises `AccessDenied` where an account may not ask.
-
-        Across accounts NATS denies nothing: what is not lent has nobody who answers, as if NATS
-        were away. It is not if it answers about another stream between two such questions.
-        """
-        names = self._state.settings.names
-        try:
-            return await broker.stream_info(names.holds_stream) is not None
-        except BrokerUnavailable as exc:
-            if not isinstance(exc.__cause__, NoResponders):
-                raise
-        await broker.stream_info(names.workers_stream)
-        try:
-            return await broker.stream_info(names.holds_stream) is not None
-        except BrokerUnavailable as exc:
-            if not isinstance(exc.__cause__, NoResponders):
-                raise
-            raise AccessDenied(str(exc)) from exc

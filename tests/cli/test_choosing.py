@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nats_executor.cli.choosing import Which, chosen, current
+from nats_executor.cli.choosing import Which, current, meant
 from nats_executor.errors import NotFound
 from nats_executor.fleet.presences import Seen
 from tests.support.fixtures import settings_for
@@ -27,7 +27,7 @@ NAMES = ["etl-1", "etl-2", "gpu", "[ab]", "a"]
     ],
 )
 def test_names_and_patterns(texts: list[str], found: list[str]) -> None:
-    assert chosen(Which(texts), NAMES) == found
+    assert meant(Which(texts), NAMES) == found
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,12 @@ def test_names_and_patterns(texts: list[str], found: list[str]) -> None:
 )
 def test_what_is_not_there(which: Which, names: list[str], text: str) -> None:
     with pytest.raises(NotFound) as error:
-        chosen(which, names)
+        meant(which, names)
     assert str(error.value).startswith(text)
 
 
 def test_a_queue_alone_means_all_of_its_workers() -> None:
-    assert chosen(Which([], "q"), ["b", "a"]) == ["a", "b"]
+    assert meant(Which([], "q"), ["b", "a"]) == ["a", "b"]
 
 
 def test_the_living_hide_the_lost_of_their_name() -> None:

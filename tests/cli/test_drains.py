@@ -14,6 +14,7 @@ import pytest
 
 from nats_executor.cli import arguments, commands, draining, waiting
 from nats_executor.fleet.drains import seen_notes
+from nats_executor.fleet.workers import seen_workers
 from nats_executor.wire.messages import Drain, decode, encode
 from tests.cli.test_orders import Pretender, office, outcome, pretend
 from tests.support.waiting import block_until
@@ -133,13 +134,13 @@ def test_a_worker_that_starts_meanwhile_is_told(
     """It looked for a note before there was one, and its record was not there yet."""
     pretender: Pretender = pretend({"w1": outcome()})
     office.announce("w1", "default", "gpu", worker="old.1")
-    look, looks = draining.seen_workers, []
+    looks = []
 
     async def seen(broker: Broker, *args: Any) -> Any:
         looks.append(1)
         if len(looks) == 2:
             await asyncio.to_thread(office.announce, "w1", "default", "gpu")
-        return await look(broker, *args)
+        return await seen_workers(broker, *args)
 
     monkeypatch.setattr(draining, "seen_workers", seen)
 
@@ -211,13 +212,13 @@ def busy(office: Console, pretend: Any, monkeypatch: pytest.MonkeyPatch) -> Cons
 
 def shrinking(console: Console, monkeypatch: pytest.MonkeyPatch, *counts: int) -> None:
     """Have w1 run less from look to look."""
-    look, left = waiting.seen_workers, list(counts)
+    left = list(counts)
 
     async def seen(broker: Broker, *args: Any) -> Any:
         if left:
             changes = {"running": left.pop(0), **BY}
             await asyncio.to_thread(console.announce, "w1", "default", "gpu", **changes)
-        return await look(broker, *args)
+        return await seen_workers(broker, *args)
 
     monkeypatch.setattr(waiting, "seen_workers", seen)
 
@@ -247,12 +248,12 @@ def test_a_wait_that_is_interrupted_says_what_it_stops_waiting_for(
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(commands, "say_now", said.append)
-    interrupting = threading.Thread(
-        target=lambda: (
-            block_until(lambda: len(said) > 1, 20, "the first look"),
-            os.kill(os.getpid(), signal.SIGINT),
-        )
-    )
+
+    def interrupt() -> None:
+        block_until(lambda: len(said) > 1, 20, "the first look")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interrupting = threading.Thread(target=interrupt)
     interrupting.start()
 
     code, _ = drain(busy, "w*", wait=True)
