@@ -25,12 +25,15 @@ from nats_executor.cli.arguments import (
     show,
     show_details,
 )
+from nats_executor.cli.choosing import Which
 from nats_executor.cli.details import queue_details
+from nats_executor.cli.draining import drain_workers, undrain_workers
 from nats_executor.cli.listing import Choice, chosen
-from nats_executor.cli.orders import give_orders
+from nats_executor.cli.orders import OrderResult, give_orders
 from nats_executor.cli.pausing import Wish, pause_queues, resume_queues
 from nats_executor.cli.purging import Store, carry_out, look, purge_of
 from nats_executor.cli.survey import check_row, check_rows, take_survey, worker_rows
+from nats_executor.cli.waiting import IdleWatch, until_idle
 from nats_executor.errors import ConfigError
 from nats_executor.fleet.queues import queue_rows
 from nats_executor.metrics_package import missing_package, require_metrics
@@ -41,7 +44,7 @@ from nats_executor.wire.queue_names import in_text
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from nats_executor.broker.port import Broker
     from nats_executor.cli.survey import Survey
@@ -64,9 +67,11 @@ __all__ = [
     "standalone",
     "worker",
     "workers_add_queue",
+    "workers_drain",
     "workers_list",
     "workers_remove_queue",
     "workers_set_concurrency",
+    "workers_undrain",
 ]
 
 
@@ -228,12 +233,59 @@ def order(args: Namespace, what: Order, value: str) -> None:
         settings,
         lambda broker: give_orders(broker, settings, names, what, value, serving=args.serving),
     )
+    if not is_all_well(answers):
+        raise SystemExit(1)
+
+
+def is_all_well(answers: Sequence[OrderResult]) -> bool:
+    """Print a line for each worker; returns whether all have obeyed."""
     for answer in answers:
         if answer.is_obeyed:
             say(answer.text)
         else:
             print_error(answer.text)
-    if not all(answer.is_obeyed for answer in answers):
+    return all(answer.is_obeyed for answer in answers)
+
+
+@command
+@quiet
+def workers_drain(args: Namespace) -> None:
+    """Have workers take nothing more, and wait if asked until they run nothing."""
+    settings = settings_for(args)
+    which = Which(in_text(args.workers or ""), args.queue)
+    by = getuser()
+    outcome = ask(
+        settings,
+        lambda broker: drain_workers(broker, settings, which, by=by, reason=args.reason),
+    )
+    is_well = is_all_well(outcome.results)
+    if args.wait and outcome.obeying:
+        watch = IdleWatch(outcome.obeying)
+        try:
+            is_idle = ask(
+                settings, lambda broker: until_idle(broker, settings, watch, args.timeout, say_now)
+            )
+        except KeyboardInterrupt:  # what is left was said
+            raise SystemExit(1) from None
+        is_well = is_well and is_idle
+    if not is_well:
+        raise SystemExit(1)
+
+
+def say_now(text: str) -> None:
+    say(text)
+    sys.stdout.flush()
+
+
+@command
+@quiet
+def workers_undrain(args: Namespace) -> None:
+    """Have workers take workloads again."""
+    settings = settings_for(args)
+    which = Which(in_text(args.workers or ""), args.queue)
+    by = getuser()
+    answers = ask(settings, lambda broker: undrain_workers(broker, settings, which, by=by))
+    if not is_all_well(answers):
         raise SystemExit(1)
 
 
