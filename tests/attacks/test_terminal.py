@@ -15,7 +15,7 @@ import pytest
 
 from nats_executor.cli import commands
 from nats_executor.wire import messages
-from nats_executor.wire.messages import Obeyed, Presence, encode
+from nats_executor.wire.messages import Drain, Hold, Obeyed, Presence, encode
 from nats_executor.wire.names import Verb
 from nats_executor.wire.queue_names import as_text
 from nats_worker.log_lines import Text
@@ -24,6 +24,8 @@ from tests.support.user_stage import NAMES, PASSWORD, UserStage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from nats_executor.broker.port import Broker
 
 pytestmark = pytest.mark.integration
 
@@ -34,9 +36,15 @@ UNSEEN = "".join(
 EVIL = f"\x1b]0;owned\x07\x1b[2J\x9b31m{UNSEEN}\nworker good running"
 # What each text of a worker's is shown by; a new one belongs here.
 TEXTS = {
-    Presence: {"worker", "name", "host", "queues", "version", "paused", "lacks"},
+    Presence: {
+        "worker", "name", "host", "queues", "version", "paused", "lacks", "drained_by",
+        "drain_reason",
+    },
+    Hold: {"queue", "by", "reason"},
+    # A worker reads it and tells of it in its record.
+    Drain: {"worker", "by", "reason"},
     Obeyed: {"queues", "refusal"},
-}
+}  # fmt: skip
 # They reach no command: the database and the page get them through `presentable`.
 UNSHOWN = {"Report", "Workload"}
 
@@ -103,6 +111,32 @@ def test_a_record_gives_a_terminal_no_orders(
             # A row of its own would be another worker's.
             assert "\nworker good running" not in printed
             assert "\nworker good" not in printed
+
+
+@pytest.mark.parametrize("output", ["table", "plain", "json", "yaml"])
+@pytest.mark.parametrize("field", ["by", "reason"])
+def test_what_is_said_of_a_pause_gives_a_terminal_no_orders(
+    user_stage: UserStage, console: Console, field: str, output: str
+) -> None:
+    """Another operator wrote it; its queue is that of its key, or it does not count."""
+    until = 4e9
+    harmless = Hold(queue="a", by="ann", at=0.0, until=until, reason="why")
+    evil = {"by": replace(harmless, by=EVIL), "reason": replace(harmless, reason=EVIL)}[field]
+
+    async def pause(broker: Broker, until: float) -> None:
+        await broker.publish(NAMES.queue_hold("a"), encode(evil))
+        for info in await broker.consumer_infos(NAMES.tasks_stream):
+            await broker.pause_consumer(NAMES.tasks_stream, info.name, until)
+
+    user_stage.ask("operator", lambda broker: pause(broker, until))
+    for command in (commands.check, commands.queues_list):
+        _, printed = console.run(command, output=output)
+
+        assert "worker good running" in " ".join(printed.split())  # YAML folds long lines
+        assert unseen(printed + console.error) == ""
+        if output == "plain":
+            assert "\nworker good running" not in printed
+    user_stage.ask("operator", lambda broker: pause(broker, 0.0))
 
 
 @pytest.mark.parametrize("field", sorted(TEXTS[Obeyed]))

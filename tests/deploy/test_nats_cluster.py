@@ -246,7 +246,7 @@ async def carry(worker: Broker) -> None:
 def replicas(cluster: Cluster) -> set[int]:
     found: dict[str, Any] = cluster.servers[0].monitor("/jsz?streams=true&config=true")
     streams = [s for account in found["account_details"] for s in account["stream_detail"]]
-    assert len(streams) == 4
+    assert len(streams) == 5
     return {stream["config"]["num_replicas"] for stream in streams}
 
 
