@@ -1,4 +1,4 @@
-"""Reads and checks the settings of one process, once, from Airflow's configuration.
+"""Reads the settings of one process from Airflow's configuration, once, and checks them.
 
 Beside this module only `local/standalone.py` reads `[nats_executor]`.
 """

@@ -1,4 +1,4 @@
-"""Chooses which address of NATS to try next, and tells why none of them works.
+"""Chooses the address of NATS to try next, and tells why none of them works.
 
 Pure: time and chance are given.
 """

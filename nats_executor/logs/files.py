@@ -1,4 +1,4 @@
-"""Opens and deletes log files below one folder, without a symbolic link on the way.
+"""Opens log files below one folder, and deletes them, without a symbolic link on the way.
 
 A workload may put anything in the place of its log file and of the folders around it. So nothing
 here is a path that was checked: each step goes from a folder that is open to what it contains.

@@ -1,4 +1,4 @@
-"""Encodes, decodes and checks messages: msgpack maps with a format version.
+"""Encodes messages, decodes and checks them: msgpack maps with a format version.
 
 `Workload` travels from the executor to a worker, `Report` back, `Presence` is a worker's record
 in the workers bucket, `Obeyed` its answer to an order. A reader ignores fields it does not know,

@@ -1,4 +1,4 @@
-"""Pulls as many workloads as there are free slots: urgent ones first, queues in turn."""
+"""Pulls a workload for each free slot: urgent ones first, queues in turn."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ QUICK: dict[str, Any] = {
 
 @dataclass
 class Surfaces:
-    """One configuration, and everybody who uses it."""
+    """One configuration, and all who use it."""
 
     console: Console
     directory: Path
