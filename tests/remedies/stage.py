@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from tests.cli.conftest import Console
 
-__all__ = ["COMMANDS", "Surfaces"]
+__all__ = ["COMMANDS", "RemedyStage"]
 
 COMMANDS = (commands.check, commands.setup, commands.queues_list, commands.workers_list)
 # Of an executor, which go on each in their own way: the connection, the streams, the sending.
@@ -41,7 +41,7 @@ QUICK: dict[str, Any] = {
 
 
 @dataclass
-class Surfaces:
+class RemedyStage:
     """One configuration, and all who use it."""
 
     console: Console
