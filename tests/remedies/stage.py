@@ -1,4 +1,4 @@
-"""Where a person meets a trouble: a worker's output, a scheduler's log, the commands."""
+"""The places where a person meets a trouble: a worker's output, a scheduler's log, the commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the executor does by itself: dead workers, lost messages, missed events, orphaned callbacks.
+"""The executor acts by itself: dead workers, lost messages, missed events, orphaned callbacks.
 
 Workers are played by the stage's peer; rows are those of a real database.
 """
