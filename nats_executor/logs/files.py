@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LogFile", "Refused", "describe"]
 
-# What opening a symbolic link means, at the end of a path and in the midst of it.
+# Errors of opening a symbolic link, at the end of a path and in the midst of it.
 LINKS = frozenset({errno.ELOOP, errno.ENOTDIR})
 
 

@@ -46,7 +46,8 @@ LONGEST_LIST = 1000
 # Airflow's have about a thousand characters.
 LONGEST_TOKEN = 64 * 1024
 
-# What reading a token from anyone can raise; the last two come from huge numbers and deep nesting.
+# Errors that reading a token from anyone can raise; the last two come from huge numbers and deep
+# nesting.
 TOKEN_ERRORS = (
     KeyError,
     IndexError,
