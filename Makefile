@@ -79,7 +79,7 @@ SIDES := tests/scheduler tests/logs tests/worker tests/cli tests/coordinators te
 WHOLES := tests/local tests/airflow
 EXAMPLES := tests/airflow/test_example_dags.py
 # $(1): the environment. What runs behind it leaves rows in the table of tested versions; a run that ARGS
-# cut short leaves none, nor does CI's, which nobody would commit.
+# cut short leaves none, nor does CI's, which is never committed.
 tested = $(if $(strip $(ARGS) $(CI)),,$(1)/bin/python -m tests.tools.tested $(2))
 sides = $(call tested,$(1)) $(1)/bin/pytest -q $(SPREAD) $(SIDES) $(ARGS)
 wholes = $(call tested,$(1)) $(1)/bin/pytest -q -m "not examples" $(WHOLES) $(ARGS)

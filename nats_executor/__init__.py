@@ -1,4 +1,4 @@
-"""Run Apache Airflow workloads over NATS JetStream.
+"""Runs Apache Airflow workloads over NATS JetStream.
 
 Airflow imports this package on every start of its command line, so it imports nothing itself.
 """

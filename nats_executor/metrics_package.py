@@ -1,4 +1,4 @@
-"""Checks that the package is installed for the metrics that `[metrics]` switches on."""
+"""Looks for the package that the metrics of `[metrics]` need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads and checks the settings of one process, once, from Airflow's configuration.
+"""Reads the settings of one process from Airflow's configuration, once, and checks them.
 
 Beside this module only `local/standalone.py` reads `[nats_executor]`.
 """
@@ -244,7 +244,7 @@ def require_valid(settings: Settings) -> None:
 
 
 def checks(s: Settings) -> list[tuple[str, bool, str]]:
-    """Every rule as (option, whether it holds, what to do if not)."""
+    """Return every rule as (option, whether it holds, what to do if not)."""
     return [*connection_checks(s), *name_checks(s), *limit_checks(s), *health_checks(s)]
 
 

@@ -247,7 +247,7 @@ class Worker:
             self.state.slots.resume(STARTS)
 
     def take_nothing(self, why: str) -> None:
-        """Take nothing until the slots resume; what runs goes on."""
+        """Take nothing until the slots resume; tasks that run go on."""
         self.state.slots.pause(why)
         self.crew.hand_back_kept()  # another worker may have what is missing here
         self.state.recall()

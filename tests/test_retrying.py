@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 
@@ -78,21 +80,6 @@ def test_nothing_waits_without_an_outage() -> None:
     assert not outage.is_waiting()
 
 
-def test_a_new_outage_begins_with_the_shortest_pause() -> None:
-    clock = Clock()
-    outage = Outage(clock)
-    for _ in range(8):
-        outage.note(BrokerUnavailable("gone"), "waiting")
-    outage.over()
-
-    outage.note(BrokerUnavailable("gone"), "waiting")
-
-    clock.now += OUTAGE_PAUSES[0] * 0.99
-    assert outage.is_waiting()
-    clock.now += OUTAGE_PAUSES[0] * 0.02
-    assert not outage.is_waiting()
-
-
 @pytest.mark.parametrize(
     ("reason", "words"),
     [
@@ -109,17 +96,53 @@ def test_an_outage_is_told_by_its_reason(
     assert caplog.messages == [f"{words}; next: waiting"]
 
 
-def test_a_lost_quorum_is_told_once_in_an_outage_that_was_told_already(
+def test_the_pause_after_an_outage_is_over_is_the_first_one_again() -> None:
+    clock = Clock()
+    outage = Outage(clock)
+    for _ in range(8):
+        outage.note(BrokerUnavailable("gone"), "waiting")
+    outage.over()
+    assert not outage.is_waiting()
+
+    outage.note(BrokerUnavailable("gone again"), "waiting")
+
+    clock.now = 100.49
+    assert outage.is_waiting()
+    clock.now = 100.5
+    assert not outage.is_waiting()
+
+
+def test_a_recovery_is_none_unless_one_is_told() -> None:
+    outage = Outage(Clock())
+    outage.note(BrokerUnavailable("gone"), "waiting")
+
+    assert outage.is_waiting()
+    assert outage.is_waiting(0)
+    assert not outage.is_waiting(1)
+    outage.note(BrokerUnavailable("gone"), "waiting", recoveries=3)
+    assert [outage.is_waiting(seen) for seen in (2, 3, 4)] == [False, True, False]
+
+
+def test_every_outage_is_told_and_a_quorum_that_is_missing_once_more(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    outage = Outage(Clock())
-    for reason in (BrokerUnavailable("late"), NoQuorum("why"), NoQuorum("why"), NoQuorum("why")):
-        outage.note(reason, "waiting")
+    clock = Clock()
+    outage = Outage(clock)
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            outage.note(BrokerUnavailable("no answer"), "waiting")
+            outage.note(NoQuorum("1 of 3"), "waiting")
+            outage.note(BrokerUnavailable("no answer"), "waiting")
+            outage.note(NoQuorum("2 of 3"), "waiting")
+            clock.now += 2
+            outage.over()
 
-    assert caplog.messages == [
-        "NATS is away: late; next: waiting",
-        "NATS is away: why; next: waiting",
+    once = [
+        "NATS is away: no answer; next: waiting",
+        "NATS is away: 1 of 3; next: waiting",
+        "NATS is back after 2 s",
     ]
+    assert [record.getMessage() for record in caplog.records] == 2 * once
 
 
 def test_pauses_grow_up_to_the_longest_and_go_on() -> None:
@@ -167,28 +190,36 @@ async def swallow(cancellations: int) -> None:
 async def test_a_task_that_swallows_cancellations_is_ended(
     cancellations: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retrying, "INSIST_SECONDS", 0.001)
+    waits: list[float] = []
+    wait = asyncio.wait
+
+    async def noted(tasks: list[asyncio.Task[None]], timeout: float) -> object:
+        waits.append(timeout)
+        return await wait(tasks, timeout=0.001)
+
+    monkeypatch.setattr(asyncio, "wait", noted)
     task = asyncio.create_task(swallow(cancellations))
     await asyncio.sleep(0)
 
     await ended(task)
 
     assert task.cancelled()
+    assert set(waits) == {0.1}
 
 
 @pytest.mark.anyio
-async def test_what_else_ended_a_task_is_raised() -> None:
-    async def fail() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            raise LookupError("on the way out")
+async def test_what_ended_a_task_is_raised_unless_it_was_the_cancellation() -> None:
+    async def failing() -> None:
+        raise BrokerUnavailable("gone")
 
-    task = asyncio.create_task(fail())
+    task = asyncio.create_task(failing())
     await asyncio.sleep(0)
-
-    with pytest.raises(LookupError, match="on the way out"):
+    with pytest.raises(BrokerUnavailable, match="gone"):
         await ended(task)
+
+    done = asyncio.create_task(asyncio.sleep(0))
+    await done
+    await ended(done)
 
 
 class Step:
@@ -270,3 +301,29 @@ async def test_what_no_repetition_helps_against_is_raised_at_once(slept: list[fl
         await persist(step)
 
     assert (step.count, slept) == (1, [])
+
+
+@pytest.mark.anyio
+async def test_a_step_gets_twice_the_time_with_each_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits: list[float] = []
+    slept: list[float] = []
+
+    def timeout(seconds: float) -> contextlib.AbstractAsyncContextManager[None]:
+        limits.append(seconds)
+        return contextlib.nullcontext()
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(retrying, "asyncio", SimpleNamespace(timeout=timeout, sleep=sleep))
+
+    async def step() -> int:
+        if len(limits) < 7:
+            raise BrokerUnavailable("gone")
+        return len(limits)
+
+    assert await persist(step) == 7
+    assert limits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]
+    assert slept == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]

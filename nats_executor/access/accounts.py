@@ -178,7 +178,7 @@ def require_distinct(found: Iterable[str]) -> None:
 def as_accounts(made: Sequence[Account], *, have_certificates: bool = False) -> str:
     """Return the accounts for a server's configuration.
 
-    What is before `BESIDE` belongs into Airflow's account itself, beside `jetstream`, so that its
+    Put the part before `BESIDE` into Airflow's account itself, beside `jetstream`, so that its
     limits stay where people change them.
 
     Args:

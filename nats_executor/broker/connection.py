@@ -290,7 +290,7 @@ class Connection(Link):
             except TimeoutError:
                 raise BrokerUnavailable(f"no answer on {subject} within {limit:g} s") from None
         if msg.headers and msg.headers.get("Status") == "503":
-            raise NoResponders(f"nobody listens on {subject}")
+            raise NoResponders(f"no client is subscribed to {subject}")
         return msg
 
     def awaiting(

@@ -60,7 +60,7 @@ class Denials:
         return self._last if time.monotonic() - self._last_at < LATELY_SECONDS else ""
 
     def renew(self) -> None:
-        """Begin a new connection: it may be allowed more. What was logged is not logged again."""
+        """Begin a new connection, which may be allowed more; log no denial a second time."""
         self._last_at = -math.inf
 
     def send(self, subject: str) -> None:

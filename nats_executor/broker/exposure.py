@@ -1,4 +1,4 @@
-"""Warns of a login that goes over the network in clear text, once in each process.
+"""Logs once in each process that a login goes over the network in clear text.
 
 NKeys and credentials never do: they sign what the server sends, and are not sent.
 """

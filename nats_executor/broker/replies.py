@@ -247,7 +247,7 @@ def stream_info(stream: str, response: Mapping[str, Any]) -> StreamInfo:
 def usage(response: Mapping[str, Any]) -> Usage:
     """Read the answer to INFO; an account whose limits go by replicas has several of them.
 
-    What is kept in memory counts as well: either kind may have a limit.
+    Messages in memory count as well: either kind may have a limit.
     """
     tiers = (response.get("tiers") or {}).values() or [response]
     found = [

@@ -1,4 +1,4 @@
-"""Chooses which address of NATS to try next, and tells why none of them works.
+"""Chooses the address of NATS to try next, and tells why none of them works.
 
 Pure: time and chance are given.
 """
@@ -148,8 +148,7 @@ class Servers:
     def is_news(self) -> bool:
         """Whether the reason was not logged in this outage; from now on it was.
 
-        That no server can be reached is logged once, with any failure; each refusal is logged by
-        itself.
+        Log once that no server can be reached, with any failure, and each refusal by itself.
         """
         told = self._reasons[min(self._reasons, key=self._telling)]
         key = str(told) if isinstance(told, AccessDenied) else ""

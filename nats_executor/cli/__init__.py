@@ -1,3 +1,3 @@
-"""Defines and runs the `airflow nats` commands."""
+"""Defines the `airflow nats` commands, and runs them."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Chooses and sorts the rows of a list, as its options say. Pure."""
+"""Chooses the rows of a list, and sorts them, as its options say. Pure."""
 
 from __future__ import annotations
 

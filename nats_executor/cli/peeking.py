@@ -119,7 +119,7 @@ def waiting_rows(
     now: datetime,
     limit: int,
 ) -> list[Row]:
-    """One row for each task that waits in NATS, the one that is next first.
+    """Return a row for each task that waits in NATS, the one that is next first.
 
     Workers take the highest priority band first, and in it what was sent first.
     """

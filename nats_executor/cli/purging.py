@@ -120,7 +120,7 @@ async def look(broker: Broker, purge: Purge) -> Contents:
 
 
 async def carry_out(broker: Broker, purge: Purge) -> Row:
-    """Remove it, and return a row about that; what others store meanwhile counts as not freed."""
+    """Remove it, and return a row about that; messages stored meanwhile count as not freed."""
     before = await broker.stream_info(purge.stream)
     removed = await broker.purge(purge.stream, purge.subject)
     after = await broker.stream_info(purge.stream)

@@ -103,7 +103,7 @@ async def busiest_in(broker: Broker, stream: str, queues: list[str], names: Name
 
 
 def worker_rows(survey: Survey, settings: Settings) -> list[Row]:
-    """One row for each worker."""
+    """Return a row for each worker."""
     return [
         {
             "worker": seen.presence.name,
@@ -123,7 +123,7 @@ def worker_rows(survey: Survey, settings: Settings) -> list[Row]:
 
 
 def check_rows(survey: Survey, settings: Settings) -> list[Row]:
-    """One row for each thing that was checked; a status other than `ok` needs attention."""
+    """Return a row for each thing that was checked; a status other than `ok` needs attention."""
     rows = [check_row("broker", "ok", f"connected to {settings.shown('servers')}")]
     rows += server_findings(survey)
     rows += [check_row("streams", "drift", drift.advice) for drift in survey.drifts]
@@ -166,7 +166,7 @@ def check_rows(survey: Survey, settings: Settings) -> list[Row]:
 
 
 def server_findings(survey: Survey) -> list[Row]:
-    """The rows of releases of nats-server of which something is known; a weakness can wait."""
+    """Return rows of releases of nats-server with a known fault; a weakness can wait."""
     versions = sorted(survey.server_versions)
     unsafe = [check_row("nats-server", "unsafe", text) for v in versions if (text := danger(v))]
     weak = [check_row("nats-server", "ok", text) for v in versions if (text := weakness(v))]
@@ -174,7 +174,7 @@ def server_findings(survey: Survey) -> list[Row]:
 
 
 def replica_findings(info: StreamInfo, replicas: int) -> list[Row]:
-    """The row of a stream that works, with fewer servers than its settings say."""
+    """Return the row of a stream that works on fewer servers than its settings say."""
     missing, servers = info.replication.missing, info.replication.servers
     if missing:
         details = (
@@ -215,14 +215,14 @@ def queue_finding(queue: str, bands: list[ConsumerInfo], workers: list[Seen]) ->
 
 
 def band_finding(band: ConsumerInfo) -> Row:
-    """The row of a band with workloads that the queue's workers, of other settings, never pull."""
+    """Return the row of a band whose workloads no worker pulls, because its settings differ."""
     what = f"queue {band.queue}, priority band {band.band}"
     advice = remedy(Lane(band.queue, band.band), has_workers=True)
     return check_row(what, "unserved", f"{band.pending} pending and no worker; {advice}")
 
 
 def pause_finding(queue: str, bands: list[ConsumerInfo], hold: Hold | None) -> Row:
-    """The row of a queue whose consumers are paused, so that no worker gets anything."""
+    """Return the row of a queue whose consumers are paused, so that no worker gets anything."""
     paused = [band for band in bands if band.paused_until]
     numbers = ", ".join(str(band.band) for band in paused)
     which = "paused" if paused == bands else f"priority band {numbers} paused"

@@ -38,7 +38,7 @@ def hold_in(message: Stored, names: Names) -> Hold | None:
 
 
 def hold_of(queue: str, bands: Iterable[ConsumerInfo], holds: Iterable[Hold]) -> Hold | None:
-    """Return what was said about the pause that a queue has, None if somebody else paused it."""
+    """Return what was said about the pause that a queue has, None if another client paused it."""
     ends = [band.paused_until for band in bands if band.paused_until]
     return next(
         (

@@ -32,7 +32,7 @@ def queue_rows(
     settings: Settings,
     holds: Collection[Hold] = (),
 ) -> list[Row]:
-    """One row for each queue, in the words of NATS's consumer info, all its bands together."""
+    """Return a row for each queue in the words of NATS's consumer info, its bands together."""
     rows = []
     for queue, bands in by_queue(consumers).items():
         workers = serving(seen, Lane(queue), settings)

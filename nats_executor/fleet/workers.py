@@ -58,7 +58,7 @@ def worker_state(seen: Seen, settings: Settings) -> str:
 
 
 def serving(workers: list[Seen], lane: Lane, settings: Settings) -> list[Seen]:
-    """The workers that take workloads of a lane.
+    """Return the workers that take workloads of a lane.
 
     A paused one, too: it comes back by itself once there is memory, or workloads can start there.
     `airflow nats check` has a row for it.

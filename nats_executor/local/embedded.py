@@ -30,7 +30,7 @@ PORTS_FILE_SECONDS = 0.02
 class EmbeddedServer:
     """A nats-server that lives as long as this object's context, or until `stop`.
 
-    What it stores stays in its directory, and so does its token, for the next start.
+    Its messages and its token stay in its directory, for the next start.
 
     Args:
         directory: gets the configuration, the token, the log and JetStream's files.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["last_words"]
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-# What a log puts before its text: a pid, a date and a time.
+# The beginning of a log's line before its text: a pid, a date and a time.
 LOG_PREFIX = re.compile(r"^(\[\d+\] )?\d{4}[-/]\d\d[-/]\d\d[T ][\d:.,]+Z? *")
 TROUBLE = re.compile(
     r"error|critical|fatal|exception|refus|denied|not found|in use|cannot", re.IGNORECASE
@@ -21,10 +21,10 @@ TRACEBACK = re.compile(
     r"^ *(?P<margin>[+|] )?(╭─+ )?(Exception Group )?Traceback \(most recent call last\)"
     r"|^ *(?P<part>\+)[-+]+ \d+ -+$"
 )
-# What the lines of a traceback's frames begin with; rich's are in a box.
+# The beginnings of the lines of a traceback's frames; rich's are in a box.
 FRAME = " │╭╰"
 MARGIN = re.compile(r"^ *\| ?")
-# What no exception's text goes on with, although nothing is known of the time.
+# Beginnings of lines that do not go on with an exception's text, although they have no time.
 FRESH = re.compile(
     r"^(DEBUG|INFO|WARNING|ERROR|CRITICAL|FATAL|error|fatal): |^\[[a-z]+ *\] |^nats-server: "
 )

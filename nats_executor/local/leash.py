@@ -115,7 +115,7 @@ def kill_below(child: int) -> int:
     """End every process below this one; return the exit code of a killed child."""
     with contextlib.suppress(ProcessLookupError):  # all of the group has ended
         os.killpg(child, signal.SIGKILL)
-    # What is killed may have forked a moment before, hence the repetition.
+    # A process may have forked a moment before it was killed, hence the repetition.
     while below := descendants(os.getpid()):
         for pid in below:
             with contextlib.suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Opens and deletes log files below one folder, without a symbolic link on the way.
+"""Opens log files below one folder, and deletes them, without a symbolic link on the way.
 
 A workload may put anything in the place of its log file and of the folders around it. So nothing
 here is a path that was checked: each step goes from a folder that is open to what it contains.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LogFile", "Refused", "describe"]
 
-# What opening a symbolic link means, at the end of a path and in the midst of it.
+# Errors of opening a symbolic link, at the end of a path and in the midst of it.
 LINKS = frozenset({errno.ELOOP, errno.ENOTDIR})
 
 

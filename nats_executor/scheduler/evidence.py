@@ -1,4 +1,4 @@
-"""Decides which task instances of a dead scheduler can be taken over, by what the broker knows."""
+"""Chooses the task instances of a dead scheduler to take over, by what the broker knows."""
 
 from __future__ import annotations
 

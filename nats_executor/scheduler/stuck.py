@@ -1,4 +1,4 @@
-"""Decides which tasks that Airflow finds stuck in `queued` are to be taken back, and says why."""
+"""Chooses the tasks to take back among those that Airflow finds stuck in `queued`, and says why."""
 
 from __future__ import annotations
 

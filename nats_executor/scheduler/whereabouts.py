@@ -70,9 +70,9 @@ def can_conclude(
 def run_nowhere(dispatches: Sequence[Dispatch], statements: Sequence[Statement]) -> list[Dispatch]:
     """Return those of the dispatches that no worker can have.
 
-    A worker of its queue that may live and does not deny a dispatch may have it. What an unlisted
-    worker was known to hold is left to the ordinary look at that worker, which is more patient with
-    one that hangs.
+    A worker of its queue that may live and does not deny a dispatch may have it. Dispatches that an
+    unlisted worker was known to hold are left to the ordinary look at that worker, which is more
+    patient with one that hangs.
 
     Args:
         statements: one of each worker in the bucket.

@@ -85,7 +85,7 @@ class Drift:
 
 
 def drifts(where: str, found: Config, wanted: Config) -> list[Drift]:
-    """Every setting of `wanted` that `found` does not have; what NATS adds does not count."""
+    """Return every setting of `wanted` that `found` lacks; settings that NATS adds do not count."""
     return [
         Drift(where, setting, found.get(setting), value)
         for setting, value in wanted.items()

@@ -130,7 +130,7 @@ async def ensure_copies(broker: Broker, wanted: Config) -> None:
 
 
 async def known_queues(broker: Broker, settings: Settings) -> list[str]:
-    """The queues that have a consumer, each once."""
+    """Return the queues that have a consumer, each once."""
     stream = settings.names.tasks_stream
     if await broker.stream_info(stream) is None:
         return []

@@ -42,7 +42,7 @@ def busiest_queue(messages: Mapping[str, int], queues: Iterable[str], names: Nam
 
 
 def stream_finding(info: StreamInfo, busiest: str, names: Names) -> CheckRow:
-    """The row of a stream that is almost full."""
+    """Return the row of a stream that is almost full."""
     share = f"{info.bytes / info.max_bytes:.0%}"
     size = f"{megabytes(info.bytes)} of {megabytes(info.max_bytes)} are used ({share})"
     details = "; ".join(filter(None, [size, busiest, remedies(names)[info.name]]))
@@ -67,7 +67,7 @@ def remedies(names: Names) -> dict[str, str]:
 
 
 def account_findings(usage: Usage | None, streams: Iterable[StreamInfo]) -> list[CheckRow]:
-    """The row of an account that is almost full, with its largest stream."""
+    """Return the row of an account that is almost full, with its largest stream."""
     if usage is None or usage.limit <= 0 or usage.used <= CROWDED * usage.limit:
         return []
     largest = max(streams, key=lambda info: info.bytes * info.replicas, default=None)

@@ -36,7 +36,7 @@ DUPLICATE_SECONDS = 120
 
 
 def stream_configs(settings: Settings) -> list[Config]:
-    """Every stream, the buckets' included, as it should be."""
+    """Return every stream, the buckets' included, as it should be."""
     names = settings.names
     common: Config = {
         "storage": settings.storage,
@@ -161,7 +161,7 @@ def logs_stream(settings: Settings, names: Names) -> Config:
 
 
 def consumer_config(settings: Settings, lane: Lane) -> Config:
-    """The durable consumer of a queue's band."""
+    """Return the durable consumer of a queue's band."""
     names = settings.names
     return {
         "durable_name": names.consumer(*lane),

@@ -25,7 +25,7 @@ SMALL_BYTES = 4096
 # full, which takes a microsecond to find out. Text outside of ASCII has some of them as well.
 OTHER = bytes({*range(256)} - {*range(0x80, 0xA0)} - {*range(0xDC, 0xE0)})
 NESTING = frozenset({dict, list})
-# What msgpack raises for what it cannot or may not read.
+# Errors that msgpack raises for bytes that it cannot or may not read.
 UNPACK_ERRORS = (ValueError, TypeError, RecursionError, OverflowError, msgpack.UnpackException)
 
 

@@ -44,7 +44,7 @@ STORED_BYTES = 64 * 1024 * 1024
 LONGEST_OBJECT_NAME = 1500
 DIGEST = "SHA-256="
 PART = re.compile(r"[0-9a-f]{16}")
-# What reading a record from anyone can raise.
+# Errors that reading a record from anyone can raise.
 RECORD_ERRORS = (
     ArithmeticError,
     AttributeError,

@@ -1,4 +1,4 @@
-"""Encodes, decodes and checks messages: msgpack maps with a format version.
+"""Encodes messages, decodes and checks them: msgpack maps with a format version.
 
 `Workload` travels from the executor to a worker, `Report` back, `Presence` is a worker's record
 in the workers bucket, `Obeyed` its answer to an order, `Hold` and `Drain` are operators' notes. A
@@ -48,7 +48,8 @@ LONGEST_LIST = 1000
 # Airflow's have about a thousand characters.
 LONGEST_TOKEN = 64 * 1024
 
-# What reading a token from anyone can raise; the last two come from huge numbers and deep nesting.
+# Errors that reading a token from anyone can raise; the last two come from huge numbers and deep
+# nesting.
 TOKEN_ERRORS = (
     KeyError,
     IndexError,

@@ -33,7 +33,7 @@ BAND = "airflow_band"
 # 64 characters leave room for prefix and dispatch id in a subject; NATS allows 255 for a consumer.
 PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 PLAIN_LOWER = re.compile(r"[a-z0-9_-]{1,64}")
-# What `token` and `lane` make of a name that they have to change or to tell apart.
+# The form that `token` and `lane` give to a name that they have to change or to tell apart.
 MARKED = re.compile(r".*--([0-9a-f]{32}|b[0-9]+)")
 
 

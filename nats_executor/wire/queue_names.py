@@ -1,4 +1,4 @@
-"""Reads and writes names of queues for people: in lists, and on the command line of a shell.
+"""Reads names of queues from people, and writes them: in lists, on a shell's command line.
 
 A name is any text, so one that holds a comma or begins with a space is quoted as in a CSV file.
 """

@@ -34,7 +34,7 @@ REPORT_BYTES = 64 * 1024
 PRESENCE_BYTES = 64 * 1024
 # As `max_payload` in deploy/nats/cluster.conf: callbacks may have large arguments.
 WORKLOAD_BYTES = 8 * 1024 * 1024
-# What a part of a stored log is called, how large it is, and its digest.
+# The name of a stored log's part, its size and its digest.
 LOG_RECORD_BYTES = 16 * 1024
 
 # Between clients, without a stream. The ids of 500 dispatches go into one question.
@@ -42,7 +42,7 @@ QUESTION_BYTES = 256 * 1024
 # A piece of a log is 256 KiB, and a path has 4 KiB at most; a ping's answer repeats ids.
 ANSWER_BYTES = 320 * 1024
 
-# What one look at many records holds. A worker's record has 300 bytes.
+# Bounds of one look at many records. A worker's record has 300 bytes.
 MOST_RECORDS = 10_000
 MOST_RECORD_BYTES = 8 * 1024 * 1024
 # Names of queues in all of them: a name costs much more in memory than in a message.

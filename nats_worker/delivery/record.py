@@ -1,4 +1,4 @@
-"""Reads and writes the reports of one dispatch on the result stream, by compare-and-set."""
+"""Reads the reports of one dispatch on the result stream, and adds to them by compare-and-set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts and measures what a worker does, for Prometheus; loaded only with a port for probes."""
+"""Measures what a worker does, for Prometheus; loaded only with a port for probes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pulls as many workloads as there are free slots: urgent ones first, queues in turn."""
+"""Pulls a workload for each free slot: urgent ones first, queues in turn."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Intake:
         self.recall()
 
     def remove(self, queue: str) -> None:
-        """Pull from a queue no more; what is on its way here goes back to the broker."""
+        """Pull from a queue no more; hand back the workloads that are on their way here."""
         del self._lanes[queue]
         self._queues.remove(queue)
         self.recall()
@@ -87,7 +87,7 @@ class Intake:
         self._recalled.set()
 
     async def run(self) -> None:
-        """Pull until cancelled; what arrives after that goes back to the broker at once."""
+        """Pull until cancelled; hand workloads that arrive after that back at once."""
         try:
             while not is_cancelled():
                 await self._slots.one_free()
@@ -219,8 +219,8 @@ class Intake:
     async def _stop_waiting(self, lanes: Iterable[Lane] | None = None) -> None:
         """End the waits of some lanes, or of all."""
         ending = list(self._waits) if lanes is None else [x for x in lanes if x in self._waits]
-        # Each one stays in `_waits` until it is over: what is cancelled here is done again on the
-        # way out.
+        # Each one stays in `_waits` until it is over: a wait that is cancelled here is ended again
+        # on the way out.
         endings = (ended(self._waits[lane]) for lane in ending)
         await asyncio.gather(*endings, return_exceptions=True)
         for lane in ending:

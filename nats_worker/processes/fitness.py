@@ -79,7 +79,7 @@ class Fitness:
         self._pauses_before_trials = pauses(*TRIALS)
 
     def note_end(self, report: ExitReport, blame: str = "") -> None:
-        """A workload has ended here.
+        """Note the end of a workload here.
 
         Args:
             blame: what is wrong with this worker, '' if nothing is known to be.
@@ -92,14 +92,14 @@ class Fitness:
             self.note_start()
 
     def note_start(self) -> None:
-        """A workload has started here, or Airflow itself has refused to start it."""
+        """Note that a workload has started here, or that Airflow itself has refused its start."""
         self._failures = 0
         self._pauses_before_trials = pauses(*TRIALS)
         if self._is_sound:
             self._become(Takes.ALL)
 
     def note_failure(self, info: str) -> None:
-        """A workload did not start, for a reason of this worker's own."""
+        """Note that a workload did not start, for a reason of this worker's own."""
         self._failures += 1
         if self._failures < MOST_FAILURES or self.takes is Takes.NOTHING:
             self.note_doubt()
@@ -108,14 +108,14 @@ class Fitness:
         self._become(Takes.NOTHING, reason, next(self._pauses_before_trials))
 
     def note_doubt(self) -> None:
-        """Something failed that may be the fault of this worker; a self-test will tell."""
+        """Note a failure that may be the fault of this worker; a self-test will tell."""
         # One that takes nothing is to be tested anyway.
         if self.takes is not Takes.NOTHING:
             self._is_sound = False
             self._become(Takes.NOTHING, test_in=0.0)
 
     def note_test(self, findings: Sequence[str]) -> None:
-        """A self-test has ended, and found this."""
+        """Note the findings of a self-test."""
         self._is_sound = not findings
         if findings:
             self._become(Takes.NOTHING, "; ".join(findings), next(self._pauses_before_tests))

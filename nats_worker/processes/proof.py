@@ -1,4 +1,4 @@
-"""Proves that a worker can start workloads before it takes any, and again when they fail."""
+"""Tests a worker's starts before it takes workloads, and again when they fail."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def start_workers(airflow: Airflow) -> None:
 
 
 def is_ready(airflow: Airflow) -> bool:
-    """Whether everybody is there that the first faults are meant for."""
+    """Whether all are there that the first faults are meant for."""
     schedulers = [name for name in airflow.clients() if name.startswith("scheduler")]
     are_workers = all(f"worker {name} is ready" in airflow.log_of(name) for name in WORKERS)
     return len(schedulers) == len(SCHEDULERS) and are_workers

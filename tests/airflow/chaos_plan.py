@@ -1,4 +1,4 @@
-"""Which fault hits a real Airflow when: a seed in, a list of planned faults out. Pure."""
+"""Plans the faults that hit a real Airflow: a seed in, a list of planned faults out. Pure."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ recovered, in seconds:
   worker, supervisor and task: from it until no row is running as what ran there
   scheduler: from it until no unfinished task belongs to the dead scheduler
   API server: from its restart until it answers
-  broker: from its end until everybody who was connected is connected again"""
+  broker: from its end until all who were connected is connected again"""
 
 
 def fault_rows(result: AirflowChaosResult) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Where Airflow's database has the tries of tasks, as something to select from.
+"""The tries of tasks in Airflow's database, as something to select from.
 
 3.4 keeps the spent ones beside the live ones, and calls the column of the index otherwise.
 """

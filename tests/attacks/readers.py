@@ -1,4 +1,4 @@
-"""Measures what one worker's login costs everybody else: `python -m tests.attacks.readers`.
+"""Measures what one worker's login costs all others: `python -m tests.attacks.readers`.
 
 A worker of queue `a` writes a flood, to streams without limits of their own; then each part that
 reads it does so in a process of its own. Printed are the memory of that process before and at its

@@ -1,4 +1,4 @@
-"""Where the figures come from: versions and machine."""
+"""The origin of the figures: versions and machine."""
 
 from __future__ import annotations
 

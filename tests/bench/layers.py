@@ -1,4 +1,4 @@
-"""Where a no-op task's time, CPU and memory go inside a worker, layer by layer.
+"""The time, CPU and memory of a no-op task inside a worker, layer by layer.
 
 Real tasks go through the real process pool against the stand-in Execution API, which is a process
 of its own. One fork server runs them undisturbed and yields the totals, another one does so with a

@@ -1,4 +1,4 @@
-"""Which private names of nats-py this project reads, and what becomes of nats-py's errors."""
+"""This project reads these private names of nats-py, and turns nats-py's errors into its own."""
 
 from __future__ import annotations
 

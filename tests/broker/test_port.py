@@ -1,4 +1,4 @@
-"""What the port's records mean where a server, or a test, says nothing."""
+"""The port's records have these values where a server, or a test, says nothing."""
 
 from __future__ import annotations
 

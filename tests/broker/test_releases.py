@@ -1,4 +1,4 @@
-"""Which releases of nats-server are safe, as a table."""
+"""A release of nats-server is safe, or the one to run instead is named, as a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which address is tried next, and what is said when none of them will do."""
+"""Addresses have an order in which they are tried, and a failure of all is explained."""
 
 from __future__ import annotations
 

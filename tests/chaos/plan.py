@@ -1,4 +1,4 @@
-"""Which fault happens when: a seed in, a list of planned faults out. Pure."""
+"""Plans the faults of a run: a seed in, a list of planned faults out. Pure."""
 
 from __future__ import annotations
 

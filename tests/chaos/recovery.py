@@ -1,4 +1,4 @@
-"""When what a fault has hurt is well again, as questions to the database."""
+"""The end of the harm that a fault has done, as questions to the database."""
 
 from __future__ import annotations
 

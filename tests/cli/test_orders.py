@@ -70,7 +70,7 @@ class Pretender:
 
 
 @pytest.fixture
-def office(console: Console) -> Console:
+def order_stage(console: Console) -> Console:
     console.run(commands.setup)
     for name in ("w1", "w2"):
         console.announce(name, "default", "gpu")
@@ -78,12 +78,12 @@ def office(console: Console) -> Console:
 
 
 @pytest.fixture
-def pretend(office: Console) -> Iterator[Any]:
+def pretend(order_stage: Console) -> Iterator[Any]:
     """Have workers answer, each with the same outcome unless it says otherwise."""
     living: list[Pretender] = []
 
     def start(answers: dict[str, bytes | None]) -> Pretender:
-        pretender = Pretender(office.settings, answers)
+        pretender = Pretender(order_stage.settings, answers)
         living.append(pretender)
         return pretender.__enter__()
 
@@ -105,13 +105,13 @@ COMMANDS: list[tuple[Any, dict[str, Any], str, bytes]] = [
 
 @pytest.mark.parametrize(("command", "args", "order", "body"), COMMANDS)
 def test_a_worker_is_told_and_says_what_it_is_now(
-    office: Console, pretend: Any, command: Any, args: dict[str, Any], order: str, body: bytes
+    order_stage: Console, pretend: Any, command: Any, args: dict[str, Any], order: str, body: bytes
 ) -> None:
     pretender = pretend({"w1": outcome(), "w2": outcome()})
 
-    code, output = office.run(command, workers="w1", **args)
+    code, output = order_stage.run(command, workers="w1", **args)
 
-    assert (code, office.error) == (0, "")
+    assert (code, order_stage.error) == (0, "")
     assert output == "worker w1 now has concurrency 8, queues default,gpu; until it restarts\n"
     assert pretender.got == [("w1", order, body)]
 
@@ -125,37 +125,37 @@ def test_a_worker_is_told_and_says_what_it_is_now(
     ],
 )
 def test_what_is_so_already_is_no_error(
-    office: Console, pretend: Any, number: int, text: str
+    order_stage: Console, pretend: Any, number: int, text: str
 ) -> None:
     pretend({"w1": outcome(is_changed=False)})
     command, args, _, _ = COMMANDS[number]
 
-    code, output = office.run(command, workers="w1", **args)
+    code, output = order_stage.run(command, workers="w1", **args)
 
-    assert (code, office.error) == (0, "")
+    assert (code, order_stage.error) == (0, "")
     assert output == f"{text}; nothing changed: concurrency 8, queues default,gpu\n"
 
 
-def test_several_workers_each_have_a_line(office: Console, pretend: Any) -> None:
+def test_several_workers_each_have_a_line(order_stage: Console, pretend: Any) -> None:
     pretend({"w1": outcome(), "w2": outcome(refusal="it stops")})
 
-    code, output = office.run(commands.workers_add_queue, workers="w1, w2,w3", queue="gpu")
+    code, output = order_stage.run(commands.workers_add_queue, workers="w1, w2,w3", queue="gpu")
 
     assert code == 1
     assert output.startswith("worker w1 now has concurrency 8")
-    assert office.error.splitlines() == [
+    assert order_stage.error.splitlines() == [
         "error: worker w2 refuses: it stops",
         "error: no worker is named 'w3'; there are: w1, w2",
     ]
 
 
 @pytest.mark.parametrize("workers", ["", " , ", "w"])
-def test_an_unknown_worker(office: Console, workers: str) -> None:
-    code, output = office.run(commands.workers_set_concurrency, workers=workers, concurrency=2)
+def test_an_unknown_worker(order_stage: Console, workers: str) -> None:
+    code, output = order_stage.run(commands.workers_set_concurrency, workers=workers, concurrency=2)
 
     assert (code, output) == (1, "")
     name = workers.strip(" ,")
-    assert office.error == f"error: no worker is named {name!r}; there are: w1, w2\n"
+    assert order_stage.error == f"error: no worker is named {name!r}; there are: w1, w2\n"
 
 
 def test_no_worker_at_all(console: Console) -> None:
@@ -165,44 +165,46 @@ def test_no_worker_at_all(console: Console) -> None:
     assert console.error == "error: no worker is named 'w1'; there are: none\n"
 
 
-def test_a_worker_that_is_gone_or_too_old(office: Console) -> None:
-    code, output = office.run(commands.workers_add_queue, workers="w1", queue="gpu")
+def test_a_worker_that_is_gone_or_too_old(order_stage: Console) -> None:
+    code, output = order_stage.run(commands.workers_add_queue, workers="w1", queue="gpu")
 
     assert (code, output) == (1, "")
-    (line,) = office.error.splitlines()
+    (line,) = order_stage.error.splitlines()
     assert line.startswith("error: worker w1 does not answer, last seen ")
     assert line.endswith("it is gone, or its release 0.1 cannot change while it runs")
 
 
 def test_a_worker_that_hangs(
-    office: Console, pretend: Any, monkeypatch: pytest.MonkeyPatch
+    order_stage: Console, pretend: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(orders, "ORDER_SECONDS", 0.2)
     pretend({"w1": None})
 
-    code, output = office.run(commands.workers_add_queue, workers="w1", queue="gpu")
+    code, output = order_stage.run(commands.workers_add_queue, workers="w1", queue="gpu")
 
     assert (code, output) == (1, "")
-    assert office.error == "error: worker w1 did not answer within 0.2 s\n"
+    assert order_stage.error == "error: worker w1 did not answer within 0.2 s\n"
 
 
 @pytest.mark.parametrize("answer", [b"", b"stopping", b"\xff", b"\x80"])
-def test_an_answer_that_cannot_be_read(office: Console, pretend: Any, answer: bytes) -> None:
+def test_an_answer_that_cannot_be_read(order_stage: Console, pretend: Any, answer: bytes) -> None:
     pretend({"w1": answer})
 
-    code, output = office.run(commands.workers_add_queue, workers="w1", queue="gpu")
+    code, output = order_stage.run(commands.workers_add_queue, workers="w1", queue="gpu")
 
     assert (code, output) == (1, "")
-    (line,) = office.error.splitlines()
+    (line,) = order_stage.error.splitlines()
     assert line.startswith("error: worker w1 gave an answer that cannot be read: ")
 
 
-def test_what_a_worker_says_cannot_write_on_the_terminal(office: Console, pretend: Any) -> None:
+def test_what_a_worker_says_cannot_write_on_the_terminal(
+    order_stage: Console, pretend: Any
+) -> None:
     pretend({"w1": outcome(refusal="\x1b[2J"), "w2": outcome(queues=["\x1b[2J"])})
 
-    _, output = office.run(commands.workers_add_queue, workers="w1,w2", queue="gpu")
+    _, output = order_stage.run(commands.workers_add_queue, workers="w1,w2", queue="gpu")
 
-    assert "\x1b" not in output + office.error
+    assert "\x1b" not in output + order_stage.error
 
 
 @pytest.mark.parametrize(("command", "args", "order", "body"), COMMANDS)
@@ -275,10 +277,10 @@ def test_a_paused_worker_that_drains_or_is_lost_is_that(console: Console) -> Non
 
 
 @pytest.fixture
-def namesakes(office: Console) -> Console:
+def namesakes(order_stage: Console) -> Console:
     """Let another worker be called `w1` as well, in another queue."""
-    office.announce("w1", "other", worker="elsewhere.1", host="host-8", pid=8)
-    return office
+    order_stage.announce("w1", "other", worker="elsewhere.1", host="host-8", pid=8)
+    return order_stage
 
 
 def test_a_name_that_two_workers_have_is_refused_with_how_to_name_one(
@@ -318,10 +320,10 @@ def test_no_worker_of_a_queue_has_that_name(namesakes: Console) -> None:
 
 
 def test_one_that_is_lost_leaves_the_name_to_one_that_lives(
-    office: Console, pretend: Any, monkeypatch: pytest.MonkeyPatch
+    order_stage: Console, pretend: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was started again for other queues, and did not stop in order."""
-    office.announce("w1", "other", worker="gone.1")
+    order_stage.announce("w1", "other", worker="gone.1")
     look = workers.seen_workers
 
     async def look_later(broker: Broker, settings: Settings) -> Any:
@@ -333,7 +335,7 @@ def test_one_that_is_lost_leaves_the_name_to_one_that_lives(
     monkeypatch.setattr(orders, "seen_workers", look_later)
     pretender = pretend({"w1": outcome(), "gone": outcome()})
 
-    code, _ = office.run(commands.workers_set_concurrency, workers="w1", concurrency=8)
+    code, _ = order_stage.run(commands.workers_set_concurrency, workers="w1", concurrency=8)
 
-    assert (code, office.error) == (0, "")
+    assert (code, order_stage.error) == (0, "")
     assert pretender.got == [("w1", "set-concurrency", b"8")]

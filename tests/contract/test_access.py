@@ -40,7 +40,7 @@ accounts {{ A: {{ jetstream: enabled, users: [
 
 
 @pytest.fixture
-async def guarded(
+async def limited_stage(
     names: Names, make_nats_server: MakeNatsServer, exits: AsyncExitStack
 ) -> RealStage:
     """A server with an admin, whose connection the stage has, and a worker of queue `mine`."""
@@ -60,20 +60,20 @@ async def worker_of(stage: RealStage, **options: str) -> Broker:
     return await stage.exits.enter_async_context(connect(settings, role="worker"))
 
 
-async def test_a_wrong_password_names_user_and_server(guarded: RealStage) -> None:
-    worker = await worker_of(guarded, password="wrong")
+async def test_a_wrong_password_names_user_and_server(limited_stage: RealStage) -> None:
+    worker = await worker_of(limited_stage, password="wrong")
 
     with pytest.raises(AccessDenied, match="worker") as caught:
         await worker.ready(1)
 
-    assert f"127.0.0.1:{guarded.server.port}" in str(caught.value)
+    assert f"127.0.0.1:{limited_stage.server.port}" in str(caught.value)
     assert "wrong" not in str(caught.value)
     with pytest.raises(AccessDenied):
-        await worker.publish(guarded.names.result("mine", "d1"), b"")
+        await worker.publish(limited_stage.names.result("mine", "d1"), b"")
 
 
-async def test_a_worker_works_with_least_privileges(guarded: RealStage) -> None:
-    stage = guarded
+async def test_a_worker_works_with_least_privileges(limited_stage: RealStage) -> None:
+    stage = limited_stage
     worker = await worker_of(stage)
     await worker.ready(5)
     pulls = await stage.pulls(worker, "mine")
@@ -94,27 +94,29 @@ async def test_a_worker_works_with_least_privileges(guarded: RealStage) -> None:
     assert await stage.broker.scan(stage.tasks, stage.names.tasks()) == []
 
 
-async def test_a_denied_publish_names_the_missing_permission_at_once(guarded: RealStage) -> None:
-    worker = await worker_of(guarded)
+async def test_a_denied_publish_names_the_missing_permission_at_once(
+    limited_stage: RealStage,
+) -> None:
+    worker = await worker_of(limited_stage)
     await worker.ready(5)
-    subject = guarded.names.result("yours", "d1")
+    subject = limited_stage.names.result("yours", "d1")
     began = time.monotonic()
 
     with pytest.raises(AccessDenied) as caught:
         await worker.publish(subject, b"")
 
     assert time.monotonic() - began < 0.5
-    prefix = guarded.names.prefix
+    prefix = limited_stage.names.prefix
     assert str(caught.value) == (
         f"NATS does not allow user worker to publish to {prefix}.results.yours.*: put what "
         "`airflow nats auth --user worker --role worker --queues QUEUES` prints into the "
         "servers' configuration"
     )
-    assert await worker.publish(guarded.names.result("mine", "d1"), b"") == 1
+    assert await worker.publish(limited_stage.names.result("mine", "d1"), b"") == 1
 
 
-async def test_every_question_that_is_not_allowed_is_denied(guarded: RealStage) -> None:
-    stage = guarded
+async def test_every_question_that_is_not_allowed_is_denied(limited_stage: RealStage) -> None:
+    stage = limited_stage
     worker = await worker_of(stage)
     await worker.ready(5)
     pulls = await stage.pulls(worker, "yours")
@@ -138,34 +140,34 @@ async def test_every_question_that_is_not_allowed_is_denied(guarded: RealStage) 
     assert [type(outcome) for outcome in outcomes] == [AccessDenied] * len(outcomes)
 
 
-async def test_waiting_for_a_queue_that_is_not_allowed_is_denied(guarded: RealStage) -> None:
-    worker = await worker_of(guarded)
+async def test_waiting_for_a_queue_that_is_not_allowed_is_denied(limited_stage: RealStage) -> None:
+    worker = await worker_of(limited_stage)
     await worker.ready(5)
-    pulls = await guarded.pulls(worker, "yours")
+    pulls = await limited_stage.pulls(worker, "yours")
 
     with pytest.raises(AccessDenied, match="yours"):
         await soon(pulls.wait())
 
 
-async def test_following_a_stream_that_is_not_allowed_is_denied(guarded: RealStage) -> None:
-    worker = await worker_of(guarded)
+async def test_following_a_stream_that_is_not_allowed_is_denied(limited_stage: RealStage) -> None:
+    worker = await worker_of(limited_stage)
     await worker.ready(5)
 
-    with pytest.raises(AccessDenied, match=guarded.results):
-        await soon(anext(worker.follow(guarded.results, after=0)))
+    with pytest.raises(AccessDenied, match=limited_stage.results):
+        await soon(anext(worker.follow(limited_stage.results, after=0)))
 
 
-async def test_serving_a_subject_that_is_not_allowed_is_denied(guarded: RealStage) -> None:
-    worker = await worker_of(guarded)
+async def test_serving_a_subject_that_is_not_allowed_is_denied(limited_stage: RealStage) -> None:
+    worker = await worker_of(limited_stage)
     await worker.ready(5)
 
     with pytest.raises(AccessDenied, match=r"subscribe to \w+\.ctl\.\*\.\*: "):
-        await worker.serve(guarded.names.control("yours", Verb.PING), no_reply)
+        await worker.serve(limited_stage.names.control("yours", Verb.PING), no_reply)
 
 
-async def test_an_inbox_prefix_that_is_not_allowed_is_denied(guarded: RealStage) -> None:
+async def test_an_inbox_prefix_that_is_not_allowed_is_denied(limited_stage: RealStage) -> None:
     """Otherwise every call would time out and nothing would say why."""
-    worker = await worker_of(guarded, inbox_prefix="_INBOX_other")
+    worker = await worker_of(limited_stage, inbox_prefix="_INBOX_other")
 
     with pytest.raises(AccessDenied, match="_INBOX_other"):
         await worker.ready(2)

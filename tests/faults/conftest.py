@@ -77,7 +77,7 @@ async def stage(
 
 
 @dataclass
-class Steady:
+class SharedStage:
     """A worker that many tests share, because each one takes seconds to start."""
 
     stage: FaultStage
@@ -85,15 +85,15 @@ class Steady:
 
 
 @pytest.fixture(scope="package")
-async def steady(
+async def shared_stage(
     nats_server: NatsServer,
     home: Path,  # noqa: ARG001 - its environment
     api: ExecutionApi,
     marks: Path,
     tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncIterator[Steady]:
+) -> AsyncIterator[SharedStage]:
     """It has to be there, and idle, after each test."""
-    prefix = f"steady{secrets.token_hex(4)}"
-    output = tmp_path_factory.mktemp("steady")
+    prefix = f"shared{secrets.token_hex(4)}"
+    output = tmp_path_factory.mktemp("shared")
     async with open_stage(nats_server.url, prefix, api, marks, output) as stage:
-        yield Steady(stage, await stage.start())
+        yield SharedStage(stage, await stage.start())

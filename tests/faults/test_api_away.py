@@ -13,7 +13,7 @@ from tests.support.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.faults.conftest import Steady
+    from tests.faults.conftest import SharedStage
     from tests.support.execution_api import ExecutionApi
 
 pytestmark = [pytest.mark.anyio, pytest.mark.integration, pytest.mark.chaos]
@@ -28,9 +28,9 @@ def api_for_the_next(api: ExecutionApi) -> Iterator[None]:
 
 
 @pytest.mark.slow
-async def test_before_the_start(steady: Steady) -> None:
+async def test_before_the_start(shared_stage: SharedStage) -> None:
     """The claim is given up, and counts for nothing; it runs once the server is back."""
-    stage = steady.stage
+    stage = shared_stage.stage
     stage.api.go_away()
 
     task = await stage.send("succeed")
@@ -42,14 +42,14 @@ async def test_before_the_start(steady: Steady) -> None:
     assert State.RUNNING not in stage.states(task)[: stage.states(task).index(State.RELEASED)]
 
 
-async def test_while_it_runs(steady: Steady) -> None:
+async def test_while_it_runs(shared_stage: SharedStage) -> None:
     """A few lost heartbeats are nothing; the task runs on and its end arrives."""
-    stage = steady.stage
+    stage = shared_stage.stage
     task = await stage.running()
-    unsent = steady.worker.text.count(UNSENT)
+    unsent = shared_stage.worker.text.count(UNSENT)
 
     stage.api.go_away()
-    await stage.says_again(steady.worker, UNSENT, unsent)
+    await stage.says_again(shared_stage.worker, UNSENT, unsent)
     stage.api.come_back()
 
     before = len(stage.api.bodies(task, "heartbeat"))
@@ -59,9 +59,9 @@ async def test_while_it_runs(steady: Steady) -> None:
 
 
 @pytest.mark.slow
-async def test_while_it_runs_for_too_long(steady: Steady) -> None:
+async def test_while_it_runs_for_too_long(shared_stage: SharedStage) -> None:
     """Airflow's own supervisor gives the task up; that failure is delivered as well."""
-    stage = steady.stage
+    stage = shared_stage.stage
     task, other = await stage.running("stubborn"), await stage.running()
     pid = await stage.pid_of(task)
 
@@ -76,15 +76,15 @@ async def test_while_it_runs_for_too_long(steady: Steady) -> None:
     await stage.succeeded(other)
 
 
-async def test_at_the_end(steady: Steady) -> None:
+async def test_at_the_end(shared_stage: SharedStage) -> None:
     """A success waits in its supervisor until it is delivered, and is never called a failure."""
-    stage = steady.stage
+    stage = shared_stage.stage
     task = await stage.running()
-    said = steady.worker.text.count("cannot deliver a task's state")
+    said = shared_stage.worker.text.count("cannot deliver a task's state")
 
     stage.api.go_away()
     await stage.end(task)
-    await stage.says_again(steady.worker, "cannot deliver a task's state", said)
+    await stage.says_again(shared_stage.worker, "cannot deliver a task's state", said)
     assert stage.states(task)[-1] is State.RUNNING
     assert not await stage.post.is_acked(task)
     stage.api.come_back()

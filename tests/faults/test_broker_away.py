@@ -33,7 +33,7 @@ DEAF = "NATS does not answer; next: a new connection"
 
 
 @dataclass
-class Coast:
+class AwayStage:
     """A broker of its own with two workers, which all tests share and find in good health."""
 
     server: NatsServer
@@ -58,25 +58,25 @@ class Coast:
 
 
 @pytest.fixture(scope="module")
-async def coast(
+async def away_stage(
     home: Path,  # noqa: ARG001 - its environment
     api: ExecutionApi,
     marks: Path,
     tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncIterator[Coast]:
-    directory = tmp_path_factory.mktemp("coast")
+) -> AsyncIterator[AwayStage]:
+    directory = tmp_path_factory.mktemp("away")
     server = NatsServer(directory / "nats").start()
     try:
         output = directory / "output"
         output.mkdir()
-        prefix = f"coast{secrets.token_hex(4)}"
+        prefix = f"away{secrets.token_hex(4)}"
         async with open_stage(server.url, prefix, api, marks, output) as stage:
             workers = [
                 stage.launch("--skip-serve-logs", "-c", "8", name=name) for name in ("w1", "w2")
             ]
             for worker in workers:
                 await worker.said("is ready")
-            yield Coast(server, stage, workers)
+            yield AwayStage(server, stage, workers)
     finally:
         server.kill()
 
@@ -90,80 +90,86 @@ async def coast(
     ],
 )
 async def test_a_broker_that_goes_away(
-    coast: Coast, how: signal.Signals, away_seconds: float
+    away_stage: AwayStage, how: signal.Signals, away_seconds: float
 ) -> None:
     """Tasks run on; who ended meanwhile is reported later; what is offered again runs nowhere."""
-    stage = coast.stage
+    stage = away_stage.stage
     ended, running = await stage.running(), [await stage.running() for _ in range(2)]
-    connected = coast.times(CONNECTED)
+    connected = away_stage.times(CONNECTED)
 
-    coast.server.end(how)
+    away_stage.server.end(how)
     await stage.end(ended)
     await wait_until(lambda: stage.final_states(ended), 30, "its state at the API server")
     await lasts(away_seconds)
     for task in running:
         assert await stage.is_running(task)
-    await coast.back()
+    await away_stage.back()
 
     await stage.succeeded(ended)
-    await coast.both_say_again(CONNECTED, connected)
+    await away_stage.both_say_again(CONNECTED, connected)
     # Both have pulled since, so whatever the broker offered again has been decided on.
-    await coast.both_work()
+    await away_stage.both_work()
     for task in running:
         assert await stage.is_running(task)
         await stage.carry_out(task)
 
 
-async def test_a_broker_that_hangs_is_given_up(coast: Coast) -> None:
+async def test_a_broker_that_hangs_is_given_up(away_stage: AwayStage) -> None:
     """The watchdog of every worker notices, and they are back by themselves when it is."""
-    stage = coast.stage
+    stage = away_stage.stage
     ended, running = await stage.running(), await stage.running()
-    deaf, connected = coast.times(DEAF), coast.times(CONNECTED)
+    deaf, connected = away_stage.times(DEAF), away_stage.times(CONNECTED)
 
-    coast.server.pause()
+    away_stage.server.pause()
     try:
         await stage.end(ended)
-        await coast.both_say_again(DEAF, deaf)
+        await away_stage.both_say_again(DEAF, deaf)
         assert await stage.is_running(running)
     finally:
-        coast.server.resume()
+        away_stage.server.resume()
 
-    await coast.both_say_again(CONNECTED, connected)
+    await away_stage.both_say_again(CONNECTED, connected)
     await stage.succeeded(ended)
-    await coast.both_work()
+    await away_stage.both_work()
     assert await stage.is_running(running)
     await stage.carry_out(running)
 
 
-async def wipe(coast: Coast) -> None:
+async def wipe(away_stage: AwayStage) -> None:
     """Lose all streams; then an executor creates them again, as each does when it connects."""
-    coast.server.stop()
-    coast.server.wipe_storage()
-    await coast.back()
-    await setup.apply(coast.stage.post.broker, coast.stage.settings, ["default"])
+    away_stage.server.stop()
+    away_stage.server.wipe_storage()
+    await away_stage.back()
+    await setup.apply(away_stage.stage.post.broker, away_stage.stage.settings, ["default"])
 
 
-async def test_a_broker_that_lost_everything(coast: Coast) -> None:
+async def test_a_broker_that_lost_everything(away_stage: AwayStage) -> None:
     """Running tasks end and are reported; the workers go on with the new streams."""
-    stage = coast.stage
+    stage = away_stage.stage
     ended, running = await stage.running(), await stage.running()
 
-    await wipe(coast)
+    await wipe(away_stage)
     await stage.carry_out(ended)
 
-    await coast.both_work()
+    await away_stage.both_work()
     assert await stage.is_running(running)
     await stage.carry_out(running)
 
 
-async def test_what_a_wiped_stream_numbers_anew_is_not_acked_by_old_tasks(coast: Coast) -> None:
+async def test_what_a_wiped_stream_numbers_again_is_not_acked_by_old_tasks(
+    away_stage: AwayStage,
+) -> None:
     """Sequences start again at 1: an old task's ack must not remove another one's message."""
-    stage, names, broker = coast.stage, coast.stage.settings.names, coast.stage.post.broker
+    stage, names, broker = (
+        away_stage.stage,
+        away_stage.stage.settings.names,
+        away_stage.stage.post.broker,
+    )
     old = await stage.running()
     found = await broker.last(names.tasks_stream, names.task("default", old))
     assert found is not None
 
-    await wipe(coast)
+    await wipe(away_stage)
     for _ in range(found.sequence - 1):
         filler = str(uuid.uuid4())
         await stage.post.send(task_body("sleep", filler), filler, queue="elsewhere")
@@ -175,6 +181,6 @@ async def test_what_a_wiped_stream_numbers_anew_is_not_acked_by_old_tasks(coast:
     await wait_until(lambda: stage.final_states(old), 30, "its state at the API server")
     await stage.post.reported(old, *FINAL)
 
-    await coast.both_work()
+    await away_stage.both_work()
     assert not await stage.post.is_acked(new)
     await stage.carry_out(new)

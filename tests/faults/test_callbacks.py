@@ -21,7 +21,7 @@ from tests.support.waiting import wait_until
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.faults.conftest import Steady
+    from tests.faults.conftest import SharedStage
     from tests.faults.stage import FaultStage
 
 pytestmark = [pytest.mark.anyio, pytest.mark.integration, pytest.mark.chaos]
@@ -85,24 +85,24 @@ async def kill_claimant(stage: FaultStage, callback: str) -> tuple[str, str]:
     [Answer(0, is_carried_out=True), Answer(502, html="no", is_carried_out=True)],
     ids=["no answer", "a proxy's answer"],
 )
-async def test_a_lost_answer_to_the_start_fails_it(steady: Steady, lost: Answer) -> None:
+async def test_a_lost_answer_to_the_start_fails_it(shared_stage: SharedStage, lost: Answer) -> None:
     """Its token is gone with the answer; without an end it would stay `running` for ever."""
-    callback = await send(steady.stage, run=lost)
+    callback = await send(shared_stage.stage, run=lost)
 
-    report = await end_of(steady.stage, callback)
+    report = await end_of(shared_stage.stage, callback)
 
     assert report.state is State.FAILED
     assert report.info.startswith("it has not run: its start was accepted")
-    assert runs(steady.stage, callback) == 0
+    assert runs(shared_stage.stage, callback) == 0
 
 
-async def test_a_start_that_was_not_carried_out_costs_nothing(steady: Steady) -> None:
-    callback = await send(steady.stage, run=Answer(0))
+async def test_a_start_that_was_not_carried_out_costs_nothing(shared_stage: SharedStage) -> None:
+    callback = await send(shared_stage.stage, run=Answer(0))
 
-    report = await end_of(steady.stage, callback)
+    report = await end_of(shared_stage.stage, callback)
 
     assert (report.state, report.attempt) == (State.SUCCESS, 1)
-    assert runs(steady.stage, callback) == 1
+    assert runs(shared_stage.stage, callback) == 1
 
 
 async def test_a_worker_that_dies_before_the_start_is_followed_by_one_that_runs_it(

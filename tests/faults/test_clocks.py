@@ -41,7 +41,7 @@ PATIENT = {"ack_wait_seconds": 1, "worker_lost_seconds": 10}
 
 
 @dataclass
-class Clocks:
+class ClockStage:
     """A worker with a wrong clock and one with the right one, each at the end of a cable."""
 
     stage: FaultStage
@@ -61,14 +61,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
 
 
 @pytest.fixture(scope="module", params=[OFFSET, -OFFSET], ids=["fast", "slow"])
-async def clocks(
+async def clock_stage(
     request: pytest.FixtureRequest,
     server: NatsServer,
     home: Path,  # noqa: ARG001 - its environment
     api: ExecutionApi,
     marks: Path,
     tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncIterator[Clocks]:
+) -> AsyncIterator[ClockStage]:
     output = tmp_path_factory.mktemp("clocks")
     prefix = f"clocks{secrets.token_hex(4)}"
     with ExitStack() as exits:
@@ -84,31 +84,31 @@ async def clocks(
             wrong, right = stage.workers
             for worker in stage.workers:
                 await worker.said("is ready")
-            yield Clocks(stage, wrong, right, cables, request.param)
+            yield ClockStage(stage, wrong, right, cables, request.param)
 
 
-async def test_its_tasks_are_its_own(clocks: Clocks) -> None:
+async def test_its_tasks_are_its_own(clock_stage: ClockStage) -> None:
     """It runs workloads, and its records say what its clock says."""
-    await clocks.stage.works(clocks.wrong)
+    await clock_stage.stage.works(clock_stage.wrong)
 
-    presence = await clocks.stage.post.presence("wrong")
+    presence = await clock_stage.stage.post.presence("wrong")
     assert presence is not None
-    assert abs(presence.at - time.time() - clocks.offset) < OFFSET / 2
+    assert abs(presence.at - time.time() - clock_stage.offset) < OFFSET / 2
 
 
 @pytest.mark.parametrize(("holder", "judge"), [("right", "wrong"), ("wrong", "right")])
 async def test_nobody_is_declared_lost_who_was_there_a_moment_ago(
-    clocks: Clocks, holder: str, judge: str
+    clock_stage: ClockStage, holder: str, judge: str
 ) -> None:
     """A worker without a connection keeps its tasks until its record is old by the broker's clock.
 
     The other one is offered the task and has only the record to judge by.
     """
-    stage = clocks.stage
+    stage = clock_stage.stage
     workers = {worker.name: worker for worker in stage.workers}
     task = await stage.running_on(workers[holder])
 
-    clocks.cables[holder].unplug()
+    clock_stage.cables[holder].unplug()
     try:
         # Only the judge is there to get it: what is offered again, it has handed back.
         offers = await stage.deliveries() + 3
@@ -118,7 +118,7 @@ async def test_nobody_is_declared_lost_who_was_there_a_moment_ago(
 
         await wait_until(is_decided, PATIENT["worker_lost_seconds"], f"{judge} to be asked")
     finally:
-        clocks.cables[holder].plug()
+        clock_stage.cables[holder].plug()
 
     await stage.works(workers[holder])
     assert State.FAILED not in stage.states(task)
@@ -146,18 +146,18 @@ async def executor_on(stage: FaultStage) -> AsyncIterator[Dispatcher]:
             await asyncio.wait([life], timeout=0.1)
 
 
-async def test_a_token_that_looks_expired_is_renewed(clocks: Clocks) -> None:
+async def test_a_token_that_looks_expired_is_renewed(clock_stage: ClockStage) -> None:
     """The executor answers with a new one, which is tried whatever the clock says; no try is spent.
 
     A slow clock does not see that a token has expired; then the API server's refusal tells.
     """
-    stage = clocks.stage
+    stage = clock_stage.stage
     task = str(uuid.uuid4())
-    lifetime = OFFSET / 2 if clocks.offset > 0 else -OFFSET / 2
+    lifetime = OFFSET / 2 if clock_stage.offset > 0 else -OFFSET / 2
     body = task_body("sleep", task) | {"token": token(time.time() + lifetime)}
     stage.api.script(task, "run", *([Answer(401)] if lifetime < 0 else []), Answer(200))
     # Only the wrong clock is to judge.
-    clocks.cables["right"].unplug()
+    clock_stage.cables["right"].unplug()
     try:
         async with executor_on(stage) as dispatcher:
             await stage.post.send(body, task)
@@ -167,7 +167,7 @@ async def test_a_token_that_looks_expired_is_renewed(clocks: Clocks) -> None:
             await dispatcher.renew(dispatch, token(time.time() + OFFSET / 2))
             await stage.pid_of(task)
     finally:
-        clocks.cables["right"].plug()
+        clock_stage.cables["right"].plug()
 
     assert State.RENEWED in stage.states(task)
     await stage.end(task)
@@ -176,12 +176,12 @@ async def test_a_token_that_looks_expired_is_renewed(clocks: Clocks) -> None:
     assert report.worker_name == "wrong"
 
 
-async def test_it_notices_that_another_one_is_dead(clocks: Clocks) -> None:
+async def test_it_notices_that_another_one_is_dead(clock_stage: ClockStage) -> None:
     """The last test, as it costs a worker: its tasks are reported lost within seconds."""
-    stage = clocks.stage
-    lost = await stage.running_on(clocks.right)
+    stage = clock_stage.stage
+    lost = await stage.running_on(clock_stage.right)
 
-    clocks.right.tell(signal.SIGKILL)
+    clock_stage.right.tell(signal.SIGKILL)
 
     limit = PATIENT["worker_lost_seconds"] + 20
     await wait_until(lambda: State.FAILED in stage.states(lost), limit, "the report")

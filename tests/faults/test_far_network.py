@@ -64,7 +64,7 @@ class FarStage:
 
 
 @pytest.fixture(scope="module")
-async def far(
+async def far_stage(
     network: FarNetwork,
     server: NatsServer,
     marks: Path,
@@ -83,12 +83,14 @@ async def far(
             yield FarStage(network, stage, worker, home / "logs")
 
 
-async def test_a_worker_that_nothing_can_connect_to(far: FarStage, api_server: ApiServer) -> None:
+async def test_a_worker_that_nothing_can_connect_to(
+    far_stage: FarStage, api_server: ApiServer
+) -> None:
     """Its task runs to the end, and its log is read while it runs."""
-    stage, network = far.stage, far.network
+    stage, network = far_stage.stage, far_stage.network
     task = await stage.running("talk")
     pid = await stage.pid_of(task)
-    file = far.folder / f"{task}.log"
+    file = far_stage.folder / f"{task}.log"
     await wait_until(lambda: "the first words" in file.read_text(), 30, "the first words")
 
     executor = api_server(stage.settings.servers[0], PREFIX)
@@ -96,12 +98,12 @@ async def test_a_worker_that_nothing_can_connect_to(far: FarStage, api_server: A
 
     assert sources == [f"{file} on worker far, read over NATS"]
     assert "the first words" in "".join(logs)
-    assert network.holds(far.worker.pid)
+    assert network.holds(far_stage.worker.pid)
     assert network.holds(pid)
-    assert network.listening(far.worker.pid) == []
+    assert network.listening(far_stage.worker.pid) == []
     await stage.carry_out(task)
-    assert network.peers(far.worker.pid) == {network.nats, network.api}
-    assert network.listening(far.worker.pid) == []
+    assert network.peers(far_stage.worker.pid) == {network.nats, network.api}
+    assert network.listening(far_stage.worker.pid) == []
 
 
 def test_its_network_is_as_closed_as_it_claims(network: FarNetwork, server: NatsServer) -> None:
@@ -131,21 +133,21 @@ def reach(network: FarNetwork, host: str, port: int) -> bool:
 
 
 @pytest.mark.slow
-async def test_a_link_that_is_down_and_up_again_loses_nothing(far: FarStage) -> None:
+async def test_a_link_that_is_down_and_up_again_loses_nothing(far_stage: FarStage) -> None:
     """With the worker's default settings, by which it looks after its connection every 5 s."""
-    stage = far.stage
+    stage = far_stage.stage
     running, ended = [await stage.running() for _ in range(2)]
-    said = far.worker.text.count(DEAF)
+    said = far_stage.worker.text.count(DEAF)
 
-    far.network.disconnect()
+    far_stage.network.disconnect()
     try:
         await stage.end(ended)
-        await stage.says_again(far.worker, DEAF, said)
+        await stage.says_again(far_stage.worker, DEAF, said)
         queued = await stage.send("sleep")
         assert await stage.is_running(running)
         assert stage.final_states(ended) == []
     finally:
-        far.network.connect()
+        far_stage.network.connect()
 
     await stage.succeeded(ended)
     await stage.post.reported(queued, State.RUNNING)

@@ -59,7 +59,7 @@ AIRFLOW = {
 
 
 @dataclass
-class Sea:
+class LeafStage:
     """The hub's side, seen as its scheduler, and the site's one."""
 
     site: Site
@@ -135,13 +135,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-async def sea(
+async def leaf_stage(
     site: Site,
     home: Path,  # noqa: ARG001 - its environment
     api: ExecutionApi,
     marks: Path,
     tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncIterator[Sea]:
+) -> AsyncIterator[LeafStage]:
     await site.set_up()
     settings = site.settings("scheduler")
     with Cable(api.port) as to_api:
@@ -151,58 +151,60 @@ async def sea(
             stage = FaultStage(settings, Post(broker, settings), api, marks, output)
             following = asyncio.create_task(stage.follow(), name="history")
             try:
-                yield Sea(site, stage, to_api)
+                yield LeafStage(site, stage, to_api)
             finally:
                 following.cancel()
                 await asyncio.wait([following])
 
 
 @pytest.fixture(autouse=True)
-def cleared(sea: Sea) -> Iterator[None]:
+def cleared(leaf_stage: LeafStage) -> Iterator[None]:
     """Leave no worker to the next test: after a failure it would take that one's tasks."""
     yield
-    sea.stage.clear_away()
+    leaf_stage.stage.clear_away()
 
 
-async def test_a_worker_behind_a_leaf_node_runs_the_tasks_of_its_queue(sea: Sea) -> None:
-    worker = sea.far(name="usual")
+async def test_a_worker_behind_a_leaf_node_runs_the_tasks_of_its_queue(
+    leaf_stage: LeafStage,
+) -> None:
+    worker = leaf_stage.far(name="usual")
     await worker.said("is ready")
 
-    task = await sea.stage.running()
-    report = await sea.stage.post.reported(task, State.RUNNING)
-    liveness = Liveness(sea.stage.post.broker, sea.stage.settings)
+    task = await leaf_stage.stage.running()
+    report = await leaf_stage.stage.post.reported(task, State.RUNNING)
+    liveness = Liveness(leaf_stage.stage.post.broker, leaf_stage.stage.settings)
 
     assert report.worker_name == "usual"
     assert await liveness.ping(report.worker) is PingResult.ALIVE
-    seen = await seen_workers(sea.stage.post.broker, sea.stage.settings)
+    seen = await seen_workers(leaf_stage.stage.post.broker, leaf_stage.stage.settings)
     assert [s.presence.queues for s in seen if s.presence.name == "usual"] == [["default"]]
-    await sea.stage.carry_out(task)
-    assert sea.site.leaf.monitor("/varz")["connections"] == 1
+    await leaf_stage.stage.carry_out(task)
+    assert leaf_stage.site.leaf.monitor("/varz")["connections"] == 1
     assert "denies" not in worker.text
-    await sea.stopped(worker)
+    await leaf_stage.stopped(worker)
 
 
 @pytest.mark.slow
-async def test_a_leaf_node_without_its_hub_makes_its_workers_unready(sea: Sea) -> None:
+async def test_a_leaf_node_without_its_hub_makes_its_workers_unready(leaf_stage: LeafStage) -> None:
     """Their own connection is as it was, so nothing else shows it."""
     port = free_port()
-    worker = sea.far(name="unready", health_port=port)
+    worker = leaf_stage.far(name="unready", health_port=port)
     await worker.said("is ready")
     await wait_for_readiness(port, 200, "ready")
 
-    sea.site.link.unplug()
+    leaf_stage.site.link.unplug()
     try:
         await wait_for_readiness(port, 503, "no answer to pulls of queue 'default'")
         with pytest.raises(BrokerUnavailable, match="this leaf node has no link to it"):
-            await look_from(sea.site)
+            await look_from(leaf_stage.site)
         assert (await ask(port, "/livez")).status == 200
     finally:
-        sea.site.link.plug()
+        leaf_stage.site.link.plug()
 
     await wait_for_readiness(port, 200, "ready")
-    await sea.stage.works(worker)
+    await leaf_stage.stage.works(worker)
     assert worker.text.count("connected to NATS") == 1
-    await sea.stopped(worker)
+    await leaf_stage.stopped(worker)
 
 
 async def wait_for_readiness(port: int, status: int, text: str) -> None:
@@ -222,19 +224,21 @@ async def look_from(site: Site) -> None:
 
 
 @pytest.mark.slow
-async def test_a_worker_of_another_queue_is_denied_at_the_site(sea: Sea) -> None:
-    worker = sea.far("-q", "other", name="stranger")
-    await sea.stage.post.send(task_body("sleep", "d-other"), "d-other", queue="other")
+async def test_a_worker_of_another_queue_is_denied_at_the_site(leaf_stage: LeafStage) -> None:
+    worker = leaf_stage.far("-q", "other", name="stranger")
+    await leaf_stage.stage.post.send(task_body("sleep", "d-other"), "d-other", queue="other")
 
     await worker.said(" to publish to $JS.hub.API")
 
-    assert await sea.stage.post.report("d-other", queue="other") is None
-    assert not await sea.stage.post.is_acked("d-other", queue="other")
+    assert await leaf_stage.stage.post.report("d-other", queue="other") is None
+    assert not await leaf_stage.stage.post.is_acked("d-other", queue="other")
 
 
-async def test_the_hub_denies_what_the_sites_own_server_allows(sea: Sea, tmp_path: Path) -> None:
+async def test_the_hub_denies_what_the_sites_own_server_allows(
+    leaf_stage: LeafStage, tmp_path: Path
+) -> None:
     """A leaf node has users of its own: it may let all of them do everything."""
-    leaf = careless(sea.site, tmp_path)
+    leaf = careless(leaf_stage.site, tmp_path)
     try:
         await asyncio.to_thread(leaf.start)
         await wait_until(lambda: leaf.monitor("/leafz")["leafnodes"], 20, "the link")
@@ -245,7 +249,7 @@ async def test_the_hub_denies_what_the_sites_own_server_allows(sea: Sea, tmp_pat
         async with connect(settings, role="test") as broker:
             await broker.ready(5)
             overheard = await listening(broker, NAMES.controls(), NAMES.results(), NAMES.tasks())
-            before = await last_sequence(sea)
+            before = await last_sequence(leaf_stage)
 
             assert await broker.publish(NAMES.result("default", "d-mine"), report("d-mine")) > 0
             for forbidden in (
@@ -262,12 +266,14 @@ async def test_the_hub_denies_what_the_sites_own_server_allows(sea: Sea, tmp_pat
 
             # What it hears of others is what its workers have to hear, and no more.
             said = report("d-else", "other")
-            await sea.stage.post.broker.publish(NAMES.result("other", "d-else"), said)
+            await leaf_stage.stage.post.broker.publish(NAMES.result("other", "d-else"), said)
             with pytest.raises(BrokerError):
-                await sea.stage.post.broker.request(NAMES.control("x", Verb.PING), b"", timeout=1)
+                await leaf_stage.stage.post.broker.request(
+                    NAMES.control("x", Verb.PING), b"", timeout=1
+                )
             await wait_until(lambda: NAMES.control("x", Verb.PING) in overheard, 10, "a ping")
             assert NAMES.result("other", "d-else") not in overheard
-            assert await last_sequence(sea) == before
+            assert await last_sequence(leaf_stage) == before
     finally:
         await asyncio.to_thread(leaf.kill)
 
@@ -281,8 +287,8 @@ def report(dispatch_id: str, queue: str = "default") -> bytes:
     )  # fmt: skip
 
 
-async def last_sequence(sea: Sea) -> int:
-    info = await sea.stage.post.broker.stream_info(NAMES.tasks_stream)
+async def last_sequence(leaf_stage: LeafStage) -> int:
+    info = await leaf_stage.stage.post.broker.stream_info(NAMES.tasks_stream)
     assert info is not None
     return info.last_sequence
 
@@ -317,50 +323,54 @@ async def listening(broker: Any, *subjects: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-async def test_a_leaf_node_that_is_restarted_loses_nothing(sea: Sea, how: signal.Signals) -> None:
-    worker = sea.far(name=f"restarted-{how}")
+async def test_a_leaf_node_that_is_restarted_loses_nothing(
+    leaf_stage: LeafStage, how: signal.Signals
+) -> None:
+    worker = leaf_stage.far(name=f"restarted-{how}")
     await worker.said("is ready")
-    running, ended = [await sea.stage.running() for _ in range(2)]
+    running, ended = [await leaf_stage.stage.running() for _ in range(2)]
 
-    sea.site.leaf.end(how)
-    await sea.stage.end(ended)
-    await wait_until(lambda: sea.stage.final_states(ended), 30, "its state at the API server")
-    queued = await sea.stage.send("sleep")
-    await asyncio.to_thread(sea.site.leaf.start)
+    leaf_stage.site.leaf.end(how)
+    await leaf_stage.stage.end(ended)
+    await wait_until(
+        lambda: leaf_stage.stage.final_states(ended), 30, "its state at the API server"
+    )
+    queued = await leaf_stage.stage.send("sleep")
+    await asyncio.to_thread(leaf_stage.site.leaf.start)
 
-    await sea.stage.succeeded(ended)
-    await sea.stage.post.reported(queued, State.RUNNING)
-    assert await sea.stage.is_running(running)
+    await leaf_stage.stage.succeeded(ended)
+    await leaf_stage.stage.post.reported(queued, State.RUNNING)
+    assert await leaf_stage.stage.is_running(running)
     for task in (running, queued):
-        await sea.stage.carry_out(task)
-    await sea.stopped(worker)
+        await leaf_stage.stage.carry_out(task)
+    await leaf_stage.stopped(worker)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-async def test_a_link_that_is_cut_for_a_minute_costs_nothing(sea: Sea) -> None:
+async def test_a_link_that_is_cut_for_a_minute_costs_nothing(leaf_stage: LeafStage) -> None:
     """With the documented setting: tasks run on and end, their reports arrive, no try is spent."""
-    stage = sea.stage
-    far, near = sea.far(name="patient-far", **FAR), sea.near("patient-near", **FAR)
+    stage = leaf_stage.stage
+    far, near = leaf_stage.far(name="patient-far", **FAR), leaf_stage.near("patient-near", **FAR)
     for worker in (far, near):
         await worker.said("is ready")
     stays, ends = [await stage.running_on(far) for _ in range(2)]
     deliveries = await stage.deliveries()
 
-    async with sea.watched(sea.site.settings("scheduler", **FAR), stays, ends):
-        sea.cut()
+    async with leaf_stage.watched(leaf_stage.site.settings("scheduler", **FAR), stays, ends):
+        leaf_stage.cut()
         cut = asyncio.create_task(lasts(CUT_SECONDS), name="the cut")
         try:
             await stage.end(ends)
             # The broker offers what it hears nothing of to the other worker, which leaves it alone.
             await wait_until(is_offered_again(stage, deliveries), CUT_SECONDS, "a redelivery")
-            await sea.stopped(near)
+            await leaf_stage.stopped(near)
             queued = [await stage.send("sleep") for _ in range(2)]
             await cut
             assert await stage.is_running(stays)
             assert not stage.final_states(ends)
         finally:
-            sea.mend()
+            leaf_stage.mend()
         report = await stage.succeeded(ends)
         for task in queued:
             await stage.post.reported(task, State.RUNNING)
@@ -371,7 +381,7 @@ async def test_a_link_that_is_cut_for_a_minute_costs_nothing(sea: Sea) -> None:
         await stage.carry_out(task)
         assert State.FAILED not in stage.states(task)
     assert stage.states(stays) == [State.CLAIMED, State.RUNNING, State.SUCCESS]
-    await sea.stopped(far)
+    await leaf_stage.stopped(far)
 
 
 def is_offered_again(stage: FaultStage, deliveries: int) -> Any:
@@ -383,16 +393,16 @@ def is_offered_again(stage: FaultStage, deliveries: int) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-async def test_a_link_that_is_cut_for_long_costs_a_try_and_no_more(sea: Sea) -> None:
+async def test_a_link_that_is_cut_for_long_costs_a_try_and_no_more(leaf_stage: LeafStage) -> None:
     """With the default settings it is reported lost, and the first run's end changes nothing."""
-    stage = sea.stage
-    far, near = sea.far(name="hasty-far"), sea.near("hasty-near")
+    stage = leaf_stage.stage
+    far, near = leaf_stage.far(name="hasty-far"), leaf_stage.near("hasty-near")
     for worker in (far, near):
         await worker.said("is ready")
     lost = await stage.running_on(far)
 
-    async with sea.watched(sea.site.settings("scheduler"), lost):
-        sea.cut()
+    async with leaf_stage.watched(leaf_stage.site.settings("scheduler"), lost):
+        leaf_stage.cut()
         try:
             report = await stage.failed(lost)
             assert report.info.startswith("worker hasty-far lost")
@@ -400,30 +410,30 @@ async def test_a_link_that_is_cut_for_long_costs_a_try_and_no_more(sea: Sea) -> 
             assert (await stage.post.reported(again, State.RUNNING)).worker_name == "hasty-near"
             await stage.end(lost)
         finally:
-            sea.mend()
+            leaf_stage.mend()
 
     await wait_until(lambda: stage.final_states(lost), 120, "its end at the API server")
     await stage.carry_out(again)
     # Only once it is alone: the other one would take all that is sent before the link is back.
-    await sea.stopped(near)
+    await leaf_stage.stopped(near)
     await stage.works(far)
     assert stage.states(lost)[-1] is State.FAILED
     assert State.SUCCESS not in stage.states(lost)
     assert stage.starts(lost) == 1
-    await sea.stopped(far)
+    await leaf_stage.stopped(far)
 
 
 @pytest.mark.slow
-async def test_a_hub_that_loses_its_data_takes_nothing_from_others(sea: Sea) -> None:
+async def test_a_hub_that_loses_its_data_takes_nothing_from_others(leaf_stage: LeafStage) -> None:
     """A worker's connection to its leaf node stays, and the numbers of messages begin again."""
-    stage = sea.stage
-    await lose_data(sea)
-    far = sea.far("-c", "1", name="wiped-far")
+    stage = leaf_stage.stage
+    await lose_data(leaf_stage)
+    far = leaf_stage.far("-c", "1", name="wiped-far")
     await far.said("is ready")
     task = await stage.running()
 
-    await lose_data(sea)
-    near = sea.near("wiped-near")
+    await lose_data(leaf_stage)
+    near = leaf_stage.near("wiped-near")
     await near.said("is ready")
     # The first of them has the number now that the task had.
     others = [await stage.running_on(near) for _ in range(2)]
@@ -438,14 +448,14 @@ async def test_a_hub_that_loses_its_data_takes_nothing_from_others(sea: Sea) -> 
         await stage.carry_out(other)
     assert far.text.count("connected to NATS") == 1
     for worker in (far, near):
-        await sea.stopped(worker)
+        await leaf_stage.stopped(worker)
 
 
-async def lose_data(sea: Sea) -> None:
-    hub = sea.site.hub
+async def lose_data(leaf_stage: LeafStage) -> None:
+    hub = leaf_stage.site.hub
     hub.stop()
     shutil.rmtree(hub.directory / "data")
     await asyncio.to_thread(hub.start)
-    await sea.stage.post.broker.ready(20)
-    await sea.site.set_up()
-    await wait_until(sea.site.is_linked, 20, "the leaf node")
+    await leaf_stage.stage.post.broker.ready(20)
+    await leaf_stage.site.set_up()
+    await wait_until(leaf_stage.site.is_linked, 20, "the leaf node")

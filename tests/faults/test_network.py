@@ -33,7 +33,7 @@ ESCALATION_SECONDS = 5.0
 
 
 @dataclass
-class Sea:
+class CutStage:
     """A worker at the ends of two cables, and one that is connected directly."""
 
     stage: FaultStage
@@ -53,17 +53,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
 
 
 @pytest.fixture(scope="module")
-async def sea(
+async def cut_stage(
     server: NatsServer,
     home: Path,  # noqa: ARG001 - its environment
     api: ExecutionApi,
     marks: Path,
     tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncIterator[Sea]:
+) -> AsyncIterator[CutStage]:
     with ExitStack() as exits:
         to_nats, to_api = (exits.enter_context(Cable(port)) for port in (server.port, api.port))
-        prefix = f"sea{secrets.token_hex(4)}"
-        output = tmp_path_factory.mktemp("sea")
+        prefix = f"cut{secrets.token_hex(4)}"
+        output = tmp_path_factory.mktemp("cut")
         async with open_stage(server.url, prefix, api, marks, output) as stage:
             near = stage.launch("--skip-serve-logs", name="near")
             direct = stage.settings
@@ -75,17 +75,19 @@ async def sea(
             stage.settings = direct
             for worker in (near, far):
                 await worker.said("is ready")
-            yield Sea(stage, near, far, to_nats, to_api)
+            yield CutStage(stage, near, far, to_nats, to_api)
 
 
-async def test_a_worker_that_is_cut_off_from_the_broker_stops_its_lost_task(sea: Sea) -> None:
+async def test_a_worker_that_is_cut_off_from_the_broker_stops_its_lost_task(
+    cut_stage: CutStage,
+) -> None:
     """Reported lost by another one, told so by the API server, it kills the task and goes on."""
-    stage = sea.stage
-    lost = await stage.running_on(sea.far, "stubborn")
-    kept = await stage.running_on(sea.near)
+    stage = cut_stage.stage
+    lost = await stage.running_on(cut_stage.far, "stubborn")
+    kept = await stage.running_on(cut_stage.near)
     pid = await stage.pid_of(lost)
 
-    sea.to_nats.cut()
+    cut_stage.to_nats.cut()
     try:
         report = await stage.failed(lost)
         assert (report.worker_name, report.info[:15]) == ("near", "worker far lost")
@@ -95,9 +97,9 @@ async def test_a_worker_that_is_cut_off_from_the_broker_stops_its_lost_task(sea:
         limit = 1 + ESCALATION_SECONDS + 10  # the rest is for a busy machine
         await wait_until(lambda: not is_alive(pid), limit, "the loser's task to be gone")
     finally:
-        sea.to_nats.mend()
+        cut_stage.to_nats.mend()
 
-    await stage.works(sea.far)
+    await stage.works(cut_stage.far)
     assert await stage.is_running(kept)
     assert stage.starts(lost) == 1
     assert stage.states(lost)[-1] is State.FAILED
@@ -106,71 +108,76 @@ async def test_a_worker_that_is_cut_off_from_the_broker_stops_its_lost_task(sea:
     await stage.carry_out(kept)
 
 
-async def test_a_worker_that_is_cut_off_from_the_broker_for_a_moment(sea: Sea) -> None:
+async def test_a_worker_that_is_cut_off_from_the_broker_for_a_moment(cut_stage: CutStage) -> None:
     """What it runs stays its own: it is back before the broker offers it to others."""
-    stage = sea.stage
-    task = await stage.running_on(sea.far)
+    stage = cut_stage.stage
+    task = await stage.running_on(cut_stage.far)
 
-    sea.to_nats.cut()
+    cut_stage.to_nats.cut()
     try:
         await lasts(QUICK["ack_wait_seconds"] / 2)
         assert await stage.is_running(task)
     finally:
-        sea.to_nats.mend()
+        cut_stage.to_nats.mend()
 
-    await stage.works(sea.far)
+    await stage.works(cut_stage.far)
     assert await stage.is_running(task)
     await stage.carry_out(task)
 
 
-async def test_a_connection_that_is_deaf_is_replaced(sea: Sea) -> None:
+async def test_a_connection_that_is_deaf_is_replaced(cut_stage: CutStage) -> None:
     """It stays open and nothing arrives any more: the worker gives it up for a new one."""
-    stage = sea.stage
-    task = await stage.running_on(sea.far)
-    before = sea.far.text.count(DEAF)
+    stage = cut_stage.stage
+    task = await stage.running_on(cut_stage.far)
+    before = cut_stage.far.text.count(DEAF)
 
-    sea.to_nats.deafen()
-    await stage.says_again(sea.far, DEAF, before)
+    cut_stage.to_nats.deafen()
+    await stage.says_again(cut_stage.far, DEAF, before)
 
-    await stage.works(sea.far)
+    await stage.works(cut_stage.far)
     assert stage.starts(task) == 1
 
 
-async def test_a_worker_that_is_cut_off_from_the_api_server_delivers_later(sea: Sea) -> None:
+async def test_a_worker_that_is_cut_off_from_the_api_server_delivers_later(
+    cut_stage: CutStage,
+) -> None:
     """A task that ends in the outage keeps its success; it is neither repeated nor failed."""
-    stage = sea.stage
-    task = await stage.running_on(sea.far)
-    said = sea.far.text.count("cannot deliver a task's state")
+    stage = cut_stage.stage
+    task = await stage.running_on(cut_stage.far)
+    said = cut_stage.far.text.count("cannot deliver a task's state")
     # The first request arrives late, its answer never: Airflow has the state when asked again.
     stage.api.script(task, "state", Answer(200), Answer(409, {"reason": "invalid_state"}))
 
-    sea.to_api.cut()
+    cut_stage.to_api.cut()
     try:
         await stage.end(task)
-        await stage.says_again(sea.far, "cannot deliver a task's state", said)
+        await stage.says_again(cut_stage.far, "cannot deliver a task's state", said)
         assert State.SUCCESS not in stage.states(task)
     finally:
-        sea.to_api.mend()
+        cut_stage.to_api.mend()
 
     await stage.succeeded(task)
 
 
-async def test_a_task_without_an_api_server_runs_as_long_as_airflow_allows(sea: Sea) -> None:
+async def test_a_task_without_an_api_server_runs_as_long_as_airflow_allows(
+    cut_stage: CutStage,
+) -> None:
     """Airflow ends it after its own number of heartbeats; the failure is delivered afterwards."""
-    stage = sea.stage
-    task = await stage.running_on(sea.far, "stubborn")
+    stage = cut_stage.stage
+    task = await stage.running_on(cut_stage.far, "stubborn")
     pid = await stage.pid_of(task)
-    said = sea.far.text.count(GIVEN_UP)  # for the task of the test before, in an outage of its own
+    # For the task of the test before, in an outage of its own.
+    said = cut_stage.far.text.count(GIVEN_UP)
 
-    sea.to_api.cut()
+    cut_stage.to_api.cut()
     try:
-        await stage.says_again(sea.far, GIVEN_UP, said)
+        await stage.says_again(cut_stage.far, GIVEN_UP, said)
         await wait_until(lambda: not is_alive(pid), ESCALATION_SECONDS + 15, "its end")
         assert State.FAILED not in stage.states(task)
     finally:
-        sea.to_api.mend()
+        cut_stage.to_api.mend()
 
     assert "SIGKILL" in (await stage.failed(task)).info
     assert stage.final_states(task) == ["failed"]
     assert stage.starts(task) == 1
-    await stage.works(sea.far)
+    await stage.works(cut_stage.far)

@@ -17,7 +17,7 @@ from tests.support.process_stage import is_alive
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from tests.faults.conftest import Steady
+    from tests.faults.conftest import SharedStage
     from tests.faults.stage import FaultStage
 
 pytestmark = [pytest.mark.anyio, pytest.mark.integration, pytest.mark.chaos]
@@ -25,9 +25,9 @@ pytestmark = [pytest.mark.anyio, pytest.mark.integration, pytest.mark.chaos]
 SPARE_BYTES = 128 * 2**20
 
 
-async def test_a_killed_task_fails_with_its_signal(steady: Steady) -> None:
+async def test_a_killed_task_fails_with_its_signal(shared_stage: SharedStage) -> None:
     """It is reported at once, and Airflow is told; its neighbours do not notice."""
-    stage = steady.stage
+    stage = shared_stage.stage
     other, killed = await stage.running(), await stage.running("stubborn")
 
     os.kill(await stage.pid_of(killed), signal.SIGKILL)
@@ -38,9 +38,9 @@ async def test_a_killed_task_fails_with_its_signal(steady: Steady) -> None:
     await stage.carry_out(other)
 
 
-async def test_a_killed_supervisor_takes_only_its_task_along(steady: Steady) -> None:
+async def test_a_killed_supervisor_takes_only_its_task_along(shared_stage: SharedStage) -> None:
     """The task and its child are gone, the report names the signal, neighbours run on."""
-    stage = steady.stage
+    stage = shared_stage.stage
     other, killed = await stage.running(), await stage.running("parent")
     child = await stage.pid_of(killed)
     task = (await stage.post.reported(killed, State.RUNNING)).pid
@@ -54,12 +54,12 @@ async def test_a_killed_supervisor_takes_only_its_task_along(steady: Steady) -> 
     await stage.carry_out(other)
 
 
-async def test_a_worker_outlives_its_fork_server(steady: Steady) -> None:
+async def test_a_worker_outlives_its_fork_server(shared_stage: SharedStage) -> None:
     """What ran under it fails with the signal; the next fork server runs what comes next."""
-    stage = steady.stage
+    stage = shared_stage.stage
     lost = [await stage.running(task) for task in ("sleep", "stubborn")]
     pids = [await stage.pid_of(task) for task in lost]
-    server = fork_server(steady.worker)
+    server = fork_server(shared_stage.worker)
 
     os.kill(server, signal.SIGKILL)
 
@@ -68,8 +68,8 @@ async def test_a_worker_outlives_its_fork_server(steady: Steady) -> None:
         assert "fork server was killed by SIGKILL" in report.info
         assert (report.worker_name, stage.starts(task)) == ("w1", 1)
     await wait_until(lambda: not any(map(is_alive, pids)), 15, "their processes to be gone")
-    await stage.works(steady.worker)
-    assert fork_server(steady.worker) != server
+    await stage.works(shared_stage.worker)
+    assert fork_server(shared_stage.worker) != server
 
 
 async def test_a_fork_server_that_cannot_live_ends_the_worker(stage: FaultStage) -> None:

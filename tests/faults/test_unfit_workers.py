@@ -18,7 +18,7 @@ from tests.support.probing import ask, samples
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from tests.faults.conftest import Steady
+    from tests.faults.conftest import SharedStage
     from tests.faults.stage import FaultStage
     from tests.support.worker_process import WorkerProcess
 
@@ -90,7 +90,7 @@ class Hole:
 
 
 async def test_what_can_start_nothing_takes_nothing_from_a_good_worker(
-    steady: Steady, api: ExecutionApi, tmp_path: Path
+    shared_stage: SharedStage, api: ExecutionApi, tmp_path: Path
 ) -> None:
     """Its self-test says why, before the first pull."""
     folder = "no task log can be written below {} ([logging] base_log_folder): "
@@ -125,7 +125,7 @@ async def test_what_can_start_nothing_takes_nothing_from_a_good_worker(
         Hole("lost", elsewhere.format(base), {URL: base}),
         Hole("astray", elsewhere.format(f"{api.url}v1/"), {URL: f"{api.url}v1/"}),
     ]
-    stage = steady.stage
+    stage = shared_stage.stage
     for hole in holes:
         hole.launch(stage)
     for hole in holes:
@@ -135,7 +135,7 @@ async def test_what_can_start_nothing_takes_nothing_from_a_good_worker(
 
     for task in tasks:
         report = await stage.succeeded(task)
-        assert (report.worker_name, report.attempt) == (steady.worker.name, 1)
+        assert (report.worker_name, report.attempt) == (shared_stage.worker.name, 1)
         assert stage.states(task) == [State.CLAIMED, State.RUNNING, State.SUCCESS]
     for hole in holes:
         assert hole.worker

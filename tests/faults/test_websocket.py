@@ -52,7 +52,7 @@ class ReverseProxy(Cable):
 
 
 @dataclass
-class Web:
+class WebSocketStage:
     """A server, and a worker that knows its WebSocket's address only."""
 
     server: NatsServer
@@ -62,13 +62,13 @@ class Web:
 
 
 @pytest.fixture(scope="module", params=["with TLS", "through a proxy"])
-async def web(
+async def websocket_stage(
     request: pytest.FixtureRequest,
     home: Path,  # noqa: ARG001 - its environment
     api: ExecutionApi,
     marks: Path,
     tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncIterator[Web]:
+) -> AsyncIterator[WebSocketStage]:
     pytest.importorskip("aiohttp", reason="the extra `websocket` is not installed")
     directory, port = tmp_path_factory.mktemp("web"), free_port()
     ca = Authority(directory)
@@ -94,43 +94,45 @@ async def web(
         output.mkdir()
         prefix = f"web{secrets.token_hex(4)}"
         async with open_stage(server.url, prefix, api, marks, output) as stage:
-            yield Web(server, stage, await stage.start("-c", "2", **options), port)
+            yield WebSocketStage(server, stage, await stage.start("-c", "2", **options), port)
 
 
-async def test_a_task_runs_to_its_end(web: Web) -> None:
-    await web.stage.works(web.worker)
+async def test_a_task_runs_to_its_end(websocket_stage: WebSocketStage) -> None:
+    await websocket_stage.stage.works(websocket_stage.worker)
 
     [worker] = [
-        c for c in web.server.monitor("/connz")["connections"] if c["name"].startswith("worker ")
+        c
+        for c in websocket_stage.server.monitor("/connz")["connections"]
+        if c["name"].startswith("worker ")
     ]
     assert worker["type"] == "websocket"
 
 
 @pytest.mark.slow
-async def test_a_server_that_is_restarted_loses_nothing(web: Web) -> None:
-    stage = web.stage
+async def test_a_server_that_is_restarted_loses_nothing(websocket_stage: WebSocketStage) -> None:
+    stage = websocket_stage.stage
     running, ended = [await stage.running() for _ in range(2)]
-    connected = web.worker.text.count("connected to NATS")
+    connected = websocket_stage.worker.text.count("connected to NATS")
 
-    web.server.end(signal.SIGKILL)
+    websocket_stage.server.end(signal.SIGKILL)
     await stage.end(ended)
     await wait_until(lambda: stage.final_states(ended), 30, "its state at the API server")
-    await asyncio.to_thread(web.server.start)
+    await asyncio.to_thread(websocket_stage.server.start)
     await stage.post.broker.ready(20)
 
-    await stage.says_again(web.worker, "connected to NATS", connected)
+    await stage.says_again(websocket_stage.worker, "connected to NATS", connected)
     await stage.succeeded(ended)
     assert await stage.is_running(running)
     await stage.carry_out(running)
     assert State.FAILED not in stage.states(running)
 
 
-async def test_it_is_changed_while_it_runs(web: Web) -> None:
-    broker, settings = web.stage.post.broker, web.stage.settings
+async def test_it_is_changed_while_it_runs(websocket_stage: WebSocketStage) -> None:
+    broker, settings = websocket_stage.stage.post.broker, websocket_stage.stage.settings
 
     [answer] = await give_orders(broker, settings, ["w1"], Verb.SET_CONCURRENCY, "5")
 
     assert answer.is_obeyed, answer
-    presence = await web.stage.post.presence("w1")
+    presence = await websocket_stage.stage.post.presence("w1")
     assert presence is not None
     assert presence.concurrency == 5

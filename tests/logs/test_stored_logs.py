@@ -57,7 +57,7 @@ assert len(LONG) > 2 * CHUNK_BYTES
 READERS = 16
 
 
-class Desk:
+class StoredLogStage:
     """One `StoredLogs` for both sides, its folder, and its broker."""
 
     def __init__(self, folder: Path, url: str, names: Names, server: FakeServer | None) -> None:
@@ -98,31 +98,33 @@ class Desk:
 
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.integration)])
-def desk(
+def stage(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     names: Names,
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Desk]:
+) -> Iterator[StoredLogStage]:
     if request.param == "fake":
         server = FakeServer()
         monkeypatch.setattr(broker_module, "connect", server.connect)
-        desk = Desk(tmp_path, "nats://127.0.0.1:1", names, server)
+        stage = StoredLogStage(tmp_path, "nats://127.0.0.1:1", names, server)
     else:
-        desk = Desk(tmp_path, request.getfixturevalue("nats_server").url, names, None)
-    desk.ask(lambda broker: setup.apply(broker, desk.settings, []))
-    yield desk
-    desk.logs._connections.close()
+        stage = StoredLogStage(tmp_path, request.getfixturevalue("nats_server").url, names, None)
+    stage.ask(lambda broker: setup.apply(broker, stage.settings, []))
+    yield stage
+    stage.logs._connections.close()
 
 
 @pytest.fixture
-def away(tmp_path: Path, names: Names, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+def stage_without_server(
+    tmp_path: Path, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[StoredLogStage]:
     """No server listens there."""
     monkeypatch.setattr(ended, "UPLOAD_SECONDS", 0.3)
     monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.3)
-    desk = Desk(tmp_path, "nats://127.0.0.1:1", names, None)
-    yield desk
-    desk.logs._connections.close()
+    stage = StoredLogStage(tmp_path, "nats://127.0.0.1:1", names, None)
+    yield stage
+    stage.logs._connections.close()
 
 
 def threads() -> int:
@@ -132,50 +134,50 @@ def threads() -> int:
 # What is stored is shown
 
 
-def test_a_log_is_shown_whole(desk: Desk) -> None:
-    desk.store(LONG)
+def test_a_log_is_shown_whole(stage: StoredLogStage) -> None:
+    stage.store(LONG)
 
-    sources, parts = desk.logs.stream(PATH, TI)
+    sources, parts = stage.logs.stream(PATH, TI)
     assert ["\n".join(part) + "\n" for part in parts] == [LONG]
-    bucket = desk.settings.names.logs_bucket
+    bucket = stage.settings.names.logs_bucket
     part = f"part {part_id(LONG.encode())}, {len(LONG)} bytes"
     assert sources == [f"{PATH} in NATS bucket {bucket}: {part}"]
-    assert desk.shown() == [f"line {number}" for number in range(6000)]
-    assert desk.logs.read(PATH, TI) == (sources, [LONG.removesuffix("\n")])
+    assert stage.shown() == [f"line {number}" for number in range(6000)]
+    assert stage.logs.read(PATH, TI) == (sources, [LONG.removesuffix("\n")])
 
 
-def test_the_halves_of_a_deferred_task_are_shown_in_order(desk: Desk) -> None:
-    desk.store(text_of(range(3), "on one"))
-    desk.store(text_of(range(3, 6), "on another"))
+def test_the_halves_of_a_deferred_task_are_shown_in_order(stage: StoredLogStage) -> None:
+    stage.store(text_of(range(3), "on one"))
+    stage.store(text_of(range(3, 6), "on another"))
 
-    assert desk.shown() == [
+    assert stage.shown() == [
         *(f"on one {number}" for number in range(3)),
         *(f"on another {number}" for number in range(3, 6)),
     ]
 
 
-def test_on_the_same_worker_the_log_that_goes_on_takes_its_place(desk: Desk) -> None:
-    desk.store(text_of(range(3)))
-    desk.store(text_of(range(6)))
+def test_on_the_same_worker_the_log_that_goes_on_takes_its_place(stage: StoredLogStage) -> None:
+    stage.store(text_of(range(3)))
+    stage.store(text_of(range(6)))
 
-    assert desk.shown() == [f"line {number}" for number in range(6)]
-
-
-def test_the_log_of_a_trigger_is_shown_with_its_tasks(desk: Desk) -> None:
-    desk.store(text_of(range(1), "task"))
-    desk.store(text_of(range(1, 2), "trigger"), f"{PATH}.trigger.7.log")
-
-    assert desk.shown() == ["task 0", "trigger 1"]
+    assert stage.shown() == [f"line {number}" for number in range(6)]
 
 
-def test_many_ask_at_once(desk: Desk) -> None:
+def test_the_log_of_a_trigger_is_shown_with_its_tasks(stage: StoredLogStage) -> None:
+    stage.store(text_of(range(1), "task"))
+    stage.store(text_of(range(1, 2), "trigger"), f"{PATH}.trigger.7.log")
+
+    assert stage.shown() == ["task 0", "trigger 1"]
+
+
+def test_many_ask_at_once(stage: StoredLogStage) -> None:
     """Each reads what is stored; only putting it together as Airflow does would take seconds."""
-    desk.store(LONG)
+    stage.store(LONG)
     start = threading.Barrier(READERS)
 
     def read(_: int) -> list[str]:
         start.wait()
-        return ["\n".join(part) + "\n" for part in desk.logs.stream(PATH, TI)[1]]
+        return ["\n".join(part) + "\n" for part in stage.logs.stream(PATH, TI)[1]]
 
     with ThreadPoolExecutor(READERS) as readers:
         found = list(readers.map(read, range(2 * READERS)))
@@ -183,97 +185,97 @@ def test_many_ask_at_once(desk: Desk) -> None:
     assert found == [[LONG]] * 2 * READERS
 
 
-def test_nothing_is_said_of_a_log_that_is_not_there(desk: Desk) -> None:
+def test_nothing_is_said_of_a_log_that_is_not_there(stage: StoredLogStage) -> None:
     """Most that are looked for are those of running tasks."""
-    assert desk.logs.stream(PATH, TI) == ([], [])
+    assert stage.logs.stream(PATH, TI) == ([], [])
 
 
-def test_bytes_that_are_no_text_do_no_harm(desk: Desk) -> None:
-    file = desk.write("")
+def test_bytes_that_are_no_text_do_no_harm(stage: StoredLogStage) -> None:
+    file = stage.write("")
     file.write_bytes(b'{"event": "gr\xf6\xdfe"}\n\n\x00\n' + b"x" * 100)
-    desk.logs.upload(PATH, TI)
+    stage.logs.upload(PATH, TI)
 
-    _, [part] = desk.logs.stream(PATH, TI)
+    _, [part] = stage.logs.stream(PATH, TI)
     assert list(part) == ['{"event": "gr\ufffd\ufffde"}', "\x00", "x" * 100]
 
 
 # A worker's side
 
 
-def test_an_upload_leaves_no_thread(desk: Desk) -> None:
+def test_an_upload_leaves_no_thread(stage: StoredLogStage) -> None:
     """A supervisor with a thread takes no other workload, and forks nothing safely."""
     # A thread of an earlier test may end only now, so there may be fewer afterwards.
     before = threads(), threading.active_count()
 
-    desk.store(LONG)
+    stage.store(LONG)
 
     assert threads() <= before[0]
     assert threading.active_count() <= before[1]
 
 
-def test_a_file_goes_when_it_is_stored(desk: Desk) -> None:
-    other = desk.write("another try\n", PATH.replace("attempt=1", "attempt=2"))
-    file = desk.write(LONG)
+def test_a_file_goes_when_it_is_stored(stage: StoredLogStage) -> None:
+    other = stage.write("another try\n", PATH.replace("attempt=1", "attempt=2"))
+    file = stage.write(LONG)
 
-    desk.open(deletes=True).upload(PATH, TI)
+    stage.open(deletes=True).upload(PATH, TI)
 
     assert not file.exists()
     assert other.exists()
-    assert desk.shown()[-1] == "line 5999"
-    desk.open(deletes=True).upload(str(other.relative_to(desk.folder)), TI)
-    assert list(desk.folder.iterdir()) == []
+    assert stage.shown()[-1] == "line 5999"
+    stage.open(deletes=True).upload(str(other.relative_to(stage.folder)), TI)
+    assert list(stage.folder.iterdir()) == []
 
 
-def test_a_path_below_the_folder_may_be_whole(desk: Desk) -> None:
-    desk.logs.upload(desk.write(LONG), TI)
+def test_a_path_below_the_folder_may_be_whole(stage: StoredLogStage) -> None:
+    stage.logs.upload(stage.write(LONG), TI)
 
-    assert desk.shown()[-1] == "line 5999"
+    assert stage.shown()[-1] == "line 5999"
 
 
 @pytest.mark.parametrize("path", ["not/there.log", "/etc/hostname", "../x.log"])
-def test_another_path_is_no_error(desk: Desk, path: str) -> None:
-    (desk.folder.parent / "x.log").write_text("not ours\n")
+def test_another_path_is_no_error(stage: StoredLogStage, path: str) -> None:
+    (stage.folder.parent / "x.log").write_text("not ours\n")
 
-    desk.open(deletes=True).upload(path, TI)
+    stage.open(deletes=True).upload(path, TI)
 
-    assert (desk.folder.parent / "x.log").exists()
-    assert desk.logs.stream(path, TI) == ([], [])
+    assert (stage.folder.parent / "x.log").exists()
+    assert stage.logs.stream(path, TI) == ([], [])
 
 
-def test_a_callbacks_log_is_stored_and_shown_for_the_default_queue(desk: Desk) -> None:
+def test_a_callbacks_log_is_stored_and_shown_for_the_default_queue(stage: StoredLogStage) -> None:
     """Airflow has no task instance for it, when it is stored and when it is asked for."""
     path = "executor_callbacks/a/r/4711"
-    file = desk.write(LONG, path)
+    file = stage.write(LONG, path)
 
-    desk.open(deletes=True).upload(path)
+    stage.open(deletes=True).upload(path)
 
     assert not file.exists()
-    sources, parts = desk.logs.stream(path, None)
+    sources, parts = stage.logs.stream(path, None)
     assert ["\n".join(part) + "\n" for part in parts] == [LONG]
     assert len(sources) == 1
     other: Any = SimpleNamespace(queue="another")
-    assert desk.logs.stream(path, other) == ([], [])
+    assert stage.logs.stream(path, other) == ([], [])
 
 
-def test_a_teams_log_stays_where_it_is(desk: Desk) -> None:
-    file = desk.write(LONG)
+def test_a_teams_log_stays_where_it_is(stage: StoredLogStage) -> None:
+    file = stage.write(LONG)
 
     of_team("alpha")
     try:
-        desk.open(deletes=True).upload(PATH, TI)
+        stage.open(deletes=True).upload(PATH, TI)
     finally:
         of_team(None)
 
     assert file.exists()
-    assert desk.shown() == []
+    assert stage.shown() == []
 
 
 def test_without_a_broker_a_file_stays_and_a_warning_names_it(
-    away: Desk, caplog: pytest.LogCaptureFixture
+    stage_without_server: StoredLogStage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    file = away.write(LONG)
+    file = stage_without_server.write(LONG)
 
-    away.open(deletes=True).upload(PATH, TI)
+    stage_without_server.open(deletes=True).upload(PATH, TI)
 
     [warning] = [record for record in caplog.records if record.name == ended.__name__]
     assert warning.levelname == "WARNING"
@@ -282,12 +284,12 @@ def test_without_a_broker_a_file_stays_and_a_warning_names_it(
 
 
 def test_an_outage_is_one_warning_of_a_process_and_a_line_for_each_file(
-    away: Desk, caplog: pytest.LogCaptureFixture
+    stage_without_server: StoredLogStage, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A supervisor stores one log after the other."""
     caplog.set_level("INFO", ended.__name__)
-    logs = away.open(deletes=True)
-    files = [away.write(LONG, f"{PATH}.{number}") for number in range(3)]
+    logs = stage_without_server.open(deletes=True)
+    files = [stage_without_server.write(LONG, f"{PATH}.{number}") for number in range(3)]
 
     for file in files:
         logs.upload(file, TI)
@@ -302,13 +304,13 @@ def test_an_outage_is_one_warning_of_a_process_and_a_line_for_each_file(
 
 
 def test_without_a_bucket_a_file_stays(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    stage: StoredLogStage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(ended, "UPLOAD_SECONDS", 0.3)
-    desk.settings = dataclasses.replace(desk.settings, subject_prefix="another")
-    file = desk.write(LONG)
+    stage.settings = dataclasses.replace(stage.settings, subject_prefix="another")
+    file = stage.write(LONG)
 
-    desk.open(deletes=True).upload(PATH, TI)
+    stage.open(deletes=True).upload(PATH, TI)
 
     assert f"{file} is not in NATS and stays here: not stored within 0.3 s" in caplog.text
     assert file.exists()
@@ -317,9 +319,9 @@ def test_without_a_bucket_a_file_stays(
 # What has gone wrong is said in the log
 
 
-def test_an_nats_that_is_away(away: Desk) -> None:
-    sources, parts = away.logs.stream(PATH, TI)
-    again = away.shown()
+def test_an_nats_that_is_away(stage_without_server: StoredLogStage) -> None:
+    sources, parts = stage_without_server.logs.stream(PATH, TI)
+    again = stage_without_server.shown()
 
     assert sources == []
     [[text]] = map(list, parts)
@@ -327,59 +329,61 @@ def test_an_nats_that_is_away(away: Desk) -> None:
     assert len(again) == 1
 
 
-def remove(desk: Desk, number: int) -> None:
-    names = desk.settings.names
+def remove(stage: StoredLogStage, number: int) -> None:
+    names = stage.settings.names
     chunk = names.log_chunk(TI.queue, PATH, part_id(LONG.encode()), number)
-    assert desk.ask(lambda broker: broker.remove(names.logs_stream, chunk))
+    assert stage.ask(lambda broker: broker.remove(names.logs_stream, chunk))
 
 
-def test_a_chunk_that_is_gone(desk: Desk) -> None:
-    desk.store(LONG)
-    remove(desk, 0)
+def test_a_chunk_that_is_gone(stage: StoredLogStage) -> None:
+    stage.store(LONG)
+    remove(stage, 0)
 
-    shown = desk.shown()
+    shown = stage.shown()
 
     assert "line 5999" in shown
     assert "line 0" not in shown
     assert [text for text in shown if "131072 bytes of this log are gone" in text]
 
 
-def test_a_chunk_that_is_another(desk: Desk) -> None:
-    desk.store(LONG)
-    names = desk.settings.names
+def test_a_chunk_that_is_another(stage: StoredLogStage) -> None:
+    stage.store(LONG)
+    names = stage.settings.names
     chunk = names.log_chunk(TI.queue, PATH, part_id(LONG.encode()), 1)
-    desk.ask(lambda broker: broker.publish(chunk, b"forged\n"))
+    stage.ask(lambda broker: broker.publish(chunk, b"forged\n"))
 
-    assert [text for text in desk.shown() if "its digest is another one" in text]
+    assert [text for text in stage.shown() if "its digest is another one" in text]
 
 
-def test_a_beginning_that_was_not_stored(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_beginning_that_was_not_stored(
+    stage: StoredLogStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("nats_executor.logs.store.STORED_BYTES", CHUNK_BYTES)
-    desk.store(LONG)
+    stage.store(LONG)
 
-    shown = desk.shown()
+    shown = stage.shown()
 
     assert "line 5999" in shown
     assert [text for text in shown if text.startswith("the first ") and "not stored" in text]
 
 
-def test_a_record_that_cannot_be_read(desk: Desk) -> None:
-    desk.store(text_of(range(2)))
-    subject = desk.settings.names.log_part(TI.queue, PATH, "0" * 16)
-    desk.ask(lambda broker: broker.publish(subject, b"rubbish"))
+def test_a_record_that_cannot_be_read(stage: StoredLogStage) -> None:
+    stage.store(text_of(range(2)))
+    subject = stage.settings.names.log_part(TI.queue, PATH, "0" * 16)
+    stage.ask(lambda broker: broker.publish(subject, b"rubbish"))
 
-    shown = desk.shown()
+    shown = stage.shown()
 
     assert "line 1" in shown
     assert [text for text in shown if text.startswith("1 parts of ") and "cannot be read" in text]
 
 
-def test_more_parts_than_are_shown(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_parts_than_are_shown(stage: StoredLogStage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ended, "MOST_PARTS", 2)
     for number in range(4):
-        desk.store(text_of(range(number, number + 1)))
+        stage.store(text_of(range(number, number + 1)))
 
-    shown = desk.shown()
+    shown = stage.shown()
 
     assert [text for text in shown if text.startswith("line")] == ["line 2", "line 3"]
     assert [text for text in shown if "only the last 2 parts" in text]
@@ -390,16 +394,16 @@ def test_a_broker_that_goes_while_a_log_is_read(
 ) -> None:
     server = FakeServer()
     monkeypatch.setattr(broker_module, "connect", server.connect)
-    desk = Desk(tmp_path, "nats://127.0.0.1:1", names, server)
-    desk.ask(lambda broker: setup.apply(broker, desk.settings, []))
+    stage = StoredLogStage(tmp_path, "nats://127.0.0.1:1", names, server)
+    stage.ask(lambda broker: setup.apply(broker, stage.settings, []))
     many = text_of(range(30_000))  # more than one window
-    desk.store(many)
+    stage.store(many)
 
-    _, [part] = desk.logs.stream(PATH, TI)
+    _, [part] = stage.logs.stream(PATH, TI)
     assert next(part) == line(0)
     server.stop()
     rest = list(part)
-    desk.logs._connections.close()
+    stage.logs._connections.close()
 
     assert rest[-2] != rest[-1]
     assert "NATS could not be asked" in rest[-1]

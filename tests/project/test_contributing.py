@@ -137,12 +137,14 @@ def test_every_test_that_it_names_is_there() -> None:
     assert named - defined == set()
 
 
-def test_every_example_of_a_recipe_exists() -> None:
-    examples = re.findall(r"\(example: `([\w. ]+)`\)", PAGE)
-    text = "".join(module.source for module in modules())
+def test_every_example_of_a_recipe_is_in_the_file_that_its_first_step_names() -> None:
+    recipes = re.findall(r"\(example: `([\w. ]+)`\)\s+1\. (.*?)\n2\. ", PAGE, re.DOTALL)
 
-    assert len(examples) == 4
-    assert [name for name in examples if name.rpartition(".")[2] not in text] == []
+    assert len(recipes) == 4
+    for example, step in recipes:
+        path = next(name for name in re.findall(r"`([^`\s]+)`", step) if "/" in name)
+        word = example.rpartition(".")[2]
+        assert re.search(rf"\b{word}\b", (ROOT / path).read_text()), f"no {example} in {path}"
 
 
 def test_the_glossary_is_short() -> None:

@@ -1,4 +1,4 @@
-"""The surfaces of one test, whose servers come from the test itself."""
+"""The stage of one test, whose servers come from the test itself."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.conftest import Console
-from tests.remedies.surfaces import Surfaces
+from tests.remedies.stage import RemedyStage
 from tests.support.execution_api import ExecutionApi
 from tests.support.fixtures import settings_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-MakeSurfaces = "Callable[..., Surfaces]"
 
 
 @pytest.fixture(scope="package")
@@ -26,21 +24,21 @@ def api() -> Iterator[ExecutionApi]:
 
 
 @pytest.fixture
-def surfaces(
+def open_remedy_stage(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
     tmp_path: Path,
     api: ExecutionApi,
-) -> Callable[..., Surfaces]:
+) -> Callable[..., RemedyStage]:
     """Return who uses these servers; long enough a secret keeps Airflow's own warnings away."""
     monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "k" * 64)
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", api.url)
 
-    def use(*servers: str, **options: str | int) -> Surfaces:
+    def use(*servers: str, **options: str | int) -> RemedyStage:
         folder = tmp_path / "workers"
         folder.mkdir(exist_ok=True)
-        found = Surfaces(Console(monkeypatch, capsys, settings_for(*servers)), folder, caplog)
+        found = RemedyStage(Console(monkeypatch, capsys, settings_for(*servers)), folder, caplog)
         found.configure(**options)
         return found
 

@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nats_executor.broker.port import Broker
-    from tests.remedies.surfaces import Surfaces
+    from tests.remedies.stage import RemedyStage
     from tests.support.fixtures import MakeNatsServer
     from tests.support.nats_server import NatsServer
 
 pytestmark = pytest.mark.integration
 
 
-def test_a_server_that_is_not_there(surfaces: Callable[..., Surfaces]) -> None:
+def test_a_server_that_is_not_there(open_remedy_stage: Callable[..., RemedyStage]) -> None:
     port = free_port()
-    seen = surfaces(f"nats://127.0.0.1:{port}")
+    seen = open_remedy_stage(f"nats://127.0.0.1:{port}")
     address = f"'127.0.0.1', {port}"
     line = LINES["unreachable"].format(url=f"nats://127.0.0.1:{port}", address=address)
 
@@ -40,10 +40,10 @@ def test_a_server_that_is_not_there(surfaces: Callable[..., Surfaces]) -> None:
 
 
 def test_a_server_without_streams(
-    private_nats_server: NatsServer, surfaces: Callable[..., Surfaces]
+    private_nats_server: NatsServer, open_remedy_stage: Callable[..., RemedyStage]
 ) -> None:
     """A worker makes none; `check` names all that are missing."""
-    seen = surfaces(private_nats_server.url)
+    seen = open_remedy_stage(private_nats_server.url)
     line = LINES["no streams"].format(name=seen.console.settings.names.workers_stream)
 
     with seen.worker("-q", "a") as worker:
@@ -58,9 +58,9 @@ def test_a_server_without_streams(
 
 
 def test_a_stream_that_is_full(
-    private_nats_server: NatsServer, surfaces: Callable[..., Surfaces]
+    private_nats_server: NatsServer, open_remedy_stage: Callable[..., RemedyStage]
 ) -> None:
-    seen = surfaces(private_nats_server.url, max_stream_bytes=200)
+    seen = open_remedy_stage(private_nats_server.url, max_stream_bytes=200)
 
     with seen.scheduler() as executor:
         seen.scheduler_says(executor, LINES["full"])
@@ -80,7 +80,7 @@ no_auth_user: u
 """
 
 
-def fill_with_another_stream(seen: Surfaces) -> str:
+def fill_with_another_stream(seen: RemedyStage) -> str:
     """Fill what is left, and return the stream that does."""
     broker, name = seen.console.settings, f"{seen.console.settings.names.prefix}-other"
 
@@ -97,12 +97,12 @@ def fill_with_another_stream(seen: Surfaces) -> str:
 
 @pytest.mark.parametrize("where", ["account", "server"])
 def test_storage_that_another_stream_has_used_up(
-    make_nats_server: MakeNatsServer, surfaces: Callable[..., Surfaces], where: str
+    make_nats_server: MakeNatsServer, open_remedy_stage: Callable[..., RemedyStage], where: str
 ) -> None:
     limits = {"account": (LIMITED.format(size="40MB"), ""),
               "server": ("", "  max_file_store: 40MB")}  # fmt: skip
     config, jetstream = limits[where]
-    seen = surfaces(make_nats_server(config=config, jetstream=jetstream).url, **SMALL)
+    seen = open_remedy_stage(make_nats_server(config=config, jetstream=jetstream).url, **SMALL)
     assert seen.console.run(commands.setup, queues="a")[0] == 0
     other = fill_with_another_stream(seen)
 
@@ -124,9 +124,9 @@ def test_storage_that_another_stream_has_used_up(
 
 
 def test_dead_letters_that_nearly_fill_their_stream(
-    make_nats_server: MakeNatsServer, surfaces: Callable[..., Surfaces]
+    make_nats_server: MakeNatsServer, open_remedy_stage: Callable[..., RemedyStage]
 ) -> None:
-    seen = surfaces(make_nats_server().url, **SMALL)
+    seen = open_remedy_stage(make_nats_server().url, **SMALL)
     assert seen.console.run(commands.setup, queues="gpu")[0] == 0
     for number in range(18):
         seen.console.publish(seen.console.settings.names.dead_letter("gpu", f"d{number}"),
@@ -141,11 +141,11 @@ def test_dead_letters_that_nearly_fill_their_stream(
 
 
 def test_a_stream_that_has_no_room_for_its_size(
-    make_nats_server: MakeNatsServer, surfaces: Callable[..., Surfaces]
+    make_nats_server: MakeNatsServer, open_remedy_stage: Callable[..., RemedyStage]
 ) -> None:
     """The command and the scheduler name the option, as its value is what has to be smaller."""
     server = make_nats_server(jetstream="  max_file_store: 600MB")
-    seen = surfaces(server.url)
+    seen = open_remedy_stage(server.url)
     line = LINES["no room"].format(
         option="max_results_bytes",
         wanted=536870912,
@@ -160,7 +160,7 @@ def test_a_stream_that_has_no_room_for_its_size(
 
 @pytest.mark.parametrize("where", ["servers", "account"])
 def test_a_cluster_that_has_no_room_for_a_stream(
-    tmp_path: Path, surfaces: Callable[..., Surfaces], where: str
+    tmp_path: Path, open_remedy_stage: Callable[..., RemedyStage], where: str
 ) -> None:
     config, jetstream = "", "  max_file_store: 300MB"
     if where == "account":
@@ -168,7 +168,7 @@ def test_a_cluster_that_has_no_room_for_a_stream(
     servers = nats_cluster(tmp_path, config=config, jetstream=jetstream)
     try:
         start_together(servers)
-        seen = surfaces(",".join(server.url for server in servers), replicas=3)
+        seen = open_remedy_stage(",".join(server.url for server in servers), replicas=3)
         line = seen.refused(commands.setup)
     finally:
         for server in servers:
@@ -182,10 +182,10 @@ def test_a_cluster_that_has_no_room_for_a_stream(
 
 
 def test_a_workload_over_max_payload(
-    make_nats_server: MakeNatsServer, surfaces: Callable[..., Surfaces]
+    make_nats_server: MakeNatsServer, open_remedy_stage: Callable[..., RemedyStage]
 ) -> None:
     """It fails with the reason, as it would be too large the next time, too."""
-    seen = surfaces(make_nats_server(config="max_payload: 1500").url)
+    seen = open_remedy_stage(make_nats_server(config="max_payload: 1500").url)
 
     with seen.scheduler() as executor:
         queue_up(executor, task_workload("t" * 3000, queue="a"))

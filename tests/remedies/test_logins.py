@@ -9,7 +9,7 @@ import pytest
 
 from nats_executor.cli import commands
 from tests.remedies.lines import LINES
-from tests.remedies.surfaces import COMMANDS
+from tests.remedies.stage import COMMANDS
 from tests.support.certificates import Authority
 from tests.support.nats_server import NatsServer
 from tests.support.waiting import block_until
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.remedies.surfaces import Surfaces
+    from tests.remedies.stage import RemedyStage
     from tests.support.certificates import Certificate
 
 pytestmark = pytest.mark.integration
@@ -143,9 +143,9 @@ def server(tmp_path: Path, trouble: Trouble) -> Iterator[NatsServer]:
 
 
 def test_a_login_that_fails_is_one_line_of_commands_and_scheduler(
-    trouble: Trouble, server: NatsServer, surfaces: Callable[..., Surfaces]
+    trouble: Trouble, server: NatsServer, open_remedy_stage: Callable[..., RemedyStage]
 ) -> None:
-    seen = surfaces(server.url, **trouble.options)
+    seen = open_remedy_stage(server.url, **trouble.options)
     line = trouble.line.format(url=server.url, user="airflow")
 
     assert seen.refusals() == {line}
@@ -156,9 +156,9 @@ def test_a_login_that_fails_is_one_line_of_commands_and_scheduler(
 
 @pytest.mark.parametrize("trouble", FOR_WORKERS, indirect=True)
 def test_a_worker_says_the_same_line_once_and_goes_on_when_it_is_let_in(
-    trouble: Trouble, server: NatsServer, surfaces: Callable[..., Surfaces]
+    trouble: Trouble, server: NatsServer, open_remedy_stage: Callable[..., RemedyStage]
 ) -> None:
-    seen = surfaces(server.url, **trouble.options)
+    seen = open_remedy_stage(server.url, **trouble.options)
     line = trouble.line.format(url=server.url, user="airflow")
 
     with seen.worker("-q", "a") as worker:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nats_executor.broker.port import Broker
-    from tests.remedies.surfaces import Surfaces
+    from tests.remedies.stage import RemedyStage
     from tests.support.execution_api import ExecutionApi
 
 LANE = Lane("a")
@@ -121,8 +121,10 @@ def user_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UserStage]:
         server.kill()
 
 
-def seen_as(surfaces: Callable[..., Surfaces], user_stage: UserStage, lack: Lack) -> Surfaces:
-    return surfaces(user_stage.server.url, user=lack.of.name, password=PASSWORD)
+def seen_as(
+    open_remedy_stage: Callable[..., RemedyStage], user_stage: UserStage, lack: Lack
+) -> RemedyStage:
+    return open_remedy_stage(user_stage.server.url, user=lack.of.name, password=PASSWORD)
 
 
 def offer(user_stage: UserStage, api: ExecutionApi) -> None:
@@ -153,10 +155,13 @@ def emptied(user_stage: UserStage) -> Iterator[None]:
 @pytest.mark.parametrize("what", FOR_WORKERS)
 @pytest.mark.usefixtures("emptied")
 def test_a_worker_names_the_permission_that_it_lacks_once_and_is_not_ready(
-    what: str, user_stage: UserStage, surfaces: Callable[..., Surfaces], api: ExecutionApi
+    what: str,
+    user_stage: UserStage,
+    open_remedy_stage: Callable[..., RemedyStage],
+    api: ExecutionApi,
 ) -> None:
     lack = WORKERS[what]
-    seen, line = seen_as(surfaces, user_stage, lack), line_of(lack)
+    seen, line = seen_as(open_remedy_stage, user_stage, lack), line_of(lack)
     if what in WITH_A_WORKLOAD:
         offer(user_stage, api)
 
@@ -178,14 +183,14 @@ def denied(user_stage: UserStage) -> int:
 
 @pytest.mark.integration
 def test_a_worker_goes_on_once_it_is_allowed(
-    tmp_path: Path, surfaces: Callable[..., Surfaces]
+    tmp_path: Path, open_remedy_stage: Callable[..., RemedyStage]
 ) -> None:
     lack = WORKERS["presence"]
     server = NatsServer(tmp_path / "nats", config=config(lack))
     try:
         user_stage = UserStage(server.start())
         user_stage.set_up()
-        seen = seen_as(surfaces, user_stage, lack)
+        seen = seen_as(open_remedy_stage, user_stage, lack)
         with seen.worker("-q", "a") as worker:
             seen.said(worker, line_of(lack))
             server.config = config()
@@ -199,9 +204,9 @@ def test_a_worker_goes_on_once_it_is_allowed(
 
 @pytest.mark.integration
 def test_a_scheduler_names_the_permission_that_it_lacks(
-    user_stage: UserStage, surfaces: Callable[..., Surfaces]
+    user_stage: UserStage, open_remedy_stage: Callable[..., RemedyStage]
 ) -> None:
-    seen = seen_as(surfaces, user_stage, SENDER)
+    seen = seen_as(open_remedy_stage, user_stage, SENDER)
 
     with seen.scheduler() as executor:
         seen.scheduler_says(executor, line_of(SENDER))
@@ -211,10 +216,10 @@ def test_a_scheduler_names_the_permission_that_it_lacks(
 
 @pytest.mark.integration
 def test_commands_name_the_permission_that_their_user_lacks(
-    user_stage: UserStage, surfaces: Callable[..., Surfaces]
+    user_stage: UserStage, open_remedy_stage: Callable[..., RemedyStage]
 ) -> None:
     """They can only tell of themselves: NATS does not say what another user may do."""
-    seen = seen_as(surfaces, user_stage, COUNTER)
+    seen = seen_as(open_remedy_stage, user_stage, COUNTER)
     asking = (commands.check, commands.queues_list, commands.workers_list)
 
     assert {seen.refused(command) for command in asking} == {line_of(COUNTER)}
@@ -222,9 +227,9 @@ def test_commands_name_the_permission_that_their_user_lacks(
 
 @pytest.mark.integration
 def test_a_monitor_lacks_nothing_that_check_needs_and_is_told_whose_setup_is(
-    user_stage: UserStage, surfaces: Callable[..., Surfaces]
+    user_stage: UserStage, open_remedy_stage: Callable[..., RemedyStage]
 ) -> None:
-    seen = surfaces(
+    seen = open_remedy_stage(
         user_stage.server.url, user="monitor", password=PASSWORD, result_retention_seconds=7
     )
 
@@ -238,10 +243,10 @@ def test_a_monitor_lacks_nothing_that_check_needs_and_is_told_whose_setup_is(
 
 @pytest.mark.integration
 def test_a_monitor_is_told_that_a_purge_and_an_order_are_an_operators(
-    user_stage: UserStage, surfaces: Callable[..., Surfaces]
+    user_stage: UserStage, open_remedy_stage: Callable[..., RemedyStage]
 ) -> None:
     """Not an admin's, who could read every workload."""
-    seen = surfaces(user_stage.server.url, user="monitor", password=PASSWORD)
+    seen = open_remedy_stage(user_stage.server.url, user="monitor", password=PASSWORD)
     line = (
         f"NATS does not allow user monitor to publish to $JS.API.STREAM.PURGE.{RESULTS}: put what "
         "`airflow nats auth --user monitor --role operator` prints into the servers' configuration"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from tests.remedies.surfaces import Surfaces
+    from tests.remedies.stage import RemedyStage
     from tests.support.nats_server import NatsServer
 
 pytestmark = pytest.mark.integration
@@ -41,11 +41,13 @@ def cluster(tmp_path: Path) -> Iterator[Sequence[NatsServer]]:
 
 
 @pytest.fixture
-def seen(cluster: Sequence[NatsServer], surfaces: Callable[..., Surfaces]) -> Surfaces:
-    return surfaces(*(server.url for server in cluster), replicas=3)
+def seen(
+    cluster: Sequence[NatsServer], open_remedy_stage: Callable[..., RemedyStage]
+) -> RemedyStage:
+    return open_remedy_stage(*(server.url for server in cluster), replicas=3)
 
 
-def rows(seen: Surfaces) -> list[dict[str, Any]]:
+def rows(seen: RemedyStage) -> list[dict[str, Any]]:
     """Return what `check` finds, once no leader is being elected."""
     code, output = block_until(lambda: answered(seen), 90, "an answer")
     found: list[dict[str, Any]] = json.loads(output)
@@ -53,17 +55,17 @@ def rows(seen: Surfaces) -> list[dict[str, Any]]:
     return found
 
 
-def answered(seen: Surfaces) -> tuple[int, str] | None:
+def answered(seen: RemedyStage) -> tuple[int, str] | None:
     code, output = seen.console.run(commands.check, output="json")
     return (code, output) if code < 2 else None
 
 
-def details(seen: Surfaces, status: str) -> list[str]:
+def details(seen: RemedyStage, status: str) -> list[str]:
     return [row["details"] for row in rows(seen) if row["status"] == status]
 
 
 def test_streams_with_too_few_replicas_and_a_server_that_is_away(
-    cluster: Sequence[NatsServer], seen: Surfaces
+    cluster: Sequence[NatsServer], seen: RemedyStage
 ) -> None:
     seen.configure(replicas=1)
     assert seen.console.run(commands.setup, queues="a")[0] == 0
@@ -87,12 +89,12 @@ def test_streams_with_too_few_replicas_and_a_server_that_is_away(
     block_until(lambda: details(seen, "degraded") == wanted, 60, "the loss to be noticed")
 
 
-def streams(seen: Surfaces) -> list[str]:
+def streams(seen: RemedyStage) -> list[str]:
     return [str(config["name"]) for config in stream_configs(seen.console.settings)]
 
 
 def test_a_cluster_without_a_quorum_is_one_line_everywhere(
-    cluster: Sequence[NatsServer], seen: Surfaces
+    cluster: Sequence[NatsServer], seen: RemedyStage
 ) -> None:
     assert seen.console.run(commands.setup, queues="a")[0] == 0
     with seen.worker("-q", "a", "-c", "1") as worker:
@@ -120,9 +122,9 @@ def test_a_cluster_without_a_quorum_is_one_line_everywhere(
 
 
 def test_a_single_server_that_is_asked_for_replicas(
-    nats_server: NatsServer, surfaces: Callable[..., Surfaces], names: Any
+    nats_server: NatsServer, open_remedy_stage: Callable[..., RemedyStage], names: Any
 ) -> None:
-    seen = surfaces(nats_server.url, replicas=3, subject_prefix=names.prefix)
+    seen = open_remedy_stage(nats_server.url, replicas=3, subject_prefix=names.prefix)
     line = LINES["single server"]
 
     assert seen.refused(commands.setup) == line
@@ -165,13 +167,13 @@ def test_a_stream_that_is_not_taken_over_yet_is_degraded_although_all_copies_are
     assert found() == []
 
 
-def test_more_replicas_than_a_cluster_has_servers(seen: Surfaces) -> None:
+def test_more_replicas_than_a_cluster_has_servers(seen: RemedyStage) -> None:
     seen.configure(replicas=5)
 
     assert seen.refused(commands.setup) == LINES["small cluster"]
 
 
-def test_more_replicas_than_are_asked_for(seen: Surfaces) -> None:
+def test_more_replicas_than_are_asked_for(seen: RemedyStage) -> None:
     """One host lacks the option: `setup` must not be the first thing to do."""
     assert seen.console.run(commands.setup, queues="a")[0] == 0
     seen.configure(replicas=1)

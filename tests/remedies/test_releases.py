@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from tests.remedies.surfaces import Surfaces
+    from tests.remedies.stage import RemedyStage
     from tests.support.cable import Wire
     from tests.support.nats_server import NatsServer
 
@@ -51,12 +51,12 @@ class Mask(Cable):
 
 def test_an_unsafe_server_is_one_line_everywhere_and_works(
     private_nats_server: NatsServer,
-    surfaces: Callable[..., Surfaces],
+    open_remedy_stage: Callable[..., RemedyStage],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(login, "WARNED", Once())
     with Mask(private_nats_server.port, VERSION) as mask:
-        seen = surfaces(f"nats://127.0.0.1:{mask.port}")
+        seen = open_remedy_stage(f"nats://127.0.0.1:{mask.port}")
         assert seen.console.run(commands.setup, queues="a")[0] == 0
 
         with seen.worker("-q", "a", "-c", "1") as worker:
@@ -78,9 +78,9 @@ def test_an_unsafe_server_is_one_line_everywhere_and_works(
 
 
 def test_what_check_finds_of_the_server_under_test_is_our_judgement_of_its_release(
-    private_nats_server: NatsServer, surfaces: Callable[..., Surfaces]
+    private_nats_server: NatsServer, open_remedy_stage: Callable[..., RemedyStage]
 ) -> None:
-    seen = surfaces(private_nats_server.url)
+    seen = open_remedy_stage(private_nats_server.url)
     seen.console.run(commands.setup, queues="a")
 
     code, output = seen.console.run(commands.check, output="json")
@@ -93,11 +93,11 @@ def test_what_check_finds_of_the_server_under_test_is_our_judgement_of_its_relea
 
 
 def test_what_a_safe_server_lacks_is_said_by_check_and_needs_nobody(
-    private_nats_server: NatsServer, surfaces: Callable[..., Surfaces]
+    private_nats_server: NatsServer, open_remedy_stage: Callable[..., RemedyStage]
 ) -> None:
     release = EXAMPLES["release"]
     with Mask(private_nats_server.port, release) as mask:
-        seen = surfaces(f"nats://127.0.0.1:{mask.port}")
+        seen = open_remedy_stage(f"nats://127.0.0.1:{mask.port}")
         seen.console.run(commands.setup, queues="a")
 
         code, output = seen.console.run(commands.check, output="json")

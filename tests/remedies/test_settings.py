@@ -16,7 +16,7 @@ from tests.support.nats_server import free_port
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.remedies.surfaces import Surfaces
+    from tests.remedies.stage import RemedyStage
 
 SERVERS = "write nats://host:port, separated by commas"
 FILE = "name a file that this process can read"
@@ -52,10 +52,10 @@ TABLE = [
 def test_a_value_that_cannot_work_is_one_line_everywhere(
     options: dict[str, str],
     text: str,
-    surfaces: Callable[..., Surfaces],
+    open_remedy_stage: Callable[..., RemedyStage],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seen = surfaces(URL, **options)
+    seen = open_remedy_stage(URL, **options)
     line = f"[nats_executor] {text}"
 
     assert seen.refusals() == {line}
@@ -68,8 +68,10 @@ def test_a_value_that_cannot_work_is_one_line_everywhere(
     assert "s3cret" not in seen.console.error
 
 
-def test_a_worker_process_ends_with_that_line(surfaces: Callable[..., Surfaces]) -> None:
-    seen = surfaces(f"nats://127.0.0.1:{free_port()}", replicas=2)
+def test_a_worker_process_ends_with_that_line(
+    open_remedy_stage: Callable[..., RemedyStage],
+) -> None:
+    seen = open_remedy_stage(f"nats://127.0.0.1:{free_port()}", replicas=2)
 
     code, output = seen.ended_worker("-q", "a")
 

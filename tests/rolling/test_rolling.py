@@ -146,7 +146,7 @@ def test_a_wait_is_longer_than_allowed_unless_a_nats_server_was_killed_meanwhile
 
 @pytest.fixture
 def server() -> Iterator[int]:
-    """A server that says its own port to everybody, and ends."""
+    """A server that says its own port to every client, and ends."""
     with socket.create_server(("127.0.0.1", free_port())) as listener:
         port = int(listener.getsockname()[1])
 

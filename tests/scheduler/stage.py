@@ -1,4 +1,4 @@
-"""Where the executor plays: its broker, the workloads that it gets, the worker that answers."""
+"""The stage of the executor: its broker, the workloads that it gets, the worker that answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When an end that Airflow has not taken in is looked at again."""
+"""An end that Airflow has not taken in is looked at again after some time."""
 
 from __future__ import annotations
 

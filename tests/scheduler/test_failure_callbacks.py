@@ -1,4 +1,4 @@
-"""What Airflow's scheduler stores for a killed task that has a callback, on a real database.
+"""Airflow's scheduler stores a request for a killed task's callback, on a real database.
 
 The Dag processor runs the callbacks; `tests/airflow` has one.
 """

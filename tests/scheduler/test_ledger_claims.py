@@ -1,4 +1,4 @@
-"""What a new entry starts with, what the ledger calls its own, and since when a claim is held."""
+"""A new entry starts with these values; a claim has an owner and an age."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger against a model that keeps everything that was said and reads it anew each time."""
+"""The ledger against a model that keeps everything that was said and reads it again each time."""
 
 from __future__ import annotations
 

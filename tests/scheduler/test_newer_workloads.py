@@ -1,4 +1,4 @@
-"""What only the workloads of Airflow 3.4 carry, sent for the first time and again."""
+"""Workloads of Airflow 3.4 carry more, and carry it again when they are sent again."""
 
 from __future__ import annotations
 

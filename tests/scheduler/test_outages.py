@@ -187,7 +187,7 @@ def test_a_broker_that_hangs(
 def test_a_batch_that_takes_too_long_goes_on_where_it_was(
     fake_stage: FakeStage, monkeypatch: pytest.MonkeyPatch, said: Callable[..., list[str]]
 ) -> None:
-    """Started anew with each heartbeat, a large one would never end."""
+    """Started again with each heartbeat, a large one would never end."""
     monkeypatch.setattr("nats_executor.scheduler.dispatcher.WINDOW", 1)
     fake_stage.configure(publish_timeout_seconds=1)
     executor = fake_stage.executor()

@@ -1,4 +1,4 @@
-"""What the executor tells through Airflow's metrics, and that it never pays for that."""
+"""The executor tells its figures through Airflow's metrics, and never pays for that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the executor does by itself: dead workers, lost messages, missed events, orphaned callbacks.
+"""The executor acts by itself: dead workers, lost messages, missed events, orphaned callbacks.
 
 Workers are played by the stage's peer; rows are those of a real database.
 """
@@ -733,12 +733,12 @@ def is_settled(executor: NatsExecutor) -> bool:
 @pytest.mark.parametrize(
     "change",
     [
-        {"external_executor_id": str(uuid.uuid4())},  # queued anew, here or elsewhere
+        {"external_executor_id": str(uuid.uuid4())},  # queued again, here or elsewhere
         {"queued_by_job_id": 8},
         {"state": TaskInstanceState.SUCCESS},
         {"state": TaskInstanceState.SCHEDULED},
     ],
-    ids=["queued anew", "of another scheduler", "over", "scheduled"],
+    ids=["queued again", "of another scheduler", "over", "scheduled"],
 )
 def test_a_failure_is_not_told_again_of_what_has_gone_on(
     stage: Stage, table: Rows, change: dict[str, Any]

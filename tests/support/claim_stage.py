@@ -287,7 +287,7 @@ class ClaimStage:
             self.server.put(RESULT_SUBJECT, encode(answer))
 
     def calm_down(self) -> None:
-        """Let all that is broken recover and everybody work on, until nothing is left to do."""
+        """Let all that is broken recover and all work on, until nothing is left to do."""
         for site in self.every_site:
             self.heal(site)
             if site.is_dead:

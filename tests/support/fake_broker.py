@@ -1,4 +1,4 @@
-"""A broker in memory: what `ports.py` promises, a clock that tests move, and faults on demand.
+"""A broker in memory: what `broker/port.py` promises, a clock that tests move, faults on demand.
 
 `FakeServer` holds the streams; every `FakeBroker` is one connection to it. The contract suite
 runs on this and on a real server, which is what keeps it honest.
@@ -406,7 +406,7 @@ class FakeBroker(Broker):
                     if len(answer) > ANSWER_BYTES:
                         raise BrokerUnavailable(f"an answer of {len(answer)} bytes on {subject}")
                     return answer
-        raise NoResponders(f"nobody listens on {subject}")
+        raise NoResponders(f"no client is subscribed to {subject}")
 
     async def serve(self, subject: str, reply: Reply) -> None:
         await self.enter("serve", needs_server=False)

@@ -1,4 +1,4 @@
-"""The rules of design.md about who may import what, and how long things may get."""
+"""The rules of CONTRIBUTING.md, "Boundaries": who may import what, and how long things may get."""
 
 from __future__ import annotations
 

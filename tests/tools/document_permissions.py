@@ -78,7 +78,7 @@ ANSWERS = "answer each question once, within a minute, to wherever the asker wan
 HEAD = """# Permissions
 
 `make docs` writes this page from `nats_executor/access/permissions.py`: what each NATS user may do,
-as `airflow nats auth` prints it, a part for each role. What is not here is denied.
+as `airflow nats auth` prints it, a part for each role. Everything else is denied.
 [security.md](security.md) says why, and what this does not cover.
 
 `tests/attacks/test_permission_table.py` tries every user on real servers (`make test-matrix`), with

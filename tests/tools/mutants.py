@@ -95,7 +95,7 @@ TESTS = {
     "nats_executor/scheduler/confirmations.py": ("tests/scheduler/test_confirmations.py",),
     "nats_executor/scheduler/whereabouts.py": ("tests/scheduler/test_whereabouts.py",),
     "nats_executor/pacing.py": ("tests/test_retrying.py",),
-    "nats_executor/retrying.py": ("tests/test_outage_ends.py", "tests/test_retrying.py"),
+    "nats_executor/retrying.py": ("tests/test_retrying.py",),
     "nats_executor/broker/port.py": ("tests/broker/test_port.py",),
     "nats_executor/broker/quorum.py": ("tests/broker/test_quorum_bounds.py",),
     "nats_executor/broker/replies.py": (

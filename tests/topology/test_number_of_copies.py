@@ -1,4 +1,4 @@
-"""How a stream gets the number of copies that it should have, from a server that is slow to say."""
+"""A stream gets the number of copies that it should have, from a server that answers late."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def api() -> Iterator[ExecutionApi]:
 
 
 @pytest.fixture
-async def field(
+async def upgrade_stage(
     nats_server: NatsServer,
     names: Names,
     api: ExecutionApi,
@@ -84,55 +84,58 @@ async def field(
 
 
 async def test_it_runs_what_this_code_sends_and_answers_or_is_told_that_it_cannot(
-    field: ProcessStage, earlier_release: Release
+    upgrade_stage: ProcessStage, earlier_release: Release
 ) -> None:
-    running = await field.send("sleep")
-    await field.pid_of(running)
-    report = await field.post.reported(running, State.RUNNING)
+    running = await upgrade_stage.send("sleep")
+    await upgrade_stage.pid_of(running)
+    report = await upgrade_stage.post.reported(running, State.RUNNING)
     assert report.worker_name == OLD
 
     # Its record, and questions.
-    presence = await field.post.presence(OLD)
+    presence = await upgrade_stage.post.presence(OLD)
     assert presence
     assert presence.queues == ["default"]
-    liveness = Liveness(field.post.broker, field.settings)
+    liveness = Liveness(upgrade_stage.post.broker, upgrade_stage.settings)
     answer, reply = await liveness.ask(presence.worker, f"{running} gone".encode())
     assert answer is PingResult.ALIVE
     assert denied(reply, presence.worker) <= {"gone"}  # nothing, if it does not know the question
-    survey = await take_survey(field.post.broker, field.settings)
-    (row,) = worker_rows(survey, field.settings)
+    survey = await take_survey(upgrade_stage.post.broker, upgrade_stage.settings)
+    (row,) = worker_rows(survey, upgrade_stage.settings)
     assert (row["worker"], row["state"]) == (OLD, "running")
-    urgent = await send_urgently(field, presence.bands)
-    await ask_for_log(field.settings, running)
-    await give_order(field)
+    urgent = await send_urgently(upgrade_stage, presence.bands)
+    await ask_for_log(upgrade_stage.settings, running)
+    await give_order(upgrade_stage)
 
     # Taken back: the executor tells the worker, which stops it.
-    subject = field.settings.names.control(presence.worker, Verb.STOP)
-    await field.post.broker.request(subject, running.encode(), timeout=5.0)
-    ended = await field.post.reported(running, State.FAILED, State.DROPPED, State.SUCCESS)
+    subject = upgrade_stage.settings.names.control(presence.worker, Verb.STOP)
+    await upgrade_stage.post.broker.request(subject, running.encode(), timeout=5.0)
+    ended = await upgrade_stage.post.reported(running, State.FAILED, State.DROPPED, State.SUCCESS)
     assert ended.worker_name == OLD
 
     # From a release after this one.
-    future, unreadable = await send_from_the_future(field)
-    assert (await field.post.reported(future, State.SUCCESS)).worker_name == OLD
-    refused = await field.post.reported(unreadable, State.FAILED)
+    future, unreadable = await send_from_the_future(upgrade_stage)
+    assert (await upgrade_stage.post.reported(future, State.SUCCESS)).worker_name == OLD
+    refused = await upgrade_stage.post.reported(unreadable, State.FAILED)
     assert "format version" in refused.info
 
     # And beside a worker of this code, which the last release's command line reads as well.
-    await field.start(name=NEW)
-    await field.post.reported(urgent, State.SUCCESS)
-    rows = await command(field, earlier_release, "workers", "list", "-o", "json")
+    await upgrade_stage.start(name=NEW)
+    await upgrade_stage.post.reported(urgent, State.SUCCESS)
+    rows = await command(upgrade_stage, earlier_release, "workers", "list", "-o", "json")
     assert {row["worker"] for row in rows} == {OLD, NEW}
 
 
-async def send_urgently(field: ProcessStage, bands: int) -> str:
+async def send_urgently(upgrade_stage: ProcessStage, bands: int) -> str:
     """Send a workload in the highest band; `airflow nats check` tells if no worker serves that."""
     dispatch_id = str(uuid.uuid4())
-    highest = field.settings.lanes("default")[0]
+    highest = upgrade_stage.settings.lanes("default")[0]
     body = task_body("succeed", dispatch_id)
-    await field.post.send(body, dispatch_id, band=highest.band)
+    await upgrade_stage.post.send(body, dispatch_id, band=highest.band)
     if bands <= highest.band:
-        rows = check_rows(await take_survey(field.post.broker, field.settings), field.settings)
+        rows = check_rows(
+            await take_survey(upgrade_stage.post.broker, upgrade_stage.settings),
+            upgrade_stage.settings,
+        )
         statuses = {row["check"]: row["status"] for row in rows}
         assert statuses[f"queue default, priority band {highest.band}"] == "unserved"
     return dispatch_id
@@ -148,14 +151,14 @@ async def ask_for_log(settings: Settings, dispatch_id: str) -> None:
     assert source or lines
 
 
-async def give_order(field: ProcessStage) -> None:
+async def give_order(upgrade_stage: ProcessStage) -> None:
     (answer,) = await give_orders(
-        field.post.broker, field.settings, [OLD], Verb.SET_CONCURRENCY, "3"
+        upgrade_stage.post.broker, upgrade_stage.settings, [OLD], Verb.SET_CONCURRENCY, "3"
     )
     assert answer.is_obeyed or "cannot change while it runs" in answer.text
 
 
-async def send_from_the_future(field: ProcessStage) -> tuple[str, str]:
+async def send_from_the_future(upgrade_stage: ProcessStage) -> tuple[str, str]:
     """Send a workload with an unknown field, and one of a format that no release reads."""
     sent = []
     for changes in ({"mood": "fine"}, {"v": FORMAT + 1}):
@@ -165,16 +168,20 @@ async def send_from_the_future(field: ProcessStage) -> tuple[str, str]:
             body=task_body("succeed", dispatch_id), key=[dispatch_id], sender="test",
         )  # fmt: skip
         body = bytes(msgpack.packb(msgpack.unpackb(encode(workload)) | changes))
-        await field.post.broker.publish(field.settings.names.task("default", dispatch_id), body)
+        await upgrade_stage.post.broker.publish(
+            upgrade_stage.settings.names.task("default", dispatch_id), body
+        )
         sent.append(dispatch_id)
     return sent[0], sent[1]
 
 
-async def command(field: ProcessStage, release: Release, *words: str) -> list[dict[str, Any]]:
+async def command(
+    upgrade_stage: ProcessStage, release: Release, *words: str
+) -> list[dict[str, Any]]:
     """Run `airflow nats ... -o json` of the last release."""
     values = {
-        "SERVERS": ",".join(field.settings.servers),
-        "SUBJECT_PREFIX": field.settings.subject_prefix,
+        "SERVERS": ",".join(upgrade_stage.settings.servers),
+        "SUBJECT_PREFIX": upgrade_stage.settings.subject_prefix,
     }
     environment = {f"AIRFLOW__NATS_EXECUTOR__{name}": value for name, value in values.items()}
     process = await asyncio.to_thread(

@@ -1,4 +1,4 @@
-"""Which release comes before this code, and that a process really runs it."""
+"""One release comes before this code, and a process really runs it."""
 
 from __future__ import annotations
 

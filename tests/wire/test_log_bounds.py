@@ -1,4 +1,4 @@
-"""Where a stored log begins, how its parts are cut, and the bounds of a record from both sides."""
+"""The first part of a stored log, its cuts, and the bounds of a record from both sides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a list of names ends to be one."""
+"""A list of names is read to its end, and a wrong quote in it is placed."""
 
 from __future__ import annotations
 

@@ -90,23 +90,23 @@ async def process_stage(
 
 
 @dataclass
-class Veteran:
+class EarlyStage:
     process_stage: ProcessStage
     worker: WorkerProcess
     log_port: int
 
 
 @pytest.fixture(scope="module")
-async def veteran(
+async def early_stage(
     airflow_home: Path,  # noqa: ARG001 - its environment
     api: ExecutionApi,
     marks: Path,
     tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncIterator[Veteran]:
+) -> AsyncIterator[EarlyStage]:
     """A worker that was started before its broker; its end is checked as well."""
-    directory = tmp_path_factory.mktemp("veteran")
+    directory = tmp_path_factory.mktemp("early")
     server = NatsServer(directory / "nats")
-    settings = settings_for(server.url, subject_prefix="veteran", connect_timeout_seconds=0.5)
+    settings = settings_for(server.url, subject_prefix="early", connect_timeout_seconds=0.5)
     port = free_port()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT", str(port))
@@ -125,7 +125,7 @@ async def veteran(
                 made = ProcessStage(
                     settings, Post(broker, settings), api, marks, directory / "output"
                 )
-                yield Veteran(made, worker, port)
+                yield EarlyStage(made, worker, port)
                 below = descendants(worker.pid)
                 worker.tell(signal.SIGINT)
                 assert await worker.ended() == 0, worker.text
@@ -142,24 +142,26 @@ def is_open(port: int) -> bool:
     return False
 
 
-async def test_a_worker_waits_for_its_broker_and_says_so(veteran: Veteran) -> None:
-    text = veteran.worker.text
+async def test_a_worker_waits_for_its_broker_and_says_so(early_stage: EarlyStage) -> None:
+    text = early_stage.worker.text
 
     assert "cannot reach NATS at nats://127.0.0.1" in text
     assert "check [nats_executor] servers" in text
     assert "worker w1 is ready: queues default, 16 slots" in text
 
 
-async def test_a_task_runs_and_its_log_is_served_to_whoever_may_read_it(veteran: Veteran) -> None:
-    process_stage = veteran.process_stage
+async def test_a_task_runs_and_its_log_is_served_to_whoever_may_read_it(
+    early_stage: EarlyStage,
+) -> None:
+    process_stage = early_stage.process_stage
     task = await process_stage.send("succeed")
     report = await process_stage.post.reported(task, State.SUCCESS, State.FAILED)
     assert report.state is State.SUCCESS, report.info
     await wait_until(lambda: process_stage.post.is_acked(task), 5, "the ack")
     from airflow.utils.log.file_task_handler import _fetch_logs_from_service
 
-    url = f"http://127.0.0.1:{veteran.log_port}/log/{task}.log"
-    await wait_until(lambda: is_open(veteran.log_port), 30, "the log server")
+    url = f"http://127.0.0.1:{early_stage.log_port}/log/{task}.log"
+    await wait_until(lambda: is_open(early_stage.log_port), 30, "the log server")
     answer = await asyncio.to_thread(_fetch_logs_from_service, url, f"{task}.log")
     stranger = await asyncio.to_thread(requests.get, url, timeout=5)
 
@@ -168,8 +170,8 @@ async def test_a_task_runs_and_its_log_is_served_to_whoever_may_read_it(veteran:
     assert stranger.status_code == 403
 
 
-async def test_a_second_worker_of_the_same_name_does_not_start(veteran: Veteran) -> None:
-    second = veteran.process_stage.launch()
+async def test_a_second_worker_of_the_same_name_does_not_start(early_stage: EarlyStage) -> None:
+    second = early_stage.process_stage.launch()
 
     assert await second.ended() == 1
     errors = [line for line in second.text.splitlines() if line.startswith("error:")]
@@ -178,7 +180,7 @@ async def test_a_second_worker_of_the_same_name_does_not_start(veteran: Veteran)
     assert "another name with --hostname" in errors[0]
     # It shares the host's log server, which is not its own to end.
     assert "is taken" in second.text
-    assert is_open(veteran.log_port)
+    assert is_open(early_stage.log_port)
     assert "Traceback" not in second.text
 
 

@@ -1,4 +1,4 @@
-"""Which API server a worker asks, by the options that are set, and which of them is to blame."""
+"""A worker asks the API server that its options name, and a line names the option to blame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Says who has answered a request; shows an error's text without its secrets."""
+"""The sender of an answer is recognised, and an error's text is shown without its secrets."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ async def test_a_lost_race_hands_the_message_back(
 
 
 async def test_a_claim_whose_answer_was_lost_is_found_and_kept(worker_stage: WorkerStage) -> None:
-    """Everybody else leaves it to this worker, which may have no slot the next time."""
+    """The others leave it to this worker, which may have no slot the next time."""
     worker = await worker_stage.start()
     worker_stage.link_of(worker).lose_next_pubacks()
     worker_stage.send()

@@ -1,4 +1,4 @@
-"""How often a refused token is renewed, how long what goes back waits, and what ended a process."""
+"""The number of renewals of a token and the wait of what goes back: both sides of each bound."""
 
 from __future__ import annotations
 

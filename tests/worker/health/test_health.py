@@ -253,11 +253,11 @@ async def test_while_its_loop_hangs_it_is_neither_live_nor_ready(
     await becomes_ready(port)
 
 
-# Connected, and deaf: a real server
+# On a real server
 
 
 @dataclass
-class Deaf:
+class HealthStage:
     """A worker on a real server, whose processes are not the point."""
 
     settings: Settings
@@ -289,9 +289,9 @@ def cable(nats_server: NatsServer) -> Iterator[Cable]:
 
 
 @pytest.fixture
-async def deaf(
+async def health_stage(
     nats_server: NatsServer, cable: Cable, names: Names, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Deaf]:
+) -> AsyncIterator[HealthStage]:
     # Longer than the two seconds between the server's heartbeats.
     monkeypatch.setattr(health, "QUIET_SECONDS", 4.0)
     pool = FakePool()
@@ -309,7 +309,7 @@ async def deaf(
     async with connect(direct, role="test") as broker:
         await broker.ready(5)
         await setup.apply(broker, settings, ["default", "gpu"])
-        made = Deaf(settings, broker, pool, [])
+        made = HealthStage(settings, broker, pool, [])
         yield made
         for life in made.lives:
             life.cancel()
@@ -317,26 +317,28 @@ async def deaf(
 
 
 @pytest.mark.integration
-async def test_a_consumer_that_was_deleted_is_no_answer(deaf: Deaf) -> None:
-    await deaf.launch()
-    await becomes_ready(deaf.port)
+async def test_a_consumer_that_was_deleted_is_no_answer(health_stage: HealthStage) -> None:
+    await health_stage.launch()
+    await becomes_ready(health_stage.port)
 
-    names = deaf.settings.names
+    names = health_stage.settings.names
     place = f"{names.tasks_stream}.{names.consumer(*Lane('gpu'))}"
-    await deaf.broker.request(f"$JS.API.CONSUMER.DELETE.{place}", b"", timeout=5)
+    await health_stage.broker.request(f"$JS.API.CONSUMER.DELETE.{place}", b"", timeout=5)
 
-    await says(deaf.port, "no answer to pulls of queue 'gpu' for ")
-    assert await deaf.is_connected()
-    found = await samples(deaf.port)
+    await says(health_stage.port, "no answer to pulls of queue 'gpu' for ")
+    assert await health_stage.is_connected()
+    found = await samples(health_stage.port)
     silences = [found["airflow_nats_worker_pull_silence_seconds", (q,)] for q in ("default", "gpu")]
     assert silences[1] > max(4, silences[0])
     assert found["airflow_nats_worker_ready", ()] == 0
-    await setup.apply(deaf.broker, deaf.settings, ["default", "gpu"])
-    await becomes_ready(deaf.port)
+    await setup.apply(health_stage.broker, health_stage.settings, ["default", "gpu"])
+    await becomes_ready(health_stage.port)
 
 
 @pytest.mark.integration
-async def test_pulls_that_are_lost_are_noticed(deaf: Deaf, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pulls_that_are_lost_are_noticed(
+    health_stage: HealthStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     request = Pull.request
     lost: list[Any] = []
 
@@ -344,32 +346,32 @@ async def test_pulls_that_are_lost_are_noticed(deaf: Deaf, monkeypatch: pytest.M
         lost.append(request)
 
     monkeypatch.setattr(Pull, "request", lose)
-    await deaf.launch()
-    await says(deaf.port, "no answer to pulls of queue 'default' yet")
-    assert await deaf.is_connected()
+    await health_stage.launch()
+    await says(health_stage.port, "no answer to pulls of queue 'default' yet")
+    assert await health_stage.is_connected()
     await wait_until(lambda: lost, 5, "a pull")
 
     monkeypatch.setattr(Pull, "request", request)
 
-    await becomes_ready(deaf.port)
+    await becomes_ready(health_stage.port)
 
 
 @pytest.mark.integration
 async def test_a_connection_that_swallows_everything_is_noticed(
-    deaf: Deaf, cable: Cable, monkeypatch: pytest.MonkeyPatch
+    health_stage: HealthStage, cable: Cable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the connection itself is given up, which takes longer here."""
     monkeypatch.setattr(broker_module, "WATCH_SECONDS", 600.0)
-    deaf.settings = replace(deaf.settings, worker_lost_seconds=6000.0)
-    await deaf.launch()
-    await becomes_ready(deaf.port)
+    health_stage.settings = replace(health_stage.settings, worker_lost_seconds=6000.0)
+    await health_stage.launch()
+    await becomes_ready(health_stage.port)
 
     cable.cut()
 
-    await says(deaf.port, "no answer to pulls of queue 'default' for ")
-    assert await deaf.is_connected()
+    await says(health_stage.port, "no answer to pulls of queue 'default' for ")
+    assert await health_stage.is_connected()
     cable.mend()
-    await becomes_ready(deaf.port)
+    await becomes_ready(health_stage.port)
 
 
 # Whatever comes to the port

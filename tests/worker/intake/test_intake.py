@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
-class Rig:
+class IntakeStage:
     """An intake and what it accepted, as (queue, dispatch id)."""
 
     def __init__(
@@ -86,162 +86,164 @@ async def server() -> FakeServer:
     return server
 
 
-class Rigs:
+class IntakeStages:
     def __init__(self, server: FakeServer) -> None:
         self.server = server
-        self.opened: list[Rig] = []
+        self.opened: list[IntakeStage] = []
 
-    def open(self, queues: Sequence[str] = ("a",), concurrency: int = 4) -> Rig:
-        rig = Rig(self.server, queues, concurrency)
-        self.opened.append(rig)
-        rig.open()
-        return rig
+    def open(self, queues: Sequence[str] = ("a",), concurrency: int = 4) -> IntakeStage:
+        stage = IntakeStage(self.server, queues, concurrency)
+        self.opened.append(stage)
+        stage.open()
+        return stage
 
 
 @pytest.fixture
-async def rigs(server: FakeServer) -> AsyncIterator[Rigs]:
-    rigs = Rigs(server)
-    yield rigs
-    for rig in rigs.opened:
-        await rig.close()
+async def stages(server: FakeServer) -> AsyncIterator[IntakeStages]:
+    stages = IntakeStages(server)
+    yield stages
+    for stage in stages.opened:
+        await stage.close()
 
 
-async def test_no_more_is_taken_than_there_are_slots(rigs: Rigs) -> None:
-    rig = rigs.open(concurrency=3)
-    rig.fill("a", 10)
-    await rig.has(3)
+async def test_no_more_is_taken_than_there_are_slots(stages: IntakeStages) -> None:
+    stage = stages.open(concurrency=3)
+    stage.fill("a", 10)
+    await stage.has(3)
 
     for taken in range(4, 11):
-        assert rig.in_flight() == 3
-        await rig.finish_one()
-        await rig.has(taken)
-        assert rig.slots.used == 3
+        assert stage.in_flight() == 3
+        await stage.finish_one()
+        await stage.has(taken)
+        assert stage.slots.used == 3
 
-    assert [dispatch for _, dispatch in rig.accepted] == [f"a{i}" for i in range(10)]
+    assert [dispatch for _, dispatch in stage.accepted] == [f"a{i}" for i in range(10)]
 
 
-async def test_what_comes_one_by_one_is_taken_at_once(rigs: Rigs) -> None:
-    rig = rigs.open(concurrency=3)
+async def test_what_comes_one_by_one_is_taken_at_once(stages: IntakeStages) -> None:
+    stage = stages.open(concurrency=3)
     for number in range(1, 4):
-        rig.server.put(rig.names.task("a", f"d{number}"), b"")
-        await rig.has(number)
+        stage.server.put(stage.names.task("a", f"d{number}"), b"")
+        await stage.has(number)
 
 
-async def test_a_flooded_queue_leaves_the_others_their_share(rigs: Rigs) -> None:
-    rig = Rig(rigs.server, ["a", "b"], 4)
-    rig.fill("a", 100)
-    rig.fill("b", 10)
-    rig.open()
-    rigs.opened.append(rig)
-    await rig.has(4)
+async def test_a_flooded_queue_leaves_the_others_their_share(stages: IntakeStages) -> None:
+    stage = IntakeStage(stages.server, ["a", "b"], 4)
+    stage.fill("a", 100)
+    stage.fill("b", 10)
+    stage.open()
+    stages.opened.append(stage)
+    await stage.has(4)
     for taken in range(5, 31):
-        await rig.finish_one()
-        await rig.has(taken)
+        await stage.finish_one()
+        await stage.has(taken)
 
-    queues = [queue for queue, _ in rig.accepted]
+    queues = [queue for queue, _ in stage.accepted]
     assert queues[:4].count("b") == 2
     assert queues.index("b") < 4
     assert 8 <= queues[:20].count("b") <= 10
 
 
-async def test_urgent_workloads_overtake_a_backlog(rigs: Rigs) -> None:
+async def test_urgent_workloads_overtake_a_backlog(stages: IntakeStages) -> None:
     """Those of the highest band get the next slots, but for the one in eight of a lower band."""
-    rig = Rig(rigs.server, ["a"], 4)
-    rig.fill("a", 500)
-    rigs.opened.append(rig)
-    rig.open()
-    await rig.has(4)
-    rig.fill("a", 5, band=2)
+    stage = IntakeStage(stages.server, ["a"], 4)
+    stage.fill("a", 500)
+    stages.opened.append(stage)
+    stage.open()
+    await stage.has(4)
+    stage.fill("a", 5, band=2)
 
     for started in range(5, 11):
-        await rig.finish_one()
-        await rig.has(started)
+        await stage.finish_one()
+        await stage.has(started)
 
-    next_six = [dispatch_id for _, dispatch_id in rig.accepted[4:]]
+    next_six = [dispatch_id for _, dispatch_id in stage.accepted[4:]]
     assert [name for name in next_six if name.startswith("a2-")] == [f"a2-{i}" for i in range(5)]
 
 
-async def test_the_lowest_band_does_not_starve(rigs: Rigs) -> None:
-    rig = Rig(rigs.server, ["a"], 1)
+async def test_the_lowest_band_does_not_starve(stages: IntakeStages) -> None:
+    stage = IntakeStage(stages.server, ["a"], 1)
     for band in range(3):
-        rig.fill("a", 40, band=band)
-    rigs.opened.append(rig)
-    rig.open()
+        stage.fill("a", 40, band=band)
+    stages.opened.append(stage)
+    stage.open()
 
     for started in range(1, 33):
-        await rig.has(started)
-        await rig.finish_one()
+        await stage.has(started)
+        await stage.finish_one()
 
-    bands = Counter("210"[("a1-" in name) + 2 * ("-" not in name)] for _, name in rig.accepted[:32])
+    bands = Counter(
+        "210"[("a1-" in name) + 2 * ("-" not in name)] for _, name in stage.accepted[:32]
+    )
     assert bands == {"2": 28, "1": 2, "0": 2}
 
 
-async def test_a_workload_of_any_band_wakes_an_idle_worker(rigs: Rigs) -> None:
-    rig = rigs.open(["a", "b"], concurrency=8)
-    await wait_until(lambda: len(rig.intake._waits) == 6, 5, "a wait for each lane")
+async def test_a_workload_of_any_band_wakes_an_idle_worker(stages: IntakeStages) -> None:
+    stage = stages.open(["a", "b"], concurrency=8)
+    await wait_until(lambda: len(stage.intake._waits) == 6, 5, "a wait for each lane")
 
     for number, (queue, band) in enumerate((q, b) for q in ("a", "b") for b in range(3)):
-        rig.fill(queue, 1, band=band)
-        await rig.has(number + 1)
+        stage.fill(queue, 1, band=band)
+        await stage.has(number + 1)
 
 
 async def test_a_worker_without_bands_pulls_from_the_lowest(server: FakeServer) -> None:
-    rig = Rig(server, ["a"], 2, priority_bands="none")
-    rig.fill("a", 1, band=1)
-    rig.fill("a", 1)
-    rig.open()
+    stage = IntakeStage(server, ["a"], 2, priority_bands="none")
+    stage.fill("a", 1, band=1)
+    stage.fill("a", 1)
+    stage.open()
 
-    await rig.has(1)
+    await stage.has(1)
 
-    assert rig.accepted == [("a", "a0")]
-    assert list(rig.intake._waits) == [Lane("a")]
-    await rig.close()
-
-
-async def test_what_a_queue_does_not_use_goes_to_the_others(rigs: Rigs) -> None:
-    rig = Rig(rigs.server, ["a", "b", "c"], 6)
-    rig.fill("b", 10)
-    rig.open()
-    rigs.opened.append(rig)
-
-    await rig.has(6)
-
-    assert {queue for queue, _ in rig.accepted} == {"b"}
+    assert stage.accepted == [("a", "a0")]
+    assert list(stage.intake._waits) == [Lane("a")]
+    await stage.close()
 
 
-async def test_every_queue_wakes_an_idle_worker(rigs: Rigs) -> None:
-    rig = rigs.open(["a", "b", "c"])
+async def test_what_a_queue_does_not_use_goes_to_the_others(stages: IntakeStages) -> None:
+    stage = IntakeStage(stages.server, ["a", "b", "c"], 6)
+    stage.fill("b", 10)
+    stage.open()
+    stages.opened.append(stage)
+
+    await stage.has(6)
+
+    assert {queue for queue, _ in stage.accepted} == {"b"}
+
+
+async def test_every_queue_wakes_an_idle_worker(stages: IntakeStages) -> None:
+    stage = stages.open(["a", "b", "c"])
     for number, queue in enumerate("cab", start=1):
-        rig.fill(queue, 1)
-        await rig.has(number)
+        stage.fill(queue, 1)
+        await stage.has(number)
 
-    assert [queue for queue, _ in rig.accepted] == ["c", "a", "b"]
+    assert [queue for queue, _ in stage.accepted] == ["c", "a", "b"]
 
 
-async def test_two_queues_that_wake_up_for_the_last_slot(rigs: Rigs) -> None:
+async def test_two_queues_that_wake_up_for_the_last_slot(stages: IntakeStages) -> None:
     """One message has no slot here; it goes back at once, and another worker gets it."""
-    rig = rigs.open(["a", "b"], concurrency=1)
-    await wait_until(lambda: len(rig.intake._waits) == 6, 5, "a wait for each lane")
+    stage = stages.open(["a", "b"], concurrency=1)
+    await wait_until(lambda: len(stage.intake._waits) == 6, 5, "a wait for each lane")
     # Both in one step of the loop, so that both waits are over before the intake looks.
-    rig.fill("a", 1)
-    rig.fill("b", 1)
-    await rig.has(1)
-    other = rigs.open(["a", "b"], concurrency=1)
+    stage.fill("a", 1)
+    stage.fill("b", 1)
+    await stage.has(1)
+    other = stages.open(["a", "b"], concurrency=1)
 
     await other.has(1)
 
-    assert {rig.accepted[0][0], other.accepted[0][0]} == {"a", "b"}
-    assert len(rig.accepted) == 1
+    assert {stage.accepted[0][0], other.accepted[0][0]} == {"a", "b"}
+    assert len(stage.accepted) == 1
 
 
-async def test_a_full_worker_waits_for_nothing(rigs: Rigs) -> None:
-    rig = rigs.open(["a", "b"], concurrency=1)
-    rig.fill("a", 1)
-    await rig.has(1)
+async def test_a_full_worker_waits_for_nothing(stages: IntakeStages) -> None:
+    stage = stages.open(["a", "b"], concurrency=1)
+    stage.fill("a", 1)
+    await stage.has(1)
 
-    await wait_until(lambda: not rig.intake._waits, 5, "the waits to end")
-    rig.fill("b", 1)
-    other = rigs.open(["b"], concurrency=1)
+    await wait_until(lambda: not stage.intake._waits, 5, "the waits to end")
+    stage.fill("b", 1)
+    other = stages.open(["b"], concurrency=1)
     await other.has(1)
 
 
@@ -249,29 +251,29 @@ async def test_a_full_worker_waits_for_nothing(rigs: Rigs) -> None:
 
 
 async def test_one_queues_trouble_does_not_stop_the_others(
-    rigs: Rigs, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    stages: IntakeStages, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.DEBUG)  # of a denial, the connection itself tells
-    rig = Rig(rigs.server, ["a", "b"], 4)
+    stage = IntakeStage(stages.server, ["a", "b"], 4)
     sick = SickPulls(AccessDenied("may not pull a"))
-    pull = rig.broker.pull
+    pull = stage.broker.pull
 
     async def open_pulls(stream: str, consumer: str) -> Pulls:
         return sick if consumer == "a" else await pull(stream, consumer)
 
-    monkeypatch.setattr(rig.broker, "pull", open_pulls)
+    monkeypatch.setattr(stage.broker, "pull", open_pulls)
     monkeypatch.setattr(intake_module, "LANE_RETRY_SECONDS", 0.01)
-    rig.open()
-    rigs.opened.append(rig)
+    stage.open()
+    stages.opened.append(stage)
     for number in range(1, 4):
-        rig.server.put(rig.names.task("b", f"d{number}"), b"")
-        await rig.has(number)
+        stage.server.put(stage.names.task("b", f"d{number}"), b"")
+        await stage.has(number)
     await wait_until(lambda: sick.asked > 5, 5, "more attempts")
 
     assert caplog.text.count("queue a: may not pull a; next: trying again until it works") == 1
     assert sick.takes == 1  # each one may cost the others a time-out
     sick.error = None
-    await wait_until(lambda: not rig.intake._troubled, 5, "the trouble to end")
+    await wait_until(lambda: not stage.intake._troubled, 5, "the trouble to end")
 
 
 class SickPulls:
@@ -317,51 +319,51 @@ class NoDelivery:
     async def in_progress(self) -> None: ...
 
 
-async def test_a_broker_that_goes_away_is_waited_for(rigs: Rigs) -> None:
-    rig = rigs.open()
-    await wait_until(lambda: rig.intake._waits, 5, "a wait")
-    rig.server.stop()
-    rig.fill("a", 6)
-    rig.server.start()
+async def test_a_broker_that_goes_away_is_waited_for(stages: IntakeStages) -> None:
+    stage = stages.open()
+    await wait_until(lambda: stage.intake._waits, 5, "a wait")
+    stage.server.stop()
+    stage.fill("a", 6)
+    stage.server.start()
 
-    await rig.has(4)
+    await stage.has(4)
 
-    assert rig.slots.used == 4
+    assert stage.slots.used == 4
 
 
 # The end
 
 
-async def test_nothing_is_kept_at_the_end(rigs: Rigs) -> None:
+async def test_nothing_is_kept_at_the_end(stages: IntakeStages) -> None:
     """A workload that is on its way when the intake is cancelled goes to another one at once."""
-    rig = rigs.open(["a"], concurrency=2)
-    await wait_until(lambda: rig.intake._waits, 5, "a wait")
-    rig.fill("a", 1)
-    assert rig.life
-    rig.life.cancel()
-    await asyncio.wait([rig.life])
-    other = rigs.open(["a"], concurrency=1)
+    stage = stages.open(["a"], concurrency=2)
+    await wait_until(lambda: stage.intake._waits, 5, "a wait")
+    stage.fill("a", 1)
+    assert stage.life
+    stage.life.cancel()
+    await asyncio.wait([stage.life])
+    other = stages.open(["a"], concurrency=1)
 
-    if not rig.accepted:
+    if not stage.accepted:
         await other.has(1)
 
-    assert len(rig.accepted) + len(other.accepted) == 1
-    assert rig.in_flight() == 1
+    assert len(stage.accepted) + len(other.accepted) == 1
+    assert stage.in_flight() == 1
 
 
 async def test_what_is_taken_while_the_end_comes_is_handed_back(
-    rigs: Rigs, monkeypatch: pytest.MonkeyPatch
+    stages: IntakeStages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rig = Rig(rigs.server, ["a"], 3)
-    rig.fill("a", 3)
+    stage = IntakeStage(stages.server, ["a"], 3)
+    stage.fill("a", 3)
     gate, is_taking = asyncio.Event(), asyncio.Event()
-    pull = rig.broker.pull
+    pull = stage.broker.pull
 
     async def open_pulls(stream: str, consumer: str) -> Pulls:
         pulls = await pull(stream, consumer)
         take = pulls.take
 
-        if consumer != rig.names.consumer("a"):
+        if consumer != stage.names.consumer("a"):
             return pulls
 
         async def take_slowly(batch: int) -> Sequence[Delivery]:
@@ -373,41 +375,41 @@ async def test_what_is_taken_while_the_end_comes_is_handed_back(
         monkeypatch.setattr(pulls, "take", take_slowly)
         return pulls
 
-    monkeypatch.setattr(rig.broker, "pull", open_pulls)
-    rig.open()
+    monkeypatch.setattr(stage.broker, "pull", open_pulls)
+    stage.open()
     await is_taking.wait()
-    assert rig.in_flight() == 3
+    assert stage.in_flight() == 3
 
-    assert rig.life
-    rig.life.cancel()
+    assert stage.life
+    stage.life.cancel()
     gate.set()
-    await asyncio.wait([rig.life])
-    other = rigs.open(["a"], concurrency=3)
+    await asyncio.wait([stage.life])
+    other = stages.open(["a"], concurrency=3)
     await other.has(3)
 
-    assert rig.accepted == []
+    assert stage.accepted == []
 
 
-async def test_a_cancellation_is_never_lost(rigs: Rigs) -> None:
+async def test_a_cancellation_is_never_lost(stages: IntakeStages) -> None:
     """It may come at every step, also while the waits of a full worker are being ended."""
     for steps in range(40):
-        rig = rigs.open(["a", "b"], concurrency=1)
-        rig.server.put(rig.names.task("a", f"x{steps}"), b"")
+        stage = stages.open(["a", "b"], concurrency=1)
+        stage.server.put(stage.names.task("a", f"x{steps}"), b"")
         for _ in range(steps):
             await asyncio.sleep(0)
-        await rig.close()
-        for delivery in rig.deliveries:
+        await stage.close()
+        for delivery in stage.deliveries:
             await delivery.ack()
-        await empty(rig.broker, rig.names.tasks_stream, rig.names.tasks())
+        await empty(stage.broker, stage.names.tasks_stream, stage.names.tasks())
 
 
 async def test_a_cancellation_that_the_client_swallows_is_not_lost(
-    rigs: Rigs, monkeypatch: pytest.MonkeyPatch
+    stages: IntakeStages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """nats-py does that to a subscription: a worker hung that was stopped as it got ready."""
-    rig = Rig(rigs.server, ["a"], 1)
+    stage = IntakeStage(stages.server, ["a"], 1)
     is_opening = asyncio.Event()
-    pull = rig.broker.pull
+    pull = stage.broker.pull
 
     async def swallow(stream: str, consumer: str) -> Pulls:
         is_opening.set()
@@ -415,13 +417,13 @@ async def test_a_cancellation_that_the_client_swallows_is_not_lost(
             await asyncio.Event().wait()
         return await pull(stream, consumer)
 
-    monkeypatch.setattr(rig.broker, "pull", swallow)
-    rig.open()
+    monkeypatch.setattr(stage.broker, "pull", swallow)
+    stage.open()
     await is_opening.wait()
 
-    assert rig.life
-    rig.life.cancel()
-    done, _ = await asyncio.wait([rig.life], timeout=5)
+    assert stage.life
+    stage.life.cancel()
+    done, _ = await asyncio.wait([stage.life], timeout=5)
 
     assert done
 

@@ -1,4 +1,4 @@
-"""Which band each slot asks first."""
+"""Each slot asks one band first."""
 
 from __future__ import annotations
 

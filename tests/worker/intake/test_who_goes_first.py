@@ -32,7 +32,7 @@ LIMIT = 2
 
 
 @pytest.fixture
-async def field(
+async def band_stage(
     nats_server: NatsServer,
     names: Names,
     airflow_home: Path,  # noqa: ARG001 - its environment
@@ -50,29 +50,29 @@ async def field(
         made.clear_away()
 
 
-async def send(field: ProcessStage, task: str, queue: str = "default", band: int = 0) -> str:
+async def send(band_stage: ProcessStage, task: str, queue: str = "default", band: int = 0) -> str:
     dispatch_id = str(uuid.uuid4())
-    await field.post.send(task_body(task, dispatch_id), dispatch_id, queue, band)
+    await band_stage.post.send(task_body(task, dispatch_id), dispatch_id, queue, band)
     return dispatch_id
 
 
-async def test_five_urgent_tasks_overtake_five_hundred(field: ProcessStage) -> None:
+async def test_five_urgent_tasks_overtake_five_hundred(band_stage: ProcessStage) -> None:
     """They start in the next free slots; one slot in eight is for a lower band."""
     claimed: list[str] = []
 
     async def follow() -> None:
-        stream = field.settings.names.results_stream
-        async for message in field.post.broker.follow(stream, after=0):
+        stream = band_stage.settings.names.results_stream
+        async for message in band_stage.post.broker.follow(stream, after=0):
             report = decode(Report, message.body)
             if report.state is State.CLAIMED:
                 claimed.append(report.dispatch_id)
 
     following = asyncio.create_task(follow())
-    await field.start("-c", "4")
-    running = [await send(field, "sleep") for _ in range(4)]
-    pids = [await field.pid_of(dispatch_id) for dispatch_id in running]
-    waiting = [await send(field, "succeed") for _ in range(500)]
-    urgent = {await send(field, "succeed", band=2) for _ in range(5)}
+    await band_stage.start("-c", "4")
+    running = [await send(band_stage, "sleep") for _ in range(4)]
+    pids = [await band_stage.pid_of(dispatch_id) for dispatch_id in running]
+    waiting = [await send(band_stage, "succeed") for _ in range(500)]
+    urgent = {await send(band_stage, "succeed", band=2) for _ in range(5)}
 
     for pid in pids:
         os.kill(pid, signal.SIGTERM)
@@ -84,35 +84,38 @@ async def test_five_urgent_tasks_overtake_five_hundred(field: ProcessStage) -> N
     assert len(set(claimed[4:10]) & set(waiting)) == 1
 
 
-async def test_a_limit_holds_for_all_workers_together(field: ProcessStage) -> None:
+async def test_a_limit_holds_for_all_workers_together(band_stage: ProcessStage) -> None:
     options = "--skip-serve-logs", "-q", "scarce,default"
     limits = f"scarce={LIMIT}"
-    workers = [field.launch(*options, name=name, queue_limits=limits) for name in ("w1", "w2")]
+    workers = [band_stage.launch(*options, name=name, queue_limits=limits) for name in ("w1", "w2")]
     for worker in workers:
         await worker.said("is ready")
-    scarce = [await send(field, "sleep", "scarce") for _ in range(LIMIT + 2)]
+    scarce = [await send(band_stage, "sleep", "scarce") for _ in range(LIMIT + 2)]
     # All workers have looked since, because this one came later and runs.
-    other = await send(field, "sleep")
-    await field.pid_of(other)
+    other = await send(band_stage, "sleep")
+    await band_stage.pid_of(other)
     started = await wait_until(
         lambda: (
-            len(found := [id_ for id_ in scarce if (field.marks / id_).exists()]) >= LIMIT and found
+            len(found := [id_ for id_ in scarce if (band_stage.marks / id_).exists()]) >= LIMIT
+            and found
         ),
         30,
         "as many as the limit allows",
     )
     [info] = [
         info
-        for info in await field.post.broker.consumer_infos(field.settings.names.tasks_stream)
+        for info in await band_stage.post.broker.consumer_infos(
+            band_stage.settings.names.tasks_stream
+        )
         if info.queue == "scarce"
     ]
     assert (len(started), info.in_flight, info.pending) == (LIMIT, LIMIT, 2)
     assert all(worker.process.poll() is None for worker in workers)
 
-    os.kill(await field.pid_of(started[0]), signal.SIGTERM)
+    os.kill(await band_stage.pid_of(started[0]), signal.SIGTERM)
 
     (next_one,) = await wait_until(
-        lambda: [i for i in scarce if i not in started and (field.marks / i).exists()],
+        lambda: [i for i in scarce if i not in started and (band_stage.marks / i).exists()],
         30,
         "the next one",
     )

@@ -1,4 +1,4 @@
-"""When a worker takes workloads, by what became of its starts and what its self-tests found."""
+"""A worker takes workloads by what became of its starts and what its self-tests found."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ SETTINGS = {
 }
 
 
-class Shelf:
+class UploadStage:
     """A pool whose supervisors store logs, and what they have stored."""
 
     def __init__(self, stage: Stage, url: str, names: Names) -> None:
@@ -65,7 +65,7 @@ class Shelf:
 
 
 @asynccontextmanager
-async def shelf_of(
+async def open_upload_stage(
     stage: Stage,
     monkeypatch: pytest.MonkeyPatch,
     url: str,
@@ -73,50 +73,56 @@ async def shelf_of(
     *,
     team: str | None = None,
     **settings: str,
-) -> AsyncIterator[Shelf]:
+) -> AsyncIterator[UploadStage]:
     ours = {"NATS_EXECUTOR__SERVERS": url, "NATS_EXECUTOR__SUBJECT_PREFIX": names.prefix}
     for name, value in (SETTINGS | ours | settings).items():
         monkeypatch.setenv(f"AIRFLOW__{name}", value)
     async with ProcessPool(team=team) as pool:
-        yield Shelf(Stage(pool, stage.api, stage.marks), url, names)
+        yield UploadStage(Stage(pool, stage.api, stage.marks), url, names)
 
 
 @pytest.fixture
-async def shelf(
+async def upload_stage(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, nats_server: NatsServer, names: Names
-) -> AsyncIterator[Shelf]:
-    async with shelf_of(stage, monkeypatch, nats_server.url, names) as shelf:
-        async with connect(shelf.settings, role="test") as broker:
+) -> AsyncIterator[UploadStage]:
+    async with open_upload_stage(stage, monkeypatch, nats_server.url, names) as upload_stage:
+        async with connect(upload_stage.settings, role="test") as broker:
             await broker.ready(5)
-            await setup.apply(broker, shelf.settings, [])
-        yield shelf
+            await setup.apply(broker, upload_stage.settings, [])
+        yield upload_stage
 
 
-async def test_a_log_is_stored_and_its_supervisor_takes_another_workload(shelf: Shelf) -> None:
+async def test_a_log_is_stored_and_its_supervisor_takes_another_workload(
+    upload_stage: UploadStage,
+) -> None:
     """It would not with a thread left over."""
-    ids = [shelf.stage.new_id() for _ in range(3)]
+    ids = [upload_stage.stage.new_id() for _ in range(3)]
 
-    runs = [await shelf.finish(ti_id) for ti_id in ids]
+    runs = [await upload_stage.finish(ti_id) for ti_id in ids]
 
     assert len({run.supervisor_pid for run in runs}) == 1
     for ti_id in ids:
-        stored = await shelf.log(ti_id)
+        stored = await upload_stage.log(ti_id)
         assert b"\n" in stored
-        assert stored == await asyncio.to_thread(shelf.file(ti_id).read_bytes)
+        assert stored == await asyncio.to_thread(upload_stage.file(ti_id).read_bytes)
 
 
 async def test_logs_of_a_teams_tasks_stay_where_they_are(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, names: Names
+    upload_stage: UploadStage, monkeypatch: pytest.MonkeyPatch, names: Names
 ) -> None:
-    monkeypatch.setenv("AIRFLOW__ALPHA___CORE__EXECUTION_API_SERVER_URL", shelf.stage.api.url)
-    url = shelf.settings.servers[0]
-    ti_id = shelf.stage.new_id()
+    monkeypatch.setenv(
+        "AIRFLOW__ALPHA___CORE__EXECUTION_API_SERVER_URL", upload_stage.stage.api.url
+    )
+    url = upload_stage.settings.servers[0]
+    ti_id = upload_stage.stage.new_id()
 
-    async with shelf_of(shelf.stage, monkeypatch, url, names, team="alpha") as teams:
+    async with open_upload_stage(
+        upload_stage.stage, monkeypatch, url, names, team="alpha"
+    ) as teams:
         await teams.finish(ti_id)
 
-    assert await shelf.log(ti_id) == b""
-    assert shelf.file(ti_id).exists()
+    assert await upload_stage.log(ti_id) == b""
+    assert upload_stage.file(ti_id).exists()
 
 
 async def test_a_task_ends_well_without_a_broker(
@@ -124,9 +130,11 @@ async def test_a_task_ends_well_without_a_broker(
 ) -> None:
     """Its supervisor tries for ten seconds."""
     url = "nats://127.0.0.1:1"
-    async with shelf_of(stage, monkeypatch, url, names, LOGGING__DELETE_LOCAL_LOGS="True") as shelf:
-        ti_id = shelf.stage.new_id()
+    async with open_upload_stage(
+        stage, monkeypatch, url, names, LOGGING__DELETE_LOCAL_LOGS="True"
+    ) as upload_stage:
+        ti_id = upload_stage.stage.new_id()
 
-        await shelf.finish(ti_id)
+        await upload_stage.finish(ti_id)
 
-    assert shelf.file(ti_id).exists()
+    assert upload_stage.file(ti_id).exists()

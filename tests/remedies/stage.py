@@ -1,4 +1,4 @@
-"""Where a person meets a trouble: a worker's output, a scheduler's log, the commands."""
+"""The places where a person meets a trouble: a worker's output, a scheduler's log, the commands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from tests.cli.conftest import Console
 
-__all__ = ["COMMANDS", "Surfaces"]
+__all__ = ["COMMANDS", "RemedyStage"]
 
 COMMANDS = (commands.check, commands.setup, commands.queues_list, commands.workers_list)
 # Of an executor, which go on each in their own way: the connection, the streams, the sending.
@@ -41,8 +41,8 @@ QUICK: dict[str, Any] = {
 
 
 @dataclass
-class Surfaces:
-    """One configuration, and everybody who uses it."""
+class RemedyStage:
+    """One configuration, and all who use it."""
 
     console: Console
     directory: Path
