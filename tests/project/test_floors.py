@@ -25,7 +25,6 @@ KNOWN_TWICE = frozenset(
         "PR_SET_CHILD_SUBREAPER",  # Linux's
         "PR_SET_PDEATHSIG",
         "RELIED_ON",  # private names, of one library each
-        "RETRY_SECONDS",  # of what the scheduler tries again
         "main",  # of a program
     ]
 )
