@@ -7,9 +7,9 @@ Airflow keeps what this project has to know (was the start accepted, did the sta
 its supervisor object, so subclasses of `ActivitySubprocess` and `CallbackSubprocess` take the
 places of both. They rely on the names in `RELIED_ON`, found in Airflow 3.3.2 and 3.4.0b2. It lists
 no name whose absence changes nothing but speed: `_last_heartbeat_attempt`, and `new_process_group`
-of `start`. Where one is
-missing, Airflow's own classes run as they are: slots are held a few seconds longer, an outage of
-the API server is not waited out, and `started` is never announced.
+of `start`. Where one of `RELIED_ON` is missing, Airflow's own classes run as they are: slots are
+held a few seconds longer, an outage of the API server is not waited out, and `started` is never
+announced.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The boundaries of design.md hold, and each rule notices when one does not."""
+"""The boundaries of CONTRIBUTING.md hold, and each rule notices when one does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A broker in memory: what `ports.py` promises, a clock that tests move, and faults on demand.
+"""A broker in memory: what `broker/port.py` promises, a clock to move, and faults on demand.
 
 `FakeServer` holds the streams; every `FakeBroker` is one connection to it. The contract suite
 runs on this and on a real server, which is what keeps it honest.

@@ -1,4 +1,4 @@
-"""The rules of design.md about who may import what, and how long things may get."""
+"""CONTRIBUTING.md's boundaries: who may import what, and how long things may get."""
 
 from __future__ import annotations
 
