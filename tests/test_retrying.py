@@ -11,7 +11,7 @@ import pytest
 from nats_executor import retrying
 from nats_executor.errors import AccessDenied, BrokerUnavailable, NoQuorum, StreamFull
 from nats_executor.pacing import pauses
-from nats_executor.retrying import OUTAGE_PAUSES, Once, Outage, ended, persist
+from nats_executor.retrying import OUTAGE_PAUSES, Once, Outage, end_task, persist
 
 
 class Clock:
@@ -171,7 +171,7 @@ async def test_a_task_that_swallows_cancellations_is_ended(
     task = asyncio.create_task(swallow(cancellations))
     await asyncio.sleep(0)
 
-    await ended(task)
+    await end_task(task)
 
     assert task.cancelled()
 
@@ -188,7 +188,7 @@ async def test_what_else_ended_a_task_is_raised() -> None:
     await asyncio.sleep(0)
 
     with pytest.raises(LookupError, match="on the way out"):
-        await ended(task)
+        await end_task(task)
 
 
 class Step:

@@ -32,8 +32,8 @@ __all__ = [
     "ask",
     "command",
     "lanes_of",
+    "named_queues",
     "print_error",
-    "queue_names",
     "quiet",
     "say",
     "settings_for",
@@ -105,7 +105,7 @@ def ask(
     return asyncio.run(talk())
 
 
-def queue_names(args: Namespace) -> list[str]:
+def named_queues(args: Namespace) -> list[str]:
     return in_text(args.queues or "") or [conf.get_mandatory_value("operators", "default_queue")]
 
 

@@ -507,7 +507,7 @@ def test_the_remedy_of_check_serves_a_queue_of_any_name(console: Console) -> Non
         for row in json.loads(output)
         if row["status"] == "unserved"
     ]
-    served = [arguments.queue_names(typed(line)) for line in lines]
+    served = [arguments.named_queues(typed(line)) for line in lines]
     assert sorted(served) == sorted([name] for name in STRANGE)
 
 
@@ -516,7 +516,7 @@ def test_every_command_takes_a_list_of_names_of_any_text(console: Console) -> No
     argument = as_argument(as_text(STRANGE))
 
     for words in ("worker -q", "setup --queues", "auth --user u -q", "standalone -q"):
-        assert arguments.queue_names(typed(f"airflow nats {words} {argument}")) == STRANGE
+        assert arguments.named_queues(typed(f"airflow nats {words} {argument}")) == STRANGE
     one = typed("airflow nats workers add-queue w ' lead and trail '")
     assert one.queue == " lead and trail "
     assert console.run(commands.setup, queues='"a') == (2, "")
