@@ -160,7 +160,7 @@ def supervise(
         exit_code = run_workload(workload, team)
     except ValidationError as exc:
         # Its own text quotes the input, and that holds a token.
-        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in details(exc)]
+        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error_details(exc)]
         text = f"this Airflow cannot read the workload: {'; '.join(problems)}"
         return ExitReport(ending=Ending.UNREADABLE, info=text)
     except TooLate:
@@ -176,7 +176,7 @@ def supervise(
     return result(exit_code, watch, kills)
 
 
-def details(exc: ValidationError) -> list[Any]:
+def error_details(exc: ValidationError) -> list[Any]:
     return list(exc.errors(include_url=False, include_context=False, include_input=False))
 
 
