@@ -24,6 +24,8 @@ from nats_worker.processes.linux import (
 )
 from nats_worker.processes.protocol import (
     MAX_EVENT_BYTES,
+    Event,
+    Op,
     pack,
     pack_request,
     unpack,
@@ -158,7 +160,7 @@ class ProcessPool:
         # No await from here on: a caller that is cancelled must not leave a run behind.
         server.send(
             {
-                "op": "run",
+                "op": Op.RUN,
                 "id": run.id,
                 "body": pack(body),
                 "team": self.team,
@@ -181,7 +183,7 @@ class ProcessPool:
         run = Run(name)
         run.ask()  # it is no start that could hang
         self.runs[run.id] = run
-        server.send({"op": "self_test", "id": run.id, "team": self.team})
+        server.send({"op": Op.SELF_TEST, "id": run.id, "team": self.team})
         return run
 
     def longest_start(self) -> float:
@@ -210,7 +212,7 @@ class ProcessPool:
     def cleanup_bundles(self) -> None:
         """Have a process of its own remove stale Dag bundle versions; its log says what it did."""
         if self.server is not None and self.preloaded.is_set():
-            self.server.send({"op": "cleanup_bundles"})
+            self.server.send({"op": Op.CLEANUP_BUNDLES})
 
     def _require_sound(self) -> None:
         if self._broken.is_set():
@@ -267,26 +269,26 @@ class ProcessPool:
         self.runs.clear()
 
     def on_event(self, event: dict[str, Any]) -> None:
-        if event["event"] == "ready":
+        if event["event"] == Event.READY:
             self.preloaded.set()
             if self.serves_logs and self.server is not None:
-                self.server.send({"op": "serve_logs"})
+                self.server.send({"op": Op.SERVE_LOGS})
             return
         run = self.runs.get(event["id"])
         if run is None:
-            if event["event"] == "forked" and event["id"]:
+            if event["event"] == Event.FORKED and event["id"]:
                 kill_tree(event["pid"])  # its start hung, and was given up meanwhile
             return
         match event["event"]:
-            case "forked":
+            case Event.FORKED:
                 run.fork(event["pid"])
-            case "asked":
+            case Event.ASKED:
                 run.ask()
-            case "started":
+            case Event.STARTED:
                 run.start(event["pid"])
-            case "finished":
+            case Event.FINISHED:
                 run.report = unpack_report(event["report"])
-            case "exited":
+            case Event.EXITED:
                 del self.runs[run.id]
                 run.end(
                     f"the supervisor {exit_in_words(os.waitstatus_to_exitcode(event['status']))}"
