@@ -11,8 +11,8 @@ import sys
 from typing import TYPE_CHECKING, Self
 
 from nats_executor.retrying import end_task
-from nats_worker.processes.courier import PRIVATE
 from nats_worker.processes.linux import exit_in_words
+from nats_worker.processes.upload_requests import PRIVATE
 
 if TYPE_CHECKING:
     from types import TracebackType
