@@ -6,7 +6,6 @@ import csv
 import json
 import subprocess
 import time
-from argparse import ArgumentTypeError
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,6 @@ from airflow.cli.cli_parser import get_parser
 from airflow.utils.platform import getuser
 
 from nats_executor.cli import arguments, commands
-from nats_executor.cli.durations import duration
 from nats_executor.wire.queue_names import as_argument, as_text
 from tests.cli.conftest import WELL
 from tests.support.nats_server import free_port
@@ -462,22 +460,6 @@ def test_no_queue_is_paused_if_one_is_unknown(console: Console, command: Any) ->
     assert code == 2
     assert (output, console.error) == ("", "error: no queue is named 'gpu'; there are: default\n")
     assert queues_of(console)[0]["paused_until"] is None
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("90s", 90), ("30m", 1800), ("2h", 7200), ("1d", 86400), ("1h30m", 5400), ("1m1m", 120)],
-)
-def test_a_duration_is_read(text: str, seconds: float) -> None:
-    assert duration(text) == seconds
-
-
-@pytest.mark.parametrize(
-    "text", ["", "2", "h", "2 h", "-2h", "1.5h", "0s", "0h0m", "9999999s", "2w"]
-)
-def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(ArgumentTypeError):
-        duration(text)
 
 
 # Queues of any name

@@ -154,3 +154,8 @@ def test_a_process_that_dies_of_a_database_error_tells_which(tmp_path: Path) -> 
         f"scheduler ended with exit code 1: sqlalchemy.exc.IntegrityError: {UNIQUE} "
         f"(log: {process.log})"
     )
+
+
+@pytest.mark.parametrize(("length", "shown"), [(299, 299), (300, 300), (301, 300), (1000, 300)])
+def test_a_telling_line_has_300_characters_at_most(length: int, shown: int) -> None:
+    assert telling_line("x" * length) == "x" * shown
