@@ -12,7 +12,7 @@ from nats_executor.pacing import Once, pauses
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-__all__ = ["Once", "Outage", "ended", "persist"]
+__all__ = ["Once", "Outage", "end_task", "persist"]
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ FIRST_LIMIT = 1.0
 INSIST_SECONDS = 0.1
 
 
-async def ended(task: asyncio.Task[Any]) -> None:
+async def end_task(task: asyncio.Task[Any]) -> None:
     """Cancel a task until it has ended; raises any other error that ended it.
 
     Once is not enough: nats-py swallows a cancellation that meets its `connect`, its `close` or a

@@ -51,7 +51,7 @@ def start(args: Namespace) -> None:
     """Run a worker in this process, or in the background with --daemon, until it is stopped."""
     from airflow.cli.commands.daemon_utils import run_command_with_daemon_option
 
-    from nats_executor.cli.arguments import queue_names, settings_for
+    from nats_executor.cli.arguments import named_queues, settings_for
     from nats_executor.metrics_package import require_metrics
 
     require_metrics()
@@ -61,7 +61,7 @@ def start(args: Namespace) -> None:
 
     # Read here, so that a bad value is told on the terminal and not in a daemon's log.
     settings = settings_for(args)
-    plan = plan_for(args, queue_names(args), settings.worker_concurrency)
+    plan = plan_for(args, named_queues(args), settings.worker_concurrency)
     run_command_with_daemon_option(
         args=args,
         process_name=PROCESS,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from nats_executor.broker.connection import connect
 from nats_executor.errors import AccessDenied, BrokerError
 from nats_executor.fleet.liveness import Liveness
-from nats_executor.retrying import Once, ended
+from nats_executor.retrying import Once, end_task
 from nats_worker.control.drains import Drains
 from nats_worker.control.logs import serve_log
 from nats_worker.control.orders import serve_changes, serve_pings, serve_stops
@@ -136,7 +136,7 @@ class Worker:
             await asyncio.wait({working, asked}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             asked.cancel()
-            await ended(working)
+            await end_task(working)
 
     # Working
 

@@ -13,7 +13,7 @@ import pytest
 from nats_executor import retrying
 from nats_executor.errors import AccessDenied, BrokerUnavailable, NoQuorum, StreamFull
 from nats_executor.pacing import pauses
-from nats_executor.retrying import OUTAGE_PAUSES, Once, Outage, ended, persist
+from nats_executor.retrying import OUTAGE_PAUSES, Once, Outage, end_task, persist
 
 
 class Clock:
@@ -201,7 +201,7 @@ async def test_a_task_that_swallows_cancellations_is_ended(
     task = asyncio.create_task(swallow(cancellations))
     await asyncio.sleep(0)
 
-    await ended(task)
+    await end_task(task)
 
     assert task.cancelled()
     assert set(waits) == {0.1}
@@ -215,11 +215,11 @@ async def test_what_ended_a_task_is_raised_unless_it_was_the_cancellation() -> N
     task = asyncio.create_task(failing())
     await asyncio.sleep(0)
     with pytest.raises(BrokerUnavailable, match="gone"):
-        await ended(task)
+        await end_task(task)
 
     done = asyncio.create_task(asyncio.sleep(0))
     await done
-    await ended(done)
+    await end_task(done)
 
 
 class Step:

@@ -193,7 +193,7 @@ def for_scheduler(api: Api) -> list[str]:
     return [
         names.tasks(),
         names.results(),
-        *map(names.controls, ("ping", "stop")),
+        *map(names.controls, (Verb.PING, Verb.STOP)),
         *api.info(*api.streams),
         *api.look_at_consumers(),
         api.create_consumers(),

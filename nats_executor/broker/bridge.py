@@ -113,7 +113,7 @@ class Bridge:
 
     def _insist(self) -> None:
         # nats-py and Python 3.11's `wait_for` may lose a cancellation, and a task group passes one
-        # on to its tasks only once.
+        # on to its tasks only once. So each task of the loop is cancelled again, not `main` alone.
         for task in asyncio.all_tasks(self._loop):
             task.cancel()
         self._loop.call_later(RECANCEL_SECONDS, self._insist)

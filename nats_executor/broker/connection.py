@@ -32,7 +32,7 @@ from nats_executor.errors import (
     MessageTooLarge,
     NoResponders,
 )
-from nats_executor.retrying import ended
+from nats_executor.retrying import end_task
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -62,7 +62,7 @@ async def connect(settings: Settings, *, role: str) -> AsyncIterator[JetStream]:
     try:
         yield JetStream(connection, settings, diagnoses=role not in login.SPARING)
     finally:
-        await ended(keeper)
+        await end_task(keeper)
 
 
 class Connection(Link):
@@ -183,7 +183,7 @@ class Connection(Link):
 
     def _connect_options(self) -> dict[str, Any]:
         s = self._settings
-        return login.options(s) | {
+        return login.login_options(s) | {
             "name": f"{self._role}@{socket.gethostname()}",
             "connect_timeout": s.connect_timeout_seconds,
             "credentials": login.credentials(s),

@@ -18,7 +18,7 @@ from nats_executor.access.permissions import Role, permissions
 from nats_executor.broker.login import who_logs_in
 from nats_executor.errors import AccessDenied
 from nats_executor.retrying import Once
-from nats_executor.wire.names import token
+from nats_executor.wire.names import Verb, token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -153,7 +153,8 @@ def permission(subject: str, names: Names, inbox: str, *, is_subscription: bool 
         kept = OLDER_ACK if len(tokens) == OLDER_ACK_TOKENS else NEWER_ACK
         return ".".join([*tokens[:kept], ">"])
     if tokens[:2] == [names.prefix, "ctl"]:
-        return names.controls("*" if is_subscription else tokens[-1])
+        is_of_verb = tokens[-1] in set(Verb) and not is_subscription
+        return names.controls(Verb(tokens[-1]) if is_of_verb else None)
     if subject.startswith(f"$O.{names.logs_bucket}."):
         return names.log_names() if tokens[2] == "M" else ".".join([*tokens[:4], ">"])
     if f".CONSUMER.CREATE.{names.tasks_stream}." in subject:

@@ -31,8 +31,8 @@ __all__ = [
     "SPARING",
     "connect_error",
     "credentials",
+    "login_options",
     "not_yet",
-    "options",
     "require_safe",
     "tell_connected",
     "version_in",
@@ -58,7 +58,7 @@ OTHER_NAME = frozenset({62, 64})  # another host name, another address
 # What a connection trusts and shows
 
 
-def options(settings: Settings) -> dict[str, Any]:
+def login_options(settings: Settings) -> dict[str, Any]:
     """Return what nats-py is told of the user and of TLS, but for the text of a credentials file.
 
     Raises:

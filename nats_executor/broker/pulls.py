@@ -61,6 +61,7 @@ class Silence:
 
     def __init__(self) -> None:
         self._since: dict[str, tuple[float, float]] = {}  # first and last refusal
+        # No `Once`, which would forget some of many: there are no more than the lanes pulled from.
         self._logged: set[str] = set()
         self._known: set[str] = set()  # those that have answered
 

@@ -33,8 +33,8 @@ __all__ = [
     "ask_again",
     "command",
     "lanes_of",
+    "named_queues",
     "print_error",
-    "queue_names",
     "quiet",
     "say",
     "settings_for",
@@ -149,7 +149,7 @@ async def answer_to(
             await asyncio.sleep(ASK_AGAIN_SECONDS)
 
 
-def queue_names(args: Namespace) -> list[str]:
+def named_queues(args: Namespace) -> list[str]:
     return in_text(args.queues or "") or [conf.get_mandatory_value("operators", "default_queue")]
 
 

@@ -17,8 +17,8 @@ from nats_executor.cli.arguments import (
     ask_again,
     command,
     lanes_of,
+    named_queues,
     print_error,
-    queue_names,
     quiet,
     say,
     settings_for,
@@ -82,7 +82,7 @@ def setup(args: Namespace) -> None:
     settings = settings_for(args)
 
     async def carry_out(broker: Broker) -> list[Drift]:
-        queues = {*queue_names(args), *await known_queues(broker, settings)}
+        queues = {*named_queues(args), *await known_queues(broker, settings)}
         if args.check:
             return await inspect(broker, settings, sorted(queues))
         return await apply(broker, settings, sorted(queues), may_drop=args.may_drop)
@@ -320,7 +320,7 @@ def auth(args: Namespace) -> None:
         Role(args.role),
         settings.names,
         inbox,
-        lanes=lanes_of(settings, queue_names(args)),
+        lanes=lanes_of(settings, named_queues(args)),
         domain=settings.jetstream_domain,
     )
     if args.format == "jwt":

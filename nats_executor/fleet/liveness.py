@@ -43,7 +43,7 @@ MOST_COMPLAINTS = 100
 # may hang, and its tasks may run. Servers notice a dead peer only after minutes.
 PATIENCE = 2
 # After so many records, some milliseconds of work, others get the loop.
-BREATH = 50
+RECORDS_IN_A_ROW = 50
 
 
 class PingResult(Enum):
@@ -190,7 +190,7 @@ async def records_under(broker: Broker, names: Names, subjects: str) -> list[Rec
     left = MOST_NAMES
     messages = await broker.scan(names.workers_stream, subjects, largest=PRESENCE_BYTES)
     for number, message in enumerate(messages, start=1):
-        if not number % BREATH:
+        if not number % RECORDS_IN_A_ROW:
             await asyncio.sleep(0)
         if (record := readable(message)) is None:
             continue

@@ -54,7 +54,7 @@ RESULT = {"batches": 4, "total": 12000}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRow:
-    """One task instance at one time_in; durations in seconds, None while unknown."""
+    """One task instance at one moment; durations in seconds, None while unknown."""
 
     task_id: str
     map_index: int

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Self
 
 from nats_executor.errors import NatsExecutorError
 from nats_executor.local.interrupts import interrupts_held
-from nats_executor.local.last_words import last_words
 from nats_executor.local.leash import leashed
+from nats_executor.local.telling_line import telling_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,7 +100,7 @@ class Process:
 
     def failure(self) -> LocalError:
         """Return an error that tells how it ended and the last line of its log that says why."""
-        words = last_words(tail(self.log))
+        words = telling_line(tail(self.log))
         text = f"{self.name} {self.fate}"
         return LocalError(f"{text}: {words}" if words else text, log=self.log)
 

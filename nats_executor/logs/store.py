@@ -14,13 +14,13 @@ from nats_executor.wire.log_parts import (
     CHUNK_BYTES,
     STORED_BYTES,
     Part,
-    as_record,
+    as_entry,
     beginning,
     ceiling,
     part_id,
     part_in,
 )
-from nats_executor.wire.sizes import LOG_RECORD_BYTES
+from nats_executor.wire.sizes import LOG_ENTRY_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,7 +43,7 @@ STORE_AGAIN_SECONDS = 0.2
 
 
 class StoredParts(NamedTuple):
-    """The parts of a log, oldest first, and how many records could not be read."""
+    """The parts of a log, oldest first, and how many entries could not be read."""
 
     parts: list[Part]
     unreadable: int
@@ -90,9 +90,9 @@ async def put(broker: Broker, names: Names, queue: str, path: str, file: BinaryI
             messages.append(Outgoing(names.log_chunk(queue, path, id_, number), data))
         await store(broker, messages)
     part = Part(id=id_, start=start, size=stored, digest=digest.digest())
-    name, record = as_record(part, names, queue, path)
+    name, entry = as_entry(part, names, queue, path)
     subjects = (names.log_part(queue, path, id_), names.log_name(name))
-    await store(broker, [Outgoing(subject, record) for subject in subjects])
+    await store(broker, [Outgoing(subject, entry) for subject in subjects])
     return part
 
 
@@ -112,18 +112,18 @@ async def store(broker: Broker, messages: Sequence[Outgoing]) -> None:
 async def find(broker: Broker, names: Names, queue: str, path: str) -> StoredParts:
     """Return what is known of the parts of a log."""
     subjects = names.log_parts(queue, path)
-    records = await broker.scan(names.logs_stream, subjects, largest=LOG_RECORD_BYTES)
-    parts = list(parts_in(subjects, records))
-    return StoredParts(parts, len(records) - len(parts))
+    entries = await broker.scan(names.logs_stream, subjects, largest=LOG_ENTRY_BYTES)
+    parts = list(parts_in(subjects, entries))
+    return StoredParts(parts, len(entries) - len(parts))
 
 
-def parts_in(subjects: str, records: Sequence[Stored]) -> Iterator[Part]:
-    for record in records:
+def parts_in(subjects: str, entries: Sequence[Stored]) -> Iterator[Part]:
+    for entry in entries:
         try:
-            part = part_in(record.body)
+            part = part_in(entry.body)
         except DecodeError:
             continue
-        if record.subject == subjects.removesuffix("*") + part.id:
+        if entry.subject == subjects.removesuffix("*") + part.id:
             yield part
 
 

@@ -27,7 +27,7 @@ from nats_executor.errors import (
 from nats_executor.pacing import Once
 from nats_executor.scheduler.inspector import Inspector
 from nats_executor.scheduler.reports import Mailbox
-from nats_executor.scheduler.streams import Streams
+from nats_executor.scheduler.streams import RETRY_SECONDS, Streams
 from nats_executor.scheduler.telemetry import Telemetry
 from nats_executor.wire.fitting import fitted_report
 from nats_executor.wire.messages import State
@@ -50,7 +50,6 @@ log = logging.getLogger(__name__)
 WINDOW = 512
 # Of the time that the scheduler waits: the rest is for the way back.
 SHARE = 0.9
-RETRY_SECONDS = 2.0
 
 
 class Envelope(NamedTuple):

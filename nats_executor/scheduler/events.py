@@ -25,7 +25,7 @@ AUDIT = "nats executor"  # the event's name in Airflow's audit log
 class Events:
     """The events of one executor, and what they are about.
 
-    Nothing else in the wing reads or changes what Airflow's part of an executor holds.
+    Of the wing only the executor itself changes besides what Airflow's part of it holds.
 
     Attributes:
         ledger: what was handed over and has no end yet.

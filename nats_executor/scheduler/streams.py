@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from nats_executor.broker.port import Broker, Config, StreamInfo
     from nats_executor.settings import Settings
 
-__all__ = ["Streams"]
+__all__ = ["RETRY_SECONDS", "Streams"]
 
 log = logging.getLogger(__name__)
 
 # Between two looks at a stream that does not answer: an election ends at any moment.
 LOOK_SECONDS = 0.5
-# Between two looks whether the connection is a new one, while all is well.
+# Between two attempts of what the scheduler tries again, and, while all is well, between two looks
+# whether the connection is a new one.
 RETRY_SECONDS = 2.0
 
 
@@ -77,6 +78,8 @@ class Streams:
         self._is_prepared = asyncio.Event()
         self._is_followable = asyncio.Event()
         self._reopens = asyncio.Event()
+        # What was told of each stream and queue, no more than there are in use. No `Once`: what was
+        # gone in between is told again.
         self._drifts: dict[str, set[str]] = {}
         self._said = Once()
         self.recoveries = 0

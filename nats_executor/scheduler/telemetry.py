@@ -20,6 +20,7 @@ from nats_executor.fleet.workers import seen_workers, worker_state
 from nats_executor.pacing import Once
 from nats_executor.scheduler import compat
 from nats_executor.scheduler.ledger import Ended, Started
+from nats_executor.scheduler.streams import RETRY_SECONDS
 from nats_executor.wire.messages import State
 
 if TYPE_CHECKING:
@@ -63,7 +64,6 @@ ROWS = {
     "queue.workers": "workers",
     "queue.slots": "slots",
 }
-RETRY_SECONDS = 2.0
 # A tag becomes a part of the name, and statsd takes 250 characters of that.
 LONGEST_TAG = 100
 

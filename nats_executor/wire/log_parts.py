@@ -5,8 +5,8 @@ is named after its first line. So the longer file of a later upload replaces it,
 another worker, or a new file, becomes another part. An upload need not read what is stored.
 
 A chunk is numbered by its place in the file and has a subject of its own. A file only grows, so a
-chunk that is stored again begins as before. The record of an earlier upload stays true until the
-record of the next upload replaces it, wherever that upload breaks off.
+chunk that is stored again begins as before. The entry of an earlier upload stays true until the
+entry of the next upload replaces it, wherever that upload breaks off.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.errors import DecodeError
-from nats_executor.wire.sizes import LOG_RECORD_BYTES
+from nats_executor.wire.sizes import LOG_ENTRY_BYTES
 
 if TYPE_CHECKING:
     from nats_executor.wire.names import Names
@@ -28,7 +28,7 @@ __all__ = [
     "CHUNK_BYTES",
     "STORED_BYTES",
     "Part",
-    "as_record",
+    "as_entry",
     "beginning",
     "ceiling",
     "log_of",
@@ -44,8 +44,8 @@ STORED_BYTES = 64 * 1024 * 1024
 LONGEST_OBJECT_NAME = 1500
 DIGEST = "SHA-256="
 PART = re.compile(r"[0-9a-f]{16}")
-# Errors that reading a record from anyone can raise.
-RECORD_ERRORS = (
+# Errors that reading an entry from anyone can raise.
+ENTRY_ERRORS = (
     ArithmeticError,
     AttributeError,
     LookupError,
@@ -114,13 +114,13 @@ def beginning(size: int, *, most: int, step: int) -> int:
     return ceiling(max(0, size - most), step) * step
 
 
-def as_record(part: Part, names: Names, queue: str, path: str) -> tuple[str, bytes]:
-    """Return the name of a part for the tools of NATS, and its record in their form of JSON."""
+def as_entry(part: Part, names: Names, queue: str, path: str) -> tuple[str, bytes]:
+    """Return the name of a part for the tools of NATS, and its entry in their form of JSON."""
     name = f"{path}/{part.id}"
     if len(name.encode("utf-8", "surrogatepass")) > LONGEST_OBJECT_NAME:
         name = part.id
     digest = base64.urlsafe_b64encode(part.digest).decode()
-    record = {
+    entry = {
         "name": name,
         "bucket": names.logs_bucket,
         "nuid": names.log_object(queue, path, part.id),
@@ -130,23 +130,23 @@ def as_record(part: Part, names: Names, queue: str, path: str) -> tuple[str, byt
         "options": {"max_chunk_size": CHUNK_BYTES},
         "metadata": {"part": part.id, "start": str(part.start)},
     }
-    return name, json.dumps(record).encode()
+    return name, json.dumps(entry).encode()
 
 
 def part_in(body: bytes) -> Part:
-    """Read a record that may come from anyone.
+    """Read an entry that may come from anyone.
 
     Raises:
         DecodeError: it is not what it should be.
     """
-    if len(body) > LOG_RECORD_BYTES:
-        raise DecodeError(f"more than {LOG_RECORD_BYTES} bytes")
+    if len(body) > LOG_ENTRY_BYTES:
+        raise DecodeError(f"more than {LOG_ENTRY_BYTES} bytes")
     try:
-        record: Any = json.loads(body)
-        metadata = record["metadata"]
-        digest = base64.urlsafe_b64decode(record["digest"].removeprefix(DIGEST))
+        entry: Any = json.loads(body)
+        metadata = entry["metadata"]
+        digest = base64.urlsafe_b64decode(entry["digest"].removeprefix(DIGEST))
         part = Part(
-            id=metadata["part"], start=int(metadata["start"]), size=record["size"], digest=digest
+            id=metadata["part"], start=int(metadata["start"]), size=entry["size"], digest=digest
         )
         is_sound = (
             PART.fullmatch(part.id)
@@ -155,7 +155,7 @@ def part_in(body: bytes) -> Part:
             and 0 <= part.start < 2**53
             and part.start % CHUNK_BYTES == 0
         )
-    except RECORD_ERRORS as exc:
+    except ENTRY_ERRORS as exc:
         raise DecodeError(f"not a record of a log: {type(exc).__name__}") from exc
     if not is_sound:
         raise DecodeError("a record of a log that cannot be")

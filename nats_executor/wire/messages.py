@@ -120,7 +120,8 @@ class Workload:
             is, for people and for readers that do not track this dispatch; Airflow 3.4 may give
             two attempts the same.
         sender: the executor that published it.
-        sent_at: seconds since the epoch, the executor's clock.
+        sent_at: seconds since the epoch, the executor's clock; for people and other readers: this
+            project only writes it.
     """
 
     dispatch_id: str

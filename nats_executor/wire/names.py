@@ -185,9 +185,9 @@ class Names:
         """The subject on which one worker answers one verb."""
         return f"{self.prefix}.ctl.{token(worker_id)}.{verb}"
 
-    def controls(self, verb: str = "*") -> str:
+    def controls(self, verb: Verb | None = None) -> str:
         """The subjects on which all workers answer one verb, or every one."""
-        return f"{self.prefix}.ctl.*.{verb}"
+        return f"{self.prefix}.ctl.*.{'*' if verb is None else verb}"
 
     def peer(self, worker_id: str) -> str:
         """The subject on which one worker answers the pings of others.

@@ -14,7 +14,7 @@ __all__ = [
     "HOLDS_BUCKET_BYTES",
     "HOLD_BYTES",
     "LETTER_BYTES",
-    "LOG_RECORD_BYTES",
+    "LOG_ENTRY_BYTES",
     "MOST_NAMES",
     "MOST_RECORDS",
     "MOST_RECORD_BYTES",
@@ -35,7 +35,7 @@ PRESENCE_BYTES = 64 * 1024
 # As `max_payload` in deploy/nats/cluster.conf: callbacks may have large arguments.
 WORKLOAD_BYTES = 8 * 1024 * 1024
 # The name of a stored log's part, its size and its digest.
-LOG_RECORD_BYTES = 16 * 1024
+LOG_ENTRY_BYTES = 16 * 1024
 
 # Between clients, without a stream. The ids of 500 dispatches go into one question.
 QUESTION_BYTES = 256 * 1024

@@ -1,7 +1,7 @@
 """Answers questions for the logs of the workloads that run here, from files below one folder.
 
-Anyone may ask for anything. So the path comes from the workload, `log_files` follows it without a
-single symbolic link, and only a regular file is read, a piece at a time.
+Anyone may ask for anything. So the path comes from the workload, `logs/files.py` follows it without
+a single symbolic link, and only a regular file is read, a piece at a time.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from nats_executor.retrying import ended
+from nats_executor.retrying import end_task
 from nats_worker.delivery.observer import unobserved
 
 if TYPE_CHECKING:
@@ -46,6 +46,6 @@ async def endpoint(
         yield meter.observer
     finally:
         try:
-            await ended(ticking)
+            await end_task(ticking)
         finally:
             await asyncio.to_thread(server.stop)

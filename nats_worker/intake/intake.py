@@ -10,7 +10,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable
-from nats_executor.retrying import Once, ended
+from nats_executor.retrying import Once, end_task
 from nats_worker.intake.bands import asks
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class Intake:
         ending = list(self._waits) if lanes is None else [x for x in lanes if x in self._waits]
         # Each one stays in `_waits` until it is over: a wait that is cancelled here is ended again
         # on the way out.
-        endings = (ended(self._waits[lane]) for lane in ending)
+        endings = (end_task(self._waits[lane]) for lane in ending)
         await asyncio.gather(*endings, return_exceptions=True)
         for lane in ending:
             wait = self._waits.pop(lane)

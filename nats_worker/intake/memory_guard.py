@@ -41,7 +41,7 @@ class Guard:
         settings = self._settings
         while settings.memory_high_percent or settings.memory_pressure_percent:
             was_paused = bool(self.reason)
-            self.reason = verdict(self._read(), settings, is_paused=was_paused)
+            self.reason = pause_reason(self._read(), settings, is_paused=was_paused)
             if self.reason and not was_paused:
                 log.warning("%s; next: taking no workloads until it is lower", self.reason)
                 await pause()
@@ -51,7 +51,7 @@ class Guard:
             await asyncio.sleep(settings.heartbeat_seconds)
 
 
-def verdict(reading: MemoryReading, settings: Settings, *, is_paused: bool) -> str:
+def pause_reason(reading: MemoryReading, settings: Settings, *, is_paused: bool) -> str:
     """Return why to take no workloads, '' if nothing speaks against them. Pure."""
     share, limit = reading.used_percent, settings.memory_high_percent
     if share is not None and limit and share > allowed(limit, is_paused=is_paused):

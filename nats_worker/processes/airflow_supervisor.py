@@ -7,9 +7,9 @@ Airflow keeps what this project has to know (was the start accepted, did the sta
 its supervisor object, so subclasses of `ActivitySubprocess` and `CallbackSubprocess` take the
 places of both. They rely on the names in `RELIED_ON`, found in Airflow 3.3.2 and 3.4.0b2. It lists
 no name whose absence changes nothing but speed: `_last_heartbeat_attempt`, and `new_process_group`
-of `start`. Where one is
-missing, Airflow's own classes run as they are: slots are held a few seconds longer, an outage of
-the API server is not waited out, and `started` is never announced.
+of `start`. Where one of `RELIED_ON` is missing, Airflow's own classes run as they are: slots are
+held a few seconds longer, an outage of the API server is not waited out, and `started` is never
+announced.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def supervise(
         exit_code = run_workload(workload, team)
     except ValidationError as exc:
         # Its own text quotes the input, and that holds a token.
-        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in details(exc)]
+        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error_details(exc)]
         text = f"this Airflow cannot read the workload: {'; '.join(problems)}"
         return ExitReport(ending=Ending.UNREADABLE, info=text)
     except TooLate:
@@ -176,7 +176,7 @@ def supervise(
     return result(exit_code, watch, kills)
 
 
-def details(exc: ValidationError) -> list[Any]:
+def error_details(exc: ValidationError) -> list[Any]:
     return list(exc.errors(include_url=False, include_context=False, include_input=False))
 
 

@@ -31,7 +31,15 @@ from nats_worker.processes.linux import (
 )
 from nats_worker.processes.log_server import end_waiting, listen, serve
 from nats_worker.processes.preloading import preload
-from nats_worker.processes.protocol import FREE, pack, pack_report, pack_request, receive_request
+from nats_worker.processes.protocol import (
+    FREE,
+    Event,
+    Op,
+    pack,
+    pack_report,
+    pack_request,
+    receive_request,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +88,7 @@ class ForkServer:
         """Fork and reap until the request stream ends, then leave no process behind."""
         self.watch_children()
         self.selector.register(self.requests, selectors.EVENT_READ, self.answer)
-        self.tell({"event": "ready"})
+        self.tell({"event": Event.READY})
         while self.is_open:
             self.wait(self.dismiss_free(time.monotonic()))
         self.selector.unregister(self.requests)
@@ -107,13 +115,13 @@ class ForkServer:
         match request:
             case None:
                 self.is_open = False
-            case {"op": "run"}:
+            case {"op": Op.RUN}:
                 self.run(request)
-            case {"op": "cleanup_bundles"}:
+            case {"op": Op.CLEANUP_BUNDLES}:
                 self.fork("", cleanup_bundles)
-            case {"op": "self_test"}:
+            case {"op": Op.SELF_TEST}:
                 self.fork(request["id"], lambda: self_test.run_self_test(request, self.send))
-            case {"op": "serve_logs"}:
+            case {"op": Op.SERVE_LOGS}:
                 self.open_log_listener()
             case _:
                 log.error("unknown request %r; main process and fork server differ", request["op"])
@@ -134,7 +142,7 @@ class ForkServer:
                 kill_tree(pid)
                 continue
             self.supervisors[pid] = dispatch_id
-            self.tell({"event": "forked", "id": dispatch_id, "pid": pid})
+            self.tell({"event": Event.FORKED, "id": dispatch_id, "pid": pid})
             return
         try:
             ours, theirs = socket.socketpair()
@@ -156,7 +164,7 @@ class ForkServer:
             return
         with contextlib.suppress(OSError):
             if self.channels[pid].recv(len(FREE)) and self.is_open:
-                self.tell({"event": "exited", "id": self.supervisors[pid], "status": 0})
+                self.tell({"event": Event.EXITED, "id": self.supervisors[pid], "status": 0})
                 self.supervisors[pid] = ""
                 self.free[pid] = time.monotonic() + FREE_SECONDS
                 return
@@ -182,7 +190,7 @@ class ForkServer:
         log.error("cannot fork; the workload goes back", exc_info=exc)
         report = ExitReport(ending=Ending.DIED, info=f"the worker could not fork: {exc}")
         self.send(pack_report(dispatch_id, report))
-        self.tell({"event": "exited", "id": dispatch_id, "status": 0})
+        self.tell({"event": Event.EXITED, "id": dispatch_id, "status": 0})
 
     # Logs
 
@@ -230,7 +238,7 @@ class ForkServer:
                 # A child may never get back into the server's loop.
                 os._exit(exit_code)
         self.supervisors[pid] = dispatch_id
-        self.tell({"event": "forked", "id": dispatch_id, "pid": pid})
+        self.tell({"event": Event.FORKED, "id": dispatch_id, "pid": pid})
         return pid
 
     def become_child(self, server: int, work: Callable[[], int]) -> int:
@@ -293,7 +301,7 @@ class ForkServer:
                 log.error("the log server has ended; next: another when a log is asked for")
                 self.await_readers()
             if dispatch_id:
-                self.tell({"event": "exited", "id": dispatch_id, "status": status})
+                self.tell({"event": Event.EXITED, "id": dispatch_id, "status": status})
 
     def clear_up(self, *, is_violent: bool) -> None:
         orphans = children_of(os.getpid()) - self.supervisors.keys() - self.tolerated

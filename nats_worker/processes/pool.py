@@ -24,6 +24,8 @@ from nats_worker.processes.linux import (
 )
 from nats_worker.processes.protocol import (
     MAX_EVENT_BYTES,
+    Event,
+    Op,
     pack,
     pack_request,
     unpack,
@@ -32,6 +34,7 @@ from nats_worker.processes.protocol import (
 from nats_worker.processes.run import Run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 __all__ = ["PoolBroken", "ProcessPool"]
@@ -59,9 +62,10 @@ class ProcessPool:
     Args:
         team: whose configuration the workloads' supervisors read.
         delivery_seconds: how long a supervisor goes on delivering a task's state to an API server
-            that is away; the default is the life of Airflow's execution token.
+            that is away; the default is the life of Airflow's execution token. Only tests give
+            another one.
         reach_seconds: how long a supervisor tries to reach an API server for a task's start; then
-            another worker may try.
+            another worker may try. Only tests give another time.
         workloads_per_supervisor: how many workloads a supervisor runs at most, one after the other.
         serves_logs: whether to serve this host's task logs to the UI, once it asks, by one process
             more.
@@ -94,7 +98,7 @@ class ProcessPool:
         self._keeper: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self.server = await ForkServerHandle.launch(self)
+        self.server = await self._launch()
         self._keeper = asyncio.create_task(self._keep(self.server), name="process pool")
         return self
 
@@ -126,10 +130,10 @@ class ProcessPool:
         self._require_sound()
 
     async def broken(self) -> None:
-        """Wait for the day that no fork server lives any more.
+        """Wait until the fork server has died too often.
 
         Raises:
-            PoolBroken: it has come; the worker should exit.
+            PoolBroken: it has; the worker should exit.
         """
         await self._broken.wait()
         self._require_sound()
@@ -156,7 +160,7 @@ class ProcessPool:
         # No await from here on: a caller that is cancelled must not leave a run behind.
         server.send(
             {
-                "op": "run",
+                "op": Op.RUN,
                 "id": run.id,
                 "body": pack(body),
                 "team": self.team,
@@ -179,7 +183,7 @@ class ProcessPool:
         run = Run(name)
         run.ask()  # it is no start that could hang
         self.runs[run.id] = run
-        server.send({"op": "self_test", "id": run.id, "team": self.team})
+        server.send({"op": Op.SELF_TEST, "id": run.id, "team": self.team})
         return run
 
     def longest_start(self) -> float:
@@ -208,7 +212,7 @@ class ProcessPool:
     def cleanup_bundles(self) -> None:
         """Have a process of its own remove stale Dag bundle versions; its log says what it did."""
         if self.server is not None and self.preloaded.is_set():
-            self.server.send({"op": "cleanup_bundles"})
+            self.server.send({"op": Op.CLEANUP_BUNDLES})
 
     def _require_sound(self) -> None:
         if self._broken.is_set():
@@ -233,13 +237,18 @@ class ProcessPool:
                 self._break(f"the fork server died {span}; this worker's stderr says why")
                 return
             try:
-                self.server = server = await ForkServerHandle.launch(self)
+                self.server = server = await self._launch()
             except OSError as exc:
                 self._break(f"no fork server can be started: {exc}")
                 return
             if self._is_closing:
                 # The exit of the context has closed the one before.
                 server.close()
+
+    async def _launch(self) -> ForkServerHandle:
+        return await ForkServerHandle.launch(
+            self.uploads, on_event=self.on_event, is_preloaded=self.preloaded.is_set
+        )
 
     def _break(self, reason: str) -> None:
         self._reason = reason
@@ -260,26 +269,26 @@ class ProcessPool:
         self.runs.clear()
 
     def on_event(self, event: dict[str, Any]) -> None:
-        if event["event"] == "ready":
+        if event["event"] == Event.READY:
             self.preloaded.set()
             if self.serves_logs and self.server is not None:
-                self.server.send({"op": "serve_logs"})
+                self.server.send({"op": Op.SERVE_LOGS})
             return
         run = self.runs.get(event["id"])
         if run is None:
-            if event["event"] == "forked" and event["id"]:
+            if event["event"] == Event.FORKED and event["id"]:
                 kill_tree(event["pid"])  # its start hung, and was given up meanwhile
             return
         match event["event"]:
-            case "forked":
+            case Event.FORKED:
                 run.fork(event["pid"])
-            case "asked":
+            case Event.ASKED:
                 run.ask()
-            case "started":
+            case Event.STARTED:
                 run.start(event["pid"])
-            case "finished":
+            case Event.FINISHED:
                 run.report = unpack_report(event["report"])
-            case "exited":
+            case Event.EXITED:
                 del self.runs[run.id]
                 run.end(
                     f"the supervisor {exit_in_words(os.waitstatus_to_exitcode(event['status']))}"
@@ -287,7 +296,12 @@ class ProcessPool:
 
 
 class ForkServerHandle:
-    """One fork server process and the sockets to it."""
+    """One fork server process and the sockets to it.
+
+    Args:
+        on_event: gets each event of it, decoded.
+        is_preloaded: whether it has imported Airflow.
+    """
 
     def __init__(
         self,
@@ -295,20 +309,29 @@ class ForkServerHandle:
         events: socket.socket,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        pool: ProcessPool,
+        *,
+        on_event: Callable[[dict[str, Any]], None],
+        is_preloaded: Callable[[], bool],
     ) -> None:
         self.process = process
         self.events = events
         self.reader = reader
         self.writer = writer
-        self.pool = pool
+        self.on_event = on_event
+        self.is_preloaded = is_preloaded
         self.deadline: asyncio.TimerHandle | None = None
 
     @classmethod
-    async def launch(cls, pool: ProcessPool) -> ForkServerHandle:
-        process, requests, events = spawn(pool.uploads)
+    async def launch(
+        cls,
+        uploads: socket.socket | None,
+        *,
+        on_event: Callable[[dict[str, Any]], None],
+        is_preloaded: Callable[[], bool],
+    ) -> ForkServerHandle:
+        process, requests, events = spawn(uploads)
         reader, writer = await asyncio.open_connection(sock=requests)
-        self = cls(process, events, reader, writer, pool)
+        self = cls(process, events, reader, writer, on_event=on_event, is_preloaded=is_preloaded)
         asyncio.get_running_loop().add_reader(events, self.read_events)
         return self
 
@@ -319,12 +342,12 @@ class ForkServerHandle:
     def read_events(self) -> None:
         with contextlib.suppress(BlockingIOError):
             while packet := self.events.recv(MAX_EVENT_BYTES):
-                self.pool.on_event(unpack(packet))
+                self.on_event(unpack(packet))
 
     def close(self) -> None:
         """Ask the fork server to kill everything and exit; if it hangs, it is killed."""
         self.writer.close()
-        if not self.pool.preloaded.is_set():
+        if not self.is_preloaded():
             # It imports Airflow, which takes seconds, and has forked nothing yet.
             self.process.kill()
         loop = asyncio.get_running_loop()

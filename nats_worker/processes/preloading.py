@@ -47,9 +47,9 @@ PRELOADED = (
 def leave_logs_to(uploads: socket.socket) -> None:
     """Have the worker's uploader store task logs."""
     from nats_executor.logs import ended
-    from nats_worker.processes.courier import Courier
+    from nats_worker.processes.upload_requests import UploadRequests
 
-    ended.leave_to(Courier(uploads))
+    ended.leave_to(UploadRequests(uploads))
 
 
 def preload(uploads: socket.socket | None = None) -> None:

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import asdict
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = [
     "FREE",
     "MAX_EVENT_BYTES",
+    "Event",
+    "Op",
     "pack",
     "pack_report",
     "pack_request",
@@ -43,6 +46,27 @@ __all__ = [
     "unpack",
     "unpack_report",
 ]
+
+
+class Op(StrEnum):
+    """A request: what the main process asks of its fork server."""
+
+    RUN = "run"
+    SELF_TEST = "self_test"
+    CLEANUP_BUNDLES = "cleanup_bundles"
+    SERVE_LOGS = "serve_logs"
+
+
+class Event(StrEnum):
+    """What the fork server and its supervisors tell."""
+
+    READY = "ready"
+    FORKED = "forked"
+    ASKED = "asked"
+    STARTED = "started"
+    FINISHED = "finished"
+    EXITED = "exited"
+
 
 # A report's text is cut far below this; a packet over the socket's buffer could not be sent.
 MAX_EVENT_BYTES = 65_536
@@ -91,7 +115,7 @@ def receive_exactly(source: socket, size: int) -> bytes:
 def pack_report(dispatch_id: str, report: ExitReport) -> bytes:
     """Encode the `finished` event, with the report's text cut to what a packet can hold."""
     fields = asdict(report) | {"info": report.info[:MAX_INFO_CHARACTERS]}
-    return pack({"event": "finished", "id": dispatch_id, "report": fields})
+    return pack({"event": Event.FINISHED, "id": dispatch_id, "report": fields})
 
 
 def unpack_report(fields: dict[str, Any]) -> ExitReport:

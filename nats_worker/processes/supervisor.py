@@ -15,7 +15,7 @@ from nats_worker.api.asking import Asking
 from nats_worker.processes import airflow_supervisor
 from nats_worker.processes.exit_report import Ending
 from nats_worker.processes.linux import children_of
-from nats_worker.processes.protocol import FREE, pack, pack_report, receive_request
+from nats_worker.processes.protocol import FREE, Event, pack, pack_report, receive_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +55,7 @@ class Supervisor:
         self.served += 1
         self.task_pid = 0
         asking = Asking(
-            lambda: self.send(pack({"event": "asked", "id": request["id"]})),
+            lambda: self.send(pack({"event": Event.ASKED, "id": request["id"]})),
             start_by=request["start_by"],
             reach_seconds=request["reach_seconds"],
         )
@@ -69,7 +69,7 @@ class Supervisor:
 
     def announce_start(self, dispatch_id: str, pid: int) -> None:
         self.task_pid = pid
-        self.send(pack({"event": "started", "id": dispatch_id, "pid": pid}))
+        self.send(pack({"event": Event.STARTED, "id": dispatch_id, "pid": pid}))
 
     def is_fit_for_more(self, report: ExitReport, limit: int) -> bool:
         """Return whether the workload has left this process as it found it, as far as one can see.

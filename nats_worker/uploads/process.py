@@ -10,9 +10,9 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Self
 
-from nats_executor.retrying import ended
-from nats_worker.processes.courier import PRIVATE
+from nats_executor.retrying import end_task
 from nats_worker.processes.linux import exit_in_words
+from nats_worker.processes.upload_requests import PRIVATE
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -66,7 +66,7 @@ class Uploads:
     ) -> None:
         if self._keeper is None or self.to_uploader is None or self._served is None:
             return
-        await ended(self._keeper)
+        await end_task(self._keeper)
         # The fork server has ended, so this was the last one of these ends.
         self.to_uploader.close()
         self._served.close()

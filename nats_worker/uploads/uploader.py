@@ -29,9 +29,9 @@ from nats_executor.errors import BrokerUnavailable, NatsExecutorError
 from nats_executor.logs import store
 from nats_executor.logs.store import UPLOAD_SECONDS
 from nats_worker.log_lines import Text
-from nats_worker.processes.courier import ANSWER_SECONDS, PRIVATE
 from nats_worker.processes.linux import keep_private
 from nats_worker.processes.protocol import MAX_EVENT_BYTES, pack, unpack
+from nats_worker.processes.upload_requests import ANSWER_SECONDS, PRIVATE
 
 if TYPE_CHECKING:
     from nats_executor.broker.port import Broker

@@ -29,7 +29,7 @@ from nats_executor.scheduler.reports import Mailbox
 from nats_executor.scheduler.telemetry import Telemetry
 from nats_executor.wire.messages import Presence, decode, encode
 from nats_executor.wire.names import Lane, Verb
-from nats_executor.wire.sizes import LOG_RECORD_BYTES, MOST_RECORDS, PRESENCE_BYTES, REPORT_BYTES
+from nats_executor.wire.sizes import LOG_ENTRY_BYTES, MOST_RECORDS, PRESENCE_BYTES, REPORT_BYTES
 from nats_worker.control.presence import Announcer
 from tests.attacks import burdens
 from tests.attacks.burdens import LAST, MAX_PAYLOAD, PATH
@@ -238,7 +238,7 @@ async def test_logs_of_others_are_shown_and_a_flooded_one_as_what_it_is(
 
     assert own == text.decode().splitlines()
     assert f"{COUNT} parts of {PATH}" in remark
-    assert max(decoded) <= LOG_RECORD_BYTES
+    assert max(decoded) <= LOG_ENTRY_BYTES
 
 
 async def test_few_of_many_large_messages_are_held_at_a_time(open_user_stage: UserStage) -> None:

@@ -6,7 +6,6 @@ import csv
 import json
 import subprocess
 import time
-from argparse import ArgumentTypeError
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,6 @@ from airflow.cli.cli_parser import get_parser
 from airflow.utils.platform import getuser
 
 from nats_executor.cli import arguments, commands
-from nats_executor.cli.durations import duration
 from nats_executor.wire.queue_names import as_argument, as_text
 from tests.cli.conftest import WELL
 from tests.support.nats_server import free_port
@@ -464,22 +462,6 @@ def test_no_queue_is_paused_if_one_is_unknown(console: Console, command: Any) ->
     assert queues_of(console)[0]["paused_until"] is None
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("90s", 90), ("30m", 1800), ("2h", 7200), ("1d", 86400), ("1h30m", 5400), ("1m1m", 120)],
-)
-def test_a_duration_is_read(text: str, seconds: float) -> None:
-    assert duration(text) == seconds
-
-
-@pytest.mark.parametrize(
-    "text", ["", "2", "h", "2 h", "-2h", "1.5h", "0s", "0h0m", "9999999s", "2w"]
-)
-def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(ArgumentTypeError):
-        duration(text)
-
-
 # Queues of any name
 
 STRANGE = [
@@ -507,7 +489,7 @@ def test_the_remedy_of_check_serves_a_queue_of_any_name(console: Console) -> Non
         for row in json.loads(output)
         if row["status"] == "unserved"
     ]
-    served = [arguments.queue_names(typed(line)) for line in lines]
+    served = [arguments.named_queues(typed(line)) for line in lines]
     assert sorted(served) == sorted([name] for name in STRANGE)
 
 
@@ -516,7 +498,7 @@ def test_every_command_takes_a_list_of_names_of_any_text(console: Console) -> No
     argument = as_argument(as_text(STRANGE))
 
     for words in ("worker -q", "setup --queues", "auth --user u -q", "standalone -q"):
-        assert arguments.queue_names(typed(f"airflow nats {words} {argument}")) == STRANGE
+        assert arguments.named_queues(typed(f"airflow nats {words} {argument}")) == STRANGE
     one = typed("airflow nats workers add-queue w ' lead and trail '")
     assert one.queue == " lead and trail "
     assert console.run(commands.setup, queues='"a') == (2, "")

@@ -16,14 +16,14 @@ from nats_executor.cli import arguments, commands, draining, waiting
 from nats_executor.fleet.drains import seen_notes
 from nats_executor.fleet.workers import seen_workers
 from nats_executor.wire.messages import Drain, decode, encode
-from tests.cli.test_orders import Pretender, office, outcome, pretend
+from tests.cli.test_orders import Pretender, order_stage, outcome, pretend
 from tests.support.waiting import block_until
 
 if TYPE_CHECKING:
     from nats_executor.broker.port import Broker
     from tests.cli.conftest import Console
 
-__all__ = ["office", "pretend"]
+__all__ = ["order_stage", "pretend"]
 
 pytestmark = pytest.mark.integration
 
@@ -49,32 +49,32 @@ def notes(console: Console) -> dict[str, Drain]:
 
 
 def test_a_worker_is_told_and_a_note_is_left_for_each_of_its_queues(
-    office: Console, pretend: Any
+    order_stage: Console, pretend: Any
 ) -> None:
     pretender: Pretender = pretend({"w1": outcome(), "w2": outcome()})
 
-    told = drain(office, "w1", reason="new driver")
+    told = drain(order_stage, "w1", reason="new driver")
 
-    assert (told, office.error) == ((0, [DRAINED.format("w1")]), "")
-    assert set(notes(office)) == {"default.w1", "gpu.w1"}
+    assert (told, order_stage.error) == ((0, [DRAINED.format("w1")]), "")
+    assert set(notes(order_stage)) == {"default.w1", "gpu.w1"}
     [(name, order, body)] = pretender.got
     assert (name, order) == ("w1", "drain")
     said = decode(Drain, body)
     assert (said.worker, said.by, said.reason) == ("w1", getuser(), "new driver")
-    assert set(notes(office).values()) == {said}
+    assert set(notes(order_stage).values()) == {said}
 
 
 def test_a_worker_that_was_drained_already_has_the_new_reason_noted(
-    office: Console, pretend: Any
+    order_stage: Console, pretend: Any
 ) -> None:
     pretend({"w1": outcome(is_changed=False)})
-    drain(office, "w1", reason="old")
+    drain(order_stage, "w1", reason="old")
 
-    code, (line,) = drain(office, "w1", reason="new")
+    code, (line,) = drain(order_stage, "w1", reason="new")
 
     assert code == 0
     assert line.startswith("worker w1 was drained already: 1 running; ")
-    assert {note.reason for note in notes(office).values()} == {"new"}
+    assert {note.reason for note in notes(order_stage).values()} == {"new"}
 
 
 @pytest.mark.parametrize(
@@ -88,94 +88,97 @@ def test_a_worker_that_was_drained_already_has_the_new_reason_noted(
     ],
 )
 def test_patterns_and_queues(
-    office: Console, pretend: Any, workers: str | None, queue: str | None, expected: list[str]
+    order_stage: Console, pretend: Any, workers: str | None, queue: str | None, expected: list[str]
 ) -> None:
-    office.announce("x", "etl", "default")
+    order_stage.announce("x", "etl", "default")
     pretend({"w1": outcome(), "w2": outcome(), "x": outcome()})
 
-    assert drain(office, workers, queue=queue) == (0, [DRAINED.format(name) for name in expected])
-    assert {key.partition(".")[2] for key in notes(office)} == set(expected)
+    assert drain(order_stage, workers, queue=queue) == (
+        0,
+        [DRAINED.format(name) for name in expected],
+    )
+    assert {key.partition(".")[2] for key in notes(order_stage)} == set(expected)
 
-    code, output = undrain(office, workers, queue)
+    code, output = undrain(order_stage, workers, queue)
     again = [f"worker {name} takes workloads again: 1 running" for name in expected]
     assert (code, output.splitlines()) == (0, again)
-    assert notes(office) == {}
+    assert notes(order_stage) == {}
 
 
-def test_no_worker_is_drained_if_one_is_unknown(office: Console, pretend: Any) -> None:
+def test_no_worker_is_drained_if_one_is_unknown(order_stage: Console, pretend: Any) -> None:
     pretender: Pretender = pretend({"w1": outcome()})
 
-    assert drain(office, "w1,w3") == (2, [])
+    assert drain(order_stage, "w1,w3") == (2, [])
 
-    assert office.error == "error: no worker is named 'w3' or matches it; there are: w1,w2\n"
-    assert (notes(office), pretender.got) == ({}, [])
-    assert undrain(office, "w3") == (2, "")
-    assert "no worker is named 'w3' or matches it" in office.error
+    assert order_stage.error == "error: no worker is named 'w3' or matches it; there are: w1,w2\n"
+    assert (notes(order_stage), pretender.got) == ({}, [])
+    assert undrain(order_stage, "w3") == (2, "")
+    assert "no worker is named 'w3' or matches it" in order_stage.error
 
 
-def test_a_worker_of_the_release_before_is_named_and_noted(office: Console) -> None:
-    code, lines = drain(office, "w1")
+def test_a_worker_of_the_release_before_is_named_and_noted(order_stage: Console) -> None:
+    code, lines = drain(order_stage, "w1")
 
     assert (code, lines) == (1, [])
-    (line,) = office.error.splitlines()
+    (line,) = order_stage.error.splitlines()
     assert line.startswith("error: worker w1 does not answer, last seen ")
     assert line.endswith(f"it is gone, or its release 0.1 {draining.NO_DRAIN}")
-    assert set(notes(office)) == {"default.w1", "gpu.w1"}
+    assert set(notes(order_stage)) == {"default.w1", "gpu.w1"}
 
-    code, output = undrain(office, "w1")
+    code, output = undrain(order_stage, "w1")
     assert (code, output) == (1, "")
-    assert office.error.endswith(f"its release 0.1 {draining.NO_UNDRAIN}\n")
-    assert notes(office) == {}
+    assert order_stage.error.endswith(f"its release 0.1 {draining.NO_UNDRAIN}\n")
+    assert notes(order_stage) == {}
 
 
 def test_a_worker_that_starts_meanwhile_is_told(
-    office: Console, pretend: Any, monkeypatch: pytest.MonkeyPatch
+    order_stage: Console, pretend: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It looked for a note before there was one, and its record was not there yet."""
     pretender: Pretender = pretend({"w1": outcome()})
-    office.announce("w1", "default", "gpu", worker="old.1")
+    order_stage.announce("w1", "default", "gpu", worker="old.1")
     looks = []
 
     async def seen(broker: Broker, *args: Any) -> Any:
         looks.append(1)
         if len(looks) == 2:
-            await asyncio.to_thread(office.announce, "w1", "default", "gpu")
+            await asyncio.to_thread(order_stage.announce, "w1", "default", "gpu")
         return await seen_workers(broker, *args)
 
     monkeypatch.setattr(draining, "seen_workers", seen)
 
-    assert drain(office, "w1") == (0, [DRAINED.format("w1")])
+    assert drain(order_stage, "w1") == (0, [DRAINED.format("w1")])
     assert [order for _, order, _ in pretender.got] == ["drain"]
 
 
-def test_a_worker_that_is_gone_is_undrained(office: Console) -> None:
-    drain(office, "w1")
+def test_a_worker_that_is_gone_is_undrained(order_stage: Console) -> None:
+    drain(order_stage, "w1")
     for queue in ("default", "gpu"):
-        office.publish(office.settings.names.presence(queue, "w1"), b"")
+        order_stage.publish(order_stage.settings.names.presence(queue, "w1"), b"")
 
-    assert undrain(office, "w[1]") == (
+    assert undrain(order_stage, "w[1]") == (
         0, "worker w1 is not there; once it starts, it takes workloads\n"
     )  # fmt: skip
 
-    assert notes(office) == {}
+    assert notes(order_stage) == {}
 
 
-def test_a_note_that_cannot_be_read_goes_as_well(office: Console) -> None:
-    office.publish(office.settings.names.worker_hold("etl", "x1"), b"\xc1")
+def test_a_note_that_cannot_be_read_goes_as_well(order_stage: Console) -> None:
+    order_stage.publish(order_stage.settings.names.worker_hold("etl", "x1"), b"\xc1")
 
-    assert undrain(office, "x1")[0] == 0
+    assert undrain(order_stage, "x1")[0] == 0
 
-    assert notes(office) == {}
+    assert notes(order_stage) == {}
 
 
-def test_the_note_of_another_queues_worker_stays(office: Console) -> None:
+def test_the_note_of_another_queues_worker_stays(order_stage: Console) -> None:
     for at, queue in ((1.0, "default"), (1.0, "gpu"), (2.0, "etl")):
         body = encode(Drain(worker="w9", by="ann", at=at))
-        office.publish(office.settings.names.worker_hold(queue, "w9"), body)
+        order_stage.publish(order_stage.settings.names.worker_hold(queue, "w9"), body)
 
-    assert undrain(office, "w9", "gpu")[0] == 0
+    assert undrain(order_stage, "w9", "gpu")[0] == 0
 
-    assert set(notes(office)) == {"etl.w9"}
+    assert set(notes(order_stage)) == {"etl.w9"}
 
 
 def test_who_looks_sees_a_drain(console: Console) -> None:
@@ -202,12 +205,12 @@ def test_who_looks_sees_a_drain(console: Console) -> None:
 
 
 @pytest.fixture
-def busy(office: Console, pretend: Any, monkeypatch: pytest.MonkeyPatch) -> Console:
+def busy(order_stage: Console, pretend: Any, monkeypatch: pytest.MonkeyPatch) -> Console:
     monkeypatch.setattr(waiting, "IDLE_LOOK_SECONDS", 0.01)
     pretend({"w1": outcome(), "w2": outcome()})
     for name in ("w1", "w2"):
-        office.announce(name, "default", "gpu", running=2, **BY)
-    return office
+        order_stage.announce(name, "default", "gpu", running=2, **BY)
+    return order_stage
 
 
 def shrinking(console: Console, monkeypatch: pytest.MonkeyPatch, *counts: int) -> None:
@@ -264,9 +267,9 @@ def test_a_wait_that_is_interrupted_says_what_it_stops_waiting_for(
     assert said[-1] == f"no longer waiting for {rest}; they stay drained, and what runs goes on"
 
 
-def test_a_worker_that_refuses_is_not_waited_for(office: Console, pretend: Any) -> None:
+def test_a_worker_that_refuses_is_not_waited_for(order_stage: Console, pretend: Any) -> None:
     pretend({"w1": outcome(refusal="no")})
 
-    assert drain(office, "w1", wait=True) == (1, [])
+    assert drain(order_stage, "w1", wait=True) == (1, [])
 
-    assert office.error == "error: worker w1 refuses: no\n"
+    assert order_stage.error == "error: worker w1 refuses: no\n"

@@ -33,6 +33,24 @@ def verdict(rows: list[TaskRow], *, run_state: str = "success", result: Any = RE
     return deviations(rows, run_state=run_state, result=result)
 
 
+def test_what_is_expected_is_what_the_dag_does() -> None:
+    expected = {
+        task.task_id: (task.queue, task.instances, task.tries, task.dispatches) for task in EXPECTED
+    }
+
+    assert expected == {
+        "delivered": ("default", 1, 1, 2),
+        "batches": ("default", 1, 1, 1),
+        "clean": ("default", 4, 1, 1),
+        "rates": ("default", 1, 2, 2),
+        "market_closes": ("default", 1, 1, 2),
+        "price": ("heavy", 4, 1, 1),
+        "invoice": ("heavy", 1, 1, 1),
+        "report": ("default", 1, 1, 1),
+    }
+    assert RESULT == {"batches": 4, "total": 12000}
+
+
 def test_a_run_as_expected_has_no_deviation() -> None:
     assert verdict(rows_as_expected()) == []
 
@@ -52,6 +70,13 @@ def test_each_deviation_of_a_task_has_a_line(change: dict[str, Any], line: str) 
     rows = [replace(row, **change) if row.task_id == "rates" else row for row in rows_as_expected()]
 
     assert verdict(rows) == [line]
+
+
+@pytest.mark.parametrize("state", ["failed", "unknown"])
+def test_a_run_in_another_state_has_a_line(state: str) -> None:
+    found = verdict(rows_as_expected(), run_state=state)
+
+    assert found == [f"the run is {state}, expected success"]
 
 
 def test_a_missing_instance_a_failed_run_and_a_wrong_result_have_a_line() -> None:
@@ -108,3 +133,17 @@ def test_durations_are_seconds_and_unknown_where_the_moments_are_of_two_tries() 
 
     [row] = rows_of([instance("rates", queued_when=after, **moments)], [])
     assert (row.waited, row.ran) == (None, 2.5)
+
+    at_once = {**moments, "end_date": moments["start_date"]}
+    [row] = rows_of([instance("rates", **at_once)], [])
+    assert (row.waited, row.ran) == (None, 0.0)
+
+    [row] = rows_of([instance("rates", queued_when=before)], [])
+    assert (row.waited, row.ran) == (None, None)
+
+
+@pytest.mark.parametrize(("state", "shown"), [(None, "-"), ("running", "running")])
+def test_a_task_without_a_state_has_a_dash(state: str | None, shown: str) -> None:
+    [row] = rows_of([instance("rates", state=state)], [])
+
+    assert row.state == shown

@@ -25,7 +25,6 @@ KNOWN_TWICE = frozenset(
         "PR_SET_CHILD_SUBREAPER",  # Linux's
         "PR_SET_PDEATHSIG",
         "RELIED_ON",  # private names, of one library each
-        "RETRY_SECONDS",  # of what the scheduler tries again
         "main",  # of a program
     ]
 )
@@ -128,3 +127,15 @@ def test_a_name_of_two_meanings_is_noticed() -> None:
     assert twice([IN_SCHEDULER, Module("nats_executor.d", "def c(): ...")]) == {
         "c": ["nats_executor.d", "nats_executor.scheduler.b"]
     }
+
+
+def test_a_function_that_is_called_as_another_module_is_noticed() -> None:
+    namesake = Module("nats_executor.logs.c", "def c(): ...")
+    assert twice([IN_SCHEDULER, Module(namesake.name, "")]) == {
+        "c": ["nats_executor.logs.c", "nats_executor.scheduler.b"]
+    }
+    assert twice([namesake]) == {}
+    assert (
+        twice([Module("nats_executor.cli.commands", "def c(): ..."), Module(namesake.name, "")])
+        == {}
+    )

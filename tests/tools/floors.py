@@ -130,11 +130,20 @@ def definitions(tree: ast.Module) -> Iterator[str]:
 
 
 def twice(modules: Iterable[Module]) -> dict[str, list[str]]:
-    """Return the top-level names that are defined in more than one module, and where."""
-    found = defaultdict(list)
+    """Return the top-level names that are defined in more than one module, and where.
+
+    A module that is called as something in another one counts, too, because it may be imported
+    under that name. What `PUBLIC` modules define may be called as the module that does the work.
+    """
+    modules = list(modules)
+    found = defaultdict(set)
     for module in modules:
         for name in set(definitions(module.tree)) - {"__all__", "__getattr__", "log"}:
-            found[name].append(module.name)
+            found[name].add(module.name)
+    for module in modules:
+        name = module.name.rpartition(".")[2]
+        if found.get(name, set()) - PUBLIC:
+            found[name].add(module.name)
     return {name: sorted(places) for name, places in found.items() if len(places) > 1}
 
 

@@ -23,7 +23,7 @@ from nats_executor.wire.messages import (
     encode,
     token_expiry,
 )
-from nats_executor.wire.sizes import ANSWER_BYTES, LOG_RECORD_BYTES, WORKLOAD_BYTES
+from nats_executor.wire.sizes import ANSWER_BYTES, LOG_ENTRY_BYTES, WORKLOAD_BYTES
 from tests.support.strange_messages import EXAMPLES, KINDS, as_map, read
 
 # Of Python's memory, while a message is read that is as bad as can be.
@@ -199,8 +199,8 @@ def test_a_record_of_a_log_that_is_too_large_is_never_decoded(
 ) -> None:
     monkeypatch.setattr("nats_executor.wire.log_parts.json.loads", never)
 
-    with pytest.raises(DecodeError, match=f"more than {LOG_RECORD_BYTES} bytes"):
-        log_parts.part_in(bytes(LOG_RECORD_BYTES + 1))
+    with pytest.raises(DecodeError, match=f"more than {LOG_ENTRY_BYTES} bytes"):
+        log_parts.part_in(bytes(LOG_ENTRY_BYTES + 1))
 
 
 @given(depths)

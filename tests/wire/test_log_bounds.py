@@ -1,4 +1,4 @@
-"""The first part of a stored log, its cuts, and the bounds of a record from both sides."""
+"""The first part of a stored log, its cuts, and the bounds of an entry from both sides."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nats_executor.wire.log_parts import (
     CHUNK_BYTES,
     STORED_BYTES,
     Part,
-    as_record,
+    as_entry,
     beginning,
     part_id,
     part_in,
@@ -69,8 +69,8 @@ def test_a_part_is_named_by_16_characters_of_its_first_line() -> None:
     assert part_id(b"") == "e3b0c44298fc1c14"
 
 
-def record(**changes: Any) -> bytes:
-    made = json.loads(as_record(part(), NAMES, "a", "p")[1])
+def entry(**changes: Any) -> bytes:
+    made = json.loads(as_entry(part(), NAMES, "a", "p")[1])
     return json.dumps({**made, **changes}).encode()
 
 
@@ -80,12 +80,12 @@ def placed(start: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("size", [0, 1, MOST])
 def test_a_size_up_to_64_mib_is_read(size: int) -> None:
-    assert part_in(record(size=size)) == part(0, size)
+    assert part_in(entry(size=size)) == part(0, size)
 
 
 @pytest.mark.parametrize("start", [0, CHUNK, 2**53 - CHUNK])
 def test_a_start_where_a_chunk_begins_is_read(start: int) -> None:
-    assert part_in(record(**placed(start))) == part(start)
+    assert part_in(entry(**placed(start))) == part(start)
 
 
 @pytest.mark.parametrize(
@@ -105,11 +105,11 @@ def test_a_start_where_a_chunk_begins_is_read(start: int) -> None:
 )
 def test_any_other_size_or_start_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(DecodeError, match="a record of a log that cannot be"):
-        part_in(record(**changes))
+        part_in(entry(**changes))
 
 
-def test_a_record_has_at_most_16_kib() -> None:
-    made = record()
+def test_an_entry_has_at_most_16_kib() -> None:
+    made = entry()
 
     assert part_in(made.ljust(16_384)) == part()
     with pytest.raises(DecodeError, match="more than 16384 bytes"):
@@ -121,8 +121,8 @@ def test_a_name_of_1500_bytes_is_kept(letter: str) -> None:
     size = len(letter.encode())
     longest = letter * ((1500 - 17) // size) + "x" * ((1500 - 17) % size)
 
-    assert as_record(part(), NAMES, "a", longest)[0] == f"{longest}/0123456789abcdef"
-    assert as_record(part(), NAMES, "a", longest + "x")[0] == "0123456789abcdef"
+    assert as_entry(part(), NAMES, "a", longest)[0] == f"{longest}/0123456789abcdef"
+    assert as_entry(part(), NAMES, "a", longest + "x")[0] == "0123456789abcdef"
 
 
 def test_a_question_and_a_page_start_with_nothing() -> None:

@@ -1,4 +1,4 @@
-"""The records of stored logs: whatever arrives is a part that can be, or it is refused."""
+"""The entries of stored logs: whatever arrives is a part that can be, or it is refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nats_executor.wire.log_parts import (
     CHUNK_BYTES,
     STORED_BYTES,
     Part,
-    as_record,
+    as_entry,
     log_of,
     part_id,
     part_in,
@@ -27,21 +27,21 @@ NAMES = Names()
 PATH = "dag_id=a/attempt=1.log"
 DIGEST = hashlib.sha256(b"x").digest()
 PART = Part(id="0123456789abcdef", start=CHUNK_BYTES, size=2 * CHUNK_BYTES + 1, digest=DIGEST)
-RECORD: dict[str, Any] = json.loads(as_record(PART, NAMES, "a", PATH)[1])
+ENTRY: dict[str, Any] = json.loads(as_entry(PART, NAMES, "a", PATH)[1])
 
 
 def test_what_is_written_is_read() -> None:
-    assert part_in(json.dumps(RECORD).encode()) == PART
+    assert part_in(json.dumps(ENTRY).encode()) == PART
     assert list(PART.numbers) == [1, 2, 3]
     assert [PART.length(number) for number in PART.numbers] == [CHUNK_BYTES, CHUNK_BYTES, 1]
 
 
 def test_it_is_written_as_object_stores_write_it() -> None:
-    name, _ = as_record(PART, NAMES, "a", PATH)
+    name, _ = as_entry(PART, NAMES, "a", PATH)
 
     assert name == f"{PATH}/0123456789abcdef"
-    assert RECORD["digest"] == f"SHA-256={base64.urlsafe_b64encode(DIGEST).decode()}"
-    subject = f"$O.{RECORD['bucket']}.C.{RECORD['nuid']}"
+    assert ENTRY["digest"] == f"SHA-256={base64.urlsafe_b64encode(DIGEST).decode()}"
+    subject = f"$O.{ENTRY['bucket']}.C.{ENTRY['nuid']}"
     assert subject == NAMES.log_part("a", PATH, PART.id) + ".*"
     assert NAMES.log_name("a/b c") == "$O.airflow_logs.M.YS9iIGM="
 
@@ -70,13 +70,13 @@ BAD: list[dict[str, Any]] = [
 @pytest.mark.parametrize("changes", BAD, ids=str)
 def test_what_cannot_be_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(DecodeError):
-        part_in(json.dumps(RECORD | changes).encode())
+        part_in(json.dumps(ENTRY | changes).encode())
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"null", b"[]", b"1", b"\xff", b"[" * 100_000, b'{"size": ' + b"9" * 5000]
 )
-def test_what_is_no_record_is_refused(body: bytes) -> None:
+def test_what_is_no_entry_is_refused(body: bytes) -> None:
     with pytest.raises(DecodeError):
         part_in(body)
 
@@ -88,10 +88,10 @@ VALUES = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from([*RECORD]), VALUES, max_size=3))
+@given(st.dictionaries(st.sampled_from([*ENTRY]), VALUES, max_size=3))
 def test_what_is_read_is_bounded(changes: dict[str, Any]) -> None:
     try:
-        part = part_in(json.dumps(RECORD | changes).encode())
+        part = part_in(json.dumps(ENTRY | changes).encode())
     except DecodeError:
         return
     assert 0 <= part.size <= STORED_BYTES

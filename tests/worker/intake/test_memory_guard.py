@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_worker.intake.memory_guard import Guard, verdict
+from nats_worker.intake.memory_guard import Guard, pause_reason
 from nats_worker.processes.memory import MemoryReading
 from tests.support.fixtures import settings_for
 from tests.support.waiting import wait_until
@@ -56,7 +56,7 @@ def test_a_worker_pauses_above_its_share_and_resumes_below(
             else MemoryReading(pressure_percent=used)
         )
 
-        reason = verdict(reading, settings, is_paused=is_paused)
+        reason = pause_reason(reading, settings, is_paused=is_paused)
 
         assert bool(reason) == pauses
         assert not pauses or f"{option} is {limit:g}" in reason
@@ -69,8 +69,8 @@ def test_either_share_pauses() -> None:
 
     for used, pressed in ((95.0, 0.0), (0.0, 25.0), (95.0, 25.0)):
         reading = MemoryReading(used_percent=used, pressure_percent=pressed)
-        assert verdict(reading, settings, is_paused=False)
-    assert not verdict(MemoryReading(), settings, is_paused=True)
+        assert pause_reason(reading, settings, is_paused=False)
+    assert not pause_reason(MemoryReading(), settings, is_paused=True)
 
 
 # A worker with a memory of the test's

@@ -9,8 +9,11 @@ from typing import Any
 
 import airflow
 import pytest
+from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
+from airflow.executors.base_executor import BaseExecutor
 from airflow.sdk.api import client as api
 from airflow.sdk.execution_time import supervisor
+from airflow.sdk.observability import stats
 from packaging.version import Version
 
 from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
@@ -23,10 +26,14 @@ from nats_worker.processes.preloading import PRELOADED
 USED = {
     "airflow.cli.commands.daemon_utils": ("run_command_with_daemon_option",),
     "airflow.dag_processing.bundles.base": ("BundleUsageTrackingManager",),
+    "airflow.config_templates.airflow_local_settings": ("DEFAULT_LOGGING_CONFIG",),
     "airflow.executors.base_executor": ("ExecutorConf", "get_execution_api_server_url"),
+    "airflow.observability.metrics.stats_utils": ("get_stats_factory",),
     "airflow.sdk.execution_time.comms": ("ToTask", "TypeAdapter"),
     "airflow.sdk.execution_time.task_runner": ("TypeAdapter",),
     "airflow.sdk.log": ("load_remote_log_handler", "logging_processors"),
+    "airflow.sdk.observability.metrics.stats_utils": ("get_stats_factory",),
+    "airflow.settings": ("configure_otel",),
     "airflow.utils.cli": ("setup_locations",),
     "airflow.utils.serve_logs.log_server": ("get_app",),
 }
@@ -50,6 +57,27 @@ def test_what_the_supervisor_relies_on_is_there(owner: Any, name: str) -> None:
 )
 def test_what_is_used_elsewhere_is_there(module: str, name: str) -> None:
     assert hasattr(importlib.import_module(module), name)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        (BaseExecutor.run_workload, {"workload", "server", "subprocess_logs_to_stdout"}),
+        (SimpleAuthManager.get_generated_password_file, set()),
+        (SimpleAuthManager.get_passwords, set()),
+        (stats.initialize, {"factory", "export_legacy_names"}),
+    ],
+    ids=lambda value: name_of(value) if callable(value) else "",
+)
+def test_what_is_called_takes_what_it_is_given(function: Any, arguments: set[str]) -> None:
+    inspect.signature(function).bind(**dict.fromkeys(arguments))
+
+
+def test_a_request_can_be_sent_once() -> None:
+    """By the method of 3.4, or by what 3.3's decorator wraps; that one's attempts are counted."""
+    has_method = hasattr(api.Client, "_request_without_retry")
+    assert has_method or hasattr(api.Client.request, "__wrapped__")
+    assert has_method or api.API_RETRIES >= 1
 
 
 @pytest.mark.parametrize("name", PRELOADED)

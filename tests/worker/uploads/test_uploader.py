@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_worker.processes.courier import PRIVATE
 from nats_worker.processes.protocol import pack
+from nats_worker.processes.upload_requests import PRIVATE
 from nats_worker.uploads.process import launch
 from nats_worker.uploads.uploader import received
 

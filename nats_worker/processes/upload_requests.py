@@ -9,7 +9,7 @@ from nats_executor.errors import BrokerUnavailable, NatsExecutorError
 from nats_executor.logs.store import UPLOAD_SECONDS
 from nats_worker.processes.protocol import MAX_EVENT_BYTES, pack, unpack
 
-__all__ = ["ANSWER_SECONDS", "PRIVATE", "Courier"]
+__all__ = ["ANSWER_SECONDS", "PRIVATE", "UploadRequests"]
 
 # A supervisor waits for so long, from when it asks.
 ANSWER_SECONDS = UPLOAD_SECONDS + 2.0
@@ -19,8 +19,8 @@ AGAIN_SECONDS = 0.1
 PRIVATE = b"+"
 
 
-class Courier:
-    """A supervisor's way to the uploader.
+class UploadRequests:
+    """Asks the uploader, one log at a time.
 
     Args:
         to_uploader: a socket over which uploads are asked for; the worker's processes share it.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["last_words"]
+__all__ = ["telling_line"]
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # The beginning of a log's line before its text: a pid, a date and a time.
@@ -30,7 +30,7 @@ FRESH = re.compile(
 )
 
 
-def last_words(text: str) -> str:
+def telling_line(text: str) -> str:
     """Return the last line that tells of trouble, else the last line, else nothing.
 
     Of an exception that is the line with its name: its text may have more lines, and SQLAlchemy's

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.traceback import Traceback
 from sqlalchemy import create_engine, text
 
-from nats_executor.local.last_words import last_words
 from nats_executor.local.process import Process
+from nats_executor.local.telling_line import telling_line
 from tests.support.waiting import block_until
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def test_an_exception_is_told_by_its_name(
 ) -> None:
     log = f"{LOGGED}\n{written(raising)}\n{AFTER}\n"
 
-    words = last_words(log)
+    words = telling_line(log)
 
     # Python's own have the module in front.
     assert words.removeprefix(words.split(":")[0].rpartition(".")[0] + ".") == expected
@@ -120,7 +120,7 @@ def test_an_exception_is_told_by_its_name(
 def test_of_a_group_the_last_part_is_told_and_a_note_is_not(
     raising: Callable[[], None], expected: str
 ) -> None:
-    assert last_words(f"{LOGGED}\n{plain(raising)}{AFTER}\n") == expected
+    assert telling_line(f"{LOGGED}\n{plain(raising)}{AFTER}\n") == expected
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_of_a_group_the_last_part_is_told_and_a_note_is_not(
     ],
 )
 def test_what_came_last_is_told(log: str, expected: str) -> None:
-    assert last_words(log) == expected
+    assert telling_line(log) == expected
 
 
 @pytest.mark.integration
@@ -154,3 +154,8 @@ def test_a_process_that_dies_of_a_database_error_tells_which(tmp_path: Path) -> 
         f"scheduler ended with exit code 1: sqlalchemy.exc.IntegrityError: {UNIQUE} "
         f"(log: {process.log})"
     )
+
+
+@pytest.mark.parametrize(("length", "shown"), [(299, 299), (300, 300), (301, 300), (1000, 300)])
+def test_a_telling_line_has_300_characters_at_most(length: int, shown: int) -> None:
+    assert telling_line("x" * length) == "x" * shown
