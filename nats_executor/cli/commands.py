@@ -28,12 +28,12 @@ from nats_executor.cli.arguments import (
 from nats_executor.cli.choosing import Which
 from nats_executor.cli.details import queue_details
 from nats_executor.cli.draining import drain_workers, undrain_workers
+from nats_executor.cli.idleness import IdleWatch, until_idle
 from nats_executor.cli.listing import Choice, chosen
 from nats_executor.cli.orders import OrderResult, give_orders
 from nats_executor.cli.pausing import Wish, pause_queues, resume_queues
 from nats_executor.cli.purging import Store, carry_out, look, purge_of
 from nats_executor.cli.survey import check_row, check_rows, take_survey, worker_rows
-from nats_executor.cli.waiting import IdleWatch, until_idle
 from nats_executor.errors import ConfigError
 from nats_executor.fleet.queues import queue_rows
 from nats_executor.metrics_package import missing_package, require_metrics

@@ -18,7 +18,7 @@ __all__ = ["LONGEST_PERSON", "LONGEST_REMARK", "Note", "in_drained_words", "note
 
 LONGEST_PERSON = 250
 LONGEST_REMARK = 500
-# A key says that somebody has drained its worker, whatever is written there.
+# A key says that its worker is drained, whatever is written there.
 UNREADABLE = Drain(worker="", by="unknown", at=0.0, reason="NATS has a note that cannot be read")
 
 

@@ -201,7 +201,7 @@ class Presence:
         running: the slots that its workloads hold.
         bands: how many priority bands of each queue it pulls from, the lowest ones.
         paused: why it takes nothing at the moment, '' if it does.
-        drained_by: the person who has drained it, '' if nobody has; then `draining` is true, too,
+        drained_by: the person who has drained it, '' if none has; then `draining` is true, too,
             and alone it says that the worker stops.
         drain_reason: what that person said.
         lacks: only in its answer to a ping: which of the dispatches that the ping asks about are

@@ -65,16 +65,16 @@ class Drains:
     async def look_up(self, broker: Broker) -> bool:
         """Find out whether this worker is drained since before its start, and obey.
 
-        The worker has to be seen by then: whoever drains it now reads its record after the note.
+        The worker has to be seen by then: a command that drains it now reads its record later.
 
         Raises:
-            BrokerError: nobody knows yet, so it may take nothing.
+            BrokerError: NATS does not tell yet, so it may take nothing.
         """
         try:
             found = await self._noted(broker)
         except AccessDenied as exc:
             # The login was made for the release before. To take nothing would stop all workers.
-            log.warning("nobody can say whether this worker is drained: %s; next: it works", exc)
+            log.warning("cannot tell whether the worker is drained: %s; next: it works", exc)
             return False
         # An order that came meanwhile is later than the note.
         if found is None or self._was_ordered:
@@ -87,7 +87,7 @@ class Drains:
         """Return the drain of a note for one of the worker's queues."""
         names = self._state.settings.names
         if await broker.stream_info(names.holds_stream) is None:
-            return None  # nobody has run `airflow nats setup` of this release, so nobody drains
+            return None  # `airflow nats setup` of this release has not run, so no worker is drained
         for queue in list(self._state.queues):
             subject = names.worker_hold(queue, self._state.plan.name)
             message = await broker.last(names.holds_stream, subject)

@@ -79,7 +79,7 @@ async def test_a_login_of_the_release_before_keeps_no_worker_from_work(
 
     assert not await worker.drains.look_up(broker)
 
-    (line,) = [line for line in caplog.messages if line.startswith("nobody can say whether")]
+    (line,) = [line for line in caplog.messages if line.startswith("cannot tell whether")]
     assert "KV_airflow_holds" in line
     assert line.endswith("; next: it works")
 

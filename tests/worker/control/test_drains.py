@@ -284,7 +284,7 @@ async def test_a_login_of_the_release_before_keeps_no_worker_from_work(
 
     await works(worker_stage, "d1")
 
-    assert "nobody can say whether this worker is drained: no; next: it works" in caplog.messages
+    assert "cannot tell whether the worker is drained: no; next: it works" in caplog.messages
 
 
 async def test_an_order_while_it_looks_is_later_than_the_note(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nats_executor.cli.waiting import IdleWatch
+from nats_executor.cli.idleness import IdleWatch
 from nats_executor.fleet.presences import Seen
 from tests.support.presences import presence_of
 
