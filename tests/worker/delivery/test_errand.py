@@ -13,6 +13,7 @@ import pytest
 
 from nats_executor.errors import AccessDenied
 from nats_executor.wire.messages import Kind, Presence, State, encode
+from nats_executor.wire.redaction import without_tokens
 from nats_executor.wire.sizes import CUT_LETTER_BYTES
 from nats_worker.delivery.errand import RENEWAL_SECONDS, SOON_SECONDS
 from nats_worker.processes.exit_report import Ending
@@ -413,6 +414,7 @@ async def test_what_no_worker_could_start_becomes_a_dead_letter(scene: Scene) ->
 
     assert len(scene.pool.requested) == attempts
     assert scene.events[-3:] == ["dead letter", "failed", "term"]
+    assert b"secret" not in scene.dead_letters()[0]
     info = (await scene.reported(State.FAILED)).info
     assert info == (
         "dead letter: it was claimed 5 times and never started, last by me: "
@@ -528,7 +530,8 @@ async def test_a_bad_message_is_set_aside_and_reported(
     scene.server.advance(LATER)
 
     assert scene.events == ["dead letter", "failed", "term"]
-    assert scene.dead_letters() == [body]
+    assert scene.dead_letters() == [without_tokens(body)]
+    assert b"secret" not in scene.dead_letters()[0]
     header = scene.server.headers[scene.names.dead_letter("default", "d1")]["Airflow-Reason"]
     assert reason in header
     assert "\n" not in header
