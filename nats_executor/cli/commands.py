@@ -22,11 +22,19 @@ from nats_executor.cli.arguments import (
     settings_for,
     show,
 )
+from nats_executor.cli.letters import (
+    MOST_LETTERS,
+    FoundLetters,
+    find_letters,
+    letters_at,
+    remove_letters,
+)
 from nats_executor.cli.orders import give_orders
 from nats_executor.cli.pausing import Wish, pause_queues, resume_queues
 from nats_executor.cli.purging import Store, carry_out, look, purge_of
 from nats_executor.cli.survey import check_row, check_rows, take_survey, worker_rows
 from nats_executor.errors import ConfigError
+from nats_executor.fleet.letters import Wanted, details_row, letter_row
 from nats_executor.fleet.queues import queue_rows
 from nats_executor.metrics_package import missing_package, require_metrics
 from nats_executor.text import lines
@@ -38,12 +46,18 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from nats_executor.broker.port import Broker
+    from nats_executor.fleet.letters import Letter
+    from nats_executor.settings import Settings
     from nats_executor.topology.drift import Drift
 
 __all__ = [
     "accounts",
     "auth",
     "check",
+    "dead_letters_list",
+    "dead_letters_purge",
+    "dead_letters_retry",
+    "dead_letters_show",
     "demo",
     "purge",
     "queues_list",
@@ -57,6 +71,9 @@ __all__ = [
     "workers_remove_queue",
     "workers_set_concurrency",
 ]
+
+# Rows of a list, if no --limit is given.
+LISTED_LETTERS = 100
 
 
 @command
@@ -190,17 +207,97 @@ def purge(args: Namespace) -> None:
     what = purge_of(settings.names, Store(args.store), args.queue)
     contents = ask(settings, lambda broker: look(broker, what))
     sys.stderr.write(f"{lines(contents.describe(what))}\n")
-    if not args.yes and not is_confirmed():
-        sys.stderr.write("nothing was removed\n")
-        raise SystemExit(1)
+    require_yes(args, "Remove them?", "nothing was removed")
     show([ask(settings, lambda broker: carry_out(broker, what))], args.output)
 
 
-def is_confirmed() -> bool:
-    """Ask on stderr, as stdout is for the rows."""
-    sys.stderr.write("Remove them? [y/N] ")
+def require_yes(args: Namespace, question: str, otherwise: str) -> None:
+    """Ask on stderr, as stdout is for the rows; exit 1 unless the answer is yes."""
+    if args.yes:
+        return
+    sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        sys.stderr.write(f"{otherwise}\n")
+        raise SystemExit(1)
+
+
+@command
+@quiet
+def dead_letters_list(args: Namespace) -> None:
+    """Print one row for each dead letter, the newest first."""
+    found = wanted_letters(settings_for(args), args, LISTED_LETTERS)
+    show([letter_row(letter, found.now) for letter in found.letters], args.output)
+
+
+@command
+@quiet
+def dead_letters_show(args: Namespace) -> None:
+    """Print all that is known of one dead letter, but not its body."""
+    settings = settings_for(args)
+    found = ask(settings, lambda broker: letters_at(broker, settings.names, [args.sequence]))
+    show([details_row(letter, found.now) for letter in found.letters], args.output)
+
+
+@command
+@quiet
+def dead_letters_purge(args: Namespace) -> None:
+    """Remove dead letters once a person has said yes."""
+    settings = settings_for(args)
+    found = wanted_letters(settings, args, MOST_LETTERS)
+    rows = [letter_row(letter, found.now) for letter in found.letters]
+    if args.dry_run:
+        show(rows, args.output)
+        return
+    if found.letters:
+        sys.stderr.write(
+            f"{letters_in_words(found.letters)} to go: their tasks are not run again\n"
+        )
+        require_yes(args, "Remove them?", "nothing was removed")
+    removed = ask(settings, lambda broker: remove_letters(broker, settings.names, found.letters))
+    show([{"removed_letters": removed}], args.output)
+
+
+@command
+@quiet
+def dead_letters_retry(args: Namespace) -> None:
+    """Have Airflow run tasks of dead letters again; exit 1 if it does not want all of them."""
+    from nats_executor.cli.clearing import clear_again, outcome_row
+
+    settings = settings_for(args)
+    letters, by = wanted_letters(settings, args, MOST_LETTERS).letters, getuser()
+    outcomes = clear_again(letters, by=by, is_trial=True)
+    if args.dry_run:
+        show([outcome_row(outcome, is_trial=True) for outcome in outcomes], args.output)
+        return
+    possible = [outcome.letter for outcome in outcomes if not outcome.refusal]
+    if possible:
+        sys.stderr.write(f"{len(possible)} of {letters_in_words(letters)} can be retried\n")
+        require_yes(args, "Retry them?", "nothing was retried")
+        outcomes = clear_again(letters, by=by, is_trial=False)
+    done = [outcome.letter for outcome in outcomes if not outcome.refusal]
+    ask(settings, lambda broker: remove_letters(broker, settings.names, done))
+    show([outcome_row(outcome) for outcome in outcomes], args.output)
+    if len(done) < len(letters):
+        raise SystemExit(1)
+
+
+def wanted_letters(settings: Settings, args: Namespace, limit: int) -> FoundLetters:
+    """Return the letters that the arguments name; says on stderr if there are more."""
+    wanted = Wanted(args.queue, args.dag, args.older_than)
+    limit = min(args.limit or limit, MOST_LETTERS)
+    if sequences := getattr(args, "sequences", ()):
+        if wanted != Wanted() or args.limit:
+            raise ConfigError("name letters by their sequences or by options, not by both")
+        return ask(settings, lambda broker: letters_at(broker, settings.names, sequences))
+    found = ask(settings, lambda broker: find_letters(broker, settings.names, wanted, limit))
+    if not found.is_whole:
+        sys.stderr.write(f"these are the newest {limit}; there are more (--limit, or repeat)\n")
+    return found
+
+
+def letters_in_words(letters: list[Letter]) -> str:
+    return f"{len(letters)} dead letter{'' if len(letters) == 1 else 's'}"
 
 
 @command

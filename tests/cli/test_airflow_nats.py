@@ -32,6 +32,9 @@ VALUES = {
     "remove-queue": ("w1", "gpu"),
     "pause": ("gpu", "--for", "2h"),
     "resume": ("gpu",),
+    "dead-letters show": ("17",),
+    "dead-letters retry": ("17", "18", "--dry-run"),
+    "dead-letters purge": ("17", "--yes"),
 }
 
 
@@ -66,6 +69,13 @@ def shown_help(
         ("workers list", ["List workers with their load", "--output"]),
         ("auth", ["airflow nats auth --user scheduler --role scheduler", "--certificate"]),
         ("purge", ["airflow nats purge dead-letters --queue gpu", "1 not confirmed", "--yes"]),
+        ("dead-letters list", ["airflow nats dead-letters list -q gpu --older-than 1d", "--limit"]),
+        (
+            "dead-letters show",
+            ["airflow nats dead-letters show 17", "neither its body nor a token"],
+        ),
+        ("dead-letters retry", ["retry --dag etl --dry-run", "1 not confirmed, or some are not"]),
+        ("dead-letters purge", ["purge --older-than 2d --dry-run", "1 not confirmed", "--yes"]),
         ("accounts", ["airflow nats accounts worker-gpu=gpu worker-etl=default,etl"]),
         *[
             (f"workers {name}", [example, "lasts until the worker restarts", "exit codes: 0"])
@@ -92,7 +102,7 @@ def test_the_help(
 def test_every_command_leads_to_its_function(parser: argparse.ArgumentParser) -> None:
     """The functions are imported when they are called; a wrong path would only show then."""
     for words in commands_of(get_nats_cli_commands()):
-        values = VALUES.get(words[-1], ())
+        values = VALUES.get(" ".join(words)) or VALUES.get(words[-1], ())
         function = parser.parse_args(["nats", *words, *values]).func
         name = "_".join(words).replace("-", "_")
         assert callable(getattr(commands, name))

@@ -15,10 +15,12 @@ import pytest
 
 from nats_executor.broker import connection as broker_module
 from nats_executor.broker.connection import connect
+from nats_executor.cli.letters import find_letters, letters_at
 from nats_executor.cli.orders import give_orders
 from nats_executor.cli.pausing import Wish, pause_queues, resume_queues
 from nats_executor.cli.purging import Store, carry_out, purge_of
 from nats_executor.cli.survey import check_rows, take_survey
+from nats_executor.fleet.letters import Wanted
 from nats_executor.logs import store
 from nats_executor.logs.running import TaskLogs
 from nats_executor.scheduler.dispatcher import Dispatcher, Envelope
@@ -263,6 +265,7 @@ async def test_everything_works_with_what_is_granted_and_needs_all_of_it(
     for user in ("admin", "operator"):
         await day.give_orders(user)
     await pause(day)
+    await read_letters(day)
     await empty(day)
     await interrupt(day, held)
     for dispatch in held:  # for longer than `ack_wait`, and across a reconnect
@@ -414,6 +417,20 @@ async def pause(day: Day) -> None:
         ]  # fmt: skip
         assert "paused by ann" in details
     await resume_queues(operator, NAMES, ["a"])
+
+
+async def read_letters(day: Day) -> None:
+    operator = await day.broker("operator")
+    [letter] = (await find_letters(operator, NAMES, Wanted(queue="a"), 9)).letters
+    assert (letter.dispatch_id, letter.size) == ("garbage", len(b"garbage"))
+    assert (await letters_at(operator, NAMES, [letter.sequence])).letters == [letter]
+    assert "not a msgpack message" in letter.reason
+    for user, reason in (("operator", "not a msgpack"), ("monitor", "")):
+        survey = await take_survey(await day.broker(user), day.settings(user))
+        [row] = [r for r in check_rows(survey, day.settings(user)) if r["check"] == "dead letters"]
+        assert row["status"] == "new"
+        assert row["details"].startswith("1 kept")
+        assert reason in row["details"]
 
 
 async def empty(day: Day) -> None:

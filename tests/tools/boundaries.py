@@ -30,6 +30,7 @@ PURE_MODULES = frozenset(
         "nats_executor.broker.replies",
         "nats_executor.broker.servers",
         "nats_executor.errors",
+        "nats_executor.fleet.letters",
         "nats_executor.fleet.presences",
         "nats_executor.options",
         "nats_executor.pacing",
