@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 
 STREAMS = (NAMES.tasks_stream, NAMES.results_stream, NAMES.dead_letters_stream,
-           NAMES.workers_stream, NAMES.logs_stream, "OTHER")  # fmt: skip
+           NAMES.workers_stream, NAMES.holds_stream, NAMES.logs_stream, "OTHER")  # fmt: skip
 # Of queues that a worker serves, and of one that nobody does.
 EACH = (*QUEUES, LANES[0].queue, "nobodys")
 BANDS = ("", "--b1", "--b2", "--b9")
@@ -50,6 +50,7 @@ def of_queue(queue: str) -> Iterator[str]:
     yield from (f"airflow.results.{queue}", f"airflow.results.{queue}.d1.x")
     chunk = f"$O.{NAMES.logs_bucket}.C.{queue}.log.part"
     yield from (chunk, f"{chunk}.0", f"$KV.{NAMES.workers_bucket}.{queue}.w")
+    yield NAMES.queue_hold(queue)
     for lane in (queue + band for band in BANDS):
         yield from (f"airflow.tasks.{lane}.d1", f"airflow.tasks.{lane}.d1.x")
         for forms in ("$JS.ACK", "$JS.ACK.hub.hash"):
