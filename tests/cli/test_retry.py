@@ -57,10 +57,13 @@ def written_dag() -> uuid.UUID:
         @task
         def after() -> None: ...
 
+        @task(trigger_rule="all_done")
+        def always() -> None: ...
+
         @task
         def apart() -> None: ...
 
-        load.expand(number=[1, 2]) >> after()
+        load.expand(number=[1, 2]) >> [after(), always()]
         apart()
     with create_session(scoped=False) as session:
         session.add(DagBundleModel(name=DAG_ID))
@@ -79,10 +82,13 @@ class Deployment:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.version = written_dag()
+        self.add_run(RUN_ID)
+
+    def add_run(self, run_id: str) -> None:
         with create_session(scoped=False) as session:
             session.execute(
                 insert(DagRun).values(
-                    dag_id=DAG_ID, run_id=RUN_ID, state=DagRunState.FAILED, run_type="manual",
+                    dag_id=DAG_ID, run_id=run_id, state=DagRunState.FAILED, run_type="manual",
                     run_after=timezone.utcnow(), created_dag_version_id=self.version, conf={},
                 )
             )  # fmt: skip
@@ -126,7 +132,8 @@ class Deployment:
 
     def run_state(self) -> str:
         with create_session(scoped=False) as session:
-            return str(session.scalars(select(DagRun.state)).one())
+            state = select(DagRun.state).where(DagRun.run_id == RUN_ID)
+            return str(session.scalars(state).one())
 
     def letters(self) -> int:
         async def count(broker: Broker) -> int:
@@ -160,13 +167,15 @@ def test_airflow_tries_again_what_it_has_failed(deployment: Deployment) -> None:
     dead = deployment.add("load", FAILED, map_index=1)
     deployment.add("load", FAILED, map_index=0)  # by itself
     deployment.add("after", UPSTREAM_FAILED)
+    deployment.add("always", "success")
     deployment.add("apart", UPSTREAM_FAILED)
     deployment.bury(dead)
 
     assert deployment.retry() == (0, [(1, "retried", None)])
 
     assert deployment.states() == {
-        ("load", 1): None, ("load", 0): FAILED, ("after", -1): None, ("apart", -1): UPSTREAM_FAILED,
+        ("load", 1): None, ("load", 0): FAILED, ("after", -1): None,
+        ("always", -1): "success", ("apart", -1): UPSTREAM_FAILED,
     }  # fmt: skip
     assert deployment.run_state() == DagRunState.QUEUED
     assert deployment.letters() == 0
@@ -181,6 +190,16 @@ def test_airflow_tries_again_what_it_has_failed(deployment: Deployment) -> None:
         assert row.id != dead["id"]
         assert row.external_executor_id is None
         assert row.max_tries >= row.try_number
+
+
+def test_another_run_is_left_alone(deployment: Deployment) -> None:
+    deployment.add_run("r 2")
+    deployment.add("after", UPSTREAM_FAILED, run_id="r 2")
+    deployment.bury(deployment.add("load", FAILED))
+
+    assert deployment.retry() == (0, [(1, "retried", None)])
+
+    assert deployment.states() == {("load", -1): None, ("after", -1): UPSTREAM_FAILED}
 
 
 def test_several_letters_of_a_run_are_retried_at_once(deployment: Deployment) -> None:
