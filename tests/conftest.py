@@ -1,4 +1,4 @@
-"""What every test shares: an Airflow of its own, and the fixtures around brokers."""
+"""Fixtures of every test: an Airflow of its own, and the fixtures around brokers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 pytest_plugins = ["tests.support.fixtures"]
 
 # Airflow reads these once, at its first import, so they are set before any test module is loaded.
-# Somebody's own configuration, connections or metadata database must never be met by a test.
+# No test may meet a developer's own configuration, connections or metadata database.
 FOREIGN = ("AIRFLOW_", "NATS_EXECUTOR_")
 AIRFLOW_HOME = tempfile.mkdtemp(prefix="airflow-nats-executor-tests-")
 atexit.register(shutil.rmtree, AIRFLOW_HOME, ignore_errors=True)

@@ -47,7 +47,7 @@ def is_taken(**options: Any) -> bool:
         (
             "priority_bands",
             ["none", "NONE", "5", "1,2", "1,2,3,4,5,6,7,8,9"],
-            ["2,1", "1,1", "1,3,2", "zero", "a", "1,2,3,4,5,6,7,8,9,10"],
+            ["2,1", "1,1", "1,1,2", "1,3,2", "zero", "a", "1,2,3,4,5,6,7,8,9,10"],
         ),
         ("max_attempts", ["1", "2"], ["0", "-1"]),
         ("worker_concurrency", ["1"], ["0", "-1"]),
@@ -61,7 +61,7 @@ def test_an_option_has_its_bounds(option: str, taken: list[str], refused: list[s
 
 def test_a_size_of_one_byte_is_one() -> None:
     """Whether anything fits is another question, which `LEAST` answers."""
-    assert is_taken(max_stream_bytes="-1")
+    assert is_taken(max_stream_bytes="1")
     with pytest.raises(ConfigError, match="write -1 or a size"):
         settings_for(URL, max_stream_bytes="-5")
 
@@ -87,7 +87,13 @@ def test_a_password_is_cut_off_an_address(server: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("storage", "a@b"), ("subject_prefix", "a@b"), ("storage", "tape")]
+    ("option", "value"),
+    [
+        ("storage", "a@b"),
+        ("subject_prefix", "a@b"),
+        ("health_address", "a@b"),
+        ("storage", "tape"),
+    ],
 )
 def test_what_is_no_secret_is_shown(option: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"{option} = '{value}'"):

@@ -226,7 +226,7 @@ def test_limits_of_queues() -> None:
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
 def test_every_checked_option_has_a_bad_value(option: Option) -> None:
-    """Of a new option, somebody decides whether it can be wrong."""
+    """A new option needs a decision here whether it can be wrong."""
     unchecked = {"password", "token", "nkey_seed", "jetstream_domain"}
 
     assert (option.name in {name for name, _, _ in BAD}) != (option.name in unchecked)
@@ -289,7 +289,7 @@ def test_what_is_no_secret_shows() -> None:
     ],
 )
 def test_a_password_in_an_address_never_shows(address: str) -> None:
-    """It should be in an option of its own; whoever puts it here is still not exposed."""
+    """It should be in an option of its own; a user who puts it here is still not exposed."""
     shown = repr(load(servers=address))
 
     assert SECRET not in shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow.utils.platform import getuser
@@ -13,28 +14,28 @@ from nats_executor.access.permissions import Role, as_claims, as_config, permiss
 from nats_executor.broker import exposure
 from nats_executor.cli.arguments import (
     ask,
+    ask_again,
     command,
     lanes_of,
     print_error,
     queue_names,
     quiet,
+    require_yes,
     say,
     settings_for,
     show,
+    show_details,
 )
-from nats_executor.cli.letters import (
-    MOST_LETTERS,
-    FoundLetters,
-    find_letters,
-    letters_at,
-    remove_letters,
-)
+from nats_executor.cli.details import queue_details
+from nats_executor.cli.letters import MOST_LETTERS, letters_at, remove_letters
+from nats_executor.cli.listing import Choice, chosen
 from nats_executor.cli.orders import give_orders
 from nats_executor.cli.pausing import Wish, pause_queues, resume_queues
 from nats_executor.cli.purging import Store, carry_out, look, purge_of
 from nats_executor.cli.survey import check_row, check_rows, take_survey, worker_rows
+from nats_executor.cli.wanting import letters_in_words, wanted_letters
 from nats_executor.errors import ConfigError
-from nats_executor.fleet.letters import Wanted, details_row, letter_row
+from nats_executor.fleet.letters import details_row, letter_row
 from nats_executor.fleet.queues import queue_rows
 from nats_executor.metrics_package import missing_package, require_metrics
 from nats_executor.text import lines
@@ -44,9 +45,11 @@ from nats_executor.wire.queue_names import in_text
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Callable
 
     from nats_executor.broker.port import Broker
-    from nats_executor.fleet.letters import Letter
+    from nats_executor.cli.survey import Survey
+    from nats_executor.fleet.queues import Row
     from nats_executor.settings import Settings
     from nats_executor.topology.drift import Drift
 
@@ -62,7 +65,9 @@ __all__ = [
     "purge",
     "queues_list",
     "queues_pause",
+    "queues_peek",
     "queues_resume",
+    "queues_show",
     "setup",
     "standalone",
     "worker",
@@ -126,8 +131,51 @@ def check(args: Namespace) -> None:
 def queues_list(args: Namespace) -> None:
     """Print one row for each queue."""
     settings = settings_for(args)
+
+    def rows(survey: Survey) -> list[Row]:
+        return queue_rows(survey.consumers, survey.workers, settings, survey.holds)
+
+    patterns = {"queue": in_text(args.queue_patterns or "")}
+    show_list(args, settings, rows, patterns)
+
+
+def show_list(
+    args: Namespace,
+    settings: Settings,
+    rows: Callable[[Survey], list[Row]],
+    patterns: dict[str, list[str]],
+) -> None:
+    """Print a list once, or again and again until Ctrl-C, over one connection."""
+    choice = Choice(patterns, args.sort, args.reverse)
+
+    def show_rows(survey: Survey) -> None:
+        show(chosen(rows(survey), choice), args.output)
+
+    ask_again(settings, lambda broker: take_survey(broker, settings), show_rows, args.watch)
+
+
+@command
+@quiet
+def queues_show(args: Namespace) -> None:
+    """Print all that is known of one queue."""
+    settings = settings_for(args)
     survey = ask(settings, lambda broker: take_survey(broker, settings))
-    show(queue_rows(survey.consumers, survey.workers, settings, survey.holds), args.output)
+    show_details(queue_details(survey, args.queue, settings), args.output)
+
+
+@command
+@quiet
+def queues_peek(args: Namespace) -> None:
+    """Print one row for each task that waits in a queue."""
+    from nats_executor.cli.peeking import peek, queued_tasks, waiting_rows
+
+    settings, queue = settings_for(args), args.queue
+    found = ask(settings, lambda broker: peek(broker, settings, queue))
+    now, limit = datetime.now(UTC), args.limit
+    queued = queued_tasks(queue)
+    show(waiting_rows(queued, found.dispatches, settings, queue, now=now, limit=limit), args.output)
+    if not found.is_whole:
+        sys.stderr.write("NATS does not list all of so many messages: some tasks may be missing\n")
 
 
 @command
@@ -157,8 +205,9 @@ def queues_resume(args: Namespace) -> None:
 def workers_list(args: Namespace) -> None:
     """Print one row for each worker that was seen in the last hour."""
     settings = settings_for(args)
-    survey = ask(settings, lambda broker: take_survey(broker, settings))
-    show(worker_rows(survey, settings), args.output)
+    given = {"worker": args.worker_patterns, "queues": args.queue_patterns, "state": args.state}
+    patterns = {column: in_text(text or "") for column, text in given.items()}
+    show_list(args, settings, lambda survey: worker_rows(survey, settings), patterns)
 
 
 @command
@@ -211,17 +260,6 @@ def purge(args: Namespace) -> None:
     show([ask(settings, lambda broker: carry_out(broker, what))], args.output)
 
 
-def require_yes(args: Namespace, question: str, otherwise: str) -> None:
-    """Ask on stderr, as stdout is for the rows; exit 1 unless the answer is yes."""
-    if args.yes:
-        return
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
-        sys.stderr.write(f"{otherwise}\n")
-        raise SystemExit(1)
-
-
 @command
 @quiet
 def dead_letters_list(args: Namespace) -> None:
@@ -236,7 +274,7 @@ def dead_letters_show(args: Namespace) -> None:
     """Print all that is known of one dead letter, but not its body."""
     settings = settings_for(args)
     found = ask(settings, lambda broker: letters_at(broker, settings.names, [args.sequence]))
-    show([details_row(letter, found.now) for letter in found.letters], args.output)
+    show_details(details_row(found.letters[0], found.now), args.output)
 
 
 @command
@@ -280,24 +318,6 @@ def dead_letters_retry(args: Namespace) -> None:
     show([outcome_row(outcome) for outcome in outcomes], args.output)
     if len(done) < len(letters):
         raise SystemExit(1)
-
-
-def wanted_letters(settings: Settings, args: Namespace, limit: int) -> FoundLetters:
-    """Return the letters that the arguments name; says on stderr if there are more."""
-    wanted = Wanted(args.queue, args.dag, args.older_than)
-    limit = min(args.limit or limit, MOST_LETTERS)
-    if sequences := getattr(args, "sequences", ()):
-        if wanted != Wanted() or args.limit:
-            raise ConfigError("name letters by their sequences or by options, not by both")
-        return ask(settings, lambda broker: letters_at(broker, settings.names, sequences))
-    found = ask(settings, lambda broker: find_letters(broker, settings.names, wanted, limit))
-    if not found.is_whole:
-        sys.stderr.write(f"these are the newest {limit}; there are more (--limit, or repeat)\n")
-    return found
-
-
-def letters_in_words(letters: list[Letter]) -> str:
-    return f"{len(letters)} dead letter{'' if len(letters) == 1 else 's'}"
 
 
 @command

@@ -25,7 +25,7 @@ ARG_OLDER_THAN = Arg(
     default=0.0,
     help="Only letters of at least this age: 90s, 30m, 2h, 1d or 1h30m",
 )
-ARG_LIMIT = Arg(
+ARG_MOST = Arg(
     ("--limit",),
     metavar="N",
     type=positive_int(allow_zero=False),
@@ -46,7 +46,7 @@ ARG_SEQUENCES = Arg(
     help="Numbers of letters as in `airflow nats dead-letters list`; without them, "
     "all letters that the options leave",
 )
-FILTERS = (ARG_LETTERS_QUEUE, ARG_DAG, ARG_OLDER_THAN, ARG_LIMIT)
+FILTERS = (ARG_LETTERS_QUEUE, ARG_DAG, ARG_OLDER_THAN, ARG_MOST)
 WORKING = (ARG_SEQUENCES, *FILTERS, ARG_DRY_RUN, ARG_YES, ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE)
 
 LIST_EPILOG = """\

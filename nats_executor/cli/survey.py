@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from nats_executor.wire.messages import Hold
     from nats_executor.wire.names import Names
 
-__all__ = ["check_row", "check_rows", "take_survey", "worker_rows"]
+__all__ = ["Survey", "check_row", "check_rows", "take_survey", "worker_rows"]
 
 # A dead letter of this age has been seen by those who look once a day.
 NEW_SECONDS = 86400.0

@@ -1,4 +1,7 @@
-"""The only module that knows Airflow's versions, and what of its internals an executor needs.
+"""Hides the differences between Airflow's versions, and the internals that an executor needs.
+
+No other module knows a version. `tests/scheduler/test_airflow_names.py` lists all names of Airflow
+that this wing relies on, and looks for them in the installed release.
 
 Supported: 3.3 and 3.4 (read in 3.4.0b2). 3.4 keeps the queues of a `BaseExecutor` in
 `executor_queues`, lists its workload types in `supported_workload_types` and sorts by itself.
@@ -11,7 +14,7 @@ from __future__ import annotations
 import uuid
 from collections import deque
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from airflow import __version__ as airflow_version
 from airflow.configuration import conf
@@ -29,6 +32,7 @@ from nats_executor.wire.messages import Kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from airflow.api_fastapi.auth.tokens import JWTGenerator
     from airflow.callbacks.callback_requests import CallbackRequest
     from airflow.executors.workloads import ExecutorWorkload
     from airflow.executors.workloads.types import WorkloadKey
@@ -40,16 +44,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AIRFLOW_V_3_4_PLUS",
+    "Mint",
+    "RequeueRule",
     "VersionedExecutor",
     "attempts_in",
     "body_of",
-    "callback_workload",
-    "connection_test_workload",
     "default_queue",
     "discard_waiting",
     "dispatch_id_of",
     "ended_event",
-    "fresh_token",
     "has_metrics",
     "is_waiting",
     "key_of",
@@ -64,7 +67,6 @@ __all__ = [
     "requeue_rule",
     "running_event",
     "stats",
-    "task_workload",
     "token_subject_of",
     "waiting_in",
     "waits_in",
@@ -74,6 +76,8 @@ AIRFLOW_V_3_4_PLUS = Version(Version(airflow_version).base_version) >= Version("
 
 # The type checker sees one version; what only 3.4 has is reached through this name.
 newer: Any = workloads
+
+RequeueRule: TypeAlias = "Callable[[TaskInstance, Session], None]"
 
 # Lines of the audit log, far more than one loop of the scheduler writes.
 KEPT_LOGS = 1000
@@ -118,14 +122,16 @@ class VersionedExecutor(BaseExecutor):
         transaction and takes effect with it, or not at all. The loop tells of a Dag's callback
         outside of any such unit of work, and may throw away afterwards what is not committed.
         """
-        from airflow import settings
+        from airflow import settings as airflow_settings
         from airflow.callbacks.callback_requests import DagCallbackRequest
         from airflow.callbacks.database_callback_sink import DatabaseCallbackSink
 
-        if settings.Session is None or not isinstance(self.callback_sink, DatabaseCallbackSink):
+        if airflow_settings.Session is None or not isinstance(
+            self.callback_sink, DatabaseCallbackSink
+        ):
             super().send_callback(request)
             return
-        session = settings.Session()  # the loop's, as `create_session` finds it
+        session = airflow_settings.Session()  # the loop's, as `create_session` finds it
         has_owner = session.in_transaction() and not isinstance(request, DagCallbackRequest)
         self.callback_sink.send(request, session=session)
         if has_owner:
@@ -146,17 +152,15 @@ class VersionedExecutor(BaseExecutor):
         return ordered[: max(0, open_slots)]
 
 
-def key_of(executor: BaseExecutor | type[BaseExecutor], workload: ExecutorWorkload) -> WorkloadKey:
+def key_of(workload: ExecutorWorkload) -> WorkloadKey:
     """Return what events, `running` and the ledger know a workload by."""
-    newer_executor: Any = executor
+    newer_executor: Any = VersionedExecutor
     return newer_executor.get_workload_key(workload) if AIRFLOW_V_3_4_PLUS else workload.key
 
 
-def key_of_task(
-    executor: BaseExecutor, ti: TaskInstance, coordinates: TaskInstanceKey
-) -> WorkloadKey:
+def key_of_task(ti: TaskInstance, coordinates: TaskInstanceKey) -> WorkloadKey:
     """Return the key of an attempt that is not here yet; its coordinates are known."""
-    newer_executor: Any = executor
+    newer_executor: Any = VersionedExecutor
     return newer_executor.get_task_key(ti) if AIRFLOW_V_3_4_PLUS else coordinates
 
 
@@ -224,7 +228,7 @@ def queued_timeout() -> float:
     return conf.getfloat("scheduler", "task_queued_timeout")
 
 
-def requeue_rule(executor: BaseExecutor) -> Callable[[TaskInstance, Session], None] | None:
+def requeue_rule(executor: BaseExecutor) -> RequeueRule | None:
     """Return what Airflow does to a stuck task after `revoke_task`; None if it does that elsewhere.
 
     It counts, writes the audit log, queues the task again or fails it and asks for its callback.
@@ -280,16 +284,6 @@ def body_of(workload: ExecutorWorkload) -> dict[str, Any]:
     return workload.model_dump(mode="json")
 
 
-def fresh_token(kind: str, subject: str, executor: BaseExecutor) -> str:
-    """Mint a token in place of one that died while its workload waited, by Airflow's own rule.
-
-    In 3.4 each kind of workload has a scope of its own.
-    """
-    workload: Any = getattr(workloads, kind)
-    token: str = workload.generate_token(subject, executor.jwt_generator)
-    return token
-
-
 def key_parts(key: WorkloadKey) -> list[Any]:
     """Return a key as plain data for the wire."""
     if isinstance(key, TaskInstanceKey):
@@ -317,38 +311,55 @@ def log_contexts(tis: Sequence[TaskInstance], session: Session) -> dict[Any, Any
     return contexts
 
 
-def task_workload(
-    ti: TaskInstance, executor: BaseExecutor, contexts: dict[Any, Any]
-) -> workloads.ExecuteTask:
-    """Make a task's workload as the scheduler does when it queues one."""
-    more: dict[str, Any] = {"log_context": contexts[ti.id]} if ti.id in contexts else {}
-    return workloads.ExecuteTask.make(
-        ti, generator=executor.jwt_generator, sentry_integration=executor.sentry_integration, **more
-    )
+class Mint:
+    """Makes workloads with their tokens, as the scheduler does when it queues them."""
 
+    def __init__(self, generator: Callable[[], JWTGenerator], sentry_integration: str) -> None:
+        """Make nothing yet.
 
-def callback_workload(row: Any, dag_run: Any, executor: BaseExecutor) -> ExecutorWorkload:
-    """Make a callback's workload as the scheduler does when it queues one."""
-    return workloads.ExecuteCallback.make(
-        callback=row, dag_run=dag_run, generator=executor.jwt_generator
-    )
+        Args:
+            generator: returns what makes tokens; called at the first use, as it may read a key.
+        """
+        self._generator = generator
+        self._sentry_integration = sentry_integration
 
+    def token(self, kind: str, subject: str) -> str:
+        """Make a token in place of one that died while its workload waited, by Airflow's own rule.
 
-def connection_test_workload(row: Any, executor: BaseExecutor) -> ExecutorWorkload:
-    """Make a connection test's workload as the scheduler does when it queues one."""
-    make: Any = workloads.TestConnection.make
-    team: dict[str, Any] = {}
-    if AIRFLOW_V_3_4_PLUS and conf.getboolean("core", "multi_team"):
-        team["team_name"] = row.team_name
-    workload: ExecutorWorkload = make(
-        connection_test_id=row.id,
-        connection_id=row.connection_id,
-        timeout=conf.getint("connection_test", "timeout", fallback=60),
-        queue=row.queue,
-        generator=executor.jwt_generator,
-        **team,
-    )
-    return workload
+        In 3.4 each kind of workload has a scope of its own.
+        """
+        workload: Any = getattr(workloads, kind)
+        token: str = workload.generate_token(subject, self._generator())
+        return token
+
+    def task(self, ti: TaskInstance, contexts: dict[Any, Any]) -> workloads.ExecuteTask:
+        """Make a task's workload; `contexts` are of `log_contexts`."""
+        more: dict[str, Any] = {"log_context": contexts[ti.id]} if ti.id in contexts else {}
+        return workloads.ExecuteTask.make(
+            ti, generator=self._generator(), sentry_integration=self._sentry_integration, **more
+        )
+
+    def callback(self, row: Any, dag_run: Any) -> ExecutorWorkload:
+        """Make a callback's workload."""
+        return workloads.ExecuteCallback.make(
+            callback=row, dag_run=dag_run, generator=self._generator()
+        )
+
+    def connection_test(self, row: Any) -> ExecutorWorkload:
+        """Make a connection test's workload."""
+        make: Any = workloads.TestConnection.make
+        team: dict[str, Any] = {}
+        if AIRFLOW_V_3_4_PLUS and conf.getboolean("core", "multi_team"):
+            team["team_name"] = row.team_name
+        workload: ExecutorWorkload = make(
+            connection_test_id=row.id,
+            connection_id=row.connection_id,
+            timeout=conf.getint("connection_test", "timeout", fallback=60),
+            queue=row.queue,
+            generator=self._generator(),
+            **team,
+        )
+        return workload
 
 
 def queued_event() -> Any:

@@ -1,4 +1,4 @@
-"""Events that only count once Airflow's database shows their effect. No I/O, no clock.
+"""Remembers the events that Airflow's database shows no effect of yet. No I/O, no clock.
 
 A worker's death reaches Airflow by an event alone. Airflow 3.3 drops the events of rows that some
 transaction has locked at that moment (`process_executor_events` skips locked rows), so such an
@@ -10,7 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nats_executor.pacing import pauses
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from nats_executor.scheduler.ledger import Ended
 
 __all__ = ["Confirmations"]
@@ -21,11 +25,11 @@ LONGEST_PAUSE = 60.0
 
 @dataclass(slots=True)
 class Confirmation:
-    """One end that the scheduler was told, and when to look whether it has taken it in."""
+    """One end that the scheduler was told, and when to look for its effect."""
 
     ended: Ended
     due: float
-    pause: float = FIRST_PAUSE
+    pauses: Iterator[float]
 
 
 class Confirmations:
@@ -39,14 +43,14 @@ class Confirmations:
 
     def expect(self, ended: Ended, now: float) -> None:
         """Look after an event from now on; times are in seconds of any clock."""
-        self._expected[ended.dispatch.id] = Confirmation(ended, now + FIRST_PAUSE)
+        growing = pauses(FIRST_PAUSE, LONGEST_PAUSE)
+        self._expected[ended.dispatch.id] = Confirmation(ended, now + next(growing), growing)
 
     def due(self, now: float) -> list[Confirmation]:
         """Return what is to be looked at now; each one again after a pause that doubles."""
         found = [c for c in self._expected.values() if c.due <= now]
         for confirmation in found:
-            confirmation.pause = min(LONGEST_PAUSE, 2 * confirmation.pause)
-            confirmation.due = now + confirmation.pause
+            confirmation.due = now + next(confirmation.pauses)
         return found
 
     def settle(self, confirmation: Confirmation) -> None:

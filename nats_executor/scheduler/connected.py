@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Connected"]
 
-# What a look at one dispatch may add to the time limit of a look at many, in seconds.
+# Each dispatch adds so many seconds to the time limit of a look at many.
 LOOK_UP_SECONDS = 0.001
 
 
@@ -45,7 +45,7 @@ class Connected:
     @property
     def reports(self) -> deque[Report]:
         """The reports of workers, oldest first; `sync` takes them out."""
-        return self.dispatcher.inspector.reports
+        return self.dispatcher.mailbox.reports
 
     def publish(self, messages: list[Envelope], timeout: float) -> dict[str, BrokerError | None]:
         """Send; returns by dispatch id what keeps the broker from having it, None if it does.

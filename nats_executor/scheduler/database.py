@@ -1,7 +1,7 @@
-"""Airflow's database, as far as the executor asks it: what it adopts, repairs and checks on.
+"""Asks Airflow's database about the rows that the executor adopts, repairs and checks on.
 
 Every function that opens a session of its own returns None when the database gives no answer:
-the scheduler notices that by itself, and what is asked here can wait.
+the scheduler notices that by itself, and these questions can wait.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from nats_executor.wire.messages import Kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from airflow.executors.executor_utils import ExecutorName
     from airflow.executors.workloads import ExecutorWorkload
     from airflow.executors.workloads.types import WorkloadKey
     from sqlalchemy.orm import Session
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = [
     "WAITING",
     "Identity",
+    "Owner",
     "archived",
     "identities",
     "queued_longer",
@@ -90,9 +92,15 @@ class Identity(NamedTuple):
     lane: Lane
 
 
-def identities(
-    tis: Sequence[TaskInstance], executor: compat.VersionedExecutor, settings: Settings
-) -> Iterator[Identity]:
+class Owner(NamedTuple):
+    """The executor that rows belong to, by what they say of it."""
+
+    job_id: Any  # of its scheduler
+    name: ExecutorName | None
+    team_name: str | None
+
+
+def identities(tis: Sequence[TaskInstance], settings: Settings) -> Iterator[Identity]:
     """Yield each task instance with its key, coordinates and lane.
 
     The scheduler does not load all of these columns for adoption, and touching them would cost one
@@ -112,7 +120,7 @@ def identities(
         try_number, queue, priority = found
         named = TaskInstanceKey(ti.dag_id, ti.task_id, ti.run_id, try_number, ti.map_index)
         lane = settings.lane(queue or compat.default_queue(), priority or 0)
-        yield Identity(ti, compat.key_of_task(executor, ti, named), named, lane)
+        yield Identity(ti, compat.key_of_task(ti, named), named, lane)
 
 
 def queued_longer(
@@ -145,7 +153,7 @@ def archived(attempts: Sequence[uuid.UUID]) -> list[uuid.UUID]:
 def standing(dispatches: Sequence[Dispatch], job_id: Any) -> dict[str, str]:
     """Return the state of each row that still waits for the end of its dispatch, by dispatch id.
 
-    What is missing ended, was queued again or belongs to another scheduler by now.
+    A row that is missing has ended, was queued again or belongs to another scheduler by now.
     """
     of_kind = by_kind(dispatches)
     found: dict[str, str] = {}
@@ -185,21 +193,21 @@ def standing_tasks(session: Session, batch: Sequence[Dispatch], job_id: Any) -> 
 
 @unless_away
 def workloads_again(
-    dispatches: Sequence[Dispatch], executor: compat.VersionedExecutor
+    dispatches: Sequence[Dispatch], job_id: Any, mint: compat.Mint
 ) -> list[ExecutorWorkload]:
     """Make the workloads of those dispatches again whose rows are queued, with new tokens."""
     of_kind = by_kind(dispatches)
     made: list[ExecutorWorkload] = []
     with create_session(scoped=False) as session:
         for batch in batches(of_kind[Kind.TASK], ROWS_PER_QUERY):
-            made += tasks_again(session, batch, executor)
+            made += tasks_again(session, batch, job_id, mint)
         for row in waiting(session, ExecutorCallback, of_kind[Kind.CALLBACK]):
             dag_run = session.get(DagRun, row.data["dag_run_id"])
             with reported(row):
-                made.append(compat.callback_workload(row, dag_run, executor))
+                made.append(mint.callback(row, dag_run))
         for row in waiting(session, ConnectionTestRequest, of_kind[Kind.CONNECTION_TEST]):
             with reported(row):
-                made.append(compat.connection_test_workload(row, executor))
+                made.append(mint.connection_test(row))
     return made
 
 
@@ -215,10 +223,10 @@ def reported(row: Any) -> Iterator[None]:
 
 
 def tasks_again(
-    session: Session, batch: Sequence[Dispatch], executor: compat.VersionedExecutor
+    session: Session, batch: Sequence[Dispatch], job_id: Any, mint: compat.Mint
 ) -> list[ExecutorWorkload]:
     made: list[ExecutorWorkload] = []
-    states = standing_tasks(session, batch, executor.job_id)
+    states = standing_tasks(session, batch, job_id)
     ids = {uuid.UUID(d.token_subject): d.id for d in batch if states.get(d.id) == WAITING}
     query = select(TaskInstance).where(TaskInstance.id.in_(ids))
     of_run = joinedload(TaskInstance.dag_run)
@@ -228,7 +236,7 @@ def tasks_again(
     contexts = compat.log_contexts(tis, session)
     for ti in tis:
         with reported(ti):
-            workload = compat.task_workload(ti, executor, contexts)
+            workload = mint.task(ti, contexts)
             workload.ti.external_executor_id = ids[ti.id]
             made.append(workload)
     return made
@@ -240,11 +248,10 @@ def waiting(session: Session, model: Any, batch: Sequence[Dispatch]) -> Iterable
 
 
 @unless_away
-def unfinished(executor: compat.VersionedExecutor, settings: Settings) -> list[Dispatch]:
+def unfinished(owner: Owner, settings: Settings) -> list[Dispatch]:
     """Return the callbacks and connection tests that some scheduler gave to an executor like this.
 
-    Airflow adopts task instances only, so what a dead scheduler left of these would stay queued for
-    ever.
+    Airflow adopts task instances only. Those of a dead scheduler would stay queued for ever.
     """
     with create_session(scoped=False) as session:
         callbacks = select(ExecutorCallback).where(
@@ -252,7 +259,7 @@ def unfinished(executor: compat.VersionedExecutor, settings: Settings) -> list[D
         )
         tests = select(ConnectionTestRequest).where(ConnectionTestRequest.state == WAITING)
         rows: Iterable[Any] = (*session.scalars(callbacks), *session.scalars(tests))
-        return [dispatch_of(row, settings) for row in rows if is_for(executor, row, session)]
+        return [dispatch_of(row, settings) for row in rows if is_for(owner, row, session)]
 
 
 def dispatch_of(row: Any, settings: Settings) -> Dispatch:
@@ -268,16 +275,16 @@ def dispatch_of(row: Any, settings: Settings) -> Dispatch:
     return Dispatch(subject, key, lane.queue, kind, subject, lane.band)
 
 
-def is_for(executor: compat.VersionedExecutor, row: Any, session: Session) -> bool:
+def is_for(owner: Owner, row: Any, session: Session) -> bool:
     """Whether the scheduler's routing gives a row to this executor (`_try_to_load_executor`)."""
     if conf.getboolean("core", "multi_team"):
         dag_id = row.get_dag_id()
         team = DagModel.get_team_name(dag_id, session=session) if dag_id else row.team_name
-        if team != executor.team_name:
+        if team != owner.team_name:
             return False
-    wanted, name = row.get_executor_name(), executor.name
+    wanted, name = row.get_executor_name(), owner.name
     if wanted is None:
-        return name is None or name == ExecutorLoader.get_default_executor_name(executor.team_name)
+        return name is None or name == ExecutorLoader.get_default_executor_name(owner.team_name)
     return name is not None and wanted in {
         name.alias,
         name.module_path,

@@ -1,4 +1,4 @@
-"""The executor's asyncio side: keeps a connection and its streams, sends, takes back, collects.
+"""Sends workloads, takes them back and collects reports: the executor's asyncio side.
 
 Everything here runs in the bridge's thread.
 """
@@ -24,7 +24,9 @@ from nats_executor.errors import (
     SubjectOccupied,
     WrongSequence,
 )
+from nats_executor.pacing import Once
 from nats_executor.scheduler.inspector import Inspector
+from nats_executor.scheduler.reports import Mailbox
 from nats_executor.scheduler.streams import Streams
 from nats_executor.scheduler.telemetry import Telemetry
 from nats_executor.wire.fitting import fitted_report
@@ -64,7 +66,8 @@ class Dispatcher:
     """One connection of an executor; `run` is its life.
 
     Attributes:
-        inspector: what arrives and is found on this connection.
+        mailbox: the reports that have arrived.
+        inspector: what is found on this connection.
         telemetry: what of all that becomes a metric.
     """
 
@@ -74,7 +77,8 @@ class Dispatcher:
         self._broker: Broker | None = None
         self._pending: dict[str, Callable[[], Awaitable[None]]] = {}
         self._is_behind = False  # on `_pending`, and it was said
-        self.inspector = Inspector(settings, sender, self._require_broker)
+        self.mailbox = Mailbox(settings.names)
+        self.inspector = Inspector(settings, sender, self._require_broker, self.mailbox)
         self.telemetry = Telemetry(settings)
         self._streams = Streams(settings, self.inspector.renew)
 
@@ -110,41 +114,41 @@ class Dispatcher:
 
     # Workloads
 
-    async def publish(self, workloads: Sequence[Envelope]) -> dict[str, BrokerError | None]:
+    async def publish(self, envelopes: Sequence[Envelope]) -> dict[str, BrokerError | None]:
         """Send workloads in their order, as many as there is time for.
 
         Returns:
-            For each dispatch id None when the broker has it, or why not. What is missing was not
-            tried, because the broker went away before or the time was over.
+            For each dispatch id None when the broker has it, or why not. An id that is missing was
+            not tried, because the broker went away before or the time was over.
         """
         is_answered = False
         try:
-            outcomes = await self._publish(workloads)
+            outcomes = await self._publish(envelopes)
             is_answered = not any(map(is_doubtful, outcomes.values()))
         finally:
             if not is_answered:  # also when the time was over, which cancels this
                 self._streams.doubt()
         return outcomes
 
-    async def _publish(self, workloads: Sequence[Envelope]) -> dict[str, BrokerError | None]:
+    async def _publish(self, envelopes: Sequence[Envelope]) -> dict[str, BrokerError | None]:
         broker = self._require_broker(self._names.tasks_stream)
         if self._streams.read_after is None:
             # The stream of reports has not answered yet: it is read from its start once it does.
             self._streams.read_after = 0
-        refused = await self._open_queues(broker, {workload.lane.queue for workload in workloads})
+        refused = await self._open_queues(broker, {envelope.lane.queue for envelope in envelopes})
         outcomes: dict[str, BrokerError | None] = {
-            w.dispatch_id: refused[w.lane.queue] for w in workloads if w.lane.queue in refused
+            e.dispatch_id: refused[e.lane.queue] for e in envelopes if e.lane.queue in refused
         }
-        # No window begins in the second half of the time, and each one ends within a half: so what
-        # is confirmed counts, or a large batch would begin anew each time.
+        # No window begins in the second half of the time, and each one ends within a half. So the
+        # confirmed windows count; otherwise a large batch would start from its beginning each time.
         limit = self._settings.publish_timeout_seconds * SHARE / 2
         last_start = time.monotonic() + limit
-        for window in batches([w for w in workloads if w.lane.queue not in refused], WINDOW):
-            results = await broker.publish_all([self._outgoing(w) for w in window], timeout=limit)
-            for workload, result in zip(window, results, strict=True):
+        for window in batches([e for e in envelopes if e.lane.queue not in refused], WINDOW):
+            results = await broker.publish_all([self._outgoing(e) for e in window], timeout=limit)
+            for envelope, result in zip(window, results, strict=True):
                 # It is there already: an earlier attempt's answer was lost.
                 is_there = isinstance(result, SubjectOccupied)
-                outcomes[workload.dispatch_id] = None if is_there else result
+                outcomes[envelope.dispatch_id] = None if is_there else result
             is_away = any(isinstance(result, BrokerUnavailable) for result in results)
             if is_away or time.monotonic() > last_start:
                 break
@@ -160,10 +164,10 @@ class Dispatcher:
                 refused[queue] = exc
         return refused
 
-    def _outgoing(self, workload: Envelope) -> Outgoing:
-        lane, dispatch_id = workload.lane, workload.dispatch_id
+    def _outgoing(self, envelope: Envelope) -> Outgoing:
+        lane, dispatch_id = envelope.lane, envelope.dispatch_id
         subject = self._names.task(lane.queue, dispatch_id, lane.band)
-        return Outgoing(subject, workload.body, workload.message_id)
+        return Outgoing(subject, envelope.body, envelope.message_id)
 
     async def renew(self, dispatch: Dispatch, new_token: str) -> None:
         """Answer a report of an expired token with a new one, on the report's own subject.
@@ -177,13 +181,13 @@ class Dispatcher:
         broker = self._require_broker(self._names.results_stream)
         subject = self._names.result(dispatch.queue, dispatch.id)
         found = await broker.last(self._names.results_stream, subject)
-        report = self.inspector.read(found) if found else None
+        report = self.mailbox.read(found) if found else None
         if found is None or report is None or report.state is not State.EXPIRED:
             return
         answer = dataclasses.replace(
             report, state=State.RENEWED, generation=report.generation + 1, token=new_token
         )
-        with contextlib.suppress(WrongSequence):  # somebody else has answered
+        with contextlib.suppress(WrongSequence):  # another scheduler has answered
             await broker.publish(subject, fitted_report(answer), expected_last=found.sequence)
 
     async def revoke(self, lane: Lane, dispatch_id: str, worker: str) -> None:
@@ -203,7 +207,7 @@ class Dispatcher:
             found = await broker.last(
                 self._names.results_stream, self._names.result(lane.queue, dispatch_id)
             )
-            report = self.inspector.read(found) if found else None
+            report = self.mailbox.read(found) if found else None
             worker = report.worker if report and not report.state.is_final else ""
         if worker:
             with contextlib.suppress(NoResponders):  # a worker that is gone runs nothing
@@ -243,18 +247,17 @@ class Dispatcher:
         """Collect reports from now on; those of before are looked up at adoption, by their ids."""
         await self._streams.followable()
         after = self._streams.read_after or 0
-        said = ""
+        said = Once()
         while True:
             try:
                 stream = self._names.results_stream
                 async for message in broker.follow(stream, after=after, largest=REPORT_BYTES):
                     after = message.sequence
-                    await self.inspector.room()
-                    self.inspector.take(message)
+                    await self.mailbox.room()
+                    self.mailbox.take(message)
             except BrokerError as exc:  # denied: the rest goes on, and the sweep finds reports
-                if str(exc) != said:
-                    said = str(exc)
-                    log.error("cannot follow results: %s; next: trying again", said)  # noqa: TRY400 - the text says it all
+                if said.is_new(str(exc)):
+                    log.error("cannot follow results: %s; next: trying again", exc)  # noqa: TRY400 - the text says it all
             await asyncio.sleep(RETRY_SECONDS)
 
     def _require_broker(self, *streams: str) -> Broker:

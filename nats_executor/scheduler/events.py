@@ -9,6 +9,8 @@ from nats_executor.scheduler import compat
 from nats_executor.scheduler.ledger import Ended, Ledger, Renewal, Returned, Started, Unwanted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from airflow.executors.workloads import ExecutorWorkload
 
     from nats_executor.scheduler.ledger import Outcome
@@ -22,6 +24,8 @@ AUDIT = "nats executor"  # the event's name in Airflow's audit log
 
 class Events:
     """The events of one executor, and what they are about.
+
+    Nothing else in the wing reads or changes what Airflow's part of an executor holds.
 
     Attributes:
         ledger: what was handed over and has no end yet.
@@ -60,6 +64,10 @@ class Events:
         enter = self._executor.success if ended.succeeded else self._executor.fail
         enter(key, info=ended.info or None)
 
+    def end_callback(self, key: Any, *, succeeded: bool, info: str) -> None:
+        """Make the event of the end of a callback that this executor need not have sent."""
+        self._executor.change_state(key, compat.ended_event(succeeded), info or None)
+
     def tell_taken_back(self, key: Any, coordinates: Any, reason: str) -> None:
         """Write into the audit log why a task was taken back."""
         compat.name_key(self._executor, key, coordinates)
@@ -67,15 +75,29 @@ class Events:
 
     def send_again(self, workload: ExecutorWorkload) -> None:
         """Queue a workload that the broker has lost; the next heartbeat sends it."""
-        self.forget(compat.key_of(self._executor, workload))
+        self.forget(compat.key_of(workload))
         self.lost.add(compat.dispatch_id_of(workload)[0])
         no_session: Any = None  # `BaseExecutor` does not use it
         self._executor.queue_workload(workload, session=no_session)
+
+    def take_back(self, key: Any) -> None:
+        """Have it neither wait here nor take a slot."""
+        compat.discard_waiting(self._executor, key)
+        self.forget(key)
 
     def forget(self, key: Any) -> None:
         """Expect no report of it any more, and have its slot free."""
         self.ledger.forget(key)
         self._executor.running.discard(key)
+
+    def waiting(self) -> Iterator[tuple[Any, ExecutorWorkload]]:
+        """Yield what was queued here and not handed over yet, with its key."""
+        for queue in compat.waiting_in(self._executor):
+            yield from queue.items()
+
+    def is_here(self, key: Any) -> bool:
+        """Whether it waits here, or takes a slot."""
+        return key in self._executor.running or compat.waits_in(self._executor, key)
 
     @staticmethod
     def _key(outcome: Outcome) -> Any:

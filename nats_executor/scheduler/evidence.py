@@ -1,4 +1,4 @@
-"""Which task instances of a dead scheduler can be taken over, given what the broker knows."""
+"""Decides which task instances of a dead scheduler can be taken over, by what the broker knows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Evidence", "can_adopt"]
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the streams hold of one dispatch."""
+    """The last report and the message of one dispatch, as the streams hold them."""
 
     last_report: Report | None
     is_in_stream: bool  # its message is queued, or delivered and not acked
@@ -27,7 +27,7 @@ class Evidence:
 
     @property
     def is_lost(self) -> bool:
-        """Whether nobody will ever run it: it has no message, and no worker has it."""
+        """Whether no worker will ever run it: it has no message, and no worker has it."""
         report = self.last_report
         is_with_worker = report is not None and (report.state.is_held or report.state.is_final)
         return not self.is_in_stream and not is_with_worker
@@ -36,10 +36,11 @@ class Evidence:
 def can_adopt(*, is_waiting: bool, evidence: Evidence | None) -> bool:
     """Whether to keep a task instance, rather than have the scheduler queue it again.
 
-    What runs is always kept: un-adopted it would run twice until its next heartbeat. What waits is
-    kept, too, and sent (again) where the broker has no message: queued again, it would lose a try.
-    Absence is proof, because the id was assigned before the message was sent; other executors have
-    to wait for a time-out. Only what Airflow itself has refused to start is given back.
+    A task that runs is always kept: un-adopted it would run twice until its next heartbeat. A task
+    that waits is kept, too, and sent (again) where the broker has no message: queued again, it
+    would lose a try. Absence is proof, because the id was assigned before the message was sent;
+    other executors have to wait for a time-out. Only a task that Airflow itself has refused to
+    start is given back.
 
     Args:
         is_waiting: the row is still QUEUED.

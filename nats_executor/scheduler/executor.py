@@ -35,6 +35,7 @@ from nats_executor.wire.queue_names import require_servable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from airflow.api_fastapi.auth.tokens import JWTGenerator
     from airflow.cli.cli_config import GroupCommand
     from airflow.executors.workloads import ExecutorWorkload
     from airflow.executors.workloads.types import WorkloadKey
@@ -48,7 +49,7 @@ __all__ = ["NatsExecutor"]
 
 log = logging.getLogger(__name__)
 
-# What msgpack and pydantic raise for data that Airflow's database takes: 70-bit integers, half a
+# Errors of msgpack and pydantic for data that Airflow's database takes: 70-bit integers, half a
 # surrogate pair, a structure that is too deep.
 UNENCODABLE = (ValueError, TypeError, OverflowError, RecursionError)
 # Failures that concern every workload, so that asking again waits a little.
@@ -66,6 +67,7 @@ class NatsExecutor(compat.VersionedExecutor):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._events = Events(self)
+        self._mint = compat.Mint(self._generator, self.sentry_integration)
         self._outage = Outage(time.monotonic)
         self._sender = ""
         self._loaded: Settings | None = None
@@ -86,8 +88,16 @@ class NatsExecutor(compat.VersionedExecutor):
             self._loaded = Settings.load(self.conf, team=self.team_name)
         return self._loaded
 
+    # Methods, not lambdas: an executor may be pickled before its start.
+
     def _read_settings(self) -> Settings:
         return self._settings
+
+    def _generator(self) -> JWTGenerator:
+        return self.jwt_generator
+
+    def _requeue_rule(self) -> compat.RequeueRule | None:
+        return compat.requeue_rule(self)
 
     def start(self) -> None:
         """Connect; a broker that is away delays this by `connect_timeout_seconds` and no more.
@@ -98,11 +108,14 @@ class NatsExecutor(compat.VersionedExecutor):
         self._sender = f"{socket.gethostname()}-{self.job_id}-{secrets.token_hex(4)}"
         settings, dispatcher = self._settings, Dispatcher(self._settings, self._sender)
         bridge = Bridge(dispatcher.run)
+        owner = database.Owner(self.job_id, self.name, self.team_name)
         self._connected = Connected(
             bridge,
             dispatcher,
-            Upkeep(self, self._events, settings, bridge, dispatcher.inspector),
-            Revocations(self, self._events, settings, bridge, dispatcher),
+            Upkeep(owner, self._mint, self._events, settings, bridge, dispatcher.inspector),
+            Revocations(
+                self.job_id, self._requeue_rule, self._events, settings, bridge, dispatcher
+            ),
         )
         bridge.start()
         try:
@@ -114,7 +127,7 @@ class NatsExecutor(compat.VersionedExecutor):
             self._outage.note(reason, next_step)
 
     def end(self) -> None:
-        """Close the connection. What is queued or running goes on without this scheduler."""
+        """Close the connection. Workloads go on without this scheduler."""
         if self._connected:
             self._connected.bridge.stop()
         self._task_logs.close()
@@ -125,13 +138,13 @@ class NatsExecutor(compat.VersionedExecutor):
     # From the scheduler to the workers
 
     def _process_workloads(self, workload_items: Sequence[ExecutorWorkload]) -> None:
-        """Publish; what the broker did not take stays queued here for the next heartbeat."""
+        """Publish; a workload that the broker did not take stays queued for the next heartbeat."""
         connected = self._connected
         if connected is None or self._outage.is_waiting(connected.recoveries):
             return
         sealed: list[tuple[ExecutorWorkload, WorkloadKey, Envelope]] = []
         for workload in workload_items:
-            key = compat.key_of(self, workload)
+            key = compat.key_of(workload)
             try:
                 sealed.append((workload, key, self._seal(workload)))
             except UNENCODABLE as exc:
@@ -187,7 +200,7 @@ class NatsExecutor(compat.VersionedExecutor):
         return outcomes
 
     def _tell_refusals(self, outcomes: Iterable[BrokerError | None]) -> None:
-        """Log once what needs a person and concerns some of the queues only."""
+        """Log each refusal once that needs a person and concerns some of the queues only."""
         for outcome in outcomes:
             if outcome is None or isinstance(outcome, PAUSING | MessageTooLarge):
                 continue
@@ -217,7 +230,7 @@ class NatsExecutor(compat.VersionedExecutor):
     def change_state(
         self, key: WorkloadKey, state: Any, info: Any = None, remove_running: bool = True
     ) -> None:
-        """Enter an event; what is no longer running is no longer expected to be reported."""
+        """Enter an event; once a workload runs no longer, no report of it is expected."""
         if remove_running:
             self._events.ledger.forget(key)
         super().change_state(key, state, info, remove_running)
@@ -258,14 +271,14 @@ class NatsExecutor(compat.VersionedExecutor):
                 connected.upkeep.expect(ended)
             case Renewal(dispatch):
                 log.info("the token of %s died while it waited; next: a new one", dispatch.name)
-                new_token = compat.fresh_token(dispatch.kind, dispatch.token_subject, self)
+                new_token = self._mint.token(dispatch.kind, dispatch.token_subject)
                 connected.renew(dispatch, new_token)
 
     # Taking over and taking back
 
     def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:
         """Take over what a dead scheduler left; return what the scheduler shall queue again."""
-        known = list(database.identities(tis, self, self._settings))
+        known = list(database.identities(tis, self._settings))
         evidence = self._look_up(
             [(lane, ti.external_executor_id) for ti, *_, lane in known if ti.external_executor_id]
         )

@@ -1,6 +1,6 @@
-"""Finds out what no report tells: workers that died, messages that are gone, queues nobody serves.
+"""Finds dead workers, lost messages and queues without a worker, of which no report tells.
 
-Everything here runs in the bridge's thread; the scheduler's thread takes `reports` and `findings`.
+Everything here runs in the bridge's thread; the scheduler's thread takes the findings.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from nats_executor.batches import batches
-from nats_executor.errors import BrokerError, DecodeError, WrongSequence
+from nats_executor.errors import BrokerError, WrongSequence
 from nats_executor.fleet.liveness import Holder, Liveness, is_lost
 from nats_executor.fleet.workers import seen_workers, serving
 from nats_executor.scheduler.evidence import Evidence
@@ -26,12 +26,11 @@ from nats_executor.scheduler.whereabouts import (
     loss_of,
     run_nowhere,
 )
-from nats_executor.text import presentable
 from nats_executor.wire.fitting import fitted_report
-from nats_executor.wire.messages import Report, State, decode
-from nats_executor.wire.names import Lane, token
+from nats_executor.wire.messages import Report, State
+from nats_executor.wire.names import Lane
 from nats_executor.wire.queue_names import remedy
-from nats_executor.wire.sizes import REPORT_BYTES, WAITING_BYTES, WAITING_REPORTS
+from nats_executor.wire.sizes import REPORT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from nats_executor.broker.port import Broker, Stored
     from nats_executor.fleet.presences import Seen
     from nats_executor.scheduler.ledger import Dispatch
+    from nats_executor.scheduler.reports import Mailbox
     from nats_executor.settings import Settings
 
 __all__ = ["Finding", "Inspector"]
@@ -49,17 +49,13 @@ log = logging.getLogger(__name__)
 # thousand of them would cost more than that is worth.
 SAMPLE = 512
 SECOND_LOOK_SECONDS = 1.0
-# The scheduler's thread takes reports in every loop of its own.
-ROOM_SECONDS = 0.05
 # So many dispatches go into one question to a worker, and to so many workers at once.
 QUESTION = 500
 ASKED_AT_ONCE = 1000
-# Each is logged once; there can be any number.
-REMEMBERED_COMPLAINTS = 100
 
 
 class Finding(NamedTuple):
-    """What the streams hold of one dispatch that nobody has reported on."""
+    """The evidence of one dispatch on which no worker has reported."""
 
     dispatch: Dispatch
     evidence: Evidence
@@ -70,78 +66,28 @@ class Inspector:
     """Looks into the streams on behalf of one executor.
 
     Attributes:
-        reports: what workers reported, oldest first.
-        findings: what looks at single dispatches brought to light.
+        findings: the results of looks at single dispatches.
         unserved: lanes with workloads that wait, and without a living worker.
         is_renewed: the connection is a new one, so it is time for a look.
     """
 
-    def __init__(self, settings: Settings, sender: str, require: Callable[[], Broker]) -> None:
+    def __init__(
+        self, settings: Settings, sender: str, require: Callable[[], Broker], mailbox: Mailbox
+    ) -> None:
         self._settings = settings
         self._names = settings.names
         self._sender = sender
         self._require = require
-        self.reports: deque[Report] = deque()
+        self._mailbox = mailbox
         self.findings: deque[Finding] = deque()
         self.unserved: set[Lane] = set()
         self.is_renewed = False
         self._has_looked_at_all = False  # since the connection was made
-        self._sizes: deque[int] = deque()  # of what `take` has added to the reports
-        self._bytes = 0  # the sum of these
-        self._complaints: deque[str] = deque(maxlen=REMEMBERED_COMPLAINTS)
 
     def renew(self) -> None:
         """Note that the connection is a new one: anything may be lost since the last look."""
         self._has_looked_at_all = False
         self.is_renewed = True
-
-    # Reports
-
-    def take(self, message: Stored) -> None:
-        """Add a message of the result stream to the reports."""
-        if report := self.read(message):
-            self._sizes.append(len(message.body))
-            self._bytes += len(message.body)
-            self.reports.append(report)
-
-    async def room(self) -> None:
-        """Wait until the scheduler's thread has taken some of the reports, if they are many.
-
-        What is not read yet waits in NATS.
-        """
-        while self._is_full():  # noqa: ASYNC110 - another thread takes them, and tells nobody
-            await asyncio.sleep(ROOM_SECONDS)
-
-    def _is_full(self) -> bool:
-        if self._is_much():
-            while len(self._sizes) > len(self.reports):
-                self._bytes -= self._sizes.popleft()
-        return self._is_much()
-
-    def _is_much(self) -> bool:
-        return self._bytes > WAITING_BYTES or len(self._sizes) >= WAITING_REPORTS
-
-    def read(self, message: Stored) -> Report | None:
-        """Decode a report, unless it speaks for a subject other than the one it came on."""
-        place = self._names.place(message.subject)
-        try:
-            report = decode(Report, message.body)
-        except DecodeError as exc:
-            self._complain(f"unreadable report on {message.subject}: {exc}")
-            return None
-        if (token(report.queue), token(report.dispatch_id)) != (place.queue, place.dispatch_id):
-            self._complain(f"report on {message.subject} is about another workload")
-            return None
-        texts = presentable(report.info), presentable(report.worker_name)
-        if texts == (report.info, report.worker_name):
-            return report
-        return dataclasses.replace(report, info=texts[0], worker_name=texts[1])
-
-    def _complain(self, text: str) -> None:
-        """Log once what every sweep will find again."""
-        if text not in self._complaints:
-            self._complaints.append(text)
-            log.warning("%s; next: ignoring it", text)
 
     async def look_up(self, places: Sequence[tuple[Lane, str]]) -> dict[str, Evidence]:
         """Return what the streams hold of each (lane, dispatch id), by dispatch id."""
@@ -150,9 +96,7 @@ class Inspector:
         results = [self._names.result(lane.queue, id_) for lane, id_ in places]
         # Messages first: a workload that ends in between has left its report by then.
         queued = await broker.occupied(self._names.tasks_stream, tasks)
-        reports = {
-            message.subject: self.read(message) async for message in self._reported(broker, results)
-        }
+        reports = {m.subject: self._mailbox.read(m) async for m in self._reported(broker, results)}
         return {
             dispatch_id: Evidence(reports.get(result), is_in_stream=task in queued)
             for (_, dispatch_id), task, result in zip(places, tasks, results, strict=True)
@@ -168,7 +112,7 @@ class Inspector:
     def note(self, dispatch: Dispatch, evidence: Evidence) -> None:
         """Pass evidence on as what it is: a report, or a finding where there is no message."""
         if evidence.last_report:
-            self.reports.append(evidence.last_report)
+            self._mailbox.reports.append(evidence.last_report)
         if evidence.is_lost:
             self.findings.append(Finding(dispatch, evidence))
 
@@ -182,8 +126,8 @@ class Inspector:
             subjects = {d.id: self._names.result(d.queue, d.id) for d in dispatches}
             known = set()
             async for message in self._reported(broker, list(subjects.values())):
-                await self.room()
-                self.take(message)
+                await self._mailbox.room()
+                self._mailbox.take(message)
                 known.add(message.subject)
             # A worker may say it again, or its end was lost on the way.
             silent = [d for d in dispatches if d.is_held and subjects[d.id] not in known]
@@ -202,7 +146,7 @@ class Inspector:
         return info is not None and info.messages >= waiting
 
     async def examine(self, dispatches: Sequence[Dispatch]) -> None:
-        """Look at single dispatches; what the scheduler has to act on becomes a finding.
+        """Look at single dispatches; those that the scheduler has to act on become findings.
 
         Raises:
             BrokerError: there was no answer.
@@ -216,12 +160,12 @@ class Inspector:
         self.findings.extend(f for f in looked if f.evidence.is_lost or f.evidence.is_over)
 
     async def examine_orphans(self, dispatches: Sequence[Dispatch]) -> None:
-        """Look at what no living executor may own."""
+        """Look at dispatches that no living executor may own."""
         with contextlib.suppress(BrokerError):  # the next sweep does it
             await self.examine(dispatches)
 
     async def watch(self, held: Sequence[Dispatch]) -> None:
-        """Report what dead workers ran as failed, so that Airflow retries it at once.
+        """Report tasks of dead workers as failed, so that Airflow retries them at once.
 
         A worker that gets the message again would do the same; but they may all be busy, or there
         may be none.
@@ -237,13 +181,13 @@ class Inspector:
     async def _bury(self, broker: Broker, dispatch: Dispatch) -> None:
         subject = self._names.result(dispatch.queue, dispatch.id)
         found = await broker.last(self._names.results_stream, subject)
-        last = self.read(found) if found else self._last_known(dispatch)
+        last = self._mailbox.read(found) if found else self._last_known(dispatch)
         if last is None or not last.state.is_held or last.worker != dispatch.worker:
             return
         task = self._names.task(dispatch.queue, dispatch.id, dispatch.band)
         if last.state is State.CLAIMED:
-            # It may not have started: whoever gets the message again asks Airflow. Without a
-            # message nobody would.
+            # It may not have started: a worker that gets the message again asks Airflow. Without a
+            # message no worker does.
             if not await broker.last(self._names.tasks_stream, task):
                 evidence = Evidence(last if found else None, is_in_stream=False)
                 self.findings.append(Finding(dispatch, evidence, last.loss))
@@ -251,13 +195,13 @@ class Inspector:
         await self._fail(dispatch, last, found.sequence if found else 0, last.loss)
 
     async def bury(self, finding: Finding) -> None:
-        """Report what has no worker as failed, unless anyone has reported since it was found."""
+        """Report a dispatch without a worker as failed, unless a report came since it was found."""
         dispatch, evidence, loss = finding
         try:
             broker = self._require()
             subject = self._names.result(dispatch.queue, dispatch.id)
             found = await broker.last(self._names.results_stream, subject)
-            last = self.read(found) if found else None
+            last = self._mailbox.read(found) if found else None
             if last == evidence.last_report:
                 last = last or self._last_known(dispatch)
                 await self._fail(dispatch, last, found.sequence if found else 0, loss)
@@ -273,7 +217,7 @@ class Inspector:
             worker_name=self._sender, at=time.time(),
         )  # fmt: skip
         subject = self._names.result(dispatch.queue, dispatch.id)
-        with contextlib.suppress(WrongSequence):  # somebody else has reported
+        with contextlib.suppress(WrongSequence):  # another report came first
             await broker.publish(subject, fitted_report(verdict), expected_last=sequence)
             task = self._names.task(dispatch.queue, dispatch.id, dispatch.band)
             await broker.remove(self._names.tasks_stream, task)
@@ -290,12 +234,12 @@ class Inspector:
             worker_name=dispatch.worker_name,
         )
 
-    # What has left no trace
+    # Dispatches without a trace
 
     async def search(self, dispatches: Sequence[Dispatch]) -> None:
         """Find out which of these no worker has; neither a message nor a report tells of them.
 
-        What has left a trace by now becomes a finding as well.
+        Those that have left a trace by now become findings as well.
         """
         settings = self._settings
         try:
@@ -331,7 +275,7 @@ class Inspector:
         looked = [Finding(d, evidence[d.id]) for d in dispatches]
         traced = [finding for finding in looked if not finding.evidence.is_lost]
         self.findings.extend(traced)
-        self.reports.extend(r for f in traced if (r := f.evidence.last_report))
+        self._mailbox.reports.extend(r for f in traced if (r := f.evidence.last_report))
         return [finding for finding in looked if finding.evidence.is_lost]
 
     async def _ask(self, broker: Broker, seen: Seen, question: bytes) -> Statement:

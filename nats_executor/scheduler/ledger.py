@@ -1,4 +1,4 @@
-"""What the executor has handed over, and what a report about it means. No I/O, no clock.
+"""Keeps account of what was handed over, and says what a report about it means. No I/O, no clock.
 
 A report counts only for the current dispatch of a key: Airflow uses one key again when a task is
 deferred or rescheduled, and a late success of the first run would fail the second. Two attempts
@@ -23,7 +23,7 @@ __all__ = ["Dispatch", "Ended", "Ledger", "Outcome", "Renewal", "Returned", "Sta
 
 @dataclass(slots=True)
 class Dispatch:
-    """One workload that is in the broker's or a worker's hands.
+    """One workload that the broker or a worker has.
 
     Attributes:
         token_subject: the id that the workload's token is issued for; never taken from a report.
@@ -60,7 +60,7 @@ class Dispatch:
 
     @property
     def is_held(self) -> bool:
-        """Whether a worker has it in its hands."""
+        """Whether a worker has it."""
         return self.state is not None and self.state.is_held
 
 
@@ -82,7 +82,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Unwanted:
-    """Airflow refused its start as out of date: its slot is free and no event is owed."""
+    """Airflow refused its start as out of date: its slot is free and there is no event to send."""
 
     dispatch: Dispatch
     info: str
@@ -134,7 +134,7 @@ class Ledger:
 
     @property
     def held(self) -> list[Dispatch]:
-        """What workers have in their hands; far fewer than all that is outstanding."""
+        """The dispatches that workers have; far fewer than all that is outstanding."""
         return list(self._held.values())
 
     def of_key(self, key: Hashable) -> Dispatch | None:

@@ -18,7 +18,7 @@ from nats_executor.scheduler.stuck import why_stuck
 from nats_executor.wire.messages import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Callable, Hashable, Iterator
 
     from airflow.models.taskinstance import TaskInstance
 
@@ -39,13 +39,21 @@ class Revocations:
 
     def __init__(
         self,
-        executor: compat.VersionedExecutor,
+        job_id: Any,
+        rule: Callable[[], compat.RequeueRule | None],
         events: Events,
         settings: Settings,
         bridge: Bridge,
         dispatcher: Dispatcher,
     ) -> None:
-        self._executor = executor
+        """Look at nothing yet.
+
+        Args:
+            job_id: of the executor's scheduler.
+            rule: returns what Airflow does to a stuck task, as `compat.requeue_rule` does.
+        """
+        self._job_id = job_id
+        self._rule = rule
         self._events = events
         self._settings = settings
         self._bridge = bridge
@@ -58,7 +66,7 @@ class Revocations:
         Raises:
             NotImplementedError: it waits its turn.
         """
-        (identity,) = database.identities([ti], self._executor, self._settings)
+        (identity,) = database.identities([ti], self._settings)
         _, key, coordinates, lane = identity
         if not (reason := self._reason(key, lane)):
             self._revoke_others(ti)
@@ -77,16 +85,16 @@ class Revocations:
 
     def _revoke_others(self, healthy: TaskInstance) -> None:
         """Do to every stuck task what Airflow would, had it not met a healthy one before."""
-        executor, session = self._executor, object_session(healthy)
+        session = object_session(healthy)
         suspects = list(self._suspects()) if session else []
-        rule = compat.requeue_rule(executor) if suspects else None
+        rule = self._rule() if suspects else None
         if session is None or rule is None:
             return
         try:
             # In the session of Airflow's sweep: a failure's callback is stored in that one, too,
             # and would wait for a lock that this thread holds in another one (SQLite).
-            for ti in database.queued_longer(session, suspects, executor.job_id, self._patience):
-                (identity,) = database.identities([ti], executor, self._settings)
+            for ti in database.queued_longer(session, suspects, self._job_id, self._patience):
+                (identity,) = database.identities([ti], self._settings)
                 _, key, _, lane = identity
                 dispatch, dispatch_id = self._events.ledger.of_key(key), ti.external_executor_id
                 if reason := self._reason(key, lane):
@@ -101,21 +109,18 @@ class Revocations:
 
     def _suspects(self) -> Iterator[str]:
         """Yield the ids of this executor's tasks that may be stuck; costs no I/O."""
-        executor = self._executor
         for dispatch in self._events.ledger:
             if dispatch.kind == Kind.TASK and self._reason(dispatch.key, dispatch.lane):
                 yield dispatch.token_subject
-        for queue in compat.waiting_in(executor):
-            for key, workload in queue.items():
-                is_task = compat.kind_of(workload) == Kind.TASK
-                if is_task and self._reason(key, compat.lane_of(workload, self._settings)):
-                    yield compat.token_subject_of(workload)
+        for key, workload in self._events.waiting():
+            is_task = compat.kind_of(workload) == Kind.TASK
+            if is_task and self._reason(key, compat.lane_of(workload, self._settings)):
+                yield compat.token_subject_of(workload)
 
     def _take_back(
         self, key: Any, lane: Lane, dispatch: Dispatch | None, dispatch_id: str | None
     ) -> None:
-        compat.discard_waiting(self._executor, key)
-        self._events.forget(key)
+        self._events.take_back(key)
         if dispatch is not None:
             dispatch_id = dispatch.id
         if dispatch_id:

@@ -1,6 +1,6 @@
-"""The streams as an executor finds them: prepared on each connection, looked at while silent.
+"""Prepares the streams on each connection, and looks at those that do not answer.
 
-Each is looked after by itself, so that one without a leader keeps nothing from the others.
+Each is looked after by itself, so that one without a leader does not hold up the others.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from nats_executor.broker.diagnosis import is_doubtful
 from nats_executor.broker.quorum import no_quorum
 from nats_executor.errors import BrokerError, BrokerUnavailable
+from nats_executor.pacing import Once
 from nats_executor.topology import setup
 from nats_executor.topology.wanted import stream_configs
 
@@ -77,12 +78,12 @@ class Streams:
         self._is_followable = asyncio.Event()
         self._reopens = asyncio.Event()
         self._drifts: dict[str, set[str]] = {}
-        self._said: set[str] = set()
+        self._said = Once()
         self.recoveries = 0
         self.read_after: int | None = None
         self.queues: set[str] = set()
 
-    # What others want to know
+    # For others
 
     @property
     def trouble(self) -> BrokerError | None:
@@ -92,7 +93,8 @@ class Streams:
     def trouble_with(self, *names: str) -> BrokerError | None:
         """Return why these streams cannot be used, None if they can.
 
-        That another one does not answer is nothing to them; what a person has to mend is.
+        Another stream that does not answer does not concern them. One that a person has to mend
+        does.
         """
         for kept in self._kept.values():
             if kept.trouble and (kept.name in names or not is_doubtful(kept.trouble)):
@@ -177,7 +179,7 @@ class Streams:
         if (was_blocked or is_renewed) and not self.trouble_with(self._tasks.name):
             self.recoveries += 1
         if not self.trouble:
-            self._said.clear()
+            self._said.forget_all()
         if is_new and all(other.prepared_on == connection for other in self._kept.values()):
             self._is_prepared.set()
             self._on_prepared()
@@ -186,9 +188,8 @@ class Streams:
         """Log it once: of several streams that are silent in one outage the first one."""
         is_silent = is_doubtful(exc)
         kind = type(exc).__name__ if is_silent else str(exc)
-        if kind in self._said:
+        if not self._said.is_new(kind):
             return
-        self._said.add(kind)
         if is_silent:
             log.warning("stream %s: %s; next: asking again until it answers", kept.name, exc)
         else:
@@ -241,7 +242,7 @@ async def first_answer(broker: Broker, stream: str) -> StreamInfo | None:
     try:
         while True:
             look = asyncio.create_task(broker.stream_info(stream), name=f"look at {stream}")
-            # What the other looks come to is of no interest.
+            # The results of the other looks are not needed.
             look.add_done_callback(lambda task: task.cancelled() or task.exception())
             looks.add(look)
             done, _ = await asyncio.wait(

@@ -1,4 +1,4 @@
-"""Which of the tasks that Airflow finds stuck in `queued` are to be taken back, and why."""
+"""Decides which tasks that Airflow finds stuck in `queued` are to be taken back, and says why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an executor tells about itself through Airflow's own metrics: statsd or OpenTelemetry.
+"""Records the executor's figures in Airflow's own metrics: statsd or OpenTelemetry.
 
 Queues and workers are read in the bridge's thread, once with every sweep. Airflow's metrics are
 used in the scheduler's thread alone, as Airflow does it; nothing here may slow it down or raise.
@@ -12,11 +12,12 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from nats_executor.errors import BrokerError, BrokerUnavailable
 from nats_executor.fleet.queues import queue_rows
 from nats_executor.fleet.workers import seen_workers, worker_state
+from nats_executor.pacing import Once
 from nats_executor.scheduler import compat
 from nats_executor.scheduler.ledger import Ended, Started
 from nats_executor.wire.messages import State
@@ -79,23 +80,25 @@ class Reading:
     dead_letters: int = 0
 
 
-def harmless(function: Callable[Arguments, None]) -> Callable[Arguments, None]:
+def harmless(
+    method: Callable[Concatenate[Telemetry, Arguments], None],
+) -> Callable[Concatenate[Telemetry, Arguments], None]:
     """Let no failure of a metric out: it must not stop the scheduler."""
 
-    @functools.wraps(function)
-    def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+    @functools.wraps(method)
+    def guarded(self: Telemetry, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
         try:
-            function(*args, **kwargs)
+            method(self, *args, **kwargs)
         except Exception as exc:  # noqa: BLE001 - whatever a metrics client of the user's raises
-            complain(f"{type(exc).__name__}: {exc}")
+            complain(self._unrecorded, f"{type(exc).__name__}: {exc}")
 
     return guarded
 
 
-@functools.lru_cache(maxsize=100)
-def complain(text: str) -> None:
-    """Log once what every workload would find again."""
-    log.warning("a metric was not recorded: %s; next: going on without it", text)
+def complain(said: Once, text: str) -> None:
+    """Log a failure once; every workload would find it again."""
+    if said.is_new(text):
+        log.warning("a metric was not recorded: %s; next: going on without it", text)
 
 
 class Telemetry:
@@ -109,8 +112,10 @@ class Telemetry:
         self._settings = settings
         self._is_on = compat.has_metrics()
         self._sent: dict[str, float] = {}  # what waits for its start, by dispatch id
-        self._known: set[str] = set()  # queues that were told of
+        self._known: set[str] = set()  # queues whose gauges were set
         self._tags = {"prefix": settings.subject_prefix}  # each team has its own
+        self._unread = Once()  # for the bridge's thread
+        self._unrecorded = Once()  # for the scheduler's
         self.reading: Reading | None = None
 
     # In the bridge's thread
@@ -133,7 +138,7 @@ class Telemetry:
             if isinstance(exc, BrokerUnavailable):
                 log.debug("no metrics of queues: %s", exc)
             else:  # denied, say, and the connection itself does not tell
-                complain(str(exc))
+                complain(self._unread, str(exc))
             return Reading(is_connected=False)
         except Exception:
             # In the connection's task group, where it would end the connection.
@@ -153,7 +158,7 @@ class Telemetry:
 
     @harmless
     def published(self, outcomes: Mapping[str, BrokerError | None], seconds: float) -> None:
-        """Note what was sent, and how long that took."""
+        """Note which workloads were sent, and how long that took."""
         if self._is_on:
             now = time.time()
             self._sent |= {id_: now for id_, outcome in outcomes.items() if outcome is None}
@@ -183,10 +188,10 @@ class Telemetry:
             return
         rows = {row["queue"]: row for row in reading.queues}
         for queue in self._known | rows.keys():
-            row = rows.get(queue, {})  # one that is gone is told of once more, as empty
+            figures = rows.get(queue, {})  # one that is gone is set to 0 once
             for name, column in ROWS.items():
-                self._gauge(name, row.get(column, 0), queue=queue)
-            self._gauge("queue.paused", row.get("paused_until") is not None, queue=queue)
+                self._gauge(name, figures.get(column, 0), queue=queue)
+            self._gauge("queue.paused", figures.get("paused_until") is not None, queue=queue)
             self._gauge("queue.oldest_seconds", oldest.get(queue, 0.0), queue=queue)
         self._known = set(rows)
         for state in STATES:
@@ -198,7 +203,7 @@ class Telemetry:
     def _oldest(self, ledger: Ledger) -> dict[str, float]:
         """Return the age of each queue's oldest workload that waits, and forget what is gone.
 
-        What another scheduler has sent counts from the first look at it.
+        A workload of another scheduler counts from the first look at it.
         """
         now = time.time()
         known, self._sent = self._sent, {}

@@ -1,4 +1,4 @@
-"""Does the executor's periodic duties, in the scheduler's thread.
+"""Repairs from time to time what messages alone leave open, in the scheduler's thread.
 
 It asks the inspector to look, without waiting, and acts on what was found: sends again what the
 broker lost, tells again what Airflow missed, and ends what a dead scheduler left or no worker has.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nats_executor.scheduler import compat, database
 from nats_executor.scheduler.confirmations import Confirmations
@@ -34,13 +34,15 @@ class Upkeep:
 
     def __init__(
         self,
-        executor: compat.VersionedExecutor,
+        owner: database.Owner,
+        mint: compat.Mint,
         events: Events,
         settings: Settings,
         bridge: Bridge,
         inspector: Inspector,
     ) -> None:
-        self._executor = executor
+        self._owner = owner
+        self._mint = mint
         self._events = events
         self._settings = settings
         self._bridge = bridge
@@ -50,7 +52,8 @@ class Upkeep:
         self._next_sweep = 0.0
         self._next_watch = 0.0
         self._confirmations = Confirmations()
-        # What runs by the database, or ran by its last report, and has left no trace in NATS.
+        # Dispatches that run by the database, or ran by their last report, and have left no trace
+        # in NATS.
         self._silent: dict[str, Dispatch] = {}
 
     def tick(self) -> None:
@@ -86,7 +89,7 @@ class Upkeep:
             self._bridge.post(self._inspector.sweep(list(ledger)))
         orphans = [
             d
-            for d in database.unfinished(self._executor, self._settings) or ()
+            for d in database.unfinished(self._owner, self._settings) or ()
             if not ledger.knows(d.id)
         ]
         if orphans:
@@ -121,20 +124,17 @@ class Upkeep:
         """
         if report is None:
             return
-        if report.state is State.DROPPED and not database.standing(
-            [dispatch], self._executor.job_id
-        ):
+        if report.state is State.DROPPED and not database.standing([dispatch], self._owner.job_id):
             return  # it has an end by now, which is not to be written over
         succeeded = report.state is State.SUCCESS
-        key: Any = dispatch.key
-        self._executor.change_state(key, compat.ended_event(succeeded), report.info or None)
+        self._events.end_callback(dispatch.key, succeeded=succeeded, info=report.info)
 
     def _send_again(self, lost: Mapping[str, Finding]) -> None:
         """Queue workloads again that NATS has lost; the next heartbeat sends them."""
-        executor = self._executor
+        job_id = self._owner.job_id
         dispatches = [finding.dispatch for finding in lost.values()]
-        states = database.standing(dispatches, executor.job_id)
-        workloads = database.workloads_again(dispatches, executor)
+        states = database.standing(dispatches, job_id)
+        workloads = database.workloads_again(dispatches, job_id, self._mint)
         if states is None or workloads is None:
             return  # the next sweep finds them again
         for workload in workloads:
@@ -161,21 +161,19 @@ class Upkeep:
 
     def expect(self, ended: Ended) -> None:
         """Look after an event that alone tells Airflow what became of a task."""
-        if self._executor.job_id is not None:
+        if self._owner.job_id is not None:
             self._confirmations.expect(ended, time.monotonic())
 
     def _confirm(self, now: float) -> None:
         """Tell again what has had no effect on its row."""
         due = self._confirmations.due(now)
         ends = [confirmation.ended for confirmation in due]
-        states = database.standing([e.dispatch for e in ends], self._executor.job_id) if due else {}
+        states = database.standing([e.dispatch for e in ends], self._owner.job_id) if due else {}
         if states is None:
             return
         for confirmation in due:
             ended = confirmation.ended
-            key: Any = ended.dispatch.key
-            executor = self._executor
-            is_here = key in executor.running or compat.waits_in(executor, key)
+            is_here = self._events.is_here(ended.dispatch.key)
             if ended.dispatch.id in states and not is_here:
                 name = ended.dispatch.name
                 log.warning("%s: the scheduler missed its end; next: telling it again", name)

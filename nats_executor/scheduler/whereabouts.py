@@ -1,7 +1,7 @@
-"""Whether a workload runs nowhere, by what every worker says of it. No I/O, no clock.
+"""Concludes from the answers of all workers that a workload runs nowhere. No I/O, no clock.
 
-When a broker loses its data, no report tells any more which worker has a workload. Then all of
-them are asked: what none has runs nowhere.
+When a broker loses its data, no report tells any more which worker has a workload. Then all
+workers are asked: a workload that none of them has runs nowhere.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ __all__ = ["Statement", "can_conclude", "denied", "loss_of", "run_nowhere"]
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What is known of one worker and some dispatches that it was asked about.
+    """The answer of one worker about some dispatches, or that it gave none.
 
     Attributes:
         worker: its id.
         is_lost: it counts as dead.
-        lacks: the dispatches that it says are not in its hands; none, if it does not answer or is
+        lacks: the dispatches that it says it does not have; none, if it does not answer or is
             of a release that does not know the question.
         keys: tokens of the queues that it serves or has served.
     """
@@ -41,7 +41,7 @@ class Statement:
 
 
 def denied(reply: bytes, worker: str) -> frozenset[str]:
-    """Return the dispatches that a worker's answer says are not in its hands."""
+    """Return the dispatches that a worker's answer says it does not have."""
     try:
         presence = decode(Presence, reply, most_bytes=ANSWER_BYTES)
     except DecodeError:  # also b"", where there was no answer

@@ -1,4 +1,4 @@
-"""What is granted to whom, and how it is written down."""
+"""The permissions of each role, and the forms in which they are written down."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from tests.airflow.chaos_faults import SCHEDULERS, WORKERS, Injector, start_work
 from tests.airflow.chaos_journal import FINAL, judge_rows, judge_runs
 from tests.airflow.chaos_plan import make_airflow_plan
 from tests.airflow.deployed import Airflow, pid_of
+from tests.airflow.environment import FAULTS
 from tests.airflow.postgres import PostgresServer
-from tests.airflow.surroundings import FAULTS
 from tests.airflow.tables import LIVE, SPENT
 from tests.chaos.plan import Kind
 from tests.support.waiting import block_until

@@ -1,4 +1,4 @@
-"""What really ran in a chaos run, from the files that its tasks keep, and what that must not be."""
+"""The runs of a chaos run's tasks, from the files that they keep, and what must not be there."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.airflow.deployed import Airflow
+from tests.airflow.environment import FAULTS
 from tests.airflow.postgres import PostgresServer
-from tests.airflow.surroundings import FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

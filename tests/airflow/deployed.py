@@ -16,7 +16,7 @@ from nats_executor.local.deployment import Deployment, free_port
 from nats_executor.local.process import LocalError
 from nats_executor.wire.names import Names
 from tests.airflow.bare import Bare
-from tests.airflow.surroundings import PASSWORD, USER, environment
+from tests.airflow.environment import PASSWORD, USER, environment
 from tests.airflow.tables import LIVE, SPENT
 from tests.support.nats_server import NatsServer
 from tests.support.waiting import block_until
@@ -365,7 +365,7 @@ class Airflow:
 
     def lines(self, name: str) -> list[str]:
         """What tasks have noted."""
-        with suppress(FileNotFoundError):  # nobody has yet
+        with suppress(FileNotFoundError):  # not written yet
             return (self.marks / f"{name}-lines").read_text().splitlines()
         return []
 

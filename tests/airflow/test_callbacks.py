@@ -11,7 +11,7 @@ import pytest
 from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
 from nats_executor.wire.names import Names
 from tests.airflow.deployed import Airflow
-from tests.airflow.surroundings import FAULTS
+from tests.airflow.environment import FAULTS
 from tests.rolling.balancer import CHUNK, Balancer
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def test_the_log_of_a_callback_is_kept_and_shown(late: Airflow) -> None:
 
 @pytest.mark.skipif(not AIRFLOW_V_3_4_PLUS, reason="Airflow 3.3 has no start of callbacks")
 def test_a_worker_that_dies_after_the_start_leaves_one_end(late: Airflow) -> None:
-    """The API server has exchanged the token, and nobody else can have it exchanged."""
+    """The API server has exchanged the token, and no other worker can have it exchanged."""
     with Swallower([late.port]) as cable:
         url = f"http://127.0.0.1:{cable.port}/execution/"
         start_far_worker(late, "cut-1", CORE__EXECUTION_API_SERVER_URL=url)

@@ -29,7 +29,7 @@ LEFT_OUT = {
     "example_branch_operator": INDEX,
     "example_branch_python_operator_decorator": INDEX,
     "example_dag_decorator": INTERNET,
-    "example_external_task_marker_child": "waits for a task group that nobody has",
+    "example_external_task_marker_child": "waits for a task group that no Dag has",
     "example_hitl_operator": "waits for a person's answer",
     "example_passing_params_via_test_command": "is meant for `airflow tasks test`",
     "example_python_decorator": INDEX,

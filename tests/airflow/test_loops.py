@@ -10,7 +10,7 @@ import pytest
 
 from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
 from tests.airflow.deployed import Airflow, pid_of
-from tests.airflow.surroundings import FAULTS
+from tests.airflow.environment import FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

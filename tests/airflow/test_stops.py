@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.airflow.deployed import Airflow, is_alive, pid_of
-from tests.airflow.surroundings import FAULTS
+from tests.airflow.environment import FAULTS
 from tests.support.worker_process import descendants
 
 if TYPE_CHECKING:

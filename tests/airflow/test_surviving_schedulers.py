@@ -57,7 +57,7 @@ def is_tested(airflow: Airflow, connection: str) -> bool:
 
 @pytest.mark.parametrize("number", [2, 3])
 def test_a_scheduler_among_others_dies_in_the_middle(hurt: Airflow, number: int) -> None:
-    """Each task is run once, whoever queued it and whoever heard of its end."""
+    """Each task is run once, whichever scheduler queued it and whichever heard of its end."""
     dag_id = f"many_{number}"
     names = [f"scheduler-{n}" for n in range(2, number + 1)]
     known = schedulers_seen(hurt)

@@ -1,4 +1,4 @@
-"""Worker and task processes die, and Airflow's database is in somebody else's hands meanwhile."""
+"""Worker and task processes die, and Airflow's database is locked by another client meanwhile."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What whoever has one login of a deployment tries, on real servers with the shipped users."""
+"""Attacks with one login of a deployment, on real servers with the shipped users."""

@@ -1,4 +1,4 @@
-"""What a worker's login of queue `a` writes in order to be a burden: messages as large as may be.
+"""Burdens that a worker's login of queue `a` writes: messages as large as may be.
 
 Each flood is a coroutine over a connection of that user. They need a server whose `max_payload` is
 that of `deploy/nats/cluster.conf`, and streams that take all that it takes: see `unlimited`.
@@ -21,13 +21,13 @@ from nats_executor.topology import setup
 from nats_executor.topology.wanted import stream_configs
 from nats_executor.wire.messages import Presence, Report, State, as_map, encode
 from nats_executor.wire.names import in_domain
-from tests.support.realm import NAMES, ROOT_USER
+from tests.support.user_stage import NAMES, ROOT_USER
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from nats_executor.broker.port import Broker
-    from tests.support.realm import Realm
+    from tests.support.user_stage import UserStage
 
 __all__ = [
     "FLOODS",
@@ -51,12 +51,12 @@ LAST = "last"
 SECONDS = 60.0
 
 
-async def unlimited(realm: Realm) -> None:
+async def unlimited(user_stage: UserStage) -> None:
     """Make the streams as a server has them where `airflow nats setup` set no limits."""
     free = {"max_bytes": -1, "max_msg_size": -1, "max_msgs": -1}
 
     async def lift(broker: Broker) -> None:
-        for wanted in stream_configs(realm.settings(ROOT_USER)):
+        for wanted in stream_configs(user_stage.settings(ROOT_USER)):
             existing = await broker.stream_config(wanted["name"])
             if existing is None:
                 await broker.create_stream(wanted | free)
@@ -64,11 +64,11 @@ async def unlimited(realm: Realm) -> None:
                 await broker.update_stream(existing | free)
         for queue in ("a", "b"):
             try:
-                await setup.open_queue(broker, realm.settings(ROOT_USER), queue)
+                await setup.open_queue(broker, user_stage.settings(ROOT_USER), queue)
             except TopologyMismatch:  # a limit that is not there is what this is about
                 continue
 
-    async with connect(realm.settings(ROOT_USER), role="test") as broker:
+    async with connect(user_stage.settings(ROOT_USER), role="test") as broker:
         await broker.ready(10)
         await lift(broker)
 
@@ -167,15 +167,15 @@ FLOODS: dict[str, Callable[[Broker], Awaitable[None]]] = {
 }
 
 
-def run(realm: Realm, name: str) -> None:
+def run(user_stage: UserStage, name: str) -> None:
     """Write a flood as the worker of queue `a`, and then one report as the worker of queue `b`."""
 
     async def write() -> None:
-        await unlimited(realm)
-        async with connect(realm.settings("worker_a"), role="flood") as broker:
+        await unlimited(user_stage)
+        async with connect(user_stage.settings("worker_a"), role="flood") as broker:
             await broker.ready(10)
             await FLOODS[name](broker)
-        async with connect(realm.settings("worker_b"), role="worker b") as broker:
+        async with connect(user_stage.settings("worker_b"), role="worker b") as broker:
             await broker.ready(10)
             last = NAMES.result("b", LAST)
             await broker.publish(last, encode(report(LAST, "b")), timeout=SECONDS)

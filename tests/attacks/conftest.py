@@ -1,4 +1,4 @@
-"""The grounds of the attacks: both modes of users, and a cluster.
+"""Stages of the attacks: both modes of users, and a cluster.
 
 Servers are shared, for as long as tests of one kind follow each other; streams are not.
 """
@@ -11,27 +11,27 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from nats_executor.errors import BrokerUnavailable, TopologyMismatch
-from tests.support.realm import KINDS, Realm, open_realm
+from tests.support.user_stage import KINDS, UserStage, open_user_stage
 from tests.support.waiting import block_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class MakeRealm(Protocol):
+class MakeUserStage(Protocol):
     """Start servers of the test's own, with streams; they end with the test."""
 
-    def __call__(self, *, config: str = "", jetstream: str = "", **options: Any) -> Realm: ...
+    def __call__(self, *, config: str = "", jetstream: str = "", **options: Any) -> UserStage: ...
 
 
-def make_streams(realm: Realm, **options: Any) -> None:
+def make_streams(user_stage: UserStage, **options: Any) -> None:
     """Run setup, again where a busy cluster misses a server or an answer; that is no attack."""
 
     def is_made() -> bool:
         try:
-            realm.set_up(**options)
+            user_stage.set_up(**options)
         except (BrokerUnavailable, TopologyMismatch):
-            if not realm.others:
+            if not user_stage.others:
                 raise
             return False
         return True
@@ -40,34 +40,34 @@ def make_streams(realm: Realm, **options: Any) -> None:
 
 
 @pytest.fixture(scope="session", params=KINDS)
-def shared_realm(
+def shared_user_stage(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Realm]:
+) -> Iterator[UserStage]:
     """One for all tests that let its servers live."""
-    with open_realm(tmp_path_factory.mktemp("realm"), request.param) as realm:
-        yield realm
+    with open_user_stage(tmp_path_factory.mktemp("user_stage"), request.param) as user_stage:
+        yield user_stage
 
 
 @pytest.fixture
-def realm(shared_realm: Realm) -> Realm:
+def user_stage(shared_user_stage: UserStage) -> UserStage:
     """All users, and the streams as `airflow nats setup` makes them, with nothing in them."""
-    shared_realm.clear()
-    make_streams(shared_realm)
-    return shared_realm
+    shared_user_stage.clear()
+    make_streams(shared_user_stage)
+    return shared_user_stage
 
 
 @pytest.fixture(params=KINDS)
-def make_realm(
+def make_user_stage(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[MakeRealm]:
+) -> Iterator[MakeUserStage]:
     """For tests that need limits of their own, or hurt a server."""
     with ExitStack() as exits:
 
-        def make(*, config: str = "", jetstream: str = "", **options: Any) -> Realm:
-            directory = tmp_path_factory.mktemp("realm")
-            made = open_realm(directory, request.param, config=config, jetstream=jetstream)
-            realm = exits.enter_context(made)
-            make_streams(realm, **options)
-            return realm
+        def make(*, config: str = "", jetstream: str = "", **options: Any) -> UserStage:
+            directory = tmp_path_factory.mktemp("user_stage")
+            made = open_user_stage(directory, request.param, config=config, jetstream=jetstream)
+            user_stage = exits.enter_context(made)
+            make_streams(user_stage, **options)
+            return user_stage
 
         yield make

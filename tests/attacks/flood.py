@@ -1,4 +1,4 @@
-"""Whoever has the login of a worker of queue `a` writes all that it may, as large as it may.
+"""An attacker with the login of a worker of queue `a` writes all that it may, as large as it may.
 
     python -m tests.attacks.flood
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from nats_executor.topology.wanted import stream_configs
 from nats_executor.wire.log_parts import CHUNK_BYTES
 from nats_executor.wire.sizes import HEADERS_BYTES, REPORT_BYTES
-from tests.support.realm import KINDS, NAMES, ROOT_USER, Realm, open_realm
+from tests.support.user_stage import KINDS, NAMES, ROOT_USER, UserStage, open_user_stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,9 +46,9 @@ Harm = Counter[str]
 STORED = "stored"
 
 
-def writable(realm: Realm, user: str) -> list[str]:
+def writable(user_stage: UserStage, user: str) -> list[str]:
     """Return the subjects with wildcards under which a user may store something."""
-    granted = realm.grants(user).publish
+    granted = user_stage.grants(user).publish
     return [
         subject
         for subject in granted
@@ -62,13 +62,13 @@ def bodies() -> Iterator[bytes]:
             yield bytes(size)
 
 
-def flood(realm: Realm, user: str = "worker_a") -> Harm:
+def flood(user_stage: UserStage, user: str = "worker_a") -> Harm:
     """Write it all, each message under a subject of its own, and count the server's answers."""
     inbox = f"_INBOX_{user}"
     answers: Counter[str] = Counter()
-    with realm.raw(user) as client:
+    with user_stage.raw(user) as client:
         client.subscribe(f"{inbox}.>")
-        for pattern in writable(realm, user):
+        for pattern in writable(user_stage, user):
             for number, body in enumerate(bodies()):
                 subject = pattern.replace("*", f"x{number}").replace(">", f"x{number}")
                 answers[asked(client, subject, body)] += 1
@@ -90,21 +90,21 @@ def said(answer: Message) -> str:
     return str(answer.answer.get("error", {}).get("description", STORED))
 
 
-def harm_to_b(realm: Realm, dispatch_id: str = "after") -> Harm:
+def harm_to_b(user_stage: UserStage, dispatch_id: str = "after") -> Harm:
     """Have queue b send, claim, bury, tell of a worker and end; count what is refused."""
     task, result = NAMES.task("b", dispatch_id), NAMES.result("b", dispatch_id)
     harm: Counter[str] = Counter()
-    with realm.raw("scheduler") as scheduler, realm.raw("worker_b") as worker:
+    with user_stage.raw("scheduler") as scheduler, user_stage.raw("worker_b") as worker:
         scheduler.subscribe("_INBOX_scheduler.>")
         worker.subscribe("_INBOX_worker_b.>")
         sent = asked(scheduler, task, b"a task")
-        (presence,) = (s for s in writable(realm, "worker_b") if "$KV." in s)
+        (presence,) = (s for s in writable(user_stage, "worker_b") if "$KV." in s)
         subjects = [result, NAMES.dead_letter("b", dispatch_id)]
         subjects.append(presence.replace("*", "b1").replace(">", "b1"))
         told = [asked(worker, subject, b"told") for subject in subjects]
         harm.update(answer for answer in (sent, *told) if answer != STORED)
         if sent == STORED:
-            pull = f"{realm.api('worker_b')}.CONSUMER.MSG.NEXT.{NAMES.tasks_stream}.b"
+            pull = f"{user_stage.api('worker_b')}.CONSUMER.MSG.NEXT.{NAMES.tasks_stream}.b"
             delivery = worker.ask(pull, b'{"batch": 1, "no_wait": true}', "_INBOX_worker_b.x")
             if delivery.body == b"a task":
                 worker.ask(delivery.reply, b"+ACK", "_INBOX_worker_b.x")
@@ -113,30 +113,32 @@ def harm_to_b(realm: Realm, dispatch_id: str = "after") -> Harm:
     return harm
 
 
-def unbound(realm: Realm) -> None:
+def unbound(user_stage: UserStage) -> None:
     """Take the sizes off all streams: so they were made before there were sizes."""
 
     async def change(broker: Any) -> None:
-        for wanted in stream_configs(realm.settings(ROOT_USER, **OPTIONS)):
+        for wanted in stream_configs(user_stage.settings(ROOT_USER, **OPTIONS)):
             config: Config = await broker.stream_config(wanted["name"])
             await broker.update_stream(config | {"max_bytes": -1, "max_msg_size": -1})
 
-    realm.ask(ROOT_USER, change)
+    user_stage.ask(ROOT_USER, change)
 
 
 def tell(kind: str, *, is_bounded: bool) -> None:
     with (
         tempfile.TemporaryDirectory() as directory,
-        open_realm(Path(directory), kind, config=MAX_PAYLOAD, jetstream=JETSTREAM) as realm,
+        open_user_stage(
+            Path(directory), kind, config=MAX_PAYLOAD, jetstream=JETSTREAM
+        ) as user_stage,
     ):
-        realm.set_up(**OPTIONS)
+        user_stage.set_up(**OPTIONS)
         if not is_bounded:
-            unbound(realm)
+            unbound(user_stage)
         began = time.monotonic()
-        answers = flood(realm)
+        answers = flood(user_stage)
         seconds = time.monotonic() - began
-        stored = max(server.monitor("/jsz")["storage"] for server in realm.servers)
-        harm = harm_to_b(realm)
+        stored = max(server.monitor("/jsz")["storage"] for server in user_stage.servers)
+        harm = harm_to_b(user_stage)
         refused = answers.total() - answers[STORED]
         sys.stdout.write(
             f"{kind}, {'with' if is_bounded else 'without'} sizes: {answers.total()} messages in "

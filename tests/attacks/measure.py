@@ -1,4 +1,4 @@
-"""How much storage the usual messages take: the figures of the sizes in docs/security.md.
+"""Measure the storage of the usual messages: the figures of the sizes in docs/security.md.
 
 python -m tests.attacks.measure
 """

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.attacks.burdens import MAX_PAYLOAD, run
 from tests.attacks.victims import VICTIMS
-from tests.support.realm import KINDS, ONE_ACCOUNT, Realm, open_realm
+from tests.support.user_stage import KINDS, ONE_ACCOUNT, UserStage, open_user_stage
 
 ROWS: dict[str, tuple[str, ...]] = {
     "nothing": tuple(VICTIMS),
@@ -51,11 +51,11 @@ def main() -> None:
     for name in args.flood or ROWS:
         with (
             tempfile.TemporaryDirectory() as directory,
-            open_realm(Path(directory), args.mode, config=MAX_PAYLOAD) as realm,
+            open_user_stage(Path(directory), args.mode, config=MAX_PAYLOAD) as user_stage,
         ):
-            run(realm, name)
+            run(user_stage, name)
             for victim in ROWS[name]:
-                say(measured(realm, args.mode, name, victim))
+                say(measured(user_stage, args.mode, name, victim))
 
 
 def say(text: str) -> None:
@@ -63,8 +63,8 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def measured(realm: Realm, mode: str, flood: str, victim: str) -> str:
-    urls = [server.url for server in realm.servers]
+def measured(user_stage: UserStage, mode: str, flood: str, victim: str) -> str:
+    urls = [server.url for server in user_stage.servers]
     command = [sys.executable, "-m", "tests.attacks.victims", victim, mode, *urls]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nats_executor.broker.releases import danger
-from tests.support.realm import NAMES, ROOT_INBOX, ROOT_USER, secret
+from tests.support.user_stage import NAMES, ROOT_INBOX, ROOT_USER, secret
 from tests.support.waiting import block_until
 
 if TYPE_CHECKING:
     from tests.support.raw_nats import Message, RawClient
-    from tests.support.realm import Realm
+    from tests.support.user_stage import UserStage
 
 pytestmark = pytest.mark.integration
 
@@ -24,16 +24,16 @@ KEYS = [f"d{number}" for number in range(len(VERBS))]
 OF_A = "$JS.ACK.{stream}.a.1.{sequence}.{number}.1700000000000000000.0"
 
 
-def version(realm: Realm) -> str:
-    return str(realm.server.monitor("/varz")["version"])
+def version(user_stage: UserStage) -> str:
+    return str(user_stage.server.monitor("/varz")["version"])
 
 
-def pull(realm: Realm, queue: str, batch: int) -> list[Message]:
+def pull(user_stage: UserStage, queue: str, batch: int) -> list[Message]:
     """Take tasks of a queue; they stay unacked."""
     user, inbox = f"worker_{queue}", f"_INBOX_worker_{queue}"
-    with realm.raw(user) as worker:
+    with user_stage.raw(user) as worker:
         worker.subscribe(f"{inbox}.>")
-        subject = f"{realm.api(user)}.CONSUMER.MSG.NEXT.{TASKS}.{queue}"
+        subject = f"{user_stage.api(user)}.CONSUMER.MSG.NEXT.{TASKS}.{queue}"
         asked = json.dumps({"batch": batch, "expires": 10_000_000_000}).encode()
         return [
             worker.ask(subject, asked, f"{inbox}.x"),
@@ -52,16 +52,16 @@ def sequences(root: RawClient, queue: str) -> dict[str, int]:
     return found
 
 
-def attack(realm: Realm, queue: str, root: RawClient) -> set[str]:
+def attack(user_stage: UserStage, queue: str, root: RawClient) -> set[str]:
     """Ack another queue's tasks as worker a, each in its own way; return those that are gone."""
     for key in KEYS:
-        realm.send(queue, key)
-        realm.send("a", key)
+        user_stage.send(queue, key)
+        user_stage.send("a", key)
     root.subscribe("_INBOX_root.>")
     before = sequences(root, queue)
     assert len(before) == len(KEYS)
-    of_a = pull(realm, "a", len(KEYS))
-    with realm.raw("worker_a") as worker:
+    of_a = pull(user_stage, "a", len(KEYS))
+    with user_stage.raw("worker_a") as worker:
         worker.subscribe("_INBOX_worker_a.>")
         for number, (verb, sequence) in enumerate(zip(VERBS, before.values(), strict=True), 1):
             forged = OF_A.format(stream=TASKS, sequence=sequence, number=number)
@@ -74,33 +74,33 @@ def attack(realm: Realm, queue: str, root: RawClient) -> set[str]:
 
 @pytest.mark.parametrize("is_running", [False, True], ids=["waiting", "running"])
 def test_an_ack_of_another_queues_task_does_what_our_judgement_of_the_release_says(
-    realm: Realm, is_running: bool
+    user_stage: UserStage, is_running: bool
 ) -> None:
     """On a release that we call unsafe it removes the task; on any other it does nothing at all."""
-    is_unsafe = bool(danger(version(realm)))
+    is_unsafe = bool(danger(version(user_stage)))
     if is_running:
-        realm.send("b", "earlier")
-        [earlier] = pull(realm, "b", 1)
-    with realm.raw(ROOT_USER) as root:
-        gone = attack(realm, "b", root)
+        user_stage.send("b", "earlier")
+        [earlier] = pull(user_stage, "b", 1)
+    with user_stage.raw(ROOT_USER) as root:
+        gone = attack(user_stage, "b", root)
 
     if is_unsafe:
         assert gone == {key for key, ends in zip(KEYS, VERBS.values(), strict=True) if ends}
         return
     assert gone == set()
     # They are still worker b's to run, each once.
-    assert [task.body for task in pull(realm, "b", len(KEYS))] == [secret("b")] * len(KEYS)
+    assert [task.body for task in pull(user_stage, "b", len(KEYS))] == [secret("b")] * len(KEYS)
     if is_running:
-        with realm.raw("worker_b") as worker:
+        with user_stage.raw("worker_b") as worker:
             worker.subscribe("_INBOX_worker_b.>")
             assert worker.ask(earlier.reply, b"+ACK", "_INBOX_worker_b.y").body == b""
 
 
 def test_a_task_of_a_queue_without_a_consumer_is_anybodys_to_remove_on_every_release(
-    realm: Realm,
+    user_stage: UserStage,
 ) -> None:
     """No consumer wants it. The executor makes a queue's consumers before it sends."""
-    with realm.raw(ROOT_USER) as root:
-        gone = attack(realm, "c", root)
+    with user_stage.raw(ROOT_USER) as root:
+        gone = attack(user_stage, "c", root)
 
     assert gone == {key for key, ends in zip(KEYS, VERBS.values(), strict=True) if ends}

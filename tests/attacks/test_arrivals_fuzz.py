@@ -15,8 +15,8 @@ from nats_executor.cli.survey import check_rows, take_survey, worker_rows
 from nats_executor.fleet.liveness import Holder, Liveness, readable
 from nats_executor.fleet.queues import queue_rows
 from nats_executor.scheduler.dispatcher import Dispatcher
-from nats_executor.scheduler.inspector import Inspector
 from nats_executor.scheduler.ledger import Dispatch, Ledger
+from nats_executor.scheduler.reports import Mailbox
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Kind, Presence, Report, State, Workload, decode, encode
 from nats_executor.wire.names import Verb
@@ -47,7 +47,7 @@ PLAN = Plan(
 # A worker
 
 
-class Site:
+class Stage:
     """A worker, its broker and the loop that it runs in."""
 
     def __init__(self) -> None:
@@ -129,26 +129,26 @@ endings = st.sampled_from(Ending)
 @given(bodies(Workload), endings, st.booleans())
 @example(b"", Ending.FINISHED, False)
 def test_no_message_falls_a_worker(body: bytes, ending: Ending, is_started: bool) -> None:
-    site = Site()
+    stage = Stage()
     try:
-        site.put(body)
+        stage.put(body)
 
-        site.carry(ending, is_started=is_started)
+        stage.carry(ending, is_started=is_started)
 
-        assert site.last is not None
-        if site.pool.requested:
-            assert site.dead_letters == []
-            is_given_back = site.last.state in {State.RELEASED, State.EXPIRED}
-            assert site.last.state.is_final or is_given_back
-            assert not site.is_queued or (is_given_back and site.is_handed_back)
-        elif site.last.state is State.FAILED:
-            assert site.dead_letters == [body]
-            assert not site.is_queued
+        assert stage.last is not None
+        if stage.pool.requested:
+            assert stage.dead_letters == []
+            is_given_back = stage.last.state in {State.RELEASED, State.EXPIRED}
+            assert stage.last.state.is_final or is_given_back
+            assert not stage.is_queued or (is_given_back and stage.is_handed_back)
+        elif stage.last.state is State.FAILED:
+            assert stage.dead_letters == [body]
+            assert not stage.is_queued
         else:
-            assert site.last.state is State.EXPIRED
-            assert site.is_handed_back
+            assert stage.last.state is State.EXPIRED
+            assert stage.is_handed_back
     finally:
-        site.close()
+        stage.close()
 
 
 @settings(max_examples=60)
@@ -156,38 +156,38 @@ def test_no_message_falls_a_worker(body: bytes, ending: Ending, is_started: bool
 def test_no_report_falls_a_worker(report: bytes, body: bytes, ending: Ending) -> None:
     """Whatever is said about a workload, its message goes or comes again."""
     for is_other_alive in (False, True):
-        site = Site()
-        site.is_other_alive = is_other_alive
+        stage = Stage()
+        stage.is_other_alive = is_other_alive
         try:
-            site.server.put(RESULT_SUBJECT, report)
-            site.put(body)
+            stage.server.put(RESULT_SUBJECT, report)
+            stage.put(body)
 
-            site.carry(ending)
+            stage.carry(ending)
 
-            assert not site.is_queued or site.is_handed_back
-            assert not site.worker.leases._held
+            assert not stage.is_queued or stage.is_handed_back
+            assert not stage.worker.leases._held
         finally:
-            site.close()
+            stage.close()
 
 
 @given(st.binary() | st.sampled_from([b"d1", b"d1\x00", b"d1 ", b"\xff", b"x" * 10_000]))
 def test_no_control_request_falls_a_worker(body: bytes) -> None:
-    site = Site()
+    stage = Stage()
     try:
-        site.put(encode(EXAMPLES[Workload]))
-        errand = site.errand()
-        site.worker.crew.errands.add(errand)
-        announcer = Announcer(site.broker, SETTINGS, site.worker.state.presence)
-        site.finish(site.worker.serve_control(site.broker, announcer))
+        stage.put(encode(EXAMPLES[Workload]))
+        errand = stage.errand()
+        stage.worker.crew.errands.add(errand)
+        announcer = Announcer(stage.broker, SETTINGS, stage.worker.state.presence)
+        stage.finish(stage.worker.serve_control(stage.broker, announcer))
 
-        stop = site.broker.request(NAMES.control(ME, Verb.STOP), body, timeout=1.0)
-        ping = site.broker.request(NAMES.control(ME, Verb.PING), body, timeout=1.0)
+        stop = stage.broker.request(NAMES.control(ME, Verb.STOP), body, timeout=1.0)
+        ping = stage.broker.request(NAMES.control(ME, Verb.PING), body, timeout=1.0)
 
-        assert site.finish(stop) == (b"stopping" if body == b"d1" else b"unknown")
+        assert stage.finish(stop) == (b"stopping" if body == b"d1" else b"unknown")
         assert errand.is_revoked is (body == b"d1")
-        assert decode(Presence, site.finish(ping)).worker == ME
+        assert decode(Presence, stage.finish(ping)).worker == ME
     finally:
-        site.close()
+        stage.close()
 
 
 # An executor, and the commands
@@ -195,13 +195,13 @@ def test_no_control_request_falls_a_worker(body: bytes) -> None:
 
 @given(bodies(Report))
 def test_no_report_falls_an_executor(body: bytes) -> None:
-    inspector = Inspector(SETTINGS, "s", cast("Any", None))
+    mailbox = Mailbox(SETTINGS.names)
     ledger = Ledger()
     ledger.track(Dispatch("d1", "key", "default", Kind.TASK, "ti"))
 
-    inspector.take(Stored(RESULT_SUBJECT, 1, body))
+    mailbox.take(Stored(RESULT_SUBJECT, 1, body))
 
-    for report in inspector.reports:
+    for report in mailbox.reports:
         assert (report.dispatch_id, report.queue) == ("d1", "default")
         outcome = ledger.apply(report)
         assert (outcome is None) or outcome.dispatch.id == "d1"
@@ -217,15 +217,15 @@ def key_of(record: bytes) -> str:
 @settings(max_examples=30)
 @given(st.lists(bodies(Presence), min_size=1, max_size=3))
 def test_no_presence_record_falls_anybody(records: list[bytes]) -> None:
-    site = Site()
+    stage = Stage()
     try:
         for record in records:
-            site.server.put(key_of(record), record)
-        message = site.server.messages(NAMES.workers_stream)[0]
+            stage.server.put(key_of(record), record)
+        message = stage.server.messages(NAMES.workers_stream)[0]
 
         presence = readable(message)
-        survey = site.finish(take_survey(site.broker, SETTINGS))
-        liveness = Liveness(site.broker, SETTINGS)
+        survey = stage.finish(take_survey(stage.broker, SETTINGS))
+        liveness = Liveness(stage.broker, SETTINGS)
 
         last = {key_of(record): read(Presence, record) for record in records}
         about_one_queue = {p.name for p in last.values() if p and len(set(p.queues)) <= 1}
@@ -235,9 +235,9 @@ def test_no_presence_record_falls_anybody(records: list[bytes]) -> None:
             assert all(isinstance(row, dict) for row in rows)
         if presence is not None:
             holder = Holder(presence.presence.worker, presence.presence.name, "default")
-            assert isinstance(site.finish(liveness.is_alive(holder)), bool)
+            assert isinstance(stage.finish(liveness.is_alive(holder)), bool)
     finally:
-        site.close()
+        stage.close()
 
 
 # Single messages that are too much
@@ -252,61 +252,61 @@ def test_no_presence_record_falls_anybody(records: list[bytes]) -> None:
     ],
 )
 def test_a_message_about_which_no_report_would_fit_is_set_aside(changes: dict[str, Any]) -> None:
-    site = Site()
+    stage = Stage()
     try:
-        site.put(bytes(msgpack.packb(as_map(Workload, **changes))))
+        stage.put(bytes(msgpack.packb(as_map(Workload, **changes))))
 
-        site.carry(Ending.FINISHED)
+        stage.carry(Ending.FINISHED)
 
-        assert site.last is not None
-        assert not site.is_queued
+        assert stage.last is not None
+        assert not stage.is_queued
     finally:
-        site.close()
+        stage.close()
 
 
 @pytest.mark.parametrize("generation", [2**64 - 1])
 def test_no_generation_falls_a_dispatcher(generation: int) -> None:
     """One that `renew` cannot write would be tried again for ever."""
-    site = Site()
+    stage = Stage()
     dispatcher = Dispatcher(SETTINGS, "s")
-    dispatcher._broker = site.broker
+    dispatcher._broker = stage.broker
     for kept in dispatcher._streams._kept.values():
         kept.trouble = None
     values = as_map(Report, state="expired", generation=generation)
-    site.server.put(RESULT_SUBJECT, bytes(msgpack.packb(values)))
+    stage.server.put(RESULT_SUBJECT, bytes(msgpack.packb(values)))
     try:
-        site.finish(dispatcher.renew(Dispatch("d1", "key", "default", Kind.TASK, "ti"), "new"))
+        stage.finish(dispatcher.renew(Dispatch("d1", "key", "default", Kind.TASK, "ti"), "new"))
 
         assert dispatcher._pending == {}
     finally:
-        site.close()
+        stage.close()
 
 
 def test_no_attempt_falls_a_worker() -> None:
-    site = Site()
+    stage = Stage()
     try:
         values = as_map(Report, state="renewed", attempt=-(2**63))
-        site.server.put(RESULT_SUBJECT, bytes(msgpack.packb(values)))
-        site.put(encode(EXAMPLES[Workload]))
+        stage.server.put(RESULT_SUBJECT, bytes(msgpack.packb(values)))
+        stage.put(encode(EXAMPLES[Workload]))
 
-        site.carry(Ending.UNREACHABLE)
+        stage.carry(Ending.UNREACHABLE)
 
-        assert site.is_handed_back
+        assert stage.is_handed_back
     finally:
-        site.close()
+        stage.close()
 
 
 def test_a_record_with_deeply_nested_queues_does_no_harm() -> None:
-    site = Site()
+    stage = Stage()
     try:
         record = bytes(msgpack.packb(as_map(Presence, queues=nested(1000))))
-        site.server.put(NAMES.presence("default", "w"), record)
+        stage.server.put(NAMES.presence("default", "w"), record)
 
-        rows = worker_rows(site.finish(take_survey(site.broker, SETTINGS)), SETTINGS)
+        rows = worker_rows(stage.finish(take_survey(stage.broker, SETTINGS)), SETTINGS)
 
         assert len(rows) <= 1
     finally:
-        site.close()
+        stage.close()
 
 
 def test_what_a_report_tells_can_be_stored_by_postgresql() -> None:
@@ -314,9 +314,9 @@ def test_what_a_report_tells_can_be_stored_by_postgresql() -> None:
     values = as_map(Report, state="failed", info="a\0b")
     ledger = Ledger()
     ledger.track(Dispatch("d1", "key", "default", Kind.TASK, "ti"))
-    inspector = Inspector(SETTINGS, "s", cast("Any", None))
+    mailbox = Mailbox(SETTINGS.names)
 
-    inspector.take(Stored(RESULT_SUBJECT, 1, bytes(msgpack.packb(values))))
+    mailbox.take(Stored(RESULT_SUBJECT, 1, bytes(msgpack.packb(values))))
 
-    told = [ledger.apply(report) for report in inspector.reports]
+    told = [ledger.apply(report) for report in mailbox.reports]
     assert all("\0" not in getattr(outcome, "info", "") for outcome in told)

@@ -1,4 +1,4 @@
-"""Somebody on the way between Airflow and NATS reads what a login says."""
+"""A machine on the way between Airflow and NATS reads what a login says."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.integration]
 USERS = 'authorization { users: [ { user: me, password: "hush" } ] }\n'
 TOKEN = 'authorization { token: "hush" }\n'
 PASSWORD = {"user": "me", "password": "hush"}
-# Linux takes it for this machine, and nobody can tell that from the address.
+# Linux takes it for this machine, and the address does not tell that.
 ANYWHERE = "0.0.0.0"  # noqa: S104 - not listened on
 
 

@@ -17,7 +17,7 @@ from nats_executor.access.accounts import DOMAIN, HUB
 from nats_executor.access.permissions import Role, as_config
 from nats_executor.wire.names import Verb
 from tests.support.raw_nats import RawClient
-from tests.support.realm import NAMES, PASSWORD, QUEUES, ROOT_USER, USERS, grants
+from tests.support.user_stage import NAMES, PASSWORD, QUEUES, ROOT_USER, USERS, grants
 from tests.tools.document_permissions import LANES, documented, is_match
 
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from nats_executor.access.permissions import Permissions
     from tests.support.fixtures import MakeNatsServer
     from tests.support.nats_server import NatsServer
-    from tests.support.realm import Realm, User
+    from tests.support.user_stage import User, UserStage
 
 pytestmark = pytest.mark.integration
 
 STREAMS = (NAMES.tasks_stream, NAMES.results_stream, NAMES.dead_letters_stream,
            NAMES.workers_stream, NAMES.holds_stream, NAMES.logs_stream, "OTHER")  # fmt: skip
-# Of queues that a worker serves, and of one that nobody does.
+# Of queues that a worker serves, and of one that no worker serves.
 EACH = (*QUEUES, LANES[0].queue, "nobodys")
 BANDS = ("", "--b1", "--b2", "--b9")
 APIS = ("$JS.API", f"$JS.{DOMAIN}.API", f"$JS.{HUB}.API")
@@ -77,6 +77,8 @@ def of_api(api: str) -> Iterator[str]:
         yield f"{api}.DIRECT.GET.{NAMES.results_stream}.airflow.results.{queue}.d1"
         yield f"{api}.DIRECT.GET.{NAMES.dead_letters_stream}.airflow.dead.{queue}.d1"
         yield f"{api}.DIRECT.GET.{NAMES.logs_stream}.$O.airflow_logs.C.{queue}.log.part.0"
+        yield f"{api}.DIRECT.GET.{NAMES.holds_stream}.{NAMES.queue_hold(queue)}"
+        yield f"{api}.{NAMES.queue_hold(queue)}"
     for lane in lanes():
         yield f"{api}.DIRECT.GET.{NAMES.tasks_stream}.airflow.tasks.{lane}.d1"
     for presence in (*(NAMES.presence(queue, "w") for queue in EACH), NAMES.older_presence("w")):
@@ -120,7 +122,7 @@ def widened(subject: str) -> Iterator[str]:
         yield ".".join([*tokens[:place], ">"])
 
 
-# Of the API nobody may hear anything, so that its roots are enough.
+# No user may hear anything of the API, so that its roots are enough.
 SUBSCRIBED = list(
     dict.fromkeys(
         pattern
@@ -164,10 +166,10 @@ def differences(client: RawClient, granted: Permissions) -> dict[str, list[str]]
 
 
 @pytest.mark.parametrize("user", USERS, ids=lambda user: user.name)
-def test_a_server_allows_a_user_what_the_page_says(realm: Realm, user: User) -> None:
+def test_a_server_allows_a_user_what_the_page_says(user_stage: UserStage, user: User) -> None:
     name = user.name
-    with realm.raw(name) as client:
-        assert differences(client, realm.grants(name)) == {}
+    with user_stage.raw(name) as client:
+        assert differences(client, user_stage.grants(name)) == {}
 
 
 def test_the_page_shows_what_the_users_here_are_granted() -> None:
@@ -198,11 +200,11 @@ def client_of(server: NatsServer, user: str) -> RawClient:
 
 @pytest.mark.parametrize("user", USERS, ids=lambda user: user.name)
 def test_only_who_is_asked_may_answer_and_once_where_the_page_says_so(
-    realm: Realm, user: User
+    user_stage: UserStage, user: User
 ) -> None:
     name = user.name
-    granted = realm.grants(name)
-    with realm.raw(ROOT_USER) as root, realm.raw(name) as client:
+    granted = user_stage.grants(name)
+    with user_stage.raw(ROOT_USER) as root, user_stage.raw(name) as client:
         root.subscribe("_INBOX_root.>")
         assert client.publish("_INBOX_root.x", b"unasked")
         client.subscribe(NAMES.controls())
@@ -219,7 +221,7 @@ def test_only_who_is_asked_may_answer_and_once_where_the_page_says_so(
 
 
 def block_for_interest(root: RawClient, *, heard: bool) -> None:
-    """Ask until somebody hears it, if anybody may: across servers interest takes a moment."""
+    """Ask until a user hears it, if any may: across servers interest takes a moment."""
     for _ in range(1000):
         root.arrived.clear()
         root.publish(NAMES.control("w", Verb.PING), b"asked", "_INBOX_root.x")
@@ -231,15 +233,15 @@ def block_for_interest(root: RawClient, *, heard: bool) -> None:
     raise AssertionError(f"heard by nobody: {heard}")
 
 
-def test_every_line_of_the_page_is_tried(realm: Realm) -> None:
+def test_every_line_of_the_page_is_tried(user_stage: UserStage) -> None:
     """Each grant has a subject among those that are tried; and there are a thousand of both."""
     tried = {"publish": PUBLISHED, "subscribe": SUBSCRIBED}
     for user in USERS:
-        granted = realm.grants(user.name)
+        granted = user_stage.grants(user.name)
         for kind, subjects in tried.items():
             for pattern in getattr(granted, kind):
                 assert any(is_match(pattern, subject) for subject in subjects), (user, pattern)
     assert min(len(PUBLISHED), len(SUBSCRIBED)) > 1000
-    with realm.raw(ROOT_USER) as root:
+    with user_stage.raw(ROOT_USER) as root:
         assert refused(root, "Subscription", SUBSCRIBED) == set()
         root.errors.clear()

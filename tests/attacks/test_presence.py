@@ -1,4 +1,4 @@
-"""What a login of queue `a` tries with presence records in order to hurt queue `b`."""
+"""Attacks with presence records, by a login of queue `a`, on queue `b`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from nats_worker.state import Plan
 from nats_worker.worker import Worker
 from tests.support.fake_pool import FakePool
 from tests.support.presences import presence_of
-from tests.support.realm import NAMES, ROOT_USER, Realm
+from tests.support.user_stage import NAMES, ROOT_USER, UserStage
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -48,16 +48,16 @@ OF_B, OF_NONE = NAMES.presence("b", "w"), NAMES.older_presence("w")
 
 
 @dataclass
-class Scene:
+class Stage:
     """A login of queue `a` that writes what it likes, and the real parts of a deployment."""
 
-    realm: Realm
+    user_stage: UserStage
     exits: AsyncExitStack
     pool: FakePool
 
     async def broker(self, user: str) -> Broker:
         broker = await self.exits.enter_async_context(
-            connect(self.realm.settings(user, **QUICK), role="test")
+            connect(self.user_stage.settings(user, **QUICK), role="test")
         )
         await broker.ready(10)
         return broker
@@ -66,9 +66,9 @@ class Scene:
         self, subject: str, presence: Presence, user: str = "worker_a", headers: bytes = b""
     ) -> dict[str, Any] | str:
         """Store a record past the product; return JetStream's answer, or the server's word."""
-        domain = self.realm.settings(user).jetstream_domain
+        domain = self.user_stage.settings(user).jetstream_domain
         address, inbox = in_domain(subject, domain), f"_INBOX_{user}.x"
-        with self.realm.raw(user) as client:
+        with self.user_stage.raw(user) as client:
             client.subscribe(f"_INBOX_{user}.>")
             client.arrived.clear()
             if word := client.publish(address, encode(presence), inbox, headers):
@@ -99,7 +99,7 @@ class Scene:
         plan = Plan(
             name=name, queues=(queue,), concurrency=2, team=None, cleanup_seconds=0.0, version="1"
         )
-        worker = Worker(self.realm.settings(f"worker_{queue}", **QUICK), plan)
+        worker = Worker(self.user_stage.settings(f"worker_{queue}", **QUICK), plan)
         life = asyncio.create_task(worker.run())
 
         async def end() -> None:
@@ -115,22 +115,22 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(realm: Realm, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
+async def stage(user_stage: UserStage, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
     pool = FakePool()
     monkeypatch.setattr(worker_module, "ProcessPool", lambda **_: pool.branch())
     monkeypatch.setattr(Worker, "listen_to_signals", lambda _: None)
     async with AsyncExitStack() as exits:
-        yield Scene(realm, exits, pool)
+        yield Stage(user_stage, exits, pool)
 
 
 @pytest.fixture
-def realm(shared_realm: Realm) -> Realm:
+def user_stage(shared_user_stage: UserStage) -> UserStage:
     """Set up in a thread of its own, as these tests have a loop."""
 
-    def fresh() -> Realm:
-        shared_realm.clear()
-        shared_realm.set_up()
-        return shared_realm
+    def fresh() -> UserStage:
+        shared_user_stage.clear()
+        shared_user_stage.set_up()
+        return shared_user_stage
 
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(fresh).result()
@@ -140,24 +140,24 @@ def realm(shared_realm: Realm) -> Realm:
 
 
 @pytest.mark.parametrize("subject", [OF_B, OF_NONE, f"{OF_B}.more"])
-async def test_a_record_of_another_queue_cannot_be_written(scene: Scene, subject: str) -> None:
-    word = scene.write(subject, presence_of("w", "b"))
+async def test_a_record_of_another_queue_cannot_be_written(stage: Stage, subject: str) -> None:
+    word = stage.write(subject, presence_of("w", "b"))
 
     assert "Permissions Violation for Publish" in str(word)
-    assert scene.write(OF_B, presence_of("w", "b"), "worker_b") == {"stream": WORKERS, "seq": 1}
+    assert stage.write(OF_B, presence_of("w", "b"), "worker_b") == {"stream": WORKERS, "seq": 1}
 
 
 @pytest.mark.parametrize("scope", ["all", "sub"])
-async def test_a_rollup_header_removes_nothing(scene: Scene, scope: str) -> None:
+async def test_a_rollup_header_removes_nothing(stage: Stage, scope: str) -> None:
     """With rollups allowed, one message of any login takes the place of the whole bucket."""
-    scene.write(OF_B, presence_of("w", "b"), "worker_b")
+    stage.write(OF_B, presence_of("w", "b"), "worker_b")
     header = f"NATS/1.0\r\nNats-Rollup: {scope}\r\n\r\n".encode()
 
-    answer = scene.write(NAMES.presence("a", "w"), presence_of("w", "a"), headers=header)
+    answer = stage.write(NAMES.presence("a", "w"), presence_of("w", "a"), headers=header)
 
     assert isinstance(answer, dict)
     assert "rollup not permitted" in answer["error"]["description"]
-    root = await scene.broker(ROOT_USER)
+    root = await stage.broker(ROOT_USER)
     assert [m.subject for m in await root.scan(WORKERS, NAMES.presences())] == [OF_B]
 
 
@@ -166,14 +166,14 @@ async def test_a_rollup_header_removes_nothing(scene: Scene, scope: str) -> None
     ids=json.dumps,
 )  # fmt: skip
 async def test_records_of_another_queue_are_not_shown(
-    scene: Scene, question: dict[str, Any]
+    stage: Stage, question: dict[str, Any]
 ) -> None:
-    scene.write(OF_B, presence_of("w", "b"), "worker_b")
-    scene.forge("a")
-    api, body = scene.realm.api("worker_a"), json.dumps(question).encode()
+    stage.write(OF_B, presence_of("w", "b"), "worker_b")
+    stage.forge("a")
+    api, body = stage.user_stage.api("worker_a"), json.dumps(question).encode()
     looks = [f"{api}.DIRECT.GET.{WORKERS}", f"{api}.DIRECT.GET.{WORKERS}.{OF_B}"]
 
-    with scene.realm.raw("worker_a") as client:
+    with stage.user_stage.raw("worker_a") as client:
         client.subscribe("_INBOX_worker_a.>")
         assert all("Permissions Violation" in client.publish(s, body, INBOX) for s in looks)
         client.publish(f"{api}.DIRECT.GET.{WORKERS}.{NAMES.presence('a', 'w')}", body, INBOX)
@@ -186,28 +186,31 @@ async def test_records_of_another_queue_are_not_shown(
 
 
 async def test_a_forged_name_does_not_keep_a_worker_of_another_queue_from_starting(
-    scene: Scene,
+    stage: Stage,
 ) -> None:
-    scene.forge("a")
-    await scene.answer(NAMES.peer(FORGER), b"alive")
+    stage.forge("a")
+    await stage.answer(NAMES.peer(FORGER), b"alive")
 
-    worker = await scene.start("w", "b")
+    worker = await stage.start("w", "b")
 
-    broker = await scene.broker("monitor")
-    seen = await seen_workers(broker, scene.realm.settings("monitor", **QUICK))
+    broker = await stage.broker("monitor")
+    seen = await seen_workers(broker, stage.user_stage.settings("monitor", **QUICK))
     assert {(s.presence.worker, *s.presence.queues) for s in seen} == {
         (FORGER, "a"), (worker.state.id, "b")
     }  # fmt: skip
 
 
-async def test_a_false_answer_does_not_keep_the_name_of_a_dead_worker(scene: Scene) -> None:
+async def test_a_false_answer_does_not_keep_the_name_of_a_dead_worker(stage: Stage) -> None:
     """Every worker's user hears the pings to all workers."""
     dead = presence_of("w", "b", worker="dead.1")
-    assert isinstance(scene.write(OF_B, dead, "worker_b"), dict)
+    assert isinstance(stage.write(OF_B, dead, "worker_b"), dict)
     # A peer's ping comes as the scheduler's where each worker user has an account.
     pings = (NAMES.peer("dead.1"), NAMES.control("dead.1", Verb.PING))
-    asked = [await scene.answer(subject, encode(dead)) for subject in pings]
-    broker, settings = await scene.broker("worker_b"), scene.realm.settings("worker_b", **QUICK)
+    asked = [await stage.answer(subject, encode(dead)) for subject in pings]
+    broker, settings = (
+        await stage.broker("worker_b"),
+        stage.user_stage.settings("worker_b", **QUICK),
+    )
     liveness, holder = Liveness(broker, settings, is_peer=True), Holder("dead.1", "w", "b")
 
     async def is_old() -> bool:
@@ -215,19 +218,19 @@ async def test_a_false_answer_does_not_keep_the_name_of_a_dead_worker(scene: Sce
         return ages[holder] > PATIENCE * settings.worker_lost_seconds
 
     await wait_until(is_old, 20, "the record to be old")
-    worker = await scene.start("w", "b")
+    worker = await stage.start("w", "b")
 
     assert worker.state.intake
     assert any(asked)
 
 
-async def test_a_login_of_its_own_queue_can_keep_it_from_starting(scene: Scene) -> None:
-    """What is left: whoever may write for a queue may be its worker of any name."""
-    scene.forge("b", user="worker_b", key="b")
-    await scene.answer(NAMES.peer(FORGER), b"alive", "worker_b")
+async def test_a_login_of_its_own_queue_can_keep_it_from_starting(stage: Stage) -> None:
+    """What is left: a user that may write for a queue may be its worker of any name."""
+    stage.forge("b", user="worker_b", key="b")
+    await stage.answer(NAMES.peer(FORGER), b"alive", "worker_b")
 
-    settings = scene.realm.settings("worker_b", **QUICK)
-    announcer = Announcer(await scene.broker("worker_b"), settings, lambda: presence_of("w", "b"))
+    settings = stage.user_stage.settings("worker_b", **QUICK)
+    announcer = Announcer(await stage.broker("worker_b"), settings, lambda: presence_of("w", "b"))
     with pytest.raises(NameTaken):
         await announcer.claim_name()
 
@@ -237,13 +240,13 @@ async def test_a_login_of_its_own_queue_can_keep_it_from_starting(scene: Scene) 
 
 @pytest.mark.parametrize("queues", [["b"], ["a", "b"], ["a"], []], ids=str)
 async def test_a_forged_record_does_not_hide_that_a_queue_is_unserved(
-    scene: Scene, queues: list[str]
+    stage: Stage, queues: list[str]
 ) -> None:
-    scene.forge(*queues)
-    await in_thread(scene.realm.send, "b")
+    stage.forge(*queues)
+    await in_thread(stage.user_stage.send, "b")
 
-    settings = scene.realm.settings("monitor", **QUICK)
-    survey = await take_survey(await scene.broker("monitor"), settings)
+    settings = stage.user_stage.settings("monitor", **QUICK)
+    survey = await take_survey(await stage.broker("monitor"), settings)
     statuses = {row["check"]: row["status"] for row in check_rows(survey, settings)}
     workers = {
         row["queue"]: row["workers"]
@@ -253,12 +256,12 @@ async def test_a_forged_record_does_not_hide_that_a_queue_is_unserved(
     assert statuses["queue b"] == "unserved"
     assert workers["b"] == 0
     dispatch = Dispatch("d1", "key", "b", Kind.TASK, "d1")
-    assert await unserved_by(scene, dispatch) == {"b"}
+    assert await unserved_by(stage, dispatch) == {"b"}
 
 
-async def unserved_by(scene: Scene, dispatch: Dispatch) -> set[str]:
+async def unserved_by(stage: Stage, dispatch: Dispatch) -> set[str]:
     """Return the queues of which a scheduler warns."""
-    dispatcher = Dispatcher(scene.realm.settings("scheduler", **QUICK), "scheduler-1")
+    dispatcher = Dispatcher(stage.user_stage.settings("scheduler", **QUICK), "scheduler-1")
     running = asyncio.create_task(dispatcher.run())
     try:
         await asyncio.wait_for(dispatcher.prepared(), 10)
@@ -271,14 +274,14 @@ async def unserved_by(scene: Scene, dispatch: Dispatch) -> set[str]:
 
 
 @pytest.mark.parametrize("changes", [{"draining": True}, {"paused": "forged"}], ids=str)
-async def test_a_served_queue_stays_served(scene: Scene, changes: dict[str, Any]) -> None:
+async def test_a_served_queue_stays_served(stage: Stage, changes: dict[str, Any]) -> None:
     """A copy of the worker's record, with its id, that says that it takes nothing."""
-    worker = await scene.start("w", "b")
+    worker = await stage.start("w", "b")
     copy = replace(worker.state.presence(), **changes, queues=["a"])
-    assert isinstance(scene.write(NAMES.presence("a", "w"), copy), dict)
+    assert isinstance(stage.write(NAMES.presence("a", "w"), copy), dict)
 
-    settings = scene.realm.settings("monitor", **QUICK)
-    survey = await take_survey(await scene.broker("monitor"), settings)
+    settings = stage.user_stage.settings("monitor", **QUICK)
+    survey = await take_survey(await stage.broker("monitor"), settings)
 
     (row,) = (
         row for row in queue_rows(survey.consumers, survey.workers, settings) if row["queue"] == "b"
@@ -286,12 +289,12 @@ async def test_a_served_queue_stays_served(scene: Scene, changes: dict[str, Any]
     assert (row["workers"], row["slots"]) == (1, 2)
 
 
-async def test_a_dead_worker_of_another_queue_is_not_revived(scene: Scene) -> None:
-    scene.forge("a")
+async def test_a_dead_worker_of_another_queue_is_not_revived(stage: Stage) -> None:
+    stage.forge("a")
 
     for user, is_peer in (("scheduler", False), ("worker_b", True)):
-        broker = await scene.broker(user)
-        settings = scene.realm.settings(user, **QUICK)
+        broker = await stage.broker(user)
+        settings = stage.user_stage.settings(user, **QUICK)
         liveness = Liveness(broker, settings, is_peer=is_peer)
         holders = [Holder(FORGER, "w", "b")]
         assert set(await liveness.record_ages(holders)) == set(holders)
@@ -301,12 +304,12 @@ async def test_a_dead_worker_of_another_queue_is_not_revived(scene: Scene) -> No
 # Orders
 
 
-async def test_an_order_reaches_the_right_worker_or_nobody(scene: Scene) -> None:
-    worker = await scene.start("w", "b")
-    scene.forge("a")
+async def test_an_order_reaches_the_right_worker_or_nobody(stage: Stage) -> None:
+    worker = await stage.start("w", "b")
+    stage.forge("a")
     lie = Obeyed(queues=["b"], concurrency=7, running=0, is_changed=True)
-    heard = await scene.answer(NAMES.control(FORGER, Verb.SET_CONCURRENCY), encode(lie))
-    admin, settings = await scene.broker("admin"), scene.realm.settings("admin", **QUICK)
+    heard = await stage.answer(NAMES.control(FORGER, Verb.SET_CONCURRENCY), encode(lie))
+    admin, settings = await stage.broker("admin"), stage.user_stage.settings("admin", **QUICK)
 
     async def give(serving: str | None) -> str:
         (answer,) = await give_orders(
@@ -325,21 +328,21 @@ async def test_an_order_reaches_the_right_worker_or_nobody(scene: Scene) -> None
 # Logs
 
 
-async def test_a_forged_record_shows_no_forged_log(scene: Scene) -> None:
+async def test_a_forged_record_shows_no_forged_log(stage: Stage) -> None:
     page = Page(runs=True, path="/forged.log", size=7, data=b"forged\n")
-    await scene.answer(NAMES.control(FORGER, Verb.LOG), encode_log_message(page))
+    await stage.answer(NAMES.control(FORGER, Verb.LOG), encode_log_message(page))
     texts = []
     for queues in (["a"], ["b"], ["a", "b"]):
-        scene.forge(*queues)
-        texts.append(await log_of(scene, "d1", "b"))
+        stage.forge(*queues)
+        texts.append(await log_of(stage, "d1", "b"))
 
     assert all("no worker says that it runs this task" in text for text in texts), texts
-    scene.forge("a")
-    assert "forged" in await log_of(scene, "d1", "a")  # of its own queue it can
+    stage.forge("a")
+    assert "forged" in await log_of(stage, "d1", "a")  # of its own queue it can
 
 
-async def log_of(scene: Scene, dispatch_id: str, queue: str) -> str:
-    logs = TaskLogs(lambda: scene.realm.settings("api_server", **QUICK))
+async def log_of(stage: Stage, dispatch_id: str, queue: str) -> str:
+    logs = TaskLogs(lambda: stage.user_stage.settings("api_server", **QUICK))
     try:
         _, texts = await asyncio.to_thread(logs.read, dispatch_id, queue)
     finally:

@@ -30,8 +30,8 @@ from tests.attacks.flood import (
     unbound,
     writable,
 )
-from tests.contract.test_roles import QUICK, Day
-from tests.support.realm import NAMES, ROOT_INBOX, ROOT_USER
+from tests.contract.test_roles import QUICK, RoleStage
+from tests.support.user_stage import NAMES, ROOT_INBOX, ROOT_USER
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from nats_executor.broker.port import Broker
     from nats_executor.settings import Settings
-    from tests.attacks.conftest import MakeRealm
-    from tests.support.realm import Realm
+    from tests.attacks.conftest import MakeUserStage
+    from tests.support.user_stage import UserStage
 
 pytestmark = pytest.mark.integration
 
@@ -51,63 +51,67 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-def small_realm(make_realm: MakeRealm) -> Realm:
+def small_user_stage(make_user_stage: MakeUserStage) -> UserStage:
     """A server, or three, that could be filled with what is written in a test."""
-    return make_realm(config=MAX_PAYLOAD, jetstream=JETSTREAM, **OPTIONS)
+    return make_user_stage(config=MAX_PAYLOAD, jetstream=JETSTREAM, **OPTIONS)
 
 
-def test_queue_b_works_whatever_a_worker_of_queue_a_writes(small_realm: Realm) -> None:
-    answers = flood(small_realm)
+def test_queue_b_works_whatever_a_worker_of_queue_a_writes(small_user_stage: UserStage) -> None:
+    answers = flood(small_user_stage)
 
     assert answers[STORED] > answers.total() / 2
-    assert not harm_to_b(small_realm)
-    survey = survey_of(small_realm)
+    assert not harm_to_b(small_user_stage)
+    survey = survey_of(small_user_stage)
     found = {row["check"]: row["details"] for row in survey if row["status"] == "full"}
     full = (NAMES.results_stream, NAMES.dead_letters_stream, NAMES.workers_stream)
     assert set(found) == {f"stream {name}" for name in full}
     assert "queue a has " in found[f"stream {NAMES.dead_letters_stream}"]
 
 
-def test_without_sizes_the_same_stops_queue_b(small_realm: Realm) -> None:
+def test_without_sizes_the_same_stops_queue_b(small_user_stage: UserStage) -> None:
     """The attack is one: what holds it back are the streams' sizes."""
-    unbound(small_realm)
-    flood(small_realm)
+    unbound(small_user_stage)
+    flood(small_user_stage)
 
-    assert harm_to_b(small_realm)
+    assert harm_to_b(small_user_stage)
 
 
-def test_an_operator_makes_room_again(small_realm: Realm) -> None:
-    flood(small_realm)
+def test_an_operator_makes_room_again(small_user_stage: UserStage) -> None:
+    flood(small_user_stage)
     for kind in Store:
         purge = partial(carry_out, purge=purge_of(NAMES, kind, None))
-        row = small_realm.ask("operator", purge)
+        row = small_user_stage.ask("operator", purge)
         assert row["removed_messages"] > 0
         assert row["left_messages"] == row["left_bytes"] == 0
         assert row["freed_bytes"] > 0
 
-    assert not harm_to_b(small_realm)
-    assert not [row for row in survey_of(small_realm) if row["status"] == "full"]
+    assert not harm_to_b(small_user_stage)
+    assert not [row for row in survey_of(small_user_stage) if row["status"] == "full"]
 
 
-def survey_of(realm: Realm) -> list[dict[str, Any]]:
+def survey_of(user_stage: UserStage) -> list[dict[str, Any]]:
     async def look(broker: Broker) -> list[dict[str, Any]]:
-        settings = realm.settings("operator", **OPTIONS)
+        settings = user_stage.settings("operator", **OPTIONS)
         return check_rows(await take_survey(broker, settings), settings)
 
-    rows: list[dict[str, Any]] = realm.ask("operator", look, **OPTIONS)
+    rows: list[dict[str, Any]] = user_stage.ask("operator", look, **OPTIONS)
     return rows
 
 
-def test_no_header_empties_the_bucket_of_workers(realm: Realm) -> None:
+def test_no_header_empties_the_bucket_of_workers(user_stage: UserStage) -> None:
     headers = b"NATS/1.0\r\nNats-Rollup: all\r\n\r\n"
-    with realm.raw("worker_a") as a, realm.raw("worker_b") as b, realm.raw(ROOT_USER) as root:
+    with (
+        user_stage.raw("worker_a") as a,
+        user_stage.raw("worker_b") as b,
+        user_stage.raw(ROOT_USER) as root,
+    ):
         for client, user in ((a, "worker_a"), (b, "worker_b")):
             client.subscribe(f"_INBOX_{user}.>")
             root.subscribe("_INBOX_root.>")
-        (of_b,) = (s for s in writable(realm, "worker_b") if "$KV." in s)
+        (of_b,) = (s for s in writable(user_stage, "worker_b") if "$KV." in s)
         subject = of_b.replace("*", "b1").replace(">", "b1")
         assert said(b.ask(subject, b"here", "_INBOX_worker_b.x")) == STORED
-        (of_a,) = (s for s in writable(realm, "worker_a") if "$KV." in s)
+        (of_a,) = (s for s in writable(user_stage, "worker_a") if "$KV." in s)
         a.publish(of_a.replace("*", "a1").replace(">", "a1"), b"", "_INBOX_worker_a.x", headers)
 
         assert "rollup" in said(a.next())
@@ -115,7 +119,7 @@ def test_no_header_empties_the_bucket_of_workers(realm: Realm) -> None:
         assert info["state"]["messages"] == 1
 
 
-def test_a_log_of_several_whole_chunks_is_stored(realm: Realm) -> None:
+def test_a_log_of_several_whole_chunks_is_stored(user_stage: UserStage) -> None:
     """In a cluster a message from another account is measured with one header more."""
     text = bytes(range(256)) * (2 * CHUNK_BYTES // 256) + b"end"
 
@@ -128,59 +132,65 @@ def test_a_log_of_several_whole_chunks_is_stored(realm: Realm) -> None:
         found = await store.chunks(broker, NAMES, "a", "whole.log", part, part.numbers)
         return b"".join(chunk or b"" for chunk in found)
 
-    realm.ask("worker_a", put)
-    assert realm.ask("api_server", read) == text
+    user_stage.ask("worker_a", put)
+    assert user_stage.ask("api_server", read) == text
 
 
-class Flooded(Day):
-    """A day with a stream of reports that a few seconds fill."""
+class Flooded(RoleStage):
+    """A stage with a stream of reports that a few seconds fill."""
 
     def settings(self, user: str) -> Settings:
-        return self.realm.settings(user, **QUICK, max_results_bytes=MIB)
+        return self.user_stage.settings(user, **QUICK, max_results_bytes=MIB)
 
 
 @pytest.fixture
-def realm_of_few_reports(realm: Realm) -> Realm:
-    realm.set_up(max_results_bytes=MIB)
-    return realm
+def user_stage_of_few_reports(user_stage: UserStage) -> UserStage:
+    user_stage.set_up(max_results_bytes=MIB)
+    return user_stage
 
 
 @pytest.fixture
-async def day(
-    realm_of_few_reports: Realm, monkeypatch: pytest.MonkeyPatch
+async def role_stage(
+    user_stage_of_few_reports: UserStage, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Flooded]:
     async with AsyncExitStack() as exits:
-        day = Flooded(realm_of_few_reports, defaultdict(set), exits)
-        monkeypatch.setattr(worker_module, "ProcessPool", lambda **_: day.pool.branch())
+        role_stage = Flooded(user_stage_of_few_reports, defaultdict(set), exits)
+        monkeypatch.setattr(worker_module, "ProcessPool", lambda **_: role_stage.pool.branch())
         monkeypatch.setattr(Worker, "listen_to_signals", lambda _: None)
-        await day.begin()
-        yield day
+        await role_stage.begin()
+        yield role_stage
 
 
 @pytest.mark.anyio
-async def test_a_task_whose_claim_is_flooded_out_ends_once_and_spends_no_try(day: Flooded) -> None:
-    dispatch = await day.send("d1")
-    run = await day.run_of("d1")
+async def test_a_task_whose_claim_is_flooded_out_ends_once_and_spends_no_try(
+    role_stage: Flooded,
+) -> None:
+    dispatch = await role_stage.send("d1")
+    run = await role_stage.run_of("d1")
     run.begin()
-    await day.reported("d1", State.RUNNING)
-    attacker, claim = await day.broker("worker_a"), NAMES.result("a", "d1")
+    await role_stage.reported("d1", State.RUNNING)
+    attacker, claim = await role_stage.broker("worker_a"), NAMES.result("a", "d1")
     written = 0
-    while await day.root.last(NAMES.results_stream, claim) is not None:
+    while await role_stage.root.last(NAMES.results_stream, claim) is not None:
         assert written < 100, "a megabyte holds the claim and all that"
         body = bytes(REPORT_BYTES - HEADERS_BYTES)
         await attacker.publish(NAMES.result("a", f"x{written}"), body)
         written += 1
 
-    inspector = day.dispatcher.inspector
-    dispatch.state, dispatch.worker, dispatch.worker_name = State.RUNNING, day.worker.state.id, "w"
+    inspector = role_stage.dispatcher.inspector
+    dispatch.state, dispatch.worker, dispatch.worker_name = (
+        State.RUNNING,
+        role_stage.worker.state.id,
+        "w",
+    )
     await inspector.watch([dispatch])
     await inspector.sweep([dispatch])
     await inspector.search([dispatch])
     assert [finding for finding in inspector.findings if finding.loss] == []
-    await day.finished(dispatch)
+    await role_stage.finished(dispatch)
 
-    assert [r.state for r in day.reports if r.dispatch_id == "d1" and r.state.is_final] == [
+    assert [r.state for r in role_stage.reports if r.dispatch_id == "d1" and r.state.is_final] == [
         State.SUCCESS
     ]
-    assert {r.attempt for r in day.reports if r.dispatch_id == "d1"} == {1}
-    await wait_until(lambda: not day.worker.crew.tasks, 5, "the errand to end")
+    assert {r.attempt for r in role_stage.reports if r.dispatch_id == "d1"} == {1}
+    await wait_until(lambda: not role_stage.worker.crew.tasks, 5, "the errand to end")

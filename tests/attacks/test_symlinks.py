@@ -11,7 +11,7 @@ import pytest
 from nats_executor.broker.connection import connect
 from nats_executor.logs import ended, store
 from nats_executor.logs.ended import StoredLogs
-from tests.support.realm import NAMES, Realm
+from tests.support.user_stage import NAMES, UserStage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,11 +29,11 @@ class Instance:
     queue = "a"
 
 
-class Ground:
+class Stage:
     """A log folder beside something that is none of a task's business."""
 
-    def __init__(self, directory: Path, realm: Realm) -> None:
-        self.realm = realm
+    def __init__(self, directory: Path, user_stage: UserStage) -> None:
+        self.user_stage = user_stage
         self.folder = directory / "logs"
         self.outside = directory / "outside"
         for folder in (self.folder, self.outside / "run_id=b"):
@@ -46,7 +46,7 @@ class Ground:
         for secret in self.secrets:
             secret.write_text(SECRET)
         self.logs = StoredLogs(self.folder, deletes=True)
-        vars(self.logs)["_settings"] = realm.settings("worker_a")
+        vars(self.logs)["_settings"] = user_stage.settings("worker_a")
 
     def write(self, text: str = "a line\n") -> Path:
         file = self.folder / PATH
@@ -59,7 +59,7 @@ class Ground:
 
     def stored(self) -> bytes:
         async def look() -> bytes:
-            async with connect(self.realm.settings("api_server"), role="test") as broker:
+            async with connect(self.user_stage.settings("api_server"), role="test") as broker:
                 await broker.ready(10)
                 found = await store.find(broker, NAMES, "a", PATH)
                 bodies = [
@@ -76,40 +76,40 @@ class Ground:
 
 
 @pytest.fixture
-def ground(tmp_path: Path, realm: Realm) -> Iterator[Ground]:
-    yield Ground(tmp_path, realm)
+def stage(tmp_path: Path, user_stage: UserStage) -> Iterator[Stage]:
+    yield Stage(tmp_path, user_stage)
     ended.leave_to(None)
 
 
-def at_the_end(ground: Ground) -> None:
-    file = ground.write()
+def at_the_end(stage: Stage) -> None:
+    file = stage.write()
     file.unlink()
-    file.symlink_to(ground.outside / "secret")
+    file.symlink_to(stage.outside / "secret")
 
 
-def at_the_end_to_a_file_in_the_folder(ground: Ground) -> None:
-    other = ground.folder / "other.log"
+def at_the_end_to_a_file_in_the_folder(stage: Stage) -> None:
+    other = stage.folder / "other.log"
     other.write_text(SECRET)
-    file = ground.write()
+    file = stage.write()
     file.unlink()
     file.symlink_to(other)
 
 
-def in_the_midst(ground: Ground) -> None:
-    (ground.folder / "dag_id=a").symlink_to(ground.outside)
+def in_the_midst(stage: Stage) -> None:
+    (stage.folder / "dag_id=a").symlink_to(stage.outside)
 
 
-def in_the_midst_and_relative(ground: Ground) -> None:
-    (ground.folder / "dag_id=a").symlink_to("../outside")
+def in_the_midst_and_relative(stage: Stage) -> None:
+    (stage.folder / "dag_id=a").symlink_to("../outside")
 
 
-def in_the_last_folder(ground: Ground) -> None:
-    (ground.folder / "dag_id=a").mkdir()
-    (ground.folder / "dag_id=a" / "run_id=b").symlink_to(ground.outside)
+def in_the_last_folder(stage: Stage) -> None:
+    (stage.folder / "dag_id=a").mkdir()
+    (stage.folder / "dag_id=a" / "run_id=b").symlink_to(stage.outside)
 
 
-def a_pipe(ground: Ground) -> None:
-    file = ground.write()
+def a_pipe(stage: Stage) -> None:
+    file = stage.write()
     file.unlink()
     os.mkfifo(file)
 
@@ -122,52 +122,52 @@ LINKS = (
 
 @pytest.mark.parametrize("link", LINKS, ids=lambda link: link.__name__)
 def test_nothing_behind_a_link_is_stored_or_deleted(
-    ground: Ground, link: Callable[[Ground], None], caplog: pytest.LogCaptureFixture
+    stage: Stage, link: Callable[[Stage], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    link(ground)
+    link(stage)
 
-    ground.upload()
+    stage.upload()
 
-    assert ground.stored() == b""
-    assert ground.is_intact
-    assert (ground.folder / PATH).is_symlink() or (ground.folder / PATH).exists()
+    assert stage.stored() == b""
+    assert stage.is_intact
+    assert (stage.folder / PATH).is_symlink() or (stage.folder / PATH).exists()
     reason = "it is no regular file" if link is a_pipe else "a symbolic link is in its path"
-    assert f"{ground.folder / PATH} is not in NATS and stays here: {reason}" in caplog.text
+    assert f"{stage.folder / PATH} is not in NATS and stays here: {reason}" in caplog.text
 
 
-def test_a_file_is_stored_and_deleted_with_its_folders(ground: Ground) -> None:
+def test_a_file_is_stored_and_deleted_with_its_folders(stage: Stage) -> None:
     """The same way through, so that the ones above mean something."""
-    ground.write()
+    stage.write()
 
-    ground.upload()
+    stage.upload()
 
-    assert ground.stored() == b"a line\n"
-    assert list(ground.folder.iterdir()) == []
+    assert stage.stored() == b"a line\n"
+    assert list(stage.folder.iterdir()) == []
 
 
-def swapped_file(ground: Ground) -> None:
+def swapped_file(stage: Stage) -> None:
     """A link in the place of the log."""
-    file = ground.folder / PATH
-    file.rename(ground.folder / "kept")
-    file.symlink_to(ground.outside / "secret")
+    file = stage.folder / PATH
+    file.rename(stage.folder / "kept")
+    file.symlink_to(stage.outside / "secret")
 
 
-def swapped_folder(ground: Ground) -> None:
+def swapped_folder(stage: Stage) -> None:
     """A link in the place of a folder, to one that has a file of the log's name."""
-    (ground.folder / "dag_id=a").rename(ground.folder / "kept")
-    (ground.folder / "dag_id=a").symlink_to(ground.outside)
+    (stage.folder / "dag_id=a").rename(stage.folder / "kept")
+    (stage.folder / "dag_id=a").symlink_to(stage.outside)
 
 
-def swapped_last_folder(ground: Ground) -> None:
-    (ground.folder / "dag_id=a" / "run_id=b").rename(ground.folder / "kept")
-    (ground.folder / "dag_id=a" / "run_id=b").symlink_to(ground.outside)
+def swapped_last_folder(stage: Stage) -> None:
+    (stage.folder / "dag_id=a" / "run_id=b").rename(stage.folder / "kept")
+    (stage.folder / "dag_id=a" / "run_id=b").symlink_to(stage.outside)
 
 
-def another_file(ground: Ground) -> None:
-    """A file of somebody's, moved to where the log was."""
-    file = ground.folder / PATH
+def another_file(stage: Stage) -> None:
+    """A file of another user, moved to where the log was."""
+    file = stage.folder / PATH
     file.unlink()
-    os.link(ground.outside / "secret", file)
+    os.link(stage.outside / "secret", file)
 
 
 @pytest.mark.parametrize(
@@ -175,37 +175,37 @@ def another_file(ground: Ground) -> None:
     ids=lambda swap: swap.__name__,
 )  # fmt: skip
 def test_nothing_is_deleted_that_comes_into_the_way_meanwhile(
-    ground: Ground, swap: Callable[[Ground], None]
+    stage: Stage, swap: Callable[[Stage], None]
 ) -> None:
     """Between the first look and the deletion there is all the time of an upload."""
-    ground.write()
+    stage.write()
     read: list[bytes] = []
 
     def swapping(_queue: str, _path: str, file: int) -> None:
-        swap(ground)
+        swap(stage)
         read.append(os.pread(file, 100, 0))
 
     ended.leave_to(swapping)
-    ground.upload()
+    stage.upload()
 
     assert read == [b"a line\n"]
-    assert ground.is_intact
+    assert stage.is_intact
     if swap is another_file:
-        assert (ground.folder / PATH).exists()
+        assert (stage.folder / PATH).exists()
 
 
-def test_no_descriptor_stays_open(ground: Ground) -> None:
+def test_no_descriptor_stays_open(stage: Stage) -> None:
     def opened() -> int:
         return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - counted while it is open
 
     ended.leave_to(lambda *_: None)
-    in_the_midst(ground)
+    in_the_midst(stage)
     before = opened()
 
     for path in (PATH, "nowhere/x.log", "dag_id=a"):
-        ground.logs.upload(path, Instance())
-    (ground.folder / "dag_id=c").mkdir()
-    (ground.folder / "dag_id=c" / "x.log").write_text("a line\n")
-    ground.logs.upload("dag_id=c/x.log", Instance())
+        stage.logs.upload(path, Instance())
+    (stage.folder / "dag_id=c").mkdir()
+    (stage.folder / "dag_id=c" / "x.log").write_text("a line\n")
+    stage.logs.upload("dag_id=c/x.log", Instance())
 
     assert opened() == before

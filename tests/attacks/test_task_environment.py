@@ -25,9 +25,9 @@ from nats_executor.wire.messages import State
 from tests.support.execution_api import ExecutionApi
 from tests.support.fixtures import settings_for
 from tests.support.nkeys import NKey, Operator
-from tests.support.realm import PASSWORD, ROOT_INBOX, ROOT_USER, Realm
+from tests.support.process_stage import QUICK, is_alive, make_home, task_body
+from tests.support.user_stage import PASSWORD, ROOT_INBOX, ROOT_USER, UserStage
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import QUICK, is_alive, make_home, task_body
 from tests.support.worker_process import Post, WorkerProcess, descendants
 from tests.worker.conftest import callback_body
 
@@ -356,11 +356,11 @@ async def test_a_callback_finds_no_login(
 
 
 async def test_logs_of_a_shipped_users_tasks_are_stored(
-    realm: Realm, api: ExecutionApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    user_stage: UserStage, api: ExecutionApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over one connection that does no more than the worker's user may."""
-    settings = realm.settings(ROOT_USER, inbox_prefix=ROOT_INBOX)
-    worker = realm.settings("worker_a")
+    settings = user_stage.settings(ROOT_USER, inbox_prefix=ROOT_INBOX)
+    worker = user_stage.settings("worker_a")
     options = {
         "user": "worker_a",
         "password": PASSWORD,

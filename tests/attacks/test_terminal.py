@@ -1,4 +1,4 @@
-"""A worker's login writes escape sequences into every text that somebody's terminal may show."""
+"""A worker's login writes escape sequences into every text that a terminal may show."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nats_executor.wire.names import Verb
 from nats_executor.wire.queue_names import as_text
 from nats_worker.log_lines import Text
 from tests.cli.conftest import Console
-from tests.support.realm import NAMES, PASSWORD, Realm
+from tests.support.user_stage import NAMES, PASSWORD, UserStage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,16 +59,16 @@ def evil_record(field: str) -> Presence:
 
 @pytest.fixture
 def console(
-    realm: Realm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    user_stage: UserStage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Console:
-    console = Console(monkeypatch, capsys, realm.settings("admin"))
-    console.configure(user="admin", password=PASSWORD, replicas=len(realm.servers))
+    console = Console(monkeypatch, capsys, user_stage.settings("admin"))
+    console.configure(user="admin", password=PASSWORD, replicas=len(user_stage.servers))
     return console
 
 
-def announce(realm: Realm, presence: Presence) -> None:
+def announce(user_stage: UserStage, presence: Presence) -> None:
     subject = NAMES.presence("a", presence.name)
-    realm.ask("worker_a", lambda broker: broker.publish(subject, encode(presence)))
+    user_stage.ask("worker_a", lambda broker: broker.publish(subject, encode(presence)))
 
 
 def test_every_text_is_in_the_table() -> None:
@@ -90,9 +90,9 @@ def test_every_text_is_in_the_table() -> None:
 @pytest.mark.parametrize("output", ["table", "plain", "json", "yaml"])
 @pytest.mark.parametrize("field", sorted(TEXTS[Presence]))
 def test_a_record_gives_a_terminal_no_orders(
-    realm: Realm, console: Console, field: str, output: str
+    user_stage: UserStage, console: Console, field: str, output: str
 ) -> None:
-    announce(realm, evil_record(field))
+    announce(user_stage, evil_record(field))
 
     for command in (commands.workers_list, commands.check, commands.queues_list):
         _, printed = console.run(command, output=output)
@@ -107,14 +107,14 @@ def test_a_record_gives_a_terminal_no_orders(
 
 @pytest.mark.parametrize("field", sorted(TEXTS[Obeyed]))
 def test_an_answer_to_an_order_gives_a_terminal_no_orders(
-    realm: Realm, console: Console, field: str
+    user_stage: UserStage, console: Console, field: str
 ) -> None:
-    announce(realm, record())
+    announce(user_stage, record())
     outcome = Obeyed(queues=["a"], concurrency=2, running=0, is_changed=True)
     changes: dict[str, Any] = {field: [EVIL] if field == "queues" else EVIL}
     evil = replace(outcome, **changes)
 
-    with answering(realm, NAMES.control("w1.1", Verb.SET_CONCURRENCY), encode(evil)):
+    with answering(user_stage, NAMES.control("w1.1", Verb.SET_CONCURRENCY), encode(evil)):
         _, said = console.run(commands.workers_set_concurrency, workers="w1", concurrency=2)
 
     said += console.error
@@ -122,8 +122,10 @@ def test_an_answer_to_an_order_gives_a_terminal_no_orders(
     assert unseen(said) == ""
 
 
-def test_a_worker_that_is_gone_gives_a_terminal_no_orders(realm: Realm, console: Console) -> None:
-    announce(realm, evil_record("version"))
+def test_a_worker_that_is_gone_gives_a_terminal_no_orders(
+    user_stage: UserStage, console: Console
+) -> None:
+    announce(user_stage, evil_record("version"))
 
     code, _ = console.run(commands.workers_set_concurrency, workers="w1", concurrency=2)
 
@@ -132,8 +134,10 @@ def test_a_worker_that_is_gone_gives_a_terminal_no_orders(realm: Realm, console:
     assert unseen(console.error) == ""
 
 
-def test_a_queue_of_any_name_gives_a_terminal_no_orders(realm: Realm, console: Console) -> None:
-    """Whoever may make consumers names queues."""
+def test_a_queue_of_any_name_gives_a_terminal_no_orders(
+    user_stage: UserStage, console: Console
+) -> None:
+    """A user that may make consumers names queues."""
     evil = as_text([EVIL.replace("\n", "")])
 
     for command in (commands.setup, commands.check, commands.queues_list):
@@ -141,7 +145,7 @@ def test_a_queue_of_any_name_gives_a_terminal_no_orders(realm: Realm, console: C
 
         assert printed
         assert unseen(printed + console.error) == ""
-    realm.clear()
+    user_stage.clear()
 
 
 def test_a_fault_gives_a_terminal_no_orders(
@@ -192,9 +196,9 @@ def test_what_ends_a_worker_gives_a_terminal_no_orders() -> None:
 
 
 @contextmanager
-def answering(realm: Realm, subject: str, body: bytes) -> Iterator[None]:
+def answering(user_stage: UserStage, subject: str, body: bytes) -> Iterator[None]:
     """Be a worker that answers one order."""
-    with realm.raw("worker_a") as worker:
+    with user_stage.raw("worker_a") as worker:
         assert worker.subscribe(subject) == ""
 
         def answer() -> None:

@@ -24,7 +24,7 @@ from nats_executor.scheduler.dispatcher import Dispatcher
 from nats_executor.scheduler.telemetry import Telemetry
 from nats_worker.control.presence import Announcer
 from tests.attacks.burdens import LAST, PATH, presence
-from tests.support.realm import ONE_ACCOUNT, Realm
+from tests.support.user_stage import ONE_ACCOUNT, UserStage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -71,12 +71,12 @@ class Measurement:
 
 
 async def asking(
-    user: str, question: Callable[[Realm, Broker], Awaitable[Any]], realm: Realm
+    user: str, question: Callable[[UserStage, Broker], Awaitable[Any]], user_stage: UserStage
 ) -> Any:
     """Ask one thing over a connection that was there before."""
-    async with connect(realm.settings(user), role="victim") as broker:
+    async with connect(user_stage.settings(user), role="victim") as broker:
         await broker.ready(10)
-        return await measured(question(realm, broker))
+        return await measured(question(user_stage, broker))
 
 
 async def measured(what: Awaitable[Any]) -> dict[str, Any]:
@@ -93,9 +93,9 @@ async def measured(what: Awaitable[Any]) -> dict[str, Any]:
     return measurement.told(note)
 
 
-async def following(realm: Realm) -> dict[str, Any]:
+async def following(user_stage: UserStage) -> dict[str, Any]:
     """Follow reports, as a scheduler does, until one has come that was sent after the flood."""
-    made = Dispatcher(realm.settings("scheduler"), "s1")
+    made = Dispatcher(user_stage.settings("scheduler"), "s1")
     made._streams.read_after = 0  # as one that was started before the flood
 
     async def read_all() -> str:
@@ -104,7 +104,7 @@ async def following(realm: Realm) -> dict[str, Any]:
         try:
             while True:
                 await asyncio.sleep(0.05)
-                reports = made.inspector.reports
+                reports = made.mailbox.reports
                 while reports:
                     count += 1
                     if reports.popleft().dispatch_id == LAST:
@@ -116,40 +116,40 @@ async def following(realm: Realm) -> dict[str, Any]:
     return await measured(read_all())
 
 
-async def liveness(realm: Realm, broker: Broker) -> str:
+async def liveness(user_stage: UserStage, broker: Broker) -> str:
     holders = [Holder(f"evil{n}.1", f"evil{n}", "a") for n in range(40)]
-    lost = await Liveness(broker, realm.settings("scheduler")).lost(holders)
+    lost = await Liveness(broker, user_stage.settings("scheduler")).lost(holders)
     return f"{len(lost)} lost"
 
 
-async def metrics(realm: Realm, broker: Broker) -> str:
-    reading = await Telemetry(realm.settings("scheduler"))._read(lambda: broker)
+async def metrics(user_stage: UserStage, broker: Broker) -> str:
+    reading = await Telemetry(user_stage.settings("scheduler"))._read(lambda: broker)
     return f"{reading.workers.total()} workers"
 
 
-async def survey(realm: Realm, broker: Broker) -> str:
-    found = await take_survey(broker, realm.settings("monitor"))
+async def survey(user_stage: UserStage, broker: Broker) -> str:
+    found = await take_survey(broker, user_stage.settings("monitor"))
     return f"{len(found.workers)} workers"
 
 
-async def start(realm: Realm, broker: Broker) -> str:
+async def start(user_stage: UserStage, broker: Broker) -> str:
     mine = presence("evil0", "a")
-    await Announcer(broker, realm.settings("worker_a"), lambda: mine).claim_name()
+    await Announcer(broker, user_stage.settings("worker_a"), lambda: mine).claim_name()
     return "started"
 
 
-def running_log(realm: Realm) -> dict[str, Any]:
+def running_log(user_stage: UserStage) -> dict[str, Any]:
     """Look for the log of a task that runs, as the API server does for a page."""
-    logs = TaskLogs(lambda: realm.settings("api_server"))
+    logs = TaskLogs(lambda: user_stage.settings("api_server"))
     return on_its_connection(lambda: logs.read("d1", "a")[1])
 
 
-def stored_log(realm: Realm) -> dict[str, Any]:
+def stored_log(user_stage: UserStage) -> dict[str, Any]:
     """Show the log of a task that has ended, as the API server does for a page."""
     from nats_executor.logs.ended import StoredLogs
 
     logs = StoredLogs(Path(), deletes=False)
-    logs.__dict__["_settings"] = realm.settings("api_server")
+    logs.__dict__["_settings"] = user_stage.settings("api_server")
     ti = SimpleNamespace(queue="a")
     return on_its_connection(lambda: [sum(map(len, part)) for part in logs.stream(PATH, ti)[1]][:3])
 
@@ -173,7 +173,7 @@ def on_its_connection(look: Callable[[], Any]) -> dict[str, Any]:
     return measurement.told(note)
 
 
-VICTIMS: dict[str, Callable[[Realm], Any]] = {
+VICTIMS: dict[str, Callable[[UserStage], Any]] = {
     "scheduler follows reports": following,
     "scheduler looks who is alive": partial(asking, "scheduler", liveness),
     "scheduler reads its metrics": partial(asking, "scheduler", metrics),
@@ -186,8 +186,8 @@ VICTIMS: dict[str, Callable[[Realm], Any]] = {
 
 def main(name: str, kind: str, *urls: str) -> None:
     first, *others = (SimpleNamespace(url=url) for url in urls)
-    realm = Realm(first, kind != ONE_ACCOUNT, others)  # type: ignore[arg-type]
-    found = VICTIMS[name](realm)
+    user_stage = UserStage(first, kind != ONE_ACCOUNT, others)  # type: ignore[arg-type]
+    found = VICTIMS[name](user_stage)
     told = asyncio.run(found) if asyncio.iscoroutine(found) else found
     sys.stdout.write(json.dumps(told) + "\n")
 

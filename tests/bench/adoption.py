@@ -1,6 +1,6 @@
-"""How long a scheduler takes to adopt what a dead one left: rows of a database, messages, reports.
+"""Measure how long a scheduler takes to adopt what a dead one left: rows, messages, reports.
 
-A third waits in its queue, a third runs, a third is over and nobody has heard of it yet.
+A third waits in its queue, a third runs, a third is over and its scheduler has not heard of it yet.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.bench.aside import Broken, run_aside
-from tests.bench.ground import Ground, new_prefix
 from tests.bench.needs import Unmeasured
 from tests.bench.sample import Sample
+from tests.bench.stage import BenchStage, new_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,16 +27,16 @@ FEWEST = 30
 
 def measure(task: Task) -> Iterator[Sample]:
     failures: dict[str, str] = {}
-    with Ground(task.directory, task.say) as ground:
-        ground.add_database()
+    with BenchStage(task.directory, task.say) as stage:
+        stage.add_database()
         for number in range(1, task.rounds + 1):
             for contender, full in SIZES.items():
                 count = max(FEWEST, int(full * task.scale))
-                ground.renew_nats()
-                environment = ground.with_prefix(new_prefix())
+                stage.renew_nats()
+                environment = stage.with_prefix(new_prefix())
                 try:
                     figures = run_aside(
-                        "tests.bench.adoption_ours", ground.logs, environment, count=count
+                        "tests.bench.adoption_ours", stage.logs, environment, count=count
                     )
                 except Broken as exc:
                     task.say(f"{contender}: {exc}")

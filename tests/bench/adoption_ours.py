@@ -46,7 +46,7 @@ def main() -> None:
         with create_session(scoped=False) as session:
             dag_id = add_rows(session, left)
             session.commit()
-            gc.collect()  # what the set-up left behind is nobody's to clear up in the measured time
+            gc.collect()  # what the set-up left behind must not be cleared up in the measured time
             orphans = load(session, dag_id)
             assert len(orphans) == count
             began = time.perf_counter()

@@ -94,7 +94,7 @@ def asked() -> Any:
 
 
 def answer(values: Any) -> None:
-    """Leave the answer; whole or not at all, because somebody may be waiting for it."""
+    """Leave the answer; whole or not at all, because a reader may be waiting for it."""
     path = Path(sys.argv[2])
     half = path.with_suffix(".part")
     half.write_text(json.dumps(values))

@@ -1,12 +1,12 @@
-"""What a long queue costs: rates and the broker's memory with 1,000 and with 100,000 waiting."""
+"""Measure a long queue's cost: rates and broker memory with 1,000 and with 100,000 waiting."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from tests.bench.aside import run_aside
-from tests.bench.ground import Ground
 from tests.bench.sample import Sample
+from tests.bench.stage import BenchStage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,12 +23,12 @@ REPETITIONS = 10
 
 
 def measure(task: Task) -> Iterator[Sample]:
-    with Ground(task.directory, task.say) as ground:
+    with BenchStage(task.directory, task.say) as stage:
         for number in range(1, task.rounds + 1):
-            ground.renew_nats()
+            stage.renew_nats()
             figures = run_aside(
-                "tests.bench.backlog_ours", ground.logs, ground.environment,
-                url=ground.nats.url, pid=ground.nats_pid, batch=BATCH, repetitions=REPETITIONS,
+                "tests.bench.backlog_ours", stage.logs, stage.environment,
+                url=stage.nats.url, pid=stage.nats_pid, batch=BATCH, repetitions=REPETITIONS,
                 levels={
                     name: full if name == "1k" else max(2 * BATCH, int(full * task.scale))
                     for name, full in LEVELS.items()

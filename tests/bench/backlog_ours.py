@@ -23,7 +23,7 @@ from nats_executor.broker.connection import connect
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Workload, encode
 from tests.bench.aside import answer, asked
-from tests.bench.ground import new_prefix, resident_megabytes, settings_of
+from tests.bench.stage import new_prefix, resident_megabytes, settings_of
 from tests.scheduler.stage import task_workload
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ async def measured(request: dict[str, Any]) -> dict[str, list[float]]:
             backlogs[name] = backlog = await Backlog.open(exits, request["url"])
             await backlog.publish(level)
             found[f"broker-rss-{name}"].append(resident_megabytes(request["pid"]))
-        # Whoever is first finds the server warmer or colder each time.
+        # The first one finds the server warmer or colder each time.
         for number in range(request["repetitions"]):
             order = list(backlogs)[:: 1 if number % 2 else -1]
             for take, way in (Backlog.take, "pull"), (Backlog.take_alone, "lone-pull"):

@@ -1,4 +1,4 @@
-"""How fast workloads leave the scheduler, and what they cost it while they are away.
+"""Measure how fast workloads leave the scheduler, and what they cost it while they are away.
 
 Each contender has sent one workload before, as a scheduler that runs has. Then it gets the same
 workloads from `queue_workload` and one `heartbeat()`, which has to hand over all of them; `bare`
@@ -12,9 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tests.bench.aside import Broken, run_aside
-from tests.bench.ground import Ground, new_prefix
 from tests.bench.needs import Unmeasured, missing
 from tests.bench.sample import Sample
+from tests.bench.stage import BenchStage, new_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,13 +35,13 @@ OUR_CALLS, CELERYS_CALLS = 20_000, 50
 
 def measure(task: Task) -> Iterator[Sample]:
     with ExitStack() as exits:
-        ground = exits.enter_context(Ground(task.directory, task.say))
-        ground.add_database()
-        ground.add_celery()
+        stage = exits.enter_context(BenchStage(task.directory, task.say))
+        stage.add_database()
+        stage.add_celery()
         failures: dict[str, str] = {}
         for number in range(1, task.rounds + 1):
-            # There and back, so that nobody always follows the same one.
-            for contender, part in list(parts(task, ground).items())[:: 1 if number % 2 else -1]:
+            # There and back, so that none always follows the same one.
+            for contender, part in list(parts(task, stage).items())[:: 1 if number % 2 else -1]:
                 try:
                     figures = part()
                 except Broken as exc:
@@ -55,7 +55,7 @@ def measure(task: Task) -> Iterator[Sample]:
             raise Unmeasured(reasons(failures))
 
 
-def parts(task: Task, ground: Ground) -> dict[str, Callable[[], Any]]:
+def parts(task: Task, stage: BenchStage) -> dict[str, Callable[[], Any]]:
     """Return each contender's part of a round."""
     count = max(100, int(FULL * task.scale))
     has_sync = SYNC in task.keys
@@ -63,9 +63,9 @@ def parts(task: Task, ground: Ground) -> dict[str, Callable[[], Any]]:
     celerys = CELERYS_CALLS if has_sync else 0
 
     def run(module: str, count: int, calls: int) -> Any:
-        ground.renew_nats()
-        environment = ground.with_prefix(new_prefix())
-        return run_aside(module, ground.logs, environment, count=count, calls=calls)
+        stage.renew_nats()
+        environment = stage.with_prefix(new_prefix())
+        return run_aside(module, stage.logs, environment, count=count, calls=calls)
 
     found: dict[str, Callable[[], Any]] = {"nats": partial(run, OURS, count, ours)}
     if not missing("celery"):

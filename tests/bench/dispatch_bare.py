@@ -60,7 +60,7 @@ async def published(settings: Settings, messages: Sequence[Outgoing]) -> float:
     try:
         jetstream = client.jetstream()
         await send(jetstream, [Outgoing(messages[0].subject + "-first", b"", "first")])
-        gc.collect()  # what the set-up left behind is nobody's to clear up in the measured time
+        gc.collect()  # what the set-up left behind must not be cleared up in the measured time
         began = time.perf_counter()
         await send(jetstream, messages)
         seconds = time.perf_counter() - began

@@ -27,7 +27,7 @@ def main() -> None:
     executor.heartbeat()
     tasks = [task_workload(f"t{number}") for number in range(request["count"])]
     queue_up(executor, *tasks)
-    gc.collect()  # what the set-up left behind is nobody's to clear up in the measured time
+    gc.collect()  # what the set-up left behind must not be cleared up in the measured time
     began = time.perf_counter()
     executor.heartbeat()
     seconds = time.perf_counter() - began

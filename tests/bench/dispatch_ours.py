@@ -67,7 +67,7 @@ def main() -> None:
 
 def handed_over(executor: NatsExecutor, count: int) -> float:
     """Return the seconds until the broker has confirmed all, with one heartbeat if that does it."""
-    gc.collect()  # what the set-up left behind is nobody's to clear up in the measured time
+    gc.collect()  # what the set-up left behind must not be cleared up in the measured time
     began = time.perf_counter()
     executor.heartbeat()
     while len(executor.running) <= count:

@@ -1,4 +1,4 @@
-"""What a thousand idle workers cost the broker: connections, pulls, heartbeats, a list of them."""
+"""Measure a thousand idle workers at the broker: connections, pulls, heartbeats, a list of them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from tests.bench.aside import Aside
-from tests.bench.ground import Ground, cpu_seconds, new_prefix, resident_megabytes
 from tests.bench.needs import Unmeasured
 from tests.bench.sample import Sample
+from tests.bench.stage import BenchStage, cpu_seconds, new_prefix, resident_megabytes
 from tests.support.waiting import block_until
 
 if TYPE_CHECKING:
@@ -41,21 +41,21 @@ FILES = 4096
 def measure(task: Task) -> Iterator[Sample]:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(FILES, hard), hard))
-    with Ground(task.directory, task.say) as ground:
+    with BenchStage(task.directory, task.say) as stage:
         for number in range(1, task.rounds + 1):
             sizes = sorted({max(PROCESSES, int(WORKERS * task.scale * step)) for step in STEPS})
             for size in sizes if number == 1 else sizes[-1:]:
-                ground.renew_nats()
+                stage.renew_nats()
                 try:
-                    yield from fleet_of(size, ground, task, number)
+                    yield from fleet_of(size, stage, task, number)
                 except TimeoutError as exc:
                     reason = f"{size} workers: {exc}"
                     raise Unmeasured({KEY: {f"broker-cpu-{size}": reason}}) from exc
 
 
-def fleet_of(size: int, ground: Ground, task: Task, number: int) -> Iterator[Sample]:
+def fleet_of(size: int, stage: BenchStage, task: Task, number: int) -> Iterator[Sample]:
     """Start so many workers, look at the server while they do nothing, and list them."""
-    environment = ground.with_prefix(new_prefix())
+    environment = stage.with_prefix(new_prefix())
     with ExitStack() as exits:
         began = time.monotonic()
         share = size // PROCESSES
@@ -64,16 +64,16 @@ def fleet_of(size: int, ground: Ground, task: Task, number: int) -> Iterator[Sam
             workers = share if process else size - share * (PROCESSES - 1)
             aside = exits.enter_context(
                 Aside(
-                    "tests.bench.fleet_workers", ground.logs, environment,
+                    "tests.bench.fleet_workers", stage.logs, environment,
                     workers=workers, first=process * size,
                 )
             )  # fmt: skip
             asides.append(aside.process)
-        block_until(lambda: present(ground) >= size, START_SECONDS, f"{size} workers to be there")
+        block_until(lambda: present(stage) >= size, START_SECONDS, f"{size} workers to be there")
         task.say(f"round {number} of {task.rounds}: {size} workers after "
                  f"{time.monotonic() - began:.0f} s")  # fmt: skip
         yield Sample(KEY, f"starting-{size}", time.monotonic() - began)
-        for name, value in watched(ground, asides, size).items():
+        for name, value in watched(stage, asides, size).items():
             yield Sample(KEY, f"{name}-{size}", value)
         # A thousand workers share this machine with the command only here.
         for simulated in asides:
@@ -82,10 +82,10 @@ def fleet_of(size: int, ground: Ground, task: Task, number: int) -> Iterator[Sam
             yield Sample(KEY, f"workers-list-{size}", listed(size, environment))
 
 
-def present(ground: Ground) -> int:
+def present(stage: BenchStage) -> int:
     """Count the workers that wait for work: their records, and their pulls at the server."""
     with contextlib.suppress(OSError):
-        found = ground.nats.monitor("/jsz?consumers=true&streams=true")
+        found = stage.nats.monitor("/jsz?consumers=true&streams=true")
         accounts = found.get("account_details") or ()
         streams = [stream for a in accounts for stream in a.get("stream_detail") or ()]
         records = sum(s["state"]["messages"] for s in streams if s["name"].startswith("KV_"))
@@ -96,18 +96,18 @@ def present(ground: Ground) -> int:
 
 
 def watched(
-    ground: Ground, fleet: Sequence[subprocess.Popen[bytes]], size: int
+    stage: BenchStage, fleet: Sequence[subprocess.Popen[bytes]], size: int
 ) -> dict[str, float]:
     """Return what the server does in a while, by the second, and what a worker does."""
 
     def used() -> tuple[float, float]:
-        return cpu_seconds(ground.nats_pid), sum(cpu_seconds(process.pid) for process in fleet)
+        return cpu_seconds(stage.nats_pid), sum(cpu_seconds(process.pid) for process in fleet)
 
-    before, cpu, began = ground.nats.monitor("/varz"), used(), time.monotonic()
+    before, cpu, began = stage.nats.monitor("/varz"), used(), time.monotonic()
     time.sleep(WATCH_SECONDS)  # not for anything to happen: this is the measurement
     seconds = time.monotonic() - began
     broker, workers = (now - then for now, then in zip(used(), cpu, strict=True))
-    after = ground.nats.monitor("/varz")
+    after = stage.nats.monitor("/varz")
     change = {
         name: (after[name] - before[name]) / seconds
         for name in ("in_msgs", "out_msgs", "in_bytes", "out_bytes")
@@ -115,7 +115,7 @@ def watched(
     return {
         "broker-cpu": 100 * broker / seconds,
         "worker-cpu": 100 * workers / seconds / size,
-        "broker-rss": resident_megabytes(ground.nats_pid),
+        "broker-rss": resident_megabytes(stage.nats_pid),
         "messages-in": change["in_msgs"],
         "messages-out": change["out_msgs"],
         "bytes-in": change["in_bytes"] / 1000,

@@ -20,7 +20,7 @@ from nats_worker.control.presence import Announcer
 from nats_worker.intake.intake import Intake
 from nats_worker.intake.slots import Slots
 from tests.bench.aside import asked
-from tests.bench.ground import settings_of
+from tests.bench.stage import settings_of
 
 if TYPE_CHECKING:
     from nats_executor.broker.port import Delivery

@@ -1,4 +1,4 @@
-"""What is measured and what it has to reach: issue 4's table as data."""
+"""The measurements and their goals: issue 4's table as data."""
 
 from __future__ import annotations
 

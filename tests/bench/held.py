@@ -1,4 +1,4 @@
-"""What holds a slot besides its task's own code, in a whole Airflow with this executor.
+"""Measure what holds a slot besides its task's own code, in a whole Airflow with this executor.
 
 The Dag `seconds` runs on four slots, as for `slot_efficiency_1s`: 200 tasks of one second. Marks in
 Airflow's functions, those of `layers`, say where each supervisor was; the figures are means, so

@@ -1,4 +1,4 @@
-"""How long a report takes to the scheduler, and a workload to its worker.
+"""Measure how long a report takes to the scheduler, and a workload to its worker.
 
 Both ends are processes of their own, and one machine's clock times both.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tests.bench.aside import run_aside
-from tests.bench.ground import Ground, new_prefix
 from tests.bench.sample import Sample
+from tests.bench.stage import BenchStage, new_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +29,8 @@ def measure(task: Task) -> Iterator[Sample]:
         RESULTS: ("tests.bench.latency_results", REPORTS),
         PICKUP: ("tests.bench.latency_pickup", WORKLOADS),
     }
-    with Ground(task.directory, task.say) as ground:
-        ground.add_database()
+    with BenchStage(task.directory, task.say) as stage:
+        stage.add_database()
         for number in range(1, task.rounds + 1):
             for key in (RESULTS, PICKUP):
                 if key not in task.keys:
@@ -38,8 +38,8 @@ def measure(task: Task) -> Iterator[Sample]:
                 module, full = parts[key]
                 count = max(FEWEST, int(full * task.scale))
                 figures = run_aside(
-                    module, ground.logs, ground.with_prefix(new_prefix()), count=count,
-                    url=ground.nats.url, directory=str(ground.logs),
+                    module, stage.logs, stage.with_prefix(new_prefix()), count=count,
+                    url=stage.nats.url, directory=str(stage.logs),
                 )  # fmt: skip
                 task.say(f"round {number} of {task.rounds}: {key}")
                 yield from samples(key, figures)

@@ -19,10 +19,10 @@ from nats_executor.topology import setup
 from nats_executor.wire.messages import Report, State, decode
 from nats_worker.processes.linux import children_of
 from tests.bench.aside import answer, asked
-from tests.bench.ground import settings_of
+from tests.bench.stage import settings_of
 from tests.support.execution_api import ExecutionApi, Received
+from tests.support.process_stage import make_home, task_body
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import make_home, task_body
 from tests.support.worker_process import Post, WorkerProcess
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 from nats_executor.broker.connection import connect
 from nats_executor.wire.messages import Report, State, Workload, decode, encode
 from tests.bench.aside import answer, asked
-from tests.bench.ground import settings_of
+from tests.bench.stage import settings_of
 
 # Apart, so that each one is alone under way.
 PAUSE_SECONDS = 0.005

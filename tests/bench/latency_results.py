@@ -25,7 +25,7 @@ WAIT_SECONDS = 120.0
 
 
 class Arrivals(deque["Report"]):
-    """The inspector's reports, with how long each was under way."""
+    """The mailbox's reports, with how long each was under way."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,9 +46,9 @@ def main() -> None:
     executor.start()
     try:
         assert executor._connected.dispatcher
-        arrivals = executor._connected.dispatcher.inspector.reports = Arrivals()
+        arrivals = executor._connected.dispatcher.mailbox.reports = Arrivals()
         tasks = [task_workload(f"t{number}") for number in range(2 * count)]
-        ids = {compat.key_of(executor, task): task.ti.external_executor_id for task in tasks}
+        ids = {compat.key_of(task): task.ti.external_executor_id for task in tasks}
         queue_up(executor, *tasks)
         executor.heartbeat()
         executor.get_event_buffer()

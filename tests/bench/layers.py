@@ -113,10 +113,10 @@ all | main:request | main:over
 
 
 @contextlib.contextmanager
-def ground(directory: Path) -> Iterator[None]:
+def stage(directory: Path) -> Iterator[None]:
     """Start the stand-in Execution API and point Airflow's configuration at it and at a Dag."""
     from tests.support.execution_api import ExecutionApi
-    from tests.support.worker_ground import make_home
+    from tests.support.process_stage import make_home
 
     api = ExecutionApi()
     for name in ("home", "marks"):
@@ -159,7 +159,7 @@ async def warm_pool(python: str = sys.executable, most: int = 50) -> AsyncIterat
 
 
 def body_of(task: str = "succeed") -> dict[str, Any]:
-    from tests.support.worker_ground import task_body
+    from tests.support.process_stage import task_body
 
     return task_body(task, str(uuid.uuid4()))
 
@@ -309,7 +309,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 async def measure_all(args: argparse.Namespace) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as name, ground(Path(name)):
+    with tempfile.TemporaryDirectory() as name, stage(Path(name)):
         if args.growth:
             return {"growth": await growth(args.growth)}
         return {

@@ -1,4 +1,4 @@
-"""What a contender needs of the machine, and how to get it."""
+"""The programs that a contender needs, and how to get them."""
 
 from __future__ import annotations
 

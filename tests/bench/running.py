@@ -1,4 +1,4 @@
-"""What a run of the benchmark needs around it: a place, a voice, an end in good order."""
+"""The frame of a run of the benchmark: its directory, its output, an end in good order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FOREIGN = ("AIRFLOW_", "NATS_EXECUTOR_")
 
 
 def forget_foreign() -> None:
-    """Forget what the environment configures: somebody's own must not be measured."""
+    """Forget what the environment configures: a developer's own must not be measured."""
     for name in [name for name in os.environ if name.startswith(FOREIGN)]:
         del os.environ[name]
 

@@ -1,4 +1,4 @@
-"""One contender at work: its scheduler and its worker, and nobody else's."""
+"""One contender at work: its scheduler and its worker alone."""
 
 from __future__ import annotations
 

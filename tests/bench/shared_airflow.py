@@ -1,4 +1,4 @@
-"""What all contenders share: one database, one API server, one dag processor, both brokers.
+"""The shared part of all contenders: one database, one API server, one dag processor, both brokers.
 
 Settings are Airflow's defaults but for these, which are the same for all:
 

@@ -1,4 +1,4 @@
-"""What storing a task's log in NATS costs a no-op task: by its supervisor, or by the uploader.
+"""Measure what storing a log in NATS costs a no-op task: by its supervisor, or by the uploader.
 
 Three pools run the same task in turns, against the stand-in Execution API and one nats-server: one
 that stores nothing, one whose supervisors hold the login and store logs over connections of their
@@ -19,7 +19,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.bench.layers import cpu_below, cpu_seconds, ground, memory, run_task, server_pid
+from tests.bench.layers import cpu_below, cpu_seconds, memory, run_task, server_pid, stage
 
 if TYPE_CHECKING:
     from nats_executor.settings import Settings
@@ -79,7 +79,7 @@ async def main(count: int) -> None:
     from tests.support.fixtures import settings_for
     from tests.support.nats_server import NatsServer
 
-    with tempfile.TemporaryDirectory() as name, ground(Path(name)):
+    with tempfile.TemporaryDirectory() as name, stage(Path(name)):
         server = NatsServer(Path(name) / "nats")
         server.start()
         try:

@@ -1,4 +1,4 @@
-"""What the processes below another one have used: CPU seconds, and memory that is theirs."""
+"""Read what the processes below another one have used: CPU seconds, and their own memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole Airflow: how many tasks a second, what a slot is busy with, what a worker costs.
+"""Measure a whole Airflow: tasks per second, what a slot is busy with, the cost of a worker.
 
 Each round starts, one after the other and in another order each time, a scheduler and a worker
 for every contender; database, API server, dag processor and Dags are the same for all
@@ -173,7 +173,7 @@ def release_times(session: Session) -> list[float]:
 
 def notes(path: Path) -> dict[str, int]:
     found: dict[str, int] = {}
-    with suppress(FileNotFoundError):  # nobody has written yet
+    with suppress(FileNotFoundError):  # not written yet
         for line in path.read_text().splitlines():
             ti, at = line.split()
             found[ti] = int(at)

@@ -1,4 +1,4 @@
-"""A question that can be neither sent nor answered fails once, for whoever asked."""
+"""A question that can be neither sent nor answered fails once, where it was asked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes to an inbox that was left is handed back, and never taken for an answer of today."""
+"""Messages to an inbox of the past are handed back, and never taken for an answer of today."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stream's leader tells of the other servers that keep it."""
+"""A stream's leader tells of the other servers that keep it."""
 
 from __future__ import annotations
 

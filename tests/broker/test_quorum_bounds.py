@@ -1,4 +1,4 @@
-"""What STREAM.INFO tells of a stream's servers, and when they can store something."""
+"""STREAM.INFO tells of a stream's servers, and thereby when they can store something."""
 
 from __future__ import annotations
 

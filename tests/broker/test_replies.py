@@ -1,4 +1,4 @@
-"""What JetStream's answers mean: each error code, and every field that is read."""
+"""The meaning of JetStream's answers: each error code, and every field that is read."""
 
 from __future__ import annotations
 

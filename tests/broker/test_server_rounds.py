@@ -1,4 +1,4 @@
-"""How long a dead address is tried last, and which advertised ones are tried at all."""
+"""The order in which addresses are tried: dead ones last, and which advertised ones at all."""
 
 from __future__ import annotations
 

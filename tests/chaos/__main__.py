@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tests.chaos.invariants import violations
 from tests.chaos.plan import Kind, kinds_for, make_plan
 from tests.chaos.report import as_json, as_text
-from tests.chaos.scene import PACES, Scene
+from tests.chaos.stage import PACES, ChaosStage
 from tests.chaos.storm import Course, Storm
 from tests.support.release import ReleaseMissing, last_release
 
@@ -71,17 +71,17 @@ def main() -> int:
     handle_stop(signal.default_int_handler)
     with run_directory(keep=options.keep) as directory:
         try:
-            scene = Scene(
+            stage = ChaosStage(
                 directory, servers=options.servers, settings=options.settings, mix=options.mix
             )
         except ReleaseMissing as exc:
             sys.stderr.write(f"error: --mix {options.mix}: {exc}\n")
             return NOT_THERE
-        if scene.earlier:
-            sys.stderr.write(f"some members have the code of {scene.earlier.name} at first\n")
+        if stage.earlier:
+            sys.stderr.write(f"some members have the code of {stage.earlier.name} at first\n")
         try:
-            scene.start()
-            storm = Storm(scene, Course(seed, options.seconds, workloads, plan))
+            stage.start()
+            storm = Storm(stage, Course(seed, options.seconds, workloads, plan))
             storm.run()
             evidence = storm.evidence()
         except KeyboardInterrupt:
@@ -89,7 +89,7 @@ def main() -> int:
             return INTERRUPTED
         finally:
             handle_stop(signal.SIG_IGN)
-            scene.close()
+            stage.close()
         found = violations(evidence)
         seconds = time.monotonic() - began
         place = str(directory) if options.keep else ""

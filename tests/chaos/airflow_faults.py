@@ -31,12 +31,12 @@ MANNERS = {Kind.API_SLOW: "late", Kind.API_MUTE: "mute", Kind.API_BEHIND_PROXY: 
 
 
 def scheduler_ended(blow: Blow) -> None:
-    living = [s for s in blow.scene.schedulers if s.is_kept and s.is_alive]
+    living = [s for s in blow.stage.schedulers if s.is_kept and s.is_alive]
     scheduler = blow.pick(living)
     jobs = [job.id for job in blow.database.jobs() if job.pid == scheduler.pid]
     blow.hit(f"{scheduler.name} (job {jobs})")
     if blow.fault.kind is Kind.SCHEDULER_REPLACED:
-        blow.injection.victim += f", now of {blow.scene.change_release(scheduler)}"
+        blow.injection.victim += f", now of {blow.stage.change_release(scheduler)}"
     is_kill = blow.fault.kind is Kind.SCHEDULER_KILLED
     scheduler.end(signal.SIGKILL if is_kill else signal.SIGTERM)
     blow.recovers(left_by(jobs))
@@ -46,24 +46,24 @@ def scheduler_ended(blow: Blow) -> None:
 
 def api_away(blow: Blow) -> None:
     blow.hit("the API server")
-    blow.scene.api.end(signal.SIGKILL)
+    blow.stage.api.end(signal.SIGKILL)
     blow.last()
-    blow.scene.api.start()
+    blow.stage.api.start()
     api_is_back(blow)
 
 
 def api_frozen(blow: Blow) -> None:
     blow.hit("the API server")
-    blow.scene.api.signal(signal.SIGUSR1)
+    blow.stage.api.signal(signal.SIGUSR1)
     blow.last()
-    blow.scene.api.signal(signal.SIGUSR2)
+    blow.stage.api.signal(signal.SIGUSR2)
     api_is_back(blow)
 
 
 def api_misbehaves(blow: Blow) -> None:
     """Have it carry out what it is asked, and answer late, never, or with a proxy's error."""
     blow.hit("the API server")
-    address = str(blow.scene.directory / "api")
+    address = str(blow.stage.directory / "api")
     ask(address, op="behave", manner=MANNERS[blow.fault.kind])
     blow.last()
     ask(address, op="behave", manner="")

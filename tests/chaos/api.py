@@ -2,7 +2,7 @@
 
 One request is one packet of JSON on a Unix socket, and so is the answer. The rules are those of
 `airflow/api_fastapi/execution_api/routes/task_instances.py` in 3.3.2. SIGUSR1 freezes it: it
-takes requests and answers none; SIGUSR2 has it go on, without those that nobody waits for. A
+takes requests and answers none; SIGUSR2 has it go on, without those whose asker has given up. A
 request `behave` has it carry out what it is asked and treat the answers in one of `MANNERS`.
 """
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["MANNERS", "ask"]
 
 ANSWER_SECONDS = 2.0
-# Nobody waits that long.
+# No client waits that long.
 LATE_SECONDS = 2.5
 OK, NOT_FOUND, CONFLICT, BAD_GATEWAY = 200, 404, 409, 502
-# How it may treat what it is asked: "late" answers when nobody waits any more, "mute" never, and
+# How it may treat what it is asked: "late" answers when its client has given up, "mute" never, and
 # "proxy" with an error, of every other request without having carried it out.
 MANNERS = frozenset({"", "late", "mute", "proxy"})
 POLL_SECONDS = 0.2

@@ -35,11 +35,11 @@ class Blow:
 
     def __init__(self, injector: Injector, injection: Injection, database: Database) -> None:
         self.injector = injector
-        self.scene = injector.scene
+        self.stage = injector.stage
         self.injection = injection
         self.fault = injection.fault
         self.database = database
-        self.victims = Victims(self.scene, database)
+        self.victims = Victims(self.stage, database)
 
     # Finding a victim
 

@@ -68,7 +68,7 @@ def node_frozen(blow: Blow, node: NatsServer) -> None:
 
 
 def quorum_lost(blow: Blow, spared: NatsServer) -> None:
-    nodes = [node for node in blow.scene.servers if node is not spared]
+    nodes = [node for node in blow.stage.servers if node is not spared]
     blow.hit(", ".join(node.name for node in nodes))
     for node in nodes:
         node.kill()

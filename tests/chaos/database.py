@@ -204,7 +204,7 @@ class Database:
         self.note(row, state, info)
 
     def next_try(self, row: Row, what: str, info: str, *, is_free: bool) -> None:
-        """Have a row scheduled anew under a new id, as Airflow does for each further try.
+        """Have a row scheduled again under a new id, as Airflow does for each further try.
 
         Args:
             is_free: it costs none of its retries.

@@ -1,4 +1,4 @@
-"""What is there at the end of a run, as plain data for `invariants.py`."""
+"""The state at the end of a run, as plain data for `invariants.py`."""
 
 from __future__ import annotations
 

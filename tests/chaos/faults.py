@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tests.chaos.processes import Member
-    from tests.chaos.scene import Scene
+    from tests.chaos.stage import ChaosStage
 
 __all__ = ["Injector"]
 
@@ -31,7 +31,7 @@ STOP_SECONDS = 25.0
 class Injector:
     """Every fault in a thread of its own, because some last while others begin."""
 
-    scene: Scene
+    stage: ChaosStage
     injections: list[Injection] = field(default_factory=list)
     threads: list[threading.Thread] = field(default_factory=list)
     cut_off: list[Span] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Injector:
                 injection.recovered = time.monotonic()
 
     def carry_out(self, injection: Injection) -> None:
-        database = Database(self.scene.directory / "database", teller="driver")
+        database = Database(self.stage.directory / "database", teller="driver")
         try:
             strike(Blow(self, injection, database))
         except NoVictim:
@@ -91,7 +91,7 @@ def strike(blow: Blow) -> None:
     elif kind in BROKER_FAULTS:
         # The one before may still wait for its server.
         with blow.injector.broker:
-            BROKER_FAULTS[kind](blow, blow.pick(blow.scene.servers))
+            BROKER_FAULTS[kind](blow, blow.pick(blow.stage.servers))
     else:
         OTHER_FAULTS[kind](blow)
 

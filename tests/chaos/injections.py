@@ -1,4 +1,4 @@
-"""What was done to a run, as plain data: faults as they were carried out."""
+"""The faults of a run as they were carried out, as plain data."""
 
 from __future__ import annotations
 

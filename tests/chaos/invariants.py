@@ -1,4 +1,4 @@
-"""What must hold at the end of a run, whatever was done to it. Pure."""
+"""The conditions that hold at the end of every run, whatever its faults were. Pure."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def overlaps(e: Evidence) -> Iterator[Finding]:
         for first, second in combinations(sorted(ran, key=lambda x: x.started_at), 2):
             seconds = overlap(first, second)
             if number in callbacks and was_cut_off(e, first):
-                continue  # nobody tells it to stop
+                continue  # no scheduler tells it to stop
             if seconds > CLOCK_SECONDS + allowed_overlap(e, first):
                 text = (
                     f"ran twice at a time for {seconds:.2f} s: process {first.pid} of worker"

@@ -197,7 +197,7 @@ def left_behind(but: Sequence[int] = ()) -> dict[int, str]:
 
 def commands(mark: bytes) -> Iterator[tuple[int, str]]:
     for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it is gone, or somebody else's
+        with contextlib.suppress(OSError):  # it has ended, or belongs to another user
             if mark in (folder / "environ").read_bytes().split(b"\0"):
                 line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
                 yield int(folder.name), line

@@ -55,8 +55,8 @@ MEANING = {
     Kind.API_MUTE: AFTER_ITS_END,
     Kind.API_BEHIND_PROXY: AFTER_ITS_END,
     Kind.POISON: "from it until it has failed as a dead letter",
-    Kind.REVOKED: "from it until the workload is over or was started anew",
-    Kind.CLEARED: "from it until the task is over or was started anew",
+    Kind.REVOKED: "from it until the workload is over or was started again",
+    Kind.CLEARED: "from it until the task is over or was started again",
 }
 SPENT = "retry"
 Record = dict[str, Any]

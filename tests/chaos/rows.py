@@ -38,10 +38,10 @@ def no_session(_row: Any) -> None:
     """Return the session that a row belongs to: none."""
 
 
-def identities(tis: Sequence[Any], executor: Any, settings: Settings) -> Iterator[real.Identity]:
+def identities(tis: Sequence[Any], settings: Settings) -> Iterator[real.Identity]:
     for ti in tis:
         lane = settings.lane(ti.queue, PRIORITY)
-        yield real.Identity(ti, compat.key_of_task(executor, ti, ti.key), ti.key, lane)
+        yield real.Identity(ti, compat.key_of_task(ti, ti.key), ti.key, lane)
 
 
 def standing(database: Database, dispatches: Sequence[Dispatch], job_id: int) -> dict[str, str]:
@@ -59,14 +59,14 @@ def waiting_for(database: Database, dispatch: Dispatch, job_id: Any) -> Row | No
 
 
 def workloads_again(
-    database: Database, dispatches: Sequence[Dispatch], executor: Any
+    database: Database, dispatches: Sequence[Dispatch], job_id: Any, _mint: Any
 ) -> list[ExecutorWorkload]:
-    """Make the workloads of those dispatches anew whose rows are queued, with new tokens."""
-    found = [waiting_for(database, dispatch, executor.job_id) for dispatch in dispatches]
+    """Make new workloads, with new tokens, for the dispatches whose rows are queued."""
+    found = [waiting_for(database, dispatch, job_id) for dispatch in dispatches]
     return [workload_of(row, is_fresh=True) for row in found if row and row.state == "queued"]
 
 
-def unfinished(database: Database, _executor: Any, settings: Settings) -> list[Dispatch]:
+def unfinished(database: Database, _owner: Any, settings: Settings) -> list[Dispatch]:
     """Return the callbacks that some scheduler has queued and none has seen end."""
     found = database.rows("behaviour = 'callback' AND state IN ('queued', 'running')")
     return [

@@ -110,7 +110,7 @@ class Scheduler:
         )
         for row in self.database.rows(silent, self.job, time.monotonic() - SILENT_SECONDS):
             self.database.note(row, "silent")
-            key = compat.key_of_task(self.executor, instance(row), cast("Any", key_of(row)))
+            key = compat.key_of_task(instance(row), cast("Any", key_of(row)))
             self.executor.change_state(key, TaskInstanceState.FAILED)
 
     # Events
@@ -129,7 +129,7 @@ class Scheduler:
                     self.handle_task(key, str(state.value), str(info or ""))
 
     def handle_callback(self, key: CallbackKey, state: str, info: str) -> None:
-        # Whoever has it in its ledger tells; the same state once more changes nothing.
+        # The scheduler that has it in its ledger tells; the same state once more changes nothing.
         for row in self.database.rows("ti_id = ? AND state != ?", key.id, state):
             self.database.set_state(row, state, info)
 
@@ -178,7 +178,7 @@ class Scheduler:
                     self.database.note(row, "adopted")
 
     def reset(self, row: Row, judged: Row) -> None:
-        """Schedule it anew under a new id, unless it has moved on since it was judged."""
+        """Schedule it again under a new id, unless it has moved on since it was judged."""
         if (row.ti_id, row.is_over) == (judged.ti_id, False):
             self.database.next_try(row, "reset", f"from {row.state}", is_free=True)
 

@@ -14,14 +14,14 @@ from tests.chaos.database import FINAL, Behaviour
 from tests.chaos.evidence import BrokerContent, Evidence, look_into_broker
 from tests.chaos.faults import Injector
 from tests.chaos.processes import left_behind, wait_for
-from tests.chaos.scene import QUEUES
+from tests.chaos.stage import QUEUES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tests.chaos.database import Job
     from tests.chaos.plan import Fault
-    from tests.chaos.scene import Scene
+    from tests.chaos.stage import ChaosStage
 
 __all__ = ["Course", "Storm"]
 
@@ -59,13 +59,13 @@ class Course:
 
 
 class Storm:
-    """One run on a scene."""
+    """One run on a stage."""
 
-    def __init__(self, scene: Scene, course: Course) -> None:
-        self.scene = scene
+    def __init__(self, stage: ChaosStage, course: Course) -> None:
+        self.stage = stage
         self.course = course
-        self.database = scene.database
-        self.injector = Injector(scene)
+        self.database = stage.database
+        self.injector = Injector(stage)
         self.upcoming = deque(course.plan)
         # A source of its own: what is submitted depends on how fast the machine is.
         self.source = random.Random(course.seed)  # noqa: S311
@@ -88,9 +88,9 @@ class Storm:
 
     def wait_until_ready(self) -> None:
         """Wait for every scheduler's first heartbeat; the workers are faster."""
-        expected = len(self.scene.schedulers)
+        expected = len(self.stage.schedulers)
         if not wait_for(START_SECONDS, lambda: len(self.database.jobs()) >= expected):
-            raise TimeoutError(f"no schedulers; see {self.scene.logs}")
+            raise TimeoutError(f"no schedulers; see {self.stage.logs}")
 
     def disturb(self) -> None:
         """Submit workloads and carry out the plan."""
@@ -127,7 +127,7 @@ class Storm:
 
     def settle(self) -> None:
         """Wait without faults until everything has ended and nothing is left to report."""
-        deadline = time.monotonic() + self.scene.pace.quiet_seconds
+        deadline = time.monotonic() + self.stage.pace.quiet_seconds
         while time.monotonic() < deadline:
             if self.injector.is_busy or self.injector.waiting:
                 self.trickle()
@@ -136,7 +136,7 @@ class Storm:
             self.injector.watch(self.database)
             self.show()
             time.sleep(LOOP_SECONDS)
-        wait_for(self.scene.pace.idle_seconds, self.is_idle)
+        wait_for(self.stage.pace.idle_seconds, self.is_idle)
 
     def trickle(self) -> None:
         if time.monotonic() >= self.next_trickle:
@@ -153,15 +153,15 @@ class Storm:
 
     @property
     def aliases(self) -> list[str]:
-        return [worker.alias for worker in self.scene.workers]
+        return [worker.alias for worker in self.stage.workers]
 
     def living_jobs(self) -> list[Job]:
-        pids = {scheduler.pid for scheduler in self.scene.schedulers if scheduler.is_alive}
+        pids = {scheduler.pid for scheduler in self.stage.schedulers if scheduler.is_alive}
         return [job for job in self.database.jobs() if job.pid in pids]
 
     def look(self) -> BrokerContent:
         try:
-            return look_into_broker(self.scene.settings)
+            return look_into_broker(self.stage.settings)
         except BrokerError as exc:
             return BrokerContent(tasks=[f"the broker does not answer: {exc}"])
 
@@ -183,13 +183,13 @@ class Storm:
     def evidence(self) -> Evidence:
         """Look at what is left, stop the workers, and look at what is left of them."""
         broker, jobs = self.look(), self.living_jobs()
-        survivors = {worker.pid for worker in self.scene.workers}
+        survivors = {worker.pid for worker in self.stage.workers}
         # Those that drain are not hurt: what they have to do, they do.
-        survivors |= {process.pid for w in self.scene.workers for process in w.draining}
-        gone = {pid for worker in self.scene.workers for pid in worker.pids} - survivors
-        self.scene.stop_workers()
-        others = [m.pid for m in self.scene.crew.members if m not in self.scene.workers]
-        others += [server.process.pid for server in self.scene.servers if server.process]
+        survivors |= {process.pid for w in self.stage.workers for process in w.draining}
+        gone = {pid for worker in self.stage.workers for pid in worker.pids} - survivors
+        self.stage.stop_workers()
+        others = [m.pid for m in self.stage.crew.members if m not in self.stage.workers]
+        others += [server.process.pid for server in self.stage.servers if server.process]
         wait_for(ORPHAN_SECONDS, lambda: not left_behind(others))
         return Evidence(
             rows=self.database.rows(),
@@ -204,5 +204,5 @@ class Storm:
             cut_off=self.injector.cut_off,
             api_outages=self.injector.api_outages,
             wiped_at=self.injector.wiped_at,
-            is_mixed=self.scene.earlier is not None,
+            is_mixed=self.stage.earlier is not None,
         )

@@ -20,7 +20,7 @@ from tests.chaos.api import ask
 from tests.chaos.database import Behaviour, Database
 from tests.chaos.plan import Kind, rule_of
 from tests.chaos.processes import MARK, Member
-from tests.chaos.scene import QUICK_OPTIONS
+from tests.chaos.stage import QUICK_OPTIONS
 from tests.chaos.supervision import Ailment, Unanswered, ailing, answer_of, place_of
 from tests.chaos.victims import Victims
 from tests.support.waiting import block_until
@@ -57,8 +57,8 @@ def victims(database: Database) -> Victims:
         )
         for pid in (CABLED, UNCABLED, IDLE)
     ]
-    scene: Any = SimpleNamespace(workers=workers, cables={f"w{CABLED}": [], f"w{IDLE}": []})
-    return Victims(scene, database)
+    stage: Any = SimpleNamespace(workers=workers, cables={f"w{CABLED}": [], f"w{IDLE}": []})
+    return Victims(stage, database)
 
 
 def run(database: Database, worker: int, length: float, *, ago: float = 0.0) -> None:
@@ -217,7 +217,7 @@ def test_a_driver_that_is_killed_leaves_no_process_behind() -> None:
         driver.kill()
 
     def is_gone() -> bool:
-        # Nobody may be there to wait for an orphan, so a zombie counts as gone.
+        # Perhaps no process waits for an orphan, so a zombie counts as gone.
         return not child.exists() or ") Z " in (child / "stat").read_text()
 
     block_until(is_gone, 20.0, "the driver's child to be gone")

@@ -1,4 +1,4 @@
-"""What a fault may hurt at the moment."""
+"""Choose what a fault may hurt at the moment."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from tests.chaos.database import Database, Execution
     from tests.chaos.processes import Member
-    from tests.chaos.scene import Scene
+    from tests.chaos.stage import ChaosStage
 
 __all__ = ["Victims"]
 
@@ -24,12 +24,12 @@ LONG_RECENT_SECONDS = 2.0
 class Victims:
     """What there is to hurt, newly looked up with each question."""
 
-    def __init__(self, scene: Scene, database: Database) -> None:
-        self.scene = scene
+    def __init__(self, stage: ChaosStage, database: Database) -> None:
+        self.stage = stage
         self.database = database
 
     def living_workers(self) -> Sequence[Member]:
-        return [w for w in self.scene.workers if w.is_kept and w.is_alive]
+        return [w for w in self.stage.workers if w.is_kept and w.is_alive]
 
     def busy_workers(self) -> Sequence[Member]:
         """Those that run anything, else any."""
@@ -48,7 +48,7 @@ class Victims:
         return [worker for worker in patient if worker.pid in busy] or patient
 
     def cabled_workers(self) -> Sequence[Member]:
-        return [w for w in self.living_workers() if w.name in self.scene.cables]
+        return [w for w in self.living_workers() if w.name in self.stage.cables]
 
     def workers_to_offer(self) -> Sequence[Member]:
         """Those with a task that outlives a short cut, so that others are offered it."""

@@ -53,7 +53,7 @@ def worker_stopped(blow: Blow, worker: Member) -> None:
 
 
 def worker_replaced(blow: Blow, worker: Member) -> None:
-    release = blow.scene.change_release(worker)
+    release = blow.stage.change_release(worker)
     worker_ended(blow, worker, signal.SIGTERM)
     blow.injection.victim += f", now of {release}"
 
@@ -92,10 +92,10 @@ def worker_cut_short(blow: Blow, worker: Member) -> None:
 def cut(blow: Blow, worker: Member) -> None:
     pid = worker.pid
     blow.hit(f"{worker.name} (process {pid})")
-    for cable in blow.scene.cables[worker.name]:
+    for cable in blow.stage.cables[worker.name]:
         cable.cut()
     blow.last()
-    for cable in blow.scene.cables[worker.name]:
+    for cable in blow.stage.cables[worker.name]:
         cable.mend()
     blow.injector.cut_off.append(Span(pid, blow.injection.began, time.monotonic()))
 
@@ -104,7 +104,7 @@ def worker_without_api(blow: Blow, worker: Member) -> None:
     pid = worker.pid
     ran = blow.database.executions("outcome = 'running' AND worker = ?", pid)
     blow.hit(f"{worker.name} (process {pid})")
-    with ailing(Ailment.NO_API, blow.scene.directory, pid):
+    with ailing(Ailment.NO_API, blow.stage.directory, pid):
         blow.last()
     now = time.monotonic()
     blow.injector.api_outages.append(Span(pid, blow.injection.began, now))
@@ -134,14 +134,14 @@ def starts_hang(blow: Blow, worker: Member) -> None:
 def ail(blow: Blow, worker: Member, ailment: Ailment) -> None:
     pid = worker.pid
     blow.hit(f"{worker.alias} (process {pid})")
-    with ailing(ailment, blow.scene.directory, pid):
+    with ailing(ailment, blow.stage.directory, pid):
         blow.last()
     now = time.monotonic()
     blow.recovers(starts_there(worker, pid, now), since=now)
 
 
 def fork_server_killed(blow: Blow, execution: Execution) -> None:
-    if execution.worker not in {pid for worker in blow.scene.workers for pid in worker.pids}:
+    if execution.worker not in {pid for worker in blow.stage.workers for pid in worker.pids}:
         # Its worker had died when it asked who that is: the children of init are not ours to kill.
         raise NoVictim
     ran = blow.database.executions("outcome = 'running' AND worker = ?", execution.worker)

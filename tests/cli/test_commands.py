@@ -131,7 +131,7 @@ def test_setup_and_check_look_after_the_bucket_of_logs_where_logs_are_kept(
 
 
 def test_setup_looks_after_queues_that_it_is_not_told(console: Console) -> None:
-    """Executors create consumers for queues that nobody lists."""
+    """Executors create consumers for queues that no option lists."""
     console.run(commands.setup, queues="gpu")
     console.configure(ack_wait_seconds=77)
 

@@ -1,4 +1,4 @@
-"""What a person is told when Airflow's metrics are switched on and their package is missing.
+"""The hint that a user gets when Airflow's metrics are switched on and their package is missing.
 
 Airflow 3.4 imports it wherever it sets its metrics up, and would end with a traceback; 3.3 goes on
 without metrics, and so does everything here.

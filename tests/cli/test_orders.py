@@ -276,7 +276,7 @@ def test_a_paused_worker_that_drains_or_is_lost_is_that(console: Console) -> Non
 
 @pytest.fixture
 def namesakes(office: Console) -> Console:
-    """Let somebody be called `w1` as well, in another queue."""
+    """Let another worker be called `w1` as well, in another queue."""
     office.announce("w1", "other", worker="elsewhere.1", host="host-8", pid=8)
     return office
 

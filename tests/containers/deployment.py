@@ -99,7 +99,7 @@ class Deployment:
         return self.compose("exec", "-T", service, *command)
 
     def stream_leader(self, stream: str, services: Sequence[str] = NODES) -> str | None:
-        """The service that leads a stream, as some NATS servers say; None while nobody does."""
+        """The service that leads a stream, as some NATS servers say; None while none does."""
         for service in services:
             address = "http://127.0.0.1:8222/jsz?accounts=true&streams=true"
             found = json.loads(self.run_in(service, "wget", "-q", "-O", "-", address))

@@ -1,4 +1,4 @@
-"""How the Dag `trial` has to end, and what its tasks wrote down. Pure."""
+"""The expected end of the Dag `trial`, and the marks that its tasks wrote. Pure."""
 
 from __future__ import annotations
 

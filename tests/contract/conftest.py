@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nats_executor.wire.names import Names
     from tests.support.fixtures import MakeNatsServer
 
-# Whoever connects is in an account that borrows all of JetStream from another one, in the same
+# Each connection is in an account that borrows all of JetStream from another one, in the same
 # way as a worker's account borrows some of it.
 LENT = {
     "$JS.API.STREAM.>": "Stream", "$JS.API.CONSUMER.>": "Stream", "$JS.API.DIRECT.>": "Stream",
@@ -85,7 +85,14 @@ async def exits() -> AsyncIterator[AsyncExitStack]:
         yield stack
 
 
-@pytest.fixture(params=["fake", "real", "borrowing"])
+BROKERS = [
+    "fake",
+    pytest.param("real", marks=pytest.mark.integration),
+    pytest.param("borrowing", marks=pytest.mark.integration),
+]
+
+
+@pytest.fixture(params=BROKERS)
 async def bare_stage(request: pytest.FixtureRequest, names: Names, exits: AsyncExitStack) -> Stage:
     """A connection, and no streams yet."""
     chosen = choose(request, names, exits, "nats_server")
@@ -93,7 +100,7 @@ async def bare_stage(request: pytest.FixtureRequest, names: Names, exits: AsyncE
     return chosen
 
 
-@pytest.fixture(params=["fake", "real", "borrowing"])
+@pytest.fixture(params=BROKERS)
 async def stage(request: pytest.FixtureRequest, names: Names, exits: AsyncExitStack) -> Stage:
     """Connections and streams of one test; the real server is shared, so leave it alive."""
     chosen = choose(request, names, exits, "nats_server")
@@ -101,7 +108,7 @@ async def stage(request: pytest.FixtureRequest, names: Names, exits: AsyncExitSt
     return chosen
 
 
-@pytest.fixture(params=["fake", "real", "borrowing"])
+@pytest.fixture(params=BROKERS)
 async def fragile_stage(
     request: pytest.FixtureRequest, names: Names, exits: AsyncExitStack
 ) -> Stage:

@@ -1,4 +1,4 @@
-"""What NATS makes of an account for each worker user, on real servers.
+"""Accounts for each worker user, on real servers.
 
 `test_roles.py` runs the product in such accounts, `test_permission_attacks.py` attacks them, and
 the broker's contract is played from a borrowing account, too.
@@ -16,7 +16,7 @@ from nats_executor.access import accounts
 from nats_executor.wire.names import in_domain
 from tests.contract.test_permissions import PUBLISHED, state
 from tests.support.nats_server import NatsServer, nats_cluster, server_binary, start_together
-from tests.support.realm import NAMES, QUEUES, ROOT_USER, Realm, accounts_config, secret
+from tests.support.user_stage import NAMES, QUEUES, ROOT_USER, UserStage, accounts_config, secret
 from tests.support.waiting import block_until
 
 if TYPE_CHECKING:
@@ -33,21 +33,21 @@ API = f"$JS.{accounts.DOMAIN}.API"
 INBOX = "_INBOX_worker_a.x"
 
 
-def filled(server: NatsServer) -> Realm:
-    realm = Realm(server, has_accounts=True)
-    realm.set_up()
+def filled(server: NatsServer) -> UserStage:
+    user_stage = UserStage(server, has_accounts=True)
+    user_stage.set_up()
     for queue in QUEUES:
-        realm.send(queue)
-    return realm
+        user_stage.send(queue)
+    return user_stage
 
 
 def test_accounts_alone_let_nothing_out_that_a_worker_does_not_need(
     make_nats_server: MakeNatsServer,
 ) -> None:
     """Here with users that may do anything in them: permissions are a second line of defence."""
-    realm = filled(make_nats_server(config=accounts_config(is_open=True)))
-    before = state(realm)
-    with realm.raw("worker_a") as worker, realm.raw(ROOT_USER) as root:
+    user_stage = filled(make_nats_server(config=accounts_config(is_open=True)))
+    before = state(user_stage)
+    with user_stage.raw("worker_a") as worker, user_stage.raw(ROOT_USER) as root:
         assert root.subscribe(">") == ""
         for subject in PUBLISHED:
             # As it is called everywhere else, and as it is called here.
@@ -63,7 +63,7 @@ def test_accounts_alone_let_nothing_out_that_a_worker_does_not_need(
         [NAMES.results_stream, NAMES.dead_letters_stream, NAMES.workers_stream], 1
     )
     stored[NAMES.logs_stream] = len([subject for subject in granted if subject.startswith("$O.")])
-    for (name, config, messages, consumers), old in zip(state(realm), before, strict=True):
+    for (name, config, messages, consumers), old in zip(state(user_stage), before, strict=True):
         assert (name, config, consumers) == (old[0], old[1], old[3])
         assert messages == old[2] + stored.get(name, 0)
 
@@ -71,12 +71,12 @@ def test_accounts_alone_let_nothing_out_that_a_worker_does_not_need(
 def test_nothing_arrives_in_an_account_that_is_not_for_its_workers(
     make_nats_server: MakeNatsServer,
 ) -> None:
-    """Except questions to workers, as nobody but them knows which account they are in."""
-    realm = filled(make_nats_server(config=accounts_config(is_open=True)))
+    """Except questions to workers, as only they know which account they are in."""
+    user_stage = filled(make_nats_server(config=accounts_config(is_open=True)))
     with (
-        realm.raw("worker_a") as a,
-        realm.raw("worker_b") as b,
-        realm.raw("scheduler") as scheduler,
+        user_stage.raw("worker_a") as a,
+        user_stage.raw("worker_b") as b,
+        user_stage.raw("scheduler") as scheduler,
     ):
         a.subscribe(">")
         b.subscribe("_INBOX_worker_b.>")
@@ -123,9 +123,9 @@ def test_why_workers_reach_jetstream_under_a_name_of_its_own(
 ) -> None:
     """Under its usual one they get a second answer, which may be the first to come."""
     config = accounts_config(is_open=True).replace(API, "$JS.API")
-    realm = filled(make_nats_server(config=config))
+    user_stage = filled(make_nats_server(config=config))
     question = f"$JS.API.STREAM.INFO.{NAMES.results_stream}"
-    with realm.raw("worker_a") as worker:
+    with user_stage.raw("worker_a") as worker:
         worker.subscribe("_INBOX_worker_a.>")
         answers = [worker.ask(question, b"", INBOX).answer, worker.next().answer]
 
@@ -140,8 +140,8 @@ def test_an_empty_message_ends_a_pull_from_another_account(
 
     No workload is empty, and a worker buries what is none.
     """
-    realm = filled(make_nats_server(config=accounts_config()))
-    with realm.raw("scheduler") as scheduler, realm.raw("worker_a") as worker:
+    user_stage = filled(make_nats_server(config=accounts_config()))
+    with user_stage.raw("scheduler") as scheduler, user_stage.raw("worker_a") as worker:
         scheduler.subscribe("_INBOX_scheduler.>")
         for number, body in enumerate((b"", b"after it"), start=2):
             scheduler.ask(NAMES.task("a", f"d{number}"), body, "_INBOX_scheduler.x")
@@ -171,16 +171,16 @@ def test_a_task_that_goes_to_a_worker_that_is_gone_comes_again(
 ) -> None:
     """In a cluster, a server keeps a pull from another account until it expires.
 
-    In the account itself it would see that nobody listens any more.
+    In the account itself it would see that no worker listens any more.
     """
-    with Realm(cluster[0]).raw(ROOT_USER) as root:
+    with UserStage(cluster[0]).raw(ROOT_USER) as root:
         root.subscribe("_INBOX_root.>")
         create_queue(root)
         for number, server in enumerate(cluster):
-            realm = Realm(server, has_accounts=True)
-            with realm.raw("worker_a") as gone:
+            user_stage = UserStage(server, has_accounts=True)
+            with user_stage.raw("worker_a") as gone:
                 pull(gone, f"gone{number}", seconds=10)
-            with realm.raw("worker_a") as worker:
+            with user_stage.raw("worker_a") as worker:
                 inbox = pull(worker, f"here{number}", seconds=30)
                 body = f"t{number}".encode()
                 root.ask(NAMES.task("a", f"d{number}"), body, "_INBOX_root.x")

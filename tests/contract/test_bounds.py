@@ -1,4 +1,4 @@
-"""What a caller gets of what is larger, or more, than anyone should have written."""
+"""Bounds of what a caller reads, when more was stored than any writer should have written."""
 
 from __future__ import annotations
 

@@ -313,7 +313,7 @@ async def test_an_answer_that_takes_too_long_is_unavailable(stage: Stage) -> Non
 
 
 async def test_one_slow_answer_does_not_hold_up_others(stage: Stage) -> None:
-    """A worker answers a ping while it reads a large log for somebody else."""
+    """A worker answers a ping while it reads a large log for another reader."""
     gate = asyncio.Event()
 
     async def slow(_: bytes) -> bytes:

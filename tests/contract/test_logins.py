@@ -201,7 +201,7 @@ async def test_credentials_that_vanish_and_return_are_read_again(
 
 @dataclass(frozen=True)
 class Pki:
-    """A CA, what it signed for a server and a client, and a CA that nobody knows."""
+    """A CA, what it signed for a server and a client, and a CA that is trusted nowhere."""
 
     directory: Path
     ca: Authority
@@ -368,7 +368,7 @@ async def listening(
 
 @pytest.mark.parametrize("way", ["tls://", "tls_ca_file", "tls_certificate_file"])
 async def test_a_login_is_never_sent_unencrypted_where_tls_is_asked_for(pki: Pki, way: str) -> None:
-    """Somebody in between would only have to say that the server has no TLS."""
+    """A machine in between would only have to say that the server has no TLS."""
     heard = bytearray()
     greeting = {"server_id": "N", "version": "2.15.1", "max_payload": 1048576, "headers": True}
 
@@ -545,7 +545,7 @@ async def test_streams_of_a_domain_are_reached_through_a_leaf_node(
                 await broker.ready(5)
                 await setup.apply(broker, settings, ["default"])
                 await carry_a_task(broker, names)
-        assert [server.monitor("/jsz")["streams"] for server in (hub, leaf)] == [4, 0]
+        assert [server.monitor("/jsz")["streams"] for server in (hub, leaf)] == [5, 0]
     finally:
         await asyncio.to_thread(leaf.kill)
 

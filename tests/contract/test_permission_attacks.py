@@ -1,4 +1,4 @@
-"""What a worker of queue `a` tries in order to get at queue `b`, with requests that would work."""
+"""Attacks of a worker of queue `a` on queue `b`, with requests that would work."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.realm import (
+from tests.support.user_stage import (
     NAMES,
     QUEUES,
     ROOT_USER,
-    Realm,
+    UserStage,
     accounts_config,
-    realm_config,
+    one_account_config,
     secret,
 )
 from tests.support.waiting import block_until
@@ -34,19 +34,19 @@ OF_C = {"ack_policy": "explicit", "filter_subject": "airflow.tasks.c.*"}
 
 
 @pytest.fixture(params=["one account", "accounts"])
-def realm(request: pytest.FixtureRequest, make_nats_server: MakeNatsServer) -> Realm:
+def user_stage(request: pytest.FixtureRequest, make_nats_server: MakeNatsServer) -> UserStage:
     """All users, in one account or with one for each worker user; a task in each queue."""
     has_accounts = request.param == "accounts"
-    config = accounts_config() if has_accounts else realm_config()
+    config = accounts_config() if has_accounts else one_account_config()
     return filled(make_nats_server(config=config), has_accounts=has_accounts)
 
 
-def filled(server: NatsServer, *, has_accounts: bool = False) -> Realm:
-    realm = Realm(server, has_accounts)
-    realm.set_up()
+def filled(server: NatsServer, *, has_accounts: bool = False) -> UserStage:
+    user_stage = UserStage(server, has_accounts)
+    user_stage.set_up()
     for queue in QUEUES:
-        realm.send(queue)
-    return realm
+        user_stage.send(queue)
+    return user_stage
 
 
 def encoded(value: Any) -> bytes:
@@ -79,8 +79,8 @@ OPERATIONS: tuple[tuple[str, bytes], ...] = (
 )  # fmt: skip
 
 
-def test_what_a_worker_is_denied_can_be_done_by_one_who_may(realm: Realm) -> None:
-    with realm.raw("worker_a") as worker, realm.raw(ROOT_USER) as root:
+def test_what_a_worker_is_denied_can_be_done_by_one_who_may(user_stage: UserStage) -> None:
+    with user_stage.raw("worker_a") as worker, user_stage.raw(ROOT_USER) as root:
         for subject, body in OPERATIONS:
             word = worker.publish(subject, body, INBOX)
             assert word == f"'Permissions Violation for Publish to \"{subject}\"'"
@@ -104,10 +104,14 @@ def pending(client: RawClient, queue: str) -> int:
     return int(info["num_ack_pending"])
 
 
-def test_a_delivery_is_acked_by_its_own_worker_only(realm: Realm) -> None:
-    with realm.raw("worker_a") as a, realm.raw("worker_b") as b, realm.raw(ROOT_USER) as root:
+def test_a_delivery_is_acked_by_its_own_worker_only(user_stage: UserStage) -> None:
+    with (
+        user_stage.raw("worker_a") as a,
+        user_stage.raw("worker_b") as b,
+        user_stage.raw(ROOT_USER) as root,
+    ):
         root.subscribe("_INBOX_root.>")
-        body, ack = pulled(b, "b", realm.api("worker_b"))
+        body, ack = pulled(b, "b", user_stage.api("worker_b"))
         assert body == secret("b")
         for verb in VERBS:
             assert "Permissions Violation" in a.publish(ack, verb, INBOX)
@@ -132,12 +136,12 @@ def test_a_delivery_is_acked_by_its_own_worker_only(realm: Realm) -> None:
     ids=json.dumps,
 )
 def test_a_look_at_ones_own_subject_shows_no_other_whatever_it_asks(
-    realm: Realm, question: dict[str, Any]
+    user_stage: UserStage, question: dict[str, Any]
 ) -> None:
     """The subject is what is allowed; a request's body could name another one."""
-    api = realm.api("worker_a")
+    api = user_stage.api("worker_a")
     subjects = [f"{api}.DIRECT.GET.{TASKS}.airflow.tasks.a.{key}" for key in ("d1", "*", ">")]
-    with realm.raw("worker_a") as worker:
+    with user_stage.raw("worker_a") as worker:
         worker.subscribe("_INBOX_worker_a.>")
         assert worker.ask(subjects[0], b"", INBOX).body == secret("a")
         for subject in subjects:
@@ -161,9 +165,9 @@ accounts {{{{ AIRFLOW {{{{ jetstream: enabled, users: [
 @pytest.mark.parametrize("rest", [">", "*.*.*.*.>"], ids=["open", "as granted"])
 def test_why_the_grant_of_an_ack_counts_tokens(make_nats_server: MakeNatsServer, rest: str) -> None:
     """The newer form of queue 7 reads as the older form of queue b: ask for its next message."""
-    realm = Realm(make_nats_server(config=SEVEN.format(rest=rest)))
-    realm.set_up(ROOT_USER)
-    with realm.raw(ROOT_USER) as root, realm.raw("seven") as seven:
+    user_stage = UserStage(make_nats_server(config=SEVEN.format(rest=rest)))
+    user_stage.set_up(ROOT_USER)
+    with user_stage.raw(ROOT_USER) as root, user_stage.raw("seven") as seven:
         root.subscribe("_INBOX_root.>")
         for number in range(1, 9):
             root.ask(NAMES.task("b", f"d{number}"), secret("b"), "_INBOX_root.x")
@@ -183,9 +187,9 @@ def test_why_each_user_has_an_inbox_prefix_of_its_own(
     make_nats_server: MakeNatsServer, inbox: str
 ) -> None:
     """With a shared one, a worker of queue a reads the tasks of queue b."""
-    realm = filled_with(make_nats_server, inbox)
+    user_stage = filled_with(make_nats_server, inbox)
     of_b = f"{inbox or '_INBOX_worker_b'}.x"
-    with realm.raw("worker_a") as a, realm.raw("worker_b") as b:
+    with user_stage.raw("worker_a") as a, user_stage.raw("worker_b") as b:
         words = [a.subscribe(subject) for subject in ("_INBOX.>", "_INBOX_worker_b.>")]
         b.subscribe(of_b)
         task = b.ask(f"{API}.CONSUMER.MSG.NEXT.{TASKS}.b", PULL, of_b)
@@ -197,13 +201,13 @@ def test_why_each_user_has_an_inbox_prefix_of_its_own(
     assert seen == ([secret("b")] if inbox else [])
 
 
-def filled_with(make_nats_server: MakeNatsServer, inbox: str) -> Realm:
-    realm = Realm(make_nats_server(config=realm_config(inbox=inbox)))
-    realm.set_up(ROOT_USER)
-    with realm.raw(ROOT_USER) as root:
+def filled_with(make_nats_server: MakeNatsServer, inbox: str) -> UserStage:
+    user_stage = UserStage(make_nats_server(config=one_account_config(inbox=inbox)))
+    user_stage.set_up(ROOT_USER)
+    with user_stage.raw(ROOT_USER) as root:
         root.subscribe("_INBOX_root.>")
         root.ask(NAMES.task("b", "d1"), secret("b"), "_INBOX_root.x")
-    return realm
+    return user_stage
 
 
 # What a worker of queue a has JetStream say to whom, as it has no right to say it itself.
@@ -220,35 +224,42 @@ ANSWERS: dict[str, tuple[str, bytes]] = {
 
 @pytest.mark.parametrize("what", ANSWERS)
 def test_an_answer_goes_wherever_the_request_says_but_never_leaves_an_account(
-    realm: Realm, what: str
+    user_stage: UserStage, what: str
 ) -> None:
     """JetStream sends answers with rights of its own, and the asker names their subject.
 
     No permission holds that back, on any server so far. An account does.
     """
     subject, body = ANSWERS[what]
-    look = f"{realm.api('worker_a')}.DIRECT.GET.{RESULTS}.airflow.results.a.d1"
-    with realm.raw("worker_a") as worker, realm.raw(ROOT_USER) as root:
+    look = f"{user_stage.api('worker_a')}.DIRECT.GET.{RESULTS}.airflow.results.a.d1"
+    with (
+        user_stage.raw("worker_a") as worker,
+        user_stage.raw(ROOT_USER) as root,
+        user_stage.raw(ROOT_USER) as listener,
+    ):
         worker.subscribe("_INBOX_worker_a.>")
         root.subscribe("_INBOX_root.>")
-        root.subscribe("airflow.ctl.>")
+        listener.subscribe("airflow.ctl.>")
         assert "error" not in worker.ask("airflow.results.a.d1", body, INBOX).answer
-        assert not is_harmed(root)
+        assert not is_harmed(root, listener)
 
         assert worker.publish(look, b"", subject) == ""
 
-        if realm.has_accounts:
+        if user_stage.has_accounts:
             # Answers come in order, so that one has gone where it could.
             assert worker.ask(look, b"", INBOX).body == body
-            assert not is_harmed(root)
+            assert not is_harmed(root, listener)
         else:
-            block_until(lambda: is_harmed(root), 5, what)
+            block_until(lambda: is_harmed(root, listener), 5, what)
 
 
-def is_harmed(root: RawClient) -> bool:
-    """Whether anything is not as it was before, or a worker of queue b is told something."""
-    root.settle()
-    return bool(root.arrived) or state(root) != {
+def is_harmed(root: RawClient, listener: RawClient) -> bool:
+    """Whether anything is not as it was before, or a worker of queue b is told something.
+
+    The listener asks nothing: an order would arrive there in place of an answer.
+    """
+    listener.settle()
+    return bool(listener.arrived) or state(root) != {
         "AIRFLOW_TASKS": {"airflow.tasks.a.d1", "airflow.tasks.b.d1"},
         "AIRFLOW_RESULTS": {"airflow.results.a.d1"},
         "AIRFLOW_DEAD_LETTERS": set(),
@@ -270,14 +281,18 @@ def state(root: RawClient) -> dict[str, set[str]]:
     return held | {"readers": set(readers or [])}
 
 
-def test_an_answer_never_acks(realm: Realm) -> None:
+def test_an_answer_never_acks(user_stage: UserStage) -> None:
     """An ack's subject keeps its name from account to account, so that no client may ask for it."""
-    with realm.raw("worker_a") as a, realm.raw("worker_b") as b, realm.raw(ROOT_USER) as root:
+    with (
+        user_stage.raw("worker_a") as a,
+        user_stage.raw("worker_b") as b,
+        user_stage.raw(ROOT_USER) as root,
+    ):
         root.subscribe("_INBOX_root.>")
         a.subscribe("_INBOX_worker_a.>")
-        _, ack = pulled(b, "b", realm.api("worker_b"))
+        _, ack = pulled(b, "b", user_stage.api("worker_b"))
         a.ask("airflow.results.a.d1", b"+ACK", INBOX)
-        look = f"{realm.api('worker_a')}.DIRECT.GET.{RESULTS}.airflow.results.a.d1"
+        look = f"{user_stage.api('worker_a')}.DIRECT.GET.{RESULTS}.airflow.results.a.d1"
 
         word = a.publish(look, b"", ack)
 

@@ -25,7 +25,7 @@ from tests.contract.stage import soon
 from tests.support.certificates import Authority
 from tests.support.fixtures import settings_for
 from tests.support.nkeys import NKey, Operator
-from tests.support.realm import NAMES, QUEUES, USERS, grants, lanes
+from tests.support.user_stage import NAMES, QUEUES, USERS, grants, lanes
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,15 +6,18 @@ of permissions.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support.nats_server import NatsServer
-from tests.support.realm import NAMES, QUEUES, ROOT_USER, USERS, Realm, realm_config
+from tests.support.user_stage import NAMES, QUEUES, ROOT_USER, USERS, UserStage, one_account_config
+from tests.support.waiting import block_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.integration
 
@@ -105,7 +108,7 @@ def of_stream(stream: str) -> Table:
 def of_anyone() -> Table:
     """What concerns no stream."""
     return {
-        # Of the release before: nobody writes them any more.
+        # Of the release before: no release writes them any more.
         "$KV.airflow_workers.w": set(),
         f"{API}.DIRECT.GET.{WORKERS}.$KV.airflow_workers.w": BOTH,
         "$O.airflow_logs.M.bmFtZQ==": {"triggerer"} | BOTH,
@@ -149,8 +152,8 @@ PUBLISHED: Table = {
     **{subject: who for stream in STREAMS for subject, who in of_stream(stream).items()},
     **of_anyone(),
 }
-# Subjects on which somebody else's secrets or orders arrive.
-NOBODYS = (
+# Subjects on which secrets or orders of other users arrive.
+DENIED_TO_ALL = (
     "_INBOX.>", "*.>", "*.*", ">", "*", "_INBOX_*.>", "airflow.>", "airflow.*.*.*",
     "airflow.tasks.>", "airflow.tasks.a.*", "airflow.tasks.b.*", "airflow.results.>",
     "airflow.results.a.*", "airflow.results.b.d1", "airflow.dead.>", "airflow.ctl.>",
@@ -163,27 +166,48 @@ SUBSCRIBED: Table = {
     **{f"{user.inbox}.x.pull.1": {user.name} for user in USERS},
     **{f"airflow.ctl.w.{verb}": BOTH for verb in ("ping", "stop", "add-queue", "log")},
     "airflow.peers.w": BOTH,
-    **{subject: set() for subject in NOBODYS},
+    **{subject: set() for subject in DENIED_TO_ALL},
 }
 
 
 @pytest.fixture(scope="module")
-def realm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Realm]:
-    """All users, the streams, and one task in each queue."""
-    server = NatsServer(tmp_path_factory.mktemp("nats"), config=realm_config())
+def user_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UserStage]:
+    """All users, the streams, and one task in each queue; no test may change them."""
+    with filled(tmp_path_factory.mktemp("nats")) as user_stage:
+        yield user_stage
+
+
+@pytest.fixture(scope="module")
+def changing_user_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UserStage]:
+    """The same with a server of its own, for what is allowed."""
+    with filled(tmp_path_factory.mktemp("nats")) as user_stage:
+        yield user_stage
+
+
+@contextmanager
+def filled(directory: Path) -> Iterator[UserStage]:
+    server = NatsServer(directory, config=one_account_config())
     try:
-        realm = Realm(server.start())
-        realm.set_up()
+        user_stage = UserStage(server.start())
+        user_stage.set_up()
         for queue in QUEUES:
-            realm.send(queue)
-        yield realm
+            user_stage.send(queue)
+        # A consumer counts a task only after the task's ack.
+        block_until(
+            lambda: pending(user_stage) == len(QUEUES), 10, "the consumers to count the tasks"
+        )
+        yield user_stage
     finally:
         server.kill()
 
 
-def state(realm: Realm) -> Any:
-    """What nobody may have changed."""
-    account = realm.server.monitor("/jsz?streams=true&consumers=true&config=true")
+def pending(user_stage: UserStage) -> int:
+    return sum(count for *_, consumers in state(user_stage) for _, count in consumers)
+
+
+def state(user_stage: UserStage) -> Any:
+    """What must stay as it is."""
+    account = user_stage.server.monitor("/jsz?streams=true&consumers=true&config=true")
     (detail,) = account["account_details"]
     return [
         (
@@ -199,18 +223,21 @@ def is_violation(word: str, kind: str, subject: str) -> bool:
 
 
 @pytest.mark.parametrize("user", [user.name for user in USERS])
-def test_a_user_may_publish_what_is_listed_and_nothing_else(realm: Realm, user: str) -> None:
+def test_a_user_may_publish_what_is_listed(changing_user_stage: UserStage, user: str) -> None:
     """An empty request changes nothing, so those that are allowed are harmless, too."""
-    before = state(realm)
-    with realm.raw(user) as client:
+    with changing_user_stage.raw(user) as client:
+        words = {s: client.publish(s, b"{") for s, who in PUBLISHED.items() if user in who}
+    assert {subject: word for subject, word in words.items() if word} == {}
+
+
+@pytest.mark.parametrize("user", [user.name for user in USERS])
+def test_a_user_may_publish_nothing_else(user_stage: UserStage, user: str) -> None:
+    before = state(user_stage)
+    with user_stage.raw(user) as client:
         words = {subject: client.publish(subject, b"{") for subject in forbidden(PUBLISHED, user)}
         unlisted = {s: w for s, w in words.items() if not is_violation(w, "Publish", s)}
     assert unlisted == {}
-    assert state(realm) == before
-
-    with realm.raw(user) as client:
-        words = {s: client.publish(s, b"{") for s, who in PUBLISHED.items() if user in who}
-    assert {subject: word for subject, word in words.items() if word} == {}
+    assert state(user_stage) == before
 
 
 def forbidden(table: Table, user: str) -> list[str]:
@@ -218,8 +245,10 @@ def forbidden(table: Table, user: str) -> list[str]:
 
 
 @pytest.mark.parametrize("user", [user.name for user in USERS])
-def test_a_user_may_subscribe_to_what_is_listed_and_nothing_else(realm: Realm, user: str) -> None:
-    with realm.raw(user) as client:
+def test_a_user_may_subscribe_to_what_is_listed_and_nothing_else(
+    user_stage: UserStage, user: str
+) -> None:
+    with user_stage.raw(user) as client:
         words = {subject: client.subscribe(subject) for subject in SUBSCRIBED}
 
     allowed = {subject for subject, word in words.items() if not word}
@@ -227,12 +256,12 @@ def test_a_user_may_subscribe_to_what_is_listed_and_nothing_else(realm: Realm, u
     assert all(is_violation(w, "Subscription", s) for s, w in words.items() if w)
 
 
-def test_no_line_of_the_tables_is_forbidden_to_all(realm: Realm) -> None:
+def test_no_line_of_the_tables_is_forbidden_to_all(changing_user_stage: UserStage) -> None:
     """The positive control: a user without limits may do what they say."""
-    with realm.raw(ROOT_USER) as client:
+    with changing_user_stage.raw(ROOT_USER) as client:
         # No JSON, so those that would harm do nothing here.
         words = [client.publish(subject, b"{") for subject in PUBLISHED]
-    with realm.raw(ROOT_USER) as client:
+    with changing_user_stage.raw(ROOT_USER) as client:
         words += [client.subscribe(subject) for subject in SUBSCRIBED]
     assert {*words} == {""}
     assert {name for who in PUBLISHED.values() for name in who} == EVERYONE

@@ -207,7 +207,7 @@ async def test_a_cancelled_wait_loses_nothing(stage: Stage) -> None:
 async def test_a_wait_that_is_cancelled_while_a_message_comes_loses_nothing(
     stage: Stage, turns: int
 ) -> None:
-    """Whoever has it, the waiter or another worker, somebody has it soon."""
+    """The waiter or another worker has it soon."""
     waiting = await start_waiting(stage, await stage.queue())
     other = await stage.pulls(await stage.another())
 

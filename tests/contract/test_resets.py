@@ -25,7 +25,7 @@ def readers() -> list[asyncio.Task[Any]]:
 
 
 def unsent(stage: RealStage) -> int:
-    """How many bytes nats-py holds back, which it tells nobody."""
+    """How many bytes nats-py holds back; it has no name for that."""
     return int(stage.broker._link._client._pending_data_size)  # type: ignore[attr-defined]
 
 

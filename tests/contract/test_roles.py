@@ -35,17 +35,17 @@ from nats_worker.state import Plan
 from nats_worker.worker import Worker
 from tests.support.fake_pool import FakePool, FakeRun
 from tests.support.nats_server import server_version
-from tests.support.realm import (
+from tests.support.user_stage import (
     NAMES,
     QUEUES,
     ROOT_USER,
     USERS,
-    Realm,
+    UserStage,
     accounts_config,
-    realm_config,
+    one_account_config,
 )
 from tests.support.waiting import wait_until
-from tests.support.worker_scene import task, token
+from tests.support.worker_stage import task, token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -60,7 +60,10 @@ QUICK: dict[str, Any] = {"ack_wait_seconds": 2, "heartbeat_seconds": 0.5, "worke
 GHOST = "ghost.1"
 LANE = Lane("a")
 ACKS = {"older": "", "newer": "feature_flags { js_ack_fc_v2: true }"}
-PLACES: dict[str, Callable[[str], str]] = {"one-account": realm_config, "accounts": accounts_config}
+PLACES: dict[str, Callable[[str], str]] = {
+    "one-account": one_account_config,
+    "accounts": accounts_config,
+}
 
 
 def matches(pattern: str, subject: str) -> bool:
@@ -74,10 +77,10 @@ def matches(pattern: str, subject: str) -> bool:
 
 
 @dataclass
-class Day:
+class RoleStage:
     """A scheduler and a worker of queue `a`, each as its own user, and what they sent."""
 
-    realm: Realm
+    user_stage: UserStage
     sent: defaultdict[str, set[str]]
     exits: AsyncExitStack
     pool: FakePool = field(default_factory=FakePool)
@@ -97,7 +100,7 @@ class Day:
         self.working = await self.live(self.worker.run())
 
     def settings(self, user: str) -> Settings:
-        return self.realm.settings(user, **QUICK)
+        return self.user_stage.settings(user, **QUICK)
 
     # What a worker's supervisor, a triggerer and an API server do with the log of what has ended
 
@@ -125,7 +128,7 @@ class Day:
     # What an administrator does
 
     async def set_up(self) -> None:
-        """Create everything, and put right what somebody has changed."""
+        """Create everything, and put right what was changed by hand."""
         settings = self.settings("admin")
         await setup.apply(self.admin, settings, QUEUES)
         assert set(await setup.known_queues(self.admin, settings)) == set(QUEUES)
@@ -159,8 +162,8 @@ class Day:
         """Wait for a report that the scheduler reads."""
 
         def look() -> Report | None:
-            inspector = self.dispatcher.inspector
-            self.reports += [inspector.reports.popleft() for _ in range(len(inspector.reports))]
+            arrived = self.dispatcher.mailbox.reports
+            self.reports += [arrived.popleft() for _ in range(len(arrived))]
             found = [r for r in self.reports if (r.dispatch_id, r.state) == (dispatch_id, state)]
             return found[-1] if found else None
 
@@ -232,146 +235,152 @@ def acks(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(params=PLACES)
-async def day(
+async def role_stage(
     request: pytest.FixtureRequest,
     acks: str,
     make_nats_server: MakeNatsServer,
     sent: defaultdict[str, set[str]],
     monkeypatch: pytest.MonkeyPatch,
-) -> AsyncIterator[Day]:
+) -> AsyncIterator[RoleStage]:
     server = make_nats_server(config=PLACES[request.param](ACKS[acks]))
     async with AsyncExitStack() as exits:
-        day = Day(Realm(server, request.param == "accounts"), sent, exits)
-        monkeypatch.setattr(worker_module, "ProcessPool", lambda **_: day.pool.branch())
+        role_stage = RoleStage(UserStage(server, request.param == "accounts"), sent, exits)
+        monkeypatch.setattr(worker_module, "ProcessPool", lambda **_: role_stage.pool.branch())
         monkeypatch.setattr(Worker, "listen_to_signals", lambda _: None)
-        await day.begin()
-        yield day
+        await role_stage.begin()
+        yield role_stage
 
 
 async def test_everything_works_with_what_is_granted_and_needs_all_of_it(
-    day: Day, caplog: pytest.LogCaptureFixture, acks: str
+    role_stage: RoleStage, caplog: pytest.LogCaptureFixture, acks: str
 ) -> None:
-    lanes = day.settings("scheduler").lanes("a")
-    held = [await day.send(f"held{lane.band}", lane) for lane in lanes]
+    lanes = role_stage.settings("scheduler").lanes("a")
+    held = [await role_stage.send(f"held{lane.band}", lane) for lane in lanes]
     for dispatch in held:
-        (await day.run_of(dispatch.id)).begin()
-        await day.reported(dispatch.id, State.RUNNING)
-    await renew_a_token(day)
-    await bury_what_nobody_can_read(day)
-    await take_over_from_the_dead(day)
-    await take_back(day)
-    await look_around(day)
-    await keep_logs(day)
+        (await role_stage.run_of(dispatch.id)).begin()
+        await role_stage.reported(dispatch.id, State.RUNNING)
+    await renew_a_token(role_stage)
+    await bury_what_nobody_can_read(role_stage)
+    await take_over_from_the_dead(role_stage)
+    await take_back(role_stage)
+    await look_around(role_stage)
+    await keep_logs(role_stage)
     for user in ("admin", "operator"):
-        await day.give_orders(user)
-    await pause(day)
-    await read_letters(day)
-    await empty(day)
-    await interrupt(day, held)
+        await role_stage.give_orders(user)
+    await pause(role_stage)
+    await read_letters(role_stage)
+    await empty(role_stage)
+    await interrupt(role_stage, held)
     for dispatch in held:  # for longer than `ack_wait`, and across a reconnect
-        await day.finished(dispatch)
-    await retire(day)
+        await role_stage.finished(dispatch)
+    await retire(role_stage)
 
     assert [line for line in caplog.messages if "does not allow" in line] == []
-    unused = {user.name: unneeded(day, user.name) for user in USERS if user.name != "worker_b"}
+    unused = {
+        user.name: unneeded(role_stage, user.name) for user in USERS if user.name != "worker_b"
+    }
     other = "$JS.ACK.*.*." if acks == "older" else "$JS.ACK.AIRFLOW"
     expected = {
-        pattern for pattern in day.realm.grants("worker_a").publish if pattern.startswith(other)
+        pattern
+        for pattern in role_stage.user_stage.grants("worker_a").publish
+        if pattern.startswith(other)
     }
     assert unused.pop("worker_a") == expected
     assert [found for found in unused.values() if found] == []
 
 
-async def interrupt(day: Day, held: Sequence[Dispatch]) -> None:
+async def interrupt(role_stage: RoleStage, held: Sequence[Dispatch]) -> None:
     """Restart the server until the worker had to look at what it holds.
 
-    It need not where the restart took longer than `ack_wait`, as the message came anew then.
+    It need not where the restart took longer than `ack_wait`, as the message came again then.
     """
     looks = [f".{NAMES.task(d.queue, d.id, d.band)}" for d in held]
 
     def are_looked_at() -> bool:
-        asked = tuple(day.sent["worker_a"])
+        asked = tuple(role_stage.sent["worker_a"])
         return all(any(subject.endswith(look) for subject in asked) for look in looks)
 
     for _ in range(10):
-        await asyncio.to_thread(day.realm.server.restart)
+        await asyncio.to_thread(role_stage.user_stage.server.restart)
         with contextlib.suppress(TimeoutError):
             await wait_until(are_looked_at, QUICK["ack_wait_seconds"])
             return
 
 
-def unneeded(day: Day, name: str) -> set[str]:
+def unneeded(role_stage: RoleStage, name: str) -> set[str]:
     """What was granted to a user and never used."""
     return {
         pattern
-        for pattern in day.realm.grants(name).publish
-        if not any(matches(pattern, subject) for subject in day.sent[name])
+        for pattern in role_stage.user_stage.grants(name).publish
+        if not any(matches(pattern, subject) for subject in role_stage.sent[name])
     }
 
 
-async def renew_a_token(day: Day) -> None:
-    dispatch = await day.send("old", body=encode(task("old", "a", body={"token": token(-60)})))
-    await day.reported("old", State.EXPIRED)
+async def renew_a_token(role_stage: RoleStage) -> None:
+    dispatch = await role_stage.send(
+        "old", body=encode(task("old", "a", body={"token": token(-60)}))
+    )
+    await role_stage.reported("old", State.EXPIRED)
     clock = f"STREAM.INFO.{NAMES.results_stream}"  # how long it has waited for a renewal
 
     def is_asked() -> bool:
-        return any(subject.endswith(clock) for subject in day.sent["worker_a"])
+        return any(subject.endswith(clock) for subject in role_stage.sent["worker_a"])
 
     await wait_until(is_asked, 10, "the message to come again")
     fresh = token(name="fresh")
-    await day.dispatcher.renew(dispatch, fresh)
-    run = await day.run_of("old")
+    await role_stage.dispatcher.renew(dispatch, fresh)
+    run = await role_stage.run_of("old")
     assert run.body["token"] == fresh
-    await day.finished(dispatch)
+    await role_stage.finished(dispatch)
 
 
-async def bury_what_nobody_can_read(day: Day) -> None:
-    dispatch = await day.send("garbage", body=b"garbage")
-    report = await day.reported("garbage", State.FAILED)
+async def bury_what_nobody_can_read(role_stage: RoleStage) -> None:
+    dispatch = await role_stage.send("garbage", body=b"garbage")
+    report = await role_stage.reported("garbage", State.FAILED)
     assert report.info.startswith("dead letter")
-    await wait_until(lambda: is_gone(day, dispatch), 10, "the garbage to be gone")
-    letters = await day.root.scan(NAMES.dead_letters_stream, NAMES.dead_letters("a"))
+    await wait_until(lambda: is_gone(role_stage, dispatch), 10, "the garbage to be gone")
+    letters = await role_stage.root.scan(NAMES.dead_letters_stream, NAMES.dead_letters("a"))
     assert [letter.body for letter in letters] == [b"garbage"]
 
 
-async def is_gone(day: Day, dispatch: Dispatch) -> bool:
-    return not await day.is_queued(dispatch)
+async def is_gone(role_stage: RoleStage, dispatch: Dispatch) -> bool:
+    return not await role_stage.is_queued(dispatch)
 
 
-async def take_over_from_the_dead(day: Day) -> None:
+async def take_over_from_the_dead(role_stage: RoleStage) -> None:
     """A worker does, and where there is none, the scheduler."""
     claimed = Dispatch("claimed", "key", "a", Kind.TASK, "claimed")
-    await day.claim_by_ghost(claimed, State.CLAIMED)
-    await day.send("claimed")
-    await day.finished(claimed)
+    await role_stage.claim_by_ghost(claimed, State.CLAIMED)
+    await role_stage.send("claimed")
+    await role_stage.finished(claimed)
 
-    running = await day.send("running", Lane("b"))
-    await day.claim_by_ghost(running, State.RUNNING)
+    running = await role_stage.send("running", Lane("b"))
+    await role_stage.claim_by_ghost(running, State.RUNNING)
 
     async def is_buried() -> bool:
-        await day.dispatcher.inspector.watch([running])
-        return await is_gone(day, running)
+        await role_stage.dispatcher.inspector.watch([running])
+        return await is_gone(role_stage, running)
 
     await wait_until(is_buried, 10, "the dead worker to be noticed")
-    assert "ghost lost" in (await day.reported("running", State.FAILED)).info
+    assert "ghost lost" in (await role_stage.reported("running", State.FAILED)).info
 
 
-async def take_back(day: Day) -> None:
-    waiting, running = await day.send("waiting", Lane("b")), await day.send("stopped")
-    run = await day.run_of("stopped")
+async def take_back(role_stage: RoleStage) -> None:
+    waiting, running = await role_stage.send("waiting", Lane("b")), await role_stage.send("stopped")
+    run = await role_stage.run_of("stopped")
     run.deadly.add(signal.SIGTERM)
-    await day.dispatcher.revoke(waiting.lane, waiting.id, "")
-    await day.dispatcher.revoke(running.lane, running.id, day.worker.state.id)
+    await role_stage.dispatcher.revoke(waiting.lane, waiting.id, "")
+    await role_stage.dispatcher.revoke(running.lane, running.id, role_stage.worker.state.id)
 
-    assert not await day.is_queued(waiting)
+    assert not await role_stage.is_queued(waiting)
     await wait_until(lambda: run.is_over, 10, "the stop")
 
 
-async def look_around(day: Day) -> None:
+async def look_around(role_stage: RoleStage) -> None:
     """What a scheduler does after a start and from time to time, and what a monitor shows."""
-    unserved = await day.send("unserved", Lane("b"))
-    await day.send("new", Lane("new"))
-    inspector = day.dispatcher.inspector
+    unserved = await role_stage.send("unserved", Lane("b"))
+    await role_stage.send("new", Lane("new"))
+    inspector = role_stage.dispatcher.inspector
     places = [(unserved.lane, unserved.id), (Lane("a"), "old"), (Lane("a"), "nothing")]
     evidence = await inspector.look_up(places)
     assert [evidence[id_].is_in_stream for _, id_ in places] == [True, False, False]
@@ -379,72 +388,76 @@ async def look_around(day: Day) -> None:
     await inspector.sweep([unserved])
     assert inspector.unserved == {unserved.lane}
 
-    reading = await Telemetry(day.settings("scheduler"))._read(day.dispatcher._require_broker)
+    reading = await Telemetry(role_stage.settings("scheduler"))._read(
+        role_stage.dispatcher._require_broker
+    )
     assert reading.is_connected
-    logs = TaskLogs(lambda: day.settings("api_server"))
+    logs = TaskLogs(lambda: role_stage.settings("api_server"))
     source, _ = await asyncio.to_thread(logs.read, "held0", "a")
     await asyncio.to_thread(logs.close)
     assert "on worker w" in source[0]
 
     for user in ("admin", "operator", "monitor"):
-        settings = day.settings(user)
-        survey = await take_survey(await day.broker(user), settings)
+        settings = role_stage.settings(user)
+        survey = await take_survey(await role_stage.broker(user), settings)
         statuses = {row["check"]: row["status"] for row in check_rows(survey, settings)}
         assert statuses["streams"] == statuses["queue a"] == "ok"
         assert statuses["queue b"] == "unserved"
         assert survey.usage is not None
 
 
-async def keep_logs(day: Day) -> None:
+async def keep_logs(role_stage: RoleStage) -> None:
     for user in ("worker_a", "triggerer"):
-        await day.store_log(user, "a", f"{user}.log")
-        reader = await day.broker("api_server")
+        await role_stage.store_log(user, "a", f"{user}.log")
+        reader = await role_stage.broker("api_server")
         [part] = (await store.find(reader, NAMES, "a", f"{user}.log")).parts
         found = await store.chunks(reader, NAMES, "a", f"{user}.log", part, part.numbers)
         assert found == [f"stored by {user}".encode()]
 
 
-async def pause(day: Day) -> None:
+async def pause(role_stage: RoleStage) -> None:
     """Everyone who looks sees who paused a queue; whatever runs goes on."""
     wish = Wish(by="ann", reason="new driver", seconds=60.0)
-    operator = await day.broker("operator")
+    operator = await role_stage.broker("operator")
     await pause_queues(operator, NAMES, ["a"], wish)
     for user in ("admin", "operator", "monitor"):
-        survey = await take_survey(await day.broker(user), day.settings(user))
+        survey = await take_survey(await role_stage.broker(user), role_stage.settings(user))
         [details] = [
-            row["details"] for row in check_rows(survey, day.settings(user))
+            row["details"] for row in check_rows(survey, role_stage.settings(user))
             if row["check"] == "queue a"
         ]  # fmt: skip
         assert "paused by ann" in details
     await resume_queues(operator, NAMES, ["a"])
 
 
-async def read_letters(day: Day) -> None:
-    operator = await day.broker("operator")
+async def read_letters(role_stage: RoleStage) -> None:
+    operator = await role_stage.broker("operator")
     [letter] = (await find_letters(operator, NAMES, Wanted(queue="a"), 9)).letters
     assert (letter.dispatch_id, letter.size) == ("garbage", len(b"garbage"))
     assert (await letters_at(operator, NAMES, [letter.sequence])).letters == [letter]
     assert "not a msgpack message" in letter.reason
     for user, reason in (("operator", "not a msgpack"), ("monitor", "")):
-        survey = await take_survey(await day.broker(user), day.settings(user))
-        [row] = [r for r in check_rows(survey, day.settings(user)) if r["check"] == "dead letters"]
+        survey = await take_survey(await role_stage.broker(user), role_stage.settings(user))
+        [row] = [
+            r for r in check_rows(survey, role_stage.settings(user)) if r["check"] == "dead letters"
+        ]
         assert row["status"] == "new"
         assert row["details"].startswith("1 kept")
         assert reason in row["details"]
 
 
-async def empty(day: Day) -> None:
+async def empty(role_stage: RoleStage) -> None:
     """What an operator purges; none of that stops what runs."""
-    broker = await day.broker("operator")
+    broker = await role_stage.broker("operator")
     for kind in Store:
         what = purge_of(NAMES, kind, None)
         row = await carry_out(broker, what)
         assert row["removed_messages"] > 0, row
 
 
-async def retire(day: Day) -> None:
-    day.worker.ask_to_stop(signal.SIGTERM)
-    await asyncio.wait_for(asyncio.shield(day.working), 20)
-    record = await day.root.last(NAMES.workers_stream, NAMES.presence("a", "w"))
+async def retire(role_stage: RoleStage) -> None:
+    role_stage.worker.ask_to_stop(signal.SIGTERM)
+    await asyncio.wait_for(asyncio.shield(role_stage.working), 20)
+    record = await role_stage.root.last(NAMES.workers_stream, NAMES.presence("a", "w"))
     assert record is not None
     assert record.body == b""

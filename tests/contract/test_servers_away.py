@@ -232,7 +232,7 @@ async def test_an_election_is_no_reason_to_set_anything_up(
 
 
 async def silent_waits(stage: RealStage, is_told: Callable[[], object]) -> None:
-    """Wait for messages of all lanes, which nobody answers, until something is told."""
+    """Wait for messages of all lanes, unanswered, until something is told."""
     waits = [asyncio.create_task((await stage.pulls(stage.broker, lane)).wait()) for lane in LANES]
     try:
         await wait_until(is_told, 60, "a line")

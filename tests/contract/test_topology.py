@@ -1,4 +1,4 @@
-"""What `airflow nats setup` does to a broker: create, tell, update in place, never delete."""
+"""The changes of `airflow nats setup` to a broker: create, tell, update in place, never delete."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def test_setup_creates_every_stream_and_consumer(stage: Stage) -> None:
     done = await set_up(stage)
 
     assert None not in await everything(stage.broker, stage.settings)
-    assert [drift.setting for drift in done] == ["existence"] * (4 + 3 * len(QUEUES))
+    assert [drift.setting for drift in done] == ["existence"] * (5 + 3 * len(QUEUES))
     assert await setup.known_queues(stage.broker, stage.settings) == sorted(
         QUEUES, key=stage.names.consumer
     )
@@ -113,10 +113,10 @@ async def test_a_second_setup_does_nothing_with_other_options_either(stage: Stag
 async def test_a_check_before_setup_tells_everything_that_is_missing(stage: Stage) -> None:
     found = await inspect(stage)
 
-    assert [drift.setting for drift in found] == ["existence"] * (4 + 3 * len(QUEUES))
+    assert [drift.setting for drift in found] == ["existence"] * (5 + 3 * len(QUEUES))
     queue = QUEUES[0]
     bands = ["priority band 2 of ", "priority band 1 of ", ""]
-    assert [drift.where for drift in found][4:7] == [
+    assert [drift.where for drift in found][5:8] == [
         f"consumer of {band}queue {queue!r}" for band in bands
     ]
     assert any("große Modelle" in str(drift) for drift in found)

@@ -1,4 +1,4 @@
-"""What can be changed in streams and consumers that are in use, what cannot, and what it costs."""
+"""Changes to streams and consumers in use: the possible ones, the others, and their cost."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def config_of(stage: Stage, stream: str) -> Config:
 
 
 async def change(stage: Stage, stream: str, **settings: Any) -> None:
-    """Have a stream as somebody else made it."""
+    """Have a stream as another program made it."""
     await stage.broker.update_stream(await config_of(stage, stream) | settings)
 
 
@@ -252,7 +252,7 @@ async def test_one_message_for_each_subject_keeps_the_last_one(real: RealStage) 
 
 
 async def test_a_subject_that_somebody_added_stays(stage: Stage) -> None:
-    """A release after this one may have; without it its messages would reach nobody."""
+    """A release after this one may have; without it its messages would reach no worker."""
     more = f"{stage.names.prefix}.more.>"
     await change(stage, stage.tasks, subjects=[stage.names.tasks(), more])
 

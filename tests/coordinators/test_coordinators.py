@@ -15,11 +15,11 @@ from nats_executor.topology import setup
 from nats_executor.wire.messages import State
 from nats_executor.wire.names import Verb
 from tests.coordinators.bundles import pack_node, pack_program
-from tests.faults.ground import Ground, open_ground
+from tests.faults.stage import FaultStage, open_stage
 from tests.support.execution_api import ExecutionApi
+from tests.support.process_stage import is_alive, make_home, task_body
 from tests.support.require import require
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import is_alive, make_home, task_body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -87,34 +87,34 @@ def home(tmp_path_factory: pytest.TempPathFactory, api: ExecutionApi) -> Iterato
 
 
 @pytest.fixture(scope="module")
-async def ground(
+async def stage(
     nats_server: NatsServer,
     home: Path,
     api: ExecutionApi,
     tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncIterator[Ground]:
+) -> AsyncIterator[FaultStage]:
     output = tmp_path_factory.mktemp("output")
     prefix = f"foreign{uuid.uuid4().hex[:8]}"
-    async with open_ground(nats_server.url, prefix, api, home / "marks", output) as ground:
+    async with open_stage(nats_server.url, prefix, api, home / "marks", output) as stage:
         queues = ["program", "node", "absent"]
-        await setup.apply(ground.post.broker, ground.settings, queues)
-        await ground.start("-q", ",".join(queues), kill_seconds=1, max_attempts=2)
-        yield ground
+        await setup.apply(stage.post.broker, stage.settings, queues)
+        await stage.start("-q", ",".join(queues), kill_seconds=1, max_attempts=2)
+        yield stage
 
 
-async def send(ground: Ground, queue: str, task: str, **changes: object) -> str:
+async def send(stage: FaultStage, queue: str, task: str, **changes: object) -> str:
     if queue == "node":
         require(shutil.which("node") is not None, "no node on the PATH")
     dispatch_id = str(uuid.uuid4())
     body = task_body(task, dispatch_id) | changes
     body["ti"]["queue"] = queue
-    await ground.post.send(body, dispatch_id, queue)
+    await stage.post.send(body, dispatch_id, queue)
     return dispatch_id
 
 
-async def ended(ground: Ground, queue: str, task: str) -> Report:
+async def ended(stage: FaultStage, queue: str, task: str) -> Report:
     final = (State.SUCCESS, State.FAILED, State.DROPPED)
-    return await ground.post.reported(task, *final, queue=queue)
+    return await stage.post.reported(task, *final, queue=queue)
 
 
 def words(home: Path, task: str) -> list[str]:
@@ -124,55 +124,57 @@ def words(home: Path, task: str) -> list[str]:
 
 
 @pytest.mark.parametrize("queue", QUEUES)
-async def test_a_task_of_another_language_succeeds(ground: Ground, home: Path, queue: str) -> None:
-    task = await send(ground, queue, "succeed")
+async def test_a_task_of_another_language_succeeds(
+    stage: FaultStage, home: Path, queue: str
+) -> None:
+    task = await send(stage, queue, "succeed")
 
-    assert (await ended(ground, queue, task)).state is State.SUCCESS
+    assert (await ended(stage, queue, task)).state is State.SUCCESS
 
-    assert State.RUNNING in ground.states(task)
-    assert ground.final_states(task) == ["success"]
+    assert State.RUNNING in stage.states(task)
+    assert stage.final_states(task) == ["success"]
     assert any(line.startswith("hello from ") for line in words(home, task))
 
 
 @pytest.mark.parametrize("queue", QUEUES)
 async def test_a_revocation_ends_its_process_and_what_that_started(
-    ground: Ground, home: Path, queue: str
+    stage: FaultStage, home: Path, queue: str
 ) -> None:
     """One that ignores SIGTERM; what it leaves is killed with it."""
-    task = await send(ground, queue, "sleep")
-    running = await ground.post.reported(task, State.RUNNING, queue=queue)
+    task = await send(stage, queue, "sleep")
+    running = await stage.post.reported(task, State.RUNNING, queue=queue)
 
     def child() -> str:
         return next((w.split()[1] for w in words(home, task) if w.startswith("child ")), "")
 
     pids = [running.pid, int(await wait_until(child, 60, "its child"))]
-    stop = ground.settings.names.control(running.worker, Verb.STOP)
+    stop = stage.settings.names.control(running.worker, Verb.STOP)
 
-    assert await ground.post.broker.request(stop, task.encode(), timeout=30) == b"stopping"
+    assert await stage.post.broker.request(stop, task.encode(), timeout=30) == b"stopping"
 
-    assert (await ended(ground, queue, task)).info == "the scheduler took it back"
+    assert (await ended(stage, queue, task)).info == "the scheduler took it back"
     await wait_until(lambda: not any(map(is_alive, pids)), 60, "their end")
     await wait_until(lambda: "deaf" in words(home, task), 60, "SIGTERM in its log")
 
 
-async def test_a_worker_without_the_program_hands_the_task_to_another(ground: Ground) -> None:
-    """Nothing has started, so no try is spent; when nobody can start it, it fails and says why."""
-    task = await send(ground, "absent", "succeed")
+async def test_a_worker_without_the_program_hands_the_task_to_another(stage: FaultStage) -> None:
+    """Nothing has started, so no try is spent; if no worker can start it, it fails and says why."""
+    task = await send(stage, "absent", "succeed")
 
-    report = await ended(ground, "absent", task)
+    report = await ended(stage, "absent", task)
 
     assert report.state is State.FAILED
     assert "it was claimed 2 times and never started" in report.info
     assert "cannot find executable bundle containing dag_id='outcomes'" in report.info
-    assert ground.starts(task) == 0
+    assert stage.starts(task) == 0
 
 
 @pytest.mark.skipif(not HAS_NODE, reason="Airflow 3.4 has native Dags in other languages")
-async def test_a_native_dag_that_is_not_there_fails_at_once(ground: Ground, home: Path) -> None:
+async def test_a_native_dag_that_is_not_there_fails_at_once(stage: FaultStage, home: Path) -> None:
     """Airflow itself has told the API server, with the reason; the worker says the same."""
-    task = await send(ground, "node", "succeed", dag_rel_path="gone.min.mjs")
+    task = await send(stage, "node", "succeed", dag_rel_path="gone.min.mjs")
 
-    assert (await ended(ground, "node", task)).state is State.FAILED
+    assert (await ended(stage, "node", task)).state is State.FAILED
 
-    assert ground.final_states(task) == ["failed"]
+    assert stage.final_states(task) == ["failed"]
     assert "Cannot launch the task's runtime" in words(home, task)

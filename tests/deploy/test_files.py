@@ -90,7 +90,7 @@ def test_every_option_exists(name: str) -> None:
 
 @pytest.mark.parametrize("name", TALKERS)
 def test_whoever_talks_to_nats_has_a_user_and_a_volume_of_its_own(name: str) -> None:
-    """No other service sees its password; nobody but the scheduler has the database's as well."""
+    """No other service sees its password; only the scheduler has the database's as well."""
     environment = TALKERS[name]["environment"]
     [volume] = [v for v in TALKERS[name]["volumes"] if v.endswith(":/run/nats:ro")]
     owner = volume.partition(":")[0]

@@ -1,4 +1,4 @@
-"""What the workers' chart makes: objects that Kubernetes takes, pods that do little and drain."""
+"""Output of the workers' chart: objects that Kubernetes takes, pods that do little and drain."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from tests.support.nats_server import free_port
 from tests.support.probing import samples
 from tests.support.recorder import recording
 from tests.support.waiting import block_until
-from tests.support.worker_scene import Scene, scene_fixture, task
+from tests.support.worker_stage import WorkerStage, task, worker_stage_fixture
 from tests.tools.boundaries import ROOT
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from nats_executor.wire.names import Names
 
-__all__ = ["scene_fixture"]
+__all__ = ["worker_stage_fixture"]
 
 DIRECTORY = ROOT / "deploy/observability"
 DOCUMENT = (ROOT / "docs/observability.md").read_text()
@@ -58,18 +58,20 @@ def used() -> set[str]:
 # What workers tell
 
 
-async def exposed(scene: Scene) -> set[str]:
+async def exposed(worker_stage: WorkerStage) -> set[str]:
     """The names on the page of a worker that has done some work."""
     port = free_port()
-    scene.settings = replace(scene.settings, health_port=port, health_address="127.0.0.1")
-    scene.pool.preloaded.set()
-    await scene.start()
-    scene.send(task())
-    run = await scene.pool.run()
+    worker_stage.settings = replace(
+        worker_stage.settings, health_port=port, health_address="127.0.0.1"
+    )
+    worker_stage.pool.preloaded.set()
+    await worker_stage.start()
+    worker_stage.send(task())
+    run = await worker_stage.pool.run()
     run.begin()
-    await scene.reported(State.RUNNING)
+    await worker_stage.reported(State.RUNNING)
     run.finish()
-    await scene.done()
+    await worker_stage.done()
     return {name for name, _ in await samples(port)}
 
 
@@ -155,8 +157,8 @@ def existing(lines: set[tuple[str, str]]) -> dict[str, set[str]]:
 
 
 @pytest.mark.anyio
-async def test_whatever_is_asked_of_workers_is_there_and_shown(scene: Scene) -> None:
-    there = await exposed(scene)
+async def test_whatever_is_asked_of_workers_is_there_and_shown(worker_stage: WorkerStage) -> None:
+    there = await exposed(worker_stage)
 
     asked = {name for name in used() if name.startswith("airflow_nats_worker_")}
 
@@ -276,8 +278,8 @@ def is_balanced(query: str) -> bool:
 
 
 @pytest.mark.anyio
-async def test_the_page_lists_every_metric_of_a_worker(scene: Scene) -> None:
-    there = {name.removesuffix("_bucket") for name in await exposed(scene)}
+async def test_the_page_lists_every_metric_of_a_worker(worker_stage: WorkerStage) -> None:
+    there = {name.removesuffix("_bucket") for name in await exposed(worker_stage)}
     families = {name for name in there if not name.endswith(IMPLIED)}
 
     assert set(re.findall(r"`(airflow_nats_worker_\w+)`", DOCUMENT)) == families

@@ -1,4 +1,4 @@
-"""An API server that may go away, a home for Airflow, and the ground for each test."""
+"""An API server that may go away, a home for Airflow, and the stage of each test."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.ground import Ground, open_ground
+from tests.faults.stage import FaultStage, open_stage
 from tests.support.execution_api import ExecutionApi
-from tests.support.worker_ground import make_home
+from tests.support.process_stage import make_home
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -61,26 +61,26 @@ def traps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-async def ground(
+async def stage(
     nats_server: NatsServer,
     names: Names,
     home: Path,  # noqa: ARG001 - its environment
     api: ExecutionApi,
     marks: Path,
     tmp_path: Path,
-) -> AsyncIterator[Ground]:
-    """A ground on the shared server, which has to live on."""
+) -> AsyncIterator[FaultStage]:
+    """A stage on the shared server, which a test must leave alive."""
     output = tmp_path / "output"
     output.mkdir()
-    async with open_ground(nats_server.url, names.prefix, api, marks, output) as ground:
-        yield ground
+    async with open_stage(nats_server.url, names.prefix, api, marks, output) as stage:
+        yield stage
 
 
 @dataclass
 class Steady:
     """A worker that many tests share, because each one takes seconds to start."""
 
-    ground: Ground
+    stage: FaultStage
     worker: WorkerProcess
 
 
@@ -95,5 +95,5 @@ async def steady(
     """It has to be there, and idle, after each test."""
     prefix = f"steady{secrets.token_hex(4)}"
     output = tmp_path_factory.mktemp("steady")
-    async with open_ground(nats_server.url, prefix, api, marks, output) as ground:
-        yield Steady(ground, await ground.start())
+    async with open_stage(nats_server.url, prefix, api, marks, output) as stage:
+        yield Steady(stage, await stage.start())

@@ -22,17 +22,17 @@ from nats_executor.wire.messages import State
 from tests.chaos.processes import left_behind
 from tests.chaos.reaper import marked
 from tests.chaos.report import table
-from tests.faults.ground import open_ground
+from tests.faults.stage import open_stage
 from tests.support.locking_api import Delay, LockingApi
+from tests.support.process_stage import make_home
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import make_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from nats_executor.wire.messages import Report
-    from tests.faults.ground import Ground
+    from tests.faults.stage import FaultStage
     from tests.support.worker_process import WorkerProcess
 
 __all__ = ["Course", "Outcome", "as_json", "as_text", "lost_tries", "run_drains"]
@@ -92,18 +92,18 @@ async def run_drains(
     with LockingApi() as api:
         environment = make_home(home, api, marks) | SURROUNDINGS
         with mock.patch.dict(os.environ, environment), marked():
-            async with open_ground(url, "drains", api, marks, output, **OPTIONS) as ground:
-                return await Drains(course, ground, api, say).run()
+            async with open_stage(url, "drains", api, marks, output, **OPTIONS) as stage:
+                return await Drains(course, stage, api, say).run()
 
 
 class Drains:
-    """One run on a ground."""
+    """One run on a stage."""
 
     def __init__(
-        self, course: Course, ground: Ground, api: LockingApi, say: Callable[[str], None]
+        self, course: Course, stage: FaultStage, api: LockingApi, say: Callable[[str], None]
     ) -> None:
         self.course = course
-        self.ground = ground
+        self.stage = stage
         self.api = api
         self.say = say
         # Not for secrets: the point is that it can be repeated.
@@ -139,8 +139,8 @@ class Drains:
     # Workers
 
     def launch(self) -> None:
-        name = f"w{len(self.ground.workers) + 1}"
-        worker = self.ground.launch("--skip-serve-logs", "-c", str(SLOTS), name=name, **OPTIONS)
+        name = f"w{len(self.stage.workers) + 1}"
+        worker = self.stage.launch("--skip-serve-logs", "-c", str(SLOTS), name=name, **OPTIONS)
         self.serving.append(worker)
 
     @property
@@ -167,14 +167,14 @@ class Drains:
 
     @property
     def finished(self) -> int:
-        return sum(last_state(self.ground.history[task]).is_final for task in self.sent)
+        return sum(last_state(self.stage.history[task]).is_final for task in self.sent)
 
     async def has_work(self, count: int) -> None:
         """Send the next tasks once two workers are there, and wait until so many have ended."""
         await wait_until(lambda: len(self.ready) > 1, 300, "two workers to be ready")
         before = self.finished
         for _ in range(TASKS_PER_DRAIN):
-            self.sent.add(await self.ground.send("succeed"))
+            self.sent.add(await self.stage.send("succeed"))
 
         def check() -> bool:
             self.require_progress()
@@ -221,7 +221,7 @@ class Drains:
         return problems
 
     async def judge(self, problems: list[str]) -> Outcome:
-        history = {task: self.ground.history[task] for task in self.sent}
+        history = {task: self.stage.history[task] for task in self.sent}
         killed = {worker.name for worker in self.killed}
         lost = dict(lost_tries(history, killed))
         excused = {task for task, is_excused in lost.items() if is_excused}
@@ -231,9 +231,9 @@ class Drains:
             if task not in excused
         ]
         for task in history.keys() - lost.keys():
-            if (states := self.ground.final_states(task)) != ["success"]:
+            if (states := self.stage.final_states(task)) != ["success"]:
                 problems.append(f"{task}: the API server was told {states}")
-            if not await self.ground.post.is_acked(task):
+            if not await self.stage.post.is_acked(task):
                 problems.append(f"{task}: its message is left in the queue")
         with suppress(TimeoutError):
             await wait_until(lambda: not left_behind(), ORPHAN_SECONDS)
@@ -258,7 +258,7 @@ def lost_tries(
         held = [r for r in reports if r.state in {State.CLAIMED, State.RUNNING}]
         # The one before may have been allowed to start it: only its own life could tell.
         names = {held[-1].worker_name, *held[-1].predecessors[-1:]} if held else set()
-        # Its supervisor may even have told the API server that it failed, so that nobody wants it.
+        # Its supervisor may even have told the API server that it failed, so that none wants it.
         is_over = last_state(reports) in {State.FAILED, State.DROPPED}
         yield task, is_over and bool(names & set(killed))
 

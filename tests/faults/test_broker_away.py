@@ -13,10 +13,10 @@ import pytest
 
 from nats_executor.topology import setup
 from nats_executor.wire.messages import State
-from tests.faults.ground import Ground, lasts, open_ground
+from tests.faults.stage import FaultStage, lasts, open_stage
 from tests.support.nats_server import NatsServer
+from tests.support.process_stage import QUICK, task_body
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import QUICK, task_body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,24 +37,24 @@ class Coast:
     """A broker of its own with two workers, which all tests share and find in good health."""
 
     server: NatsServer
-    ground: Ground
+    stage: FaultStage
     workers: list[WorkerProcess]
 
     async def back(self) -> None:
         """Start the broker, and return when we are connected again."""
         await asyncio.to_thread(self.server.start)
-        await self.ground.post.broker.ready(20)
+        await self.stage.post.broker.ready(20)
 
     async def both_work(self) -> None:
         for worker in self.workers:
-            await self.ground.works(worker)
+            await self.stage.works(worker)
 
     def times(self, text: str) -> list[int]:
         return [worker.text.count(text) for worker in self.workers]
 
     async def both_say_again(self, text: str, times: list[int]) -> None:
         for worker, before in zip(self.workers, times, strict=True):
-            await self.ground.says_again(worker, text, before)
+            await self.stage.says_again(worker, text, before)
 
 
 @pytest.fixture(scope="module")
@@ -70,13 +70,13 @@ async def coast(
         output = directory / "output"
         output.mkdir()
         prefix = f"coast{secrets.token_hex(4)}"
-        async with open_ground(server.url, prefix, api, marks, output) as ground:
+        async with open_stage(server.url, prefix, api, marks, output) as stage:
             workers = [
-                ground.launch("--skip-serve-logs", "-c", "8", name=name) for name in ("w1", "w2")
+                stage.launch("--skip-serve-logs", "-c", "8", name=name) for name in ("w1", "w2")
             ]
             for worker in workers:
                 await worker.said("is ready")
-            yield Coast(server, ground, workers)
+            yield Coast(server, stage, workers)
     finally:
         server.kill()
 
@@ -93,46 +93,46 @@ async def test_a_broker_that_goes_away(
     coast: Coast, how: signal.Signals, away_seconds: float
 ) -> None:
     """Tasks run on; who ended meanwhile is reported later; what is offered again runs nowhere."""
-    ground = coast.ground
-    ended, running = await ground.running(), [await ground.running() for _ in range(2)]
+    stage = coast.stage
+    ended, running = await stage.running(), [await stage.running() for _ in range(2)]
     connected = coast.times(CONNECTED)
 
     coast.server.end(how)
-    await ground.end(ended)
-    await wait_until(lambda: ground.final_states(ended), 30, "its state at the API server")
+    await stage.end(ended)
+    await wait_until(lambda: stage.final_states(ended), 30, "its state at the API server")
     await lasts(away_seconds)
     for task in running:
-        assert await ground.is_running(task)
+        assert await stage.is_running(task)
     await coast.back()
 
-    await ground.succeeded(ended)
+    await stage.succeeded(ended)
     await coast.both_say_again(CONNECTED, connected)
     # Both have pulled since, so whatever the broker offered again has been decided on.
     await coast.both_work()
     for task in running:
-        assert await ground.is_running(task)
-        await ground.carry_out(task)
+        assert await stage.is_running(task)
+        await stage.carry_out(task)
 
 
 async def test_a_broker_that_hangs_is_given_up(coast: Coast) -> None:
     """The watchdog of every worker notices, and they are back by themselves when it is."""
-    ground = coast.ground
-    ended, running = await ground.running(), await ground.running()
+    stage = coast.stage
+    ended, running = await stage.running(), await stage.running()
     deaf, connected = coast.times(DEAF), coast.times(CONNECTED)
 
     coast.server.pause()
     try:
-        await ground.end(ended)
+        await stage.end(ended)
         await coast.both_say_again(DEAF, deaf)
-        assert await ground.is_running(running)
+        assert await stage.is_running(running)
     finally:
         coast.server.resume()
 
     await coast.both_say_again(CONNECTED, connected)
-    await ground.succeeded(ended)
+    await stage.succeeded(ended)
     await coast.both_work()
-    assert await ground.is_running(running)
-    await ground.carry_out(running)
+    assert await stage.is_running(running)
+    await stage.carry_out(running)
 
 
 async def wipe(coast: Coast) -> None:
@@ -140,41 +140,41 @@ async def wipe(coast: Coast) -> None:
     coast.server.stop()
     coast.server.wipe_storage()
     await coast.back()
-    await setup.apply(coast.ground.post.broker, coast.ground.settings, ["default"])
+    await setup.apply(coast.stage.post.broker, coast.stage.settings, ["default"])
 
 
 async def test_a_broker_that_lost_everything(coast: Coast) -> None:
     """Running tasks end and are reported; the workers go on with the new streams."""
-    ground = coast.ground
-    ended, running = await ground.running(), await ground.running()
+    stage = coast.stage
+    ended, running = await stage.running(), await stage.running()
 
     await wipe(coast)
-    await ground.carry_out(ended)
+    await stage.carry_out(ended)
 
     await coast.both_work()
-    assert await ground.is_running(running)
-    await ground.carry_out(running)
+    assert await stage.is_running(running)
+    await stage.carry_out(running)
 
 
 async def test_what_a_wiped_stream_numbers_anew_is_not_acked_by_old_tasks(coast: Coast) -> None:
     """Sequences start again at 1: an old task's ack must not remove another one's message."""
-    ground, names, broker = coast.ground, coast.ground.settings.names, coast.ground.post.broker
-    old = await ground.running()
+    stage, names, broker = coast.stage, coast.stage.settings.names, coast.stage.post.broker
+    old = await stage.running()
     found = await broker.last(names.tasks_stream, names.task("default", old))
     assert found is not None
 
     await wipe(coast)
     for _ in range(found.sequence - 1):
         filler = str(uuid.uuid4())
-        await ground.post.send(task_body("sleep", filler), filler, queue="elsewhere")
-    new = await ground.running()
+        await stage.post.send(task_body("sleep", filler), filler, queue="elsewhere")
+    new = await stage.running()
     heir = await broker.last(names.tasks_stream, names.task("default", new))
     assert heir is not None
     assert heir.sequence == found.sequence
-    await ground.end(old)
-    await wait_until(lambda: ground.final_states(old), 30, "its state at the API server")
-    await ground.post.reported(old, *FINAL)
+    await stage.end(old)
+    await wait_until(lambda: stage.final_states(old), 30, "its state at the API server")
+    await stage.post.reported(old, *FINAL)
 
     await coast.both_work()
-    assert not await ground.post.is_acked(new)
-    await ground.carry_out(new)
+    assert not await stage.post.is_acked(new)
+    await stage.carry_out(new)

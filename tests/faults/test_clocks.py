@@ -19,12 +19,12 @@ import pytest
 from nats_executor.scheduler.dispatcher import Dispatcher
 from nats_executor.scheduler.ledger import Dispatch
 from nats_executor.wire.messages import Kind, State
-from tests.faults.ground import Ground, open_ground
+from tests.faults.stage import FaultStage, open_stage
 from tests.support.cable import Cable
 from tests.support.execution_api import Answer
 from tests.support.nats_server import NatsServer
+from tests.support.process_stage import task_body
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import task_body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -44,7 +44,7 @@ PATIENT = {"ack_wait_seconds": 1, "worker_lost_seconds": 10}
 class Clocks:
     """A worker with a wrong clock and one with the right one, each at the end of a cable."""
 
-    ground: Ground
+    stage: FaultStage
     wrong: WorkerProcess
     right: WorkerProcess
     cables: dict[str, Cable]
@@ -73,27 +73,25 @@ async def clocks(
     prefix = f"clocks{secrets.token_hex(4)}"
     with ExitStack() as exits:
         cables = {name: exits.enter_context(Cable(server.port)) for name in ("wrong", "right")}
-        async with open_ground(server.url, prefix, api, marks, output, **PATIENT) as ground:
-            direct = ground.settings
+        async with open_stage(server.url, prefix, api, marks, output, **PATIENT) as stage:
+            direct = stage.settings
             patch = exits.enter_context(pytest.MonkeyPatch.context())
             for name, offset in (("wrong", request.param), ("right", 0)):
-                ground.settings = replace(
-                    direct, servers=(f"nats://127.0.0.1:{cables[name].port}",)
-                )
+                stage.settings = replace(direct, servers=(f"nats://127.0.0.1:{cables[name].port}",))
                 patch.setenv("CLOCK_OFFSET", str(offset))
-                ground.launch_trapped(name=name, **PATIENT)
-            ground.settings = direct
-            wrong, right = ground.workers
-            for worker in ground.workers:
+                stage.launch_trapped(name=name, **PATIENT)
+            stage.settings = direct
+            wrong, right = stage.workers
+            for worker in stage.workers:
                 await worker.said("is ready")
-            yield Clocks(ground, wrong, right, cables, request.param)
+            yield Clocks(stage, wrong, right, cables, request.param)
 
 
 async def test_its_tasks_are_its_own(clocks: Clocks) -> None:
     """It runs workloads, and its records say what its clock says."""
-    await clocks.ground.works(clocks.wrong)
+    await clocks.stage.works(clocks.wrong)
 
-    presence = await clocks.ground.post.presence("wrong")
+    presence = await clocks.stage.post.presence("wrong")
     assert presence is not None
     assert abs(presence.at - time.time() - clocks.offset) < OFFSET / 2
 
@@ -106,26 +104,26 @@ async def test_nobody_is_declared_lost_who_was_there_a_moment_ago(
 
     The other one is offered the task and has only the record to judge by.
     """
-    ground = clocks.ground
-    workers = {worker.name: worker for worker in ground.workers}
-    task = await ground.running_on(workers[holder])
+    stage = clocks.stage
+    workers = {worker.name: worker for worker in stage.workers}
+    task = await stage.running_on(workers[holder])
 
     clocks.cables[holder].unplug()
     try:
-        # Nobody but the judge is there to get it: what is offered again, it has handed back.
-        offers = await ground.deliveries() + 3
+        # Only the judge is there to get it: what is offered again, it has handed back.
+        offers = await stage.deliveries() + 3
 
         async def is_decided() -> bool:
-            return await ground.deliveries() >= offers or State.FAILED in ground.states(task)
+            return await stage.deliveries() >= offers or State.FAILED in stage.states(task)
 
         await wait_until(is_decided, PATIENT["worker_lost_seconds"], f"{judge} to be asked")
     finally:
         clocks.cables[holder].plug()
 
-    await ground.works(workers[holder])
-    assert State.FAILED not in ground.states(task)
-    assert await ground.is_running(task)
-    await ground.carry_out(task)
+    await stage.works(workers[holder])
+    assert State.FAILED not in stage.states(task)
+    assert await stage.is_running(task)
+    await stage.carry_out(task)
 
 
 def token(expires_at: float) -> str:
@@ -135,9 +133,9 @@ def token(expires_at: float) -> str:
 
 
 @contextlib.asynccontextmanager
-async def executor_on(ground: Ground) -> AsyncIterator[Dispatcher]:
+async def executor_on(stage: FaultStage) -> AsyncIterator[Dispatcher]:
     """The part of an executor that answers an expired token."""
-    dispatcher = Dispatcher(ground.settings, "test")
+    dispatcher = Dispatcher(stage.settings, "test")
     life = asyncio.create_task(dispatcher.run(), name="dispatcher")
     try:
         await dispatcher.prepared()
@@ -153,39 +151,39 @@ async def test_a_token_that_looks_expired_is_renewed(clocks: Clocks) -> None:
 
     A slow clock does not see that a token has expired; then the API server's refusal tells.
     """
-    ground = clocks.ground
+    stage = clocks.stage
     task = str(uuid.uuid4())
     lifetime = OFFSET / 2 if clocks.offset > 0 else -OFFSET / 2
     body = task_body("sleep", task) | {"token": token(time.time() + lifetime)}
-    ground.api.script(task, "run", *([Answer(401)] if lifetime < 0 else []), Answer(200))
+    stage.api.script(task, "run", *([Answer(401)] if lifetime < 0 else []), Answer(200))
     # Only the wrong clock is to judge.
     clocks.cables["right"].unplug()
     try:
-        async with executor_on(ground) as dispatcher:
-            await ground.post.send(body, task)
-            expired = await ground.post.reported(task, State.EXPIRED)
+        async with executor_on(stage) as dispatcher:
+            await stage.post.send(body, task)
+            expired = await stage.post.reported(task, State.EXPIRED)
             assert expired.worker_name == "wrong"
             dispatch = Dispatch(task, task, "default", Kind.TASK, task)
             await dispatcher.renew(dispatch, token(time.time() + OFFSET / 2))
-            await ground.pid_of(task)
+            await stage.pid_of(task)
     finally:
         clocks.cables["right"].plug()
 
-    assert State.RENEWED in ground.states(task)
-    await ground.end(task)
-    report = await ground.post.reported(task, State.SUCCESS, State.FAILED)
+    assert State.RENEWED in stage.states(task)
+    await stage.end(task)
+    report = await stage.post.reported(task, State.SUCCESS, State.FAILED)
     assert (report.state, report.attempt, report.generation) == (State.SUCCESS, 1, 1)
     assert report.worker_name == "wrong"
 
 
 async def test_it_notices_that_another_one_is_dead(clocks: Clocks) -> None:
     """The last test, as it costs a worker: its tasks are reported lost within seconds."""
-    ground = clocks.ground
-    lost = await ground.running_on(clocks.right)
+    stage = clocks.stage
+    lost = await stage.running_on(clocks.right)
 
     clocks.right.tell(signal.SIGKILL)
 
     limit = PATIENT["worker_lost_seconds"] + 20
-    await wait_until(lambda: State.FAILED in ground.states(lost), limit, "the report")
-    report = ground.history[lost][-1]
+    await wait_until(lambda: State.FAILED in stage.states(lost), limit, "the report")
+    report = stage.history[lost][-1]
     assert (report.worker_name, report.info[:17]) == ("wrong", "worker right lost")

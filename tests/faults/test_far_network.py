@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nats_executor.wire.messages import State
-from tests.faults.ground import Ground, open_ground
+from tests.faults.stage import FaultStage, open_stage
 from tests.logs.log_stage import ApiServer, api_server_fixture, read
 from tests.support.execution_api import ExecutionApi
 from tests.support.far_network import FarNetwork, require_namespaces
 from tests.support.nats_server import NatsServer, free_port
+from tests.support.process_stage import make_home
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import make_home
 from tests.support.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
@@ -54,11 +54,11 @@ def server(network: FarNetwork, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @dataclass
-class Field:
+class FarStage:
     """The far worker, and both sides around it."""
 
     network: FarNetwork
-    ground: Ground
+    stage: FaultStage
     worker: WorkerProcess
     folder: Path
 
@@ -69,29 +69,29 @@ async def far(
     server: NatsServer,
     marks: Path,
     tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncIterator[Field]:
+) -> AsyncIterator[FarStage]:
     home, output = (tmp_path_factory.mktemp(name) for name in ("home", "output"))
     with pytest.MonkeyPatch.context() as patch, ExecutionApi(network.api) as api:
         for name, value in make_home(home, api, marks).items():
             patch.setenv(name, value)
-        async with open_ground(server.url, PREFIX, api, marks, output) as ground:
+        async with open_stage(server.url, PREFIX, api, marks, output) as stage:
             worker = WorkerProcess.launch(
-                output, ground.settings, "--skip-serve-logs", name="far", prefix=network.prefix
+                output, stage.settings, "--skip-serve-logs", name="far", prefix=network.prefix
             )
-            ground.workers.append(worker)
+            stage.workers.append(worker)
             await worker.said("is ready")
-            yield Field(network, ground, worker, home / "logs")
+            yield FarStage(network, stage, worker, home / "logs")
 
 
-async def test_a_worker_that_nothing_can_connect_to(far: Field, api_server: ApiServer) -> None:
+async def test_a_worker_that_nothing_can_connect_to(far: FarStage, api_server: ApiServer) -> None:
     """Its task runs to the end, and its log is read while it runs."""
-    ground, network = far.ground, far.network
-    task = await ground.running("talk")
-    pid = await ground.pid_of(task)
+    stage, network = far.stage, far.network
+    task = await stage.running("talk")
+    pid = await stage.pid_of(task)
     file = far.folder / f"{task}.log"
     await wait_until(lambda: "the first words" in file.read_text(), 30, "the first words")
 
-    executor = api_server(ground.settings.servers[0], PREFIX)
+    executor = api_server(stage.settings.servers[0], PREFIX)
     sources, logs = await read(executor, task)
 
     assert sources == [f"{file} on worker far, read over NATS"]
@@ -99,7 +99,7 @@ async def test_a_worker_that_nothing_can_connect_to(far: Field, api_server: ApiS
     assert network.holds(far.worker.pid)
     assert network.holds(pid)
     assert network.listening(far.worker.pid) == []
-    await ground.carry_out(task)
+    await stage.carry_out(task)
     assert network.peers(far.worker.pid) == {network.nats, network.api}
     assert network.listening(far.worker.pid) == []
 
@@ -131,25 +131,25 @@ def reach(network: FarNetwork, host: str, port: int) -> bool:
 
 
 @pytest.mark.slow
-async def test_a_link_that_is_down_and_up_again_loses_nothing(far: Field) -> None:
+async def test_a_link_that_is_down_and_up_again_loses_nothing(far: FarStage) -> None:
     """With the worker's default settings, by which it looks after its connection every 5 s."""
-    ground = far.ground
-    running, ended = [await ground.running() for _ in range(2)]
+    stage = far.stage
+    running, ended = [await stage.running() for _ in range(2)]
     said = far.worker.text.count(DEAF)
 
     far.network.disconnect()
     try:
-        await ground.end(ended)
-        await ground.says_again(far.worker, DEAF, said)
-        queued = await ground.send("sleep")
-        assert await ground.is_running(running)
-        assert ground.final_states(ended) == []
+        await stage.end(ended)
+        await stage.says_again(far.worker, DEAF, said)
+        queued = await stage.send("sleep")
+        assert await stage.is_running(running)
+        assert stage.final_states(ended) == []
     finally:
         far.network.connect()
 
-    await ground.succeeded(ended)
-    await ground.post.reported(queued, State.RUNNING)
+    await stage.succeeded(ended)
+    await stage.post.reported(queued, State.RUNNING)
     for task in (running, queued):
-        assert await ground.is_running(task)
-        await ground.carry_out(task)
-        assert ground.states(task) == [State.CLAIMED, State.RUNNING, State.SUCCESS]
+        assert await stage.is_running(task)
+        await stage.carry_out(task)
+        assert stage.states(task) == [State.CLAIMED, State.RUNNING, State.SUCCESS]

@@ -13,7 +13,7 @@ import pytest
 
 from nats_executor.errors import BrokerUnavailable
 from nats_executor.topology.wanted import stream_configs
-from tests.faults.ground import Ground, lasts, open_ground
+from tests.faults.stage import FaultStage, lasts, open_stage
 from tests.support.nats_server import nats_cluster, start_together
 from tests.support.waiting import wait_until
 
@@ -56,19 +56,19 @@ def cluster(tmp_path: Path) -> Iterator[Sequence[NatsServer]]:
 
 
 @pytest.fixture
-async def ground(
+async def stage(
     cluster: Sequence[NatsServer],
     names: Names,
     home: Path,  # noqa: ARG001 - its environment
     api: ExecutionApi,
     marks: Path,
     tmp_path: Path,
-) -> AsyncIterator[Ground]:
+) -> AsyncIterator[FaultStage]:
     output = tmp_path / "output"
     output.mkdir()
     urls = ",".join(server.url for server in cluster)
-    async with open_ground(urls, names.prefix, api, marks, output, **DEFAULTS) as ground:
-        yield ground
+    async with open_stage(urls, names.prefix, api, marks, output, **DEFAULTS) as stage:
+        yield stage
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Flow:
         sent: when the stream had each of them, by dispatch id.
     """
 
-    ground: Ground
+    stage: FaultStage
     sent: dict[str, float] = field(default_factory=dict)
     is_closed: bool = False
 
@@ -94,7 +94,7 @@ class Flow:
 
         async def is_sent() -> bool:
             with contextlib.suppress(BrokerUnavailable):
-                self.sent[await self.ground.send("succeed")] = time.time()
+                self.sent[await self.stage.send("succeed")] = time.time()
                 return True
             return False
 
@@ -103,7 +103,7 @@ class Flow:
     async def succeeded(self, worker: WorkerProcess) -> None:
         """Wait for every end, and see that the first worker to get each one had it for good."""
         for dispatch_id in self.sent:
-            report = await self.ground.succeeded(dispatch_id)
+            report = await self.stage.succeeded(dispatch_id)
             assert (report.attempt, report.predecessors) == (1, [])
         assert not [text for text in HANDED_BACK if text in worker.text], worker.text
 
@@ -112,7 +112,7 @@ class Flow:
 
         It keeps the last one of each, so the first that is seen may be a later one.
         """
-        history = self.ground.history
+        history = self.stage.history
         found = sorted(max(0.0, history[i][0].at - at) for i, at in self.sent.items())
         parts = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "longest": 1.0}
         last = len(found) - 1
@@ -121,12 +121,12 @@ class Flow:
 
 
 async def test_a_change_of_leaders_hands_no_workload_back(
-    cluster: Sequence[NatsServer], ground: Ground
+    cluster: Sequence[NatsServer], stage: FaultStage
 ) -> None:
     """Each claim that meets one is asked for again by the worker that has the workload."""
-    names, broker = ground.settings.names, ground.post.broker
-    await spread(ground, names.results_stream)
-    worker = await ground.start("-c", str(CLAIMS), **DEFAULTS)
+    names, broker = stage.settings.names, stage.post.broker
+    await spread(stage, names.results_stream)
+    worker = await stage.start("-c", str(CLAIMS), **DEFAULTS)
     tasks = await broker.stream_info(names.tasks_stream)
     others = [server for server in cluster if tasks and server.name != tasks.replication.leader]
 
@@ -134,7 +134,7 @@ async def test_a_change_of_leaders_hands_no_workload_back(
     for server in others:
         server.kill()
     await wait_until(lambda: broker.is_connected, 60, "our connection to the server that is left")
-    flow = Flow(ground)
+    flow = Flow(stage)
     for _ in range(CLAIMS):
         await flow.send()
     await wait_until(lambda: worker.text.count(ASKED_AGAIN) >= CLAIMS, 60, "claims without answers")
@@ -142,12 +142,12 @@ async def test_a_change_of_leaders_hands_no_workload_back(
         server.launch()
 
     await flow.succeeded(worker)
-    assert await ground.deliveries() == len(flow.sent)
+    assert await stage.deliveries() == len(flow.sent)
 
 
-async def spread(ground: Ground, stream: str) -> None:
+async def spread(stage: FaultStage, stream: str) -> None:
     """Have a copy of a stream on each server."""
-    broker = ground.post.broker
+    broker = stage.post.broker
     config = await broker.stream_config(stream)
     assert config
     await broker.update_stream(config | {"num_replicas": 3})
@@ -167,13 +167,13 @@ async def spread(ground: Ground, stream: str) -> None:
 async def test_a_rolling_restart_hands_no_workload_back(
     how: signal.Signals,
     cluster: Sequence[NatsServer],
-    ground: Ground,
+    stage: FaultStage,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for config in stream_configs(ground.settings):
-        await spread(ground, config["name"])
-    worker = await ground.start("-c", "8", **DEFAULTS)
-    flow = Flow(ground)
+    for config in stream_configs(stage.settings):
+        await spread(stage, config["name"])
+    worker = await stage.start("-c", "8", **DEFAULTS)
+    flow = Flow(stage)
     flowing = asyncio.create_task(flow.run())
 
     for server in cluster:

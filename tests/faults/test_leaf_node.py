@@ -18,17 +18,18 @@ from nats_executor.fleet.liveness import Liveness, PingResult
 from nats_executor.fleet.workers import seen_workers
 from nats_executor.scheduler.inspector import Inspector
 from nats_executor.scheduler.ledger import Dispatch
+from nats_executor.scheduler.reports import Mailbox
 from nats_executor.wire.messages import Kind, Report, State, encode
 from nats_executor.wire.names import Names, Verb
-from tests.faults.ground import Ground, lasts
+from tests.faults.stage import FaultStage, lasts
 from tests.support.cable import Cable
 from tests.support.fixtures import settings_for
 from tests.support.nats_server import free_port
 from tests.support.probing import ask
+from tests.support.process_stage import task_body
 from tests.support.shipped import ShippedServer
 from tests.support.site import Site
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import task_body
 from tests.support.worker_process import Post
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Sea:
     """The hub's side, seen as its scheduler, and the site's one."""
 
     site: Site
-    ground: Ground
+    stage: FaultStage
     to_api: Cable
 
     def far(self, *args: str, name: str, **options: object) -> WorkerProcess:
@@ -73,14 +74,14 @@ class Sea:
             for key, value in AIRFLOW.items():
                 patch.setenv(f"AIRFLOW__WORKERS__{key}", value)
             given: dict[str, Any] = DEFAULTS | self.site.options() | options
-            return self.ground.launch("--skip-serve-logs", *args, name=name, **given)
+            return self.stage.launch("--skip-serve-logs", *args, name=name, **given)
 
     def near(self, name: str, **options: object) -> WorkerProcess:
         """Start a worker of the same queue beside the hub."""
         settings = self.site.settings("worker-default")
         given: dict[str, Any] = self.site.central.options("worker-default") | self.site.trust()
         given |= DEFAULTS | {"servers": settings.servers[0]} | options
-        return self.ground.launch("--skip-serve-logs", name=name, **given)
+        return self.stage.launch("--skip-serve-logs", name=name, **given)
 
     async def stopped(self, worker: WorkerProcess) -> None:
         """End a worker that has nothing left to do."""
@@ -90,8 +91,8 @@ class Sea:
     def cut(self) -> None:
         """Lose the site's uplink: nothing passes.
 
-        The leaf node is not told, as that takes longest to find out. Whoever asks the API server
-        is, as its clients give up soonest then.
+        The leaf node is not told, as that takes longest to find out. A client of the API server
+        is, as clients give up soonest then.
         """
         self.site.link.cut()
         self.to_api.unplug()
@@ -103,7 +104,7 @@ class Sea:
     @contextlib.asynccontextmanager
     async def watched(self, settings: Settings, *tasks: str) -> AsyncIterator[None]:
         """Look after running tasks as their executor does, with every heartbeat."""
-        reports = [await self.ground.post.reported(task, State.RUNNING) for task in tasks]
+        reports = [await self.stage.post.reported(task, State.RUNNING) for task in tasks]
         held = [
             Dispatch(
                 r.dispatch_id, r.dispatch_id, r.queue, Kind.TASK, "", state=r.state,
@@ -111,7 +112,8 @@ class Sea:
             )
             for r in reports
         ]  # fmt: skip
-        inspector = Inspector(settings, "scheduler", lambda: self.ground.post.broker)
+        mailbox = Mailbox(settings.names)
+        inspector = Inspector(settings, "scheduler", lambda: self.stage.post.broker, mailbox)
 
         async def watch() -> None:
             while True:
@@ -146,10 +148,10 @@ async def sea(
         async with connect(settings, role="test") as broker:
             await broker.ready(10)
             output = tmp_path_factory.mktemp("output")
-            ground = Ground(settings, Post(broker, settings), api, marks, output)
-            following = asyncio.create_task(ground.follow(), name="history")
+            stage = FaultStage(settings, Post(broker, settings), api, marks, output)
+            following = asyncio.create_task(stage.follow(), name="history")
             try:
-                yield Sea(site, ground, to_api)
+                yield Sea(site, stage, to_api)
             finally:
                 following.cancel()
                 await asyncio.wait([following])
@@ -159,22 +161,22 @@ async def sea(
 def cleared(sea: Sea) -> Iterator[None]:
     """Leave no worker to the next test: after a failure it would take that one's tasks."""
     yield
-    sea.ground.clear_away()
+    sea.stage.clear_away()
 
 
 async def test_a_worker_behind_a_leaf_node_runs_the_tasks_of_its_queue(sea: Sea) -> None:
     worker = sea.far(name="usual")
     await worker.said("is ready")
 
-    task = await sea.ground.running()
-    report = await sea.ground.post.reported(task, State.RUNNING)
-    liveness = Liveness(sea.ground.post.broker, sea.ground.settings)
+    task = await sea.stage.running()
+    report = await sea.stage.post.reported(task, State.RUNNING)
+    liveness = Liveness(sea.stage.post.broker, sea.stage.settings)
 
     assert report.worker_name == "usual"
     assert await liveness.ping(report.worker) is PingResult.ALIVE
-    seen = await seen_workers(sea.ground.post.broker, sea.ground.settings)
+    seen = await seen_workers(sea.stage.post.broker, sea.stage.settings)
     assert [s.presence.queues for s in seen if s.presence.name == "usual"] == [["default"]]
-    await sea.ground.carry_out(task)
+    await sea.stage.carry_out(task)
     assert sea.site.leaf.monitor("/varz")["connections"] == 1
     assert "denies" not in worker.text
     await sea.stopped(worker)
@@ -198,7 +200,7 @@ async def test_a_leaf_node_without_its_hub_makes_its_workers_unready(sea: Sea) -
         sea.site.link.plug()
 
     await wait_for_readiness(port, 200, "ready")
-    await sea.ground.works(worker)
+    await sea.stage.works(worker)
     assert worker.text.count("connected to NATS") == 1
     await sea.stopped(worker)
 
@@ -222,16 +224,16 @@ async def look_from(site: Site) -> None:
 @pytest.mark.slow
 async def test_a_worker_of_another_queue_is_denied_at_the_site(sea: Sea) -> None:
     worker = sea.far("-q", "other", name="stranger")
-    await sea.ground.post.send(task_body("sleep", "d-other"), "d-other", queue="other")
+    await sea.stage.post.send(task_body("sleep", "d-other"), "d-other", queue="other")
 
     await worker.said(" to publish to $JS.hub.API")
 
-    assert await sea.ground.post.report("d-other", queue="other") is None
-    assert not await sea.ground.post.is_acked("d-other", queue="other")
+    assert await sea.stage.post.report("d-other", queue="other") is None
+    assert not await sea.stage.post.is_acked("d-other", queue="other")
 
 
 async def test_the_hub_denies_what_the_sites_own_server_allows(sea: Sea, tmp_path: Path) -> None:
-    """A leaf node's users are its own affair: somebody there may let everybody do everything."""
+    """A leaf node has users of its own: it may let all of them do everything."""
     leaf = careless(sea.site, tmp_path)
     try:
         await asyncio.to_thread(leaf.start)
@@ -260,9 +262,9 @@ async def test_the_hub_denies_what_the_sites_own_server_allows(sea: Sea, tmp_pat
 
             # What it hears of others is what its workers have to hear, and no more.
             said = report("d-else", "other")
-            await sea.ground.post.broker.publish(NAMES.result("other", "d-else"), said)
+            await sea.stage.post.broker.publish(NAMES.result("other", "d-else"), said)
             with pytest.raises(BrokerError):
-                await sea.ground.post.broker.request(NAMES.control("x", Verb.PING), b"", timeout=1)
+                await sea.stage.post.broker.request(NAMES.control("x", Verb.PING), b"", timeout=1)
             await wait_until(lambda: NAMES.control("x", Verb.PING) in overheard, 10, "a ping")
             assert NAMES.result("other", "d-else") not in overheard
             assert await last_sequence(sea) == before
@@ -280,7 +282,7 @@ def report(dispatch_id: str, queue: str = "default") -> bytes:
 
 
 async def last_sequence(sea: Sea) -> int:
-    info = await sea.ground.post.broker.stream_info(NAMES.tasks_stream)
+    info = await sea.stage.post.broker.stream_info(NAMES.tasks_stream)
     assert info is not None
     return info.last_sequence
 
@@ -318,19 +320,19 @@ async def listening(broker: Any, *subjects: str) -> list[str]:
 async def test_a_leaf_node_that_is_restarted_loses_nothing(sea: Sea, how: signal.Signals) -> None:
     worker = sea.far(name=f"restarted-{how}")
     await worker.said("is ready")
-    running, ended = [await sea.ground.running() for _ in range(2)]
+    running, ended = [await sea.stage.running() for _ in range(2)]
 
     sea.site.leaf.end(how)
-    await sea.ground.end(ended)
-    await wait_until(lambda: sea.ground.final_states(ended), 30, "its state at the API server")
-    queued = await sea.ground.send("sleep")
+    await sea.stage.end(ended)
+    await wait_until(lambda: sea.stage.final_states(ended), 30, "its state at the API server")
+    queued = await sea.stage.send("sleep")
     await asyncio.to_thread(sea.site.leaf.start)
 
-    await sea.ground.succeeded(ended)
-    await sea.ground.post.reported(queued, State.RUNNING)
-    assert await sea.ground.is_running(running)
+    await sea.stage.succeeded(ended)
+    await sea.stage.post.reported(queued, State.RUNNING)
+    assert await sea.stage.is_running(running)
     for task in (running, queued):
-        await sea.ground.carry_out(task)
+        await sea.stage.carry_out(task)
     await sea.stopped(worker)
 
 
@@ -338,43 +340,43 @@ async def test_a_leaf_node_that_is_restarted_loses_nothing(sea: Sea, how: signal
 @pytest.mark.timeout(600)
 async def test_a_link_that_is_cut_for_a_minute_costs_nothing(sea: Sea) -> None:
     """With the documented setting: tasks run on and end, their reports arrive, no try is spent."""
-    ground = sea.ground
+    stage = sea.stage
     far, near = sea.far(name="patient-far", **FAR), sea.near("patient-near", **FAR)
     for worker in (far, near):
         await worker.said("is ready")
-    stays, ends = [await ground.running_on(far) for _ in range(2)]
-    deliveries = await ground.deliveries()
+    stays, ends = [await stage.running_on(far) for _ in range(2)]
+    deliveries = await stage.deliveries()
 
     async with sea.watched(sea.site.settings("scheduler", **FAR), stays, ends):
         sea.cut()
         cut = asyncio.create_task(lasts(CUT_SECONDS), name="the cut")
         try:
-            await ground.end(ends)
+            await stage.end(ends)
             # The broker offers what it hears nothing of to the other worker, which leaves it alone.
-            await wait_until(is_offered_again(ground, deliveries), CUT_SECONDS, "a redelivery")
+            await wait_until(is_offered_again(stage, deliveries), CUT_SECONDS, "a redelivery")
             await sea.stopped(near)
-            queued = [await ground.send("sleep") for _ in range(2)]
+            queued = [await stage.send("sleep") for _ in range(2)]
             await cut
-            assert await ground.is_running(stays)
-            assert not ground.final_states(ends)
+            assert await stage.is_running(stays)
+            assert not stage.final_states(ends)
         finally:
             sea.mend()
-        report = await ground.succeeded(ends)
+        report = await stage.succeeded(ends)
         for task in queued:
-            await ground.post.reported(task, State.RUNNING)
+            await stage.post.reported(task, State.RUNNING)
 
     assert report.worker_name == "patient-far"
-    assert await ground.is_running(stays)
+    assert await stage.is_running(stays)
     for task in (stays, *queued):
-        await ground.carry_out(task)
-        assert State.FAILED not in ground.states(task)
-    assert ground.states(stays) == [State.CLAIMED, State.RUNNING, State.SUCCESS]
+        await stage.carry_out(task)
+        assert State.FAILED not in stage.states(task)
+    assert stage.states(stays) == [State.CLAIMED, State.RUNNING, State.SUCCESS]
     await sea.stopped(far)
 
 
-def is_offered_again(ground: Ground, deliveries: int) -> Any:
+def is_offered_again(stage: FaultStage, deliveries: int) -> Any:
     async def look() -> bool:
-        return await ground.deliveries() > deliveries
+        return await stage.deliveries() > deliveries
 
     return look
 
@@ -383,57 +385,57 @@ def is_offered_again(ground: Ground, deliveries: int) -> Any:
 @pytest.mark.timeout(600)
 async def test_a_link_that_is_cut_for_long_costs_a_try_and_no_more(sea: Sea) -> None:
     """With the default settings it is reported lost, and the first run's end changes nothing."""
-    ground = sea.ground
+    stage = sea.stage
     far, near = sea.far(name="hasty-far"), sea.near("hasty-near")
     for worker in (far, near):
         await worker.said("is ready")
-    lost = await ground.running_on(far)
+    lost = await stage.running_on(far)
 
     async with sea.watched(sea.site.settings("scheduler"), lost):
         sea.cut()
         try:
-            report = await ground.failed(lost)
+            report = await stage.failed(lost)
             assert report.info.startswith("worker hasty-far lost")
-            again = await ground.running()  # as Airflow queues its next try
-            assert (await ground.post.reported(again, State.RUNNING)).worker_name == "hasty-near"
-            await ground.end(lost)
+            again = await stage.running()  # as Airflow queues its next try
+            assert (await stage.post.reported(again, State.RUNNING)).worker_name == "hasty-near"
+            await stage.end(lost)
         finally:
             sea.mend()
 
-    await wait_until(lambda: ground.final_states(lost), 120, "its end at the API server")
-    await ground.carry_out(again)
+    await wait_until(lambda: stage.final_states(lost), 120, "its end at the API server")
+    await stage.carry_out(again)
     # Only once it is alone: the other one would take all that is sent before the link is back.
     await sea.stopped(near)
-    await ground.works(far)
-    assert ground.states(lost)[-1] is State.FAILED
-    assert State.SUCCESS not in ground.states(lost)
-    assert ground.starts(lost) == 1
+    await stage.works(far)
+    assert stage.states(lost)[-1] is State.FAILED
+    assert State.SUCCESS not in stage.states(lost)
+    assert stage.starts(lost) == 1
     await sea.stopped(far)
 
 
 @pytest.mark.slow
 async def test_a_hub_that_loses_its_data_takes_nothing_from_others(sea: Sea) -> None:
-    """A worker's connection to its leaf node stays, and the numbers of messages begin anew."""
-    ground = sea.ground
+    """A worker's connection to its leaf node stays, and the numbers of messages begin again."""
+    stage = sea.stage
     await lose_data(sea)
     far = sea.far("-c", "1", name="wiped-far")
     await far.said("is ready")
-    task = await ground.running()
+    task = await stage.running()
 
     await lose_data(sea)
     near = sea.near("wiped-near")
     await near.said("is ready")
     # The first of them has the number now that the task had.
-    others = [await ground.running_on(near) for _ in range(2)]
+    others = [await stage.running_on(near) for _ in range(2)]
 
     # It says so again by itself.
-    await ground.post.reported(task, State.RUNNING)
-    await ground.end(task)
-    assert (await ground.post.reported(task, State.SUCCESS)).worker_name == "wiped-far"
-    await ground.works(far)
+    await stage.post.reported(task, State.RUNNING)
+    await stage.end(task)
+    assert (await stage.post.reported(task, State.SUCCESS)).worker_name == "wiped-far"
+    await stage.works(far)
     for other in others:
-        assert not await ground.post.is_acked(other)
-        await ground.carry_out(other)
+        assert not await stage.post.is_acked(other)
+        await stage.carry_out(other)
     assert far.text.count("connected to NATS") == 1
     for worker in (far, near):
         await sea.stopped(worker)
@@ -444,6 +446,6 @@ async def lose_data(sea: Sea) -> None:
     hub.stop()
     shutil.rmtree(hub.directory / "data")
     await asyncio.to_thread(hub.start)
-    await sea.ground.post.broker.ready(20)
+    await sea.stage.post.broker.ready(20)
     await sea.site.set_up()
     await wait_until(sea.site.is_linked, 20, "the leaf node")

@@ -23,14 +23,14 @@ from nats_executor.wire.messages import State
 from nats_worker.delivery.errand import Errand
 from nats_worker.delivery.leases import BEATS_PER_LEASE
 from tests.support.fixtures import settings_for
+from tests.support.process_stage import is_alive, task_body
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import is_alive, task_body
 from tests.support.worker_process import descendants
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.faults.ground import Ground
+    from tests.faults.stage import FaultStage
 
 pytestmark = [pytest.mark.anyio, pytest.mark.integration, pytest.mark.chaos]
 
@@ -48,7 +48,7 @@ def test_at_default_settings_a_lost_worker_is_found_in_time(
     """Under 45 s after its death, whenever it last renewed its leases and its record.
 
     A worker whose end the broker did not see, such as that of its whole machine, needs a little
-    longer: it is silent, which proves less than that nobody listens.
+    longer: it is silent, which proves less than that no worker listens.
     """
     delivery = Mock(subject=DEFAULTS.names.task("default", "d1"))
     pause = Errand(Mock(settings=DEFAULTS), "default", delivery).pause
@@ -67,47 +67,47 @@ def test_at_default_settings_a_lost_worker_is_found_in_time(
 
 
 @pytest.mark.slow
-async def test_a_killed_workers_tasks_are_lost_and_nobody_elses(ground: Ground) -> None:
+async def test_a_killed_workers_tasks_are_lost_and_nobody_elses(stage: FaultStage) -> None:
     """Every task of the dead worker fails by its name; those of the living run on to their end."""
-    victim, survivor = ground.launch("-c", "2"), ground.launch("-c", "4", name="w2")
+    victim, survivor = stage.launch("-c", "2"), stage.launch("-c", "4", name="w2")
     for worker in (victim, survivor):
         await worker.said("is ready")
-    lost = [await ground.running_on(victim) for _ in range(2)]
-    kept = [await ground.running() for _ in range(2)]  # the victim is full
+    lost = [await stage.running_on(victim) for _ in range(2)]
+    kept = [await stage.running() for _ in range(2)]  # the victim is full
     below = descendants(victim.pid)
 
     victim.tell(signal.SIGKILL)
 
     for task in lost:
-        report = await ground.failed(task)
+        report = await stage.failed(task)
         assert report.info.startswith("worker w1 lost")
         assert report.worker_name == "w2"
-        assert ground.starts(task) == 1
+        assert stage.starts(task) == 1
     await wait_until(lambda: not any(map(is_alive, below)), 15, "what the victim ran to be gone")
     for task in kept:
-        assert await ground.is_running(task)
-        assert (await ground.carry_out(task)).worker_name == "w2"
+        assert await stage.is_running(task)
+        assert (await stage.carry_out(task)).worker_name == "w2"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("point", "attempt"), [("received", 1), ("claimed", 2)])
 async def test_a_worker_that_dies_before_the_start(
-    ground: Ground, traps: Path, point: str, attempt: int
+    stage: FaultStage, traps: Path, point: str, attempt: int
 ) -> None:
     """Another worker runs the workload: Airflow sees one start, so no try is spent."""
-    workers = [ground.launch_trapped(name=name) for name in ("w1", "w2")]
+    workers = [stage.launch_trapped(name=name) for name in ("w1", "w2")]
     for worker in workers:
         await worker.said("is ready")
     task = str(uuid.uuid4())
     (traps / f"{task}.{point}.1").touch()
 
-    await ground.post.send(task_body("sleep", task), task)
+    await stage.post.send(task_body("sleep", task), task)
     await wait_until(lambda: any(w.process.poll() for w in workers), 30, "the trap to snap")
-    await ground.pid_of(task)
+    await stage.pid_of(task)
 
     # One trap, which caught one worker: the test has met what it is about.
     [dead] = [worker for worker in workers if worker.process.poll() is not None]
     assert dead.process.returncode == -signal.SIGKILL
-    report = await ground.carry_out(task)
+    report = await stage.carry_out(task)
     assert (report.attempt, report.worker_name != dead.name) == (attempt, True)
-    assert State.FAILED not in ground.states(task)
+    assert State.FAILED not in stage.states(task)

@@ -10,34 +10,36 @@ import pytest
 
 from nats_executor.wire.messages import Kind, State, Workload, as_map, decode
 from tests.remedies.lines import LINES
+from tests.support.process_stage import task_body
 from tests.support.strange_messages import nested
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import task_body
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nats_executor.broker.link import Received
-    from tests.faults.ground import Ground
+    from tests.faults.stage import FaultStage
 
 pytestmark = [pytest.mark.anyio, pytest.mark.integration, pytest.mark.chaos, pytest.mark.slow]
 
 MAX_ATTEMPTS = 3
 
 
-async def dead_letter(ground: Ground, task: str) -> Received:
+async def dead_letter(stage: FaultStage, task: str) -> Received:
     """Return the dead letter of a task with its headers."""
-    names, broker = ground.settings.names, ground.post.broker
+    names, broker = stage.settings.names, stage.post.broker
     subject = names.dead_letter("default", task)
     await wait_until(lambda: broker.last(names.dead_letters_stream, subject), 30, "the dead letter")
-    return await ground.ask(f"$JS.API.DIRECT.GET.{names.dead_letters_stream}.{subject}")
+    return await stage.ask(f"$JS.API.DIRECT.GET.{names.dead_letters_stream}.{subject}")
 
 
 @pytest.mark.parametrize("weighs", [False, True], ids=["plain", "pool_slots_as_weight"])
-async def test_a_message_nested_too_deep_is_a_dead_letter(ground: Ground, *, weighs: bool) -> None:
+async def test_a_message_nested_too_deep_is_a_dead_letter(
+    stage: FaultStage, *, weighs: bool
+) -> None:
     """With weights it ended every worker that pulled it; without them it came again for ever."""
-    worker = await ground.start("-c", "2", pool_slots_as_weight=weighs)
-    names, broker = ground.settings.names, ground.post.broker
+    worker = await stage.start("-c", "2", pool_slots_as_weight=weighs)
+    names, broker = stage.settings.names, stage.post.broker
     poison = {part: str(uuid.uuid4()) for part in ("key", "body")}
     for part, dispatch_id in poison.items():
         workload = Workload(
@@ -48,17 +50,17 @@ async def test_a_message_nested_too_deep_is_a_dead_letter(ground: Ground, *, wei
             msgpack.packb(part) + b"\x90", msgpack.packb(part) + packed(value)
         )
         await broker.publish(names.task("default", dispatch_id), body)
-    healthy = await ground.send("succeed")
+    healthy = await stage.send("succeed")
 
     for dispatch_id in poison.values():
-        report = await ground.failed(dispatch_id)
+        report = await stage.failed(dispatch_id)
         assert report.info == LINES["dead letter"]
-        letter = await dead_letter(ground, dispatch_id)
+        letter = await dead_letter(stage, dispatch_id)
         assert (letter.headers or {})["Airflow-Reason"] == "nested deeper than 100 levels"
-        await wait_until(lambda d=dispatch_id: ground.post.is_acked(d), 10, "it to be gone")  # type: ignore[misc]
-    await ground.succeeded(healthy)
+        await wait_until(lambda d=dispatch_id: stage.post.is_acked(d), 10, "it to be gone")  # type: ignore[misc]
+    await stage.succeeded(healthy)
     assert worker.process.poll() is None
-    await ground.works()
+    await stage.works()
 
 
 def packed(value: Any) -> bytes:
@@ -72,33 +74,33 @@ def packed(value: Any) -> bytes:
     return b"\x91" * depth + b"\x90"
 
 
-async def test_a_workload_that_kills_its_worker_every_time(ground: Ground, traps: Path) -> None:
+async def test_a_workload_that_kills_its_worker_every_time(stage: FaultStage, traps: Path) -> None:
     """It is set aside with its history after `max_attempts`; the queue behind it flows."""
     poison = str(uuid.uuid4())
     for number in range(MAX_ATTEMPTS):
         (traps / f"{poison}.claimed.{number}").touch()
     workers = [
-        ground.launch_trapped("-c", "1", name=f"w{number}", max_attempts=MAX_ATTEMPTS)
+        stage.launch_trapped("-c", "1", name=f"w{number}", max_attempts=MAX_ATTEMPTS)
         for number in range(1, MAX_ATTEMPTS + 2)
     ]
     for worker in workers:
         await worker.said("is ready")
 
-    await ground.post.send(task_body("succeed", poison), poison)
-    healthy = await ground.send("succeed")
-    report = await ground.failed(poison)
+    await stage.post.send(task_body("succeed", poison), poison)
+    healthy = await stage.send("succeed")
+    report = await stage.failed(poison)
 
     [survivor] = [worker for worker in workers if worker.process.poll() is None]
     victims = [worker.name for worker in workers if worker is not survivor]
     assert f"it was claimed {MAX_ATTEMPTS} times and never started" in report.info
     assert report.worker_name == survivor.name
-    assert ground.starts(poison) == 0
-    letter = await dead_letter(ground, poison)
+    assert stage.starts(poison) == 0
+    letter = await dead_letter(stage, poison)
     assert decode(Workload, letter.data).dispatch_id == poison
     reason = (letter.headers or {})["Airflow-Reason"]
     assert f"it was claimed {MAX_ATTEMPTS} times" in reason
     assert all(name in reason for name in victims), reason
-    assert ground.states(poison).count(State.CLAIMED) == MAX_ATTEMPTS
+    assert stage.states(poison).count(State.CLAIMED) == MAX_ATTEMPTS
 
-    await ground.succeeded(healthy)
-    await ground.works()
+    await stage.succeeded(healthy)
+    await stage.works()

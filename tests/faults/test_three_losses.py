@@ -11,7 +11,7 @@ import pytest
 
 from tests.chaos.database import Behaviour
 from tests.chaos.invariants import violations
-from tests.chaos.scene import Scene
+from tests.chaos.stage import ChaosStage
 from tests.chaos.storm import Course, Storm
 from tests.support.waiting import block_until
 
@@ -38,16 +38,16 @@ PATIENCE = 120.0
 @pytest.fixture
 def storm(tmp_path: Path) -> Iterator[Storm]:
     with mock.patch.dict(os.environ):
-        scene = Scene(tmp_path, servers=1, members=(SCHEDULER, DEAD, ALIVE))
-        # Airflow's own time limit shall help nobody, however slow the machine is.
+        stage = ChaosStage(tmp_path, servers=1, members=(SCHEDULER, DEAD, ALIVE))
+        # Airflow's own time limit must not be what ends it, however slow the machine is.
         os.environ["CHAOS_SILENT_SECONDS"] = "1000"
         try:
-            scene.start()
-            made = Storm(scene, Course(seed=1, seconds=0.0, workloads=0, plan=()))
+            stage.start()
+            made = Storm(stage, Course(seed=1, seconds=0.0, workloads=0, plan=()))
             made.wait_until_ready()
             yield made
         finally:
-            scene.close()
+            stage.close()
 
 
 def running(storm: Storm) -> list[Execution]:
@@ -57,9 +57,9 @@ def running(storm: Storm) -> list[Execution]:
 def test_a_broker_a_worker_and_a_scheduler_lost_at_once_cost_the_workers_tasks_a_try(
     storm: Storm,
 ) -> None:
-    scene = storm.scene
-    [scheduler], [server] = scene.schedulers, scene.servers
-    dead = next(worker for worker in scene.workers if worker.name == DEAD)
+    stage = storm.stage
+    [scheduler], [server] = stage.schedulers, stage.servers
+    dead = next(worker for worker in stage.workers if worker.name == DEAD)
     with storm.database.transaction():
         for _ in range(TASKS):
             storm.database.submit(Behaviour.PLAIN, "default", SECONDS, max_tries=1)

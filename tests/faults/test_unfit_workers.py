@@ -19,7 +19,7 @@ from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.faults.conftest import Steady
-    from tests.faults.ground import Ground
+    from tests.faults.stage import FaultStage
     from tests.support.worker_process import WorkerProcess
 
 pytestmark = [pytest.mark.anyio, pytest.mark.integration, pytest.mark.chaos]
@@ -51,37 +51,37 @@ class Hole:
     port: int = field(default_factory=free_port)
     worker: WorkerProcess | None = None
 
-    def launch(self, ground: Ground, *args: str, **options: object) -> WorkerProcess:
+    def launch(self, stage: FaultStage, *args: str, **options: object) -> WorkerProcess:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in self.environment.items():
                 patch.delenv(name, raising=False) if value is None else patch.setenv(name, value)
-            self.worker = ground.launch(
+            self.worker = stage.launch(
                 "--skip-serve-logs", *args, name=self.name, prefix=self.prefix,
                 health_port=self.port, **options,
             )  # fmt: skip
         return self.worker
 
-    async def shows(self, ground: Ground, reason: str = "") -> None:
+    async def shows(self, stage: FaultStage, reason: str = "") -> None:
         """Wait until everything that shows a worker tells why this one takes nothing."""
         reason = reason or self.reason
         assert self.worker
         await self.worker.said(f"{reason}; next: taking no workloads")
 
         async def is_told() -> bool:
-            record = await ground.post.presence(self.name)
+            record = await stage.post.presence(self.name)
             return record is not None and record.paused == reason
 
         await wait_until(is_told, 30, "its record to say so")
         answer = await ask(self.port, "/readyz")
         assert (answer.status, answer.text) == (503, f"not ready: paused: {reason}\n")
         assert (await samples(self.port))["airflow_nats_worker_unfit", ()] == 1
-        rows = check_rows(await take_survey(ground.post.broker, ground.settings), ground.settings)
+        rows = check_rows(await take_survey(stage.post.broker, stage.settings), stage.settings)
         [row] = [row for row in rows if row["check"] == f"worker {self.name}"]
         assert (row["status"], row["details"]) == ("paused", reason)
 
-    async def mentions(self, ground: Ground, text: str) -> bool:
+    async def mentions(self, stage: FaultStage, text: str) -> bool:
         """Whether the record and the probe do so."""
-        record = await ground.post.presence(self.name)
+        record = await stage.post.presence(self.name)
         answer = await ask(self.port, "/readyz")
         return text in answer.text and record is not None and text in record.paused
 
@@ -125,18 +125,18 @@ async def test_what_can_start_nothing_takes_nothing_from_a_good_worker(
         Hole("lost", elsewhere.format(base), {URL: base}),
         Hole("astray", elsewhere.format(f"{api.url}v1/"), {URL: f"{api.url}v1/"}),
     ]
-    ground = steady.ground
+    stage = steady.stage
     for hole in holes:
-        hole.launch(ground)
+        hole.launch(stage)
     for hole in holes:
-        await hole.shows(ground)
+        await hole.shows(stage)
 
-    tasks = [await ground.send("succeed") for _ in range(24)]
+    tasks = [await stage.send("succeed") for _ in range(24)]
 
     for task in tasks:
-        report = await ground.succeeded(task)
+        report = await stage.succeeded(task)
         assert (report.worker_name, report.attempt) == (steady.worker.name, 1)
-        assert ground.states(task) == [State.CLAIMED, State.RUNNING, State.SUCCESS]
+        assert stage.states(task) == [State.CLAIMED, State.RUNNING, State.SUCCESS]
     for hole in holes:
         assert hole.worker
         assert f"worker {hole.name} is ready" not in hole.worker.text
@@ -144,21 +144,21 @@ async def test_what_can_start_nothing_takes_nothing_from_a_good_worker(
         hole.worker.clear_away()
 
 
-async def test_what_no_self_test_sees_stops_a_worker_after_three_starts(ground: Ground) -> None:
+async def test_what_no_self_test_sees_stops_a_worker_after_three_starts(stage: FaultStage) -> None:
     """Airflow asks for the name of the host with each start, and here that fails."""
     hole = Hole("hole", "", {HOSTNAME: "no.such.module"})
     # Nothing becomes a dead letter before the good worker is there, however slow the machine is.
-    worker = hole.launch(ground, "-c", "1", max_attempts=1000)
+    worker = hole.launch(stage, "-c", "1", max_attempts=1000)
     await worker.said("is ready")
-    tasks = [await ground.send("succeed") for _ in range(12)]
+    tasks = [await stage.send("succeed") for _ in range(12)]
     await worker.said("3 starts in a row failed on this worker; the last one: ")
     # It is ready again for a moment with each trial.
-    await wait_until(lambda: hole.mentions(ground, "no.such.module"), 60, "all to say so")
+    await wait_until(lambda: hole.mentions(stage, "no.such.module"), 60, "all to say so")
 
-    good = await ground.start(name="good", max_attempts=1000)
+    good = await stage.start(name="good", max_attempts=1000)
 
     for task in tasks:
-        report = await ground.succeeded(task)
+        report = await stage.succeeded(task)
         assert report.worker_name == "good"
     assert good.text.count("goes back to the queue") == 0
     trials = worker.text.count("next: taking one workload at a time")
@@ -166,7 +166,7 @@ async def test_what_no_self_test_sees_stops_a_worker_after_three_starts(ground: 
 
 
 async def test_a_worker_that_breaks_stops_and_one_that_was_mended_works(
-    ground: Ground, tmp_path: Path
+    stage: FaultStage, tmp_path: Path
 ) -> None:
     logs = tmp_path / "logs"
     hole = Hole(
@@ -175,40 +175,40 @@ async def test_a_worker_that_breaks_stops_and_one_that_was_mended_works(
         f"let user id {os.getuid()} write there, or set another folder",
         {LOGS: str(logs)},
     )
-    worker = hole.launch(ground, "-c", "2")
+    worker = hole.launch(stage, "-c", "2")
     await worker.said("is ready")
-    await ground.works()
+    await stage.works()
 
     logs.rename(tmp_path / "kept")
     logs.write_text("a file")
-    tasks = [await ground.send("succeed") for _ in range(6)]
-    await hole.shows(ground)
-    assert not any(State.FAILED in ground.states(task) for task in tasks)
+    tasks = [await stage.send("succeed") for _ in range(6)]
+    await hole.shows(stage)
+    assert not any(State.FAILED in stage.states(task) for task in tasks)
     logs.unlink()
 
     for task in tasks:
-        await ground.succeeded(task)
+        await stage.succeeded(task)
     await worker.said("workloads can start here now; next: taking as many")
     await wait_until(hole.is_ready, 30, "its readiness")
     assert worker.text.count(hole.reason) == 1
 
 
 async def test_a_disk_that_fills_up_costs_only_what_has_started(
-    ground: Ground, tmp_path: Path
+    stage: FaultStage, tmp_path: Path
 ) -> None:
     """Airflow's supervisor fails with its first line after the start, and that is known then."""
     disk = tmp_path / "disk"
     reason = f"no task log can be written below {disk} ([logging] base_log_folder): No space left"
     hole = Hole("hole", reason, {LOGS: str(disk)}, small_disk(disk, "4m"))
-    worker = hole.launch(ground, "-c", "1")
+    worker = hole.launch(stage, "-c", "1")
     await worker.said("is ready")
     filler = Path(f"/proc/{worker.pid}/root{disk}/filler")
     fill(filler)
-    tasks = [await ground.send("succeed") for _ in range(8)]
+    tasks = [await stage.send("succeed") for _ in range(8)]
     await worker.said(f"{reason} on device; free 1024 KiB or more there, or set another folder")
     remove(filler)
 
-    ends = [await ground.post.reported(task, State.SUCCESS, State.FAILED) for task in tasks]
+    ends = [await stage.post.reported(task, State.SUCCESS, State.FAILED) for task in tasks]
     lost = [end for end in ends if end.state is State.FAILED]
     assert 1 <= len(lost) <= 2  # the second may start while the first one is reported
     assert all("No space left on device" in end.info for end in lost)
@@ -226,7 +226,7 @@ def fill(path: Path) -> None:
             pass
 
 
-async def test_a_worker_waits_for_its_api_server(ground: Ground) -> None:
+async def test_a_worker_waits_for_its_api_server(stage: FaultStage) -> None:
     """With no API server at its start it takes nothing, and says where it looks for one."""
     with ExecutionApi() as api:
         api.go_away()
@@ -236,13 +236,13 @@ async def test_a_worker_waits_for_its_api_server(ground: Ground) -> None:
             "[Errno 111] Connection refused; start it, or set its URL as seen from this worker",
             {URL: api.url},
         )
-        worker = hole.launch(ground)
-        task = await ground.send("succeed")
-        await hole.shows(ground)
-        assert ground.states(task) == []
+        worker = hole.launch(stage)
+        task = await stage.send("succeed")
+        await hole.shows(stage)
+        assert stage.states(task) == []
 
         api.come_back()
-        report = await ground.post.reported(task, State.SUCCESS)
+        report = await stage.post.reported(task, State.SUCCESS)
 
         assert report.attempt == 1
         assert len(api.bodies(task, "run")) == 1

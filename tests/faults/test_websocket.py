@@ -14,7 +14,7 @@ import pytest
 from nats_executor.cli.orders import give_orders
 from nats_executor.wire.messages import State
 from nats_executor.wire.names import Verb
-from tests.faults.ground import Ground, open_ground
+from tests.faults.stage import FaultStage, open_stage
 from tests.support.cable import Cable, Wire
 from tests.support.certificates import Authority
 from tests.support.nats_server import NatsServer, free_port
@@ -56,7 +56,7 @@ class Web:
     """A server, and a worker that knows its WebSocket's address only."""
 
     server: NatsServer
-    ground: Ground
+    stage: FaultStage
     worker: WorkerProcess
     port: int  # of the server's WebSocket
 
@@ -93,12 +93,12 @@ async def web(
         output = directory / "output"
         output.mkdir()
         prefix = f"web{secrets.token_hex(4)}"
-        async with open_ground(server.url, prefix, api, marks, output) as ground:
-            yield Web(server, ground, await ground.start("-c", "2", **options), port)
+        async with open_stage(server.url, prefix, api, marks, output) as stage:
+            yield Web(server, stage, await stage.start("-c", "2", **options), port)
 
 
 async def test_a_task_runs_to_its_end(web: Web) -> None:
-    await web.ground.works(web.worker)
+    await web.stage.works(web.worker)
 
     [worker] = [
         c for c in web.server.monitor("/connz")["connections"] if c["name"].startswith("worker ")
@@ -108,29 +108,29 @@ async def test_a_task_runs_to_its_end(web: Web) -> None:
 
 @pytest.mark.slow
 async def test_a_server_that_is_restarted_loses_nothing(web: Web) -> None:
-    ground = web.ground
-    running, ended = [await ground.running() for _ in range(2)]
+    stage = web.stage
+    running, ended = [await stage.running() for _ in range(2)]
     connected = web.worker.text.count("connected to NATS")
 
     web.server.end(signal.SIGKILL)
-    await ground.end(ended)
-    await wait_until(lambda: ground.final_states(ended), 30, "its state at the API server")
+    await stage.end(ended)
+    await wait_until(lambda: stage.final_states(ended), 30, "its state at the API server")
     await asyncio.to_thread(web.server.start)
-    await ground.post.broker.ready(20)
+    await stage.post.broker.ready(20)
 
-    await ground.says_again(web.worker, "connected to NATS", connected)
-    await ground.succeeded(ended)
-    assert await ground.is_running(running)
-    await ground.carry_out(running)
-    assert State.FAILED not in ground.states(running)
+    await stage.says_again(web.worker, "connected to NATS", connected)
+    await stage.succeeded(ended)
+    assert await stage.is_running(running)
+    await stage.carry_out(running)
+    assert State.FAILED not in stage.states(running)
 
 
 async def test_it_is_changed_while_it_runs(web: Web) -> None:
-    broker, settings = web.ground.post.broker, web.ground.settings
+    broker, settings = web.stage.post.broker, web.stage.settings
 
     [answer] = await give_orders(broker, settings, ["w1"], Verb.SET_CONCURRENCY, "5")
 
     assert answer.is_obeyed, answer
-    presence = await web.ground.post.presence("w1")
+    presence = await web.stage.post.presence("w1")
     assert presence is not None
     assert presence.concurrency == 5

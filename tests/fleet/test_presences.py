@@ -1,4 +1,4 @@
-"""What a presence record counts for: the worker and the queue of its key."""
+"""A presence record counts for the worker and the queue of its key only."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_records_that_agree_are_one_worker() -> None:
     ids=str,
 )  # fmt: skip
 def test_a_record_that_differs_changes_nothing_of_the_others(changes: dict[str, Any]) -> None:
-    """Whoever may write for queue a must not make a worker of b look paused, say."""
+    """A user that may write for queue a must not make a worker of b look paused, say."""
     forged = replace(BOTH, **changes)
 
     workers = seen(written(BOTH, "b"), written(forged, "a", 102.0))

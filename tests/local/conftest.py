@@ -1,4 +1,4 @@
-"""What the tests of one-machine set-ups share: processes that can be recognised by a mark."""
+"""Fixtures of one-machine set-ups: processes that can be recognised by a mark."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VARIABLE = "NATS_EXECUTOR_TEST_MARK"
 class Mark:
     """A variable that every descendant of a process inherits, wherever it moves to.
 
-    Whoever sets its title (the API server) overwrites it; but its leash keeps it.
+    A process that sets its title (the API server) overwrites it; but its leash keeps it.
     """
 
     value: str

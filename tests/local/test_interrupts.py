@@ -1,4 +1,4 @@
-"""Ctrl-C at a moment at which somebody else's code runs."""
+"""Ctrl-C while the code of another package runs."""
 
 from __future__ import annotations
 

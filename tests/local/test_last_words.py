@@ -1,4 +1,4 @@
-"""What a dead component is remembered by; tracebacks are Python's, SQLAlchemy's and rich's own."""
+"""A dead component's last lines; tracebacks are Python's, SQLAlchemy's and rich's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What demo and standalone print where there is no terminal."""
+"""The output of demo and standalone where there is no terminal."""
 
 from __future__ import annotations
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor.scheduler.executor import NatsExecutor
-from tests.faults.ground import Ground, open_ground
+from tests.faults.stage import FaultStage, open_stage
 from tests.support.execution_api import ExecutionApi
+from tests.support.process_stage import make_home
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import make_home
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -28,7 +28,7 @@ __all__ = [
     "THREAD",
     "Answer",
     "ApiServer",
-    "Show",
+    "LogStage",
     "api_fixture",
     "api_server_fixture",
     "connections",
@@ -37,8 +37,8 @@ __all__ = [
     "read",
     "remarks",
     "shared_fixture",
-    "show_fixture",
-    "show_on",
+    "stage_fixture",
+    "stage_on",
 ]
 
 Answer = tuple[list[str], list[str]]
@@ -67,11 +67,11 @@ def home_fixture(
         yield home
 
 
-class Show:
-    """A field of workers, the log folder that they write to, and API servers that ask them."""
+class LogStage:
+    """Workers, the log folder that they write to, and API servers that ask them."""
 
-    def __init__(self, ground: Ground, folder: Path, server: NatsServer) -> None:
-        self.ground = ground
+    def __init__(self, fault_stage: FaultStage, folder: Path, server: NatsServer) -> None:
+        self.fault_stage = fault_stage
         self.folder = folder
         self.server = server
 
@@ -80,17 +80,17 @@ class Show:
 
     async def talking(self) -> str:
         """Start a task that has said something."""
-        dispatch_id = await self.ground.running("talk")
+        dispatch_id = await self.fault_stage.running("talk")
         await wait_until(lambda: "the first words" in self.file(dispatch_id).read_text(), 30, "it")
         return dispatch_id
 
 
 @asynccontextmanager
-async def show_on(
+async def stage_on(
     server: NatsServer, prefix: str, home: Path, api: ExecutionApi, marks: Path, output: Path
-) -> AsyncIterator[Show]:
-    async with open_ground(server.url, prefix, api, marks, output) as ground:
-        yield Show(ground, home / "logs", server)
+) -> AsyncIterator[LogStage]:
+    async with open_stage(server.url, prefix, api, marks, output) as fault_stage:
+        yield LogStage(fault_stage, home / "logs", server)
 
 
 @pytest.fixture(name="shared", scope="module")
@@ -100,26 +100,26 @@ async def shared_fixture(
     marks: Path,
     nats_server: NatsServer,
     tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncIterator[Show]:
+) -> AsyncIterator[LogStage]:
     """One worker for all tests that leave it as it is: each one takes seconds to start."""
     output = tmp_path_factory.mktemp("output")
-    async with show_on(nats_server, "tasklogs", home, api, marks, output) as show:
-        await show.ground.start("-c", "16")
-        yield show
+    async with stage_on(nats_server, "tasklogs", home, api, marks, output) as stage:
+        await stage.fault_stage.start("-c", "16")
+        yield stage
 
 
-@pytest.fixture(name="show")
-async def show_fixture(
+@pytest.fixture(name="stage")
+async def stage_fixture(
     home: Path,
     api: ExecutionApi,
     marks: Path,
     private_nats_server: NatsServer,
     names: Names,
     tmp_path: Path,
-) -> AsyncIterator[Show]:
+) -> AsyncIterator[LogStage]:
     """Workers and a server of the test's own."""
-    async with show_on(private_nats_server, names.prefix, home, api, marks, tmp_path) as show:
-        yield show
+    async with stage_on(private_nats_server, names.prefix, home, api, marks, tmp_path) as stage:
+        yield stage
 
 
 class ApiServer:
@@ -137,8 +137,8 @@ class ApiServer:
         self.executors.append(executor)
         return executor
 
-    def of(self, show: Show, **options: object) -> NatsExecutor:
-        return self(show.server.url, show.ground.settings.subject_prefix, **options)
+    def of(self, stage: LogStage, **options: object) -> NatsExecutor:
+        return self(stage.server.url, stage.fault_stage.settings.subject_prefix, **options)
 
 
 @pytest.fixture(name="api_server")

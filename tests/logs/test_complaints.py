@@ -1,4 +1,4 @@
-"""What went wrong while logs are shown is logged once, however many pages ask."""
+"""A trouble while logs are shown is logged once, however many pages ask."""
 
 from __future__ import annotations
 

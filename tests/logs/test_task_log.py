@@ -24,7 +24,7 @@ from nats_executor.wire.names import Order, Verb
 from tests.logs.log_stage import (
     THREAD,
     ApiServer,
-    Show,
+    LogStage,
     api_fixture,
     api_server_fixture,
     connections,
@@ -47,7 +47,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.integration]
 # A task that runs
 
 
-async def test_a_running_task(shared: Show, api_server: ApiServer) -> None:
+async def test_a_running_task(shared: LogStage, api_server: ApiServer) -> None:
     dispatch_id = await shared.talking()
 
     sources, logs = await read(api_server.of(shared), dispatch_id)
@@ -55,10 +55,12 @@ async def test_a_running_task(shared: Show, api_server: ApiServer) -> None:
     assert sources == [f"{shared.file(dispatch_id)} on worker w1, read over NATS"]
     assert "the first words" in "".join(logs)
     assert not remarks(logs)
-    await shared.ground.carry_out(dispatch_id)
+    await shared.fault_stage.carry_out(dispatch_id)
 
 
-async def test_what_is_added_is_there_at_the_next_look(shared: Show, api_server: ApiServer) -> None:
+async def test_what_is_added_is_there_at_the_next_look(
+    shared: LogStage, api_server: ApiServer
+) -> None:
     dispatch_id = await shared.talking()
     executor = api_server.of(shared)
     _, before = await read(executor, dispatch_id)
@@ -69,11 +71,11 @@ async def test_what_is_added_is_there_at_the_next_look(shared: Show, api_server:
 
     assert "".join(after).startswith("".join(before))
     assert "".join(after).endswith('{"event": "a whole line"}\n')
-    await shared.ground.carry_out(dispatch_id)
+    await shared.fault_stage.carry_out(dispatch_id)
 
 
 async def test_airflow_shows_it_and_does_not_ask_the_log_server(
-    shared: Show, api_server: ApiServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    shared: LogStage, api_server: ApiServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Nothing here is served on a port; a look at one would cost the page its time-out.
 
@@ -102,10 +104,12 @@ async def test_airflow_shows_it_and_does_not_ask_the_log_server(
     assert "the first words" in text
     assert "on worker w1, read over NATS" in text
     assert not asked
-    await shared.ground.carry_out(dispatch_id)
+    await shared.fault_stage.carry_out(dispatch_id)
 
 
-async def test_a_long_log_is_shown_from_its_last_part(shared: Show, api_server: ApiServer) -> None:
+async def test_a_long_log_is_shown_from_its_last_part(
+    shared: LogStage, api_server: ApiServer
+) -> None:
     dispatch_id = await shared.talking()
     line = json.dumps({"event": "x" * 1000, "ü": "ü"}, ensure_ascii=False) + "\n"
     with shared.file(dispatch_id).open("a") as file:
@@ -121,7 +125,7 @@ async def test_a_long_log_is_shown_from_its_last_part(shared: Show, api_server: 
     assert str(shared.file(dispatch_id)) in left_out
     assert SHOWN_BYTES / 2 - 2000 < len(text.encode()) <= SHOWN_BYTES
     assert set(text.splitlines(keepends=True)) == {line}
-    await shared.ground.carry_out(dispatch_id)
+    await shared.fault_stage.carry_out(dispatch_id)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +163,9 @@ def test_halves_of_lines(pieces: list[bytes], is_beginning: bool, lines: list[by
     assert list(whole_lines(pieces, is_beginning=is_beginning)) == lines
 
 
-async def test_a_worker_that_serves_its_queue_no_more(shared: Show, api_server: ApiServer) -> None:
+async def test_a_worker_that_serves_its_queue_no_more(
+    shared: LogStage, api_server: ApiServer
+) -> None:
     """It keeps a record there while it lives, as its task may run on."""
     dispatch_id = await shared.talking()
     await tell(shared, (Verb.ADD_QUEUE, "another"), (Verb.REMOVE_QUEUE, "default"))
@@ -168,27 +174,29 @@ async def test_a_worker_that_serves_its_queue_no_more(shared: Show, api_server: 
         assert "the first words" in "".join(logs)
     finally:
         await tell(shared, (Verb.ADD_QUEUE, "default"), (Verb.REMOVE_QUEUE, "another"))
-    await shared.ground.carry_out(dispatch_id)
+    await shared.fault_stage.carry_out(dispatch_id)
 
 
-async def tell(show: Show, *orders: tuple[Order, str]) -> None:
-    post, settings = show.ground.post, show.ground.settings
+async def tell(stage: LogStage, *orders: tuple[Order, str]) -> None:
+    post, settings = stage.fault_stage.post, stage.fault_stage.settings
     (worker,) = await seen_workers(post.broker, settings)
     for order, queue in orders:
         (answer,) = await give_orders(post.broker, settings, [worker.presence.name], order, queue)
         assert answer.is_obeyed, answer
 
 
-async def test_workers_of_another_queue_are_not_asked(shared: Show, api_server: ApiServer) -> None:
-    """Whoever may write their records could show a log of their own making."""
+async def test_workers_of_another_queue_are_not_asked(
+    shared: LogStage, api_server: ApiServer
+) -> None:
+    """A user that may write their records could show a log of its own making."""
     dispatch_id = await shared.talking()
     _, logs = await read(api_server.of(shared), dispatch_id, queue="unserved")
     assert "no worker says that it runs this task" in "".join(logs)
-    await shared.ground.carry_out(dispatch_id)
+    await shared.fault_stage.carry_out(dispatch_id)
 
 
 async def test_many_readers_at_once_share_one_connection(
-    shared: Show, api_server: ApiServer
+    shared: LogStage, api_server: ApiServer
 ) -> None:
     dispatch_ids = [await shared.talking() for _ in range(2)]
     executor = api_server.of(shared)
@@ -201,11 +209,11 @@ async def test_many_readers_at_once_share_one_connection(
     assert [t.name for t in threading.enumerate()].count(THREAD) == 1
     assert connections(shared.server) == 1
     for dispatch_id in dispatch_ids:
-        await shared.ground.carry_out(dispatch_id)
+        await shared.fault_stage.carry_out(dispatch_id)
 
 
 async def test_a_connection_is_there_from_the_first_question_to_the_end(
-    shared: Show, api_server: ApiServer
+    shared: LogStage, api_server: ApiServer
 ) -> None:
     executor = api_server.of(shared)
     assert await read(executor, None) == ([], [])
@@ -217,7 +225,7 @@ async def test_a_connection_is_there_from_the_first_question_to_the_end(
 
 
 async def test_a_forked_process_has_a_connection_of_its_own(
-    shared: Show, api_server: ApiServer
+    shared: LogStage, api_server: ApiServer
 ) -> None:
     dispatch_id = await shared.talking()
     executor = api_server.of(shared)
@@ -237,20 +245,20 @@ async def test_a_forked_process_has_a_connection_of_its_own(
     assert os.waitstatus_to_exitcode(status[1]) == 0
     _, logs = await read(executor, dispatch_id)
     assert "the first words" in "".join(logs)
-    await shared.ground.carry_out(dispatch_id)
+    await shared.fault_stage.carry_out(dispatch_id)
 
 
-# What nobody runs
+# What no worker runs
 
 
-async def test_a_task_that_nobody_runs(shared: Show, api_server: ApiServer) -> None:
+async def test_a_task_that_nobody_runs(shared: LogStage, api_server: ApiServer) -> None:
     sources, logs = await read(api_server.of(shared), "unknown")
     assert sources == ["no worker says that it runs this task: it has ended, or its worker is gone"]
     assert remarks(logs) == sources[0]
 
 
 async def test_a_log_that_a_task_has_replaced_by_a_link(
-    shared: Show, api_server: ApiServer, tmp_path: Path
+    shared: LogStage, api_server: ApiServer, tmp_path: Path
 ) -> None:
     secret = tmp_path / "secret"
     secret.write_text("a password")
@@ -264,4 +272,4 @@ async def test_a_log_that_a_task_has_replaced_by_a_link(
     assert sources
     assert "a symbolic link is in its path" in remarks(logs)
     assert "a password" not in "".join(logs)
-    await shared.ground.carry_out(dispatch_id)
+    await shared.fault_stage.carry_out(dispatch_id)

@@ -22,19 +22,19 @@ from nats_executor.wire.log_pages import Page, Question, encode_log_message
 from nats_executor.wire.messages import Presence, decode
 from nats_executor.wire.messages import encode as encode_message
 from nats_executor.wire.names import Verb
-from tests.faults.ground import open_ground
+from tests.faults.stage import open_stage
 from tests.logs.log_stage import (
     Answer,
     ApiServer,
-    Show,
+    LogStage,
     api_fixture,
     api_server_fixture,
     home_fixture,
     marks_fixture,
     read,
     remarks,
-    show_fixture,
-    show_on,
+    stage_fixture,
+    stage_on,
 )
 from tests.support.fake_broker import FakeBroker, FakeServer
 from tests.support.nats_server import free_port
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from tests.support.execution_api import ExecutionApi
     from tests.support.fixtures import MakeNatsServer
 
-__all__ = ["api_fixture", "api_server_fixture", "home_fixture", "marks_fixture", "show_fixture"]
+__all__ = ["api_fixture", "api_server_fixture", "home_fixture", "marks_fixture", "stage_fixture"]
 
 pytestmark = [pytest.mark.anyio, pytest.mark.integration]
 
@@ -63,11 +63,11 @@ async def in_time(executor: NatsExecutor, dispatch_id: str) -> Answer:
 
 
 async def test_a_worker_that_is_killed_and_one_that_hangs(
-    show: Show, api_server: ApiServer
+    stage: LogStage, api_server: ApiServer
 ) -> None:
-    worker = await show.ground.start()
-    dispatch_id = await show.talking()
-    executor = api_server.of(show)
+    worker = await stage.fault_stage.start()
+    dispatch_id = await stage.talking()
+    executor = api_server.of(stage)
     await read(executor, dispatch_id)
     worker.tell(signal.SIGSTOP)
 
@@ -85,23 +85,23 @@ async def test_a_worker_that_is_killed_and_one_that_hangs(
 
 
 async def test_a_worker_that_is_killed_while_its_log_is_shown(
-    show: Show, api_server: ApiServer
+    stage: LogStage, api_server: ApiServer
 ) -> None:
     """What is not shown yet is not read yet: neither in memory nor asked for."""
-    worker = await show.ground.start()
-    dispatch_id = await show.talking()
-    with show.file(dispatch_id).open("a") as file:
+    worker = await stage.fault_stage.start()
+    dispatch_id = await stage.talking()
+    with stage.file(dispatch_id).open("a") as file:
         file.writelines(f'{{"event": "{number:0100}"}}\n' for number in range(SHOWN_BYTES // 150))
     ti: Any = SimpleNamespace(external_executor_id=dispatch_id, queue="default")
-    executor = api_server.of(show)
+    executor = api_server.of(stage)
     sources, [text] = await asyncio.to_thread(executor.get_streaming_task_log, ti, 1)
     first = await asyncio.to_thread(next, text)
 
     worker.clear_away()
     lines = await asyncio.to_thread(list, text)
 
-    assert sources == [f"{show.file(dispatch_id)} on worker w1, read over NATS"]
-    whole = show.file(dispatch_id).read_text().splitlines()
+    assert sources == [f"{stage.file(dispatch_id)} on worker w1, read over NATS"]
+    whole = stage.file(dispatch_id).read_text().splitlines()
     assert [first, *lines[:-1]] == whole[: len(lines)]
     assert PIECE_BYTES - 2000 < len("\n".join([first, *lines[:-1]])) <= PIECE_BYTES
     assert "worker w1 cannot show the rest of this log now" in lines[-1]
@@ -111,31 +111,31 @@ async def has_words(executor: NatsExecutor, dispatch_id: str) -> bool:
     return "the first words" in "".join((await read(executor, dispatch_id))[1])
 
 
-async def test_a_broker_that_goes_and_comes_back(show: Show, api_server: ApiServer) -> None:
-    await show.ground.start()
-    dispatch_id = await show.talking()
-    executor = api_server.of(show)
+async def test_a_broker_that_goes_and_comes_back(stage: LogStage, api_server: ApiServer) -> None:
+    await stage.fault_stage.start()
+    dispatch_id = await stage.talking()
+    executor = api_server.of(stage)
     assert await has_words(executor, dispatch_id)
-    show.server.kill()
+    stage.server.kill()
 
     sources, logs = await in_time(executor, dispatch_id)
     assert sources == []  # so Airflow asks the log server, if there is one
     assert "NATS could not be asked for this log" in remarks(logs)
 
-    show.server.start()
+    stage.server.start()
     await wait_until(lambda: has_words(executor, dispatch_id), 60, "the log")
 
 
-async def test_a_broker_that_hangs(show: Show, api_server: ApiServer) -> None:
-    await show.ground.start()
-    dispatch_id = await show.talking()
-    executor = api_server.of(show)
+async def test_a_broker_that_hangs(stage: LogStage, api_server: ApiServer) -> None:
+    await stage.fault_stage.start()
+    dispatch_id = await stage.talking()
+    executor = api_server.of(stage)
     assert await has_words(executor, dispatch_id)
-    show.server.pause()
+    stage.server.pause()
     try:
         sources, logs = await in_time(executor, dispatch_id)
     finally:
-        show.server.resume()
+        stage.server.resume()
     assert sources == [] or "no answer from w1" in sources[0]
     assert remarks(logs)
 
@@ -302,16 +302,16 @@ async def test_a_server_of_small_messages(
     names: Names, tmp_path: Path, api_server: ApiServer,
 ) -> None:  # fmt: skip
     server = make_nats_server(config="max_payload: 65536")
-    async with show_on(server, names.prefix, home, api, marks, tmp_path) as show:
-        await show.ground.start()
-        dispatch_id = await show.talking()
-        with show.file(dispatch_id).open("a") as file:
+    async with stage_on(server, names.prefix, home, api, marks, tmp_path) as stage:
+        await stage.fault_stage.start()
+        dispatch_id = await stage.talking()
+        with stage.file(dispatch_id).open("a") as file:
             file.write('{"event": "much"}\n' * 20_000)
 
-        sources, logs = await read(api_server.of(show), dispatch_id)
+        sources, logs = await read(api_server.of(stage), dispatch_id)
 
         assert sources
-        assert "".join(logs) == show.file(dispatch_id).read_text()
+        assert "".join(logs) == stage.file(dispatch_id).read_text()
 
 
 def guarded(names: Names) -> str:
@@ -337,16 +337,16 @@ async def test_the_permissions_of_an_api_server_suffice_and_are_needed(
 ) -> None:  # fmt: skip
     server = make_nats_server(config=guarded(names))
     as_all = server.url.replace("//", "//all:p@")
-    async with open_ground(as_all, names.prefix, api, marks, tmp_path) as ground:
-        show = Show(ground, home / "logs", server)
-        await ground.start()
-        dispatch_id = await show.talking()
+    async with open_stage(as_all, names.prefix, api, marks, tmp_path) as fault_stage:
+        stage = LogStage(fault_stage, home / "logs", server)
+        await fault_stage.start()
+        dispatch_id = await stage.talking()
 
-        _, logs = await read(api_server.of(show, user="shows", password="p"), dispatch_id)
+        _, logs = await read(api_server.of(stage, user="shows", password="p"), dispatch_id)
         assert "the first words" in "".join(logs)
 
         for name, subject in (("nobody", "DIRECT.GET"), ("looks", ".log")):
-            denied = api_server.of(show, user=name, password="p")
+            denied = api_server.of(stage, user=name, password="p")
             sources, logs = await read(denied, dispatch_id)
             assert sources == []
             assert "NATS does not allow user" in remarks(logs)

@@ -1,4 +1,4 @@
-"""What an import costs, and what a constructor must not do."""
+"""The cost of an import, and what a constructor must not do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `make audit` finds, and that it says what it could not see."""
+"""The findings of `make audit`, and that it says what it could not see."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def seed(kind: bytes = b"\x95\x00") -> str:
-    """Make a seed as NATS's tools do; nobody has it."""
+    """Make a seed as NATS's tools do; no server knows it."""
     raw = kind + bytes(range(32))
     return (
         base64.b32encode(raw + binascii.crc_hqx(raw, 0).to_bytes(2, "little")).decode().rstrip("=")

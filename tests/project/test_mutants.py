@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
 
-from tests.tools.boundaries import ROOT
+from tests.tools.boundaries import ROOT, is_pure, modules
 from tests.tools.mutants import TESTS, described, enclosing, explanations
 
 SOURCE = """\
@@ -25,13 +26,15 @@ async def run() -> None:
 """
 
 
-def test_every_module_of_a_pure_wing_has_tests_that_kill_its_mutants() -> None:
-    found = {
-        str(path.relative_to(ROOT))
-        for wing in ("wire", "access")
-        for path in (ROOT / "nats_executor" / wing).glob("[!_]*.py")
-    }
-    assert found - set(TESTS) == set()
+# It has no line that a mutant could change.
+WITHOUT_MUTANTS = "nats_worker.delivery.observer"
+
+
+def test_every_pure_module_has_tests_that_kill_its_mutants() -> None:
+    pure = {module.name for module in modules() if is_pure(module.name)}
+    wings = {name.rpartition(".")[0] for name in pure}
+    listed = {path.removesuffix(".py").replace("/", ".") for path in TESTS}
+    assert pure - wings - listed == {WITHOUT_MUTANTS}
     assert [path for path in TESTS if not (ROOT / path).is_file()] == []
     files = {file for tests in TESTS.values() for file in tests}
     assert [file for file in sorted(files) if not (ROOT / file).is_file()] == []
@@ -47,6 +50,16 @@ def test_every_explanation_is_about_a_line_that_is_there() -> None:
     ]
     assert stale == []
     assert all(reason for reasons in explanations().values() for reason in reasons.values())
+
+
+def test_the_page_has_the_score_of_every_module() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\| `(\S+)` \| (\d+) \| (\d+) \| (\d+) \| (\d+) % \|$", page, re.MULTILINE)
+
+    assert [path for path, *_ in rows] == sorted(TESTS)
+    for path, mutants, killed, explained, score in rows:
+        assert int(explained) == len(explanations().get(path, {})), path
+        assert (int(killed) + int(explained), score) == (int(mutants), "100"), path
 
 
 def was_of(name: str) -> str:
@@ -95,6 +108,7 @@ sys.exit(mutants.main([path]))
     ("faults", "code", "text"),
     [
         (["worse", "endless"], 0, "| 2 | 2 | 0 | 0 | 100 % |"),
+        (["worse", "endless"], 0, "  (took longer than 2 s: batches: endless)\n"),
         (["worse", "as good"], 1, "  - batches: as good\n"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What is said of each trouble; `docs/troubleshooting.md` has all of them, with these examples."""
+"""The lines for each trouble; `docs/troubleshooting.md` has them all, with these examples."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ from nats_executor.wire.names import Lane
 from tests.remedies.lines import LINES
 from tests.support.execution_api import Answer
 from tests.support.nats_server import NatsServer
-from tests.support.realm import NAMES, PASSWORD, Realm, User, grants, realm_config
+from tests.support.process_stage import task_body
+from tests.support.user_stage import NAMES, PASSWORD, User, UserStage, grants, one_account_config
 from tests.support.waiting import block_until
-from tests.support.worker_ground import task_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -99,7 +99,7 @@ def config(*lacks: Lack) -> str:
     whole = [as_config(lack.of.name, grants(lack.of)) for lack in LACKS if lack not in lacks]
     blocks = [*map(block, lacks), *whole]
     passwords = "".join(f'NATS_PASSWORD_{lack.of.name.upper()}: "{PASSWORD}"\n' for lack in LACKS)
-    text = realm_config()
+    text = one_account_config()
     return passwords + text.replace("users: [\n", "users: [\n" + ",\n".join(blocks) + ",\n")
 
 
@@ -111,21 +111,21 @@ def line_of(lack: Lack) -> str:
 
 
 @pytest.fixture(scope="module")
-def realm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Realm]:
+def user_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UserStage]:
     server = NatsServer(tmp_path_factory.mktemp("nats"), config=config(*LACKS))
     try:
-        realm = Realm(server.start())
-        realm.set_up(ack_wait_seconds=1)
-        yield realm
+        user_stage = UserStage(server.start())
+        user_stage.set_up(ack_wait_seconds=1)
+        yield user_stage
     finally:
         server.kill()
 
 
-def seen_as(surfaces: Callable[..., Surfaces], realm: Realm, lack: Lack) -> Surfaces:
-    return surfaces(realm.server.url, user=lack.of.name, password=PASSWORD)
+def seen_as(surfaces: Callable[..., Surfaces], user_stage: UserStage, lack: Lack) -> Surfaces:
+    return surfaces(user_stage.server.url, user=lack.of.name, password=PASSWORD)
 
 
-def offer(realm: Realm, api: ExecutionApi) -> None:
+def offer(user_stage: UserStage, api: ExecutionApi) -> None:
     """Put a workload into the queue that Airflow's API server is too busy to start."""
     instance = str(uuid.uuid4())
     api.script(instance, "run", Answer(503))
@@ -134,11 +134,11 @@ def offer(realm: Realm, api: ExecutionApi) -> None:
         key=["d1"], sender="test",
     )  # fmt: skip
     body = encode(workload)
-    realm.ask("root", lambda broker: broker.publish(NAMES.task("a", "d1"), body))
+    user_stage.ask("root", lambda broker: broker.publish(NAMES.task("a", "d1"), body))
 
 
 @pytest.fixture
-def emptied(realm: Realm) -> Iterator[None]:
+def emptied(user_stage: UserStage) -> Iterator[None]:
     """Leave nothing for the next worker, who may lack something else."""
     yield
 
@@ -146,25 +146,25 @@ def emptied(realm: Realm) -> Iterator[None]:
         await broker.remove(TASKS, NAMES.task("a", "d1"))
         await broker.remove(RESULTS, NAMES.result("a", "d1"))
 
-    realm.ask("root", remove)
+    user_stage.ask("root", remove)
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("what", FOR_WORKERS)
 @pytest.mark.usefixtures("emptied")
 def test_a_worker_names_the_permission_that_it_lacks_once_and_is_not_ready(
-    what: str, realm: Realm, surfaces: Callable[..., Surfaces], api: ExecutionApi
+    what: str, user_stage: UserStage, surfaces: Callable[..., Surfaces], api: ExecutionApi
 ) -> None:
     lack = WORKERS[what]
-    seen, line = seen_as(surfaces, realm, lack), line_of(lack)
+    seen, line = seen_as(surfaces, user_stage, lack), line_of(lack)
     if what in WITH_A_WORKLOAD:
-        offer(realm, api)
+        offer(user_stage, api)
 
     with seen.worker("-q", "a", drain_seconds=0, kill_seconds=0.5) as worker:
         seen.said(worker, line)
         block_until(lambda: not seen.is_ready(), 30, "its readiness to end")
-        denials = denied(realm)
-        block_until(lambda: denied(realm) > denials + 2, 30, "more attempts")
+        denials = denied(user_stage)
+        block_until(lambda: denied(user_stage) > denials + 2, 30, "more attempts")
 
         assert worker.text.count(line) == 1
         assert f"{line}; next: trying again until it is allowed" in worker.text
@@ -172,8 +172,8 @@ def test_a_worker_names_the_permission_that_it_lacks_once_and_is_not_ready(
         assert PASSWORD not in worker.text
 
 
-def denied(realm: Realm) -> int:
-    return realm.server.log.count("Violation")
+def denied(user_stage: UserStage) -> int:
+    return user_stage.server.log.count("Violation")
 
 
 @pytest.mark.integration
@@ -183,9 +183,9 @@ def test_a_worker_goes_on_once_it_is_allowed(
     lack = WORKERS["presence"]
     server = NatsServer(tmp_path / "nats", config=config(lack))
     try:
-        realm = Realm(server.start())
-        realm.set_up()
-        seen = seen_as(surfaces, realm, lack)
+        user_stage = UserStage(server.start())
+        user_stage.set_up()
+        seen = seen_as(surfaces, user_stage, lack)
         with seen.worker("-q", "a") as worker:
             seen.said(worker, line_of(lack))
             server.config = config()
@@ -199,9 +199,9 @@ def test_a_worker_goes_on_once_it_is_allowed(
 
 @pytest.mark.integration
 def test_a_scheduler_names_the_permission_that_it_lacks(
-    realm: Realm, surfaces: Callable[..., Surfaces]
+    user_stage: UserStage, surfaces: Callable[..., Surfaces]
 ) -> None:
-    seen = seen_as(surfaces, realm, SENDER)
+    seen = seen_as(surfaces, user_stage, SENDER)
 
     with seen.scheduler() as executor:
         seen.scheduler_says(executor, line_of(SENDER))
@@ -211,10 +211,10 @@ def test_a_scheduler_names_the_permission_that_it_lacks(
 
 @pytest.mark.integration
 def test_commands_name_the_permission_that_their_user_lacks(
-    realm: Realm, surfaces: Callable[..., Surfaces]
+    user_stage: UserStage, surfaces: Callable[..., Surfaces]
 ) -> None:
-    """They can only tell of themselves: what another user may do, NATS tells nobody."""
-    seen = seen_as(surfaces, realm, COUNTER)
+    """They can only tell of themselves: NATS does not say what another user may do."""
+    seen = seen_as(surfaces, user_stage, COUNTER)
     asking = (commands.check, commands.queues_list, commands.workers_list)
 
     assert {seen.refused(command) for command in asking} == {line_of(COUNTER)}
@@ -222,9 +222,11 @@ def test_commands_name_the_permission_that_their_user_lacks(
 
 @pytest.mark.integration
 def test_a_monitor_lacks_nothing_that_check_needs_and_is_told_whose_setup_is(
-    realm: Realm, surfaces: Callable[..., Surfaces]
+    user_stage: UserStage, surfaces: Callable[..., Surfaces]
 ) -> None:
-    seen = surfaces(realm.server.url, user="monitor", password=PASSWORD, result_retention_seconds=7)
+    seen = surfaces(
+        user_stage.server.url, user="monitor", password=PASSWORD, result_retention_seconds=7
+    )
 
     code, _ = seen.console.run(commands.check, output="json")
     assert (code, seen.console.error) == (1, "")
@@ -236,10 +238,10 @@ def test_a_monitor_lacks_nothing_that_check_needs_and_is_told_whose_setup_is(
 
 @pytest.mark.integration
 def test_a_monitor_is_told_that_a_purge_and_an_order_are_an_operators(
-    realm: Realm, surfaces: Callable[..., Surfaces]
+    user_stage: UserStage, surfaces: Callable[..., Surfaces]
 ) -> None:
     """Not an admin's, who could read every workload."""
-    seen = surfaces(realm.server.url, user="monitor", password=PASSWORD)
+    seen = surfaces(user_stage.server.url, user="monitor", password=PASSWORD)
     line = (
         f"NATS does not allow user monitor to publish to $JS.API.STREAM.PURGE.{RESULTS}: put what "
         "`airflow nats auth --user monitor --role operator` prints into the servers' configuration"

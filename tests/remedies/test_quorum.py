@@ -172,7 +172,7 @@ def test_more_replicas_than_a_cluster_has_servers(seen: Surfaces) -> None:
 
 
 def test_more_replicas_than_are_asked_for(seen: Surfaces) -> None:
-    """Somebody has forgotten the option on one host: `setup` must not be the first thing to do."""
+    """One host lacks the option: `setup` must not be the first thing to do."""
     assert seen.console.run(commands.setup, queues="a")[0] == 0
     seen.configure(replicas=1)
 

@@ -132,7 +132,7 @@ class Rolling:
         time.sleep(POLL_SECONDS)
 
     def load(self) -> None:
-        """Trigger a run when it is due; one that nobody has answered is asked for again."""
+        """Trigger a run when it is due; one that was not answered is asked for again."""
         if self.elapsed >= self.next_run and self.fleet.has_triggered(f"run-{self.runs}"):
             self.runs += 1
             pause = TASKS_PER_RUN / self.course.rate

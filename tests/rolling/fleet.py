@@ -16,7 +16,7 @@ from nats_executor.local.components import Components
 from nats_executor.local.deployment import Deployment, free_port
 from nats_executor.wire.names import Names
 from tests.airflow.deployed import pid_of
-from tests.airflow.surroundings import PASSWORD, USER, environment
+from tests.airflow.environment import PASSWORD, USER, environment
 from tests.airflow.tables import LIVE
 from tests.rolling.balancer import Balancer
 from tests.rolling.plan import COMPONENTS, Kind
@@ -182,7 +182,7 @@ class Fleet:
     def bury(self) -> list[str]:
         """Take away what has ended; return what did so without being asked, or badly.
 
-        What nobody has asked to end is started again.
+        A process that was not asked to end is started again.
         """
         found = []
         for process in [p for p in (*self.core, *self.workers) if p.name in self.places]:

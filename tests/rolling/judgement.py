@@ -1,4 +1,4 @@
-"""What a rolling restart has cost: from the database's rows and the tasks' own notes. Pure."""
+"""Judge what a rolling restart has cost: from database rows and the tasks' own notes. Pure."""
 
 from __future__ import annotations
 

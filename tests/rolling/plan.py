@@ -1,4 +1,4 @@
-"""What is restarted when: a seed in, a list of restarts out. Pure."""
+"""Plan the restarts: a seed in, a list of restarts out. Pure."""
 
 from __future__ import annotations
 

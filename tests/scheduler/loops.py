@@ -130,10 +130,11 @@ class Scheduler:
     def __init__(self, executor: NatsExecutor) -> None:
         self.executor = executor
         with create_session(scoped=False) as session:
-            session.add(job := Job(job_type="SchedulerJob", state="running"))
+            # Its id is known before an executor starts.
+            given = Job(id=executor.job_id, job_type="SchedulerJob", state="running")
+            job = session.merge(given)
             session.flush()
             session.expunge(job)
-        executor.job_id = job.id
         job.max_tis_per_query = 0
         self.runner: Any = SchedulerJobRunner(job, executors=[executor])
         self.runner._parallelism = executor.parallelism

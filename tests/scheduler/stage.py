@@ -202,7 +202,7 @@ class Stage(ABC):
         """Send workloads through an executor and return them as the worker finds them."""
         queue_up(executor, *items)
         executor.heartbeat()
-        keys = {str(compat.key_of(executor, item)) for item in items}
+        keys = {str(compat.key_of(item)) for item in items}
         assert keys <= {str(key) for key in executor.running}
         return self.sent()
 
@@ -237,7 +237,7 @@ class Stage(ABC):
         dispatch_id = marker.ti.external_executor_id
         [workload] = [w for w in self.sent() if w.dispatch_id == dispatch_id]
         self.report(workload, State.DROPPED)
-        key = compat.key_of(executor, marker)
+        key = compat.key_of(marker)
 
         def is_read() -> bool:
             executor.sync()

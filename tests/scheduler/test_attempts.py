@@ -42,9 +42,7 @@ def test_two_attempts_with_the_same_coordinates_are_both_held_and_both_end(stage
 
     assert one.key == two.key
     assert names == {f"{task.key} {task.ti.id}" for task in (one, two)}
-    ended = dict.fromkeys(
-        (compat.key_of(executor, one), compat.key_of(executor, two)), (SUCCESS, None)
-    )
+    ended = dict.fromkeys((compat.key_of(one), compat.key_of(two)), (SUCCESS, None))
     assert events(executor, 2) == ended
 
 

@@ -102,7 +102,7 @@ def without_time(executor: NatsExecutor) -> None:
 
 
 def sends(executor: NatsExecutor, *items: ExecutorWorkload) -> Callable[[], bool]:
-    keys = {compat.key_of(executor, item) for item in items}
+    keys = {compat.key_of(item) for item in items}
 
     def beat() -> bool:
         executor.heartbeat()
@@ -167,10 +167,10 @@ def test_workloads_are_sent_while_the_reports_have_no_leader(cluster_stage: Clus
     stage.leader_of(names.results_stream)
     for sent in stage.sent():
         stage.report(sent, State.SUCCESS)
-    assert list(events(later)) == [compat.key_of(later, third)]
+    assert list(events(later)) == [compat.key_of(third)]
     assert set(events(earlier, 2)) == {
-        compat.key_of(earlier, first),
-        compat.key_of(earlier, second),
+        compat.key_of(first),
+        compat.key_of(second),
     }
 
 
@@ -252,6 +252,6 @@ def test_a_stream_without_a_leader_keeps_nothing_from_the_workloads(
         "recovery",
     )
     fake_stage.report(sent, State.SUCCESS)
-    assert list(events(executor)) == [compat.key_of(executor, task)]
+    assert list(events(executor)) == [compat.key_of(task)]
     lines = said(f"stream {silent}: no leader; next: asking again until it answers")
     assert len(lines) == 1

@@ -63,7 +63,7 @@ def test_a_task_whose_bundle_has_too_many_data_fails_alone_and_says_why(
     queue_up(executor, large, small)
 
     assert [(key, state) for key, (state, _) in events(executor).items()] == [
-        (compat.key_of(executor, large), TaskInstanceState.FAILED)
+        (compat.key_of(large), TaskInstanceState.FAILED)
     ]
     assert [workload.key[1] for workload in real_stage.sent()] == ["small"]
 
@@ -105,11 +105,11 @@ def test_a_batch_that_is_sent_again_asks_the_database_as_often_as_one_task(
         Dispatch(str(row.id), row.id, "default", Kind.TASK, str(row.id)) for row in loop.live()
     ]
 
-    database.workloads_again(dispatches[:1], executor)  # some things are asked for once
+    database.workloads_again(dispatches[:1], JOB, executor._mint)  # some things are asked for once
     with counted() as for_one:
-        database.workloads_again(dispatches[:1], executor)
+        database.workloads_again(dispatches[:1], JOB, executor._mint)
     with counted() as for_all:
-        found: Any = database.workloads_again(dispatches, executor)
+        found: Any = database.workloads_again(dispatches, JOB, executor._mint)
 
     assert len(for_all) == len(for_one)
     assert len({workload.log_path for workload in found}) == loop.size

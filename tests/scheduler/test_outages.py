@@ -148,14 +148,14 @@ def test_a_broker_that_goes_away_in_the_middle(
         "recovery",
     )
     real_stage.report(sent, State.SUCCESS)
-    assert list(events(executor)) == [compat.key_of(executor, first)]
+    assert list(events(executor)) == [compat.key_of(first)]
     executor.running.discard(waiting_key(executor))
     all_arrive(real_stage, executor, 20, besides=sent.dispatch_id)
 
 
 def waiting_key(executor: NatsExecutor) -> Any:
     """The key of what was adopted."""
-    key = compat.key_of_task(executor, waiting_task(), waiting_task().key)
+    key = compat.key_of_task(waiting_task(), waiting_task().key)
     assert key in executor.running
     return key
 
@@ -347,7 +347,7 @@ def test_a_broker_that_comes_back_without_its_data(real_stage: RealStage) -> Non
 
     def beat() -> bool:
         executor.heartbeat()
-        return compat.key_of(executor, new) in executor.running
+        return compat.key_of(new) in executor.running
 
     block_until(beat, 20, "the new task to be sent")
     [sent] = real_stage.sent()
@@ -361,7 +361,7 @@ def test_a_broker_that_comes_back_without_its_data(real_stage: RealStage) -> Non
     results = real_stage.names.results_stream
     block_until(lambda: real_stage.ask("stream_info", results), 20, "the stream of reports")
     real_stage.report(sent, State.SUCCESS)
-    assert list(events(executor)) == [compat.key_of(executor, new)]
+    assert list(events(executor)) == [compat.key_of(new)]
 
 
 def test_a_user_who_may_not_publish_does_not_make_the_scheduler_hot(
@@ -403,7 +403,7 @@ def test_a_crash_of_the_nats_side_is_survived(
     [sent] = fake_stage.sent_by(executor, task_workload())
     scheduler = next(b for b in fake_stage.server.brokers if b is not fake_stage.broker)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nats_executor.scheduler.inspector.decode", Mock(side_effect=OSError))
+        patch.setattr("nats_executor.scheduler.reports.decode", Mock(side_effect=OSError))
         fake_stage.report(sent, State.RUNNING)
         block_until(lambda: scheduler not in fake_stage.server.brokers, 5, "the crash")
 

@@ -34,7 +34,7 @@ def test_a_success_becomes_an_event_and_frees_the_slot(stage: Stage) -> None:
     stage.report(sent, State.RUNNING, pid=123)
     stage.report(sent, State.SUCCESS)
 
-    assert events(executor) == {compat.key_of(executor, task): (TaskInstanceState.SUCCESS, None)}
+    assert events(executor) == {compat.key_of(task): (TaskInstanceState.SUCCESS, None)}
     assert executor.running == set()
 
 
@@ -48,7 +48,7 @@ def test_a_failure_becomes_an_event_with_its_reason_and_a_line_in_the_audit_log(
     stage.report(sent, State.FAILED, info="the task process was ended by SIGKILL")
 
     assert events(executor) == {
-        compat.key_of(executor, task): (
+        compat.key_of(task): (
             TaskInstanceState.FAILED,
             "the task process was ended by SIGKILL",
         )
@@ -70,7 +70,7 @@ def test_why_a_worker_gives_a_task_back_is_in_the_audit_log_once(stage: Stage) -
         stage.seen(executor)
 
     assert dict(executor.get_event_buffer()) == {}
-    assert executor.running == {compat.key_of(executor, task)}
+    assert executor.running == {compat.key_of(task)}
     assert [str(line.extra).partition(": ")[2] for line in executor._task_event_logs] == [
         "no API server",
         "its start hung",
@@ -99,7 +99,7 @@ def test_a_task_that_is_not_over_makes_no_event(stage: Stage, state: State) -> N
     stage.seen(executor)
 
     assert dict(executor.get_event_buffer()) == {}
-    assert executor.running == {compat.key_of(executor, task)}
+    assert executor.running == {compat.key_of(task)}
 
 
 def test_a_callback_is_running_then_over(stage: Stage) -> None:
@@ -109,14 +109,12 @@ def test_a_callback_is_running_then_over(stage: Stage) -> None:
 
     stage.report(sent, State.RUNNING)
     stage.report(sent, State.RUNNING)
-    assert events(executor) == {
-        compat.key_of(executor, callback): (CallbackState.RUNNING, sent.dispatch_id)
-    }
-    assert executor.running == {compat.key_of(executor, callback)}
+    assert events(executor) == {compat.key_of(callback): (CallbackState.RUNNING, sent.dispatch_id)}
+    assert executor.running == {compat.key_of(callback)}
 
     stage.report(sent, State.FAILED, info="RuntimeError: exit code 1")
     assert events(executor) == {
-        compat.key_of(executor, callback): (CallbackState.FAILED, "RuntimeError: exit code 1")
+        compat.key_of(callback): (CallbackState.FAILED, "RuntimeError: exit code 1")
     }
     assert executor.running == set()
 
@@ -128,7 +126,7 @@ def test_a_connection_test_frees_its_slot(stage: Stage) -> None:
 
     stage.report(sent, State.SUCCESS)
 
-    assert events(executor) == {compat.key_of(executor, test): (ConnectionTestState.SUCCESS, None)}
+    assert events(executor) == {compat.key_of(test): (ConnectionTestState.SUCCESS, None)}
     assert executor.running == set()
 
 
@@ -144,10 +142,10 @@ def test_a_report_on_an_earlier_dispatch_of_the_same_key_changes_nothing(stage: 
     stage.seen(executor)
 
     assert dict(executor.get_event_buffer()) == {}
-    assert executor.running == {compat.key_of(executor, again)}
+    assert executor.running == {compat.key_of(again)}
     [second] = [w for w in stage.sent() if w.dispatch_id == "d-2"]
     stage.report(second, State.SUCCESS)
-    assert list(events(executor)) == [compat.key_of(executor, again)]
+    assert list(events(executor)) == [compat.key_of(again)]
 
 
 def test_what_the_reader_missed_is_found_by_the_sweep(stage: Stage) -> None:
@@ -159,7 +157,7 @@ def test_what_the_reader_missed_is_found_by_the_sweep(stage: Stage) -> None:
 
     stage.report(sent, State.SUCCESS)
 
-    assert list(events(executor)) == [compat.key_of(executor, task)]
+    assert list(events(executor)) == [compat.key_of(task)]
 
 
 async def read_nothing(*_: Any) -> None:
@@ -229,8 +227,8 @@ def test_a_renewal_gives_way_to_a_report_that_came_first(fake_stage: FakeStage) 
     [sent] = fake_stage.sent_by(executor, task_workload())
     fake_stage.report(sent, State.EXPIRED)
     assert executor._connected.dispatcher
-    inspector = executor._connected.dispatcher.inspector
-    block_until(lambda: inspector.reports, 5, "the report")
+    mailbox = executor._connected.dispatcher.mailbox
+    block_until(lambda: mailbox.reports, 5, "the report")
     fake_stage.report(sent, State.CLAIMED, worker="w2")
 
     fake_stage.seen(executor)
@@ -268,8 +266,8 @@ def test_a_report_on_what_the_scheduler_gave_up_changes_nothing(stage: Stage) ->
     executor = stage.executor()
     task = task_workload()
     [sent] = stage.sent_by(executor, task)
-    executor.change_state(compat.key_of(executor, task), TaskInstanceState.FAILED)
-    assert list(executor.get_event_buffer()) == [compat.key_of(executor, task)]
+    executor.change_state(compat.key_of(task), TaskInstanceState.FAILED)
+    assert list(executor.get_event_buffer()) == [compat.key_of(task)]
 
     stage.report(sent, State.SUCCESS)
     stage.seen(executor)
@@ -296,7 +294,7 @@ def test_unreadable_and_forged_reports_are_ignored_with_a_warning(
     stage.seen(executor)
 
     assert dict(executor.get_event_buffer()) == {}
-    assert executor.running == {compat.key_of(executor, task) for task in tasks}
+    assert executor.running == {compat.key_of(task) for task in tasks}
     assert len(said(f"unreadable report on {garbage}")) == 1
     assert len(said(f"unreadable report on {stage.names.result('x', 'y')}")) == 1
     assert len(said("is about another workload")) == 2

@@ -175,11 +175,11 @@ def test_a_task_without_an_id_gets_one_and_keeps_its_slot(stage: Stage) -> None:
     [sent] = stage.sent_by(executor, task)
 
     assert dict(executor.get_event_buffer()) == {
-        compat.key_of(executor, task): (TaskInstanceState.QUEUED, sent.dispatch_id)
+        compat.key_of(task): (TaskInstanceState.QUEUED, sent.dispatch_id)
     }
-    assert executor.running == {compat.key_of(executor, task)}
+    assert executor.running == {compat.key_of(task)}
     stage.report(sent, State.SUCCESS)
-    assert events(executor) == {compat.key_of(executor, task): (TaskInstanceState.SUCCESS, None)}
+    assert events(executor) == {compat.key_of(task): (TaskInstanceState.SUCCESS, None)}
 
 
 def test_an_assigned_id_is_not_announced_again(stage: Stage) -> None:
@@ -204,7 +204,7 @@ def test_a_lost_answer_does_not_send_twice(fake_stage: FakeStage, dispatch_id: s
     executor._outage.over()
     executor.heartbeat()
 
-    assert executor.running == {compat.key_of(executor, task)}
+    assert executor.running == {compat.key_of(task)}
     assert len(fake_stage.sent()) == 1
 
 
@@ -217,10 +217,10 @@ def test_what_is_too_large_fails_alone_and_says_why(real_stage: RealStage) -> No
     executor.heartbeat()
 
     [(key, (state, info))] = executor.get_event_buffer().items()
-    assert (key, state) == (compat.key_of(executor, large), CallbackState.FAILED)
+    assert (key, state) == (compat.key_of(large), CallbackState.FAILED)
     assert "max_payload is 1048576" in info
     assert [workload.key[1] for workload in real_stage.sent()] == ["small"]
-    assert executor.running == {compat.key_of(executor, small)}
+    assert executor.running == {compat.key_of(small)}
     assert executor.slots_occupied == 1
 
 
@@ -238,7 +238,7 @@ def test_what_cannot_be_encoded_fails_alone_and_says_why(
     executor.heartbeat()
 
     [(key, (state, info))] = executor.get_event_buffer().items()
-    assert (key, state) == (compat.key_of(executor, odd), CallbackState.FAILED)
+    assert (key, state) == (compat.key_of(odd), CallbackState.FAILED)
     assert "cannot be sent over NATS" in info
     assert [workload.key[1] for workload in fake_stage.sent()] == ["good"]
     assert executor.slots_occupied == 1
@@ -256,7 +256,7 @@ def test_what_is_nested_too_deep_fails_alone_and_says_why(fake_stage: FakeStage)
     executor.heartbeat()
 
     assert executor.get_event_buffer() == {
-        compat.key_of(executor, deep): (CallbackState.FAILED, LINES["too deep"])
+        compat.key_of(deep): (CallbackState.FAILED, LINES["too deep"])
     }
     assert [workload.key[1] for workload in fake_stage.sent()] == ["good"]
 
@@ -272,7 +272,7 @@ def test_a_queue_that_no_worker_can_be_told_to_serve_fails_its_task_at_once(
     executor.heartbeat()
 
     [(key, (state, info))] = executor.get_event_buffer().items()
-    assert (key, state) == (compat.key_of(executor, odd), TaskInstanceState.FAILED)
+    assert (key, state) == (compat.key_of(odd), TaskInstanceState.FAILED)
     assert info.endswith("'a\\x00b': no command line can hold a name with a NUL character")
     assert [workload.queue for workload in fake_stage.sent()] == ["a\n,b"]
 

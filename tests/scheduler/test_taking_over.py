@@ -16,7 +16,6 @@ from airflow.utils.state import DagRunState, TaskInstanceState
 from sqlalchemy import insert, select
 from sqlalchemy.orm import load_only
 
-from nats_executor import NatsExecutor
 from nats_executor.scheduler import compat
 from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
 from nats_executor.wire.messages import State
@@ -110,7 +109,7 @@ def sent_by_the_dead(stage: Stage, **ids: str) -> dict[str, Workload]:
 
 
 def key_of(task_id: str) -> Any:
-    return compat.key_of(NatsExecutor, task_of(task_id))
+    return compat.key_of(task_of(task_id))
 
 
 def test_each_task_instance_is_judged_by_what_the_broker_knows(
@@ -191,9 +190,9 @@ def test_the_try_and_the_queue_are_those_of_the_row(stage: Stage, session: Sessi
 
     assert executor.try_adopt_task_instances(orphans(session)) == []
 
-    assert executor.running == {compat.key_of(executor, task)}
+    assert executor.running == {compat.key_of(task)}
     stage.report(sent, State.SUCCESS)
-    assert list(events(executor)) == [compat.key_of(executor, task)]
+    assert list(events(executor)) == [compat.key_of(task)]
 
 
 def test_a_workload_of_an_upper_band_is_found_there(stage: Stage, session: Session) -> None:

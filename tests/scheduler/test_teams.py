@@ -43,7 +43,7 @@ def test_a_team_has_streams_of_its_own(stage: Stage) -> None:
     assert theirs.key[1] == "theirs"
     assert len(stage.sent()) == 1
     stage.report(theirs, State.SUCCESS, blue)
-    assert list(events(team)) == [compat.key_of(team, of_team)]
+    assert list(events(team)) == [compat.key_of(of_team)]
     stage.seen(everybody)
     assert len(everybody.running) == 1
     assert dict(everybody.get_event_buffer()) == {}
@@ -93,8 +93,8 @@ def test_two_schedulers_side_by_side_keep_to_what_is_theirs(stage: Stage) -> Non
     for workload in sent:
         stage.report(workload, State.SUCCESS)
 
-    assert list(events(one)) == [compat.key_of(one, of_one)]
-    assert list(events(two)) == [compat.key_of(two, of_two)]
+    assert list(events(one)) == [compat.key_of(of_one)]
+    assert list(events(two)) == [compat.key_of(of_two)]
     assert one._sender != two._sender
 
 
@@ -181,7 +181,7 @@ def test_the_end_closes_the_connection_and_its_thread(stage: Stage) -> None:
     queue_up(executor, task_workload("late"))
     executor.heartbeat()  # an executor that has ended takes nothing, and raises nothing
     executor.sync()
-    assert executor.running == {compat.key_of(executor, task)}
+    assert executor.running == {compat.key_of(task)}
     assert len(stage.sent()) == 1
 
 

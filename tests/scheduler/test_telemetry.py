@@ -13,7 +13,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from nats_executor.errors import AccessDenied, BrokerUnavailable
 from nats_executor.fleet.queues import UNTIL_RESUMED
-from nats_executor.scheduler.telemetry import METRICS, complain
+from nats_executor.scheduler.telemetry import METRICS
 from nats_executor.wire.messages import Presence, State
 from nats_executor.wire.names import Lane
 from tests.scheduler.stage import events, queue_up, task_workload
@@ -266,7 +266,6 @@ def test_every_metric_is_sent_and_listed(stage: Stage, recorder: Callable[[], Re
 def test_a_metrics_client_that_fails_harms_nobody(
     stage: Stage, recorder: Callable[[], Recorder], said: Callable[..., list[str]]
 ) -> None:
-    complain.cache_clear()
     executor = measured(stage)
     sent = recorder()
     sent.failure = OSError("statsd is away")
@@ -299,8 +298,6 @@ def test_a_reading_that_fails_says_so_and_leaves_the_connection_alone(
 ) -> None:
     async def fail(*_: object) -> None:
         raise failure
-
-    complain.cache_clear()
 
     monkeypatch.setattr(FakeBroker, "consumer_infos", fail)
     executor = measured(fake_stage)

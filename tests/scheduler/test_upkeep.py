@@ -22,7 +22,6 @@ from airflow.utils.state import CallbackState, TaskInstanceState
 from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
-from nats_executor import NatsExecutor
 from nats_executor.errors import TopologyMismatch
 from nats_executor.fleet.liveness import Holder, Liveness
 from nats_executor.scheduler import compat, database
@@ -39,6 +38,7 @@ from tests.support.waiting import block_until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from nats_executor import NatsExecutor
     from tests.scheduler.stage import FakeStage, RealStage, Stage
     from tests.scheduler.table import Rows
 
@@ -63,7 +63,7 @@ def sent_for(stage: Stage, executor: NatsExecutor, row: dict[str, Any]) -> Workl
 
 
 def key_of(row: dict[str, Any]) -> Any:
-    return compat.key_of(NatsExecutor, task_workload(**row))
+    return compat.key_of(task_workload(**row))
 
 
 def lose(stage: Stage, *dispatch_ids: str, queue: str = "default") -> None:
@@ -160,9 +160,9 @@ def spy(stage: Stage, _: NatsExecutor) -> list[int]:
     calls: list[int] = []
     real = database.workloads_again
 
-    def ask(dispatches: Any, executor: Any) -> Any:
+    def ask(dispatches: Any, *args: Any) -> Any:
         calls.append(len(dispatches))
-        return real(dispatches, executor) if dispatches else []
+        return real(dispatches, *args) if dispatches else []
 
     stage.monkeypatch.setattr("nats_executor.scheduler.database.workloads_again", ask)
     return calls
@@ -883,7 +883,8 @@ def test_a_callback_for_another_executor_is_left_alone(stage: Stage, table: Rows
     executor = stage.executor(job_id=JOB)
     until(executor, lambda: True, "a loop")
 
-    assert database.unfinished(executor, executor._settings) == []
+    owner = database.Owner(JOB, executor.name, executor.team_name)
+    assert database.unfinished(owner, executor._settings) == []
 
 
 def test_a_connection_test_that_airflow_gave_up_is_forgotten(stage: Stage, table: Rows) -> None:

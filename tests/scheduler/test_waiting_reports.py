@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from nats_executor.broker.port import Stored
-from nats_executor.scheduler import inspector as inspector_module
+from nats_executor.errors import AccessDenied
+from nats_executor.scheduler import reports as reports_module
 from nats_executor.scheduler.dispatcher import Dispatcher
-from nats_executor.scheduler.inspector import Inspector
+from nats_executor.scheduler.reports import Mailbox
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Report, encode
 from tests.support.fake_broker import FakeServer
@@ -33,8 +34,8 @@ def anyio_backend() -> str:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspector_module, "ROOM_SECONDS", 0.001)
-    monkeypatch.setattr(inspector_module, "WAITING_REPORTS", MOST)
+    monkeypatch.setattr(reports_module, "ROOM_SECONDS", 0.001)
+    monkeypatch.setattr(reports_module, "WAITING_REPORTS", MOST)
 
 
 def body(number: int, info: str = "") -> bytes:
@@ -45,41 +46,41 @@ def stored(number: int, info: str = "") -> Stored:
     return Stored(NAMES.result("default", f"d{number}"), number + 1, body(number, info))
 
 
-async def waits(inspector: Inspector) -> bool:
+async def waits(mailbox: Mailbox) -> bool:
     """Whether there is no room, after more looks than one."""
     try:
         async with asyncio.timeout(0.05):
-            await inspector.room()
+            await mailbox.room()
     except TimeoutError:
         return True
     return False
 
 
 async def test_there_is_room_until_there_are_many() -> None:
-    inspector = Inspector(SETTINGS, "s", cast("Any", None))
+    mailbox = Mailbox(NAMES)
     for number in range(MOST):
-        assert not await waits(inspector)
-        inspector.take(stored(number))
-    assert await waits(inspector)
+        assert not await waits(mailbox)
+        mailbox.take(stored(number))
+    assert await waits(mailbox)
 
-    inspector.reports.popleft()
+    mailbox.reports.popleft()
 
-    assert not await waits(inspector)
-    inspector.take(stored(99))
-    assert await waits(inspector)
+    assert not await waits(mailbox)
+    mailbox.take(stored(99))
+    assert await waits(mailbox)
 
 
 async def test_there_is_room_until_there_are_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspector_module, "WAITING_BYTES", 3000)
-    inspector = Inspector(SETTINGS, "s", cast("Any", None))
+    monkeypatch.setattr(reports_module, "WAITING_BYTES", 3000)
+    mailbox = Mailbox(NAMES)
     for number in range(3):
-        assert not await waits(inspector)
-        inspector.take(stored(number, "x" * 1000))
-    assert await waits(inspector)
+        assert not await waits(mailbox)
+        mailbox.take(stored(number, "x" * 1000))
+    assert await waits(mailbox)
 
-    inspector.reports.popleft()
+    mailbox.reports.popleft()
 
-    assert not await waits(inspector)
+    assert not await waits(mailbox)
 
 
 async def test_a_scheduler_that_takes_nothing_holds_few_reports_and_misses_none() -> None:
@@ -91,12 +92,12 @@ async def test_a_scheduler_that_takes_nothing_holds_few_reports_and_misses_none(
     dispatcher = Dispatcher(SETTINGS, "s")
     dispatcher._streams._is_followable.set()
     dispatcher._streams.read_after = 0
-    reports = dispatcher.inspector.reports
+    reports = dispatcher.mailbox.reports
 
     following = asyncio.create_task(dispatcher._follow(broker))
     try:
         await wait_until(lambda: len(reports) == MOST, 5, "as many as may wait")
-        assert await waits(dispatcher.inspector)
+        assert await waits(dispatcher.mailbox)
         assert len(reports) == MOST
         taken: list[str] = []
         while len(taken) < 10 * MOST:
@@ -108,3 +109,34 @@ async def test_a_scheduler_that_takes_nothing_holds_few_reports_and_misses_none(
         await asyncio.wait([following])
 
     assert taken == [f"d{number}" for number in range(10 * MOST)]
+
+
+async def test_results_that_may_not_be_read_are_logged_once_and_read_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = FakeServer()
+    broker = server.broker()
+    await setup.apply(broker, SETTINGS, ["default"])
+    server.put(NAMES.result("default", "d1"), body(1))
+    dispatcher = Dispatcher(SETTINGS, "s")
+    dispatcher._streams._is_followable.set()
+    refusals = [AccessDenied("NATS user s may not read")] * 3
+    follow = broker.follow
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        return follow(*args, **kwargs)
+
+    monkeypatch.setattr(broker, "follow", refuse)
+    monkeypatch.setattr("nats_executor.scheduler.dispatcher.RETRY_SECONDS", 0.001)
+
+    following = asyncio.create_task(dispatcher._follow(broker))
+    try:
+        await wait_until(lambda: dispatcher.mailbox.reports, 5, "the report")
+    finally:
+        following.cancel()
+        await asyncio.wait([following])
+
+    lines = [r.getMessage() for r in caplog.records if "cannot follow results" in r.getMessage()]
+    assert lines == ["cannot follow results: NATS user s may not read; next: trying again"]

@@ -31,7 +31,7 @@ class Certificate:
 
 
 class Authority:
-    """A CA that trusts nobody else and that nobody else trusts.
+    """A CA that trusts no other one and that no other one trusts.
 
     Args:
         directory: where its certificate and those that it signs go.

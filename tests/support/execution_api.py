@@ -166,7 +166,7 @@ class ExecutionApi:
         return refusal("running")
 
     def exchange(self, callback: str) -> tuple[int, Any]:
-        """Accept a callback's start once, and from nobody again."""
+        """Accept a callback's start once, and refuse every further one."""
         if callback in self.exchanged:
             return refusal("running")
         self.exchanged.add(callback)

@@ -52,7 +52,7 @@ class FarNetwork:
         number = secrets.token_hex(4)
         self.name = f"far-{number}"
         self.near_end, self.far_end = f"near{number}", f"far{number}"
-        # Of the range for tests of networks, so that it is nobody's here.
+        # Of the range for tests of networks, so that no host has it here.
         block = f"198.{random.randint(18, 19)}.{random.randint(1, 254)}"  # noqa: S311 - no secret
         self.nats, self.api, self.far = (f"{block}.{last}" for last in (1, 2, 3))
 

@@ -20,7 +20,7 @@ CONFLICT, SILENCE = 409, 0
 
 
 class Starter(NamedTuple):
-    """Whoever asks for a start; the server says yes again to the same one."""
+    """The worker that asks for a start; the server says yes again to the same one."""
 
     hostname: str
     unixname: str

@@ -1,4 +1,4 @@
-"""NKeys and the JWTs of a server in operator mode, made anew for each test."""
+"""NKeys and the JWTs of a server in operator mode, made for each test."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def lay_out(directory: Path, commit: str) -> Release:
 
 
 def git(*arguments: str) -> bytes:
-    # A checkout that belongs to somebody else, as in a container, is read all the same.
+    # A checkout that belongs to another user, as in a container, is read all the same.
     command = ["git", "-C", str(ROOT), "-c", f"safe.directory={ROOT}", *arguments]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     try:

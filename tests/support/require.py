@@ -1,4 +1,4 @@
-"""What a test needs of the machine."""
+"""Skip or fail a test whose machine lacks what it needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies such as nobody should send: for hypothesis, and to be built by hand."""
+"""Bodies that no sender should send: for hypothesis, and to be built by hand."""
 
 from __future__ import annotations
 

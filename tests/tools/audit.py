@@ -1,4 +1,4 @@
-"""Look for what would hurt whoever runs this: `make audit`.
+"""Look for what would hurt a user of this: `make audit`.
 
 Known weaknesses of what is pinned, dangerous calls, shell scripts, Dockerfiles, secrets in the tree
 and in its history. It says plainly what it could not see, and fails for what it found alone.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["PACKAGES", "ROOT", "Module", "long_modules", "modules", "violations"]
+__all__ = ["PACKAGES", "ROOT", "Module", "is_pure", "long_modules", "modules", "violations"]
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("airflow_nats_executor", "nats_executor", "nats_worker")

@@ -119,7 +119,7 @@ def words(table: Sequence[tuple[str, str]], subject: str) -> str:
     """Return what a granted subject is for.
 
     Raises:
-        LookupError: nobody has said so.
+        LookupError: the table does not say so.
     """
     for pattern, text in table:
         if re.fullmatch(pattern, subject):

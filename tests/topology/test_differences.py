@@ -1,4 +1,4 @@
-"""What counts as a difference, what may be changed in place, and what changing it would drop."""
+"""Differences of streams: which count, which may be mended in place, and what that would drop."""
 
 from __future__ import annotations
 

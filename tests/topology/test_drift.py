@@ -1,4 +1,4 @@
-"""What a person is told to do about a difference is what mends it."""
+"""The advice about a difference is what mends it."""
 
 from __future__ import annotations
 

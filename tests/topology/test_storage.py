@@ -1,4 +1,4 @@
-"""What is almost full, and which queue fills it."""
+"""Streams that are almost full, and the queue that fills each."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from nats_executor.topology.storage import (
     account_findings,
     busiest_queue,
     is_crowded,
+    megabytes,
     stream_finding,
 )
 from nats_executor.wire.names import Lane, Names
@@ -30,6 +31,8 @@ INFO = StreamInfo(NAMES.results_stream, 9, 900_000, 9, 0.0, 0.0, max_bytes=1_000
     [
         (INFO, True),
         (replace(INFO, bytes=800_000), False),
+        (replace(INFO, bytes=1, max_bytes=1), True),
+        (replace(INFO, max_bytes=0), False),
         (replace(INFO, max_bytes=-1), False),
         (replace(INFO, name=NAMES.logs_stream), False),
     ],
@@ -64,10 +67,24 @@ def test_an_account_counts_every_replica() -> None:
 
     assert account_findings(Usage(80, 100), streams) == []
     assert account_findings(Usage(10**9), streams) == []
+    assert account_findings(Usage(10**9, 0), streams) == []
+    assert account_findings(Usage(1, 1), streams) != []
     assert account_findings(None, streams) == []
     (row,) = account_findings(Usage(2_900_000, 3_000_000), streams)
     assert "2.9 MB of 3.0 MB are used (97%)" in row["details"]
     assert f"2.7 MB of that is stream {NAMES.results_stream}" in row["details"]
+    (row,) = account_findings(
+        Usage(9, 10), [replace(INFO, bytes=2, replicas=5, name="L"), *streams[1:]]
+    )
+    assert "is stream L;" in row["details"]
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [(0, "0.0 MB"), (149_999, "0.1 MB"), (150_001, "0.2 MB"), (10**12, "1000000.0 MB")],
+)
+def test_a_size_is_told_in_millions_of_bytes(number: int, shown: str) -> None:
+    assert megabytes(number) == shown
 
 
 async def survey_of(server: FakeServer, broker: FakeBroker) -> Survey:

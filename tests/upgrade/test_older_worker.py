@@ -23,7 +23,7 @@ from nats_executor.wire.messages import FORMAT, Kind, State, Workload, encode
 from nats_executor.wire.names import Verb
 from tests.support.execution_api import ExecutionApi
 from tests.support.fixtures import settings_for
-from tests.support.worker_ground import QUICK, Field, make_home, task_body
+from tests.support.process_stage import QUICK, ProcessStage, make_home, task_body
 from tests.support.worker_process import Post, WorkerProcess
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ async def field(
     api: ExecutionApi,
     tmp_path: Path,
     earlier_release: Release,
-) -> AsyncIterator[Field]:
+) -> AsyncIterator[ProcessStage]:
     """This code's streams, and one worker of the last release on them."""
     settings = settings_for(nats_server.url, subject_prefix=names.prefix, **QUICK)
     marks, home, output = (tmp_path / name for name in ("marks", "home", "output"))
@@ -70,7 +70,7 @@ async def field(
         async with connect(settings, role="test") as broker:
             await broker.ready(5)
             await setup.apply(broker, settings, ["default"])
-            made = Field(settings, Post(broker, settings), api, marks, output)
+            made = ProcessStage(settings, Post(broker, settings), api, marks, output)
             older = WorkerProcess.launch(
                 output, settings, "--skip-serve-logs", name=OLD, release=earlier_release, **QUICK
             )
@@ -84,7 +84,7 @@ async def field(
 
 
 async def test_it_runs_what_this_code_sends_and_answers_or_is_told_that_it_cannot(
-    field: Field, earlier_release: Release
+    field: ProcessStage, earlier_release: Release
 ) -> None:
     running = await field.send("sleep")
     await field.pid_of(running)
@@ -125,8 +125,8 @@ async def test_it_runs_what_this_code_sends_and_answers_or_is_told_that_it_canno
     assert {row["worker"] for row in rows} == {OLD, NEW}
 
 
-async def send_urgently(field: Field, bands: int) -> str:
-    """Send a workload in the highest band; `airflow nats check` tells if nobody serves that."""
+async def send_urgently(field: ProcessStage, bands: int) -> str:
+    """Send a workload in the highest band; `airflow nats check` tells if no worker serves that."""
     dispatch_id = str(uuid.uuid4())
     highest = field.settings.lanes("default")[0]
     body = task_body("succeed", dispatch_id)
@@ -148,15 +148,15 @@ async def ask_for_log(settings: Settings, dispatch_id: str) -> None:
     assert source or lines
 
 
-async def give_order(field: Field) -> None:
+async def give_order(field: ProcessStage) -> None:
     (answer,) = await give_orders(
         field.post.broker, field.settings, [OLD], Verb.SET_CONCURRENCY, "3"
     )
     assert answer.is_obeyed or "cannot change while it runs" in answer.text
 
 
-async def send_from_the_future(field: Field) -> tuple[str, str]:
-    """Send a workload with a field that nobody knows, and one of a format that nobody reads."""
+async def send_from_the_future(field: ProcessStage) -> tuple[str, str]:
+    """Send a workload with an unknown field, and one of a format that no release reads."""
     sent = []
     for changes in ({"mood": "fine"}, {"v": FORMAT + 1}):
         dispatch_id = str(uuid.uuid4())
@@ -170,7 +170,7 @@ async def send_from_the_future(field: Field) -> tuple[str, str]:
     return sent[0], sent[1]
 
 
-async def command(field: Field, release: Release, *words: str) -> list[dict[str, Any]]:
+async def command(field: ProcessStage, release: Release, *words: str) -> list[dict[str, Any]]:
     """Run `airflow nats ... -o json` of the last release."""
     values = {
         "SERVERS": ",".join(field.settings.servers),

@@ -42,7 +42,7 @@ STATE = ("delivered", "ack_floor", "num_ack_pending", "num_redelivered", "num_pe
 
 
 @dataclass
-class Ground:
+class Stage:
     """A broker, and the command line of two releases."""
 
     broker: Broker
@@ -132,97 +132,97 @@ class Ground:
 
 
 @pytest.fixture
-async def ground(
+async def stage(
     nats_server: NatsServer,
     names: Names,
     earlier_release: Release,
     capsys: pytest.CaptureFixture[str],
-) -> AsyncIterator[Ground]:
+) -> AsyncIterator[Stage]:
     settings = settings_for(nats_server.url, subject_prefix=names.prefix)
     async with AsyncExitStack() as exits:
         broker = await exits.enter_async_context(connect(settings, role="test"))
         await broker.ready(5.0)
-        yield Ground(broker, settings, earlier_release, capsys)
+        yield Stage(broker, settings, earlier_release, capsys)
 
 
-async def test_an_upgrade_changes_streams_in_place_and_loses_nothing(ground: Ground) -> None:
-    assert ground.earlier_setup() == 0, ground.said
-    running = await ground.use()
-    stored, known = await ground.stored(), await ground.known()
+async def test_an_upgrade_changes_streams_in_place_and_loses_nothing(stage: Stage) -> None:
+    assert stage.earlier_setup() == 0, stage.said
+    running = await stage.use()
+    stored, known = await stage.stored(), await stage.known()
     assert set(stored.values()) == {9, 1}
-    assert await ground.setup(check=True, **OTHERWISE) == 1
-    assert "max_bytes is -1, should be 50000000" in ground.said
-    assert (await ground.config())["max_bytes"] == -1
+    assert await stage.setup(check=True, **OTHERWISE) == 1
+    assert "max_bytes is -1, should be 50000000" in stage.said
+    assert (await stage.config())["max_bytes"] == -1
 
-    assert await ground.setup(**OTHERWISE) == 0, ground.said
+    assert await stage.setup(**OTHERWISE) == 0, stage.said
 
-    assert "ack_wait from 30000000000 to 45000000000" in ground.said
-    assert await ground.setup(check=True, **OTHERWISE) == 0, ground.said
-    assert (await ground.stored(), await ground.known()) == (stored, known)
+    assert "ack_wait from 30000000000 to 45000000000" in stage.said
+    assert await stage.setup(check=True, **OTHERWISE) == 0, stage.said
+    assert (await stage.stored(), await stage.known()) == (stored, known)
     # What was delivered before is acked after it, and the rest comes.
     await running.ack()
-    assert (await ground.known())["num_ack_pending"] == 0
-    pulls = await ground.broker.pull(ground.settings.names.tasks_stream, "default")
+    assert (await stage.known())["num_ack_pending"] == 0
+    pulls = await stage.broker.pull(stage.settings.names.tasks_stream, "default")
     waiting = [(await soon(pulls.wait())).subject.rpartition(".")[2] for _ in range(3)]
     assert waiting == ["default-2", "default-3", "default-4"]
 
 
 @pytest.mark.slow
-async def test_a_rollback_keeps_what_this_release_made(ground: Ground) -> None:
+async def test_a_rollback_keeps_what_this_release_made(stage: Stage) -> None:
     """What an earlier release does not know it neither misses nor takes away.
 
     Two settings it knows otherwise: a task stream without a size, and rollups in the bucket.
     """
-    assert await ground.setup() == 0, ground.said
-    await ground.use()
-    names = ground.settings.names
-    consumers = {info.name for info in await ground.broker.consumer_infos(names.tasks_stream)}
-    stored, known = await ground.stored(), await ground.known()
+    assert await stage.setup() == 0, stage.said
+    await stage.use()
+    names = stage.settings.names
+    consumers = {info.name for info in await stage.broker.consumer_infos(names.tasks_stream)}
+    stored, known = await stage.stored(), await stage.known()
 
-    assert ground.earlier_setup("--check") == 1
-    lines = [line.split(": ")[1] for line in ground.said.splitlines() if "should be" in line]
-    assert [line.split()[0] for line in lines] == ["max_bytes", "allow_rollup_hdrs"], ground.said
-    assert ground.earlier_setup() == 0, ground.said
+    assert stage.earlier_setup("--check") == 1
+    lines = [line.split(": ")[1] for line in stage.said.splitlines() if "should be" in line]
+    assert [line.split()[0] for line in lines] == ["max_bytes", "allow_rollup_hdrs"], stage.said
+    assert stage.earlier_setup() == 0, stage.said
 
-    assert (await ground.stored(), await ground.known()) == (stored, known)
-    infos = await ground.broker.consumer_infos(names.tasks_stream)
+    assert (await stage.stored(), await stage.known()) == (stored, known)
+    infos = await stage.broker.consumer_infos(names.tasks_stream)
     assert {info.name for info in infos} == consumers
-    assert await ground.setup() == 0, ground.said
-    assert await ground.setup(check=True) == 0, ground.said
-    assert (await ground.stored(), await ground.known()) == (stored, known)
+    assert await stage.setup() == 0, stage.said
+    assert await stage.setup(check=True) == 0, stage.said
+    assert (await stage.stored(), await stage.known()) == (stored, known)
 
 
 @pytest.mark.slow
-async def test_a_rollback_takes_settings_back_in_place(ground: Ground) -> None:
-    assert await ground.setup(**OTHERWISE) == 0, ground.said
-    await ground.use()
-    stored = await ground.stored()
+async def test_a_rollback_takes_settings_back_in_place(stage: Stage) -> None:
+    assert await stage.setup(**OTHERWISE) == 0, stage.said
+    await stage.use()
+    stored = await stage.stored()
 
-    assert ground.earlier_setup("--check") == 1
-    assert ground.earlier_setup() == 0, ground.said
+    assert stage.earlier_setup("--check") == 1
+    assert stage.earlier_setup() == 0, stage.said
 
-    assert await ground.stored() == stored
-    assert (await ground.config())["max_bytes"] == -1
+    assert await stage.stored() == stored
+    assert (await stage.config())["max_bytes"] == -1
 
 
-async def test_what_cannot_be_changed_is_refused_and_the_remedy_works(ground: Ground) -> None:
-    await ground.setup()
-    await ground.use()
-    names = ground.settings.names
+async def test_what_cannot_be_changed_is_refused_and_the_remedy_works(stage: Stage) -> None:
+    await stage.setup()
+    await stage.use()
+    names = stage.settings.names
     consumer = f"{names.tasks_stream}.default"
-    config = (await ground.api(f"CONSUMER.INFO.{consumer}"))["config"]
-    await ground.api(f"CONSUMER.DELETE.{consumer}")
-    await ground.broker.create_consumer(names.tasks_stream, config | {"max_waiting": 512})
-    stored = await ground.stored()
+    config = (await stage.api(f"CONSUMER.INFO.{consumer}"))["config"]
+    await stage.api(f"CONSUMER.DELETE.{consumer}")
+    await stage.broker.create_consumer(names.tasks_stream, config | {"max_waiting": 512})
+    stored = await stage.stored()
     remedy = f"nats consumer rm {names.tasks_stream} default"
 
-    assert await ground.setup(check=True) == 1
-    assert remedy in ground.said
-    assert await ground.setup() == 2
-    assert remedy in ground.said
-    assert len(ground.said.splitlines()) == 1
+    assert await stage.setup(check=True) == 1
+    assert remedy in stage.said
+    assert await stage.setup() == 2
+    assert remedy in stage.said
+    assert len(stage.said.splitlines()) == 1
 
-    await ground.api(f"CONSUMER.DELETE.{consumer}")
-    assert await ground.setup() == 0, ground.said
-    assert await ground.stored() == stored
-    assert (await ground.known())["num_pending"] == 4
+    await stage.api(f"CONSUMER.DELETE.{consumer}")
+    assert await stage.setup() == 0, stage.said
+    assert await stage.stored() == stored
+    assert (await stage.known())["num_pending"] == 4

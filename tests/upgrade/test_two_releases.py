@@ -13,7 +13,7 @@ import pytest
 from nats_worker.processes.linux import children_of
 from tests.chaos.database import Behaviour
 from tests.chaos.invariants import violations
-from tests.chaos.scene import Scene
+from tests.chaos.stage import ChaosStage
 from tests.chaos.storm import Course, Storm
 from tests.support.release import last_release
 
@@ -42,17 +42,17 @@ def storm(
     earlier_release: Release,  # noqa: ARG001 - says why it is not there
 ) -> Iterator[Storm]:
     with mock.patch.dict(os.environ):
-        scene = Scene(tmp_path, servers=1, mix=last_release(), members=(SCHEDULER, WORKER))
-        for member in (*scene.schedulers, *scene.workers):
+        stage = ChaosStage(tmp_path, servers=1, mix=last_release(), members=(SCHEDULER, WORKER))
+        for member in (*stage.schedulers, *stage.workers):
             is_old = f"old {member.name.partition('-')[0]}" in request.param
-            member.release = scene.earlier if is_old else None
+            member.release = stage.earlier if is_old else None
         try:
-            scene.start()
-            made = Storm(scene, Course(seed=1, seconds=0.0, workloads=0, plan=()))
+            stage.start()
+            made = Storm(stage, Course(seed=1, seconds=0.0, workloads=0, plan=()))
             made.wait_until_ready()
             yield made
         finally:
-            scene.close()
+            stage.close()
 
 
 def submit(storm: Storm, behaviour: str, queue: str = "default") -> None:
@@ -75,11 +75,11 @@ def code_of(member: Member) -> set[str]:
 
 def test_everything_gets_its_one_end(storm: Storm) -> None:
     """Tasks of each queue, a callback, a failure, a token that has died, and poison."""
-    scene = storm.scene
-    scheduler, worker = scene.schedulers[0], scene.workers[0]
-    assert scene.earlier
-    assert (code_of(scheduler) == {str(scene.earlier.tree)}) == (scheduler.release is not None)
-    assert (code_of(worker) == {str(scene.earlier.tree)}) == (worker.release is not None)
+    stage = storm.stage
+    scheduler, worker = stage.schedulers[0], stage.workers[0]
+    assert stage.earlier
+    assert (code_of(scheduler) == {str(stage.earlier.tree)}) == (scheduler.release is not None)
+    assert (code_of(worker) == {str(stage.earlier.tree)}) == (worker.release is not None)
     for queue in ("default", "batch", "gpu"):
         submit(storm, Behaviour.PLAIN, queue)
     for behaviour in (Behaviour.FAILING, Behaviour.OLD_TOKEN):
@@ -92,7 +92,7 @@ def test_everything_gets_its_one_end(storm: Storm) -> None:
     # In the highest band, which an older worker may not serve: it waits for the next one.
     submit(storm, Behaviour.CALLBACK)
     if worker.release:
-        scene.change_release(worker)
+        stage.change_release(worker)
         worker.end(signal.SIGTERM)
         worker.start()
     storm.settle()

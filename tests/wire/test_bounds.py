@@ -1,4 +1,4 @@
-"""What comes from the broker is bounded before it is decoded: bytes, depth, items."""
+"""Messages from the broker are bounded before they are decoded: bytes, depth, items."""
 
 from __future__ import annotations
 

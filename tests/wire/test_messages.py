@@ -355,7 +355,7 @@ def test_the_pool_slots_of_a_workload(body: dict[str, Any], slots: int) -> None:
 
 
 def test_only_the_end_of_a_dispatch_is_final() -> None:
-    """Whoever adds a state decides here which it is."""
+    """A new state needs a decision here which it is."""
     final = {State.SUCCESS, State.FAILED, State.DROPPED}
     passing = {State.CLAIMED, State.RUNNING, State.RELEASED, State.EXPIRED, State.RENEWED}
 

@@ -1,4 +1,4 @@
-"""Whatever arrives, from whomever: it is read or refused, and nothing else happens."""
+"""Any bytes that arrive are read or refused, and nothing else happens."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def test_an_odd_name_keeps_what_people_recognize() -> None:
 
 
 def test_a_name_that_looks_marked_is_marked_again() -> None:
-    """Or whoever names a queue like the token of another one would get its workloads."""
+    """Or a queue that is named like the token of another one would get its workloads."""
     marked = token("a.b")
 
     assert token(marked) != marked

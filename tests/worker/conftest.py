@@ -10,8 +10,8 @@ import pytest
 
 from nats_worker.processes.pool import ProcessPool
 from tests.support.execution_api import ExecutionApi
+from tests.support.process_stage import callback_body, is_alive, make_home, task_body
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import callback_body, is_alive, make_home, task_body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -23,8 +23,8 @@ from nats_executor.wire.messages import State
 from nats_worker.processes.linux import children_of
 from tests.support.fixtures import settings_for
 from tests.support.nats_server import NatsServer, free_port
+from tests.support.process_stage import QUICK, ProcessStage, is_alive, task_body
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import QUICK, Field, is_alive, task_body
 from tests.support.worker_process import Post, WorkerProcess, descendants
 
 if TYPE_CHECKING:
@@ -69,19 +69,19 @@ def maps(pid: int) -> str:
 
 
 @pytest.fixture
-async def ground(
+async def process_stage(
     nats_server: NatsServer,
     names: Names,
     airflow_home: Path,  # noqa: ARG001 - its environment
     api: ExecutionApi,
     marks: Path,
     tmp_path: Path,
-) -> AsyncIterator[Field]:
+) -> AsyncIterator[ProcessStage]:
     settings = settings_for(nats_server.url, subject_prefix=names.prefix, **QUICK)
     async with connect(settings, role="test") as broker:
         await broker.ready(5)
         await setup.apply(broker, settings, ["default"])
-        made = Field(settings, Post(broker, settings), api, marks, tmp_path)
+        made = ProcessStage(settings, Post(broker, settings), api, marks, tmp_path)
         yield made
         made.clear_away()
 
@@ -91,7 +91,7 @@ async def ground(
 
 @dataclass
 class Veteran:
-    ground: Field
+    process_stage: ProcessStage
     worker: WorkerProcess
     log_port: int
 
@@ -122,7 +122,9 @@ async def veteran(
                 await broker.ready(10)
                 await setup.apply(broker, replace(settings, ack_wait_seconds=2), ["default"])
                 await worker.said("is ready")
-                made = Field(settings, Post(broker, settings), api, marks, directory / "output")
+                made = ProcessStage(
+                    settings, Post(broker, settings), api, marks, directory / "output"
+                )
                 yield Veteran(made, worker, port)
                 below = descendants(worker.pid)
                 worker.tell(signal.SIGINT)
@@ -149,11 +151,11 @@ async def test_a_worker_waits_for_its_broker_and_says_so(veteran: Veteran) -> No
 
 
 async def test_a_task_runs_and_its_log_is_served_to_whoever_may_read_it(veteran: Veteran) -> None:
-    ground = veteran.ground
-    task = await ground.send("succeed")
-    report = await ground.post.reported(task, State.SUCCESS, State.FAILED)
+    process_stage = veteran.process_stage
+    task = await process_stage.send("succeed")
+    report = await process_stage.post.reported(task, State.SUCCESS, State.FAILED)
     assert report.state is State.SUCCESS, report.info
-    await wait_until(lambda: ground.post.is_acked(task), 5, "the ack")
+    await wait_until(lambda: process_stage.post.is_acked(task), 5, "the ack")
     from airflow.utils.log.file_task_handler import _fetch_logs_from_service
 
     url = f"http://127.0.0.1:{veteran.log_port}/log/{task}.log"
@@ -167,7 +169,7 @@ async def test_a_task_runs_and_its_log_is_served_to_whoever_may_read_it(veteran:
 
 
 async def test_a_second_worker_of_the_same_name_does_not_start(veteran: Veteran) -> None:
-    second = veteran.ground.launch()
+    second = veteran.process_stage.launch()
 
     assert await second.ended() == 1
     errors = [line for line in second.text.splitlines() if line.startswith("error:")]
@@ -183,66 +185,68 @@ async def test_a_second_worker_of_the_same_name_does_not_start(veteran: Veteran)
 # Stopping
 
 
-async def test_a_drain(ground: Field) -> None:
+async def test_a_drain(process_stage: ProcessStage) -> None:
     """A task that runs, or may have been accepted, has its time; no signal but ours hits it."""
-    worker = await ground.start("-c", "2")
-    running = await ground.send("sleep")
-    task = await ground.pid_of(running)
+    worker = await process_stage.start("-c", "2")
+    running = await process_stage.send("sleep")
+    task = await process_stage.pid_of(running)
     waiting = str(uuid.uuid4())
-    ground.api.hold(waiting, "run")
-    await ground.post.send(task_body("succeed", waiting), waiting)
-    await wait_until(lambda: ground.api.bodies(waiting, "run"), 30, "/run to be asked")
+    process_stage.api.hold(waiting, "run")
+    await process_stage.post.send(task_body("succeed", waiting), waiting)
+    await wait_until(lambda: process_stage.api.bodies(waiting, "run"), 30, "/run to be asked")
 
     # As Ctrl-C in a terminal, or a supervisor of services that signals whole groups.
     os.killpg(worker.pid, signal.SIGTERM)
     await worker.said("draining: ")
-    ground.api.let_go()
-    await ground.post.reported(waiting, State.SUCCESS)
-    presence = await ground.post.presence("w1")
+    process_stage.api.let_go()
+    await process_stage.post.reported(waiting, State.SUCCESS)
+    presence = await process_stage.post.presence("w1")
     assert presence
     assert presence.draining
     assert is_alive(task)
     os.kill(task, signal.SIGTERM)
 
     assert await worker.ended() == 0
-    assert (await ground.post.reported(running, State.SUCCESS)).info == ""
-    assert await ground.post.is_acked(running)
-    assert await ground.post.is_acked(waiting)
-    assert await ground.post.presence("w1") is None
+    assert (await process_stage.post.reported(running, State.SUCCESS)).info == ""
+    assert await process_stage.post.is_acked(running)
+    assert await process_stage.post.is_acked(waiting)
+    assert await process_stage.post.presence("w1") is None
 
 
-async def test_an_impatient_drain(ground: Field) -> None:
-    worker = await ground.start("-c", "2")
-    gentle, stubborn = await ground.send("sleep"), await ground.send("stubborn")
-    pids = [await ground.pid_of(task) for task in (gentle, stubborn)]
+async def test_an_impatient_drain(process_stage: ProcessStage) -> None:
+    worker = await process_stage.start("-c", "2")
+    gentle, stubborn = await process_stage.send("sleep"), await process_stage.send("stubborn")
+    pids = [await process_stage.pid_of(task) for task in (gentle, stubborn)]
     below = descendants(worker.pid)
     worker.tell(signal.SIGINT)
     await worker.said("SIGINT: stop request 1")
     assert all(map(is_alive, pids))
 
     worker.tell(signal.SIGTERM)
-    await ground.post.reported(gentle, State.SUCCESS)
+    await process_stage.post.reported(gentle, State.SUCCESS)
     assert is_alive(pids[1])
     worker.tell(signal.SIGINT)
 
-    report = await ground.post.reported(stubborn, State.FAILED)
+    report = await process_stage.post.reported(stubborn, State.FAILED)
     assert "SIGKILL" in report.info
     assert await worker.ended() == 0
     assert not any(map(is_alive, below))
-    assert [body["state"] for body in ground.api.bodies(stubborn, "state")] == ["failed"]
+    assert [body["state"] for body in process_stage.api.bodies(stubborn, "state")] == ["failed"]
 
 
-async def test_a_worker_that_is_killed(ground: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_worker_that_is_killed(
+    process_stage: ProcessStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing of it lives on, its log server included, and another one reports its task."""
     workers, ports = [], {name: free_port() for name in ("w1", "w2")}
     for name, port in ports.items():
         monkeypatch.setenv("AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT", str(port))
-        workers.append(ground.launch(name=name))
+        workers.append(process_stage.launch(name=name))
     for worker in workers:
         await worker.said("is ready")
-    lost = await ground.send("parent")
-    child = await ground.pid_of(lost)
-    report = await ground.post.reported(lost, State.RUNNING)
+    lost = await process_stage.send("parent")
+    child = await process_stage.pid_of(lost)
+    report = await process_stage.post.reported(lost, State.RUNNING)
     victim = next(worker for worker in workers if worker.name == report.worker_name)
     below = descendants(victim.pid)
     assert {child, report.pid} <= below
@@ -252,29 +256,29 @@ async def test_a_worker_that_is_killed(ground: Field, monkeypatch: pytest.Monkey
     victim.tell(signal.SIGKILL)
 
     await wait_until(lambda: not any(map(is_alive, below)), 15, f"the end of {below}")
-    report = await ground.post.reported(lost, State.FAILED)
+    report = await process_stage.post.reported(lost, State.FAILED)
     assert f"worker {victim.name} lost" in report.info
     assert report.worker_name != victim.name
-    await wait_until(lambda: ground.post.is_acked(lost), 5, "the ack")
+    await wait_until(lambda: process_stage.post.is_acked(lost), 5, "the ack")
 
 
 async def serving_logs(
-    ground: Field, monkeypatch: pytest.MonkeyPatch
+    process_stage: ProcessStage, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[WorkerProcess, int, int]:
     """Start a worker; return it with its fork server and the port that logs are asked for on."""
     port = free_port()
     monkeypatch.setenv("AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT", str(port))
-    worker = ground.launch()
+    worker = process_stage.launch()
     await worker.said("is ready")
     (fork_server,) = children_of(worker.pid)
     return worker, fork_server, port
 
 
 async def test_a_log_server_starts_when_it_is_asked_and_again_after_its_end(
-    ground: Field, monkeypatch: pytest.MonkeyPatch
+    process_stage: ProcessStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is forked from the fork server, which shares its memory, and dies with it."""
-    worker, fork_server, port = await serving_logs(ground, monkeypatch)
+    worker, fork_server, port = await serving_logs(process_stage, monkeypatch)
     assert not log_servers(fork_server)
     first = await log_server_of(fork_server, port)
 
@@ -296,10 +300,10 @@ async def test_a_log_server_starts_when_it_is_asked_and_again_after_its_end(
 
 
 async def test_whoever_waits_for_a_dead_log_server_is_hung_up_on(
-    ground: Field, monkeypatch: pytest.MonkeyPatch
+    process_stage: ProcessStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Left waiting, it would start another server, which may end for the same reason, and so on."""
-    _, fork_server, port = await serving_logs(ground, monkeypatch)
+    _, fork_server, port = await serving_logs(process_stage, monkeypatch)
     server = await log_server_of(fork_server, port)
     os.kill(server, signal.SIGSTOP)
     with socket.create_connection(("127.0.0.1", port), timeout=30) as reader:
@@ -310,12 +314,12 @@ async def test_whoever_waits_for_a_dead_log_server_is_hung_up_on(
 
 
 async def test_a_supervisor_does_not_hold_the_port_of_the_logs(
-    ground: Field, monkeypatch: pytest.MonkeyPatch
+    process_stage: ProcessStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that a task leaves behind might keep it from the worker that comes next."""
-    _, fork_server, port = await serving_logs(ground, monkeypatch)
-    running = await ground.send("sleep")
-    await ground.pid_of(running)
+    _, fork_server, port = await serving_logs(process_stage, monkeypatch)
+    running = await process_stage.send("sleep")
+    await process_stage.pid_of(running)
     supervisors = children_of(fork_server)
 
     assert supervisors
@@ -333,8 +337,8 @@ def holders(pids: set[int], port: int) -> set[int]:
     }
 
 
-async def test_the_main_process_imports_nothing_of_airflow(ground: Field) -> None:
-    worker = await ground.start()
+async def test_the_main_process_imports_nothing_of_airflow(process_stage: ProcessStage) -> None:
+    worker = await process_stage.start()
 
     assert title(worker.pid) == "airflow nats worker w1"
     mapped = maps(worker.pid)
@@ -342,13 +346,13 @@ async def test_the_main_process_imports_nothing_of_airflow(ground: Field) -> Non
     assert not any(library in mapped for library in ("pydantic_core", "sqlalchemy", "lxml"))
 
 
-async def test_a_daemon(ground: Field) -> None:
+async def test_a_daemon(process_stage: ProcessStage) -> None:
     """Its paths, relative ones as well, are those of the directory that it is started in."""
     names = {f"--{name}": f"worker.{name}" for name in ("pid", "log-file", "stdout", "stderr")}
-    launcher = ground.launch("--skip-serve-logs", "--daemon", *chain(*names.items()))
-    pid_file, log, *_ = files = [ground.directory / name for name in names.values()]
+    launcher = process_stage.launch("--skip-serve-logs", "--daemon", *chain(*names.items()))
+    pid_file, log, *_ = files = [process_stage.directory / name for name in names.values()]
     pid = int(await wait_until(lambda: pid_file.exists() and pid_file.read_text(), 60, "its pid"))
-    ground.daemons.append(pid)
+    process_stage.daemons.append(pid)
     await wait_until(lambda: log.exists() and "is ready" in log.read_text(), 60, "the daemon")
     below = descendants(pid)
     (fork_server,) = children_of(pid)
@@ -356,8 +360,8 @@ async def test_a_daemon(ground: Field) -> None:
     assert await launcher.ended() == 0
     assert os.getsid(pid) != launcher.pid
     assert all(file.exists() for file in files)
-    assert psutil.Process(fork_server).cwd() == str(ground.directory)
+    assert psutil.Process(fork_server).cwd() == str(process_stage.directory)
     os.kill(pid, signal.SIGTERM)
     await wait_until(lambda: not any(map(is_alive, {pid, *below})), 30, "its end")
     assert not pid_file.exists()
-    assert await ground.post.presence("w1") is None
+    assert await process_stage.post.presence("w1") is None

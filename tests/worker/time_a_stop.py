@@ -17,8 +17,8 @@ from pathlib import Path
 
 from nats_worker.processes.pool import ProcessPool
 from tests.support.execution_api import Answer, ExecutionApi
+from tests.support.process_stage import is_alive, make_home, task_body
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import is_alive, make_home, task_body
 
 REFUSED = Answer(409, {"reason": "not_running"})
 DEFAULT_INTERVAL = "5"

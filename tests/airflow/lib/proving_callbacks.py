@@ -1,4 +1,4 @@
-"""What a missed deadline calls, in the worker's callback process."""
+"""The callbacks of a missed deadline, in the worker's callback process."""
 
 from __future__ import annotations
 

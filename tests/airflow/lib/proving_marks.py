@@ -1,4 +1,4 @@
-"""How a task and the test that watches it speak: files in one directory."""
+"""Marks of a task for the test that watches it: files in one directory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def hold(name: str) -> None:
 
 
 def note(name: str, text: str = "ran") -> None:
-    """Append a line, in one piece whoever else writes."""
+    """Append a line, in one piece even if other processes write."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     file = os.open(MARKS / f"{name}-lines", flags, 0o644)
     try:

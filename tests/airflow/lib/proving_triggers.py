@@ -1,4 +1,4 @@
-"""What the triggerer runs."""
+"""The triggers of the tests' Dags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the Dags have in common; each has a file of its own, as every task parses its Dag's file."""
+"""The common part of the Dags; each has a file of its own, as every task parses its Dag's file."""
 
 from __future__ import annotations
 

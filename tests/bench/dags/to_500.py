@@ -1,4 +1,4 @@
-"""What is left to 500 tasks after the runs before."""
+"""The tasks that are left to 500 after the runs before."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from nats_executor.wire.messages import FORMAT, State, decode
 from nats_executor.wire.names import Verb
 from nats_worker.control import logs
 from nats_worker.control.logs import READERS, LogReader, read_page
-from tests.support.worker_scene import Scene, scene_fixture, task
+from tests.support.worker_stage import WorkerStage, task, worker_stage_fixture
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from nats_executor.wire.messages import Workload
     from nats_worker.delivery.errand import Errand
 
-__all__ = ["scene_fixture"]
+__all__ = ["worker_stage_fixture"]
 
 pytestmark = pytest.mark.anyio
 
@@ -284,20 +284,20 @@ async def test_a_disk_that_hangs_holds_up_nothing(
 # A worker
 
 
-async def test_a_worker_answers_while_it_runs_it(scene: Scene) -> None:
-    worker = await scene.start()
+async def test_a_worker_answers_while_it_runs_it(worker_stage: WorkerStage) -> None:
+    worker = await worker_stage.start()
 
     async def look() -> Page:
-        subject = scene.names.control(worker.state.id, Verb.LOG)
+        subject = worker_stage.names.control(worker.state.id, Verb.LOG)
         question = encode_log_message(Question(dispatch_id="d1", limit=100))
-        return decode(Page, await scene.broker.request(subject, question, timeout=5))
+        return decode(Page, await worker_stage.broker.request(subject, question, timeout=5))
 
     assert not (await look()).runs
-    scene.send(task("d1", body={"log_path": "a.log", "token": "t"}))
-    run = await scene.pool.run()
+    worker_stage.send(task("d1", body={"log_path": "a.log", "token": "t"}))
+    run = await worker_stage.pool.run()
     run.begin()
-    await scene.reported(State.RUNNING)
+    await worker_stage.reported(State.RUNNING)
     assert (await look()).runs
     run.finish()
-    await scene.done()
+    await worker_stage.done()
     assert not (await look()).runs

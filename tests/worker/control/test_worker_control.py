@@ -19,7 +19,7 @@ from nats_worker.processes.exit_report import Ending
 from nats_worker.processes.pool import PoolBroken
 from nats_worker.worker import background
 from tests.support.waiting import wait_until
-from tests.support.worker_scene import Scene, scene_fixture
+from tests.support.worker_stage import WorkerStage, worker_stage_fixture
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,81 +29,83 @@ if TYPE_CHECKING:
     from tests.support.fake_broker import FakeBroker
     from tests.support.fake_pool import FakeRun
 
-__all__ = ["scene_fixture"]
+__all__ = ["worker_stage_fixture"]
 
 pytestmark = pytest.mark.anyio
 
 
-async def running(scene: Scene) -> tuple[Worker, FakeRun]:
-    worker = await scene.start()
-    scene.send()
-    run = await scene.pool.run()
+async def running(worker_stage: WorkerStage) -> tuple[Worker, FakeRun]:
+    worker = await worker_stage.start()
+    worker_stage.send()
+    run = await worker_stage.pool.run()
     run.begin()
-    await scene.reported(State.RUNNING)
+    await worker_stage.reported(State.RUNNING)
     return worker, run
 
 
-async def revoke(scene: Scene, worker: Worker, dispatch_id: str = "d1") -> bytes:
-    subject = scene.names.control(worker.state.id, Verb.STOP)
-    return await scene.broker.request(subject, dispatch_id.encode(), timeout=1.0)
+async def revoke(worker_stage: WorkerStage, worker: Worker, dispatch_id: str = "d1") -> bytes:
+    subject = worker_stage.names.control(worker.state.id, Verb.STOP)
+    return await worker_stage.broker.request(subject, dispatch_id.encode(), timeout=1.0)
 
 
-async def ping(scene: Scene, worker: Worker, *dispatch_ids: str) -> Presence:
-    subject = scene.names.control(worker.state.id, Verb.PING)
-    reply = await scene.broker.request(subject, " ".join(dispatch_ids).encode(), timeout=1.0)
+async def ping(worker_stage: WorkerStage, worker: Worker, *dispatch_ids: str) -> Presence:
+    subject = worker_stage.names.control(worker.state.id, Verb.PING)
+    reply = await worker_stage.broker.request(subject, " ".join(dispatch_ids).encode(), timeout=1.0)
     return decode(Presence, reply)
 
 
 # Telling what is here
 
 
-async def test_a_worker_denies_what_is_not_in_its_hands(scene: Scene) -> None:
-    worker, run = await running(scene)
+async def test_a_worker_denies_what_is_not_in_its_hands(worker_stage: WorkerStage) -> None:
+    worker, run = await running(worker_stage)
 
-    assert (await ping(scene, worker, "d1", "d2")).lacks == ["d2"]
-    assert (await ping(scene, worker)).lacks == []
+    assert (await ping(worker_stage, worker, "d1", "d2")).lacks == ["d2"]
+    assert (await ping(worker_stage, worker)).lacks == []
 
     run.finish()
-    await scene.done()
+    await worker_stage.done()
     await wait_until(lambda: not worker.crew.errands, 30, "its errand to end")
-    assert (await ping(scene, worker, "d1")).lacks == ["d1"]
+    assert (await ping(worker_stage, worker, "d1")).lacks == ["d1"]
 
 
-async def test_a_worker_denies_nothing_whose_end_it_could_not_report_yet(scene: Scene) -> None:
+async def test_a_worker_denies_nothing_whose_end_it_could_not_report_yet(
+    worker_stage: WorkerStage,
+) -> None:
     """An executor would take it for lost, and fail what has just succeeded."""
-    worker, run = await running(scene)
-    link = scene.link_of(worker)
+    worker, run = await running(worker_stage)
+    link = worker_stage.link_of(worker)
     link.fail_next("publish", 2)
 
     run.finish()
     await wait_until(lambda: not link.failures["publish"], 30, "two reports that do not arrive")
 
-    assert (await ping(scene, worker, "d1")).lacks == []
-    await scene.reported(State.SUCCESS)
+    assert (await ping(worker_stage, worker, "d1")).lacks == []
+    await worker_stage.reported(State.SUCCESS)
     await wait_until(lambda: not worker.crew.errands, 30, "its errand to end")
-    assert (await ping(scene, worker, "d1")).lacks == ["d1"]
+    assert (await ping(worker_stage, worker, "d1")).lacks == ["d1"]
 
 
-async def test_a_worker_has_what_waits_for_its_start(scene: Scene) -> None:
-    worker = await scene.start()
-    scene.send()
-    run = await scene.pool.run()
+async def test_a_worker_has_what_waits_for_its_start(worker_stage: WorkerStage) -> None:
+    worker = await worker_stage.start()
+    worker_stage.send()
+    run = await worker_stage.pool.run()
 
-    assert (await ping(scene, worker, "d1")).lacks == []
+    assert (await ping(worker_stage, worker, "d1")).lacks == []
 
     run.begin()
     run.finish()
-    await scene.done()
+    await worker_stage.done()
 
 
 @pytest.mark.parametrize(
     "question", [b"\xff\xfe", b" \n ", b"d " * 2**20], ids=["no text", "no words", "too many"]
 )
-async def test_any_question_is_answered(scene: Scene, question: bytes) -> None:
-    worker = await scene.start()
-    subject = scene.names.control(worker.state.id, Verb.PING)
+async def test_any_question_is_answered(worker_stage: WorkerStage, question: bytes) -> None:
+    worker = await worker_stage.start()
+    subject = worker_stage.names.control(worker.state.id, Verb.PING)
 
-    reply = await scene.broker.request(subject, question, timeout=1.0)
+    reply = await worker_stage.broker.request(subject, question, timeout=1.0)
 
     assert len(reply) < 1000
     assert decode(Presence, reply).worker == worker.state.id
@@ -112,33 +114,33 @@ async def test_any_question_is_answered(scene: Scene, question: bytes) -> None:
 # Revoking
 
 
-async def test_a_running_workload_is_revoked(scene: Scene) -> None:
-    worker, run = await running(scene)
+async def test_a_running_workload_is_revoked(worker_stage: WorkerStage) -> None:
+    worker, run = await running(worker_stage)
     run.deadly = {SIGTERM}
 
-    assert await revoke(scene, worker) == b"stopping"
-    await scene.done()
+    assert await revoke(worker_stage, worker) == b"stopping"
+    await worker_stage.done()
 
     assert run.signals == [SIGTERM]
-    assert scene.events == ["claimed", "running", "dropped", "ack"]
+    assert worker_stage.events == ["claimed", "running", "dropped", "ack"]
 
 
-async def test_a_revoked_workload_that_ignores_sigterm_is_killed(scene: Scene) -> None:
-    worker, run = await running(scene)
+async def test_a_revoked_workload_that_ignores_sigterm_is_killed(worker_stage: WorkerStage) -> None:
+    worker, run = await running(worker_stage)
     run.deadly = {SIGKILL}
 
-    await revoke(scene, worker)
-    await scene.done()
+    await revoke(worker_stage, worker)
+    await worker_stage.done()
 
     assert run.signals == [SIGTERM, SIGKILL]
-    assert scene.events == ["claimed", "running", "dropped", "ack"]
+    assert worker_stage.events == ["claimed", "running", "dropped", "ack"]
 
 
 async def test_a_workload_is_revoked_before_it_is_claimed(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    worker_stage: WorkerStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = await scene.start()
-    link = scene.link_of(worker)
+    worker = await worker_stage.start()
+    link = worker_stage.link_of(worker)
     look = link.last
 
     async def look_and_revoke(stream: str, subject: str) -> Stored | None:
@@ -146,111 +148,119 @@ async def test_a_workload_is_revoked_before_it_is_claimed(
         return await look(stream, subject)
 
     monkeypatch.setattr(link, "last", look_and_revoke)
-    scene.send()
-    await scene.done()
+    worker_stage.send()
+    await worker_stage.done()
 
-    assert scene.events == ["claimed", "dropped", "ack"]
-    assert scene.pool.requested == []
-
-
-async def test_a_workload_is_revoked_while_its_process_is_asked_for(scene: Scene) -> None:
-    worker = await scene.start()
-    scene.pool.gate.clear()
-    scene.send()
-    await scene.reported(State.CLAIMED)
-    await revoke(scene, worker)
-    scene.pool.gate.set()
-    await scene.done()
-
-    assert scene.pool.requested == []
-    assert (await scene.reported(State.DROPPED)).info == "the scheduler took it back"
+    assert worker_stage.events == ["claimed", "dropped", "ack"]
+    assert worker_stage.pool.requested == []
 
 
-async def test_a_workload_is_revoked_after_its_redelivery(scene: Scene) -> None:
-    worker, run = await running(scene)
-    scene.server.advance(scene.settings.ack_wait_seconds + 1)
+async def test_a_workload_is_revoked_while_its_process_is_asked_for(
+    worker_stage: WorkerStage,
+) -> None:
+    worker = await worker_stage.start()
+    worker_stage.pool.gate.clear()
+    worker_stage.send()
+    await worker_stage.reported(State.CLAIMED)
+    await revoke(worker_stage, worker)
+    worker_stage.pool.gate.set()
+    await worker_stage.done()
+
+    assert worker_stage.pool.requested == []
+    assert (await worker_stage.reported(State.DROPPED)).info == "the scheduler took it back"
+
+
+async def test_a_workload_is_revoked_after_its_redelivery(worker_stage: WorkerStage) -> None:
+    worker, run = await running(worker_stage)
+    worker_stage.server.advance(worker_stage.settings.ack_wait_seconds + 1)
     await wait_until(lambda: worker.leases._held["d1"].delivery.num_delivered == 2, 5, "it")
     run.deadly = {SIGTERM}
 
-    assert await revoke(scene, worker) == b"stopping"
-    await scene.done()
+    assert await revoke(worker_stage, worker) == b"stopping"
+    await worker_stage.done()
 
 
-async def test_what_is_not_here_cannot_be_revoked(scene: Scene) -> None:
-    worker = await scene.start()
+async def test_what_is_not_here_cannot_be_revoked(worker_stage: WorkerStage) -> None:
+    worker = await worker_stage.start()
 
-    assert await revoke(scene, worker, "d7") == b"unknown"
-    subject = scene.names.control(worker.state.id, Verb.STOP)
-    assert await scene.broker.request(subject, b"\xff no text", timeout=1.0) == b"unknown"
+    assert await revoke(worker_stage, worker, "d7") == b"unknown"
+    subject = worker_stage.names.control(worker.state.id, Verb.STOP)
+    assert await worker_stage.broker.request(subject, b"\xff no text", timeout=1.0) == b"unknown"
 
 
 # Draining
 
 
-async def test_a_drain_lets_running_tasks_end_and_takes_no_more(scene: Scene) -> None:
-    worker, run = await running(scene)
-    life = scene.lives[worker.state.id]
+async def test_a_drain_lets_running_tasks_end_and_takes_no_more(worker_stage: WorkerStage) -> None:
+    worker, run = await running(worker_stage)
+    life = worker_stage.lives[worker.state.id]
     worker.ask_to_stop(SIGTERM)
-    await wait_until(lambda: (p := scene.presence()) and p.draining, 5, "the record to say so")
-    scene.send(dispatch_id="d2")
+    await wait_until(
+        lambda: (p := worker_stage.presence()) and p.draining, 5, "the record to say so"
+    )
+    worker_stage.send(dispatch_id="d2")
     assert not life.done()
 
     run.finish()
     await asyncio.wait_for(life, 5)
 
-    assert scene.events == ["claimed", "running", "success", "ack"]
-    assert scene.is_queued("d2")
+    assert worker_stage.events == ["claimed", "running", "success", "ack"]
+    assert worker_stage.is_queued("d2")
     assert run.signals == []
-    assert scene.presence() is None
-    record = scene.server.headers[scene.names.presence("default", "me")]
+    assert worker_stage.presence() is None
+    record = worker_stage.server.headers[worker_stage.names.presence("default", "me")]
     assert record == {"KV-Operation": "DEL"}
 
 
-async def test_what_no_process_has_goes_to_another_worker_at_once(scene: Scene) -> None:
-    worker = await scene.start("old")
-    scene.pool.gate.clear()
-    scene.send()
-    await scene.reported(State.CLAIMED)
-    heir = scene.launch("new", concurrency=1)
+async def test_what_no_process_has_goes_to_another_worker_at_once(
+    worker_stage: WorkerStage,
+) -> None:
+    worker = await worker_stage.start("old")
+    worker_stage.pool.gate.clear()
+    worker_stage.send()
+    await worker_stage.reported(State.CLAIMED)
+    heir = worker_stage.launch("new", concurrency=1)
     worker.ask_to_stop(SIGTERM)
     await wait_until(lambda: worker.state.is_draining, 5, "the drain")
-    scene.pool.gate.set()
+    worker_stage.pool.gate.set()
 
-    (await scene.pool.run()).finish()
-    await scene.done()
+    (await worker_stage.pool.run()).finish()
+    await worker_stage.done()
 
-    assert scene.events == ["claimed", "released", "nak", "claimed", "success", "ack"]
-    report = await scene.reported(State.SUCCESS)
+    assert worker_stage.events == ["claimed", "released", "nak", "claimed", "success", "ack"]
+    report = await worker_stage.reported(State.SUCCESS)
     assert (report.worker, report.attempt) == (heir.state.id, 1)
 
 
-async def test_what_a_process_has_is_not_taken_from_it(scene: Scene) -> None:
+async def test_what_a_process_has_is_not_taken_from_it(worker_stage: WorkerStage) -> None:
     """It may have asked for its start, so another worker might find it running."""
-    worker = await scene.start()
-    scene.send()
-    run = await scene.pool.run()
+    worker = await worker_stage.start()
+    worker_stage.send()
+    run = await worker_stage.pool.run()
     worker.ask_to_stop(SIGTERM)
     await wait_until(lambda: worker.state.is_draining, 5, "the drain")
 
     assert run.signals == []
     run.begin()
     run.finish()
-    await scene.done()
+    await worker_stage.done()
 
-    assert scene.events[-2:] == ["success", "ack"]
+    assert worker_stage.events[-2:] == ["success", "ack"]
 
 
-async def test_what_was_certainly_not_asked_for_is_handed_back_by_a_drain(scene: Scene) -> None:
-    scene.settings = replace(scene.settings, kill_seconds=60.0, drain_seconds=0.1)
-    worker = await scene.start()
-    scene.send()
-    run = await scene.pool.run()
+async def test_what_was_certainly_not_asked_for_is_handed_back_by_a_drain(
+    worker_stage: WorkerStage,
+) -> None:
+    worker_stage.settings = replace(worker_stage.settings, kill_seconds=60.0, drain_seconds=0.1)
+    worker = await worker_stage.start()
+    worker_stage.send()
+    run = await worker_stage.pool.run()
     worker.ask_to_stop(SIGTERM)
     await wait_until(lambda: run.signals == [SIGTERM], 5, "the drain's second step")
 
     run.finish(Ending.GIVEN_UP)
 
-    report = await scene.reported(State.RELEASED)
+    report = await worker_stage.reported(State.RELEASED)
     assert (report.info, report.attempt) == ("this worker stops", 0)
 
 
@@ -258,35 +268,35 @@ async def test_what_was_certainly_not_asked_for_is_handed_back_by_a_drain(scene:
     ("requests", "signals"), [(1, []), (2, [SIGTERM]), (3, [SIGTERM, SIGKILL])]
 )
 async def test_each_further_request_makes_the_drain_less_patient(
-    scene: Scene, requests: int, signals: list[int]
+    worker_stage: WorkerStage, requests: int, signals: list[int]
 ) -> None:
-    scene.settings = replace(scene.settings, kill_seconds=60.0, drain_seconds=60.0)
-    worker, run = await running(scene)
+    worker_stage.settings = replace(worker_stage.settings, kill_seconds=60.0, drain_seconds=60.0)
+    worker, run = await running(worker_stage)
     for sig in (SIGTERM, SIGINT, SIGTERM)[:requests]:
         worker.ask_to_stop(sig)
     await wait_until(lambda: run.signals == signals, 5, "the signals")
 
     run.finish(exit_code=-signals[-1] if signals else 0)
-    await asyncio.wait_for(scene.lives[worker.state.id], 5)
-    assert scene.events == ["claimed", "running", "failed" if signals else "success", "ack"]
+    await asyncio.wait_for(worker_stage.lives[worker.state.id], 5)
+    assert worker_stage.events == ["claimed", "running", "failed" if signals else "success", "ack"]
 
 
-async def test_patience_ends_by_itself(scene: Scene) -> None:
-    scene.settings = replace(scene.settings, kill_seconds=0.1, drain_seconds=0.1)
-    worker, run = await running(scene)
+async def test_patience_ends_by_itself(worker_stage: WorkerStage) -> None:
+    worker_stage.settings = replace(worker_stage.settings, kill_seconds=0.1, drain_seconds=0.1)
+    worker, run = await running(worker_stage)
     run.deadly = {SIGKILL}
 
-    await scene.stop(worker)
+    await worker_stage.stop(worker)
 
     assert run.signals == [SIGTERM, SIGKILL]
-    assert scene.events == ["claimed", "running", "failed", "ack"]
+    assert worker_stage.events == ["claimed", "running", "failed", "ack"]
 
 
 async def test_a_request_that_comes_while_the_worker_starts(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    worker_stage: WorkerStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client swallows the cancellation that meets its subscription."""
-    broker = scene.server.broker()
+    broker = worker_stage.server.broker()
     is_serving = asyncio.Event()
 
     async def swallow(*_: object) -> None:
@@ -300,26 +310,26 @@ async def test_a_request_that_comes_while_the_worker_starts(
 
     monkeypatch.setattr(broker, "serve", swallow)
     monkeypatch.setattr(worker_module, "connect", connect)
-    worker = scene.launch()
+    worker = worker_stage.launch()
     await is_serving.wait()
 
-    await scene.stop(worker)
+    await worker_stage.stop(worker)
 
 
 async def test_what_nothing_ends_is_left_to_other_workers(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    worker_stage: WorkerStage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(worker_module, "LAST_REPORTS_SECONDS", 0.1)
-    scene.settings = replace(scene.settings, kill_seconds=0.1, drain_seconds=0.1)
-    worker, run = await running(scene)
-    scene.server.stop()
+    worker_stage.settings = replace(worker_stage.settings, kill_seconds=0.1, drain_seconds=0.1)
+    worker, run = await running(worker_stage)
+    worker_stage.server.stop()
 
-    await scene.stop(worker)
+    await worker_stage.stop(worker)
 
     assert "leaving 1 workloads to other workers" in caplog.text
     assert run.is_over
-    scene.server.start()
-    assert scene.is_queued()
+    worker_stage.server.start()
+    assert worker_stage.is_queued()
     await wait_until(
         lambda: not worker.crew.tasks or cancel(worker.crew.tasks), 5, "its tasks to end"
     )
@@ -333,48 +343,48 @@ def cancel(tasks: set[asyncio.Task[None]]) -> bool:
 
 
 async def test_an_errand_ends_when_the_loop_does(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    worker_stage: WorkerStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even while it reports the start, or the worker would hang instead of ending."""
-    worker = await scene.start()
-    scene.send()
-    run = await scene.pool.run()
+    worker = await worker_stage.start()
+    worker_stage.send()
+    run = await worker_stage.pool.run()
 
     async def hang(*_: object, **__: object) -> int:
         await asyncio.Event().wait()
         return 0
 
     with monkeypatch.context() as patch:
-        patch.setattr(scene.link_of(worker), "publish", hang)
+        patch.setattr(worker_stage.link_of(worker), "publish", hang)
         run.begin()
         run.finish()
         await wait_until(lambda: worker.state.slots.used == 0, 5, "the end of the process")
         cancel(worker.crew.tasks)
-        await scene.idle(worker)
+        await worker_stage.idle(worker)
 
 
 # Names and presence
 
 
-async def test_two_workers_of_one_name(scene: Scene) -> None:
-    first = await scene.start()
-    second = scene.launch()
+async def test_two_workers_of_one_name(worker_stage: WorkerStage) -> None:
+    first = await worker_stage.start()
+    second = worker_stage.launch()
 
     with pytest.raises(ExceptionGroup) as caught:
-        await scene.lives[second.state.id]
+        await worker_stage.lives[second.state.id]
 
     assert caught.group_contains(
         NameTaken, match=r"a worker named 'me' runs already .*another name with --hostname"
     )
-    assert scene.is_seen(first)
-    presence = scene.presence()
+    assert worker_stage.is_seen(first)
+    presence = worker_stage.presence()
     assert presence
     assert not presence.draining
 
 
-async def test_two_workers_of_one_name_that_start_together(scene: Scene) -> None:
-    workers = [scene.launch(), scene.launch()]
-    lives = [scene.lives[worker.state.id] for worker in workers]
+async def test_two_workers_of_one_name_that_start_together(worker_stage: WorkerStage) -> None:
+    workers = [worker_stage.launch(), worker_stage.launch()]
+    lives = [worker_stage.lives[worker.state.id] for worker in workers]
 
     done, _ = await asyncio.wait(lives, return_when=asyncio.FIRST_COMPLETED)
 
@@ -382,21 +392,21 @@ async def test_two_workers_of_one_name_that_start_together(scene: Scene) -> None
     assert isinstance(done.pop().exception(), ExceptionGroup)
 
 
-async def test_the_name_of_a_dead_worker_is_free(scene: Scene) -> None:
-    dead = await scene.start()
-    scene.lives[dead.state.id].cancel()
-    await asyncio.wait([scene.lives[dead.state.id]])
+async def test_the_name_of_a_dead_worker_is_free(worker_stage: WorkerStage) -> None:
+    dead = await worker_stage.start()
+    worker_stage.lives[dead.state.id].cancel()
+    await asyncio.wait([worker_stage.lives[dead.state.id]])
 
-    heir = await scene.start()
+    heir = await worker_stage.start()
 
-    assert scene.is_seen(heir)
+    assert worker_stage.is_seen(heir)
 
 
-async def test_a_worker_answers_with_what_it_does(scene: Scene) -> None:
-    worker, run = await running(scene)
+async def test_a_worker_answers_with_what_it_does(worker_stage: WorkerStage) -> None:
+    worker, run = await running(worker_stage)
 
-    answer = await scene.broker.request(
-        scene.names.control(worker.state.id, Verb.PING), b"", timeout=1.0
+    answer = await worker_stage.broker.request(
+        worker_stage.names.control(worker.state.id, Verb.PING), b"", timeout=1.0
     )
 
     presence = decode(Presence, answer)
@@ -406,17 +416,17 @@ async def test_a_worker_answers_with_what_it_does(scene: Scene) -> None:
 
 
 async def test_a_worker_waits_for_the_streams_and_says_so_once(
-    scene: Scene, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    worker_stage: WorkerStage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_module, "ENTER_RETRY_SECONDS", 0.01)
-    scene.settings = replace(scene.settings, connect_timeout_seconds=0.01)
-    streams, scene.server.streams = scene.server.streams, {}
-    worker = scene.launch()
-    link = scene.broker
+    worker_stage.settings = replace(worker_stage.settings, connect_timeout_seconds=0.01)
+    streams, worker_stage.server.streams = worker_stage.server.streams, {}
+    worker = worker_stage.launch()
+    link = worker_stage.broker
     await wait_until(lambda: "waiting for NATS" in caplog.text, 5, "the log line")
 
-    scene.server.streams = streams
-    await wait_until(lambda: scene.is_seen(worker), 5, "the worker to start")
+    worker_stage.server.streams = streams
+    await wait_until(lambda: worker_stage.is_seen(worker), 5, "the worker to start")
 
     lines = re.findall(r"waiting for NATS: .*; next: asking until it answers", caplog.text)
     assert len(lines) == 1
@@ -426,16 +436,18 @@ async def test_a_worker_waits_for_the_streams_and_says_so_once(
 # Its parts
 
 
-async def test_a_pool_that_breaks_down_ends_the_worker_after_its_reports(scene: Scene) -> None:
-    worker, _ = await running(scene)
+async def test_a_pool_that_breaks_down_ends_the_worker_after_its_reports(
+    worker_stage: WorkerStage,
+) -> None:
+    worker, _ = await running(worker_stage)
 
-    scene.pool.break_down()
+    worker_stage.pool.break_down()
     with pytest.raises(ExceptionGroup) as caught:
-        await scene.lives[worker.state.id]
+        await worker_stage.lives[worker.state.id]
 
     assert caught.group_contains(PoolBroken)
-    assert scene.events == ["claimed", "running", "failed", "ack"]
-    assert scene.presence() is None
+    assert worker_stage.events == ["claimed", "running", "failed", "ack"]
+    assert worker_stage.presence() is None
 
 
 async def test_a_part_that_fails_ends_the_worker() -> None:
@@ -455,8 +467,8 @@ async def test_a_part_that_goes_on_for_ever_ends_with_the_body() -> None:
         pass
 
 
-async def test_bundles_are_cleaned_up_from_time_to_time(scene: Scene) -> None:
-    worker = scene.launch()
+async def test_bundles_are_cleaned_up_from_time_to_time(worker_stage: WorkerStage) -> None:
+    worker = worker_stage.launch()
     worker.state.plan = replace(worker.state.plan, cleanup_seconds=0.01)
 
-    await wait_until(lambda: len(scene.pool.cleanups) > 1, 5, "two cleanups")
+    await wait_until(lambda: len(worker_stage.pool.cleanups) > 1, 5, "two cleanups")

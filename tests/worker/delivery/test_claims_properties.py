@@ -13,7 +13,14 @@ from nats_executor.retrying import STEP_PAUSES
 from nats_executor.wire.messages import Kind, Report, State
 from nats_worker import worker as worker_module
 from nats_worker.delivery.claims import is_void
-from tests.support.claim_world import ACK_WAIT, DETAILS, EXPIRED_TOKEN, ROUNDS, World, world
+from tests.support.claim_stage import (
+    ACK_WAIT,
+    DETAILS,
+    EXPIRED_TOKEN,
+    ROUNDS,
+    ClaimStage,
+    claim_stage,
+)
 
 
 class Defects(logging.Handler):
@@ -34,38 +41,38 @@ USUAL = ("deliver", "go on", "go far", "ask", "end")
 class Workers(RuleBasedStateMachine):
     """Three workers at a time, and one dispatch."""
 
-    world: World
+    claim_stage: ClaimStage
 
     @initialize(kind=st.sampled_from([Kind.TASK, Kind.CALLBACK]), is_old=st.booleans())
     def begin(self, kind: Kind, is_old: bool) -> None:
-        self.world = World(kind, EXPIRED_TOKEN if is_old else "token-0")
+        self.claim_stage = ClaimStage(kind, EXPIRED_TOKEN if is_old else "token-0")
         self.defects = Defects()
         worker_module.log.addHandler(self.defects)
 
     @rule(data=st.data())
     def move(self, data: st.DataObject) -> None:
-        possible = self.world.moves()
+        possible = self.claim_stage.moves()
         weighted = [move for move in possible for _ in range(3 if move in USUAL else 1)]
         what = data.draw(st.sampled_from(weighted))
         worker = data.draw(st.sampled_from(possible[what]))
         detail = data.draw(st.sampled_from(DETAILS[what])) if what in DETAILS else None
-        self.world.move(what, worker, detail)
+        self.claim_stage.move(what, worker, detail)
 
     @invariant()
     def holds(self) -> None:
-        self.world.check()
+        self.claim_stage.check()
 
     def teardown(self) -> None:
-        if not hasattr(self, "world"):
+        if not hasattr(self, "claim_stage"):
             return
         try:
-            self.world.calm_down()
-            self.world.check()
-            self.world.check_end()
+            self.claim_stage.calm_down()
+            self.claim_stage.check()
+            self.claim_stage.check_end()
             assert not self.defects.records
         finally:
             worker_module.log.removeHandler(self.defects)
-            self.world.close()
+            self.claim_stage.close()
 
 
 TestWorkers = Workers.TestCase
@@ -77,7 +84,7 @@ TestWorkers.settings = settings(max_examples=100, stateful_step_count=40, phases
 
 
 def test_one_worker_does_it_all() -> None:
-    with world() as made:
+    with claim_stage() as made:
         worker = made.sites[0]
         made.deliver(worker)
         made.go_far(worker)
@@ -93,7 +100,7 @@ def test_one_worker_does_it_all() -> None:
 
 def test_who_may_have_started_it_is_remembered_when_its_token_is_renewed() -> None:
     """The first worker started it and died, and the token died before the second one asked."""
-    with world() as made:
+    with claim_stage() as made:
         first, second, third = made.sites
         made.deliver(first)
         made.go_far(first)
@@ -114,7 +121,7 @@ def test_who_may_have_started_it_is_remembered_when_its_token_is_renewed() -> No
 
 
 def test_a_redelivery_to_the_worker_that_is_claiming_it_is_no_second_claim() -> None:
-    with world() as made:
+    with claim_stage() as made:
         worker = made.sites[0]
         made.deliver(worker)
         made.go_on(worker)  # there is no report yet
@@ -129,7 +136,7 @@ def test_a_redelivery_to_the_worker_that_is_claiming_it_is_no_second_claim() -> 
 
 
 def test_a_claim_whose_answer_was_lost_does_not_wait_for_a_worker_that_is_full() -> None:
-    with world() as made:
+    with claim_stage() as made:
         full, idle, _ = made.sites
         made.deliver(full)
         made.go_on(full)
@@ -149,7 +156,7 @@ def test_a_claim_whose_answer_was_lost_does_not_wait_for_a_worker_that_is_full()
 
 def test_a_worker_that_was_cut_off_leaves_the_message_to_the_one_that_gave_it_back() -> None:
     """The API server started it for the second worker, which never heard of it."""
-    with world() as made:
+    with claim_stage() as made:
         cut, second, _ = made.sites
         made.deliver(cut)
         made.go_far(cut)

@@ -13,14 +13,14 @@ from nats_worker.delivery.observer import Observer, unobserved
 from nats_worker.health import health
 from nats_worker.health.endpoint import endpoint
 from nats_worker.worker import Worker
-from tests.support.worker_scene import Scene, scene_fixture
+from tests.support.worker_stage import WorkerStage, worker_stage_fixture
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from nats_executor.broker.port import Delivery
 
-__all__ = ["scene_fixture"]
+__all__ = ["worker_stage_fixture"]
 
 pytestmark = pytest.mark.anyio
 
@@ -64,14 +64,16 @@ def notebook(monkeypatch: pytest.MonkeyPatch) -> Notebook:
     return made
 
 
-async def test_each_step_of_a_delivery_is_told(scene: Scene, notebook: Notebook) -> None:
-    await scene.start()
-    scene.send()
-    run = await scene.pool.run()
+async def test_each_step_of_a_delivery_is_told(
+    worker_stage: WorkerStage, notebook: Notebook
+) -> None:
+    await worker_stage.start()
+    worker_stage.send()
+    run = await worker_stage.pool.run()
     run.begin()
-    await scene.reported(State.RUNNING)
+    await worker_stage.reported(State.RUNNING)
     run.finish()
-    await scene.done()
+    await worker_stage.done()
 
     assert notebook.lines == [
         "confirmed", "claimed first", "started", "confirmed", "exited", "confirmed",
@@ -79,34 +81,38 @@ async def test_each_step_of_a_delivery_is_told(scene: Scene, notebook: Notebook)
     ]  # fmt: skip
 
 
-async def test_a_later_claim_is_not_the_first(scene: Scene, notebook: Notebook) -> None:
-    scene.says(State.RELEASED, attempt=1)
-    await scene.start()
-    scene.send()
-    (await scene.pool.run()).finish()
-    await scene.done()
+async def test_a_later_claim_is_not_the_first(
+    worker_stage: WorkerStage, notebook: Notebook
+) -> None:
+    worker_stage.says(State.RELEASED, attempt=1)
+    await worker_stage.start()
+    worker_stage.send()
+    (await worker_stage.pool.run()).finish()
+    await worker_stage.done()
 
     assert notebook.lines[:2] == ["confirmed", "claimed"]
 
 
-async def test_a_report_in_a_dead_workers_place_is_told(scene: Scene, notebook: Notebook) -> None:
-    scene.says(State.RUNNING)
-    await scene.start()
-    scene.send()
-    await scene.done()
+async def test_a_report_in_a_dead_workers_place_is_told(
+    worker_stage: WorkerStage, notebook: Notebook
+) -> None:
+    worker_stage.says(State.RUNNING)
+    await worker_stage.start()
+    worker_stage.send()
+    await worker_stage.done()
 
     assert notebook.lines == ["confirmed", "reported failed"]
 
 
-async def test_a_burial_is_told(scene: Scene, notebook: Notebook) -> None:
-    await scene.start()
-    scene.put(b"no message")
-    await scene.done()
+async def test_a_burial_is_told(worker_stage: WorkerStage, notebook: Notebook) -> None:
+    await worker_stage.start()
+    worker_stage.put(b"no message")
+    await worker_stage.done()
 
     assert notebook.lines[-2:] == ["reported failed", "buried"]
 
 
-async def test_without_a_port_no_delivery_is_observed(scene: Scene) -> None:
-    worker = Worker(scene.settings, scene.launch().state.plan)
+async def test_without_a_port_no_delivery_is_observed(worker_stage: WorkerStage) -> None:
+    worker = Worker(worker_stage.settings, worker_stage.launch().state.plan)
     async with endpoint(worker.state, health.Health(worker.state)) as observer:
         assert observer is unobserved

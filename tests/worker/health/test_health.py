@@ -38,10 +38,10 @@ from tests.support.fake_pool import FakePool
 from tests.support.fixtures import settings_for
 from tests.support.nats_server import free_port
 from tests.support.probing import Answer, ask, ask_now, samples
+from tests.support.process_stage import QUICK, ProcessStage
 from tests.support.waiting import block_until, wait_until
-from tests.support.worker_ground import QUICK, Field
 from tests.support.worker_process import Post
-from tests.support.worker_scene import Scene, scene_fixture
+from tests.support.worker_stage import WorkerStage, worker_stage_fixture
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -53,24 +53,26 @@ if TYPE_CHECKING:
     from tests.support.execution_api import ExecutionApi
     from tests.support.nats_server import NatsServer
 
-__all__ = ["scene_fixture"]
+__all__ = ["worker_stage_fixture"]
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def port(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> int:
+def port(worker_stage: WorkerStage, monkeypatch: pytest.MonkeyPatch) -> int:
     """Have the workers of a test answer probes."""
     monkeypatch.setattr(health, "TICK_SECONDS", 0.01)
     chosen = free_port()
-    scene.settings = replace(scene.settings, health_port=chosen, health_address="127.0.0.1")
-    scene.pool.preloaded.set()
+    worker_stage.settings = replace(
+        worker_stage.settings, health_port=chosen, health_address="127.0.0.1"
+    )
+    worker_stage.pool.preloaded.set()
     return chosen
 
 
-async def launch(scene: Scene, port: int) -> Worker:
+async def launch(worker_stage: WorkerStage, port: int) -> Worker:
     """Start a worker that may not come far, and return once it can be asked."""
-    worker = scene.launch()
+    worker = worker_stage.launch()
     await wait_until(lambda: is_open(port), 5, "the port")
     return worker
 
@@ -108,31 +110,33 @@ async def says(port: int, reason: str) -> None:
 # Ready, and everything that may be missing
 
 
-async def test_a_worker_that_waits_for_work_is_ready(scene: Scene, port: int) -> None:
-    await scene.start(queues=("default", "heavy"))
+async def test_a_worker_that_waits_for_work_is_ready(worker_stage: WorkerStage, port: int) -> None:
+    await worker_stage.start(queues=("default", "heavy"))
 
     await becomes_ready(port)
 
     assert (await ask(port, "/livez"))[:2] == (200, "live\n")
 
 
-async def test_without_its_fork_server_it_is_not_ready(scene: Scene, port: int) -> None:
+async def test_without_its_fork_server_it_is_not_ready(
+    worker_stage: WorkerStage, port: int
+) -> None:
     """At the start, and when the fork server has died and the next one imports Airflow."""
-    scene.pool.preloaded.clear()
-    await scene.start()
+    worker_stage.pool.preloaded.clear()
+    await worker_stage.start()
     await says(port, "its fork server has not imported Airflow yet")
 
-    scene.pool.preloaded.set()
+    worker_stage.pool.preloaded.set()
     await becomes_ready(port)
 
-    scene.pool.preloaded.clear()
+    worker_stage.pool.preloaded.clear()
     await says(port, "its fork server has not imported Airflow yet")
 
 
 async def test_while_a_start_hangs_it_is_not_ready(
-    scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch
+    worker_stage: WorkerStage, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = await scene.start()
+    worker = await worker_stage.start()
     await becomes_ready(port)
 
     with monkeypatch.context() as patch:
@@ -141,23 +145,23 @@ async def test_while_a_start_hangs_it_is_not_ready(
     await becomes_ready(port)
 
 
-async def test_without_nats_it_is_not_ready(scene: Scene, port: int) -> None:
-    scene.server.stop()
-    worker = await launch(scene, port)
+async def test_without_nats_it_is_not_ready(worker_stage: WorkerStage, port: int) -> None:
+    worker_stage.server.stop()
+    worker = await launch(worker_stage, port)
     await says(port, "no connection to NATS")
-    scene.server.start()
+    worker_stage.server.start()
     await becomes_ready(port)
 
-    scene.server.stop()
+    worker_stage.server.stop()
     await says(port, "no connection to NATS")
-    scene.server.start()
+    worker_stage.server.start()
 
     await becomes_ready(port)
-    assert scene.is_seen(worker)
+    assert worker_stage.is_seen(worker)
 
 
 async def test_without_its_name_it_is_not_ready(
-    scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch
+    worker_stage: WorkerStage, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claim_name = Announcer.claim_name
 
@@ -166,7 +170,7 @@ async def test_without_its_name_it_is_not_ready(
 
     monkeypatch.setattr(Announcer, "claim_name", fail)
     monkeypatch.setattr(worker_module, "ENTER_RETRY_SECONDS", 0.01)
-    await launch(scene, port)
+    await launch(worker_stage, port)
     await says(port, "NATS has not confirmed its name yet")
 
     monkeypatch.setattr(Announcer, "claim_name", claim_name)
@@ -174,10 +178,10 @@ async def test_without_its_name_it_is_not_ready(
     await becomes_ready(port)
 
 
-async def test_while_it_drains_it_is_not_ready(scene: Scene, port: int) -> None:
-    worker = await scene.start()
-    scene.send()
-    run = await scene.pool.run()
+async def test_while_it_drains_it_is_not_ready(worker_stage: WorkerStage, port: int) -> None:
+    worker = await worker_stage.start()
+    worker_stage.send()
+    run = await worker_stage.pool.run()
     run.begin()
     await becomes_ready(port)
 
@@ -185,19 +189,19 @@ async def test_while_it_drains_it_is_not_ready(scene: Scene, port: int) -> None:
     await says(port, "it drains and stops then")
     assert (await samples(port))["airflow_nats_worker_draining", ()] == 1
     run.finish()
-    await scene.done()
+    await worker_stage.done()
 
-    await asyncio.wait_for(asyncio.shield(scene.lives[worker.state.id]), 10)
+    await asyncio.wait_for(asyncio.shield(worker_stage.lives[worker.state.id]), 10)
     with pytest.raises(ConnectionRefusedError):
         await ask(port, "/livez")
 
 
-async def test_while_it_is_paused_it_is_not_ready(scene: Scene, port: int) -> None:
+async def test_while_it_is_paused_it_is_not_ready(worker_stage: WorkerStage, port: int) -> None:
     used = 95.0
-    scene.settings = replace(scene.settings, heartbeat_seconds=0.01)
-    worker = scene.launch()
+    worker_stage.settings = replace(worker_stage.settings, heartbeat_seconds=0.01)
+    worker = worker_stage.launch()
     worker.state.guard = Guard(
-        scene.settings, lambda: MemoryReading(used_percent=used, where="the machine")
+        worker_stage.settings, lambda: MemoryReading(used_percent=used, where="the machine")
     )
     await wait_until(lambda: is_open(port), 5, "the port")
     await says(port, "paused: memory is 95.0% used (the machine), memory_high_percent is 90")
@@ -209,31 +213,31 @@ async def test_while_it_is_paused_it_is_not_ready(scene: Scene, port: int) -> No
 
 
 async def test_a_full_worker_is_ready_though_it_asks_for_nothing(
-    scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch
+    worker_stage: WorkerStage, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "QUIET_SECONDS", 0.3)
     began = time.monotonic()
     monkeypatch.setattr(FakePulls, "heard_at", property(lambda _: began))
-    await scene.start(concurrency=1)
+    await worker_stage.start(concurrency=1)
     await says(port, "no answer to pulls of queue 'default' for ")
-    scene.send()
-    run = await scene.pool.run()
+    worker_stage.send()
+    run = await worker_stage.pool.run()
 
     await becomes_ready(port)
     assert (await samples(port))["airflow_nats_worker_pull_silence_seconds", ("default",)] == 0
     run.begin()
     run.finish()
-    await scene.done()
+    await worker_stage.done()
 
     # Free again: now it is owed an answer, after the time that one may take.
     await says(port, "no answer to pulls of queue 'default' for ")
 
 
 async def test_while_its_loop_hangs_it_is_neither_live_nor_ready(
-    scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch
+    worker_stage: WorkerStage, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "STALL_SECONDS", 0.5)
-    await scene.start()
+    await worker_stage.start()
     await becomes_ready(port)
 
     def ask_until_dead() -> tuple[Answer, Answer]:
@@ -385,9 +389,9 @@ async def test_a_connection_that_swallows_everything_is_noticed(
     ],
 )
 async def test_there_is_nothing_else_to_get(
-    scene: Scene, port: int, method: str, path: str, status: int
+    worker_stage: WorkerStage, port: int, method: str, path: str, status: int
 ) -> None:
-    await scene.start()
+    await worker_stage.start()
 
     answer = await ask(port, path, method)
 
@@ -396,10 +400,13 @@ async def test_there_is_nothing_else_to_get(
 
 
 async def test_garbage_and_slow_clients_end_and_do_no_harm(
-    scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    worker_stage: WorkerStage,
+    port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(probes, "REQUEST_SECONDS", 1.0)
-    await scene.start()
+    await worker_stage.start()
     with contextlib.ExitStack() as exits:
 
         def client(data: bytes = b"") -> socket.socket:
@@ -435,11 +442,11 @@ async def test_garbage_and_slow_clients_end_and_do_no_harm(
 
 
 async def test_one_connection_too_many_ends_the_oldest(
-    scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch
+    worker_stage: WorkerStage, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probes, "REQUEST_SECONDS", 60.0)
     monkeypatch.setattr(probes.Request, "timeout", 60.0)
-    await scene.start()
+    await worker_stage.start()
     with contextlib.ExitStack() as exits:
         clients = [
             exits.enter_context(socket.create_connection(("127.0.0.1", port), 10))
@@ -460,12 +467,15 @@ def until_closed(connection: socket.socket) -> None:
 
 
 async def test_a_defect_in_a_page_is_logged_and_answered(
-    scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    worker_stage: WorkerStage,
+    port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def fail(_: object) -> str:
         raise RuntimeError("a defect")
 
-    worker = await scene.start()
+    worker = await worker_stage.start()
     monkeypatch.setattr(health.Health, "missing", fail)
 
     assert (await ask(port, "/readyz")).status == 500
@@ -474,17 +484,17 @@ async def test_a_defect_in_a_page_is_logged_and_answered(
 
     errors = [r for r in caplog.records if r.levelno == logging.ERROR]
     assert ["/readyz failed" in r.getMessage() for r in errors] == [True, False]
-    assert not scene.lives[worker.state.id].done()
+    assert not worker_stage.lives[worker.state.id].done()
 
 
 # The port
 
 
-async def test_without_a_port_there_is_nothing(scene: Scene) -> None:
-    await scene.start()
-    scene.send()
-    (await scene.pool.run()).finish()
-    await scene.done()
+async def test_without_a_port_there_is_nothing(worker_stage: WorkerStage) -> None:
+    await worker_stage.start()
+    worker_stage.send()
+    (await worker_stage.pool.run()).finish()
+    await worker_stage.done()
 
     assert not [thread for thread in threading.enumerate() if thread.name == "probes"]
 
@@ -509,27 +519,27 @@ def test_without_a_port_nothing_is_loaded() -> None:
     ],
 )
 async def test_a_port_that_cannot_be_had_ends_the_start(
-    scene: Scene, port: int, address: str, option: str, remedy: str
+    worker_stage: WorkerStage, port: int, address: str, option: str, remedy: str
 ) -> None:
-    scene.settings = replace(scene.settings, health_address=address)
+    worker_stage.settings = replace(worker_stage.settings, health_address=address)
     with socket.create_server(("127.0.0.1", port)):
-        worker = scene.launch()
+        worker = worker_stage.launch()
         with pytest.raises(ConfigError) as caught:
-            await scene.lives[worker.state.id]
+            await worker_stage.lives[worker.state.id]
 
     assert str(caught.value).startswith(f"[nats_executor] {option} = ")
-    assert str(getattr(scene.settings, option)) in str(caught.value)
+    assert str(getattr(worker_stage.settings, option)) in str(caught.value)
     assert remedy in str(caught.value)
-    assert scene.pool.own == []
+    assert worker_stage.pool.own == []
 
 
-async def test_an_ipv6_address(scene: Scene, port: int) -> None:
-    scene.settings = replace(scene.settings, health_address="::1")
+async def test_an_ipv6_address(worker_stage: WorkerStage, port: int) -> None:
+    worker_stage.settings = replace(worker_stage.settings, health_address="::1")
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
         pytest.skip("this machine has no IPv6")
-    await scene.start()
+    await worker_stage.start()
 
     answer = await asyncio.to_thread(ask_now, port, "/livez", "GET", "::1")
 
@@ -554,15 +564,15 @@ async def test_a_real_worker_from_start_to_end(
     async with connect(settings, role="test") as broker:
         await broker.ready(5)
         await setup.apply(broker, settings, ["default"])
-        ground = Field(settings, Post(broker, settings), api, marks, tmp_path)
+        process_stage = ProcessStage(settings, Post(broker, settings), api, marks, tmp_path)
         try:
-            worker = ground.launch("--skip-serve-logs", "-c", "3", **options)
+            worker = process_stage.launch("--skip-serve-logs", "-c", "3", **options)
             await wait_until(lambda: is_open(port), 60, "the port, before anything else")
             await becomes_ready(port)
-            second = ground.launch("--skip-serve-logs", name="w2", **options)
-            await ground.post.reported(await ground.send("succeed"), State.SUCCESS)
-            running = await ground.send("sleep")
-            task = await ground.pid_of(running)
+            second = process_stage.launch("--skip-serve-logs", name="w2", **options)
+            await process_stage.post.reported(await process_stage.send("succeed"), State.SUCCESS)
+            running = await process_stage.send("sleep")
+            task = await process_stage.pid_of(running)
             assert await second.ended() == 1
             errors = [line for line in second.text.splitlines() if "error:" in line]
             assert len(errors) == 1, second.text
@@ -588,7 +598,7 @@ async def test_a_real_worker_from_start_to_end(
             assert await worker.ended() == 0
             assert "Traceback" not in worker.text
         finally:
-            ground.clear_away()
+            process_stage.clear_away()
 
 
 def is_open(port: int) -> bool:

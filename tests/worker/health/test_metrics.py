@@ -14,12 +14,12 @@ from nats_worker.processes.exit_report import Ending
 from tests.support.nats_server import free_port
 from tests.support.probing import samples
 from tests.support.waiting import wait_until
-from tests.support.worker_scene import Scene, scene_fixture, token
+from tests.support.worker_stage import WorkerStage, token, worker_stage_fixture
 
 if TYPE_CHECKING:
     from nats_worker.worker import Worker
 
-__all__ = ["scene_fixture"]
+__all__ = ["worker_stage_fixture"]
 
 pytestmark = pytest.mark.anyio
 
@@ -27,11 +27,13 @@ PREFIX = "airflow_nats_worker_"
 
 
 @pytest.fixture
-def port(scene: Scene) -> int:
+def port(worker_stage: WorkerStage) -> int:
     """Have the workers of a test be measured."""
     chosen = free_port()
-    scene.settings = replace(scene.settings, health_port=chosen, health_address="127.0.0.1")
-    scene.pool.preloaded.set()
+    worker_stage.settings = replace(
+        worker_stage.settings, health_port=chosen, health_address="127.0.0.1"
+    )
+    worker_stage.pool.preloaded.set()
     return chosen
 
 
@@ -39,9 +41,9 @@ async def count(port: int, name: str, *labels: str) -> float:
     return (await samples(port))[PREFIX + name, labels]
 
 
-async def test_counts_begin_with_zero(scene: Scene, port: int) -> None:
+async def test_counts_begin_with_zero(worker_stage: WorkerStage, port: int) -> None:
     """Otherwise the first of each would be invisible to a rate."""
-    await scene.start(queues=("default", "heavy"))
+    await worker_stage.start(queues=("default", "heavy"))
 
     found = await samples(port)
 
@@ -55,17 +57,17 @@ async def test_counts_begin_with_zero(scene: Scene, port: int) -> None:
 
 
 async def test_a_workload_is_measured_from_its_delivery_to_its_report(
-    scene: Scene, port: int
+    worker_stage: WorkerStage, port: int
 ) -> None:
-    await scene.start()
-    scene.server.now = time.time() - 100
-    scene.send()
-    run = await scene.pool.run()
+    await worker_stage.start()
+    worker_stage.server.now = time.time() - 100
+    worker_stage.send()
+    run = await worker_stage.pool.run()
     run.begin()
-    await scene.reported(State.RUNNING)
+    await worker_stage.reported(State.RUNNING)
     assert await count(port, "workloads_finished_total", "default", "success") == 0
     run.finish()
-    await scene.done()
+    await worker_stage.done()
 
     found = await samples(port)
 
@@ -90,26 +92,26 @@ async def test_a_workload_is_measured_from_its_delivery_to_its_report(
     ],
 )
 async def test_what_is_over_is_counted_as_reported(
-    scene: Scene, port: int, ending: Ending, facts: dict[str, object], state: str
+    worker_stage: WorkerStage, port: int, ending: Ending, facts: dict[str, object], state: str
 ) -> None:
-    await scene.start()
-    scene.send()
-    (await scene.pool.run()).finish(ending, **facts)
-    await scene.done()
+    await worker_stage.start()
+    worker_stage.send()
+    (await worker_stage.pool.run()).finish(ending, **facts)
+    await worker_stage.done()
 
     assert await count(port, "workloads_finished_total", "default", state) == 1
     assert await count(port, "workloads_finished_total", "default", "success") == 0
 
 
-async def test_what_goes_back_is_not_counted_as_over(scene: Scene, port: int) -> None:
-    await scene.start()
-    scene.send()
-    (await scene.pool.run()).finish(Ending.UNREACHABLE, info="refused")
-    await scene.reported(State.RELEASED)
-    scene.send(dispatch_id="d2", body={"token": token(-5), "ti": {"id": "d2"}})
-    await scene.reported(State.EXPIRED, "d2")
+async def test_what_goes_back_is_not_counted_as_over(worker_stage: WorkerStage, port: int) -> None:
+    await worker_stage.start()
+    worker_stage.send()
+    (await worker_stage.pool.run()).finish(Ending.UNREACHABLE, info="refused")
+    await worker_stage.reported(State.RELEASED)
+    worker_stage.send(dispatch_id="d2", body={"token": token(-5), "ti": {"id": "d2"}})
+    await worker_stage.reported(State.EXPIRED, "d2")
 
-    await scene.counted("nak", 2)
+    await worker_stage.counted("nak", 2)
     found = await samples(port)
 
     for state in ("released", "expired"):
@@ -119,23 +121,25 @@ async def test_what_goes_back_is_not_counted_as_over(scene: Scene, port: int) ->
 
 
 async def test_the_failure_of_a_dead_workers_task_is_counted_where_it_is_reported(
-    scene: Scene, port: int
+    worker_stage: WorkerStage, port: int
 ) -> None:
-    await scene.start()
-    scene.says(State.RUNNING)
-    scene.send()
-    await scene.done()
+    await worker_stage.start()
+    worker_stage.says(State.RUNNING)
+    worker_stage.send()
+    await worker_stage.done()
 
     assert await count(port, "workloads_finished_total", "default", "failed") == 1
 
 
-async def test_a_delivery_of_what_is_here_already_is_a_redelivery(scene: Scene, port: int) -> None:
-    worker = await scene.start()
-    scene.send()
-    run = await scene.pool.run()
+async def test_a_delivery_of_what_is_here_already_is_a_redelivery(
+    worker_stage: WorkerStage, port: int
+) -> None:
+    worker = await worker_stage.start()
+    worker_stage.send()
+    run = await worker_stage.pool.run()
     run.begin()
-    await scene.reported(State.RUNNING)
-    scene.server.advance(scene.settings.ack_wait_seconds + 1)
+    await worker_stage.reported(State.RUNNING)
+    worker_stage.server.advance(worker_stage.settings.ack_wait_seconds + 1)
 
     async def is_counted() -> bool:
         return await count(port, "redeliveries_total", "default") == 1
@@ -143,30 +147,32 @@ async def test_a_delivery_of_what_is_here_already_is_a_redelivery(scene: Scene, 
     await wait_until(is_counted, 5, "the redelivery to be counted")
     assert await count(port, "deliveries_total", "default") == 2
     run.finish()
-    await scene.done()
-    await scene.idle(worker)
+    await worker_stage.done()
+    await worker_stage.idle(worker)
     assert await count(port, "workloads_finished_total", "default", "success") == 1
 
 
-async def test_a_dead_letter_is_counted_once_it_is_set_aside(scene: Scene, port: int) -> None:
-    await scene.start()
-    scene.put(b"no message")
-    await scene.done()
+async def test_a_dead_letter_is_counted_once_it_is_set_aside(
+    worker_stage: WorkerStage, port: int
+) -> None:
+    await worker_stage.start()
+    worker_stage.put(b"no message")
+    await worker_stage.done()
 
-    assert len(scene.dead_letters()) == 1
+    assert len(worker_stage.dead_letters()) == 1
     assert await count(port, "dead_letters_total", "default") == 1
     assert await count(port, "workloads_finished_total", "default", "failed") == 1
 
 
 async def test_the_gauges_show_the_worker_of_this_moment(
-    scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch
+    worker_stage: WorkerStage, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "TICK_SECONDS", 0.01)
-    worker = await scene.start(queues=("default", "heavy"), concurrency=3)
-    scene.send()
-    run = await scene.pool.run()
+    worker = await worker_stage.start(queues=("default", "heavy"), concurrency=3)
+    worker_stage.send()
+    run = await worker_stage.pool.run()
     run.begin()
-    await scene.reported(State.RUNNING)
+    await worker_stage.reported(State.RUNNING)
 
     found = await samples(port)
 
@@ -182,8 +188,8 @@ async def test_the_gauges_show_the_worker_of_this_moment(
         ("heavy",),
     }
     run.finish()
-    await scene.done()
-    await reconnect(scene, worker)
+    await worker_stage.done()
+    await reconnect(worker_stage, worker)
 
     async def is_counted() -> bool:
         return await count(port, "reconnects_total") == 1
@@ -191,10 +197,10 @@ async def test_the_gauges_show_the_worker_of_this_moment(
     await wait_until(is_counted, 5, "the reconnect to be counted")
 
 
-async def reconnect(scene: Scene, worker: Worker) -> None:
+async def reconnect(worker_stage: WorkerStage, worker: Worker) -> None:
     """Break a worker's connection, long enough for it to be seen."""
-    link = scene.link_of(worker)
+    link = worker_stage.link_of(worker)
     link.disconnect()
     await wait_until(lambda: not worker.health.is_connected, 5, "the connection to end")
-    scene.server.monotonic = time.monotonic
+    worker_stage.server.monotonic = time.monotonic
     link.reconnect()

@@ -12,12 +12,12 @@ from nats_worker.intake.memory_guard import Guard, verdict
 from nats_worker.processes.memory import MemoryReading
 from tests.support.fixtures import settings_for
 from tests.support.waiting import wait_until
-from tests.support.worker_scene import Scene, scene_fixture
+from tests.support.worker_stage import WorkerStage, worker_stage_fixture
 
 if TYPE_CHECKING:
     from nats_worker.worker import Worker
 
-__all__ = ["scene_fixture"]
+__all__ = ["worker_stage_fixture"]
 
 pytestmark = pytest.mark.anyio
 
@@ -79,19 +79,21 @@ def test_either_share_pauses() -> None:
 class Memory:
     """The readings of a worker's guard."""
 
-    def __init__(self, scene: Scene, used: float) -> None:
+    def __init__(self, worker_stage: WorkerStage, used: float) -> None:
         self.used = used
         self.looks = 0
-        scene.settings = replace(scene.settings, heartbeat_seconds=0.01)
+        worker_stage.settings = replace(worker_stage.settings, heartbeat_seconds=0.01)
 
     def read(self) -> MemoryReading:
         self.looks += 1
         return MemoryReading(used_percent=self.used, where=WHERE)
 
-    async def start(self, scene: Scene, *, concurrency: int = 2) -> Worker:
-        worker = scene.launch(concurrency=concurrency)
-        worker.state.guard = Guard(scene.settings, self.read)
-        await wait_until(lambda: worker.state.intake and scene.is_seen(worker), 5, "the worker")
+    async def start(self, worker_stage: WorkerStage, *, concurrency: int = 2) -> Worker:
+        worker = worker_stage.launch(concurrency=concurrency)
+        worker.state.guard = Guard(worker_stage.settings, self.read)
+        await wait_until(
+            lambda: worker.state.intake and worker_stage.is_seen(worker), 5, "the worker"
+        )
         return worker
 
     async def change(self, used: float) -> None:
@@ -101,39 +103,39 @@ class Memory:
         await wait_until(lambda: self.looks >= looks + 2, 5, "a look")
 
 
-def paused(scene: Scene) -> str:
-    record = scene.presence()
+def paused(worker_stage: WorkerStage) -> str:
+    record = worker_stage.presence()
     return record.paused if record else ""
 
 
 async def test_a_worker_without_memory_takes_nothing_until_there_is_some(
-    scene: Scene, caplog: pytest.LogCaptureFixture
+    worker_stage: WorkerStage, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    memory = Memory(scene, 95.0)
-    worker = await memory.start(scene)
-    scene.send()
+    memory = Memory(worker_stage, 95.0)
+    worker = await memory.start(worker_stage)
+    worker_stage.send()
     await memory.change(86.0)
 
     assert worker.state.intake
     assert not worker.state.intake._waits
-    assert scene.pool.requested == []
+    assert worker_stage.pool.requested == []
     assert f"memory is 95.0% used ({WHERE}), memory_high_percent is 90; next:" in caplog.text
     assert caplog.text.count("memory is") == 1
-    await wait_until(lambda: "86.0% used" in paused(scene), 5, "the record to say so")
+    await wait_until(lambda: "86.0% used" in paused(worker_stage), 5, "the record to say so")
     await memory.change(85.0)
-    await wait_until(lambda: not paused(scene), 5, "the record to say so")
+    await wait_until(lambda: not paused(worker_stage), 5, "the record to say so")
     assert "there is memory again" in caplog.text
 
-    (await scene.pool.run()).finish()
-    await scene.done()
+    (await worker_stage.pool.run()).finish()
+    await worker_stage.done()
 
 
-async def test_a_worker_that_pauses_goes_on_with_what_runs(scene: Scene) -> None:
-    memory = Memory(scene, 50.0)
-    worker = await memory.start(scene)
-    scene.send()
-    run = await scene.pool.run()
+async def test_a_worker_that_pauses_goes_on_with_what_runs(worker_stage: WorkerStage) -> None:
+    memory = Memory(worker_stage, 50.0)
+    worker = await memory.start(worker_stage)
+    worker_stage.send()
+    run = await worker_stage.pool.run()
     assert worker.state.intake
     await wait_until(
         lambda: worker.state.intake and worker.state.intake._waits, 5, "a wait for more"
@@ -143,28 +145,28 @@ async def test_a_worker_that_pauses_goes_on_with_what_runs(scene: Scene) -> None
     await wait_until(
         lambda: worker.state.intake and not worker.state.intake._waits, 5, "the waits to end"
     )
-    scene.send(dispatch_id="d2")
+    worker_stage.send(dispatch_id="d2")
     run.begin()
     run.finish()
-    await scene.done()
+    await worker_stage.done()
 
     assert run.signals == []
-    assert scene.is_queued("d2")
-    assert len(scene.pool.requested) == 1
-    other = await scene.start("other")
-    (await scene.pool.run(1)).finish()
-    await scene.done("d2")
+    assert worker_stage.is_queued("d2")
+    assert len(worker_stage.pool.requested) == 1
+    other = await worker_stage.start("other")
+    (await worker_stage.pool.run(1)).finish()
+    await worker_stage.done("d2")
     assert other.state.slots.used == 0
     await memory.change(10.0)
 
 
-async def test_a_guard_that_is_off_reads_nothing(scene: Scene) -> None:
-    scene.settings = replace(scene.settings, memory_high_percent=0.0)
-    memory = Memory(scene, 100.0)
-    await memory.start(scene)
-    scene.send()
+async def test_a_guard_that_is_off_reads_nothing(worker_stage: WorkerStage) -> None:
+    worker_stage.settings = replace(worker_stage.settings, memory_high_percent=0.0)
+    memory = Memory(worker_stage, 100.0)
+    await memory.start(worker_stage)
+    worker_stage.send()
 
-    (await scene.pool.run()).finish()
-    await scene.done()
+    (await worker_stage.pool.run()).finish()
+    await worker_stage.done()
 
     assert memory.looks == 0

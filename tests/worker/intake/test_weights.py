@@ -11,48 +11,50 @@ import pytest
 from nats_executor.wire.messages import Presence, State, decode
 from nats_executor.wire.names import Verb
 from tests.support.waiting import wait_until
-from tests.support.worker_scene import ACK_WAIT, Scene, scene_fixture, token
+from tests.support.worker_stage import ACK_WAIT, WorkerStage, token, worker_stage_fixture
 
 if TYPE_CHECKING:
     from nats_worker.worker import Worker
     from tests.support.fake_pool import FakeRun
 
-__all__ = ["scene_fixture"]
+__all__ = ["worker_stage_fixture"]
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(name="weighing")
-async def weighing_fixture(scene: Scene) -> Scene:
-    scene.settings = replace(scene.settings, pool_slots_as_weight=True)
-    return scene
+async def weighing_fixture(worker_stage: WorkerStage) -> WorkerStage:
+    worker_stage.settings = replace(worker_stage.settings, pool_slots_as_weight=True)
+    return worker_stage
 
 
-def send(scene: Scene, number: int, weight: Any, queue: str = "default") -> None:
+def send(worker_stage: WorkerStage, number: int, weight: Any, queue: str = "default") -> None:
     name = f"d{number}"
     body = {"token": token(), "ti": {"id": name, "pool_slots": weight}}
-    scene.send(dispatch_id=name, queue=queue, body=body)
+    worker_stage.send(dispatch_id=name, queue=queue, body=body)
 
 
-async def keeping(scene: Scene, weight: int = 3, concurrency: int = 4) -> tuple[Worker, FakeRun]:
+async def keeping(
+    worker_stage: WorkerStage, weight: int = 3, concurrency: int = 4
+) -> tuple[Worker, FakeRun]:
     """Return a worker that has a light task running and keeps a heavy one, `d2`."""
-    worker = await scene.start(concurrency=concurrency)
-    send(scene, 1, 2)
-    run = await scene.pool.run()
+    worker = await worker_stage.start(concurrency=concurrency)
+    send(worker_stage, 1, 2)
+    run = await worker_stage.pool.run()
     run.begin()
-    await scene.reported(State.RUNNING)
-    send(scene, 2, weight)
+    await worker_stage.reported(State.RUNNING)
+    send(worker_stage, 2, weight)
     await wait_until(lambda: "d2" in worker.leases, 5, "the heavy one to be kept")
-    scene.events.clear()
+    worker_stage.events.clear()
     return worker, run
 
 
-def flights(scene: Scene) -> int:
-    names = scene.names
-    return len(scene.server.consumer(names.tasks_stream, names.consumer("default")).flights)
+def flights(worker_stage: WorkerStage) -> int:
+    names = worker_stage.names
+    return len(worker_stage.server.consumer(names.tasks_stream, names.consumer("default")).flights)
 
 
-async def test_tasks_fill_a_worker_by_their_weights(weighing: Scene) -> None:
+async def test_tasks_fill_a_worker_by_their_weights(weighing: WorkerStage) -> None:
     worker = await weighing.start(concurrency=4)
     for number, weight in enumerate((2, 1, 1, 1), start=1):
         send(weighing, number, weight)
@@ -73,7 +75,7 @@ async def test_tasks_fill_a_worker_by_their_weights(weighing: Scene) -> None:
         run.finish()
 
 
-async def test_a_backlog_of_heavy_tasks_is_taken_as_it_fits(weighing: Scene) -> None:
+async def test_a_backlog_of_heavy_tasks_is_taken_as_it_fits(weighing: WorkerStage) -> None:
     """None is taken only to be handed back, which would cost it its turn."""
     for number in range(1, 6):
         send(weighing, number, 2)
@@ -91,21 +93,23 @@ async def test_a_backlog_of_heavy_tasks_is_taken_as_it_fits(weighing: Scene) -> 
     assert "nak" not in weighing.events
 
 
-async def test_without_the_setting_every_task_takes_one_slot(scene: Scene) -> None:
-    worker = await scene.start(concurrency=4)
+async def test_without_the_setting_every_task_takes_one_slot(worker_stage: WorkerStage) -> None:
+    worker = await worker_stage.start(concurrency=4)
     for number in range(1, 5):
-        send(scene, number, 4)
+        send(worker_stage, number, 4)
 
     for number in range(4):
-        (await scene.pool.run(number)).begin()
+        (await worker_stage.pool.run(number)).begin()
 
     assert worker.state.slots.used == 4
-    for run in scene.pool.living:
+    for run in worker_stage.pool.living:
         run.finish()
 
 
 @pytest.mark.parametrize("weight", [None, 0, "8", -1, True, 10**15])
-async def test_a_weight_that_makes_no_sense_harms_nobody(weighing: Scene, weight: Any) -> None:
+async def test_a_weight_that_makes_no_sense_harms_nobody(
+    weighing: WorkerStage, weight: Any
+) -> None:
     worker = await weighing.start(concurrency=2)
     send(weighing, 1, weight)
 
@@ -116,7 +120,7 @@ async def test_a_weight_that_makes_no_sense_harms_nobody(weighing: Scene, weight
     await weighing.done()
 
 
-async def test_a_message_that_cannot_be_read_becomes_a_dead_letter(weighing: Scene) -> None:
+async def test_a_message_that_cannot_be_read_becomes_a_dead_letter(weighing: WorkerStage) -> None:
     await weighing.start()
     weighing.put(b"nonsense")
 
@@ -126,7 +130,7 @@ async def test_a_message_that_cannot_be_read_becomes_a_dead_letter(weighing: Sce
 
 
 async def test_what_does_not_fit_is_kept_unclaimed_and_starts_when_it_does(
-    weighing: Scene,
+    weighing: WorkerStage,
 ) -> None:
     """Nothing overtakes it, though one slot and then two are free."""
     worker, run = await keeping(weighing)
@@ -152,7 +156,7 @@ async def test_what_does_not_fit_is_kept_unclaimed_and_starts_when_it_does(
 
 
 async def test_what_is_kept_stays_this_workers(
-    weighing: Scene, monkeypatch: pytest.MonkeyPatch
+    weighing: WorkerStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its lease is renewed, so that no other worker gets it as long as this one lives."""
     renewed: list[str] = []
@@ -173,7 +177,7 @@ async def test_what_is_kept_stays_this_workers(
     await weighing.done("d2")
 
 
-async def test_a_second_one_that_does_not_fit_goes_to_another_worker(weighing: Scene) -> None:
+async def test_a_second_one_that_does_not_fit_goes_to_another_worker(weighing: WorkerStage) -> None:
     """Both queues wake the worker in one step of its loop."""
     worker = await weighing.start(queues=("default", "heavy"), concurrency=4)
     send(weighing, 1, 2)
@@ -197,7 +201,7 @@ async def test_a_second_one_that_does_not_fit_goes_to_another_worker(weighing: S
     (await weighing.pool.run(2)).finish()
 
 
-async def test_a_drain_hands_back_what_is_kept(weighing: Scene) -> None:
+async def test_a_drain_hands_back_what_is_kept(weighing: WorkerStage) -> None:
     worker, run = await keeping(weighing)
     heir = await weighing.start("heir", concurrency=4)
 
@@ -212,7 +216,7 @@ async def test_a_drain_hands_back_what_is_kept(weighing: Scene) -> None:
     await weighing.done("d2")
 
 
-async def test_what_is_kept_may_be_revoked(weighing: Scene) -> None:
+async def test_what_is_kept_may_be_revoked(weighing: WorkerStage) -> None:
     worker, run = await keeping(weighing)
     subject = weighing.names.control(worker.state.id, Verb.STOP)
 
@@ -226,7 +230,7 @@ async def test_what_is_kept_may_be_revoked(weighing: Scene) -> None:
 
 
 async def test_a_redelivery_of_a_heavy_task_that_runs_only_renews_its_lease(
-    weighing: Scene,
+    weighing: WorkerStage,
 ) -> None:
     """It must not be kept beside itself: the one slot that is free is enough for that."""
     worker = await weighing.start(concurrency=4)
@@ -245,7 +249,7 @@ async def test_a_redelivery_of_a_heavy_task_that_runs_only_renews_its_lease(
 
 
 @pytest.mark.parametrize("order", [Verb.SET_CONCURRENCY, Verb.REMOVE_QUEUE])
-async def test_changes_while_a_task_is_kept(weighing: Scene, order: Verb) -> None:
+async def test_changes_while_a_task_is_kept(weighing: WorkerStage, order: Verb) -> None:
     worker, _ = await keeping(weighing)
     await weighing.broker.request(
         weighing.names.control(worker.state.id, Verb.ADD_QUEUE), b"heavy", timeout=1
@@ -267,7 +271,7 @@ async def test_changes_while_a_task_is_kept(weighing: Scene, order: Verb) -> Non
     await weighing.done("d2")
 
 
-async def test_what_is_kept_is_handed_back_when_memory_is_short(weighing: Scene) -> None:
+async def test_what_is_kept_is_handed_back_when_memory_is_short(weighing: WorkerStage) -> None:
     worker, run = await keeping(weighing)
 
     worker.take_nothing("memory")

@@ -14,8 +14,8 @@ from nats_executor.broker.connection import connect
 from nats_executor.topology import setup
 from nats_executor.wire.messages import Report, State, decode
 from tests.support.fixtures import settings_for
+from tests.support.process_stage import QUICK, ProcessStage, task_body
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import QUICK, Field, task_body
 from tests.support.worker_process import Post
 
 if TYPE_CHECKING:
@@ -39,24 +39,24 @@ async def field(
     api: ExecutionApi,
     marks: Path,
     tmp_path: Path,
-) -> AsyncIterator[Field]:
+) -> AsyncIterator[ProcessStage]:
     options = QUICK | {"subject_prefix": names.prefix, "queue_limits": f"scarce={LIMIT}"}
     settings = settings_for(nats_server.url, **options)
     async with connect(settings, role="test") as broker:
         await broker.ready(5)
         await setup.apply(broker, settings, ["default", "scarce"])
-        made = Field(settings, Post(broker, settings), api, marks, tmp_path)
+        made = ProcessStage(settings, Post(broker, settings), api, marks, tmp_path)
         yield made
         made.clear_away()
 
 
-async def send(field: Field, task: str, queue: str = "default", band: int = 0) -> str:
+async def send(field: ProcessStage, task: str, queue: str = "default", band: int = 0) -> str:
     dispatch_id = str(uuid.uuid4())
     await field.post.send(task_body(task, dispatch_id), dispatch_id, queue, band)
     return dispatch_id
 
 
-async def test_five_urgent_tasks_overtake_five_hundred(field: Field) -> None:
+async def test_five_urgent_tasks_overtake_five_hundred(field: ProcessStage) -> None:
     """They start in the next free slots; one slot in eight is for a lower band."""
     claimed: list[str] = []
 
@@ -84,7 +84,7 @@ async def test_five_urgent_tasks_overtake_five_hundred(field: Field) -> None:
     assert len(set(claimed[4:10]) & set(waiting)) == 1
 
 
-async def test_a_limit_holds_for_all_workers_together(field: Field) -> None:
+async def test_a_limit_holds_for_all_workers_together(field: ProcessStage) -> None:
     options = "--skip-serve-logs", "-q", "scarce,default"
     limits = f"scarce={LIMIT}"
     workers = [field.launch(*options, name=name, queue_limits=limits) for name in ("w1", "w2")]

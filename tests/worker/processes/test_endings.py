@@ -36,6 +36,7 @@ ROWS: list[tuple[str, Answer, Ending | None]] = [
     ("a task instance in another state", api(RUN, 409, REASON), Ending.STALE),
     ("cleared while another process runs it", api(RUN, 409, ELSEWHERE), Ending.ALREADY_RUNNING),
     ("cleared while it runs, Airflow 3.3", api(RUN, 409, CLEARED), Ending.ALREADY_RUNNING),
+    ("a reason that is new", api(RUN, 409, {"reason": "superseded"}), Ending.STALE),
     ("a token that is not accepted", api(RUN, 403), Ending.TOKEN_REFUSED),
     ("no token", api(RUN, 401), Ending.TOKEN_REFUSED),
     ("a body that it does not understand", api(RUN, 422, [{"loc": ["pid"]}]), None),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
     from nats_executor.wire.messages import Presence
 
-__all__ = ["RecordingServer", "Scene", "scene_fixture", "task", "token"]
+__all__ = ["RecordingServer", "WorkerStage", "task", "token", "worker_stage_fixture"]
 
 QUEUES = ("default", "heavy")
 ACK_WAIT = 6.0
@@ -48,7 +48,7 @@ class RecordingServer(FakeServer):
     """
 
     def __init__(self) -> None:
-        # Whoever connects has been connected for long, unless a test says otherwise.
+        # Each connection has lasted for long, unless a test says otherwise.
         super().__init__(monotonic=lambda: -1e9)
         self.now = time.time()
         self.events: list[str] = []
@@ -118,7 +118,7 @@ def task(dispatch_id: str = "d1", queue: str = "default", **changes: Any) -> Wor
 
 
 @dataclass
-class Scene:
+class WorkerStage:
     """A server with streams and queues, and the workers of one test."""
 
     settings: Settings
@@ -182,7 +182,7 @@ class Scene:
         return next(broker for broker in self.server.brokers if ping in broker.replies)
 
     async def living(self, worker_id: str) -> FakeBroker:
-        """Have somebody answer the pings to a worker that is not of this test."""
+        """Answer the pings to a worker that is not of this test."""
         broker = self.server.broker()
 
         async def pong(_: bytes) -> bytes:
@@ -266,22 +266,22 @@ def holdings(worker: Worker) -> dict[str, object]:
     return {name: number for name, number in kept.items() if number}
 
 
-@pytest.fixture(name="scene")
-async def scene_fixture(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
-    """A scene on which every worker must end with empty hands."""
+@pytest.fixture(name="worker_stage")
+async def worker_stage_fixture(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WorkerStage]:
+    """A stage on which every worker must end with nothing in hand."""
     options = {"ack_wait_seconds": ACK_WAIT, "drain_seconds": 5, "kill_seconds": 0.3}
-    scene = Scene(settings_for("nats://127.0.0.1:4222", **options))
-    await setup.apply(scene.broker, scene.settings, QUEUES)
-    monkeypatch.setattr(worker_module, "connect", scene.server.connect)
-    monkeypatch.setattr(worker_module, "ProcessPool", lambda **_: scene.pool.branch())
+    worker_stage = WorkerStage(settings_for("nats://127.0.0.1:4222", **options))
+    await setup.apply(worker_stage.broker, worker_stage.settings, QUEUES)
+    monkeypatch.setattr(worker_module, "connect", worker_stage.server.connect)
+    monkeypatch.setattr(worker_module, "ProcessPool", lambda **_: worker_stage.pool.branch())
     monkeypatch.setattr(Worker, "listen_to_signals", lambda _: None)
     monkeypatch.setattr(liveness, "PING_PAUSE_SECONDS", 0.0)
     for pauses in ("TESTS", "TRIALS"):
         monkeypatch.setattr(fitness, pauses, (0.01, 0.01))
-    yield scene
-    for worker in scene.workers:
-        life = scene.lives[worker.state.id]
+    yield worker_stage
+    for worker in worker_stage.workers:
+        life = worker_stage.lives[worker.state.id]
         if not life.done():
-            await scene.idle(worker)
-            await scene.stop(worker)
+            await worker_stage.idle(worker)
+            await worker_stage.stop(worker)
         assert not holdings(worker)

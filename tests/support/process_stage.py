@@ -1,4 +1,4 @@
-"""The ground on which real workers run: Airflow's configuration, a Dag, its tasks' marks."""
+"""The stage of real workers: Airflow's configuration, a Dag, its tasks' marks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
     from tests.support.execution_api import ExecutionApi
 
-__all__ = ["DAG", "QUICK", "Field", "callback_body", "is_alive", "make_home", "task_body"]
+__all__ = ["DAG", "QUICK", "ProcessStage", "callback_body", "is_alive", "make_home", "task_body"]
 
 DAG = Path(__file__).parents[1] / "worker" / "outcomes_dag.py"
 # A lost worker is found within seconds.
@@ -26,7 +26,7 @@ QUICK: dict[str, Any] = {"ack_wait_seconds": 2, "heartbeat_seconds": 0.5, "worke
 
 
 @dataclass
-class Field:
+class ProcessStage:
     """The processes of one test, and the way to give them work."""
 
     settings: Settings

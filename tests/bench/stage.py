@@ -1,4 +1,4 @@
-"""What the micro measurements stand on: servers of their own, and Airflow's environment."""
+"""The stage of the micro measurements: servers of their own, and Airflow's environment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from nats_executor.settings import Settings
 
-__all__ = ["Ground", "cpu_seconds", "new_prefix", "resident_megabytes", "settings_of"]
+__all__ = ["BenchStage", "cpu_seconds", "new_prefix", "resident_megabytes", "settings_of"]
 
 START_SECONDS = 20.0
 # No executor's own limit may end a batch early.
@@ -31,11 +31,11 @@ PARALLELISM = 1_000_000
 
 
 def new_prefix() -> str:
-    """Return a subject prefix that no other run has used, so that each one has streams anew."""
+    """Return a subject prefix that no other run has used, so that each run has new streams."""
     return f"b{secrets.token_hex(5)}"
 
 
-class Ground:
+class BenchStage:
     """A nats-server, and a database and Redis where they are asked for and installed.
 
     Attributes:

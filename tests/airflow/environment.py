@@ -33,7 +33,7 @@ FAULTS: dict[str, object] = {
 }
 
 
-class Surrounded(Protocol):
+class AirflowStage(Protocol):
     """What the environment of a whole Airflow depends on; `settings` win over those here."""
 
     home: Path
@@ -44,7 +44,7 @@ class Surrounded(Protocol):
     settings: dict[str, object]
 
 
-def environment(airflow: Surrounded) -> dict[str, str]:
+def environment(airflow: AirflowStage) -> dict[str, str]:
     """Return the environment of every component."""
     passwords = airflow.home / "passwords.json"
     passwords.write_text(json.dumps({USER: PASSWORD}))

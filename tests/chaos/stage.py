@@ -23,7 +23,7 @@ from tests.support.release import lay_out
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-__all__ = ["PACES", "QUEUES", "SCHEDULERS", "SLOTS", "WORKERS", "Scene"]
+__all__ = ["PACES", "QUEUES", "SCHEDULERS", "SLOTS", "WORKERS", "ChaosStage"]
 
 # Two workers only serve the last queue.
 WORKERS = {
@@ -86,7 +86,7 @@ PACES = {
 }
 
 
-class Scene:
+class ChaosStage:
     """The processes and files of one run, all of them below one directory.
 
     Args:

@@ -28,14 +28,14 @@ from tests.support.fake_broker import FakePulls
 from tests.support.fake_pool import FakePool, FakeRun
 from tests.support.fixtures import settings_for
 from tests.support.gated_broker import GatedBroker, Loop, RememberingServer
-from tests.support.worker_scene import holdings
+from tests.support.worker_stage import holdings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from nats_executor.fleet.liveness import Holder
 
-__all__ = ["ACK_WAIT", "DETAILS", "EXPIRED_TOKEN", "ROUNDS", "World", "world"]
+__all__ = ["ACK_WAIT", "DETAILS", "EXPIRED_TOKEN", "ROUNDS", "ClaimStage", "claim_stage"]
 
 ACK_WAIT = 6.0
 MAX_ATTEMPTS = 2
@@ -91,7 +91,7 @@ class Site:
 
 
 @dataclass
-class World:
+class ClaimStage:
     """One dispatch, the workers and what they meet."""
 
     kind: Kind = Kind.TASK
@@ -365,8 +365,8 @@ class World:
 
 
 @contextmanager
-def world(**conditions: Any) -> Iterator[World]:
-    made = World(**conditions)
+def claim_stage(**conditions: Any) -> Iterator[ClaimStage]:
+    made = ClaimStage(**conditions)
     try:
         yield made
     finally:

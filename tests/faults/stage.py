@@ -1,4 +1,4 @@
-"""A field of real workers whose whole history is written down."""
+"""Real workers whose whole history is written down."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from nats_executor.topology import setup
 from nats_executor.wire.messages import Report, State, decode
 from nats_worker.processes.linux import children_of
 from tests.support.fixtures import settings_for
+from tests.support.process_stage import QUICK, ProcessStage, is_alive
 from tests.support.waiting import wait_until
-from tests.support.worker_ground import QUICK, Field, is_alive
 from tests.support.worker_process import Post, WorkerProcess
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
     from tests.support.execution_api import ExecutionApi
 
-__all__ = ["Ground", "TrappedWorker", "fork_server", "lasts", "open_ground", "parent_of"]
+__all__ = ["FaultStage", "TrappedWorker", "fork_server", "lasts", "open_stage", "parent_of"]
 
 ROOT = Path(__file__).parents[2]
 # A worker whose link was cut in silence finds out only when a ping stays without an answer.
@@ -69,8 +69,8 @@ class TrappedWorker(WorkerProcess):
 
 
 @dataclass
-class Ground(Field):
-    """What `Field` offers, and who ran what, and what was said about it.
+class FaultStage(ProcessStage):
+    """What `ProcessStage` offers, and who ran what, and what was said about it.
 
     Attributes:
         history: every report that the result stream took, in order, by dispatch id.
@@ -120,7 +120,7 @@ class Ground(Field):
         """Send tasks until one of them runs on this worker; any of them may get each.
 
         What came to another one is ended: else a worker that comes back late finds the others full,
-        and nobody has a slot left for what the test is about. Time bounds it and not a number of
+        and no worker has a slot left for what the test is about. Time bounds it and not a number of
         tasks: the others may run twenty before one whose link was cut has a connection again.
         """
         deadline = time.monotonic() + COMEBACK_SECONDS
@@ -198,20 +198,20 @@ def parent_of(pid: int) -> int:
 
 
 @contextlib.asynccontextmanager
-async def open_ground(
+async def open_stage(
     url: str, prefix: str, api: ExecutionApi, marks: Path, directory: Path, **options: object
-) -> AsyncIterator[Ground]:
+) -> AsyncIterator[FaultStage]:
     """Create the streams on a server and watch it; ends every worker on the way out."""
     settings = settings_for(url, subject_prefix=prefix, **(QUICK | options))
     async with connect(settings, role="test") as broker:
         await broker.ready(5)
         await setup.apply(broker, settings, ["default"])
-        ground = Ground(settings, Post(broker, settings), api, marks, directory)
-        following = asyncio.create_task(ground.follow(), name="history")
+        stage = FaultStage(settings, Post(broker, settings), api, marks, directory)
+        following = asyncio.create_task(stage.follow(), name="history")
         try:
-            yield ground
+            yield stage
         finally:
-            ground.clear_away()
+            stage.clear_away()
             while not following.done():  # nats-py may swallow a cancellation
                 following.cancel()
                 await asyncio.wait([following], timeout=0.1)

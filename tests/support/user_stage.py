@@ -36,13 +36,13 @@ __all__ = [
     "ROOT_INBOX",
     "ROOT_USER",
     "USERS",
-    "Realm",
     "User",
+    "UserStage",
     "accounts_config",
     "grants",
     "lanes",
-    "open_realm",
-    "realm_config",
+    "one_account_config",
+    "open_user_stage",
     "secret",
 ]
 
@@ -120,7 +120,7 @@ def opened(account: accounts.Account) -> accounts.Account:
     return replace(account, users=tuple(users))
 
 
-def realm_config(more: str = "", *, inbox: str = "") -> str:
+def one_account_config(more: str = "", *, inbox: str = "") -> str:
     """Users as `airflow nats auth` prints them, in one account, with their passwords.
 
     Args:
@@ -136,7 +136,7 @@ def realm_config(more: str = "", *, inbox: str = "") -> str:
 
 
 @dataclass
-class Realm:
+class UserStage:
     """The server, and ways to be one of its users.
 
     Attributes:
@@ -211,7 +211,7 @@ class Realm:
             root.subscribe("_INBOX_root.>")
             for subject in (NAMES.task("a", "d0"), NAMES.result("a", "d0")):
                 root.publish(subject, b"", ROOT_INBOX, headers)
-                if root.next().headers:  # nobody was there
+                if root.next().headers:  # no stream was there
                     return False
         return True
 
@@ -224,7 +224,7 @@ class Realm:
                 answer = root.ask(f"$JS.API.STREAM.DELETE.{name}", b"", ROOT_INBOX).answer
                 assert answer.get("success"), answer
         # Servers of a cluster follow one by one; one that is behind may not answer for what is made
-        # anew under the same name.
+        # again under the same name.
         block_until(lambda: not any(map(streams_at, self.servers)), 20, "the streams' end")
 
 
@@ -233,17 +233,17 @@ def streams_at(server: NatsServer) -> int:
 
 
 @contextmanager
-def open_realm(
+def open_user_stage(
     directory: Path, kind: str, *, config: str = "", jetstream: str = ""
-) -> Iterator[Realm]:
-    """Start the server or servers of a realm, one of `KINDS`; no stream is made yet.
+) -> Iterator[UserStage]:
+    """Start the server or servers of a stage, one of `KINDS`; no stream is made yet.
 
     Args:
         config: more configuration at the top level, such as `max_payload`.
         jetstream: more configuration of JetStream, such as `max_file_store: 64MB`.
     """
     has_accounts = kind != ONE_ACCOUNT
-    whole = accounts_config(config) if has_accounts else realm_config(config)
+    whole = accounts_config(config) if has_accounts else one_account_config(config)
     size = 3 if kind == CLUSTER else 1
     servers = (
         [NatsServer(directory, config=whole, jetstream=jetstream)]
@@ -252,7 +252,7 @@ def open_realm(
     )
     try:
         start_together(servers)
-        yield Realm(servers[0], has_accounts, servers[1:])
+        yield UserStage(servers[0], has_accounts, servers[1:])
     finally:
         for server in servers:
             server.kill()
