@@ -51,7 +51,7 @@ class Letter:
     @property
     def queue_token(self) -> str:
         """The queue's token in the subject, which a worker's login cannot choose freely."""
-        return self.subject.rsplit(".", 2)[-2]
+        return self.subject.split(".")[-2]
 
 
 class Wanted(NamedTuple):
@@ -70,7 +70,7 @@ class Wanted(NamedTuple):
         return (
             (self.queue is None or letter.queue_token == token(self.queue))
             and (self.dag is None or letter.dag == self.dag)
-            and now - letter.at >= self.older_than
+            and (not self.older_than or now - letter.at >= self.older_than)
         )
 
 

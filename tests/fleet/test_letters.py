@@ -19,11 +19,16 @@ INSTANCE = {
 
 
 def letter(
-    queue: str = "q", subject: str = "", reason: str = "why", body: bytes | None = None, **more: Any
+    queue: str = "q",
+    subject: str = "",
+    reason: str = "why",
+    body: bytes | None = None,
+    body_of: dict[str, Any] | None = None,
+    **more: Any,
 ) -> Letter:
     values: dict[str, Any] = {
         "dispatch_id": "d1", "queue": queue, "kind": Kind.TASK, "sender": "s", "key": ["x"],
-        "body": {"token": "secret", "ti": INSTANCE},
+        "body": body_of or {"token": "secret", "ti": INSTANCE},
     }  # fmt: skip
     written = encode(Workload(**(values | more))) if body is None else body
     place = subject or NAMES.dead_letter(queue, "d1")
@@ -94,9 +99,16 @@ def test_a_letter_under_the_subject_of_another_dispatch_is_not_believed() -> Non
 
 
 def test_a_letter_under_the_subject_of_another_queue_is_of_that_queue() -> None:
-    found = letter(queue="q", subject=NAMES.dead_letter("other", "d1"))
+    for queue in ("q", "a"):
+        found = letter(queue=queue, subject=NAMES.dead_letter("other", "d1"))
 
-    assert (found.queue, found.queue_token) == ("other", "other")
+        assert (found.queue, found.queue_token) == ("other", "other")
+
+
+def test_a_longer_subject_ends_with_the_queue_and_the_dispatch() -> None:
+    found = letter(queue="q", subject="airflow.dead.x.q.d1")
+
+    assert (found.queue, found.queue_token, found.dispatch_id) == ("q", "q", "d1")
 
 
 def test_names_of_any_length_are_not_kept() -> None:
@@ -107,10 +119,20 @@ def test_names_of_any_length_are_not_kept() -> None:
     assert len(letter(kind="K" * 5000).kind) == 1000
 
 
-def test_a_callback_has_no_coordinates() -> None:
-    found = letter(kind=Kind.CALLBACK)
+def test_the_longest_names_are_kept() -> None:
+    longest = "x" * 1000
+    found = letter(
+        queue=longest, dispatch_id=longest, subject=NAMES.dead_letter(longest, longest),
+        body_of={"ti": {"dag_id": longest}},
+    )  # fmt: skip
+    assert (found.queue, found.dispatch_id, found.dag) == (longest,) * 3
 
-    assert (found.kind, found.dag, found.instance) == (Kind.CALLBACK, None, None)
+
+@pytest.mark.parametrize("kind", [Kind.CALLBACK, Kind.CONNECTION_TEST])
+def test_what_is_no_task_has_no_coordinates(kind: Kind) -> None:
+    found = letter(kind=kind)
+
+    assert (found.kind, found.dag, found.instance) == (kind, None, None)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +141,7 @@ def test_a_callback_has_no_coordinates() -> None:
         (Wanted(), True),
         (Wanted(queue="q"), True),
         (Wanted(queue="*"), False),
+        (Wanted(queue="a"), False),
         (Wanted(queue="q2"), False),
         (Wanted(dag="etl"), True),
         (Wanted(dag="et"), False),
@@ -129,6 +152,13 @@ def test_a_callback_has_no_coordinates() -> None:
 )
 def test_which_letters_are_wanted(wanted: Wanted, is_taken: bool) -> None:
     assert wanted.takes(letter(), now=160.0) is is_taken
+
+
+def test_a_letter_that_is_younger_than_the_clock_is_listed() -> None:
+    """Another server's clock may be ahead."""
+    assert Wanted().takes(letter(), now=95.0)
+    assert not Wanted(older_than=1.0).takes(letter(), now=95.0)
+    assert letter_row(letter(), now=95.0)["age_seconds"] == 0
 
 
 def test_a_queue_of_any_name_is_found() -> None:

@@ -32,6 +32,15 @@ def test_fields_of_a_newer_sender_are_kept() -> None:
     assert msgpack.unpackb(kept) == {"v": 9, "body": {"token": "", "new": [1]}, "newer": True}
 
 
+@pytest.mark.parametrize(
+    "values", [{"v": 1}, {"body": {"ti": 1}}, {"body": {"token": ""}}, {"body": []}, [], {}]
+)
+def test_a_message_without_a_token_stays(values: object) -> None:
+    body = msgpack.packb(values)
+
+    assert without_tokens(body) == body
+
+
 def test_a_token_elsewhere_in_a_workload_is_hidden() -> None:
     kept = decode(Workload, without_tokens(encode(workload(token="", arguments=[JWT.decode()]))))
 
