@@ -12,6 +12,7 @@ from nats_executor.wire.messages import Presence
 
 if TYPE_CHECKING:
     from nats_executor.settings import Settings
+    from nats_executor.wire.messages import Drain
     from nats_worker.intake.intake import Intake
     from nats_worker.intake.memory_guard import Guard
     from nats_worker.intake.slots import Slots
@@ -50,6 +51,8 @@ class WorkerState:
         guard: whether there is memory to take workloads.
         proof: whether it can start workloads.
         intake: pulls from the queues, once the worker takes workloads.
+        is_draining: it takes nothing more, and stops.
+        drained: what an operator said who had it take nothing more, without a stop.
         stop_requests: signals to stop so far; each one makes the drain less patient.
     """
 
@@ -62,6 +65,7 @@ class WorkerState:
     proof: Proof
     intake: Intake | None = None
     is_draining: bool = False
+    drained: Drain | None = None
     stop_requests: int = 0
     started_at: float = field(default_factory=time.time)
 
@@ -69,6 +73,11 @@ class WorkerState:
     def paused(self) -> str:
         """The reason to take nothing at the moment, '' if there is none."""
         return "; ".join(filter(None, (self.proof.reason, self.guard.reason)))
+
+    @property
+    def takes_no_more(self) -> bool:
+        """Whether it stops, or an operator has drained it."""
+        return self.is_draining or self.drained is not None
 
     def presence(self) -> Presence:
         """Describe the worker to others."""
@@ -80,12 +89,14 @@ class WorkerState:
             queues=list(self.queues),
             concurrency=self.slots.concurrency,
             running=self.slots.used,
-            draining=self.is_draining,
+            draining=self.takes_no_more,
             started_at=self.started_at,
             at=time.time(),
             version=self.plan.version,
             bands=len(self.settings.priority_bands) + 1,
             paused=self.paused,
+            drained_by=self.drained.by if self.drained else "",
+            drain_reason=self.drained.reason if self.drained else "",
         )
 
     def recall(self) -> None:

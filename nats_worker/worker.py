@@ -14,6 +14,7 @@ from nats_executor.broker.connection import connect
 from nats_executor.errors import AccessDenied, BrokerError
 from nats_executor.fleet.liveness import Liveness
 from nats_executor.retrying import Once, ended
+from nats_worker.control.drains import Drains
 from nats_worker.control.logs import serve_log
 from nats_worker.control.orders import serve_changes, serve_pings, serve_stops
 from nats_worker.control.presence import Announcer
@@ -58,6 +59,7 @@ class Worker:
     Attributes:
         state: what it is now.
         crew: carries what it was delivered.
+        drains: whether an operator has drained it.
     """
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
@@ -72,6 +74,7 @@ class Worker:
         )
         self.leases = Leases(settings.ack_wait_seconds)
         self.crew = Crew(settings, self.state.slots, self.leases)
+        self.drains = Drains(self.state, self.crew)
         self.health = Health(self.state)
         self._settings = settings
         self._stop_requested = asyncio.Event()
@@ -197,6 +200,8 @@ class Worker:
                     await self.serve_control(broker, announcer)
                     is_served = True
                 await announcer.claim_name()
+                if await self.drains.look_up(broker):
+                    await announcer.beat()
             except BrokerError as exc:
                 is_told = not broker.is_connected or isinstance(exc, AccessDenied)
                 if not is_told and told.is_new(str(exc)):
@@ -209,7 +214,7 @@ class Worker:
         """Answer what others ask of this worker, for as long as the connection lives."""
         await serve_pings(broker, self.state, self.crew.errands)
         await serve_stops(broker, self.state, self.crew)
-        await serve_changes(broker, self.state, self.crew, announcer)
+        await serve_changes(broker, self.state, self.crew, announcer, self.drains)
         await serve_log(broker, self.state, self.crew.errands)
 
     async def clean_up_bundles(self, pool: ProcessPool) -> None:

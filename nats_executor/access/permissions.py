@@ -100,7 +100,7 @@ class Api:
         return in_domain(self.names.presences(queue), self.domain)
 
     def hold_queues(self) -> list[str]:
-        """Pause and resume consumers, and write down who did so."""
+        """Pause and resume consumers, and write down who did so, and who drained workers."""
         return [
             f"{self.prefix}.CONSUMER.PAUSE.{self.names.tasks_stream}.*",
             in_domain(self.names.holds(), self.domain),
@@ -221,8 +221,8 @@ def for_worker(api: Api, lanes: Sequence[Lane]) -> list[str]:
         names.peers(),
         # How the tools of NATS find a log. Airflow is shown what is stored for the log's queue.
         names.log_names(),
-        # The broker's clock, by which it judges ages.
-        *api.info(names.results_stream, names.workers_stream),
+        # The broker's clock, by which it judges ages; whether there are notes of drains at all.
+        *api.info(names.results_stream, names.workers_stream, names.holds_stream),
     ]
 
 
@@ -262,6 +262,8 @@ def for_queue(api: Api, queue: str) -> list[str]:
         api.announce(queue),
         api.message(names.workers_stream, names.presences(queue)),
         names.log_chunks(queue),
+        # Whether an operator has drained it.
+        api.message(names.holds_stream, names.worker_holds(queue)),
     ]
 
 

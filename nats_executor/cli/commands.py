@@ -26,16 +26,22 @@ from nats_executor.cli.arguments import (
     show,
     show_details,
 )
+from nats_executor.cli.choosing import Which
 from nats_executor.cli.details import queue_details
-from nats_executor.cli.letters import MOST_LETTERS, letters_at, remove_letters
+from nats_executor.cli.draining import drain_workers, undrain_workers
+from nats_executor.cli.letter_commands import (
+    dead_letters_list,
+    dead_letters_purge,
+    dead_letters_retry,
+    dead_letters_show,
+)
 from nats_executor.cli.listing import Choice, chosen
-from nats_executor.cli.orders import give_orders
+from nats_executor.cli.orders import OrderResult, give_orders
 from nats_executor.cli.pausing import Wish, pause_queues, resume_queues
 from nats_executor.cli.purging import Store, carry_out, look, purge_of
 from nats_executor.cli.survey import check_row, check_rows, take_survey, worker_rows
-from nats_executor.cli.wanting import letters_in_words, wanted_letters
+from nats_executor.cli.waiting import IdleWatch, until_idle
 from nats_executor.errors import ConfigError
-from nats_executor.fleet.letters import details_row, letter_row
 from nats_executor.fleet.queues import queue_rows
 from nats_executor.metrics_package import missing_package, require_metrics
 from nats_executor.text import lines
@@ -45,7 +51,7 @@ from nats_executor.wire.queue_names import in_text
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from nats_executor.broker.port import Broker
     from nats_executor.cli.survey import Survey
@@ -72,13 +78,12 @@ __all__ = [
     "standalone",
     "worker",
     "workers_add_queue",
+    "workers_drain",
     "workers_list",
     "workers_remove_queue",
     "workers_set_concurrency",
+    "workers_undrain",
 ]
-
-# Rows of a list, if no --limit is given.
-LISTED_LETTERS = 100
 
 
 @command
@@ -239,12 +244,59 @@ def order(args: Namespace, what: Order, value: str) -> None:
         settings,
         lambda broker: give_orders(broker, settings, names, what, value, serving=args.serving),
     )
+    if not is_all_well(answers):
+        raise SystemExit(1)
+
+
+def is_all_well(answers: Sequence[OrderResult]) -> bool:
+    """Print a line for each worker; returns whether all have obeyed."""
     for answer in answers:
         if answer.is_obeyed:
             say(answer.text)
         else:
             print_error(answer.text)
-    if not all(answer.is_obeyed for answer in answers):
+    return all(answer.is_obeyed for answer in answers)
+
+
+@command
+@quiet
+def workers_drain(args: Namespace) -> None:
+    """Have workers take nothing more, and wait if asked until they run nothing."""
+    settings = settings_for(args)
+    which = Which(in_text(args.workers or ""), args.queue)
+    by = getuser()
+    outcome = ask(
+        settings,
+        lambda broker: drain_workers(broker, settings, which, by=by, reason=args.reason),
+    )
+    is_well = is_all_well(outcome.results)
+    if args.wait and outcome.obeying:
+        watch = IdleWatch(outcome.obeying)
+        try:
+            is_idle = ask(
+                settings, lambda broker: until_idle(broker, settings, watch, args.timeout, say_now)
+            )
+        except KeyboardInterrupt:  # what is left was said
+            raise SystemExit(1) from None
+        is_well = is_well and is_idle
+    if not is_well:
+        raise SystemExit(1)
+
+
+def say_now(text: str) -> None:
+    say(text)
+    sys.stdout.flush()
+
+
+@command
+@quiet
+def workers_undrain(args: Namespace) -> None:
+    """Have workers take workloads again."""
+    settings = settings_for(args)
+    which = Which(in_text(args.workers or ""), args.queue)
+    by = getuser()
+    answers = ask(settings, lambda broker: undrain_workers(broker, settings, which, by=by))
+    if not is_all_well(answers):
         raise SystemExit(1)
 
 
@@ -258,66 +310,6 @@ def purge(args: Namespace) -> None:
     sys.stderr.write(f"{lines(contents.describe(what))}\n")
     require_yes(args, "Remove them?", "nothing was removed")
     show([ask(settings, lambda broker: carry_out(broker, what))], args.output)
-
-
-@command
-@quiet
-def dead_letters_list(args: Namespace) -> None:
-    """Print one row for each dead letter, the newest first."""
-    found = wanted_letters(settings_for(args), args, LISTED_LETTERS)
-    show([letter_row(letter, found.now) for letter in found.letters], args.output)
-
-
-@command
-@quiet
-def dead_letters_show(args: Namespace) -> None:
-    """Print all that is known of one dead letter, but not its body."""
-    settings = settings_for(args)
-    found = ask(settings, lambda broker: letters_at(broker, settings.names, [args.sequence]))
-    show_details(details_row(found.letters[0], found.now), args.output)
-
-
-@command
-@quiet
-def dead_letters_purge(args: Namespace) -> None:
-    """Remove dead letters once a person has said yes."""
-    settings = settings_for(args)
-    found = wanted_letters(settings, args, MOST_LETTERS)
-    rows = [letter_row(letter, found.now) for letter in found.letters]
-    if args.dry_run:
-        show(rows, args.output)
-        return
-    if found.letters:
-        sys.stderr.write(
-            f"{letters_in_words(found.letters)} to go: their tasks are not run again\n"
-        )
-        require_yes(args, "Remove them?", "nothing was removed")
-    removed = ask(settings, lambda broker: remove_letters(broker, settings.names, found.letters))
-    show([{"removed_letters": removed}], args.output)
-
-
-@command
-@quiet
-def dead_letters_retry(args: Namespace) -> None:
-    """Have Airflow run tasks of dead letters again; exit 1 if it does not want all of them."""
-    from nats_executor.cli.clearing import clear_again, outcome_row
-
-    settings = settings_for(args)
-    letters, by = wanted_letters(settings, args, MOST_LETTERS).letters, getuser()
-    outcomes = clear_again(letters, by=by, is_trial=True)
-    if args.dry_run:
-        show([outcome_row(outcome, is_trial=True) for outcome in outcomes], args.output)
-        return
-    possible = [outcome.letter for outcome in outcomes if not outcome.refusal]
-    if possible:
-        sys.stderr.write(f"{len(possible)} of {letters_in_words(letters)} can be retried\n")
-        require_yes(args, "Retry them?", "nothing was retried")
-        outcomes = clear_again(letters, by=by, is_trial=False)
-    done = [outcome.letter for outcome in outcomes if not outcome.refusal]
-    ask(settings, lambda broker: remove_letters(broker, settings.names, done))
-    show([outcome_row(outcome) for outcome in outcomes], args.output)
-    if len(done) < len(letters):
-        raise SystemExit(1)
 
 
 @command

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nats_executor.fleet.presences import Seen
     from nats_executor.settings import Settings
 
-__all__ = ["give_orders"]
+__all__ = ["OrderResult", "give_orders", "send_order"]
 
 # A worker renews its record before it answers, and that takes up to five seconds.
 ORDER_SECONDS = 8.0
@@ -82,16 +82,32 @@ def named(name: str, workers: Sequence[Seen], settings: Settings) -> Seen | Orde
 async def give_order(
     broker: Broker, settings: Settings, seen: Seen, order: Order, value: str
 ) -> OrderResult:
-    """Tell one worker; raises `BrokerUnavailable` only if it is NATS that does not answer."""
+    """Tell one worker to change, and return what came of it."""
+    body = value.encode(errors="surrogateescape")
+    lacks = "cannot change while it runs"
+    obeyed = await send_order(broker, settings, seen, order, body, lacks=lacks)
+    if isinstance(obeyed, OrderResult):
+        return obeyed
+    return OrderResult(True, changed_line(presentable(seen.presence.name), obeyed, order, value))
+
+
+async def send_order(
+    broker: Broker, settings: Settings, seen: Seen, order: Order, body: bytes, *, lacks: str
+) -> Obeyed | OrderResult:
+    """Tell one worker, and return its answer, or why it has not obeyed.
+
+    Args:
+        lacks: what a release cannot do that does not know the order.
+
+    Raises:
+        BrokerUnavailable: it is NATS that does not answer.
+    """
     worker, name = seen.presence, presentable(seen.presence.name)
     subject = settings.names.control(worker.worker, order)
     try:
-        body = await broker.request(
-            subject, value.encode(errors="surrogateescape"), timeout=ORDER_SECONDS
-        )
-        obeyed = decode(Obeyed, body)
+        obeyed = decode(Obeyed, await broker.request(subject, body, timeout=ORDER_SECONDS))
     except NoResponders:
-        remedy = f"it is gone, or its release {worker.version} cannot change while it runs"
+        remedy = f"it is gone, or its release {presentable(worker.version)} {lacks}"
         return OrderResult(
             False, f"worker {name} does not answer, last seen {seen.age:.0f} s ago: {remedy}"
         )
@@ -103,7 +119,7 @@ async def give_order(
         return OrderResult(False, f"worker {name} gave an answer that cannot be read: {exc}")
     if obeyed.refusal:
         return OrderResult(False, f"worker {name} refuses: {presentable(obeyed.refusal)}")
-    return OrderResult(True, changed_line(name, obeyed, order, value))
+    return obeyed
 
 
 def changed_line(name: str, obeyed: Obeyed, order: Order, value: str) -> str:

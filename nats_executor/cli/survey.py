@@ -11,6 +11,7 @@ from nats_executor.broker.quorum import no_quorum
 from nats_executor.broker.releases import danger, weakness
 from nats_executor.cli.letters import newest_letter
 from nats_executor.errors import AccessDenied, BrokerUnavailable
+from nats_executor.fleet.drains import in_drained_words
 from nats_executor.fleet.holds import hold_of, seen_holds
 from nats_executor.fleet.queues import by_queue, until_in_words
 from nats_executor.fleet.workers import seen_workers, serving, worker_state
@@ -138,6 +139,8 @@ def worker_rows(survey: Survey, settings: Settings) -> list[Row]:
             "pid": seen.presence.pid,
             "last_seen_seconds": max(0, math.floor(seen.age)),
             "version": seen.presence.version,
+            "drained_by": seen.presence.drained_by or None,
+            "reason": seen.presence.drain_reason or seen.presence.paused or None,
         }
         for seen in sorted(survey.workers, key=lambda s: s.presence.name)
     ]
@@ -157,12 +160,7 @@ def check_rows(survey: Survey, settings: Settings) -> list[Row]:
         for info in survey.streams
         if info.name in survey.busiest
     ]
-    rows += account_findings(survey.usage, survey.streams)
-    rows += [
-        letters_finding(info, survey.newest_letter)
-        for info in survey.streams
-        if info.name == settings.names.dead_letters_stream
-    ]
+    rows += account_findings(survey.usage, survey.streams) + letters_findings(survey, settings)
     for queue, bands in by_queue(survey.consumers).items():
         workers = serving(survey.workers, Lane(queue), settings)
         rows += queue_findings(queue, bands, workers, hold_of(queue, bands, survey.holds))
@@ -182,6 +180,11 @@ def check_rows(survey: Survey, settings: Settings) -> list[Row]:
         check_row(f"worker {seen.presence.name}", "paused", presentable(seen.presence.paused))
         for seen in survey.workers
         if worker_state(seen, settings) == "paused"
+    ]
+    rows += [
+        drain_finding(seen)
+        for seen in survey.workers
+        if seen.presence.drained_by and worker_state(seen, settings) != "lost"
     ]
     return rows
 
@@ -212,6 +215,12 @@ def replica_findings(info: StreamInfo, replicas: int) -> list[Row]:
     else:
         return []
     return [check_row(f"stream {info.name}", "degraded", details)]
+
+
+def letters_findings(survey: Survey, settings: Settings) -> list[Row]:
+    stream = settings.names.dead_letters_stream
+    infos = [info for info in survey.streams if info.name == stream]
+    return [letters_finding(info, survey.newest_letter) for info in infos]
 
 
 def letters_finding(info: StreamInfo, newest: Letter | None) -> Row:
@@ -275,6 +284,15 @@ def pause_finding(queue: str, bands: list[ConsumerInfo], hold: Hold | None) -> R
     resume = f"airflow nats queues resume {as_argument(as_text([queue]))}"
     details = f"{pending} pending, {which}{by} {until}{why}; to resume now: {resume}"
     return check_row(f"queue {queue}", "paused", details)
+
+
+def drain_finding(seen: Seen) -> Row:
+    """The row of a worker that an operator has drained; one that stops has none."""
+    worker = seen.presence
+    who = in_drained_words(worker.drained_by, worker.drain_reason)
+    undrain = f"airflow nats workers undrain {as_argument(as_text([worker.name]))}"
+    details = f"{worker.running} running, {who}; to let it take workloads again: {undrain}"
+    return check_row(f"worker {worker.name}", "draining", details)
 
 
 def check_row(what: str, status: str, details: str) -> Row:

@@ -10,6 +10,7 @@ from airflow.cli.cli_config import (
     ARG_STDERR,
     ARG_STDOUT,
     ARG_VERBOSE,
+    ActionCommand,
     Arg,
     GroupCommand,
     positive_int,
@@ -23,6 +24,7 @@ from nats_executor.cli.defining import (
     LIST_ARGS,
     action,
 )
+from nats_executor.cli.durations import duration
 
 __all__ = ["WORKER_ARGS", "WORKER_EPILOG", "workers_commands"]
 
@@ -34,6 +36,26 @@ ARG_WORKER_NAMES = Arg(
     ("workers",),
     metavar="NAME",
     help="Name of the worker as in `airflow nats workers list`, or several, separated by commas",
+)
+ARG_DRAINED = Arg(
+    ("workers",),
+    metavar="NAME",
+    nargs="?",
+    help="Name of the worker as in `airflow nats workers list`, or a pattern as of a shell, or "
+    "several, separated by commas; without it all that serve --queue",
+)
+ARG_OF_QUEUE = Arg(("-q", "--queue"), metavar="QUEUE", help="Only workers that serve this queue")
+ARG_DRAIN_REASON = Arg(
+    ("--reason",), default="", help="Why, for everyone who finds it drained; not secret"
+)
+ARG_WAIT = Arg(
+    ("--wait",), action="store_true", help="Return only once nothing runs there any more"
+)
+ARG_TIMEOUT = Arg(
+    ("--timeout",),
+    metavar="TIME",
+    type=duration,
+    help="How long --wait waits at most: 90s, 30m, 2h, 1d or 1h30m",
 )
 ARG_SERVING = Arg(
     ("--serving",),
@@ -92,6 +114,8 @@ columns:
   state              running, draining, paused (takes nothing at the moment) or lost
   running            slots that its workloads hold, of `concurrency`
   last_seen_seconds  age of its record, which it renews every [nats_executor] heartbeat_seconds
+  drained_by         who has drained it; without that, a worker that is draining stops
+  reason             why it is drained or paused
 
 exit codes: 0 listed; 2 NATS does not answer
 """
@@ -128,6 +152,38 @@ examples:
 A worker keeps its last queue; to have it take nothing, stop it.
 {UNTIL_RESTART}"""
 
+DRAIN_EPILOG = """\
+examples:
+  airflow nats workers drain etl-1 --reason 'new kernel'
+  airflow nats workers drain etl-1 --wait --timeout 2h && ssh etl-1 reboot
+  airflow nats workers drain 'etl-*',gpu-7                 patterns, in quotes for the shell
+  airflow nats workers drain --queue gpu                   all that serve the queue
+
+A drained worker takes nothing more. What it runs goes on, and the worker stays up: it takes
+workloads again by `airflow nats workers undrain`, not by its restart. It shows as draining.
+
+--wait prints a line whenever less runs. Ctrl-C and --timeout end the wait, and not the drain.
+
+It needs a NATS user of the role operator.
+
+exit codes: 0 drained, and with --wait nothing runs; 1 a worker refused or did not answer, or the
+wait ended before; 2 no such worker, or NATS did not answer
+"""
+
+UNDRAIN_EPILOG = """\
+examples:
+  airflow nats workers undrain etl-1
+  airflow nats workers undrain 'etl-*'
+  airflow nats workers undrain --queue gpu      all that serve the queue, or did when drained
+
+A worker that is gone is undrained, too: it takes workloads once it starts.
+
+It needs a NATS user of the role operator.
+
+exit codes: 0 not drained any more; 1 a worker refused or did not answer; 2 no such worker, or NATS
+did not answer
+"""
+
 
 def workers_commands() -> GroupCommand:
     """Return the commands for workers that run."""
@@ -157,9 +213,29 @@ def workers_commands() -> GroupCommand:
             (ARG_WORKER_NAMES, ARG_QUEUE, *common),
             REMOVE_QUEUE_EPILOG,
         ),
+        *drain_commands(),
     )
     return GroupCommand(
         name="workers",
         help="Look at workers and change them while they run",
         subcommands=subcommands,
+    )
+
+
+def drain_commands() -> tuple[ActionCommand, ...]:
+    """Return the commands that have workers take nothing more, and again."""
+    which, common = (ARG_DRAINED, ARG_OF_QUEUE), (ARG_TEAM, ARG_VERBOSE)
+    return (
+        action(
+            "workers drain",
+            "Have a worker take nothing more; what it runs goes on",
+            (*which, ARG_DRAIN_REASON, ARG_WAIT, ARG_TIMEOUT, *common),
+            DRAIN_EPILOG,
+        ),
+        action(
+            "workers undrain",
+            "Have a drained worker take workloads again",
+            (*which, *common),
+            UNDRAIN_EPILOG,
+        ),
     )

@@ -24,7 +24,7 @@ async def seen_holds(broker: Broker, names: Names) -> list[Hold]:
     """Return what operators said about pauses, of queues that are not paused any more, too."""
     if await broker.stream_info(names.holds_stream) is None:
         return []
-    found = await broker.scan(names.holds_stream, names.holds(), largest=HOLD_BYTES)
+    found = await broker.scan(names.holds_stream, names.queue_holds(), largest=HOLD_BYTES)
     return [hold for message in found if (hold := hold_in(message, names))]
 
 

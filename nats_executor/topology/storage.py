@@ -60,8 +60,9 @@ def remedies(names: Names) -> dict[str, str]:
         "`airflow nats purge dead-letters`",
         names.workers_stream: "full, it drops records of workers: find out who writes so many, "
         "change that login, and run `airflow nats purge workers`",
-        names.holds_stream: "full, it drops the reasons of older pauses: resume queues that need "
-        "no pause, by `airflow nats queues resume`",
+        names.holds_stream: "full, it drops the reasons of older pauses and the notes of older "
+        "drains: run `airflow nats queues resume` for queues that need no pause, and `airflow nats "
+        "workers undrain` for workers that are gone",
     }
 
 

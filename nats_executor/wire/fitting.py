@@ -57,6 +57,8 @@ def fitted_presence(presence: Presence) -> bytes:
         host=presence.host[:LONGEST_NAME],
         version=presence.version[:LONGEST_NAME],
         paused=presence.paused[:LONGEST_INFO],
+        drained_by=presence.drained_by[:LONGEST_NAME],
+        drain_reason=presence.drain_reason[:LONGEST_INFO],
         queues=[],
     )
     room = limit - len(encode(short))

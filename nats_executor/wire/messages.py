@@ -1,8 +1,9 @@
 """Encodes, decodes and checks messages: msgpack maps with a format version.
 
 `Workload` travels from the executor to a worker, `Report` back, `Presence` is a worker's record
-in the workers bucket, `Obeyed` its answer to an order. A reader ignores fields it does not know,
-so releases may add fields; a change that an older reader must not guess at raises `FORMAT`.
+in the workers bucket, `Obeyed` its answer to an order, `Hold` and `Drain` are operators' notes. A
+reader ignores fields it does not know, so releases may add fields; a change that an older reader
+must not guess at raises `FORMAT`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from nats_executor.wire.sizes import (
 )
 
 __all__ = [
+    "Drain",
     "Hold",
     "Kind",
     "Obeyed",
@@ -197,6 +199,9 @@ class Presence:
         running: the slots that its workloads hold.
         bands: how many priority bands of each queue it pulls from, the lowest ones.
         paused: why it takes nothing at the moment, '' if it does.
+        drained_by: the person who has drained it, '' if nobody has; then `draining` is true, too,
+            and alone it says that the worker stops.
+        drain_reason: what that person said.
         lacks: only in its answer to a ping: which of the dispatches that the ping asks about are
             not here. A release that does not know the question denies none of them.
     """
@@ -214,6 +219,8 @@ class Presence:
     version: str
     bands: int = 1
     paused: str = ""
+    drained_by: str = ""
+    drain_reason: str = ""
     lacks: list[str] = field(default_factory=list)
 
 
@@ -229,6 +236,22 @@ class Hold:
     by: str
     at: float
     until: float
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """The order to a worker to take nothing more, and the note of it for its next start.
+
+    Attributes:
+        worker: the worker's name, which outlives its restart.
+        by: the person who ordered it.
+        at: epoch seconds; the same in all notes of one order, one for each of its queues.
+    """
+
+    worker: str
+    by: str
+    at: float
     reason: str = ""
 
 
@@ -251,7 +274,7 @@ class Obeyed:
 Message = TypeVar("Message")
 
 
-def encode(message: Workload | Report | Presence | Hold | Obeyed) -> bytes:
+def encode(message: Workload | Report | Presence | Hold | Drain | Obeyed) -> bytes:
     """Encode a message with its format version; raises `ValueError` for what is too deep."""
     return packed(as_map(message))
 
@@ -293,6 +316,7 @@ SIZES: dict[type[Any], int] = {
     Report: REPORT_BYTES,
     Presence: PRESENCE_BYTES,
     Hold: HOLD_BYTES,
+    Drain: HOLD_BYTES,
 }
 # Resolved once for each kind: it costs more than a decode.
 LAYOUTS: dict[type[Any], list[tuple[str, Any]]] = {}

@@ -46,10 +46,12 @@ class Verb(StrEnum):
     SET_CONCURRENCY = "set-concurrency"  # the body is the number as text
     ADD_QUEUE = "add-queue"  # the body is the queue's name
     REMOVE_QUEUE = "remove-queue"  # the body is the queue's name
+    DRAIN = "drain"  # the body is a `messages.Drain`
+    UNDRAIN = "undrain"  # the body is the name of the person who orders it
 
 
 # The verbs that change a worker; it answers each of them with `messages.Obeyed`.
-Order = Literal[Verb.SET_CONCURRENCY, Verb.ADD_QUEUE, Verb.REMOVE_QUEUE]
+Order = Literal[Verb.SET_CONCURRENCY, Verb.ADD_QUEUE, Verb.REMOVE_QUEUE, Verb.DRAIN, Verb.UNDRAIN]
 ORDERS: tuple[Order, ...] = get_args(Order)
 
 
@@ -219,6 +221,20 @@ class Names:
     def queue_hold(self, queue: str) -> str:
         """The key-value subject of what an operator said about the pause of a queue."""
         return f"$KV.{self.holds_bucket}.queue.{token(queue)}"
+
+    def queue_holds(self) -> str:
+        return f"$KV.{self.holds_bucket}.queue.*"
+
+    def worker_hold(self, queue: str, worker: str) -> str:
+        """The key-value subject of the note that a worker of a queue is drained.
+
+        It holds the queue, so that a user may be allowed to read those of its own queues only.
+        """
+        return f"$KV.{self.holds_bucket}.worker.{token(queue)}.{token(worker)}"
+
+    def worker_holds(self, queue: str | None = None) -> str:
+        """All subjects of such notes, of one queue or of every one."""
+        return f"$KV.{self.holds_bucket}.worker.{'>' if queue is None else f'{token(queue)}.*'}"
 
     def holds(self) -> str:
         return f"$KV.{self.holds_bucket}.>"

@@ -60,9 +60,9 @@ HEADERS_BYTES = 4 * 1024
 LETTER_BYTES = WORKLOAD_BYTES + HEADERS_BYTES
 # So much is kept of a workload that does not fit beside its reason.
 CUT_LETTER_BYTES = 64 * 1024
-# A hold is a queue's name, a person's name and a reason.
+# A hold is a queue's name, a person's name and a reason; a drain lists its worker's queues.
 HOLD_BYTES = 16 * 1024
-# All holds: one for each of some thousand queues.
+# All holds: one for each of some thousand queues and drained workers.
 HOLDS_BUCKET_BYTES = 4 * 1024 * 1024
 # All presence records: one of 300 bytes for each of 50,000 workers.
 WORKERS_BUCKET_BYTES = 16 * 1024 * 1024

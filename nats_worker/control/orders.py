@@ -8,10 +8,11 @@ import logging
 import re
 from typing import TYPE_CHECKING
 
-from nats_executor.errors import NatsExecutorError
+from nats_executor.errors import DecodeError, NatsExecutorError
+from nats_executor.fleet.drains import in_drained_words
 from nats_executor.text import presentable, shown
 from nats_executor.wire.fitting import fitted_presence
-from nats_executor.wire.messages import Obeyed, encode
+from nats_executor.wire.messages import Drain, Obeyed, decode, encode
 from nats_executor.wire.names import ORDERS, Order, Verb
 from nats_executor.wire.queue_names import as_text
 from nats_executor.wire.sizes import QUESTION_BYTES
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from nats_executor.broker.port import Broker
+    from nats_worker.control.drains import Drains
     from nats_worker.control.presence import Announcer
     from nats_worker.crew import Crew
     from nats_worker.delivery.errand import Errand
@@ -69,10 +71,10 @@ async def serve_stops(broker: Broker, state: WorkerState, crew: Crew) -> None:
 
 
 async def serve_changes(
-    broker: Broker, state: WorkerState, crew: Crew, announcer: Announcer
+    broker: Broker, state: WorkerState, crew: Crew, announcer: Announcer, drains: Drains
 ) -> None:
     """Obey orders that change the worker, for as long as the connection lives."""
-    changes = Changes(state, crew, announcer)
+    changes = Changes(state, crew, announcer, drains)
     for order in ORDERS:
         subject = state.settings.names.control(state.id, order)
         await broker.serve(subject, functools.partial(changes.obey, order))
@@ -86,10 +88,13 @@ def dispatches_in(question: bytes) -> list[str]:
 class Changes:
     """Carries out the orders that change a worker, whose running workloads go on."""
 
-    def __init__(self, state: WorkerState, crew: Crew, announcer: Announcer) -> None:
+    def __init__(
+        self, state: WorkerState, crew: Crew, announcer: Announcer, drains: Drains
+    ) -> None:
         self._state = state
         self._crew = crew
         self._announcer = announcer
+        self._drains = drains
 
     async def obey(self, order: Order, body: bytes) -> bytes:
         """Carry an order out and return the encoded `Obeyed`."""
@@ -102,10 +107,13 @@ class Changes:
         seen = self._state.presence()
         if is_changed:
             log.info(
-                "%s: concurrency is %d, queues are %s",
+                "%s: concurrency is %d, queues are %s%s",
                 order,
                 seen.concurrency,
                 as_text(map(presentable, seen.queues)),
+                f", {in_drained_words(seen.drained_by, seen.drain_reason)}"
+                if seen.drained_by
+                else "",
             )
             await self._announcer.beat()
         obeyed = Obeyed(
@@ -119,7 +127,7 @@ class Changes:
 
     async def change(self, order: Order, body: bytes) -> bool:
         """Change the worker; returns False if it is so already."""
-        if self._state.is_draining:
+        if self._state.is_draining and order is not Verb.DRAIN:
             raise OrderRefused("it stops")
         match order:
             case Verb.SET_CONCURRENCY:
@@ -128,6 +136,10 @@ class Changes:
                 return await self.add_queue(queue_in(body))
             case Verb.REMOVE_QUEUE:
                 return self.remove_queue(queue_in(body))
+            case Verb.DRAIN:
+                return self._drains.begin(drain_in(body))
+            case Verb.UNDRAIN:
+                return self._drains.end()
 
     def set_concurrency(self, concurrency: int) -> bool:
         is_change = concurrency != self._state.slots.concurrency
@@ -168,6 +180,14 @@ def concurrency_in(body: bytes) -> int:
     if not re.fullmatch(rb"[0-9]{1,5}", body) or not 1 <= int(body) <= MOST_SLOTS:
         raise OrderRefused(f"{shown_body(body)} is no number from 1 to {MOST_SLOTS}")
     return int(body)
+
+
+def drain_in(body: bytes) -> Drain:
+    """Read who drains this worker, and why."""
+    try:
+        return decode(Drain, body)
+    except DecodeError as exc:
+        raise OrderRefused(f"the order cannot be read: {exc}") from exc
 
 
 def queue_in(body: bytes) -> str:

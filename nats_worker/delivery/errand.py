@@ -66,7 +66,7 @@ class Errand:
         observer: is told of each step.
         record: the reports of its dispatch.
         is_revoked: the scheduler took the workload back.
-        is_handed_back: this worker stops, and the workload has not started.
+        is_handed_back: this worker takes nothing more, and the workload has not started.
         defect: why this release cannot run the message, '' if it can.
         said_on: `connected_since` of the connection on which its report that it runs was last seen
             to be there; NaN before.

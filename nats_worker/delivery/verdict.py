@@ -25,7 +25,7 @@ __all__ = [
     "judge",
 ]
 
-STOPPING = "this worker stops"
+STOPPING = "this worker takes nothing more"
 # Pause before another worker tries to reach an API server that did not answer.
 API_PAUSE_SECONDS = 10.0
 # Time for a worker that is well to come first, where this one can start nothing.

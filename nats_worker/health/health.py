@@ -7,6 +7,9 @@ import math
 import time
 from typing import TYPE_CHECKING
 
+from nats_executor.fleet.drains import in_drained_words
+from nats_executor.wire.queue_names import as_argument, as_text
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -104,6 +107,10 @@ class Health:
             yield f"its event loop has not moved for {self.stall():.0f} s"
         if state.is_draining or state.stop_requests:
             yield "it drains and stops then"
+        if state.drained is not None:
+            who = in_drained_words(state.drained.by, state.drained.reason)
+            undrain = f"airflow nats workers undrain {as_argument(as_text([state.plan.name]))}"
+            yield f"{who}; to let it take workloads again: {undrain}"
         if not self.is_connected:
             yield "no connection to NATS"
         elif self.broker is not None and self.broker.denied:

@@ -160,7 +160,7 @@ class StateCollector(Collector):
             ("live", "Whether its event loop moves.", health.is_live()),
             ("ready", "Whether it gets workloads, as /readyz says.", not health.missing()),
             ("connected", "Whether it is connected to NATS.", health.is_connected),
-            ("draining", "Whether it stops and takes no more.", state.is_draining),
+            ("draining", "Whether it stops or is drained, and takes no more.", state.takes_no_more),
             ("paused", "Whether it takes nothing for want of memory.", bool(state.guard.reason)),
             (
                 "unfit",

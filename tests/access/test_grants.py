@@ -29,11 +29,13 @@ WORKER = (
     "$KV.airflow_workers.a.*",
     "$JS.API.DIRECT.GET.KV_airflow_workers.$KV.airflow_workers.a.*",
     "$O.airflow_logs.C.a.>",
+    "$JS.API.DIRECT.GET.KV_airflow_holds.$KV.airflow_holds.worker.a.*",
     "$JS.API.DIRECT.GET.KV_airflow_workers.$KV.airflow_workers.*",
     "airflow.peers.*",
     "$O.airflow_logs.M.>",
     "$JS.API.STREAM.INFO.AIRFLOW_RESULTS",
     "$JS.API.STREAM.INFO.KV_airflow_workers",
+    "$JS.API.STREAM.INFO.KV_airflow_holds",
 )
 # The same worker behind a leaf node, with its streams in the domain `hub`.
 WORKER_OF_A_DOMAIN = (
@@ -55,11 +57,13 @@ WORKER_OF_A_DOMAIN = (
     "$JS.hub.API.$KV.airflow_workers.a.*",
     "$JS.hub.API.DIRECT.GET.KV_airflow_workers.$KV.airflow_workers.a.*",
     "$O.airflow_logs.C.a.>",
+    "$JS.hub.API.DIRECT.GET.KV_airflow_holds.$KV.airflow_holds.worker.a.*",
     "$JS.hub.API.DIRECT.GET.KV_airflow_workers.$KV.airflow_workers.*",
     "airflow.peers.*",
     "$O.airflow_logs.M.>",
     "$JS.hub.API.STREAM.INFO.AIRFLOW_RESULTS",
     "$JS.hub.API.STREAM.INFO.KV_airflow_workers",
+    "$JS.hub.API.STREAM.INFO.KV_airflow_holds",
 )
 GRANTS: dict[Role, tuple[str, ...]] = {
     Role.ADMIN: (
@@ -90,6 +94,8 @@ GRANTS: dict[Role, tuple[str, ...]] = {
         "airflow.ctl.*.set-concurrency",
         "airflow.ctl.*.add-queue",
         "airflow.ctl.*.remove-queue",
+        "airflow.ctl.*.drain",
+        "airflow.ctl.*.undrain",
     ),
     Role.OPERATOR: (
         "$JS.API.INFO",
@@ -114,6 +120,8 @@ GRANTS: dict[Role, tuple[str, ...]] = {
         "airflow.ctl.*.set-concurrency",
         "airflow.ctl.*.add-queue",
         "airflow.ctl.*.remove-queue",
+        "airflow.ctl.*.drain",
+        "airflow.ctl.*.undrain",
     ),
     Role.SCHEDULER: (
         "airflow.tasks.>",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.cli import commands
+from nats_executor.cli import commands, letter_commands
 from nats_executor.cli.definitions import get_nats_cli_commands
 from nats_worker.cli import main
 from tests.cli.conftest import WELL
@@ -118,9 +118,11 @@ LONG = {"worker", "standalone", "demo"}
 
 def test_every_function_of_a_command_is_decorated() -> None:
     """Without `command` an error is a traceback; without `quiet` log lines stand in its table."""
-    tree = ast.parse(Path(commands.__file__).read_text())
+    modules = (commands, letter_commands)
+    trees = [ast.parse(Path(module.__file__).read_text()) for module in modules]
     decorated = {
         node.name: [ast.unparse(decorator) for decorator in node.decorator_list]
+        for tree in trees
         for node in tree.body
         if isinstance(node, ast.FunctionDef) and node.name in commands.__all__
     }

@@ -579,7 +579,7 @@ WORKERS = [
 ]
 WORKER_COLUMNS = [
     "worker", "state", "queues", "running", "concurrency", "host", "pid", "last_seen_seconds",
-    "version",
+    "version", "drained_by", "reason",
 ]  # fmt: skip
 
 

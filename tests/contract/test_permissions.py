@@ -48,6 +48,9 @@ def of_queue(queue: str) -> Table:
         f"$KV.airflow_workers.{queue}.w": {mine},
         f"$KV.airflow_workers.{queue}.w.x": set(),
         f"{API}.DIRECT.GET.{WORKERS}.$KV.airflow_workers.{queue}.w": {mine},
+        f"$KV.airflow_holds.worker.{queue}.w": {"operator"},
+        f"{API}.DIRECT.GET.{HOLDS}.$KV.airflow_holds.worker.{queue}.w": {mine},
+        f"{API}.DIRECT.GET.{HOLDS}.$KV.airflow_holds.queue.{queue}": set(),
         f"$O.airflow_logs.C.{queue}.log.part": {"triggerer", mine},
         f"$O.airflow_logs.C.{queue}.log.part.0": {"triggerer", mine},
         f"{API}.DIRECT.GET.{LOGS}.$O.airflow_logs.C.{queue}.log.part.0": set(),
@@ -72,7 +75,7 @@ def of_queue(queue: str) -> Table:
 
 
 def of_stream(stream: str) -> Table:
-    informed = READERS | (BOTH if stream in {RESULTS, WORKERS} else set())
+    informed = READERS | (BOTH if stream in {RESULTS, WORKERS, HOLDS} else set())
     looking = {
         TASKS: {"scheduler"},
         RESULTS: {"scheduler"},
@@ -122,6 +125,8 @@ def of_anyone() -> Table:
         "airflow.ctl.w.set-concurrency": {"admin", "operator"},
         "airflow.ctl.w.add-queue": {"admin", "operator"},
         "airflow.ctl.w.remove-queue": {"admin", "operator"},
+        "airflow.ctl.w.drain": {"admin", "operator"},
+        "airflow.ctl.w.undrain": {"admin", "operator"},
         "airflow.ctl.w.log": {"api_server"},
         "airflow.ctl.w.unheard-of": set(),
         "airflow.unheard-of": set(),

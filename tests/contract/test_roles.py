@@ -15,12 +15,16 @@ import pytest
 
 from nats_executor.broker import connection as broker_module
 from nats_executor.broker.connection import connect
+from nats_executor.cli.choosing import Which
+from nats_executor.cli.draining import drain_workers, undrain_workers
 from nats_executor.cli.letters import find_letters, letters_at
-from nats_executor.cli.orders import give_orders
+from nats_executor.cli.orders import give_orders, send_order
 from nats_executor.cli.pausing import Wish, pause_queues, resume_queues
 from nats_executor.cli.purging import Store, carry_out, purge_of
 from nats_executor.cli.survey import check_rows, take_survey
+from nats_executor.fleet.drains import seen_notes
 from nats_executor.fleet.letters import Wanted
+from nats_executor.fleet.workers import seen_workers
 from nats_executor.logs import store
 from nats_executor.logs.running import TaskLogs
 from nats_executor.scheduler.dispatcher import Dispatcher, Envelope
@@ -28,7 +32,7 @@ from nats_executor.scheduler.ledger import Dispatch
 from nats_executor.scheduler.telemetry import Telemetry
 from nats_executor.topology import setup
 from nats_executor.topology.wanted import SECOND, stream_configs
-from nats_executor.wire.messages import Kind, Report, State, encode
+from nats_executor.wire.messages import Drain, Kind, Obeyed, Report, State, encode
 from nats_executor.wire.names import Lane, Order, Verb
 from nats_worker import worker as worker_module
 from nats_worker.state import Plan
@@ -139,14 +143,18 @@ class RoleStage:
         assert len({drift.where for drift in drifts}) == 6
 
     async def give_orders(self, user: str) -> None:
+        broker, settings = await self.broker(user), self.settings(user)
         values: dict[Order, str] = {
             Verb.SET_CONCURRENCY: "9", Verb.ADD_QUEUE: "a", Verb.REMOVE_QUEUE: "none"
         }  # fmt: skip
         for order, value in values.items():
-            (answer,) = await give_orders(
-                await self.broker(user), self.settings(user), ["w"], order, value
-            )
+            (answer,) = await give_orders(broker, settings, ["w"], order, value)
             assert answer.is_obeyed, answer
+        [seen] = await seen_workers(broker, settings)
+        drain = encode(Drain(worker="w", by="ann", at=1.0))
+        for order, body in ((Verb.DRAIN, drain), (Verb.UNDRAIN, b"ann")):
+            obeyed = await send_order(broker, settings, seen, order, body, lacks="")
+            assert isinstance(obeyed, Obeyed), obeyed
 
     # What a scheduler does
 
@@ -267,6 +275,7 @@ async def test_everything_works_with_what_is_granted_and_needs_all_of_it(
     await keep_logs(role_stage)
     for user in ("admin", "operator"):
         await role_stage.give_orders(user)
+    await drain(role_stage)
     await pause(role_stage)
     await read_letters(role_stage)
     await empty(role_stage)
@@ -413,6 +422,20 @@ async def keep_logs(role_stage: RoleStage) -> None:
         [part] = (await store.find(reader, NAMES, "a", f"{user}.log")).parts
         found = await store.chunks(reader, NAMES, "a", f"{user}.log", part, part.numbers)
         assert found == [f"stored by {user}".encode()]
+
+
+async def drain(role_stage: RoleStage) -> None:
+    """An operator's drain is noted where the worker's own login finds it at its next start."""
+    operator, settings = await role_stage.broker("operator"), role_stage.settings("operator")
+    outcome = await drain_workers(operator, settings, Which(["w"]), by="ann", reason="")
+    assert [seen.presence.name for seen in outcome.obeying] == ["w"]
+    again = Worker(role_stage.worker._settings, role_stage.worker.state.plan)
+    assert await again.drains.look_up(await role_stage.broker("worker_a"))
+    assert again.state.drained
+    assert again.state.drained.by == "ann"
+    (result,) = await undrain_workers(operator, settings, Which([], "a"), by="ann")
+    assert result.is_obeyed
+    assert await seen_notes(operator, NAMES) == []
 
 
 async def pause(role_stage: RoleStage) -> None:

@@ -34,6 +34,7 @@ EXAMPLES = {
     "operator": "ann",
     "why": "new driver",
     "resume": "airflow nats queues resume gpu",
+    "undrain": "airflow nats workers undrain etl-1",
     "servers": "nats-1, nats-2, nats-3",
     "size": "1400000",
     "limit": "1048576",
@@ -145,6 +146,14 @@ LINES = {
     ),
     "paused": (
         "{pending} pending, paused by {operator} until {until} ({why}); to resume now: {resume}"
+    ),
+    "drained": (
+        "3 running, drained by {operator} ({why}); to let it take workloads again: {undrain}"
+    ),
+    "cannot be drained": (
+        "worker {worker} does not answer, last seen 12 s ago: it is gone, or its release 0.1 "
+        "cannot be drained; this is noted: once it has started again, with a release that can, it "
+        "takes nothing until it is undrained"
     ),
     "unsafe server": (
         "nats-server {version} lets the login of any worker delete tasks of other queues; run "

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 __all__ = ["presence_in", "presence_of", "records_of"]
 
 
-def presence_of(name: str, *queues: str, worker: str = "", running: int = 1) -> Presence:
+def presence_of(
+    name: str, *queues: str, worker: str = "", running: int = 1, draining: bool = False
+) -> Presence:
     """What a worker is that runs nowhere."""
     return Presence(
         worker=worker or f"{name}.1", name=name, host="host-7", pid=7,
-        queues=list(queues or ("default",)), concurrency=4, running=running, draining=False,
+        queues=list(queues or ("default",)), concurrency=4, running=running, draining=draining,
         started_at=0.0, at=0.0, version="1",
     )  # fmt: skip
 

@@ -56,11 +56,11 @@ def test_a_report_fits_and_still_tells_what_became_of_which_dispatch(
     assert large.info.startswith(found.info)
 
 
-@given(st.lists(LONG, max_size=30), LONG, LONG)
+@given(st.lists(LONG, max_size=30), LONG, LONG, LONG, LONG)
 def test_a_record_fits_and_lists_as_many_queues_as_it_can(
-    queues: list[str], host: str, paused: str
+    queues: list[str], host: str, paused: str, by: str, reason: str
 ) -> None:
-    large = presence(queues=queues, host=host, paused=paused)
+    large = presence(queues=queues, host=host, paused=paused, drained_by=by, drain_reason=reason)
     body = fitted_presence(large)
 
     assert len(body) <= PRESENCE_BYTES - HEADERS_BYTES

@@ -110,6 +110,7 @@ def test_a_field_that_an_older_sender_left_out_has_its_meaning_of_then() -> None
         "token": "",
     }
     assert (PRESENCE.bands, PRESENCE.paused, PRESENCE.lacks) == (1, "", [])
+    assert (PRESENCE.drained_by, PRESENCE.drain_reason) == ("", "")
     outcome = Obeyed(queues=[], concurrency=1, running=0)
     assert (outcome.is_changed, outcome.refusal) == (False, "")
     workload = Workload(dispatch_id="d", queue="q", kind="k", body={}, key=[], sender="s")

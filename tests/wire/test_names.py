@@ -144,6 +144,11 @@ def test_teams_share_no_name(one: str, other: str) -> None:
         (Names("a").presences(), "$KV.a_workers.>"),
         (Names("a").older_presence("w1"), "$KV.a_workers.w1"),
         (Names("a").older_presences(), "$KV.a_workers.*"),
+        (Names("a").queue_hold("q"), "$KV.a_holds.queue.q"),
+        (Names("a").queue_holds(), "$KV.a_holds.queue.*"),
+        (Names("a").worker_hold("q", "w1"), "$KV.a_holds.worker.q.w1"),
+        (Names("a").worker_holds("q"), "$KV.a_holds.worker.q.*"),
+        (Names("a").worker_holds(), "$KV.a_holds.worker.>"),
         (Names("a").for_team("red").prefix, "a-red"),
     ],
 )

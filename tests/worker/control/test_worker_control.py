@@ -261,7 +261,7 @@ async def test_what_was_certainly_not_asked_for_is_handed_back_by_a_drain(
     run.finish(Ending.GIVEN_UP)
 
     report = await worker_stage.reported(State.RELEASED)
-    assert (report.info, report.attempt) == ("this worker stops", 0)
+    assert (report.info, report.attempt) == ("this worker takes nothing more", 0)
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ ROWS: list[tuple[str, ExitReport, dict[str, object], Verdict]] = [
         "stopped before the API server was asked",
         exited(Ending.GIVEN_UP),
         {},
-        Back("this worker stops", 0.0, counts=False),
+        Back("this worker takes nothing more", 0.0, counts=False),
     ),
     (
         "the log folder cannot be written",
