@@ -119,7 +119,7 @@ LONG = {"worker", "standalone", "demo"}
 def test_every_function_of_a_command_is_decorated() -> None:
     """Without `command` an error is a traceback; without `quiet` log lines stand in its table."""
     modules = (commands, letter_commands)
-    trees = [ast.parse(Path(module.__file__).read_text()) for module in modules]
+    trees = [ast.parse(Path(str(module.__file__)).read_text()) for module in modules]
     decorated = {
         node.name: [ast.unparse(decorator) for decorator in node.decorator_list]
         for tree in trees
