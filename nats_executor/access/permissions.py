@@ -41,7 +41,7 @@ class Role(StrEnum):
     """The part of a deployment that a user is for."""
 
     ADMIN = "admin"  # `airflow nats setup`; who may change a stream may also have it copied
-    OPERATOR = "operator"  # a person's daily commands: `check`, `queues ...`, `workers ...`
+    OPERATOR = "operator"  # a person's daily commands: `check`, `queues ...`, `dead-letters ...`
     SCHEDULER = "scheduler"
     WORKER = "worker"  # of certain queues
     API_SERVER = "api-server"  # asks workers for the logs of what they run, reads stored ones
@@ -175,7 +175,9 @@ def for_operator(api: Api) -> list[str]:
         names.results_stream, names.dead_letters_stream, names.workers_stream, names.logs_stream
     )  # fmt: skip
     purges = [f"{api.prefix}.STREAM.PURGE.{stream}" for stream in purged]
-    return [*for_monitor(api), *purges, *api.hold_queues(), *map(names.controls, ORDERS)]
+    # No token is in them, see `redaction.without_tokens`.
+    letters = api.batch(names.dead_letters_stream)
+    return [*for_monitor(api), *letters, *purges, *api.hold_queues(), *map(names.controls, ORDERS)]
 
 
 def for_monitor(api: Api) -> list[str]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nats_executor.broker.link import Link, Received
     from nats_executor.broker.port import Config, Stored
 
-__all__ = ["GET_WINDOW", "Gets"]
+__all__ = ["BATCH", "GET_WINDOW", "Gets"]
 
 log = logging.getLogger(__name__)
 

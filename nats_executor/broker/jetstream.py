@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from nats_executor.broker import pulls
 from nats_executor.broker.diagnosis import Diagnosis
-from nats_executor.broker.gets import GET_WINDOW, Gets
+from nats_executor.broker.gets import BATCH, GET_WINDOW, Gets
 from nats_executor.broker.link import Link, Listener, Received
 from nats_executor.broker.port import (
     Broker,
@@ -218,6 +218,12 @@ class JetStream(Broker):
         self, stream: str, subject: str, *, largest: int = WORKLOAD_BYTES
     ) -> list[Stored]:
         return await self._gets.scan(stream, subject, largest)
+
+    async def page(
+        self, stream: str, *, start: int, most: int, largest: int = WORKLOAD_BYTES
+    ) -> list[Stored]:
+        request = {"next_by_subj": ">", "seq": start, "batch": min(most, BATCH)}
+        return (await self._gets.page(stream, request, largest)).messages
 
     async def remove(self, stream: str, subject: str) -> bool:
         # Not by STREAM.PURGE: while other messages are in flight it spoils what the server writes

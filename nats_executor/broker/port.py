@@ -38,6 +38,8 @@ class Stored:
     sequence: int
     body: bytes = field(repr=False)
     at: float = 0.0  # epoch seconds, the server's clock
+    # As it was published; only where it was looked up.
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class StreamInfo:
     time: float  # epoch seconds, the clock of the server that answered
     created: float  # likewise; it differs when the stream was created again
     first_at: float = 0.0  # likewise; when the oldest message was stored
+    last_at: float = 0.0  # likewise; the newest message, which may be removed since
+    first_sequence: int = 1  # of the oldest message
     replicas: int = 1  # as its settings have them; not all may be there
     server_version: str = ""  # of the server that answered, the stream's leader; from 2.11 on
     replication: Replication = field(default_factory=Replication)
@@ -244,6 +248,18 @@ class Broker(Protocol):
 
         No more than `sizes.MOST_RECORDS` of them and `sizes.MOST_RECORD_BYTES` of bodies, as
         anyone may have written any number; that there are more is logged.
+        """
+        ...
+
+    async def page(
+        self, stream: str, *, start: int, most: int, largest: int = WORKLOAD_BYTES
+    ) -> list[Stored]:
+        """Return messages of a stream from a sequence on, oldest first, with their headers.
+
+        There may be more of them than it returns; there are none if it returns none.
+
+        Args:
+            most: no more messages than these; the server also ends a page by its size.
         """
         ...
 

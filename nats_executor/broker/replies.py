@@ -213,6 +213,7 @@ def stored(answer: Received, largest: int = WORKLOAD_BYTES) -> Stored | None:
         sequence=int(headers["Nats-Sequence"]),
         body=answer.data[: largest + 1],
         at=timestamp(headers["Nats-Time-Stamp"]),
+        headers=headers,
     )
 
 
@@ -237,6 +238,8 @@ def stream_info(stream: str, response: Mapping[str, Any]) -> StreamInfo:
         time=timestamp(response["ts"]),
         created=timestamp(response["created"]),
         first_at=timestamp(state["first_ts"]),
+        last_at=timestamp(state["last_ts"]),
+        first_sequence=state["first_seq"],
         replicas=config["num_replicas"],
         replication=replication(response),
         max_bytes=config.get("max_bytes", -1),

@@ -36,6 +36,7 @@ __all__ = [
     "named_queues",
     "print_error",
     "quiet",
+    "require_yes",
     "say",
     "settings_for",
     "show",
@@ -184,6 +185,17 @@ def cell(value: Any) -> str:
         return "-"
     text = as_text(map(str, value)) if isinstance(value, list) else str(value)
     return one_line(presentable(text))
+
+
+def require_yes(args: Namespace, question: str, otherwise: str) -> None:
+    """Ask on stderr, as stdout is for the rows; exit 1 unless the answer is yes."""
+    if args.yes:
+        return
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        sys.stderr.write(f"{otherwise}\n")
+        raise SystemExit(1)
 
 
 def say(text: str) -> None:

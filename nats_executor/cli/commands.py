@@ -20,6 +20,7 @@ from nats_executor.cli.arguments import (
     named_queues,
     print_error,
     quiet,
+    require_yes,
     say,
     settings_for,
     show,
@@ -29,6 +30,12 @@ from nats_executor.cli.choosing import Which
 from nats_executor.cli.details import queue_details
 from nats_executor.cli.draining import drain_workers, undrain_workers
 from nats_executor.cli.idleness import IdleWatch, until_idle
+from nats_executor.cli.letter_commands import (
+    dead_letters_list,
+    dead_letters_purge,
+    dead_letters_retry,
+    dead_letters_show,
+)
 from nats_executor.cli.listing import Choice, chosen
 from nats_executor.cli.orders import OrderResult, give_orders
 from nats_executor.cli.pausing import Wish, pause_queues, resume_queues
@@ -56,6 +63,10 @@ __all__ = [
     "accounts",
     "auth",
     "check",
+    "dead_letters_list",
+    "dead_letters_purge",
+    "dead_letters_retry",
+    "dead_letters_show",
     "demo",
     "purge",
     "queues_list",
@@ -297,17 +308,8 @@ def purge(args: Namespace) -> None:
     what = purge_of(settings.names, Store(args.store), args.queue)
     contents = ask(settings, lambda broker: look(broker, what))
     sys.stderr.write(f"{lines(contents.describe(what))}\n")
-    if not args.yes and not is_confirmed():
-        sys.stderr.write("nothing was removed\n")
-        raise SystemExit(1)
+    require_yes(args, "Remove them?", "nothing was removed")
     show([ask(settings, lambda broker: carry_out(broker, what))], args.output)
-
-
-def is_confirmed() -> bool:
-    """Ask on stderr, as stdout is for the rows."""
-    sys.stderr.write("Remove them? [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 @command

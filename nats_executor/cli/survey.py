@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from nats_executor.access.permissions import Role
 from nats_executor.broker.quorum import no_quorum
 from nats_executor.broker.releases import danger, weakness
+from nats_executor.cli.letters import newest_letter
 from nats_executor.errors import AccessDenied, BrokerUnavailable
 from nats_executor.fleet.drains import in_drained_words
 from nats_executor.fleet.holds import hold_of, seen_holds
@@ -27,6 +29,7 @@ from nats_executor.wire.queue_names import as_argument, as_text, remedy
 
 if TYPE_CHECKING:
     from nats_executor.broker.port import Broker, ConsumerInfo, StreamInfo, Usage
+    from nats_executor.fleet.letters import Letter
     from nats_executor.fleet.presences import Seen
     from nats_executor.fleet.queues import Row
     from nats_executor.settings import Settings
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
     from nats_executor.wire.names import Names
 
 __all__ = ["Survey", "check_row", "check_rows", "take_survey", "worker_rows"]
+
+# A dead letter of this age has been seen by those who look once a day.
+NEW_SECONDS = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,7 @@ class Survey:
     busiest: dict[str, str] = field(default_factory=dict)  # by stream that is almost full
     server_version: str = ""  # of the server that answers
     holds: list[Hold] = field(default_factory=list)
+    newest_letter: Letter | None = None  # where this user may read it
 
     @property
     def server_versions(self) -> set[str]:
@@ -82,13 +89,30 @@ async def take_survey(broker: Broker, settings: Settings) -> Survey:
         for info in streams
         if is_crowded(info, names)
     }
-    return Survey(drifts, consumers, workers, streams, usage, busiest, version, holds)
+    newest = await newest_of(broker, settings, streams)
+    return Survey(drifts, consumers, workers, streams, usage, busiest, version, holds, newest)
 
 
 async def usage_of(broker: Broker) -> Usage | None:
     """Return how full the account is; users of the release before may not ask."""
     try:
         return await broker.usage()
+    except AccessDenied:
+        return None
+
+
+async def newest_of(broker: Broker, settings: Settings, streams: list[StreamInfo]) -> Letter | None:
+    """Return the newest dead letter, if it may be new and this user may read it.
+
+    A refusal is logged here and by the server, so those who have no such permission do not ask.
+    """
+    stream = settings.names.dead_letters_stream
+    info = next((info for info in streams if info.name == stream), None)
+    is_old = info is None or not info.messages or info.time - info.last_at > NEW_SECONDS
+    if is_old or settings.user in {Role.ADMIN, Role.MONITOR}:
+        return None
+    try:
+        return await newest_letter(broker, settings.names)
     except AccessDenied:
         return None
 
@@ -136,7 +160,7 @@ def check_rows(survey: Survey, settings: Settings) -> list[Row]:
         for info in survey.streams
         if info.name in survey.busiest
     ]
-    rows += account_findings(survey.usage, survey.streams)
+    rows += account_findings(survey.usage, survey.streams) + letters_findings(survey, settings)
     for queue, bands in by_queue(survey.consumers).items():
         workers = serving(survey.workers, Lane(queue), settings)
         rows += queue_findings(queue, bands, workers, hold_of(queue, bands, survey.holds))
@@ -191,6 +215,33 @@ def replica_findings(info: StreamInfo, replicas: int) -> list[Row]:
     else:
         return []
     return [check_row(f"stream {info.name}", "degraded", details)]
+
+
+def letters_findings(survey: Survey, settings: Settings) -> list[Row]:
+    stream = settings.names.dead_letters_stream
+    infos = [info for info in survey.streams if info.name == stream]
+    return [letters_finding(info, survey.newest_letter) for info in infos]
+
+
+def letters_finding(info: StreamInfo, newest: Letter | None) -> Row:
+    """The row of dead letters; those of the last day need attention, until they are removed."""
+    what = "dead letters"
+    if not info.messages:
+        return check_row(what, "ok", "none")
+    age = max(0.0, info.time - (newest.at if newest else info.last_at))
+    details = f"{info.messages} kept, the newest for {age_in_words(age)}"
+    if age > NEW_SECONDS:
+        return check_row(what, "ok", details)
+    why = f" ({newest.reason})" if newest else ""
+    return check_row(what, "new", f"{details}{why}; run: airflow nats dead-letters list")
+
+
+def age_in_words(seconds: float) -> str:
+    """Write an age in the largest unit that it has several of."""
+    units = (("d", 86400), ("h", 3600), ("min", 60))
+    return next(
+        (f"{seconds / n:.0f} {u}" for u, n in units if seconds >= 2 * n), f"{seconds:.0f} s"
+    )
 
 
 def queue_findings(

@@ -26,6 +26,7 @@ from nats_executor.fleet.liveness import Holder
 from nats_executor.retrying import persist
 from nats_executor.text import shown
 from nats_executor.wire.messages import Kind, Report, State, Workload, decode, token_expiry
+from nats_executor.wire.redaction import without_tokens
 from nats_executor.wire.sizes import CUT_LETTER_BYTES, HEADERS_BYTES
 from nats_worker.delivery import claims
 from nats_worker.delivery.observer import Observer
@@ -376,7 +377,8 @@ class Errand:
             names.dead_letter(self.queue, self.dispatch_id),
             message_id=f"{self.dispatch_id}.{self.delivery.stream_sequence}",
         )
-        body, text = self.delivery.body, header_text(reason)
+        # Operators may read letters, and none of them needs a token: a retry gets a new one.
+        body, text = without_tokens(self.delivery.body), header_text(reason)
         try:
             await persist(lambda: letter(body, headers={"Airflow-Reason": text}))
         except MessageTooLarge:  # with its reason it is over a limit that it just met without

@@ -109,6 +109,7 @@ GRANTS: dict[Role, tuple[str, ...]] = {
         "$JS.API.CONSUMER.INFO.AIRFLOW_TASKS.*",
         "$JS.API.DIRECT.GET.KV_airflow_workers",
         "$JS.API.DIRECT.GET.KV_airflow_holds",
+        "$JS.API.DIRECT.GET.AIRFLOW_DEAD_LETTERS",
         "$JS.API.STREAM.PURGE.AIRFLOW_RESULTS",
         "$JS.API.STREAM.PURGE.AIRFLOW_DEAD_LETTERS",
         "$JS.API.STREAM.PURGE.KV_airflow_workers",

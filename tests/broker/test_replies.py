@@ -243,7 +243,14 @@ def test_another_status_is_a_failure() -> None:
 INFO: dict[str, Any] = {
     "ts": "1970-01-01T00:00:09Z",
     "created": "1970-01-01T00:00:01Z",
-    "state": {"messages": 1, "bytes": 2, "last_seq": 3, "first_ts": "1970-01-01T00:00:02Z"},
+    "state": {
+        "messages": 1,
+        "bytes": 2,
+        "first_seq": 2,
+        "last_seq": 3,
+        "first_ts": "1970-01-01T00:00:02Z",
+        "last_ts": "1970-01-01T00:00:08Z",
+    },
     "config": {"num_replicas": 3, "max_bytes": 7, "metadata": {"_nats.ver": "2.15.1"}},
 }
 
@@ -252,6 +259,7 @@ def test_a_streams_state_is_read() -> None:
     found = stream_info("S", INFO)
 
     assert (found.time, found.created, found.first_at, found.replicas) == (9.0, 1.0, 2.0, 3)
+    assert (found.first_sequence, found.last_sequence, found.last_at) == (2, 3, 8.0)
     assert (found.max_bytes, found.server_version) == (7, "2.15.1")
     assert found.replication == Replication()
     assert timestamp("1970-01-01T00:00:01.25Z") == 1.25

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.cli import commands
+from nats_executor.cli import commands, letter_commands
 from nats_executor.cli.definitions import get_nats_cli_commands
 from nats_worker.cli import main
 from tests.cli.conftest import WELL
@@ -33,6 +33,9 @@ VALUES = {
     "remove-queue": ("w1", "gpu"),
     "pause": ("gpu", "--for", "2h"),
     "resume": ("gpu",),
+    "dead-letters show": ("17",),
+    "dead-letters retry": ("17", "18", "--dry-run"),
+    "dead-letters purge": ("17", "--yes"),
     "peek": ("gpu",),
     "show": ("gpu",),
 }
@@ -69,6 +72,13 @@ def shown_help(
         ("workers list", ["List workers with their load", "--output"]),
         ("auth", ["airflow nats auth --user scheduler --role scheduler", "--certificate"]),
         ("purge", ["airflow nats purge dead-letters --queue gpu", "1 not confirmed", "--yes"]),
+        ("dead-letters list", ["airflow nats dead-letters list -q gpu --older-than 1d", "--limit"]),
+        (
+            "dead-letters show",
+            ["airflow nats dead-letters show 17", "neither its body nor a token"],
+        ),
+        ("dead-letters retry", ["retry --dag etl --dry-run", "1 not confirmed, or some are not"]),
+        ("dead-letters purge", ["purge --older-than 2d --dry-run", "1 not confirmed", "--yes"]),
         ("accounts", ["airflow nats accounts worker-gpu=gpu worker-etl=default,etl"]),
         *[
             (f"workers {name}", [example, "lasts until the worker restarts", "exit codes: 0"])
@@ -95,7 +105,7 @@ def test_the_help(
 def test_every_command_leads_to_its_function(parser: argparse.ArgumentParser) -> None:
     """The functions are imported when they are called; a wrong path would only show then."""
     for words in commands_of(get_nats_cli_commands()):
-        values = VALUES.get(words[-1], ())
+        values = VALUES.get(" ".join(words)) or VALUES.get(words[-1], ())
         function = parser.parse_args(["nats", *words, *values]).func
         name = "_".join(words).replace("-", "_")
         assert callable(getattr(commands, name))
@@ -108,9 +118,11 @@ LONG = {"worker", "standalone", "demo"}
 
 def test_every_function_of_a_command_is_decorated() -> None:
     """Without `command` an error is a traceback; without `quiet` log lines stand in its table."""
-    tree = ast.parse(Path(commands.__file__).read_text())
+    modules = (commands, letter_commands)
+    trees = [ast.parse(Path(str(module.__file__)).read_text()) for module in modules]
     decorated = {
         node.name: [ast.unparse(decorator) for decorator in node.decorator_list]
+        for tree in trees
         for node in tree.body
         if isinstance(node, ast.FunctionDef) and node.name in commands.__all__
     }

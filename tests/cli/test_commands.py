@@ -169,6 +169,7 @@ def test_check_of_a_system_that_is_well(console: Console) -> None:
     assert rows == {
         "broker": ("ok", f"connected to {console.settings.servers!r}"),
         "streams": ("ok", "as configured"),
+        "dead letters": ("ok", "none"),
         "queue default": ("ok", "0 pending, served by w1"),
         "queue gpu": ("ok", "1 pending, served by w1"),
     }
@@ -206,6 +207,7 @@ def test_check_of_a_queue_that_nobody_needs(console: Console) -> None:
         {
             "broker": ("ok", f"connected to {console.settings.servers!r}"),
             "streams": ("ok", "as configured"),
+            "dead letters": ("ok", "none"),
             "queue old": ("ok", "empty, no worker"),
         },
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor.cli import arguments, commands, draining, waiting
+from nats_executor.cli import arguments, commands, draining, idleness
 from nats_executor.fleet.drains import seen_notes
 from nats_executor.fleet.workers import seen_workers
 from nats_executor.wire.messages import Drain, decode, encode
@@ -206,7 +206,7 @@ def test_who_looks_sees_a_drain(console: Console) -> None:
 
 @pytest.fixture
 def busy(order_stage: Console, pretend: Any, monkeypatch: pytest.MonkeyPatch) -> Console:
-    monkeypatch.setattr(waiting, "IDLE_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(idleness, "IDLE_LOOK_SECONDS", 0.01)
     pretend({"w1": outcome(), "w2": outcome()})
     for name in ("w1", "w2"):
         order_stage.announce(name, "default", "gpu", running=2, **BY)
@@ -223,7 +223,7 @@ def shrinking(console: Console, monkeypatch: pytest.MonkeyPatch, *counts: int) -
             await asyncio.to_thread(console.announce, "w1", "default", "gpu", **changes)
         return await seen_workers(broker, *args)
 
-    monkeypatch.setattr(waiting, "seen_workers", seen)
+    monkeypatch.setattr(idleness, "seen_workers", seen)
 
 
 def test_a_wait_ends_once_nothing_runs(busy: Console, monkeypatch: pytest.MonkeyPatch) -> None:

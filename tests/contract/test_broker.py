@@ -329,6 +329,26 @@ async def test_a_scan_of_an_empty_stream_is_empty(stage: Stage) -> None:
     assert await stage.broker.scan(stage.results, stage.names.results()) == []
 
 
+async def test_a_page_has_messages_with_their_headers_from_a_sequence_on(stage: Stage) -> None:
+    names, stream = stage.names, stage.results
+    for number in range(1, 6):
+        subject = names.result("a", f"d{number}")
+        await stage.broker.publish(subject, b"body" * number, headers={"Reason": f"{number} ä"})
+    await stage.broker.purge(stream, names.result("a", "d3"))
+
+    found = await stage.broker.page(stream, start=2, most=2, largest=5)
+
+    assert [message.sequence for message in found] == [2, 4]
+    assert [message.headers["Reason"] for message in found] == ["2 ä", "4 ä"]
+    assert found[0].body == b"bodybo"
+    assert len(await stage.broker.page(stream, start=1, most=9)) == 4
+    assert await stage.broker.page(stream, start=6, most=9) == []
+    info = await stage.broker.stream_info(stream)
+    assert info
+    assert (info.first_sequence, info.last_sequence) == (1, 5)
+    assert info.last_at >= info.first_at > 0
+
+
 async def test_reading_a_stream_that_is_not_there_is_unavailable(stage: Stage) -> None:
     """Direct gets are answered by the stream itself: without it there is silence, not an error."""
     with pytest.raises(BrokerUnavailable, match="NONE"):

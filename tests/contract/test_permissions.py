@@ -79,7 +79,7 @@ def of_stream(stream: str) -> Table:
     looking = {
         TASKS: {"scheduler"},
         RESULTS: {"scheduler"},
-        DEAD: set(),
+        DEAD: {"operator"},
         LOGS: {"api_server"},
         WORKERS: READERS | {"api_server"},
         HOLDS: PEOPLE,

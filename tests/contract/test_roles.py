@@ -17,11 +17,13 @@ from nats_executor.broker import connection as broker_module
 from nats_executor.broker.connection import connect
 from nats_executor.cli.choosing import Which
 from nats_executor.cli.draining import drain_workers, undrain_workers
+from nats_executor.cli.letters import find_letters, letters_at
 from nats_executor.cli.orders import give_orders, send_order
 from nats_executor.cli.pausing import Wish, pause_queues, resume_queues
 from nats_executor.cli.purging import Store, carry_out, purge_of
 from nats_executor.cli.survey import check_rows, take_survey
 from nats_executor.fleet.drains import seen_notes
+from nats_executor.fleet.letters import Wanted
 from nats_executor.fleet.workers import seen_workers
 from nats_executor.logs import store
 from nats_executor.logs.running import TaskLogs
@@ -275,6 +277,7 @@ async def test_everything_works_with_what_is_granted_and_needs_all_of_it(
         await role_stage.give_orders(user)
     await drain(role_stage)
     await pause(role_stage)
+    await read_letters(role_stage)
     await empty(role_stage)
     await interrupt(role_stage, held)
     for dispatch in held:  # for longer than `ack_wait`, and across a reconnect
@@ -448,6 +451,22 @@ async def pause(role_stage: RoleStage) -> None:
         ]  # fmt: skip
         assert "paused by ann" in details
     await resume_queues(operator, NAMES, ["a"])
+
+
+async def read_letters(role_stage: RoleStage) -> None:
+    operator = await role_stage.broker("operator")
+    [letter] = (await find_letters(operator, NAMES, Wanted(queue="a"), 9)).letters
+    assert (letter.dispatch_id, letter.size) == ("garbage", len(b"garbage"))
+    assert (await letters_at(operator, NAMES, [letter.sequence])).letters == [letter]
+    assert "not a msgpack message" in letter.reason
+    for user, reason in (("operator", "not a msgpack"), ("monitor", "")):
+        survey = await take_survey(await role_stage.broker(user), role_stage.settings(user))
+        [row] = [
+            r for r in check_rows(survey, role_stage.settings(user)) if r["check"] == "dead letters"
+        ]
+        assert row["status"] == "new"
+        assert row["details"].startswith("1 kept")
+        assert reason in row["details"]
 
 
 async def empty(role_stage: RoleStage) -> None:

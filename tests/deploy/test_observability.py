@@ -234,7 +234,7 @@ def test_every_command_and_option_in_an_alert_exists() -> None:
     commands = {command.name for command in group.subcommands}
     options = {option.name for option in OPTIONS}
 
-    assert set(re.findall(r"airflow nats ([a-z]+)", text)) <= commands
+    assert set(re.findall(r"airflow nats ([a-z-]+)", text)) <= commands
     assert set(re.findall(r"\[nats_executor\] (\w+)", text)) <= options
 
 

@@ -76,6 +76,7 @@ class FakeServer:
         self.max_payload = 1024 * 1024
         self.streams: dict[str, FakeStream] = {}
         self.terminated: dict[str, str] = {}
+        self.headers_of: dict[tuple[str, int], dict[str, str]] = {}
         self.brokers: list[FakeBroker] = []
         self.waiting: list[asyncio.Future[None]] = []
 
@@ -324,6 +325,8 @@ class FakeBroker(Broker):
             raise MessageTooLarge(f"{size} bytes, the server takes {self.server.max_payload}")
         server = self.server
         sequence = server.put(subject, body, message_id=message_id, expected_last=expected_last)
+        if headers:  # this project gives some to dead letters alone
+            server.headers_of[subject, sequence] = dict(headers)
         if self.lost_pubacks:
             self.lost_pubacks -= 1
             raise BrokerUnavailable(f"{subject}: the answer was made to be lost")
@@ -367,6 +370,18 @@ class FakeBroker(Broker):
         found = [cut(message, largest) for message in source.matching(subject)[:MOST_RECORDS]]
         sizes = itertools.accumulate(len(message.body) for message in found)
         return found[: sum(size <= MOST_RECORD_BYTES for size in sizes)]
+
+    async def page(
+        self, stream: str, *, start: int, most: int, largest: int = WORKLOAD_BYTES
+    ) -> list[Stored]:
+        await self.enter("page")
+        source = self.server.stream(stream, missing=BrokerUnavailable)
+        found = [message for message in source.matching(">") if message.sequence >= start]
+        headers = self.server.headers_of
+        return [
+            replace(cut(m, largest), headers=headers.get((m.subject, m.sequence), {}))
+            for m in found[:most]
+        ]
 
     async def remove(self, stream: str, subject: str) -> bool:
         await self.enter("remove")
@@ -427,6 +442,8 @@ class FakeBroker(Broker):
             time=self.server.now,
             created=found.created,
             first_at=min((message.at for message in found.messages.values()), default=0.0),
+            last_at=max((message.at for message in found.messages.values()), default=0.0),
+            first_sequence=min(found.messages, default=found.last_sequence + 1),
             max_bytes=found.config["max_bytes"],
         )
 

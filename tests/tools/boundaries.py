@@ -31,6 +31,7 @@ PURE_MODULES = frozenset(
         "nats_executor.broker.servers",
         "nats_executor.cli.durations",
         "nats_executor.errors",
+        "nats_executor.fleet.letters",
         "nats_executor.fleet.presences",
         "nats_executor.local.expected",
         "nats_executor.local.telling_line",

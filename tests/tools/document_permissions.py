@@ -38,7 +38,7 @@ PUBLISHED: tuple[tuple[str, str], ...] = (
     (rf"{API}\.DIRECT\.GET\.AIRFLOW_TASKS\..*", "look up a workload of its queues"),
     (rf"{API}\.DIRECT\.GET\.AIRFLOW_RESULTS(\.airflow\.results\.>)?", "look up any report"),
     (rf"{API}\.DIRECT\.GET\.AIRFLOW_RESULTS\..*", "look up a report of its queues"),
-    (rf"{API}\.DIRECT\.GET\.AIRFLOW_DEAD_LETTERS.*", "look up dead letters"),
+    (rf"{API}\.DIRECT\.GET\.AIRFLOW_DEAD_LETTERS.*", "read dead letters"),
     (rf"{API}\.DIRECT\.GET\.KV_airflow_workers", "look up workers' presence records"),
     (rf"{API}\.DIRECT\.GET\.KV_airflow_holds", "look up who paused a queue or drained a worker"),
     (rf"{API}\.DIRECT\.GET\.KV_airflow_holds\..*", "look up who drained workers of its queues"),

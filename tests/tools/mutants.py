@@ -119,7 +119,9 @@ TESTS = {
         "tests/wire/test_queue_names.py",
         "tests/wire/test_queue_texts.py",
     ),
+    "nats_executor/wire/redaction.py": ("tests/wire/test_redaction.py",),
     "nats_executor/wire/sizes.py": ("tests/wire/test_sizes.py",),
+    "nats_executor/fleet/letters.py": ("tests/fleet/test_letters.py",),
     "nats_executor/fleet/presences.py": (
         "tests/fleet/test_presences.py",
         "tests/fleet/test_record_keys.py",

@@ -13,6 +13,7 @@ import pytest
 
 from nats_executor.errors import AccessDenied
 from nats_executor.wire.messages import Kind, Presence, State, encode
+from nats_executor.wire.redaction import without_tokens
 from nats_executor.wire.sizes import CUT_LETTER_BYTES
 from nats_worker.delivery.errand import RENEWAL_SECONDS, SOON_SECONDS
 from nats_worker.processes.exit_report import Ending
@@ -429,6 +430,7 @@ async def test_what_no_worker_could_start_becomes_a_dead_letter(worker_stage: Wo
 
     assert len(worker_stage.pool.requested) == attempts
     assert worker_stage.events[-3:] == ["dead letter", "failed", "term"]
+    assert b"secret" not in worker_stage.dead_letters()[0]
     info = (await worker_stage.reported(State.FAILED)).info
     assert info == (
         "dead letter: it was claimed 5 times and never started, last by me: "
@@ -546,7 +548,8 @@ async def test_a_bad_message_is_set_aside_and_reported(
     worker_stage.server.advance(LATER)
 
     assert worker_stage.events == ["dead letter", "failed", "term"]
-    assert worker_stage.dead_letters() == [body]
+    assert worker_stage.dead_letters() == [without_tokens(body)]
+    assert b"secret" not in worker_stage.dead_letters()[0]
     header = worker_stage.server.headers[worker_stage.names.dead_letter("default", "d1")][
         "Airflow-Reason"
     ]
