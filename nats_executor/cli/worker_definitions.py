@@ -62,7 +62,7 @@ examples:
   airflow nats worker -q '"a,b",gpu'         two queues, one of which has a comma in its name
   airflow nats worker -H etl-2 -D            a second one on this host, in the background
 
-The first SIGTERM or Ctrl-C drains: running tasks may go on for \\[nats_executor] drain_seconds.
+The first SIGTERM or Ctrl-C drains: running tasks may go on for [nats_executor] drain_seconds.
 A second one sends them SIGTERM, a third one SIGKILL; their state and logs are still delivered.
 """
 
