@@ -35,7 +35,12 @@ ARG_WORKERS = Arg(
 ARG_PORT = Arg(
     ("--port",),
     type=positive_int(allow_zero=False),
-    help="Port of Airflow's UI; without it [api] port, or any free one for the demo",
+    help="Port of Airflow's UI; without it [api] port",
+)
+ARG_DEMO_PORT = Arg(
+    ("--port",),
+    type=positive_int(allow_zero=False),
+    help="Port of Airflow's UI; without it any free one",
 )
 ARG_KEEP = Arg(("--keep",), action="store_true", help="Keep the demo's AIRFLOW_HOME with its logs")
 
@@ -123,7 +128,7 @@ def get_nats_cli_commands() -> list[GroupCommand]:
                 action(
                     "demo",
                     "Run an example Dag from start to end on this machine, then clean up",
-                    (ARG_PORT, ARG_KEEP, ARG_VERBOSE),
+                    (ARG_DEMO_PORT, ARG_KEEP, ARG_VERBOSE),
                 ),
             ),
         )

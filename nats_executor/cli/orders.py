@@ -103,7 +103,9 @@ async def give_order(
         return OrderResult(False, f"worker {name} gave an answer that cannot be read: {exc}")
     if obeyed.refusal:
         return OrderResult(False, f"worker {name} refuses: {presentable(obeyed.refusal)}")
-    return OrderResult(True, changed_line(name, obeyed, order, value))
+    # A name that was mistyped must not look done.
+    is_obeyed = obeyed.is_changed or order is not Verb.REMOVE_QUEUE
+    return OrderResult(is_obeyed, changed_line(name, obeyed, order, value))
 
 
 def changed_line(name: str, obeyed: Obeyed, order: Order, value: str) -> str:

@@ -121,7 +121,7 @@ def worker_rows(survey: Survey, settings: Settings) -> list[Row]:
 
 def check_rows(survey: Survey, settings: Settings) -> list[Row]:
     """One row for each thing that was checked; a status other than `ok` needs attention."""
-    rows = [check_row("broker", "ok", f"connected to {settings.shown('servers')}")]
+    rows = [check_row("broker", "ok", f"connected to {settings.shown_servers}")]
     rows += server_findings(survey)
     rows += [check_row("streams", "drift", drift.advice) for drift in survey.drifts]
     if not survey.drifts:

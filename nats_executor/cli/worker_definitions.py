@@ -67,12 +67,14 @@ A second one sends them SIGTERM, a third one SIGKILL; their state and logs are s
 """
 
 # Of every command that changes workers.
-UNTIL_RESTART = """\
+CHANGE = """\
 A change lasts until the worker restarts. Then its command line and configuration decide again.
 Running workloads go on.
 
 It needs a NATS user of the role operator.
-
+"""
+UNTIL_RESTART = f"""\
+{CHANGE}
 exit codes: 0 the worker has the new setting; 1 a worker refused or did not answer; 2 NATS did not
 answer
 """
@@ -96,7 +98,10 @@ examples:
   airflow nats workers remove-queue etl-1 backfill     what waits in it is left to other workers
 
 A worker keeps its last queue; to have it take nothing, stop it.
-{UNTIL_RESTART}"""
+{CHANGE}
+exit codes: 0 the worker serves the queue no more; 1 a worker did not serve it, refused or did not
+answer; 2 NATS did not answer
+"""
 
 
 def workers_commands() -> GroupCommand:
