@@ -89,6 +89,7 @@ class Settings:
     memory_pressure_percent: float
     heartbeat_seconds: float
     worker_lost_seconds: float
+    worker_forgotten_seconds: float
     start_timeout_seconds: float
     drain_seconds: float
     kill_seconds: float
@@ -326,6 +327,7 @@ def limit_checks(s: Settings) -> list[tuple[str, bool, str]]:
             s.worker_lost_seconds >= 2 * s.heartbeat_seconds,
             f"write at least twice heartbeat_seconds ({s.heartbeat_seconds:g})",
         ),
+        ("worker_forgotten_seconds", s.worker_forgotten_seconds >= 0, "write 0 or more"),
         ("start_timeout_seconds", s.start_timeout_seconds >= 1, "write at least 1"),
         ("drain_seconds", s.drain_seconds >= 0, "write 0 or more"),
         ("kill_seconds", s.kill_seconds >= 0, "write 0 or more"),

@@ -22,12 +22,14 @@ from nats_executor.cli.arguments import (
     settings_for,
     show,
 )
+from nats_executor.cli.demands import demand_rows, demands_in, with_demands
 from nats_executor.cli.orders import give_orders
 from nats_executor.cli.pausing import Wish, pause_queues, resume_queues
 from nats_executor.cli.purging import Store, carry_out, look, purge_of
 from nats_executor.cli.survey import check_row, check_rows, take_survey, worker_rows
 from nats_executor.errors import ConfigError
 from nats_executor.fleet.queues import queue_rows
+from nats_executor.fleet.workers import served_queues
 from nats_executor.metrics_package import missing_package, require_metrics
 from nats_executor.text import lines
 from nats_executor.topology.setup import apply, inspect, known_queues
@@ -93,12 +95,14 @@ def drift_line(drift: Drift, *, is_done: bool) -> str:
 @quiet
 def check(args: Namespace) -> None:
     """Print what needs attention; exit 1 if anything does, 2 if NATS does not answer."""
+    demands = demands_in(args.queues, args.min_workers)
     settings = settings_for(args)
     survey = ask(settings, lambda broker: take_survey(broker, settings))
     rows = [check_row("login", "exposed", text) for text in exposure.exposed_logins()]
     if text := missing_package():
         rows.append(check_row("metrics", "missing", text))
-    rows = check_rows(survey, settings) + rows
+    demanded = demand_rows(demands, survey.workers, settings)
+    rows = with_demands(check_rows(survey, settings), demanded) + rows
     show(rows, args.output)
     if any(row["status"] != "ok" for row in rows):
         raise SystemExit(1)
@@ -110,7 +114,9 @@ def queues_list(args: Namespace) -> None:
     """Print one row for each queue."""
     settings = settings_for(args)
     survey = ask(settings, lambda broker: take_survey(broker, settings))
-    show(queue_rows(survey.consumers, survey.workers, settings, survey.holds), args.output)
+    consumers, workers = survey.consumers, survey.workers
+    served = served_queues(workers, settings)
+    show(queue_rows(consumers, workers, settings, survey.holds, served=served), args.output)
 
 
 @command

@@ -44,6 +44,17 @@ ARG_DEMO_PORT = Arg(
 )
 ARG_KEEP = Arg(("--keep",), action="store_true", help="Keep the demo's AIRFLOW_HOME with its logs")
 
+ARG_DEMANDED_QUEUES = Arg(
+    ("-q", "--queues"),
+    help="Names of queues that have to have a worker, separated by commas",
+)
+ARG_MIN_WORKERS = Arg(
+    ("--min-workers",),
+    metavar="N",
+    type=positive_int(allow_zero=False),
+    help="Number of workers that have to be there: of each queue in --queues, without it of all",
+)
+
 # Those of `purging.Store`, not loaded just to parse a command line.
 STORES = ("results", "dead-letters", "workers", "logs")
 ARG_STORE = Arg(
@@ -73,7 +84,11 @@ exit codes: 0 all is well; 1 something needs attention, named in the table; 2 NA
 examples:
   airflow nats check && echo ready
   airflow nats check -o json
+  airflow nats check --queues default,gpu                   a worker for each of them, or exit 1
+  airflow nats check --queues default,gpu --min-workers 2   two workers for each of them
+  airflow nats check --min-workers 3                        three workers, whatever they serve
 
+A worker that crashed is named until [nats_executor] worker_forgotten_seconds have passed.
 It needs a NATS user of the role monitor or operator.
 """
 
@@ -113,7 +128,10 @@ def get_nats_cli_commands() -> list[GroupCommand]:
                     SETUP_EPILOG,
                 ),
                 action(
-                    "check", "Check broker, streams, consumers and workers", output, CHECK_EPILOG
+                    "check",
+                    "Check broker, streams, consumers and workers",
+                    (ARG_DEMANDED_QUEUES, ARG_MIN_WORKERS, *output),
+                    CHECK_EPILOG,
                 ),
                 queues_commands(),
                 workers_commands(),

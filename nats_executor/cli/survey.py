@@ -147,7 +147,7 @@ def check_rows(survey: Survey, settings: Settings) -> list[Row]:
     rows += [
         check_row(f"worker {seen.presence.name}", "lost", f"silent for {seen.age:.0f} s")
         for seen in survey.workers
-        if worker_state(seen, settings) == "lost"
+        if worker_state(seen, settings) == "lost" and not is_forgotten(seen, settings)
     ]
     rows += [
         check_row(f"worker {seen.presence.name}", "paused", presentable(seen.presence.paused))
@@ -155,6 +155,11 @@ def check_rows(survey: Survey, settings: Settings) -> list[Row]:
         if worker_state(seen, settings) == "paused"
     ]
     return rows
+
+
+def is_forgotten(seen: Seen, settings: Settings) -> bool:
+    """Whether a lost worker has been named for long enough: its tasks were seen to long ago."""
+    return seen.age > settings.worker_lost_seconds + settings.worker_forgotten_seconds
 
 
 def server_findings(survey: Survey) -> list[Row]:
