@@ -7,6 +7,7 @@ __all__ = [
     "BrokerError",
     "BrokerUnavailable",
     "ConfigError",
+    "DatabaseAway",
     "DecodeError",
     "MessageTooLarge",
     "NatsExecutorError",
@@ -30,6 +31,10 @@ class ConfigError(NatsExecutorError):
 
 
 # What a message holds
+
+
+class DatabaseAway(NatsExecutorError):
+    """Airflow's database gives a command no answer."""
 
 
 class DecodeError(NatsExecutorError):

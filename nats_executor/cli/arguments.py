@@ -16,7 +16,7 @@ from airflow.utils.cli import suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
 from nats_executor.broker.connection import connect
-from nats_executor.errors import ConfigError, NatsExecutorError, NoQuorum
+from nats_executor.errors import BrokerError, ConfigError, NatsExecutorError, NoQuorum
 from nats_executor.options import SECTION
 from nats_executor.settings import Settings
 from nats_executor.text import lines, one_line, presentable
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ask",
+    "ask_again",
     "command",
     "lanes_of",
     "print_error",
@@ -40,9 +41,12 @@ __all__ = [
     "say",
     "settings_for",
     "show",
+    "show_details",
 ]
 
-UNREACHABLE = 2
+UNREACHABLE, INTERRUPTED = 2, 130
+# Clears a terminal and goes to its upper left corner.
+CLEARED = "\x1b[2J\x1b[H"
 ATTEMPT_MARGIN_SECONDS = 0.5
 # A cluster that has lost a leader elects another one within this time, if it can elect one.
 ELECTION_SECONDS = 5.0
@@ -121,18 +125,58 @@ def ask(
 
     async def talk() -> QuestionResult:
         async with connect(settings, role="cli") as broker:
-            # A little more than one attempt takes, because its end says what is wrong.
-            await broker.ready(settings.connect_timeout_seconds + ATTEMPT_MARGIN_SECONDS)
-            deadline = time.monotonic() + ELECTION_SECONDS
-            while True:
-                try:
-                    return await question(broker)
-                except NoQuorum:
-                    if time.monotonic() > deadline:
-                        raise
-                    await asyncio.sleep(ASK_AGAIN_SECONDS)
+            return await answer_to(broker, settings, question)
 
     return asyncio.run(talk())
+
+
+def ask_again(
+    settings: Settings,
+    question: Callable[[Broker], Awaitable[QuestionResult]],
+    shown: Callable[[QuestionResult], None],
+    every: float | None,
+) -> None:
+    """Ask one thing, once or every so many seconds until Ctrl-C, over one connection.
+
+    Args:
+        shown: prints an answer.
+        every: seconds from one answer to the next question; None for one answer.
+    """
+
+    async def talk() -> None:
+        async with connect(settings, role="cli") as broker:
+            while every is not None:
+                try:
+                    answer = await answer_to(broker, settings, question)
+                except BrokerError as exc:  # it may come back
+                    print_error(str(exc))
+                else:
+                    sys.stdout.write(CLEARED if sys.stdout.isatty() else "")
+                    shown(answer)
+                    sys.stdout.flush()
+                await asyncio.sleep(every)
+            shown(await answer_to(broker, settings, question))
+
+    try:
+        asyncio.run(talk())
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+
+
+async def answer_to(
+    broker: Broker, settings: Settings, question: Callable[[Broker], Awaitable[QuestionResult]]
+) -> QuestionResult:
+    """Ask as soon as the broker is there, and again while a cluster elects a leader."""
+    # A little more than one attempt takes, because its end says what is wrong.
+    await broker.ready(settings.connect_timeout_seconds + ATTEMPT_MARGIN_SECONDS)
+    deadline = time.monotonic() + ELECTION_SECONDS
+    while True:
+        try:
+            return await question(broker)
+        except NoQuorum:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(ASK_AGAIN_SECONDS)
 
 
 def queue_names(args: Namespace) -> list[str]:
@@ -154,6 +198,14 @@ def show(rows: list[Row], output: str) -> None:
         case _:
             cells = [{name: cell(value) for name, value in row.items()} for row in rows]
             console.print_as(data=cells, output=output)
+
+
+def show_details(details: Row, output: str) -> None:
+    """Print what is known of one thing: one line for each fact, or one object."""
+    if output in {"json", "yaml"}:
+        show([details], output)
+    else:
+        show([{"what": name, "value": value} for name, value in details.items()], output)
 
 
 def cell(value: Any) -> str:

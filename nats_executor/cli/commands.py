@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow.utils.platform import getuser
@@ -13,6 +14,7 @@ from nats_executor.access.permissions import Role, as_claims, as_config, permiss
 from nats_executor.broker import exposure
 from nats_executor.cli.arguments import (
     ask,
+    ask_again,
     command,
     lanes_of,
     print_error,
@@ -21,8 +23,11 @@ from nats_executor.cli.arguments import (
     say,
     settings_for,
     show,
+    show_details,
 )
 from nats_executor.cli.demands import demand_rows, demands_in, with_demands
+from nats_executor.cli.details import queue_details
+from nats_executor.cli.listing import Choice, chosen
 from nats_executor.cli.orders import give_orders
 from nats_executor.cli.pausing import Wish, pause_queues, resume_queues
 from nats_executor.cli.purging import Store, carry_out, look, purge_of
@@ -38,8 +43,12 @@ from nats_executor.wire.queue_names import in_text
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Callable
 
     from nats_executor.broker.port import Broker
+    from nats_executor.cli.survey import Survey
+    from nats_executor.fleet.queues import Row
+    from nats_executor.settings import Settings
     from nats_executor.topology.drift import Drift
 
 __all__ = [
@@ -50,7 +59,9 @@ __all__ = [
     "purge",
     "queues_list",
     "queues_pause",
+    "queues_peek",
     "queues_resume",
+    "queues_show",
     "setup",
     "standalone",
     "worker",
@@ -113,10 +124,53 @@ def check(args: Namespace) -> None:
 def queues_list(args: Namespace) -> None:
     """Print one row for each queue."""
     settings = settings_for(args)
+
+    def rows(survey: Survey) -> list[Row]:
+        consumers, workers = survey.consumers, survey.workers
+        served = served_queues(workers, settings)
+        return queue_rows(consumers, workers, settings, survey.holds, served=served)
+
+    patterns = {"queue": in_text(args.queue_patterns or "")}
+    show_list(args, settings, rows, patterns)
+
+
+def show_list(
+    args: Namespace,
+    settings: Settings,
+    rows: Callable[[Survey], list[Row]],
+    patterns: dict[str, list[str]],
+) -> None:
+    """Print a list once, or again and again until Ctrl-C, over one connection."""
+    choice = Choice(patterns, args.sort, args.reverse)
+
+    def show_rows(survey: Survey) -> None:
+        show(chosen(rows(survey), choice), args.output)
+
+    ask_again(settings, lambda broker: take_survey(broker, settings), show_rows, args.watch)
+
+
+@command
+@quiet
+def queues_show(args: Namespace) -> None:
+    """Print all that is known of one queue."""
+    settings = settings_for(args)
     survey = ask(settings, lambda broker: take_survey(broker, settings))
-    consumers, workers = survey.consumers, survey.workers
-    served = served_queues(workers, settings)
-    show(queue_rows(consumers, workers, settings, survey.holds, served=served), args.output)
+    show_details(queue_details(survey, args.queue, settings), args.output)
+
+
+@command
+@quiet
+def queues_peek(args: Namespace) -> None:
+    """Print one row for each task that waits in a queue."""
+    from nats_executor.cli.peeking import peek, queued_tasks, waiting_rows
+
+    settings, queue = settings_for(args), args.queue
+    found = ask(settings, lambda broker: peek(broker, settings, queue))
+    now, limit = datetime.now(UTC), args.limit
+    queued = queued_tasks(queue)
+    show(waiting_rows(queued, found.dispatches, settings, queue, now=now, limit=limit), args.output)
+    if not found.is_whole:
+        sys.stderr.write("NATS does not list all of so many messages: some tasks may be missing\n")
 
 
 @command
@@ -146,8 +200,9 @@ def queues_resume(args: Namespace) -> None:
 def workers_list(args: Namespace) -> None:
     """Print one row for each worker that was seen in the last hour."""
     settings = settings_for(args)
-    survey = ask(settings, lambda broker: take_survey(broker, settings))
-    show(worker_rows(survey, settings), args.output)
+    given = {"worker": args.worker_patterns, "queues": args.queue_patterns, "state": args.state}
+    patterns = {column: in_text(text or "") for column, text in given.items()}
+    show_list(args, settings, lambda survey: worker_rows(survey, settings), patterns)
 
 
 @command

@@ -5,9 +5,25 @@ from __future__ import annotations
 import copy
 import re
 
-from airflow.cli.cli_config import ActionCommand, Arg, lazy_load_command, positive_int
+from airflow.cli.cli_config import (
+    ARG_OUTPUT,
+    ARG_VERBOSE,
+    ActionCommand,
+    Arg,
+    lazy_load_command,
+    positive_int,
+)
 
-__all__ = ["ARG_CONCURRENCY", "ARG_QUEUES", "ARG_TEAM", "action"]
+from nats_executor.cli.durations import interval
+
+__all__ = [
+    "ARG_CONCURRENCY",
+    "ARG_QUEUES",
+    "ARG_QUEUE_PATTERNS",
+    "ARG_TEAM",
+    "LIST_ARGS",
+    "action",
+]
 
 ARG_QUEUES = Arg(
     ("-q", "--queues"),
@@ -24,6 +40,20 @@ ARG_TEAM = Arg(
     help="Team whose section of the configuration to use ([core] multi_team)",
 )
 
+
+ARG_QUEUE_PATTERNS = Arg(
+    ("-q", "--queue"),
+    dest="queue_patterns",
+    metavar="PATTERN",
+    help="Only queues whose names match, such as 'etl-*', or one of several, separated by commas",
+)
+ARG_SORT = Arg(("--sort",), metavar="COLUMN", help="Sort by this column of the list")
+ARG_REVERSE = Arg(("--reverse",), action="store_true", help="Show the last row first")
+ARG_WATCH = Arg(
+    ("--watch",), type=interval, metavar="SECONDS", help="Look again after so long, until Ctrl-C"
+)
+# Of each list.
+LIST_ARGS = (ARG_SORT, ARG_REVERSE, ARG_WATCH, ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE)
 
 # What rich takes for a tag, with the backslashes before it.
 TAG = re.compile(r"(\\*)(\[[a-z#/@][^\[]*?\])")

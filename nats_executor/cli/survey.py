@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nats_executor.wire.messages import Hold
     from nats_executor.wire.names import Names
 
-__all__ = ["check_row", "check_rows", "take_survey", "worker_rows"]
+__all__ = ["Survey", "check_row", "check_rows", "take_survey", "worker_rows"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from airflow.cli.cli_config import (
     ARG_DAEMON,
     ARG_LOG_FILE,
-    ARG_OUTPUT,
     ARG_PID,
     ARG_SKIP_SERVE_LOGS,
     ARG_STDERR,
@@ -16,7 +15,14 @@ from airflow.cli.cli_config import (
     positive_int,
 )
 
-from nats_executor.cli.defining import ARG_CONCURRENCY, ARG_QUEUES, ARG_TEAM, action
+from nats_executor.cli.defining import (
+    ARG_CONCURRENCY,
+    ARG_QUEUE_PATTERNS,
+    ARG_QUEUES,
+    ARG_TEAM,
+    LIST_ARGS,
+    action,
+)
 
 __all__ = ["WORKER_ARGS", "WORKER_EPILOG", "workers_commands"]
 
@@ -41,6 +47,16 @@ ARG_NEW_CONCURRENCY = Arg(
     help="Workloads that run at a time from now on",
 )
 ARG_QUEUE = Arg(("queue",), metavar="QUEUE", help="Name of the queue, any text as it is")
+ARG_WORKER_PATTERNS = Arg(
+    ("--worker",),
+    dest="worker_patterns",
+    metavar="PATTERN",
+    help="Only workers whose names match, such as 'etl-*', or one of several, separated by commas",
+)
+ARG_STATES = Arg(
+    ("--state",), help="Only workers in this state, or in one of several, separated by commas"
+)
+
 WORKER_ARGS = (
     ARG_QUEUES,
     ARG_CONCURRENCY,
@@ -64,6 +80,20 @@ examples:
 
 The first SIGTERM or Ctrl-C drains: running tasks may go on for [nats_executor] drain_seconds.
 A second one sends them SIGTERM, a third one SIGKILL; their state and logs are still delivered.
+"""
+
+WORKERS_LIST_EPILOG = """\
+examples:
+  airflow nats workers list --state lost,paused        those that need attention
+  airflow nats workers list -q gpu --sort running      who serves a queue, the idle ones first
+  airflow nats workers list --watch 5                  again every 5 s
+
+columns:
+  state              running, draining, paused (takes nothing at the moment) or lost
+  running            slots that its workloads hold, of `concurrency`
+  last_seen_seconds  age of its record, which it renews every [nats_executor] heartbeat_seconds
+
+exit codes: 0 listed; 2 NATS does not answer
 """
 
 # Of every command that changes workers.
@@ -108,7 +138,12 @@ def workers_commands() -> GroupCommand:
     """Return the commands for workers that run."""
     common = (ARG_SERVING, ARG_TEAM, ARG_VERBOSE)
     subcommands = (
-        action("workers list", "List workers with their load", (ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE)),
+        action(
+            "workers list",
+            "List workers with their load",
+            (ARG_WORKER_PATTERNS, ARG_QUEUE_PATTERNS, ARG_STATES, *LIST_ARGS),
+            WORKERS_LIST_EPILOG,
+        ),
         action(
             "workers set-concurrency",
             "Change how many workloads a worker runs at a time",

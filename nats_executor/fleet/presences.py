@@ -6,7 +6,7 @@ of its key, and what it says of another queue counts for nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import DecodeError
@@ -59,6 +59,12 @@ def may_hold(keys: frozenset[str], queue: str) -> bool:
     return not keys.isdisjoint({token(queue), NO_QUEUE})
 
 
+# A heartbeat changes these in one record after the other, and each record has its own queue.
+DIFFERENT = {"at", "lacks", "queues", "running"}
+# A field that is new belongs here: else a forged record could change it for a worker's others.
+SAME = tuple(field.name for field in fields(Presence) if field.name not in DIFFERENT)
+
+
 def record_for(presence: Presence, queue: str) -> Presence:
     """Return what a worker writes under its key of a queue, which it may serve no more."""
     return replace(presence, queues=[name for name in presence.queues if name == queue])
@@ -99,9 +105,7 @@ def merged(records: Iterable[Record], *, now: float, lost_after_seconds: float) 
 
 def identity(presence: Presence) -> tuple[object, ...]:
     """Return what is the same in all records that a worker writes at a time."""
-    who = (presence.worker, presence.name, presence.host, presence.pid, presence.started_at)
-    what = (presence.concurrency, presence.draining, presence.paused, presence.bands)
-    return (*who, *what, presence.version)
+    return tuple(getattr(presence, name) for name in SAME)
 
 
 def as_one(records: Sequence[Record], now: float) -> Seen:

@@ -54,7 +54,9 @@ class Console:
         """Return a command's exit code and what it printed; `error` has what went to stderr."""
         given = {
             "queues": None, "check": False, "may_drop": False, "team_name": None,
-            "output": "table", "verbose": False, "serving": None, "min_workers": None,
+            "output": "table", "verbose": False, "serving": None, "queue_patterns": None,
+            "worker_patterns": None, "state": None, "sort": None, "reverse": False, "watch": None,
+            "min_workers": None,
         } | args  # fmt: skip
         code: Any = 0
         try:

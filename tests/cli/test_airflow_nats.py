@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -42,6 +43,8 @@ VALUES = {
     "remove-queue": ("w1", "gpu"),
     "pause": ("gpu", "--for", "2h"),
     "resume": ("gpu",),
+    "peek": ("gpu",),
+    "show": ("gpu",),
 }
 
 
@@ -147,6 +150,23 @@ def test_every_command_leads_to_its_function(parser: argparse.ArgumentParser) ->
         name = "_".join(words).replace("-", "_")
         assert callable(getattr(commands, name))
         assert function.__name__ == name or callable(function)
+
+
+# What starts a long run says itself what it logs.
+LONG = {"worker", "standalone", "demo"}
+
+
+def test_every_function_of_a_command_is_decorated() -> None:
+    """Without `command` an error is a traceback; without `quiet` log lines stand in its table."""
+    tree = ast.parse(Path(commands.__file__).read_text())
+    decorated = {
+        node.name: [ast.unparse(decorator) for decorator in node.decorator_list]
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and node.name in commands.__all__
+    }
+    expected = {name: ["command"] if name in LONG else ["command", "quiet"] for name in decorated}
+    assert decorated == expected
+    assert decorated.keys() == set(commands.__all__)
 
 
 def actions_of(

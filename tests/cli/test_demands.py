@@ -144,3 +144,6 @@ def test_a_queue_is_listed_before_its_first_task(console: Console) -> None:
     assert (new["workers"], new["slots"], new["pending"]) == (1, 4, 0)
     assert new["pending_by_band"] == [0, 0]
     assert new["paused_until"] is None
+    code, output = console.run(commands.queues_show, queue="gpu", output="json")
+    assert code == 0
+    assert '"queue": "gpu"' in output

@@ -108,7 +108,7 @@ sys.exit(mutants.main([path]))
     ("faults", "code", "text"),
     [
         (["worse", "endless"], 0, "| 2 | 2 | 0 | 0 | 100 % |"),
-        (["worse", "endless"], 0, "mutants\n  (took longer than 2 s: batches: endless)\n"),
+        (["worse", "endless"], 0, "  (took longer than 2 s: batches: endless)\n"),
         (["worse", "as good"], 1, "  - batches: as good\n"),
     ],
 )

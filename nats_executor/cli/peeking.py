@@ -1,0 +1,151 @@
+"""Lists what waits in a queue, in Airflow's words and in the order in which workers take it.
+
+NATS tells which dispatches wait, and Airflow's database which tasks those are. So no workload is
+read, and no token either.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow.models.taskinstance import TaskInstance
+from airflow.utils.session import create_session
+from airflow.utils.state import TaskInstanceState
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from nats_executor.errors import DatabaseAway, NotFound
+from nats_executor.text import presentable
+from nats_executor.topology.setup import known_queues
+from nats_executor.wire.queue_names import as_text
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from datetime import datetime
+
+    from nats_executor.broker.port import Broker
+    from nats_executor.fleet.queues import Row
+    from nats_executor.settings import Settings
+    from nats_executor.wire.names import Lane
+
+__all__ = ["peek", "queued_tasks", "waiting_rows"]
+
+# Rows that one look takes from the database, the oldest ones.
+MOST_ROWS = 20_000
+
+
+class Peeked(NamedTuple):
+    """The dispatches of a queue that NATS has, and whether it listed all of them."""
+
+    dispatches: set[str]
+    is_whole: bool
+
+
+class QueuedTask(NamedTuple):
+    """A task instance that is queued, as its row has it."""
+
+    dispatch_id: str
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    try_number: int
+    priority_weight: int
+    queued_at: datetime | None
+
+
+async def peek(broker: Broker, settings: Settings, queue: str) -> Peeked:
+    """Look which dispatches of a queue NATS has: those that wait and those that run.
+
+    Raises:
+        NotFound: no queue has that name.
+    """
+    known = await known_queues(broker, settings)
+    if queue not in known:
+        there = as_text(map(presentable, known)) or "none"
+        raise NotFound(f"no queue is named {presentable(queue)!r}; there are: {there}")
+    dispatches: set[str] = set()
+    is_whole = True
+    names = settings.names
+    for lane in settings.lanes(queue):
+        found = await broker.subjects(names.tasks_stream, names.tasks(lane))
+        dispatches |= {names.place(subject).dispatch_id for subject in found.messages}
+        is_whole &= found.is_whole
+    return Peeked(dispatches, is_whole)
+
+
+def queued_tasks(queue: str) -> list[QueuedTask]:
+    """Return the task instances that Airflow has queued for a queue, the oldest first.
+
+    Raises:
+        DatabaseAway: the database gives no answer.
+    """
+    columns = (
+        TaskInstance.external_executor_id, TaskInstance.dag_id, TaskInstance.run_id,
+        TaskInstance.task_id, TaskInstance.map_index, TaskInstance.try_number,
+        TaskInstance.priority_weight, TaskInstance.queued_dttm,
+    )  # fmt: skip
+    query = (
+        select(*columns)
+        .where(
+            TaskInstance.state == TaskInstanceState.QUEUED,
+            TaskInstance.queue == queue,
+            TaskInstance.external_executor_id.is_not(None),
+        )
+        .order_by(TaskInstance.queued_dttm)
+        .limit(MOST_ROWS)
+    )
+    try:
+        with create_session(scoped=False) as session:
+            return [QueuedTask._make(row) for row in session.execute(query)]
+    except SQLAlchemyError as exc:
+        raise DatabaseAway(
+            f"Airflow's database does not answer: {first_line(exc)}; "
+            "check [database] sql_alchemy_conn"
+        ) from exc
+
+
+def first_line(exc: SQLAlchemyError) -> str:
+    """Return what is wrong, without SQLAlchemy's own lines below it."""
+    return (str(exc).splitlines() or [type(exc).__name__])[0]
+
+
+def waiting_rows(
+    queued: Sequence[QueuedTask],
+    dispatches: Collection[str],
+    settings: Settings,
+    queue: str,
+    *,
+    now: datetime,
+    limit: int,
+) -> list[Row]:
+    """One row for each task that waits in NATS, the one that is next first.
+
+    Workers take the highest priority band first, and in it what was sent first.
+    """
+    waiting = [(settings.lane(queue, task.priority_weight), task) for task in queued
+               if task.dispatch_id in dispatches]  # fmt: skip
+    waiting.sort(key=in_order)
+    return [
+        {
+            "position": position,
+            "dag": task.dag_id,
+            "run": task.run_id,
+            "task": task.task_id,
+            "map_index": task.map_index if task.map_index >= 0 else None,
+            "try": task.try_number,
+            "waits_seconds": max(0, int((now - task.queued_at).total_seconds()))
+            if task.queued_at
+            else None,
+            "priority": task.priority_weight,
+            "band": lane.band,
+            "dispatch_id": task.dispatch_id,
+        }
+        for position, (lane, task) in enumerate(waiting[:limit], start=1)
+    ]
+
+
+def in_order(waiting: tuple[Lane, QueuedTask]) -> tuple[int, float]:
+    """Return the key by which tasks that wait are sorted."""
+    lane, task = waiting
+    return -lane.band, task.queued_at.timestamp() if task.queued_at else 0.0
