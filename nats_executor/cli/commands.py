@@ -310,8 +310,11 @@ def worker(args: Namespace) -> None:
 @command
 def standalone(args: Namespace) -> None:
     """Run everything on this machine."""
-    from nats_executor.local.standalone import run_standalone
+    from nats_executor.local.standalone import login_again, run_standalone
 
+    if args.login:
+        print(login_again())
+        return
     require_metrics()
     run_standalone(args)
 

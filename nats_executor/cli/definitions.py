@@ -37,6 +37,9 @@ ARG_PORT = Arg(
     type=positive_int(allow_zero=False),
     help="Port of Airflow's UI; without it [api] port",
 )
+ARG_LOGIN = Arg(
+    ("--login",), action="store_true", help="Start nothing; print the login of the UI again"
+)
 ARG_DEMO_PORT = Arg(
     ("--port",),
     type=positive_int(allow_zero=False),
@@ -141,7 +144,7 @@ def get_nats_cli_commands() -> list[GroupCommand]:
                 action(
                     "standalone",
                     "Run NATS, all of Airflow and workers on this machine",
-                    (ARG_QUEUES, ARG_WORKERS, ARG_CONCURRENCY, ARG_PORT, ARG_VERBOSE),
+                    (ARG_QUEUES, ARG_WORKERS, ARG_CONCURRENCY, ARG_PORT, ARG_LOGIN, ARG_VERBOSE),
                 ),
                 action(
                     "demo",
