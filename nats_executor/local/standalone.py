@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["login_again", "run_standalone"]
 
-PRIVATE = 0o600
+OWNER_ONLY = 0o600
 
 EXECUTOR = "nats_executor.NatsExecutor"
 COMPONENT_SECONDS = 10.0
@@ -42,9 +42,9 @@ COMPONENT_SECONDS = 10.0
 WORKER_DRAIN_SECONDS = 5
 WORKER_KILL_SECONDS = 5
 SHOW_SECONDS = 0.2
-WORKER_GRACE_SECONDS = WORKER_DRAIN_SECONDS + WORKER_KILL_SECONDS + COMPONENT_SECONDS
+WORKER_END_SECONDS = WORKER_DRAIN_SECONDS + WORKER_KILL_SECONDS + COMPONENT_SECONDS
 # Workers stop before the rest, which they need until then.
-STOP_SECONDS = WORKER_GRACE_SECONDS + COMPONENT_SECONDS
+END_SECONDS = WORKER_END_SECONDS + COMPONENT_SECONDS
 LOOPBACK = "127.0.0.1"
 # Of `[api] host`.
 AIRFLOWS_DEFAULT = "0.0.0.0"  # noqa: S104 - compared with, not bound to
@@ -78,7 +78,7 @@ def run_everything(out: Prefixed, args: Namespace) -> None:
     require_free_port(port, host=host, setting="--port" if args.port else "[api] port")
     env = standalone_environment(out, Path(AIRFLOW_HOME), host=host, port=port)
     if passwords := password_file():
-        keep_private(passwords)
+        keep_to_owner(passwords)
     with ExitStack() as stack:
         server = (
             stack.enter_context(EmbeddedServer(Path(AIRFLOW_HOME, "nats"))) if is_alone() else None
@@ -91,7 +91,7 @@ def run_everything(out: Prefixed, args: Namespace) -> None:
             env=env,
             logs=Path(conf.get("logging", "base_log_folder"), "standalone"),
             grace_seconds=COMPONENT_SECONDS,
-            worker_grace_seconds=WORKER_GRACE_SECONDS,
+            worker_grace_seconds=WORKER_END_SECONDS,
         )
         core = stack.enter_context(Components(needs=server or ()))
         workers = stack.enter_context(Components(needs=core))
@@ -113,7 +113,7 @@ def stop_told(out: Prefixed) -> Iterator[None]:
     try:
         yield
     except Interrupted:
-        out.say(f"stopping: waiting up to {STOP_SECONDS:g} s")
+        out.say(f"stopping: waiting up to {END_SECONDS:g} s")
         raise
 
 
@@ -204,11 +204,11 @@ def password_file() -> Path | None:
     return Path(SimpleAuthManager.get_generated_password_file())
 
 
-def keep_private(path: Path) -> None:
+def keep_to_owner(path: Path) -> None:
     """Let nobody else read a file, which need not be there yet; Airflow would let all read it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=PRIVATE)
-    path.chmod(PRIVATE)
+    path.touch(mode=OWNER_ONLY)
+    path.chmod(OWNER_ONLY)
 
 
 def login_again() -> str:
