@@ -344,6 +344,15 @@ OPTIONS: tuple[Option, ...] = (
         "older than this many seconds. At least twice `heartbeat_seconds`.",
     ),
     Option(
+        name="worker_forgotten_seconds",
+        type="float",
+        default="300",
+        example="3600",
+        description="Seconds for which `airflow nats check` names a worker that is lost; "
+        "`airflow nats workers list` shows it for an hour. A queue that waits for a worker "
+        "remains a finding.",
+    ),
+    Option(
         name="start_timeout_seconds",
         type="float",
         default="120",

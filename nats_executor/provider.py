@@ -8,6 +8,8 @@ from nats_executor.options import LOG_SCHEME, OPTIONS, SECTION, Option
 
 __all__ = ["get_provider_info"]
 
+STORED_LOGS = "nats_executor.remote_logs.StoredLogs"
+
 
 def get_provider_info() -> dict[str, Any]:
     """Return this distribution's metadata, as Airflow's `provider_info.schema.json` wants it."""
@@ -17,9 +19,9 @@ def get_provider_info() -> dict[str, Any]:
         "description": "Runs Airflow workloads on workers that pull from NATS JetStream.",
         "executors": ["nats_executor.NatsExecutor"],
         "cli": ["nats_executor.cli.definitions.get_nats_cli_commands"],
-        "remote-logging": [
-            {"scheme": LOG_SCHEME, "classpath": "nats_executor.remote_logs.StoredLogs"}
-        ],
+        "remote-logging": [{"scheme": LOG_SCHEME, "classpath": STORED_LOGS}],
+        # `airflow providers logging` lists these; nothing is loaded by it.
+        "logging": [STORED_LOGS],
         "config": {
             SECTION: {
                 "description": "Settings of the NATS executor and its workers.",

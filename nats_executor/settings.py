@@ -89,6 +89,7 @@ class Settings:
     memory_pressure_percent: float
     heartbeat_seconds: float
     worker_lost_seconds: float
+    worker_forgotten_seconds: float
     start_timeout_seconds: float
     drain_seconds: float
     kill_seconds: float
@@ -154,8 +155,20 @@ class Settings:
         if name in SENSITIVE and value is not None:
             return "'***'"
         if name == "servers":
-            return repr(tuple(without_userinfo(server) for server in value))
-        return repr(value)
+            return repr(self.shown_servers)
+        return repr(as_written(value))
+
+    @property
+    def shown_servers(self) -> str:
+        """The servers as a person writes them, without passwords."""
+        return ", ".join(map(without_userinfo, self.servers))
+
+
+def as_written(value: object) -> object:
+    """Return a list as a person writes it, such as `gpu=4, a=1`; anything else as it is."""
+    if not isinstance(value, tuple):
+        return value
+    return ", ".join("=".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in value)
 
 
 def without_userinfo(server: str) -> str:
@@ -233,7 +246,8 @@ FORMS = {
 def option_error(name: str, value: object, remedy: str) -> ConfigError:
     # A refused address need not be one, so its password cannot be told from the rest.
     is_secret = name in SENSITIVE or (name == "servers" and "@" in str(value))
-    return ConfigError(f"[{SECTION}] {name} = {'***' if is_secret else repr(value)}: {remedy}")
+    shown = "***" if is_secret else repr(as_written(value))
+    return ConfigError(f"[{SECTION}] {name} = {shown}: {remedy}")
 
 
 def require_valid(settings: Settings) -> None:
@@ -313,6 +327,7 @@ def limit_checks(s: Settings) -> list[tuple[str, bool, str]]:
             s.worker_lost_seconds >= 2 * s.heartbeat_seconds,
             f"write at least twice heartbeat_seconds ({s.heartbeat_seconds:g})",
         ),
+        ("worker_forgotten_seconds", s.worker_forgotten_seconds >= 0, "write 0 or more"),
         ("start_timeout_seconds", s.start_timeout_seconds >= 1, "write at least 1"),
         ("drain_seconds", s.drain_seconds >= 0, "write 0 or more"),
         ("kill_seconds", s.kill_seconds >= 0, "write 0 or more"),

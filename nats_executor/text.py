@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["lines", "one_line", "presentable", "shown"]
+__all__ = ["lines", "number_of", "one_line", "presentable", "shown"]
 
 LONGEST_TEXT = 4000
 MARK = "\N{REPLACEMENT CHARACTER}"
@@ -40,6 +40,11 @@ def presentable(text: str) -> str:
         return text
     marked = (c if c.isprintable() or c in "\n\t" else MARK for c in text[:LONGEST_TEXT])
     return "".join(marked)
+
+
+def number_of(count: int, noun: str) -> str:
+    """Return a number with what it counts, which takes an s unless it is one."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def shown(value: Any) -> str:

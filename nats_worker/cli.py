@@ -24,13 +24,6 @@ log = logging.getLogger(__name__)
 PROCESS = "nats-worker"
 
 
-class Plain(argparse.RawDescriptionHelpFormatter):
-    """Shows as they are the square brackets that are escaped for Airflow's own help."""
-
-    def format_help(self) -> str:
-        return super().format_help().replace("\\[", "[")
-
-
 def main() -> None:
     """Run `nats-worker`, which takes the arguments of `airflow nats worker`."""
     from nats_executor.cli.arguments import command
@@ -40,7 +33,7 @@ def main() -> None:
         prog="nats-worker",
         description="Start a worker of the NATS executor.",
         epilog=WORKER_EPILOG.replace("airflow nats worker", "nats-worker"),
-        formatter_class=Plain,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for arg in WORKER_ARGS:
         arg.add_to_parser(parser)

@@ -9,6 +9,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable, DecodeError
+from nats_executor.text import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -86,7 +87,7 @@ class Crew:
 
     async def has_room(self, errand: Errand, holding: Holding) -> bool:
         """Keep a delivery until it fits; False if it is handed back instead."""
-        log.info("%s waits for %d slots", errand.dispatch_id, holding.weight)
+        log.info("%s waits for %s", errand.dispatch_id, number_of(holding.weight, "slot"))
         # Not claimed yet: a claim says that it is about to run here.
         lease = self._leases.hold(errand.dispatch_id, errand.delivery)
         try:

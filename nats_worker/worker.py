@@ -14,6 +14,7 @@ from nats_executor.broker.connection import connect
 from nats_executor.errors import AccessDenied, BrokerError
 from nats_executor.fleet.liveness import Liveness
 from nats_executor.retrying import Once, end_task
+from nats_executor.text import number_of
 from nats_worker.control.drains import Drains
 from nats_worker.control.logs import serve_log
 from nats_worker.control.orders import serve_changes, serve_pings, serve_stops
@@ -174,10 +175,10 @@ class Worker:
         """Pull from the queues, for ever."""
         state = self.state
         log.info(
-            "worker %s is ready: queues %s, %d slots",
+            "worker %s is ready: queues %s, %s",
             state.plan.name,
             ", ".join(state.queues),
-            state.slots.concurrency,
+            number_of(state.slots.concurrency, "slot"),
         )
 
         def accept(queue: str, delivery: Delivery) -> None:
@@ -270,12 +271,13 @@ class Worker:
         for step, (seconds, sig) in enumerate(steps, start=1):
             if not self.crew.tasks:
                 break
-            left = len(self.crew.tasks)
-            log.info("draining: %d workloads left, next step in %g s", left, seconds)
+            left = number_of(len(self.crew.tasks), "workload")
+            log.info("draining: %s left, next step in %g s", left, seconds)
             self.crew.signal(sig)
             await self.patience(seconds, step)
         if self.crew.tasks:
-            log.warning("leaving %d workloads to other workers", len(self.crew.tasks))
+            left = number_of(len(self.crew.tasks), "workload")
+            log.warning("leaving %s to other workers", left)
         await announcer.retire()
 
     async def patience(self, seconds: float, step: int) -> None:

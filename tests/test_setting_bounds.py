@@ -38,6 +38,7 @@ def is_taken(**options: Any) -> bool:
         ("max_stream_bytes", ["-1", "1000000000"], ["0", "-2"]),
         ("queue_limits", ["a=1", "a=2", "a=1,b=3"], ["a=0", "a=-1", "a=1,b=0"]),
         ("ack_wait_seconds", ["1", "1.5"], ["0.9", "0"]),
+        ("worker_forgotten_seconds", ["0", "0.5"], ["-0.1", "-1"]),
         ("start_timeout_seconds", ["1", "1.5"], ["0.9", "0"]),
         ("drain_seconds", ["0", "0.5"], ["-0.1", "-1"]),
         ("kill_seconds", ["0", "0.5"], ["-0.1", "-1"]),

@@ -40,6 +40,13 @@ def load(**values: str | None) -> Settings:
     return Settings.load(Section(**values))
 
 
+def test_a_list_is_told_as_it_is_written() -> None:
+    assert "servers='nats://a, nats://b'" in repr(load(servers="nats://a,nats://u:p@b"))
+    assert "queue_limits='gpu=2, a=1'" in repr(load(queue_limits="gpu=2,a=1"))
+    with pytest.raises(ConfigError, match=r"servers = 'http://a, b': write nats"):
+        load(servers="http://a,b")
+
+
 def everything_shown(exc: BaseException) -> str:
     """Return all that a log would show of an error, its causes included."""
     return "".join(traceback.format_exception(exc))
@@ -168,6 +175,7 @@ BAD = [
     ("sweep_seconds", "nan", "write a float"),
     ("heartbeat_seconds", "0", "a number above 0"),
     ("worker_lost_seconds", "9", "at least twice heartbeat_seconds (5)"),
+    ("worker_forgotten_seconds", "-1", "write 0 or more"),
     ("max_attempts", "0", "a number above 0"),
     ("priority_bands", "high", "numbers separated by commas, or none"),
     ("priority_bands", "10,10", "each greater than the one before"),

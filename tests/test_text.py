@@ -8,7 +8,7 @@ import pytest
 
 from nats_executor import errors
 from nats_executor.batches import batches
-from nats_executor.text import lines, one_line, presentable, shown
+from nats_executor.text import lines, number_of, one_line, presentable, shown
 
 MARK = "\N{REPLACEMENT CHARACTER}"
 
@@ -29,6 +29,13 @@ def test_what_is_not_shown_as_a_character_is_marked(
     assert one_line(text) == in_one
     assert lines(text) == in_several
     assert presentable(text) == in_several
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 slots"), (1, "1 slot"), (2, "2 slots"), (11, "11 slots")]
+)
+def test_what_is_counted_has_the_right_number(count: int, text: str) -> None:
+    assert number_of(count, "slot") == text
 
 
 @pytest.mark.parametrize("length", [3999, 4000, 4001, 9000])

@@ -181,7 +181,7 @@ def tell_connected(server: str, role: str, greeting: Mapping[str, Any]) -> None:
 
 def not_yet(settings: Settings) -> BrokerError:
     """Return the reason before the first attempt to connect has ended."""
-    servers = ", ".join(without_userinfo(server) for server in settings.servers)
+    servers = settings.shown_servers
     return BrokerUnavailable(f"no answer from NATS at {servers} yet; check [nats_executor] servers")
 
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.errors import NoQuorum, TopologyMismatch
-from nats_executor.text import presentable
+from nats_executor.text import number_of, presentable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ class Peer:
     def __str__(self) -> str:
         if self.is_away:
             return f"{presentable(self.name)} is offline"
-        return f"{presentable(self.name)} is catching up ({self.lag} messages)"
+        return f"{presentable(self.name)} is catching up ({number_of(self.lag, 'message')})"
 
 
 @dataclass(frozen=True, slots=True)

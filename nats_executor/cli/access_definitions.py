@@ -21,7 +21,7 @@ ARG_USER = Arg(
 )
 ARG_INBOX_PREFIX = Arg(
     ("--inbox-prefix",),
-    help="\\[nats_executor] inbox_prefix of the user's processes; without it _INBOX_ and the user",
+    help="[nats_executor] inbox_prefix of the user's processes; without it _INBOX_ and the user",
 )
 ARG_CERTIFICATE = Arg(
     ("--certificate",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import sys
 import time
 import traceback
@@ -15,7 +16,8 @@ from airflow.utils.cli import suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
 from nats_executor.broker.connection import connect
-from nats_executor.errors import BrokerError, NatsExecutorError, NoQuorum
+from nats_executor.errors import BrokerError, ConfigError, NatsExecutorError, NoQuorum
+from nats_executor.options import SECTION
 from nats_executor.settings import Settings
 from nats_executor.text import lines, one_line, presentable
 from nats_executor.wire.queue_names import as_text, in_text
@@ -63,7 +65,7 @@ def command(function: Command) -> Command:
         try:
             function(args)
         except NatsExecutorError as exc:
-            print_error(str(exc))
+            print_error(of_section(str(exc), getattr(args, "team_name", None)))
             raise SystemExit(UNREACHABLE) from exc
         except Exception:  # noqa: BLE001 - Python's own traceback would show text from anyone as it is
             sys.stderr.write(lines(traceback.format_exc()))
@@ -78,12 +80,40 @@ def quiet(function: Command) -> Command:
 
 
 def settings_for(args: Namespace) -> Settings:
-    """Read the settings of the team that was named, or the global ones."""
+    """Read the settings of the team that was named, or the global ones.
+
+    Raises:
+        ConfigError: nothing says that there is such a team; with the defaults of every option, the
+            answer would be that of another NATS.
+    """
     if team := args.team_name:
         from airflow.executors.base_executor import ExecutorConf
 
+        if not is_known(team):
+            raise ConfigError(
+                f"no team {team!r}: [core] executor names none, and nothing is set in [{SECTION}], "
+                f"such as {variables_of(team)}SERVERS; check --team-name"
+            )
         return Settings.load(ExecutorConf(team), team=team)
     return Settings.load(conf)
+
+
+def is_known(team: str) -> bool:
+    """Whether an executor is the team's, or an option; a worker's machine may lack the former."""
+    groups = str(conf.get("core", "executor", fallback="")).split(";")
+    teams = {group.partition("=")[0].strip() for group in groups if "=" in group}
+    is_set = any(name.startswith(variables_of(team)) for name in os.environ)
+    return team in teams or is_set or bool(conf.has_section(f"{team}={SECTION}"))
+
+
+def variables_of(team: str) -> str:
+    """Return how the variables of a team's options begin."""
+    return f"AIRFLOW__{team}___{SECTION}__".upper()
+
+
+def of_section(text: str, team: str | None) -> str:
+    """Name a team's section in an error, which names the global one."""
+    return text.replace(f"[{SECTION}]", f"[{team}={SECTION}]") if team else text
 
 
 def ask(

@@ -27,6 +27,7 @@ from nats_executor.cli.arguments import (
     show_details,
 )
 from nats_executor.cli.choosing import Which
+from nats_executor.cli.demands import demand_rows, demands_in, with_demands
 from nats_executor.cli.details import queue_details
 from nats_executor.cli.draining import drain_workers, undrain_workers
 from nats_executor.cli.idleness import IdleWatch, until_idle
@@ -43,6 +44,7 @@ from nats_executor.cli.purging import Store, carry_out, look, purge_of
 from nats_executor.cli.survey import check_row, check_rows, take_survey, worker_rows
 from nats_executor.errors import ConfigError
 from nats_executor.fleet.queues import queue_rows
+from nats_executor.fleet.workers import served_queues
 from nats_executor.metrics_package import missing_package, require_metrics
 from nats_executor.text import lines
 from nats_executor.topology.setup import apply, inspect, known_queues
@@ -120,12 +122,14 @@ def drift_line(drift: Drift, *, is_done: bool) -> str:
 @quiet
 def check(args: Namespace) -> None:
     """Print what needs attention; exit 1 if anything does, 2 if NATS does not answer."""
+    demands = demands_in(args.queues, args.min_workers)
     settings = settings_for(args)
     survey = ask(settings, lambda broker: take_survey(broker, settings))
     rows = [check_row("login", "exposed", text) for text in exposure.exposed_logins()]
     if text := missing_package():
         rows.append(check_row("metrics", "missing", text))
-    rows = check_rows(survey, settings) + rows
+    demanded = demand_rows(demands, survey.workers, settings)
+    rows = with_demands(check_rows(survey, settings), demanded) + rows
     show(rows, args.output)
     if any(row["status"] != "ok" for row in rows):
         raise SystemExit(1)
@@ -138,7 +142,9 @@ def queues_list(args: Namespace) -> None:
     settings = settings_for(args)
 
     def rows(survey: Survey) -> list[Row]:
-        return queue_rows(survey.consumers, survey.workers, settings, survey.holds)
+        consumers, workers = survey.consumers, survey.workers
+        served = served_queues(workers, settings)
+        return queue_rows(consumers, workers, settings, survey.holds, served=served)
 
     patterns = {"queue": in_text(args.queue_patterns or "")}
     show_list(args, settings, rows, patterns)
@@ -358,8 +364,11 @@ def worker(args: Namespace) -> None:
 @command
 def standalone(args: Namespace) -> None:
     """Run everything on this machine."""
-    from nats_executor.local.standalone import run_standalone
+    from nats_executor.local.standalone import login_again, run_standalone
 
+    if args.login:
+        print(login_again())
+        return
     require_metrics()
     run_standalone(args)
 

@@ -36,9 +36,28 @@ ARG_WORKERS = Arg(
 ARG_PORT = Arg(
     ("--port",),
     type=positive_int(allow_zero=False),
-    help="Port of Airflow's UI; without it [api] port, or any free one for the demo",
+    help="Port of Airflow's UI; without it [api] port",
+)
+ARG_LOGIN = Arg(
+    ("--login",), action="store_true", help="Start nothing; print the login of the UI again"
+)
+ARG_DEMO_PORT = Arg(
+    ("--port",),
+    type=positive_int(allow_zero=False),
+    help="Port of Airflow's UI; without it any free one",
 )
 ARG_KEEP = Arg(("--keep",), action="store_true", help="Keep the demo's AIRFLOW_HOME with its logs")
+
+ARG_DEMANDED_QUEUES = Arg(
+    ("-q", "--queues"),
+    help="Names of queues that have to have a worker, separated by commas",
+)
+ARG_MIN_WORKERS = Arg(
+    ("--min-workers",),
+    metavar="N",
+    type=positive_int(allow_zero=False),
+    help="Number of workers that have to be there: of each queue in --queues, without it of all",
+)
 
 # Those of `purging.Store`, not loaded just to parse a command line.
 STORES = ("results", "dead-letters", "workers", "logs")
@@ -69,7 +88,11 @@ exit codes: 0 all is well; 1 something needs attention, named in the table; 2 NA
 examples:
   airflow nats check && echo ready
   airflow nats check -o json
+  airflow nats check --queues default,gpu                   a worker for each of them, or exit 1
+  airflow nats check --queues default,gpu --min-workers 2   two workers for each of them
+  airflow nats check --min-workers 3                        three workers, whatever they serve
 
+A worker that crashed is named until [nats_executor] worker_forgotten_seconds have passed.
 It needs a NATS user of the role monitor or operator.
 """
 
@@ -109,7 +132,10 @@ def get_nats_cli_commands() -> list[GroupCommand]:
                     SETUP_EPILOG,
                 ),
                 action(
-                    "check", "Check broker, streams, consumers and workers", output, CHECK_EPILOG
+                    "check",
+                    "Check broker, streams, consumers and workers",
+                    (ARG_DEMANDED_QUEUES, ARG_MIN_WORKERS, *output),
+                    CHECK_EPILOG,
                 ),
                 queues_commands(),
                 workers_commands(),
@@ -120,12 +146,12 @@ def get_nats_cli_commands() -> list[GroupCommand]:
                 action(
                     "standalone",
                     "Run NATS, all of Airflow and workers on this machine",
-                    (ARG_QUEUES, ARG_WORKERS, ARG_CONCURRENCY, ARG_PORT, ARG_VERBOSE),
+                    (ARG_QUEUES, ARG_WORKERS, ARG_CONCURRENCY, ARG_PORT, ARG_LOGIN, ARG_VERBOSE),
                 ),
                 action(
                     "demo",
                     "Run an example Dag from start to end on this machine, then clean up",
-                    (ARG_PORT, ARG_KEEP, ARG_VERBOSE),
+                    (ARG_DEMO_PORT, ARG_KEEP, ARG_VERBOSE),
                 ),
             ),
         )

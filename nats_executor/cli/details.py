@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from nats_executor.errors import NotFound
 from nats_executor.fleet.queues import by_queue, queue_rows
-from nats_executor.fleet.workers import serving, worker_state
+from nats_executor.fleet.workers import served_queues, serving, worker_state
 from nats_executor.text import presentable
 from nats_executor.wire.names import Lane
 from nats_executor.wire.queue_names import as_text
 
 if TYPE_CHECKING:
+    from nats_executor.broker.port import ConsumerInfo
     from nats_executor.cli.survey import Survey
     from nats_executor.fleet.queues import Row
     from nats_executor.settings import Settings
@@ -25,11 +26,13 @@ def queue_details(survey: Survey, queue: str, settings: Settings) -> Row:
     Raises:
         NotFound: no queue has that name.
     """
-    known = by_queue(survey.consumers)
+    served = served_queues(survey.workers, settings)
+    known: dict[str, list[ConsumerInfo]] = {name: [] for name in served}
+    known |= by_queue(survey.consumers)
     if queue not in known:
         there = as_text(map(presentable, known)) or "none"
         raise NotFound(f"no queue is named {presentable(queue)!r}; there are: {there}")
-    [row] = queue_rows(known[queue], survey.workers, settings, survey.holds)
+    [row] = queue_rows(known[queue], survey.workers, settings, survey.holds, served=[queue])
     served_by = serving(survey.workers, Lane(queue), settings)
     unserved = [
         band.band

@@ -88,7 +88,10 @@ async def give_order(
     obeyed = await send_order(broker, settings, seen, order, body, lacks=lacks)
     if isinstance(obeyed, OrderResult):
         return obeyed
-    return OrderResult(True, changed_line(presentable(seen.presence.name), obeyed, order, value))
+    # A name that was mistyped must not look done.
+    is_obeyed = obeyed.is_changed or order is not Verb.REMOVE_QUEUE
+    text = changed_line(presentable(seen.presence.name), obeyed, order, value)
+    return OrderResult(is_obeyed, text)
 
 
 async def send_order(

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from nats_executor.errors import BrokerUnavailable, ConfigError, NotFound
+from nats_executor.text import number_of
 from nats_executor.topology.storage import megabytes
 
 if TYPE_CHECKING:
@@ -73,11 +74,11 @@ class Contents:
     def describe(self, purge: Purge) -> str:
         """Return what goes, and what follows from that."""
         counted = "an unknown number" if self.messages is None else str(self.messages)
-        number = f"{'' if self.is_whole else 'more than '}{counted} of {self.all_messages}"
+        number = f"{'' if self.is_whole else 'more than '}{counted}"
         of_queue = f" of queue {purge.queue!r}" if purge.queue else ""
         return (
-            f"{number} messages in stream {purge.stream}, which has {megabytes(self.bytes)}, are "
-            f"to go{of_queue}. {CONSEQUENCES[purge.store]}."
+            f"To remove{of_queue}: {number} of {number_of(self.all_messages, 'message')} in stream "
+            f"{purge.stream}, which has {megabytes(self.bytes)}. {CONSEQUENCES[purge.store]}."
         )
 
 

@@ -148,7 +148,7 @@ def worker_rows(survey: Survey, settings: Settings) -> list[Row]:
 
 def check_rows(survey: Survey, settings: Settings) -> list[Row]:
     """Return a row for each thing that was checked; a status other than `ok` needs attention."""
-    rows = [check_row("broker", "ok", f"connected to {settings.shown('servers')}")]
+    rows = [check_row("broker", "ok", f"connected to {settings.shown_servers}")]
     rows += server_findings(survey)
     rows += [check_row("streams", "drift", drift.advice) for drift in survey.drifts]
     if not survey.drifts:
@@ -174,7 +174,7 @@ def check_rows(survey: Survey, settings: Settings) -> list[Row]:
     rows += [
         check_row(f"worker {seen.presence.name}", "lost", f"silent for {seen.age:.0f} s")
         for seen in survey.workers
-        if worker_state(seen, settings) == "lost"
+        if worker_state(seen, settings) == "lost" and not is_forgotten(seen, settings)
     ]
     rows += [
         check_row(f"worker {seen.presence.name}", "paused", presentable(seen.presence.paused))
@@ -187,6 +187,11 @@ def check_rows(survey: Survey, settings: Settings) -> list[Row]:
         if seen.presence.drained_by and worker_state(seen, settings) != "lost"
     ]
     return rows
+
+
+def is_forgotten(seen: Seen, settings: Settings) -> bool:
+    """Whether a lost worker has been named for long enough: its tasks were seen to long ago."""
+    return seen.age > settings.worker_lost_seconds + settings.worker_forgotten_seconds
 
 
 def server_findings(survey: Survey) -> list[Row]:

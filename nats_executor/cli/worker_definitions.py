@@ -100,7 +100,7 @@ examples:
   airflow nats worker -q '"a,b",gpu'         two queues, one of which has a comma in its name
   airflow nats worker -H etl-2 -D            a second one on this host, in the background
 
-The first SIGTERM or Ctrl-C drains: running tasks may go on for \\[nats_executor] drain_seconds.
+The first SIGTERM or Ctrl-C drains: running tasks may go on for [nats_executor] drain_seconds.
 A second one sends them SIGTERM, a third one SIGKILL; their state and logs are still delivered.
 """
 
@@ -121,12 +121,14 @@ exit codes: 0 listed; 2 NATS does not answer
 """
 
 # Of every command that changes workers.
-UNTIL_RESTART = """\
+CHANGE = """\
 A change lasts until the worker restarts. Then its command line and configuration decide again.
 Running workloads go on.
 
 It needs a NATS user of the role operator.
-
+"""
+UNTIL_RESTART = f"""\
+{CHANGE}
 exit codes: 0 the worker has the new setting; 1 a worker refused or did not answer; 2 NATS did not
 answer
 """
@@ -150,7 +152,10 @@ examples:
   airflow nats workers remove-queue etl-1 backfill     what waits in it is left to other workers
 
 A worker keeps its last queue; to have it take nothing, stop it.
-{UNTIL_RESTART}"""
+{CHANGE}
+exit codes: 0 the worker serves the queue no more; 1 a worker did not serve it, refused or did not
+answer; 2 NATS did not answer
+"""
 
 DRAIN_EPILOG = """\
 examples:

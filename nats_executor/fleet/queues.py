@@ -31,22 +31,30 @@ def queue_rows(
     seen: list[Seen],
     settings: Settings,
     holds: Collection[Hold] = (),
+    *,
+    served: Iterable[str] = (),
 ) -> list[Row]:
-    """Return a row for each queue in the words of NATS's consumer info, its bands together."""
+    """Return a row for each queue in the words of NATS's consumer info, its bands together.
+
+    Args:
+        served: also these; before its first task a queue has no consumer.
+    """
     rows = []
-    for queue, bands in by_queue(consumers).items():
+    known: dict[str, list[ConsumerInfo]] = {queue: [] for queue in served}
+    for queue, bands in sorted((known | by_queue(consumers)).items()):
         workers = serving(seen, Lane(queue), settings)
         hold = hold_of(queue, bands, holds)
         rows.append(
             {
                 "queue": queue,
                 "pending": sum(band.pending for band in bands),
-                "pending_by_band": [band.pending for band in bands],
+                "pending_by_band": [band.pending for band in bands]
+                or [0] * len(settings.lanes(queue)),
                 "in_flight": sum(band.in_flight for band in bands),
                 "redelivered": sum(band.redelivered for band in bands),
                 "workers": len(workers),
                 "slots": sum(worker.presence.concurrency for worker in workers),
-                "paused_until": moment(max(band.paused_until for band in bands)),
+                "paused_until": moment(max((band.paused_until for band in bands), default=0.0)),
                 "paused_by": hold.by if hold else None,
                 "reason": hold.reason if hold else None,
             }

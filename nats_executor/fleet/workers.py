@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Lane
 
-__all__ = ["seen_workers", "serving", "worker_state"]
+__all__ = ["seen_workers", "served_queues", "serving", "takes_workloads", "worker_state"]
 
 # Records that are dealt with in another thread.
 MANY = 1000
@@ -57,16 +57,31 @@ def worker_state(seen: Seen, settings: Settings) -> str:
     return "paused" if seen.presence.paused else "running"
 
 
-def serving(workers: list[Seen], lane: Lane, settings: Settings) -> list[Seen]:
-    """Return the workers that take workloads of a lane.
+def takes_workloads(seen: Seen, settings: Settings) -> bool:
+    """Whether a worker takes workloads.
 
     A paused one, too: it comes back by itself once there is memory, or workloads can start there.
     `airflow nats check` has a row for it.
     """
+    return worker_state(seen, settings) in {"running", "paused"}
+
+
+def serving(workers: list[Seen], lane: Lane, settings: Settings) -> list[Seen]:
+    """Return the workers that take workloads of a lane."""
     return [
         seen
         for seen in workers
         if lane.queue in seen.presence.queues
         and lane.band < seen.presence.bands
-        and worker_state(seen, settings) in {"running", "paused"}
+        and takes_workloads(seen, settings)
     ]
+
+
+def served_queues(workers: list[Seen], settings: Settings) -> set[str]:
+    """Return the queues of all workers that take workloads."""
+    return {
+        queue
+        for seen in workers
+        if takes_workloads(seen, settings)
+        for queue in seen.presence.queues
+    }

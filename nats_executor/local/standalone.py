@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,13 +24,17 @@ from nats_executor.local.deployment import (
 from nats_executor.local.embedded import EmbeddedServer, write_private
 from nats_executor.local.interrupts import Interrupted, interrupts_raised
 from nats_executor.local.prefixed import Prefixed
+from nats_executor.local.process import LocalError
 from nats_executor.options import OPTIONS, SECTION
 from nats_executor.wire.queue_names import as_text
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Iterator
 
-__all__ = ["run_standalone"]
+__all__ = ["login_again", "run_standalone"]
+
+OWNER_ONLY = 0o600
 
 EXECUTOR = "nats_executor.NatsExecutor"
 COMPONENT_SECONDS = 10.0
@@ -38,6 +42,12 @@ COMPONENT_SECONDS = 10.0
 WORKER_DRAIN_SECONDS = 5
 WORKER_KILL_SECONDS = 5
 SHOW_SECONDS = 0.2
+WORKER_END_SECONDS = WORKER_DRAIN_SECONDS + WORKER_KILL_SECONDS + COMPONENT_SECONDS
+# Workers stop before the rest, which they need until then.
+END_SECONDS = WORKER_END_SECONDS + COMPONENT_SECONDS
+LOOPBACK = "127.0.0.1"
+# Of `[api] host`.
+AIRFLOWS_DEFAULT = "0.0.0.0"  # noqa: S104 - compared with, not bound to
 EVERYWHERE = {"0.0.0.0", "::", ""}  # noqa: S104 - compared with, not bound to
 
 
@@ -64,9 +74,11 @@ def run_everything(out: Prefixed, args: Namespace) -> None:
     """Start everything and watch it until it is interrupted."""
     from airflow.configuration import AIRFLOW_HOME, conf
 
-    host, port = conf.get("api", "host"), args.port or conf.getint("api", "port")
+    host, port = host_of_ui(), args.port or conf.getint("api", "port")
     require_free_port(port, host=host, setting="--port" if args.port else "[api] port")
-    env = standalone_environment(out, Path(AIRFLOW_HOME), port=port)
+    env = standalone_environment(out, Path(AIRFLOW_HOME), host=host, port=port)
+    if passwords := password_file():
+        keep_to_owner(passwords)
     with ExitStack() as stack:
         server = (
             stack.enter_context(EmbeddedServer(Path(AIRFLOW_HOME, "nats"))) if is_alone() else None
@@ -79,10 +91,11 @@ def run_everything(out: Prefixed, args: Namespace) -> None:
             env=env,
             logs=Path(conf.get("logging", "base_log_folder"), "standalone"),
             grace_seconds=COMPONENT_SECONDS,
-            worker_grace_seconds=WORKER_DRAIN_SECONDS + WORKER_KILL_SECONDS + COMPONENT_SECONDS,
+            worker_grace_seconds=WORKER_END_SECONDS,
         )
         core = stack.enter_context(Components(needs=server or ()))
         workers = stack.enter_context(Components(needs=core))
+        stack.enter_context(stop_told(out))
         out.say("bringing the database up to date")
         core.run(deployment.migration(), seconds=MIGRATE_SECONDS)
         core.start(deployment.core(host=host, port=port))
@@ -91,7 +104,29 @@ def run_everything(out: Prefixed, args: Namespace) -> None:
             deployment.worker(f"worker-{n}", queues=queues, concurrency=args.concurrency)
             for n in range(1, args.workers + 1)
         )
-        watch(out, workers, AirflowApi(port, host="127.0.0.1" if host in EVERYWHERE else host))
+        watch(out, workers, AirflowApi(port, host=LOOPBACK if host in EVERYWHERE else host))
+
+
+@contextmanager
+def stop_told(out: Prefixed) -> Iterator[None]:
+    """Answer an interrupt at once, as stopping takes its time."""
+    try:
+        yield
+    except Interrupted:
+        out.say(f"stopping: waiting up to {END_SECONDS:g} s")
+        raise
+
+
+def host_of_ui() -> str:
+    """Return where the UI listens: on loopback, unless another address is chosen.
+
+    Airflow writes its default into the first `airflow.cfg`, so there it is no one's choice.
+    """
+    from airflow.configuration import conf
+
+    host = str(conf.get("api", "host"))
+    is_chosen = host != AIRFLOWS_DEFAULT or variable("api", "host") in os.environ
+    return host if is_chosen else LOOPBACK
 
 
 def watch(out: Prefixed, components: Components, api: AirflowApi) -> None:
@@ -122,12 +157,13 @@ def is_alone() -> bool:
     return str(conf.get(SECTION, "servers", fallback=default)).strip() == default
 
 
-def standalone_environment(out: Prefixed, home: Path, *, port: int) -> dict[str, str]:
+def standalone_environment(out: Prefixed, home: Path, *, host: str, port: int) -> dict[str, str]:
     """Return the user's environment with what this command decides for the components."""
     from airflow.configuration import conf
 
     env = dict(os.environ) | python_environment(home)
     decided = {
+        ("api", "host"): host,
         ("api", "port"): str(port),
         (SECTION, "drain_seconds"): str(WORKER_DRAIN_SECONDS),
         (SECTION, "kill_seconds"): str(WORKER_KILL_SECONDS),
@@ -154,6 +190,37 @@ def client_file(server: EmbeddedServer) -> str:
     variables = server.environment().items()
     write_private(path, "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables))
     return shlex.quote(str(path))
+
+
+def password_file() -> Path | None:
+    """Return where Airflow keeps the passwords that it makes up, None if it makes up none."""
+    from airflow.configuration import conf
+
+    is_simple = conf.get("core", "auth_manager").endswith(".SimpleAuthManager")
+    if not is_simple or conf.getboolean("core", "simple_auth_manager_all_admins"):
+        return None
+    from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
+
+    return Path(SimpleAuthManager.get_generated_password_file())
+
+
+def keep_to_owner(path: Path) -> None:
+    """Let its owner alone read a file, there or not yet; Airflow would let all read it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=OWNER_ONLY)
+    path.chmod(OWNER_ONLY)
+
+
+def login_again() -> str:
+    """Return the login of the UI, without starting anything.
+
+    Raises:
+        LocalError: there is none yet.
+    """
+    passwords = password_file()
+    if passwords and not (passwords.exists() and passwords.stat().st_size):
+        raise LocalError(f"no login yet in {passwords}: start `airflow nats standalone` first")
+    return login_hint()
 
 
 def login_hint() -> str:

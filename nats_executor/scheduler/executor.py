@@ -29,6 +29,7 @@ from nats_executor.scheduler.ledger import (
 from nats_executor.scheduler.revocations import Revocations
 from nats_executor.scheduler.upkeep import Upkeep
 from nats_executor.settings import Settings
+from nats_executor.text import number_of
 from nats_executor.wire.messages import Kind, Workload, encode
 from nats_executor.wire.queue_names import require_servable
 
@@ -195,7 +196,7 @@ class NatsExecutor(compat.VersionedExecutor):
             self._outage.over()
         else:
             left = len(messages) - sum(outcome is None for outcome in outcomes.values())
-            next_step = f"{left} workloads stay queued and are sent later"
+            next_step = f"{number_of(left, 'workload')} left in the queue, to be sent later"
             self._outage.note(failure, next_step, recoveries=recoveries)
         return outcomes
 

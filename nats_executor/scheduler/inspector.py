@@ -26,6 +26,7 @@ from nats_executor.scheduler.whereabouts import (
     loss_of,
     run_nowhere,
 )
+from nats_executor.text import number_of
 from nats_executor.wire.fitting import fitted_report
 from nats_executor.wire.messages import Report, State
 from nats_executor.wire.names import Lane
@@ -304,9 +305,9 @@ class Inspector:
             unserved -= {Lane(info.queue, info.band) for info in infos if info.paused_until}
         for lane in unserved - self.unserved:
             log.warning(
-                "no worker serves %s, %d workloads wait; remedy: %s",
+                "no worker serves %s, %s waiting; remedy: %s",
                 lane,
-                waiting[lane],
+                number_of(waiting[lane], "workload"),
                 remedy(lane, has_workers=bool(serving(workers, Lane(lane.queue), self._settings))),
             )
         self.unserved = unserved

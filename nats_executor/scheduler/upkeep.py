@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from nats_executor.scheduler import compat, database
 from nats_executor.scheduler.confirmations import Confirmations
+from nats_executor.text import number_of
 from nats_executor.wire.messages import Kind, State
 
 if TYPE_CHECKING:
@@ -140,7 +141,8 @@ class Upkeep:
         for workload in workloads:
             self._events.send_again(workload)
         if workloads:
-            log.warning("NATS has no more of %d workloads; next: sending them", len(workloads))
+            number = number_of(len(workloads), "workload")
+            log.warning("NATS has no more of %s; next: sending again", number)
         for finding in lost.values():
             self._judge(finding, states.get(finding.dispatch.id))
 

@@ -6,6 +6,8 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from nats_executor.text import number_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -38,7 +40,7 @@ def busiest_queue(messages: Mapping[str, int], queues: Iterable[str], names: Nam
     (found, number), *_ = tokens.most_common(1)
     known = {names.consumer(queue): queue for queue in queues}
     queue = known.get(found, found)
-    return f"queue {queue} has {number} of {tokens.total()} messages"
+    return f"queue {queue} has {number} of {number_of(tokens.total(), 'message')}"
 
 
 def stream_finding(info: StreamInfo, busiest: str, names: Names) -> CheckRow:

@@ -40,7 +40,7 @@ def unpacked(body: bytes, most_bytes: int) -> Any:
     try:
         value = unpack_small(body) if len(body) <= SMALL_BYTES else unpack_large(body)
     except UNPACK_ERRORS as exc:
-        text = f"not a msgpack message: {type(exc).__name__}: {exc}"
+        text = ": ".join(filter(None, ("not a msgpack message", type(exc).__name__, str(exc))))
         raise DecodeError(text) from exc
     if may_be_deep(body) and is_deep(value):
         raise DecodeError(f"nested deeper than {DEEPEST} levels")

@@ -51,6 +51,10 @@ log = logging.getLogger(__name__)
 LONGEST_KEY = 10_000
 # An executor answers an expired token within a loop of its scheduler.
 RENEWAL_SECONDS = 2.0
+REFUSED = (
+    "the API server refuses its token: [api_auth] jwt_secret must be the same there and at the "
+    "schedulers, and the clocks must agree; next: asking for a new token"
+)
 # A stream without a leader may have one after this time, and a race is decided.
 SOON_SECONDS = 1.0
 # Longer than any restart of all schedulers that goes by plan.
@@ -273,6 +277,8 @@ class Errand:
             is_token_fresh=is_fresh,
             is_revoked=self.is_revoked,
         )
+        if isinstance(verdict, Expired) and is_fresh:
+            log.warning("%s: %s (%s)", self.dispatch_id, REFUSED, verdict.info)
         is_ours = isinstance(verdict, Back) and verdict.is_ours
         self.shared.fitness.note_end(report, verdict.info if is_ours else "")
         return verdict
@@ -334,9 +340,8 @@ class Errand:
                     await self.record.try_report(State.RUNNING)
                     said_at = time.monotonic()
                 else:
-                    self.record.sequence = (
-                        expected  # the end must not take the place of another's report
-                    )
+                    # The end must not take the place of another's report.
+                    self.record.sequence = expected
                 self.said_on = broker.connected_since
 
     # Ending

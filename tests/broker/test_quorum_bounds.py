@@ -31,6 +31,7 @@ def test_a_server_is_away_when_it_is_offline_or_silent_for_three_seconds(
 def test_a_server_is_named_with_what_it_lacks() -> None:
     assert str(AWAY) == "away is offline"
     assert str(Peer("slow", is_current=False, lag=7)) == "slow is catching up (7 messages)"
+    assert str(Peer("near", is_current=False, lag=1)) == "near is catching up (1 message)"
     assert str(Peer("new", is_current=False)) == "new is catching up (0 messages)"
 
 

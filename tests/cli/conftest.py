@@ -56,6 +56,7 @@ class Console:
             "queues": None, "check": False, "may_drop": False, "team_name": None,
             "output": "table", "verbose": False, "serving": None, "queue_patterns": None,
             "worker_patterns": None, "state": None, "sort": None, "reverse": False, "watch": None,
+            "min_workers": None,
         } | args  # fmt: skip
         code: Any = 0
         try:

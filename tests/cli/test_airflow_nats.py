@@ -5,23 +5,33 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from airflow.cli.cli_config import ActionCommand, GroupCommand
+from rich.markup import escape
 
 from nats_executor.cli import commands, letter_commands
+from nats_executor.cli.defining import unmarked
 from nats_executor.cli.definitions import get_nats_cli_commands
+from nats_executor.cli.worker_definitions import WORKER_ARGS, WORKER_EPILOG
 from nats_worker.cli import main
 from tests.cli.conftest import WELL
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
+
+    from airflow.cli.cli_config import CLICommand
 
     from tests.cli.conftest import Console
 
+
+BRACKETED = re.compile(r"\[[a-z_]+\]")
 
 # What some commands need.
 VALUES = {
@@ -62,11 +72,13 @@ def shown_help(
     [
         ("", ["worker", "setup", "check", "queues", "workers", "standalone", "demo"]),
         ("worker", ["airflow nats worker -q default,gpu -c 4", "--skip-serve-logs", "--daemon"]),
-        # Airflow shows help by rich, which takes what is in square brackets for markup.
         ("worker", [" [nats_executor] worker_concurrency", "([core] multi_team)"]),
         ("worker", ["may go on for [nats_executor] drain_seconds"]),
         ("auth", ["[nats_executor] inbox_prefix of"]),
         ("setup", ["airflow nats setup --check", "--queues", "safe to repeat"]),
+        ("standalone", ["Airflow's UI; without it [api] port\n"]),
+        ("demo", ["Airflow's UI; without it any free one\n"]),
+        ("workers remove-queue", ["1 a worker did not serve it, refused"]),
         ("check", ["exit codes: 0 all is well; 1", "airflow nats check -o json", "--output"]),
         ("queues list", ["List queues with their backlog", "--output"]),
         ("workers list", ["List workers with their load", "--output"]),
@@ -102,9 +114,47 @@ def test_the_help(
         assert text in shown
 
 
+def test_every_bracketed_word_of_the_help_is_printed(
+    parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Airflow shows help by rich, which takes what is in square brackets for markup."""
+    found = set()
+    for words, command in actions_of(get_nats_cli_commands()):
+        texts = [command.help, command.epilog, *(arg.kwargs.get("help") for arg in command.args)]
+        bracketed = {word for text in texts if text for word in BRACKETED.findall(str(text))}
+        shown = shown_help(parser, capsys, *words)
+
+        assert {word for word in bracketed if word not in shown} == set(), words
+        assert "\\[" not in shown
+        found |= bracketed
+
+    assert {"[operators]", "[api]", "[core]", "[nats_executor]"} <= found
+
+
+def test_every_bracketed_word_of_the_workers_own_help_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [WORKER_EPILOG, *(arg.kwargs.get("help") for arg in WORKER_ARGS)]
+    bracketed = {word for text in texts if text for word in BRACKETED.findall(str(text))}
+    monkeypatch.setattr(sys, "argv", ["nats-worker", "--help"])
+
+    with pytest.raises(SystemExit):
+        main()
+
+    shown = capsys.readouterr().out
+    assert bracketed >= {"[operators]", "[core]", "[nats_executor]"}
+    assert {word for word in bracketed if word not in shown} == set()
+    assert "\\[" not in shown
+
+
+def test_an_escaped_text_is_the_one_of_rich() -> None:
+    for text in ("[core] a", "\\[core] b", "[4] [A] [/x] [", "none"):
+        assert unmarked(text) == escape(text)
+
+
 def test_every_command_leads_to_its_function(parser: argparse.ArgumentParser) -> None:
     """The functions are imported when they are called; a wrong path would only show then."""
-    for words in commands_of(get_nats_cli_commands()):
+    for words, _ in actions_of(get_nats_cli_commands()):
         values = VALUES.get(" ".join(words)) or VALUES.get(words[-1], ())
         function = parser.parse_args(["nats", *words, *values]).func
         name = "_".join(words).replace("-", "_")
@@ -131,12 +181,16 @@ def test_every_function_of_a_command_is_decorated() -> None:
     assert decorated.keys() == set(commands.__all__)
 
 
-def commands_of(group: object, words: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    found: list[tuple[str, ...]] = []
-    for command in group:  # type: ignore[attr-defined]
-        below = getattr(command, "subcommands", None)
+def actions_of(
+    group: Iterable[CLICommand], words: tuple[str, ...] = ()
+) -> list[tuple[tuple[str, ...], ActionCommand]]:
+    found: list[tuple[tuple[str, ...], ActionCommand]] = []
+    for command in group:
         here = (*words, command.name) if command.name != "nats" else words
-        found += commands_of(below, here) if below else [here]
+        if isinstance(command, GroupCommand):
+            found += actions_of(command.subcommands, here)
+        else:
+            found.append((here, command))
     return found
 
 

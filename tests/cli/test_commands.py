@@ -167,7 +167,7 @@ def test_check_of_a_system_that_is_well(console: Console) -> None:
 
     assert code == 0
     assert rows == {
-        "broker": ("ok", f"connected to {console.settings.servers!r}"),
+        "broker": ("ok", f"connected to {console.settings.servers[0]}"),
         "streams": ("ok", "as configured"),
         "dead letters": ("ok", "none"),
         "queue default": ("ok", "0 pending, served by w1"),
@@ -205,7 +205,7 @@ def test_check_of_a_queue_that_nobody_needs(console: Console) -> None:
     assert checked(console) == (
         0,
         {
-            "broker": ("ok", f"connected to {console.settings.servers!r}"),
+            "broker": ("ok", f"connected to {console.settings.servers[0]}"),
             "streams": ("ok", "as configured"),
             "dead letters": ("ok", "none"),
             "queue old": ("ok", "empty, no worker"),
@@ -301,6 +301,31 @@ def test_a_teams_own_settings(console: Console, monkeypatch: pytest.MonkeyPatch)
 
     assert code == 0
     assert f"stream {console.settings.subject_prefix.upper()}-RED_TASKS" in output
+
+
+def test_a_team_that_nothing_names_is_refused(console: Console) -> None:
+    """With each option's default it asked another NATS, and named the global section."""
+    code, output = console.run(commands.check, team_name="rot")
+
+    assert (code, output) == (2, "")
+    assert console.error == (
+        "error: no team 'rot': [core] executor names none, and nothing is set in "
+        "[rot=nats_executor], such as AIRFLOW__ROT___NATS_EXECUTOR__SERVERS; check --team-name\n"
+    )
+
+
+@pytest.mark.parametrize("executors", ["LocalExecutor;red=nats_executor.NatsExecutor", ""])
+def test_an_error_of_a_team_names_its_section(console: Console, executors: str) -> None:
+    """A team is known by its executor, or, as at a worker, by one of its options alone."""
+    servers = f"nats://127.0.0.1:{free_port()}"
+    if executors:
+        console.patch.setenv("AIRFLOW__CORE__EXECUTOR", executors)
+        console.patch.setattr(arguments, "variables_of", lambda _: "NOTHING")
+    console.patch.setenv("AIRFLOW__RED___NATS_EXECUTOR__SERVERS", servers)
+
+    assert console.run(commands.check, team_name="red") == (2, "")
+    assert servers in console.error
+    assert "check [red=nats_executor] servers" in console.error
 
 
 # Paused queues

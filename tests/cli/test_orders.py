@@ -121,7 +121,6 @@ def test_a_worker_is_told_and_says_what_it_is_now(
     [
         (0, "worker w1 has concurrency 8 already"),
         (1, "worker w1 serves queue 'größe *' already"),
-        (2, "worker w1 does not serve queue 'gpu'"),
     ],
 )
 def test_what_is_so_already_is_no_error(
@@ -134,6 +133,19 @@ def test_what_is_so_already_is_no_error(
 
     assert (code, order_stage.error) == (0, "")
     assert output == f"{text}; nothing changed: concurrency 8, queues default,gpu\n"
+
+
+def test_a_queue_that_is_not_there_to_be_removed_is_an_error(
+    order_stage: Console, pretend: Any
+) -> None:
+    """It may be mistyped: then the worker goes on with the one that was meant."""
+    pretend({"w1": outcome(is_changed=False)})
+
+    assert order_stage.run(commands.workers_remove_queue, workers="w1", queue="gpo") == (1, "")
+    assert order_stage.error == (
+        "error: worker w1 does not serve queue 'gpo'; nothing changed: concurrency 8, "
+        "queues default,gpu\n"
+    )
 
 
 def test_several_workers_each_have_a_line(order_stage: Console, pretend: Any) -> None:

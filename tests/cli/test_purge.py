@@ -13,6 +13,7 @@ from nats_executor.cli import arguments, commands
 from nats_executor.cli.definitions import STORES
 from nats_executor.cli.purging import Store
 from nats_executor.errors import BrokerUnavailable
+from nats_executor.text import number_of
 
 if TYPE_CHECKING:
     from nats_executor.broker.port import Broker
@@ -87,9 +88,9 @@ def test_a_purge_removes_what_it_is_told_and_nothing_else(
     assert int(row["freed_bytes"]) > 0
     assert row["queue"] == (queue or "-")
     stream = row["stream"]
-    assert f"{gone} of {gone + int(row['left_messages'])} messages in stream {stream}, " in (
-        full_console.error
-    )
+    messages = number_of(gone + int(row["left_messages"]), "message")
+    of_queue = f" of queue {queue!r}" if queue else ""
+    assert f"To remove{of_queue}: {gone} of {messages} in stream {stream}, " in full_console.error
 
 
 @pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("yes\n", 0), ("n\n", 1), ("", 1)])

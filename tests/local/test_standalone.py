@@ -6,6 +6,9 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +18,6 @@ from nats_executor.local.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.local.conftest import Command
 
@@ -33,11 +35,40 @@ def test_standalone_stays_up_until_it_is_interrupted(airflow_nats: Start, tmp_pa
     command.wait_for_text(f"Airflow is ready at http://127.0.0.1:{port}")
     command.wait_for_text("login: admin / ")
 
+    passwords = tmp_path / "home" / "simple_auth_manager_passwords.json.generated"
+    assert passwords.stat().st_mode & 0o777 == 0o600
+    again = subprocess.run(
+        [sys.executable, "-m", "airflow", "nats", "standalone", "--login"],
+        env=command.mark.environment | {"AIRFLOW_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert re.findall("login: admin / .*", again.stdout)[-1] in command.text
+    assert listening(port) == {"0100007F"}
+
     command.process.send_signal(signal.SIGINT)
+    command.wait_for_text("stopping: waiting up to 30 s")
 
     assert command.wait(seconds=60) == 0
+    assert command.text.index("stopping: waiting") < command.text.index("stopped by SIGINT")
     assert (tmp_path / "home" / "airflow.db").exists()
     assert re.search(r"^worker-2 +\| ", command.text, re.MULTILINE)
+
+
+def listening(port: int) -> set[str]:
+    """Return the IPv4 addresses, as the kernel writes them, at which a port is listened to."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    local = [row[1].split(":") for row in rows if row[3] == "0A"]
+    return {address for address, number in local if int(number, 16) == port}
+
+
+def test_there_is_no_login_before_the_first_start(airflow_nats: Start) -> None:
+    command = airflow_nats("standalone", "--login")
+
+    assert command.wait() == 2
+    assert "no login yet in " in command.text
+    assert "start `airflow nats standalone` first" in command.text
 
 
 def test_a_component_that_dies_stops_everything(airflow_nats: Start, tmp_path: Path) -> None:

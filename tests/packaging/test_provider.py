@@ -10,6 +10,7 @@ from typing import Any
 import airflow
 import jsonschema
 import pytest
+from airflow.providers_manager import ProvidersManager
 from packaging.utils import canonicalize_name
 
 from nats_executor.options import OPTIONS, SECTION, Option
@@ -27,6 +28,12 @@ def test_it_has_the_shape_that_airflow_demands() -> None:
 
 def test_the_name_is_the_distributions() -> None:
     assert INFO["package-name"] == canonicalize_name(metadata("airflow-nats-executor")["Name"])
+
+
+def test_airflow_lists_its_log_handler() -> None:
+    """`airflow providers logging` does not look at `remote-logging`."""
+    assert INFO["logging"] == [entry["classpath"] for entry in INFO["remote-logging"]]
+    assert "nats_executor.remote_logs.StoredLogs" in ProvidersManager().logging_class_names
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)

@@ -192,6 +192,6 @@ LINES = {
         "more messages came to this {part} than it can keep, and some were dropped; next: what "
         "matters is asked for again; remedy: see who sends so much"
     ),
-    "bad value": "[nats_executor] servers = ('http://nats-1:4222',): "
+    "bad value": "[nats_executor] servers = 'http://nats-1:4222': "
     "write nats://host:port, separated by commas",
 }

@@ -48,7 +48,7 @@ def test_a_drained_worker() -> None:
 def test_a_lost_worker_counts_as_lost_and_not_as_drained() -> None:
     lost = replace(WORKER, draining=True, drained_by=EXAMPLES["operator"])
 
-    rows = check_rows(Survey([], [], [Seen(lost, 1e4)]), SETTINGS)
+    rows = check_rows(Survey([], [], [Seen(lost, SETTINGS.worker_lost_seconds + 1)]), SETTINGS)
 
     of_worker = [row["status"] for row in rows if row["check"] == f"worker {WORKER.name}"]
     assert of_worker == ["lost"]

@@ -211,7 +211,7 @@ def test_a_scheduler_names_the_permission_that_it_lacks(
     with seen.scheduler() as executor:
         seen.scheduler_says(executor, line_of(SENDER))
 
-    assert seen.logged(f"NATS denies access: {line_of(SENDER)}; next: 1 workloads stay queued")
+    assert seen.logged(f"NATS denies access: {line_of(SENDER)}; next: 1 workload left in the queue")
 
 
 @pytest.mark.integration

@@ -24,15 +24,15 @@ SEED = "write the seed of a user (SU...), or name a file that this process can r
 TOGETHER = "set user and password together"
 URL = "nats://127.0.0.1:4222"
 TABLE = [
-    ({"servers": "what is this"}, f"servers = ('what is this',): {SERVERS}"),
+    ({"servers": "what is this"}, f"servers = 'what is this': {SERVERS}"),
     (
         {"servers": "http://nats-1:4222"},
         LINES["bad value"].removeprefix("[nats_executor] "),
     ),
-    ({"servers": "nats-1:65536"}, f"servers = ('nats-1:65536',): {SERVERS}"),
-    ({"servers": "nats-1:0"}, f"servers = ('nats-1:0',): {SERVERS}"),
-    ({"servers": "nats://"}, f"servers = ('nats://',): {SERVERS}"),
-    ({"servers": " , "}, "servers = (): name at least one server, such as nats://nats-1:4222"),
+    ({"servers": "nats-1:65536"}, f"servers = 'nats-1:65536': {SERVERS}"),
+    ({"servers": "nats-1:0"}, f"servers = 'nats-1:0': {SERVERS}"),
+    ({"servers": "nats://"}, f"servers = 'nats://': {SERVERS}"),
+    ({"servers": " , "}, "servers = '': name at least one server, such as nats://nats-1:4222"),
     ({"servers": "nats-1, http://a:s3cret@b"}, f"servers = ***: {SERVERS}"),
     ({"user": "airflow"}, f"user = 'airflow': {TOGETHER}"),
     ({"password": "s3cret"}, f"user = None: {TOGETHER}"),

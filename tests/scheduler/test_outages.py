@@ -176,7 +176,7 @@ def test_a_broker_that_hangs(
         assert time.monotonic() - start < BOUND
         assert executor.slots_occupied == 21
         [line] = said("NATS is away")
-        assert "20 workloads stay queued and are sent later" in line
+        assert "20 workloads left in the queue, to be sent later" in line
     finally:
         real_stage.server.resume()
 

@@ -216,5 +216,5 @@ def test_a_queue_that_nobody_serves_is_reported_once(
 
     lines = said("no worker serves queue 'gpu'", level=logging.WARNING)
     assert lines == [
-        "no worker serves queue 'gpu', 1 workloads wait; remedy: airflow nats worker -q gpu"
+        "no worker serves queue 'gpu', 1 workload waiting; remedy: airflow nats worker -q gpu"
     ]

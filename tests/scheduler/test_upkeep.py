@@ -90,7 +90,7 @@ def test_a_queued_task_that_the_broker_lost_is_sent_again(
     assert again.body["token"] != sent.body["token"]
     assert again.body["log_path"]
     assert len(executor.running) == len(executor._events.ledger) == executor.slots_occupied == 1
-    assert len(said("NATS has no more of 1 workloads; next: sending them")) == 1
+    assert len(said("NATS has no more of 1 workload; next: sending again")) == 1
     stage.report(again, State.SUCCESS)
     assert len(events(executor)) == 1
 

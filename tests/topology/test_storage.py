@@ -51,7 +51,7 @@ def test_the_busiest_queue_goes_by_its_own_name_and_all_its_bands() -> None:
     told = busiest_queue(messages, ["a", "gro\xdfe"], NAMES)
     assert told == "queue gro\xdfe has 5 of 7 messages"
     assert busiest_queue({}, [], NAMES) == ""
-    assert busiest_queue({"x": 1}, [], NAMES) == "queue  has 1 of 1 messages"
+    assert busiest_queue({"x": 1}, [], NAMES) == "queue  has 1 of 1 message"
     assert Lane("gro\xdfe", 1).token.endswith("--b1")
 
 

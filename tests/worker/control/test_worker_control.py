@@ -326,7 +326,7 @@ async def test_what_nothing_ends_is_left_to_other_workers(
 
     await worker_stage.stop(worker)
 
-    assert "leaving 1 workloads to other workers" in caplog.text
+    assert "leaving 1 workload to other workers" in caplog.text
     assert run.is_over
     worker_stage.server.start()
     assert worker_stage.is_queued()

@@ -472,13 +472,18 @@ async def test_an_expired_token_waits_for_its_renewal(worker_stage: WorkerStage)
     assert worker_stage.is_queued()
 
 
-async def test_a_token_that_the_api_server_refuses_is_renewed(worker_stage: WorkerStage) -> None:
+async def test_a_token_that_the_api_server_refuses_is_renewed(
+    worker_stage: WorkerStage, caplog: pytest.LogCaptureFixture
+) -> None:
     """Its clock decides, not the worker's."""
     await worker_stage.start()
     worker_stage.send()
     (await worker_stage.pool.run()).finish(Ending.TOKEN_REFUSED, info="403 expired")
     report = await worker_stage.reported(State.EXPIRED)
 
+    [line] = [text for text in caplog.messages if "refuses its token" in text]
+    assert "[api_auth] jwt_secret must be the same there and at the schedulers" in line
+    assert line.endswith("next: asking for a new token (403 expired)")
     # By our clock this one has expired as well.
     worker_stage.says(State.RENEWED, report.worker, token=token(-1, "newer"), generation=1)
     worker_stage.server.advance(RENEWAL_SECONDS)
