@@ -251,6 +251,8 @@ def test_a_wait_that_is_interrupted_says_what_it_stops_waiting_for(
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(commands, "say_now", said.append)
+    # A shell starts what runs in the background deaf to it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupt() -> None:
         block_until(lambda: len(said) > 1, 20, "the first look")
@@ -259,9 +261,11 @@ def test_a_wait_that_is_interrupted_says_what_it_stops_waiting_for(
     interrupting = threading.Thread(target=interrupt)
     interrupting.start()
 
-    code, _ = drain(busy, "w*", wait=True)
-
-    interrupting.join()
+    try:
+        code, _ = drain(busy, "w*", wait=True)
+        interrupting.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert code == 1
     rest = "w1 (2 running), w2 (2 running)"
     assert said[-1] == f"no longer waiting for {rest}; they stay drained, and what runs goes on"

@@ -118,9 +118,14 @@ def test_a_list_is_shown_until_ctrl_c(console: Console, tmp_path: Path, *, is_aw
         environment["AIRFLOW__NATS_EXECUTOR__SERVERS"] = "nats://127.0.0.1:1"
         environment["AIRFLOW__NATS_EXECUTOR__CONNECT_TIMEOUT_SECONDS"] = "0.2"
     with output.open("w") as out, errors.open("w") as err:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "airflow", *words], env=environment, stdout=out, stderr=err
-        )
+        # A shell starts what runs in the background deaf to Ctrl-C, and children inherit that.
+        before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "airflow", *words], env=environment, stdout=out, stderr=err
+            )
+        finally:
+            signal.signal(signal.SIGINT, before)
     try:
         shown = errors if is_away else output
         word = "error: cannot reach NATS" if is_away else '"queue": "default"'

@@ -98,7 +98,7 @@ def test_a_full_stream(stage: RealStage, said: Callable[[str], list[str]]) -> No
     assert TASKS / 2 < len(first) < TASKS
     assert (len(executor.running), executor.slots_occupied) == (len(first), TASKS)
     [complaint] = said("maximum bytes exceeded")
-    assert "stay queued and are sent later" in complaint
+    assert "left in the queue, to be sent later" in complaint
     stage.portal.call(empty, stage.broker, stage.names.tasks_stream, stage.names.tasks())
     all_sent(executor)
     rest = {workload.dispatch_id for workload in stage.sent()}
