@@ -20,7 +20,7 @@ __all__ = ["Which", "current", "meant"]
 
 
 class Which(NamedTuple):
-    """What was typed: names or patterns, those of all if there is none, and a queue."""
+    """The names or patterns that were typed, none for all, and a queue."""
 
     texts: Sequence[str]
     queue: str | None = None

@@ -46,7 +46,7 @@ KINDS: dict[str, str] = {
 
 
 class RetryOutcome(NamedTuple):
-    """What became of one letter; `refusal` says why it is not retried, '' if it is."""
+    """The end of one letter; `refusal` says why it is not retried, '' if it is."""
 
     letter: Letter
     refusal: str

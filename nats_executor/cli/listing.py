@@ -16,7 +16,7 @@ __all__ = ["Choice", "chosen"]
 
 
 class Choice(NamedTuple):
-    """What of a list is to be shown, and in which order.
+    """The rows of a list that are to be shown, and their order.
 
     Attributes:
         patterns: by column; a row is shown if one of them matches, as names of files do.

@@ -22,7 +22,7 @@ LONGEST_REASON = 500
 
 
 class Wish(NamedTuple):
-    """What an operator asks for: how many seconds, None for until it is resumed, and why."""
+    """A pause as an operator asks for it: its seconds, None for until it is resumed, and why."""
 
     by: str
     reason: str

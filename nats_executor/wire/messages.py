@@ -228,7 +228,7 @@ class Presence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
-    """What an operator said when they paused a queue; the pause itself is its consumers'.
+    """An operator's note on the pause of a queue; the pause itself is its consumers'.
 
     Attributes:
         until: epoch seconds at which it ends, as its consumers have it.

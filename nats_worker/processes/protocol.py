@@ -58,7 +58,7 @@ class Op(StrEnum):
 
 
 class Event(StrEnum):
-    """What the fork server and its supervisors tell."""
+    """The words by which the fork server and its supervisors tell of events."""
 
     READY = "ready"
     FORKED = "forked"

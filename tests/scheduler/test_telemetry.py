@@ -321,7 +321,7 @@ def test_without_metrics_nothing_is_asked_and_nothing_kept(
         raise BrokerUnavailable("not to be asked")
 
     monkeypatch.setattr(FakeBroker, "consumer_infos", consumer_infos)
-    fake_stage.configure(sweep_seconds=0.05)
+    fake_stage.configure(sweep_seconds=0.05, worker_lost_seconds=600)
     executor = fake_stage.executor()
     present(fake_stage)  # without a worker it looks whether the queue is paused
     sent = recorder()
