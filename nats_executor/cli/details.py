@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nats_executor.errors import NotFound
-from nats_executor.fleet.queues import by_queue, queue_rows
+from nats_executor.fleet.queues import by_queue, queue_rows, unknown_queue
 from nats_executor.fleet.workers import served_queues, serving, worker_state
-from nats_executor.text import presentable
 from nats_executor.wire.names import Lane
-from nats_executor.wire.queue_names import as_text
 
 if TYPE_CHECKING:
     from nats_executor.broker.port import ConsumerInfo
@@ -30,8 +27,7 @@ def queue_details(survey: Survey, queue: str, settings: Settings) -> Row:
     known: dict[str, list[ConsumerInfo]] = {name: [] for name in served}
     known |= by_queue(survey.consumers)
     if queue not in known:
-        there = as_text(map(presentable, known)) or "none"
-        raise NotFound(f"no queue is named {presentable(queue)!r}; there are: {there}")
+        raise unknown_queue(queue, known)
     [row] = queue_rows(known[queue], survey.workers, settings, survey.holds, served=[queue])
     served_by = serving(survey.workers, Lane(queue), settings)
     unserved = [

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from nats_executor.errors import NotFound
-from nats_executor.fleet.queues import UNTIL_RESUMED, by_queue, until_in_words
+from nats_executor.fleet.queues import UNTIL_RESUMED, by_queue, unknown_queue, until_in_words
 from nats_executor.text import presentable
 from nats_executor.wire.messages import Hold, encode
-from nats_executor.wire.queue_names import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,8 +75,7 @@ async def consumers_of(
     known = by_queue(await broker.consumer_infos(names.tasks_stream))
     for queue in queues:
         if queue not in known:
-            there = as_text(map(presentable, known)) or "none"
-            raise NotFound(f"no queue is named {presentable(queue)!r}; there are: {there}")
+            raise unknown_queue(queue, known)
     return {queue: known[queue] for queue in queues}
 
 

@@ -14,10 +14,9 @@ from airflow.utils.state import TaskInstanceState
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from nats_executor.errors import DatabaseAway, NotFound
-from nats_executor.text import presentable
+from nats_executor.errors import DatabaseAway
+from nats_executor.fleet.queues import unknown_queue
 from nats_executor.topology.setup import known_queues
-from nats_executor.wire.queue_names import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -62,8 +61,7 @@ async def peek(broker: Broker, settings: Settings, queue: str) -> Peeked:
     """
     known = await known_queues(broker, settings)
     if queue not in known:
-        there = as_text(map(presentable, known)) or "none"
-        raise NotFound(f"no queue is named {presentable(queue)!r}; there are: {there}")
+        raise unknown_queue(queue, known)
     dispatches: set[str] = set()
     is_whole = True
     names = settings.names

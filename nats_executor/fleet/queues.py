@@ -6,9 +6,12 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from nats_executor.errors import NotFound
 from nats_executor.fleet.holds import hold_of
 from nats_executor.fleet.workers import serving
+from nats_executor.text import presentable
 from nats_executor.wire.names import Lane
+from nats_executor.wire.queue_names import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
     from nats_executor.wire.messages import Hold
 
-__all__ = ["UNTIL_RESUMED", "Row", "by_queue", "queue_rows", "until_in_words"]
+__all__ = ["UNTIL_RESUMED", "Row", "by_queue", "queue_rows", "unknown_queue", "until_in_words"]
 
 Row = dict[str, Any]
 
@@ -72,6 +75,12 @@ def moment(at: float) -> str | None:
 def until_in_words(at: float) -> str:
     """Say how long a pause lasts."""
     return "until it is resumed" if at >= UNTIL_RESUMED else f"until {moment(at)}"
+
+
+def unknown_queue(queue: str, known: Iterable[str]) -> NotFound:
+    """Return the error about a name that no queue has, with the names that there are."""
+    there = as_text(map(presentable, known)) or "none"
+    return NotFound(f"no queue is named {presentable(queue)!r}; there are: {there}")
 
 
 def by_queue(consumers: Iterable[ConsumerInfo]) -> dict[str, list[ConsumerInfo]]:
