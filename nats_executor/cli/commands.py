@@ -26,26 +26,26 @@ from nats_executor.cli.arguments import (
     show,
     show_details,
 )
-from nats_executor.cli.choosing import Which
-from nats_executor.cli.demands import demand_rows, demands_in, with_demands
-from nats_executor.cli.details import queue_details
-from nats_executor.cli.draining import drain_workers, undrain_workers
-from nats_executor.cli.idleness import IdleWatch, until_idle
 from nats_executor.cli.letter_commands import (
     dead_letters_list,
     dead_letters_purge,
     dead_letters_retry,
     dead_letters_show,
 )
-from nats_executor.cli.listing import Choice, chosen
-from nats_executor.cli.orders import OrderResult, give_orders
-from nats_executor.cli.pausing import Wish, pause_queues, resume_queues
-from nats_executor.cli.purging import Store, carry_out, look, purge_of
-from nats_executor.cli.survey import check_row, check_rows, take_survey, worker_rows
 from nats_executor.errors import ConfigError
 from nats_executor.fleet.queues import queue_rows
 from nats_executor.fleet.workers import served_queues
 from nats_executor.metrics_package import missing_package, require_metrics
+from nats_executor.operations.choosing import Which
+from nats_executor.operations.demands import demand_rows, demands_in, with_demands
+from nats_executor.operations.details import queue_details
+from nats_executor.operations.draining import drain_workers, undrain_workers
+from nats_executor.operations.idleness import IdleWatch, until_idle
+from nats_executor.operations.listing import Choice, chosen
+from nats_executor.operations.orders import OrderResult, give_orders
+from nats_executor.operations.pausing import Wish, pause_queues, resume_queues
+from nats_executor.operations.purging import Store, carry_out, look, purge_of
+from nats_executor.operations.survey import check_row, check_rows, take_survey, worker_rows
 from nats_executor.text import lines
 from nats_executor.topology.setup import apply, inspect, known_queues
 from nats_executor.wire.names import Order, Verb, token
@@ -56,8 +56,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from nats_executor.broker.port import Broker
-    from nats_executor.cli.survey import Survey
     from nats_executor.fleet.queues import Row
+    from nats_executor.operations.survey import Survey
     from nats_executor.settings import Settings
     from nats_executor.topology.drift import Drift
 
@@ -178,7 +178,7 @@ def queues_show(args: Namespace) -> None:
 @quiet
 def queues_peek(args: Namespace) -> None:
     """Print one row for each task that waits in a queue."""
-    from nats_executor.cli.peeking import peek, queued_tasks, waiting_rows
+    from nats_executor.operations.peeking import peek, queued_tasks, waiting_rows
 
     settings, queue = settings_for(args), args.queue
     found = ask(settings, lambda broker: peek(broker, settings, queue))

@@ -16,15 +16,15 @@ from nats_executor.cli.arguments import (
     show,
     show_details,
 )
-from nats_executor.cli.letters import MOST_LETTERS, find_letters, letters_at, remove_letters
 from nats_executor.errors import ConfigError
 from nats_executor.fleet.letters import Wanted, details_row, letter_row
+from nats_executor.operations.letters import MOST_LETTERS, find_letters, letters_at, remove_letters
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from nats_executor.cli.letters import FoundLetters
     from nats_executor.fleet.letters import Letter
+    from nats_executor.operations.letters import FoundLetters
     from nats_executor.settings import Settings
 
 __all__ = ["dead_letters_list", "dead_letters_purge", "dead_letters_retry", "dead_letters_show"]
@@ -73,7 +73,7 @@ def dead_letters_purge(args: Namespace) -> None:
 @quiet
 def dead_letters_retry(args: Namespace) -> None:
     """Have Airflow run tasks of dead letters again; exit 1 if it does not want all of them."""
-    from nats_executor.cli.clearing import clear_again, outcome_row
+    from nats_executor.operations.clearing import clear_again, outcome_row
 
     settings = settings_for(args)
     letters, by = wanted_letters(settings, args, MOST_LETTERS).letters, getuser()

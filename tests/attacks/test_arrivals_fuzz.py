@@ -11,9 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nats_executor.broker.port import Stored
-from nats_executor.cli.survey import check_rows, take_survey, worker_rows
 from nats_executor.fleet.liveness import Holder, Liveness, readable
 from nats_executor.fleet.queues import queue_rows
+from nats_executor.operations.survey import check_rows, take_survey, worker_rows
 from nats_executor.scheduler.dispatcher import Dispatcher
 from nats_executor.scheduler.ledger import Dispatch, Ledger
 from nats_executor.scheduler.reports import Mailbox

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor.broker.connection import connect
-from nats_executor.cli.orders import give_orders
-from nats_executor.cli.survey import check_rows, take_survey
 from nats_executor.fleet.liveness import PATIENCE, Holder, Liveness
 from nats_executor.fleet.queues import queue_rows
 from nats_executor.fleet.workers import seen_workers
 from nats_executor.logs.running import TaskLogs
+from nats_executor.operations.orders import give_orders
+from nats_executor.operations.survey import check_rows, take_survey
 from nats_executor.scheduler.dispatcher import Dispatcher
 from nats_executor.scheduler.ledger import Dispatch
 from nats_executor.wire.log_pages import Page, encode_log_message

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor.cli.purging import Store, carry_out, purge_of
-from nats_executor.cli.survey import check_rows, take_survey
 from nats_executor.logs import store
+from nats_executor.operations.purging import Store, carry_out, purge_of
+from nats_executor.operations.survey import check_rows, take_survey
 from nats_executor.wire.log_parts import CHUNK_BYTES
 from nats_executor.wire.messages import State
 from nats_executor.wire.sizes import HEADERS_BYTES, REPORT_BYTES

@@ -16,10 +16,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.broker.connection import connect
-from nats_executor.cli.survey import take_survey
 from nats_executor.fleet.liveness import Holder, Liveness
 from nats_executor.logs import connection
 from nats_executor.logs.running import TaskLogs
+from nats_executor.operations.survey import take_survey
 from nats_executor.scheduler.dispatcher import Dispatcher
 from nats_executor.scheduler.telemetry import Telemetry
 from nats_worker.control.presence import Announcer

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor.broker.port import Outgoing
-from nats_executor.cli import arguments, commands, letters, survey
+from nats_executor.cli import arguments, commands
+from nats_executor.operations import letters, survey
 from nats_executor.wire.messages import Kind, Workload, encode
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor.cli import commands
-from nats_executor.cli.demands import Demands, demand_rows, demands_in, with_demands
-from nats_executor.cli.survey import Survey, check_rows, worker_rows
 from nats_executor.errors import ConfigError
 from nats_executor.fleet.presences import Seen
 from nats_executor.fleet.workers import served_queues
+from nats_executor.operations.demands import Demands, demand_rows, demands_in, with_demands
+from nats_executor.operations.survey import Survey, check_rows, worker_rows
 from nats_executor.wire.messages import Presence
 from tests.cli.conftest import WELL
 from tests.support.fixtures import settings_for

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor.cli import arguments, commands, draining, idleness
+from nats_executor.cli import arguments, commands
 from nats_executor.fleet.drains import seen_notes
 from nats_executor.fleet.workers import seen_workers
+from nats_executor.operations import draining, idleness
 from nats_executor.wire.messages import Drain, decode, encode
 from tests.cli.test_orders import Pretender, order_stage, outcome, pretend
 from tests.support.waiting import block_until

@@ -14,8 +14,8 @@ import pytest
 
 from nats_executor.cli import commands
 from nats_executor.cli.durations import interval
-from nats_executor.cli.listing import Choice, chosen
 from nats_executor.errors import ConfigError
+from nats_executor.operations.listing import Choice, chosen
 from tests.support.waiting import block_until
 
 if TYPE_CHECKING:

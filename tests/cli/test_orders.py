@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 from nats_executor.broker.connection import connect
-from nats_executor.cli import commands, orders
+from nats_executor.cli import commands
 from nats_executor.fleet import workers
+from nats_executor.operations import orders
 from nats_executor.wire.messages import Obeyed, encode
 from nats_executor.wire.names import ORDERS, Order
 from tests.remedies.lines import LINES

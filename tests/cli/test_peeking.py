@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.orm import sessionmaker
 
-from nats_executor.cli import commands, peeking
-from nats_executor.cli.peeking import QueuedTask, waiting_rows
+from nats_executor.cli import commands
+from nats_executor.operations import peeking
+from nats_executor.operations.peeking import QueuedTask, waiting_rows
 from tests.scheduler.conftest import airflow_database
 from tests.scheduler.table import table_fixture
 from tests.support.fixtures import settings_for

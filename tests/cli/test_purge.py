@@ -11,8 +11,8 @@ import pytest
 from nats_executor.broker.jetstream import JetStream
 from nats_executor.cli import arguments, commands
 from nats_executor.cli.definitions import STORES
-from nats_executor.cli.purging import Store
 from nats_executor.errors import BrokerUnavailable
+from nats_executor.operations.purging import Store
 from nats_executor.text import number_of
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState, TaskInstanceState
 from sqlalchemy import delete, insert, select, update
 
-from nats_executor.cli import arguments, clearing, commands
+from nats_executor.cli import arguments, commands
+from nats_executor.operations import clearing
 from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
 from nats_executor.wire.messages import Kind, Workload, encode
 

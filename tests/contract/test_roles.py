@@ -15,18 +15,18 @@ import pytest
 
 from nats_executor.broker import connection as broker_module
 from nats_executor.broker.connection import connect
-from nats_executor.cli.choosing import Which
-from nats_executor.cli.draining import drain_workers, undrain_workers
-from nats_executor.cli.letters import find_letters, letters_at
-from nats_executor.cli.orders import give_orders, send_order
-from nats_executor.cli.pausing import Wish, pause_queues, resume_queues
-from nats_executor.cli.purging import Store, carry_out, purge_of
-from nats_executor.cli.survey import check_rows, take_survey
 from nats_executor.fleet.drains import seen_notes
 from nats_executor.fleet.letters import Wanted
 from nats_executor.fleet.workers import seen_workers
 from nats_executor.logs import store
 from nats_executor.logs.running import TaskLogs
+from nats_executor.operations.choosing import Which
+from nats_executor.operations.draining import drain_workers, undrain_workers
+from nats_executor.operations.letters import find_letters, letters_at
+from nats_executor.operations.orders import give_orders, send_order
+from nats_executor.operations.pausing import Wish, pause_queues, resume_queues
+from nats_executor.operations.purging import Store, carry_out, purge_of
+from nats_executor.operations.survey import check_rows, take_survey
 from nats_executor.scheduler.dispatcher import Dispatcher, Envelope
 from nats_executor.scheduler.ledger import Dispatch
 from nats_executor.scheduler.telemetry import Telemetry

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.cli.survey import check_rows, take_survey
+from nats_executor.operations.survey import check_rows, take_survey
 from nats_executor.wire.messages import State
 from tests.support.execution_api import ExecutionApi
 from tests.support.nats_server import free_port

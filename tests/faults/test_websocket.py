@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.cli.orders import give_orders
+from nats_executor.operations.orders import give_orders
 from nats_executor.wire.messages import State
 from nats_executor.wire.names import Verb
 from tests.faults.stage import FaultStage, open_stage

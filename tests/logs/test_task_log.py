@@ -14,10 +14,10 @@ from airflow.utils.log import file_task_handler
 from airflow.utils.log.file_task_handler import FileTaskHandler
 from airflow.utils.state import TaskInstanceState
 
-from nats_executor.cli.orders import give_orders
 from nats_executor.fleet.workers import seen_workers
 from nats_executor.logs.remarks import LINE_BYTES
 from nats_executor.logs.running import SHOWN_BYTES, STEP_BYTES, whole_lines
+from nats_executor.operations.orders import give_orders
 from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
 from nats_executor.wire.log_parts import beginning
 from nats_executor.wire.names import Order, Verb

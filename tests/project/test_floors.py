@@ -77,7 +77,7 @@ TYPES = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from nats_exec
          Module("nats_executor.topology.b", "")],
         [Module("nats_executor.broker.a", TYPES.format("scheduler.b")), IN_SCHEDULER],
         [Module("nats_executor.cellar.a", "")],
-        [Module("nats_executor.cli.orders", "from nats_worker import cli"),
+        [Module("nats_executor.operations.orders", "from nats_worker import cli"),
          Module("nats_worker.cli", "")],
     ],
     ids=["up", "sideways", "up for types", "no floor", "another way to a worker"],

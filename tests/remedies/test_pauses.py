@@ -7,9 +7,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from nats_executor.broker.port import ConsumerInfo
-from nats_executor.cli.draining import drain_worker
-from nats_executor.cli.survey import Survey, check_rows
 from nats_executor.fleet.presences import Seen
+from nats_executor.operations.draining import drain_worker
+from nats_executor.operations.survey import Survey, check_rows
 from nats_executor.wire.messages import Drain, Hold
 from tests.remedies.lines import EXAMPLES, LINES
 from tests.support.fake_broker import FakeBroker

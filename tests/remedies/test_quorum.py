@@ -10,7 +10,7 @@ import pytest
 from nats_executor.broker.port import StreamInfo
 from nats_executor.broker.quorum import Peer, Replication, replication
 from nats_executor.cli import commands
-from nats_executor.cli.survey import replica_findings
+from nats_executor.operations.survey import replica_findings
 from nats_executor.topology.wanted import stream_configs
 from tests.remedies.lines import LINES
 from tests.support.nats_server import nats_cluster, start_together

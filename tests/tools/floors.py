@@ -40,6 +40,7 @@ FLOORS = (
     {"nats_executor.executor", "nats_executor"},
     {"nats_executor.scheduler"},
     {"nats_executor.cli", "nats_executor.remote_logs", "nats_executor.logging_config"},
+    {"nats_executor.operations"},
     {"nats_executor.local", "nats_executor.logs"},
     {"nats_executor.fleet", "nats_executor.topology"},
     {"nats_executor.broker"},

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from nats_executor.broker.port import StreamInfo, Usage
-from nats_executor.cli.survey import Survey, take_survey
 from nats_executor.errors import AccessDenied
+from nats_executor.operations.survey import Survey, take_survey
 from nats_executor.topology import setup
 from nats_executor.topology.storage import (
     account_findings,

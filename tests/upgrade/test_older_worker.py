@@ -13,10 +13,10 @@ import msgpack
 import pytest
 
 from nats_executor.broker.connection import connect
-from nats_executor.cli.orders import give_orders
-from nats_executor.cli.survey import check_rows, take_survey, worker_rows
 from nats_executor.fleet.liveness import Liveness, PingResult
 from nats_executor.logs.running import TaskLogs
+from nats_executor.operations.orders import give_orders
+from nats_executor.operations.survey import check_rows, take_survey, worker_rows
 from nats_executor.scheduler.whereabouts import denied
 from nats_executor.topology import setup
 from nats_executor.wire.messages import FORMAT, Kind, State, Workload, encode

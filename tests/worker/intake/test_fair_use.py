@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor.broker.connection import connect
-from nats_executor.cli.orders import give_orders
+from nats_executor.operations.orders import give_orders
 from nats_executor.topology import setup
 from nats_executor.wire.messages import State
 from nats_executor.wire.names import Verb
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from nats_executor.broker.port import ConsumerInfo
-    from nats_executor.cli.orders import OrderResult
+    from nats_executor.operations.orders import OrderResult
     from nats_executor.wire.names import Names, Order
     from tests.support.execution_api import ExecutionApi
     from tests.support.nats_server import NatsServer

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from nats_executor.access.permissions import Role
 from nats_executor.broker.quorum import no_quorum
 from nats_executor.broker.releases import danger, weakness
-from nats_executor.cli.letters import newest_letter
 from nats_executor.errors import AccessDenied, BrokerUnavailable
 from nats_executor.fleet.drains import in_drained_words
 from nats_executor.fleet.holds import hold_of, seen_holds
 from nats_executor.fleet.queues import by_queue, until_in_words
 from nats_executor.fleet.workers import seen_workers, serving, worker_state
+from nats_executor.operations.letters import newest_letter
 from nats_executor.text import presentable
 from nats_executor.topology import setup
 from nats_executor.topology.storage import (

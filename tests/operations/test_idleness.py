@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from nats_executor.cli.idleness import IdleWatch
 from nats_executor.fleet.presences import Seen
+from nats_executor.operations.idleness import IdleWatch
 from tests.support.presences import presence_of
 
 Look = tuple[Seen, str] | None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nats_executor.cli.survey import check_row
 from nats_executor.errors import ConfigError
 from nats_executor.fleet.workers import serving, takes_workloads
+from nats_executor.operations.survey import check_row
 from nats_executor.text import number_of, presentable
 from nats_executor.wire.names import Lane
 from nats_executor.wire.queue_names import in_text, remedy

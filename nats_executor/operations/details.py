@@ -10,8 +10,8 @@ from nats_executor.wire.names import Lane
 
 if TYPE_CHECKING:
     from nats_executor.broker.port import ConsumerInfo
-    from nats_executor.cli.survey import Survey
     from nats_executor.fleet.queues import Row
+    from nats_executor.operations.survey import Survey
     from nats_executor.settings import Settings
 
 __all__ = ["queue_details"]

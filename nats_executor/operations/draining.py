@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from nats_executor.cli.choosing import current, meant
-from nats_executor.cli.orders import OrderResult, send_order
 from nats_executor.fleet.drains import LONGEST_PERSON, LONGEST_REMARK, seen_notes
 from nats_executor.fleet.workers import seen_workers
+from nats_executor.operations.choosing import current, meant
+from nats_executor.operations.orders import OrderResult, send_order
 from nats_executor.text import presentable
 from nats_executor.wire.messages import Drain, encode
 from nats_executor.wire.names import Verb, token
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from nats_executor.broker.port import Broker
-    from nats_executor.cli.choosing import Which
     from nats_executor.fleet.drains import Note
     from nats_executor.fleet.presences import Seen
+    from nats_executor.operations.choosing import Which
     from nats_executor.settings import Settings
 
 __all__ = ["drain_workers", "undrain_workers"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from nats_executor.cli.choosing import Which, current, meant
 from nats_executor.errors import NotFound
 from nats_executor.fleet.presences import Seen
+from nats_executor.operations.choosing import Which, current, meant
 from tests.support.fixtures import settings_for
 from tests.support.presences import presence_of
 
