@@ -26,6 +26,7 @@ from nats_executor.scheduler.ledger import (
     Ended,
     Renewal,
 )
+from nats_executor.scheduler.leftovers import Leftovers
 from nats_executor.scheduler.revocations import Revocations
 from nats_executor.scheduler.upkeep import Upkeep
 from nats_executor.settings import Settings
@@ -117,6 +118,7 @@ class NatsExecutor(compat.VersionedExecutor):
             Revocations(
                 self.job_id, self._requeue_rule, self._events, settings, bridge, dispatcher
             ),
+            Leftovers(self._events, settings, bridge, dispatcher.withdrawals),
         )
         bridge.start()
         try:
@@ -261,6 +263,7 @@ class NatsExecutor(compat.VersionedExecutor):
                 self._follow_up(connected, outcome)
                 telemetry.settled(report, outcome)
         connected.upkeep.tick()
+        connected.leftovers.tick()
         if telemetry.reading:
             telemetry.tell(self._events.ledger)
 

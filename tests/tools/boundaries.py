@@ -40,6 +40,7 @@ PURE_MODULES = frozenset(
         "nats_executor.scheduler.confirmations",
         "nats_executor.scheduler.evidence",
         "nats_executor.scheduler.ledger",
+        "nats_executor.scheduler.strays",
         "nats_executor.scheduler.stuck",
         "nats_executor.scheduler.whereabouts",
         "nats_executor.settings",

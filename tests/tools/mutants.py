@@ -87,6 +87,7 @@ TESTS = {
         "tests/contract/test_topology.py",
         "tests/contract/test_topology_changes.py",
     ),
+    "nats_executor/scheduler/strays.py": ("tests/scheduler/test_strays.py",),
     "nats_executor/scheduler/stuck.py": ("tests/scheduler/test_why_stuck.py",),
     "nats_executor/scheduler/evidence.py": (
         "tests/scheduler/test_evidence.py",
