@@ -27,6 +27,7 @@ from nats_executor.cli.arguments import (
     show,
     show_details,
 )
+from nats_executor.cli.cancel_commands import queues_purge, tasks_cancel
 from nats_executor.cli.letter_commands import (
     dead_letters_list,
     dead_letters_purge,
@@ -77,10 +78,12 @@ __all__ = [
     "queues_list",
     "queues_pause",
     "queues_peek",
+    "queues_purge",
     "queues_resume",
     "queues_show",
     "setup",
     "standalone",
+    "tasks_cancel",
     "worker",
     "workers_add_queue",
     "workers_drain",

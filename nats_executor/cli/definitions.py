@@ -13,6 +13,7 @@ from airflow.cli.cli_config import (
 )
 
 from nats_executor.cli.access_definitions import accounts_command, auth_command
+from nats_executor.cli.cancel_definitions import tasks_commands
 from nats_executor.cli.defining import ARG_CONCURRENCY, ARG_QUEUES, ARG_TEAM, action
 from nats_executor.cli.letter_definitions import dead_letters_commands
 from nats_executor.cli.queue_definitions import queues_commands
@@ -139,6 +140,7 @@ def get_nats_cli_commands() -> list[GroupCommand]:
                 ),
                 queues_commands(),
                 workers_commands(),
+                tasks_commands(),
                 dead_letters_commands(),
                 purge_command(),
                 auth_command(),
