@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from airflow.utils.platform import getuser
 
-from nats_executor.access.accounts import accounts_for, as_account_claims, as_accounts, everyone
 from nats_executor.access.permissions import Role, as_claims, as_config, permissions
 from nats_executor.broker import exposure
 from nats_executor.cli.arguments import (
@@ -354,6 +353,13 @@ def auth(args: Namespace) -> None:
 @quiet
 def accounts(args: Namespace) -> None:
     """Print all accounts and users of a deployment, from names and settings alone."""
+    from nats_executor.access.accounts import (
+        accounts_for,
+        as_account_claims,
+        as_accounts,
+        everyone,
+    )
+
     settings = settings_for(args)
     if settings.jetstream_domain:
         raise ConfigError("[nats_executor] jetstream_domain: accounts do not reach over leaf nodes")

@@ -37,7 +37,7 @@ ARG_WORKERS = Arg(
 ARG_PORT = Arg(
     ("--port",),
     type=positive_int(allow_zero=False),
-    help="Port of Airflow's UI; without it [api] port",
+    help="Port of Airflow's UI; without it [api] port, or that of the last start",
 )
 ARG_LOGIN = Arg(
     ("--login",), action="store_true", help="Start nothing; print the login of the UI again"

@@ -77,7 +77,7 @@ def shown_help(
         ("worker", ["may go on for [nats_executor] drain_seconds"]),
         ("auth", ["[nats_executor] inbox_prefix of"]),
         ("setup", ["airflow nats setup --check", "--queues", "safe to repeat"]),
-        ("standalone", ["Airflow's UI; without it [api] port\n"]),
+        ("standalone", ["without it [api] port, or that of the last start"]),
         ("demo", ["Airflow's UI; without it any free one\n"]),
         ("workers remove-queue", ["1 a worker did not serve it, refused"]),
         ("check", ["exit codes: 0 all is well; 1", "airflow nats check -o json", "--output"]),
