@@ -177,7 +177,8 @@ def for_operator(api: Api) -> list[str]:
     purges = [f"{api.prefix}.STREAM.PURGE.{stream}" for stream in purged]
     # No token is in them, see `redaction.without_tokens`.
     letters = api.batch(names.dead_letters_stream)
-    return [*for_monitor(api), *letters, *purges, *api.hold_queues(), *map(names.controls, ORDERS)]
+    verbs = (*ORDERS, Verb.DESCRIBE)
+    return [*for_monitor(api), *letters, *purges, *api.hold_queues(), *map(names.controls, verbs)]
 
 
 def for_monitor(api: Api) -> list[str]:

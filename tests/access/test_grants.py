@@ -122,6 +122,7 @@ GRANTS: dict[Role, tuple[str, ...]] = {
         "airflow.ctl.*.remove-queue",
         "airflow.ctl.*.drain",
         "airflow.ctl.*.undrain",
+        "airflow.ctl.*.describe",
     ),
     Role.SCHEDULER: (
         "airflow.tasks.>",
