@@ -32,6 +32,7 @@ from nats_executor.cli.letter_commands import (
     dead_letters_retry,
     dead_letters_show,
 )
+from nats_executor.cli.why_commands import why
 from nats_executor.errors import ConfigError
 from nats_executor.fleet.queues import queue_rows
 from nats_executor.fleet.workers import served_queues
@@ -78,6 +79,7 @@ __all__ = [
     "queues_show",
     "setup",
     "standalone",
+    "why",
     "worker",
     "workers_add_queue",
     "workers_drain",

@@ -163,6 +163,10 @@ class Names:
         """All task subjects, of one lane or of every queue."""
         return f"{self.prefix}.tasks.>" if lane is None else f"{self.prefix}.tasks.{lane.token}.*"
 
+    def task_anywhere(self, dispatch_id: str) -> str:
+        """The subjects that a dispatch may have in any lane."""
+        return f"{self.prefix}.tasks.*.{token(dispatch_id)}"
+
     def result(self, queue: str, dispatch_id: str) -> str:
         """The subject of a workload's reports.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import io
 import signal
 from collections import defaultdict
@@ -22,10 +23,13 @@ from nats_executor.logs import store
 from nats_executor.logs.running import TaskLogs
 from nats_executor.operations.choosing import Which
 from nats_executor.operations.draining import drain_workers, undrain_workers
+from nats_executor.operations.facts import Instance
 from nats_executor.operations.letters import find_letters, letters_at
 from nats_executor.operations.orders import give_orders, send_order
 from nats_executor.operations.pausing import Wish, pause_queues, resume_queues
 from nats_executor.operations.purging import Store, carry_out, purge_of
+from nats_executor.operations.reasons import Cause, conclude
+from nats_executor.operations.situations import look_in_nats
 from nats_executor.operations.survey import check_rows, take_survey
 from nats_executor.scheduler.dispatcher import Dispatcher, Envelope
 from nats_executor.scheduler.ledger import Dispatch
@@ -278,6 +282,7 @@ async def test_everything_works_with_what_is_granted_and_needs_all_of_it(
         await role_stage.give_orders(user)
     await drain(role_stage)
     await pause(role_stage)
+    await explain_what_waits(role_stage)
     await read_letters(role_stage)
     await empty(role_stage)
     await interrupt(role_stage, held)
@@ -414,6 +419,19 @@ async def look_around(role_stage: RoleStage) -> None:
         assert statuses["streams"] == statuses["queue a"] == "ok"
         assert statuses["queue b"] == "unserved"
         assert survey.usage is not None
+
+
+async def explain_what_waits(role_stage: RoleStage) -> None:
+    """What an operator finds out about one task without reading a workload."""
+    settings, broker = role_stage.settings("operator"), await role_stage.broker("operator")
+    instance = Instance(
+        dag="d", run="r", task="t", map_index=None, try_number=1, state="queued", queue="b",
+        dispatch_id="unserved",
+    )  # fmt: skip
+
+    assert conclude(await look_in_nats(broker, settings, instance)).cause is Cause.NO_WORKER
+    held = dataclasses.replace(instance, queue="a", dispatch_id="held0")
+    assert (await look_in_nats(broker, settings, held)).is_reported
 
 
 async def keep_logs(role_stage: RoleStage) -> None:
