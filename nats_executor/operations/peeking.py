@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Lane
 
-__all__ = ["peek", "queued_tasks", "waiting_rows"]
+__all__ = ["first_line", "peek", "queued_tasks", "waiting_rows"]
 
 # Rows that one look takes from the database, the oldest ones.
 MOST_ROWS = 20_000
