@@ -20,6 +20,7 @@ __all__ = [
     "Lane",
     "Names",
     "Order",
+    "SchedulerVerb",
     "Verb",
     "in_domain",
     "token",
@@ -53,6 +54,12 @@ class Verb(StrEnum):
 # The verbs that change a worker; it answers each of them with `messages.Obeyed`.
 Order = Literal[Verb.SET_CONCURRENCY, Verb.ADD_QUEUE, Verb.REMOVE_QUEUE, Verb.DRAIN, Verb.UNDRAIN]
 ORDERS: tuple[Order, ...] = get_args(Order)
+
+
+class SchedulerVerb(StrEnum):
+    """A question to a running executor: the last token of its scheduler's subjects."""
+
+    STATE = "state"  # the answer is a `scheduler_answers.ExecutorState`
 
 
 def token(text: str, *, plain: re.Pattern[str] = PLAIN) -> str:
@@ -203,6 +210,17 @@ class Names:
 
     def peers(self) -> str:
         return f"{self.prefix}.peers.*"
+
+    def scheduler(self, job: str, verb: SchedulerVerb) -> str:
+        """The subject on which the executor of one scheduler answers one question.
+
+        Not below `ctl`: there a worker's user may listen, and could answer in its place.
+        """
+        return f"{self.prefix}.schedulers.{token(job)}.{verb}"
+
+    def schedulers(self, verb: SchedulerVerb | None = None) -> str:
+        """The subjects on which all executors answer one question, or every one."""
+        return f"{self.prefix}.schedulers.*.{'*' if verb is None else verb}"
 
     def presence(self, queue: str, worker: str) -> str:
         """The key-value subject of a worker's presence record in one of its queues.

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import io
 import signal
+import time
 from collections import defaultdict
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from nats_executor import NatsExecutor
 from nats_executor.broker import connection as broker_module
 from nats_executor.broker.connection import connect
 from nats_executor.fleet.drains import seen_notes
@@ -29,10 +31,13 @@ from nats_executor.operations.orders import give_orders, send_order
 from nats_executor.operations.pausing import Wish, pause_queues, resume_queues
 from nats_executor.operations.purging import Store, carry_out, purge_of
 from nats_executor.operations.reasons import Cause, conclude
+from nats_executor.operations.schedulers import state_of_executor
 from nats_executor.operations.situations import look_in_nats
 from nats_executor.operations.survey import check_rows, take_survey
+from nats_executor.retrying import Outage
+from nats_executor.scheduler.answers import Answers
 from nats_executor.scheduler.dispatcher import Dispatcher, Envelope
-from nats_executor.scheduler.ledger import Dispatch
+from nats_executor.scheduler.ledger import Dispatch, Ledger
 from nats_executor.scheduler.telemetry import Telemetry
 from nats_executor.topology import setup
 from nats_executor.topology.wanted import SECOND, stream_configs
@@ -98,7 +103,12 @@ class RoleStage:
         self.root = await self.broker(ROOT_USER)
         self.admin = await self.broker("admin")
         await self.set_up()
-        self.dispatcher = Dispatcher(self.settings("scheduler"), "scheduler-1")
+        executor = NatsExecutor()
+        executor.job_id = 7
+        settings = self.settings("scheduler")
+        outage = Outage(time.monotonic)
+        answers = Answers(executor, settings, "scheduler-1", Ledger(), outage)
+        self.dispatcher = Dispatcher(settings, "scheduler-1", answers)
         await self.live(self.dispatcher.run())
         await asyncio.wait_for(self.dispatcher.prepared(), 10)
         plan = Plan(
@@ -414,6 +424,10 @@ async def look_around(role_stage: RoleStage) -> None:
     await asyncio.to_thread(logs.close)
     assert "on worker w" in source[0]
 
+    for user in ("admin", "operator", "api_server"):
+        asked = await state_of_executor(await role_stage.broker(user), NAMES, "7")
+        assert asked.state, asked.silence
+        assert asked.state.sender == "scheduler-1"
     for user in ("admin", "operator", "monitor"):
         settings = role_stage.settings(user)
         survey = await take_survey(await role_stage.broker(user), settings)

@@ -111,6 +111,7 @@ TESTS = {
     "nats_executor/wire/bounds.py": ("tests/wire/test_edges.py", "tests/wire/test_bounds.py"),
     "nats_executor/wire/fitting.py": ("tests/wire/test_fitting.py", "tests/wire/test_edges.py"),
     "nats_executor/wire/log_pages.py": ("tests/wire/test_log_bounds.py",),
+    "nats_executor/wire/scheduler_answers.py": ("tests/wire/test_scheduler_answers.py",),
     "nats_executor/wire/log_parts.py": (
         "tests/wire/test_log_bounds.py",
         "tests/wire/test_log_parts.py",
