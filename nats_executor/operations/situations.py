@@ -10,14 +10,16 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from nats_executor.errors import AccessDenied
 from nats_executor.fleet.drains import in_drained_words
 from nats_executor.fleet.holds import hold_in, hold_of
 from nats_executor.fleet.letters import letter_of
 from nats_executor.fleet.queues import until_in_words
 from nats_executor.fleet.workers import seen_workers, worker_state
-from nats_executor.operations.facts import Ahead, Instance, Pause, QueueWorker, Situation
+from nats_executor.operations.facts import Ahead, Instance, Pause, QueueWorker, Sender, Situation
 from nats_executor.operations.instances import Crowd, crowd_around, instance_of, sender_of
 from nats_executor.operations.reasons import conclude
+from nats_executor.operations.schedulers import state_of_executor
 from nats_executor.wire.sizes import HOLD_BYTES
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from nats_executor.operations.reasons import Reason
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Names
+    from nats_executor.wire.scheduler_answers import ExecutorState
 
 __all__ = ["Explanation", "explain"]
 
@@ -69,7 +72,7 @@ async def explain(broker: Broker, settings: Settings, wanted: WhichTask) -> Expl
         situation = dataclasses.replace(
             situation, ahead=ahead, started=crowd.started, runs=crowd.runs
         )
-    if instance.state == QUEUED and not situation.is_in_stream:
+    if instance.state == QUEUED and not situation.is_in_stream and not situation.sender.answers:
         sender = await asyncio.to_thread(sender_of, instance.sender_job)
         situation = dataclasses.replace(situation, sender=sender)
     return Explanation(situation, conclude(situation))
@@ -188,7 +191,41 @@ async def with_details(
     if of_band is not None and of_band.in_flight:
         limit = await limit_of(broker, settings.names, of_band)
         situation = dataclasses.replace(situation, limit=limit)
+    # One that waits, and on which no worker has reported, has nothing to do with its executor.
+    if situation.is_reported or not situation.is_in_stream:
+        sender = await executor_of(broker, settings.names, situation.instance)
+        situation = dataclasses.replace(situation, sender=sender)
     return situation
+
+
+async def executor_of(broker: Broker, names: Names, instance: Instance) -> Sender:
+    """Ask the executor that has queued it; nothing is known of one that does not answer."""
+    if instance.sender_job is None:
+        return Sender()
+    job = str(instance.sender_job)
+    try:
+        asked = await state_of_executor(broker, names, job, instance.dispatch_id)
+    except AccessDenied:  # this user was made for the release before
+        return Sender()
+    return Sender() if asked.state is None else sender_in(asked.state, names, instance.queue)
+
+
+def sender_in(state: ExecutorState, names: Names, queue: str) -> Sender:
+    """Read an executor's answer."""
+    lanes = (queue, names.consumer(queue))
+    refused = (text for text in state.refused if any(lane in text for lane in lanes))
+    since = state.at - state.trouble_since if state.trouble_since else 0.0
+    return Sender(
+        taken=state.running,
+        slots=state.parallelism,
+        answers=True,
+        knows=state.is_tracked,
+        trouble=state.trouble or next(refused, ""),
+        trouble_seconds=max(0.0, since),
+        state=state.dispatch_state,
+        worker=state.dispatch_worker,
+        returned_for=state.returned_for,
+    )
 
 
 async def pause_of(broker: Broker, names: Names, band: ConsumerInfo) -> Pause:

@@ -13,6 +13,7 @@ import logging
 import platform
 import socket
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from nats_executor.broker.port import Broker, Reply
     from nats_executor.retrying import Outage
-    from nats_executor.scheduler.ledger import Ledger
+    from nats_executor.scheduler.ledger import Dispatch, Ledger
     from nats_executor.settings import Settings
 
 __all__ = ["Answers"]
@@ -70,8 +71,9 @@ class Answers:
             trouble: returns why something cannot be sent at present.
         """
 
-        async def state(_question: bytes) -> bytes:
-            return encode_answer(self.state(broker, trouble()))
+        async def state(question: bytes) -> bytes:
+            dispatch = self._ledger.of_id(question.decode(errors="replace"))
+            return encode_answer(about(dispatch, self.state(broker, trouble())))
 
         replies: dict[SchedulerVerb, Reply] = {SchedulerVerb.STATE: state}
         while True:
@@ -117,3 +119,16 @@ class Answers:
     @staticmethod
     def _age(since: float) -> float:
         return max(0.0, time.monotonic() - since)
+
+
+def about(dispatch: Dispatch | None, state: ExecutorState) -> ExecutorState:
+    """Add what is known of the dispatch that was asked about."""
+    if dispatch is None:
+        return state
+    return replace(
+        state,
+        is_tracked=True,
+        dispatch_state=str(dispatch.state or ""),
+        dispatch_worker=presentable(dispatch.worker_name)[:LONGEST_TROUBLE],
+        returned_for=presentable(dispatch.returned_for)[:LONGEST_TROUBLE],
+    )

@@ -59,7 +59,9 @@ ORDERS: tuple[Order, ...] = get_args(Order)
 class SchedulerVerb(StrEnum):
     """A question to a running executor: the last token of its scheduler's subjects."""
 
-    STATE = "state"  # the answer is a `scheduler_answers.ExecutorState`
+    STATE = (
+        "state"  # the body may name a dispatch; the answer is a `scheduler_answers.ExecutorState`
+    )
 
 
 def token(text: str, *, plain: re.Pattern[str] = PLAIN) -> str:
