@@ -179,7 +179,8 @@ def for_operator(api: Api) -> list[str]:
     purges = [f"{api.prefix}.STREAM.PURGE.{stream}" for stream in purged]
     # No token is in them, see `redaction.without_tokens`.
     letters = api.batch(names.dead_letters_stream)
-    return [*for_monitor(api), *letters, *purges, *api.hold_queues(), *asked_by_people(names)]
+    asked = (*asked_by_people(names), names.controls(Verb.DESCRIBE))
+    return [*for_monitor(api), *letters, *purges, *api.hold_queues(), *asked]
 
 
 def asked_by_people(names: Names) -> list[str]:

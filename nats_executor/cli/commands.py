@@ -34,6 +34,7 @@ from nats_executor.cli.letter_commands import (
     dead_letters_show,
 )
 from nats_executor.cli.why_commands import why
+from nats_executor.cli.worker_commands import workers_show
 from nats_executor.errors import ConfigError
 from nats_executor.fleet.histories import history_of
 from nats_executor.fleet.queues import queue_rows
@@ -89,6 +90,7 @@ __all__ = [
     "workers_list",
     "workers_remove_queue",
     "workers_set_concurrency",
+    "workers_show",
     "workers_undrain",
 ]
 

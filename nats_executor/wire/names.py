@@ -42,6 +42,9 @@ class Verb(StrEnum):
     """A question or an order to a running worker: the last token of its control subjects."""
 
     PING = "ping"  # the body asks about dispatches; the answer is its presence record
+    # The body names dispatches as that of a ping does, or none to ask about all that are there; the
+    # answer is a `descriptions.Description`.
+    DESCRIBE = "describe"
     STOP = "stop"  # the body is the id of a dispatch
     LOG = "log"  # see `log_pages.py`
     SET_CONCURRENCY = "set-concurrency"  # the body is the number as text

@@ -124,6 +124,7 @@ GRANTS: dict[Role, tuple[str, ...]] = {
         "airflow.ctl.*.drain",
         "airflow.ctl.*.undrain",
         "airflow.schedulers.*.state",
+        "airflow.ctl.*.describe",
     ),
     Role.SCHEDULER: (
         "airflow.tasks.>",

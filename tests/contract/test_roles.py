@@ -24,6 +24,7 @@ from nats_executor.fleet.workers import seen_workers
 from nats_executor.logs import store
 from nats_executor.logs.running import TaskLogs
 from nats_executor.operations.choosing import Which
+from nats_executor.operations.describing import description_of
 from nats_executor.operations.draining import drain_workers, undrain_workers
 from nats_executor.operations.facts import Instance
 from nats_executor.operations.letters import find_letters, letters_at
@@ -41,6 +42,7 @@ from nats_executor.scheduler.ledger import Dispatch, Ledger
 from nats_executor.scheduler.telemetry import Telemetry
 from nats_executor.topology import setup
 from nats_executor.topology.wanted import SECOND, stream_configs
+from nats_executor.wire.descriptions import Description
 from nats_executor.wire.messages import Drain, Kind, Obeyed, Report, State, encode
 from nats_executor.wire.names import Lane, Order, Verb
 from nats_worker import worker as worker_module
@@ -290,6 +292,7 @@ async def test_everything_works_with_what_is_granted_and_needs_all_of_it(
     await keep_logs(role_stage)
     for user in ("admin", "operator"):
         await role_stage.give_orders(user)
+    await ask_what_runs(role_stage)
     await drain(role_stage)
     await pause(role_stage)
     await explain_what_waits(role_stage)
@@ -457,6 +460,14 @@ async def keep_logs(role_stage: RoleStage) -> None:
         [part] = (await store.find(reader, NAMES, "a", f"{user}.log")).parts
         found = await store.chunks(reader, NAMES, "a", f"{user}.log", part, part.numbers)
         assert found == [f"stored by {user}".encode()]
+
+
+async def ask_what_runs(role_stage: RoleStage) -> None:
+    operator, settings = await role_stage.broker("operator"), role_stage.settings("operator")
+    [seen] = await seen_workers(operator, settings)
+    description = await description_of(operator, settings, seen, ["held0"])
+    assert isinstance(description, Description), description
+    assert [(one.dispatch_id, one.phase) for one in description.carried] == [("held0", "running")]
 
 
 async def drain(role_stage: RoleStage) -> None:

@@ -55,6 +55,7 @@ TESTS = {
         "tests/scheduler/test_ledger.py",
         "tests/scheduler/test_ledger_claims.py",
     ),
+    "nats_worker/delivery/arrival.py": ("tests/worker/delivery/test_arrival.py",),
     "nats_worker/delivery/claims.py": (
         "tests/worker/delivery/test_claims.py",
         "tests/worker/delivery/test_last_reports.py",
@@ -70,6 +71,7 @@ TESTS = {
     "nats_executor/wire/messages.py": (
         "tests/wire/test_message_bounds.py",
         "tests/wire/test_messages.py",
+        "tests/wire/test_descriptions.py",
     ),
     "nats_executor/access/permissions.py": (
         "tests/access/test_permissions.py",
@@ -109,7 +111,13 @@ TESTS = {
     ),
     "nats_executor/broker/link.py": ("tests/broker/test_link.py",),
     "nats_executor/wire/bounds.py": ("tests/wire/test_edges.py", "tests/wire/test_bounds.py"),
-    "nats_executor/wire/fitting.py": ("tests/wire/test_fitting.py", "tests/wire/test_edges.py"),
+    "nats_executor/wire/coordinates.py": ("tests/wire/test_coordinates.py",),
+    "nats_executor/wire/descriptions.py": ("tests/wire/test_descriptions.py",),
+    "nats_executor/wire/fitting.py": (
+        "tests/wire/test_fitting.py",
+        "tests/wire/test_edges.py",
+        "tests/wire/test_descriptions.py",
+    ),
     "nats_executor/wire/log_pages.py": ("tests/wire/test_log_bounds.py",),
     "nats_executor/wire/scheduler_answers.py": ("tests/wire/test_scheduler_answers.py",),
     "nats_executor/wire/log_parts.py": (
