@@ -33,6 +33,7 @@ from nats_executor.cli.letter_commands import (
     dead_letters_retry,
     dead_letters_show,
 )
+from nats_executor.cli.why_commands import why
 from nats_executor.cli.worker_commands import workers_show
 from nats_executor.errors import ConfigError
 from nats_executor.fleet.histories import history_of
@@ -84,6 +85,7 @@ __all__ = [
     "setup",
     "standalone",
     "tasks_cancel",
+    "why",
     "worker",
     "workers_add_queue",
     "workers_drain",

@@ -49,6 +49,7 @@ VALUES = {
     "dead-letters purge": ("17", "--yes"),
     "peek": ("gpu",),
     "show": ("gpu",),
+    "why": ("a_dag", "a_run", "t"),
     "workers show": ("w1",),
 }
 

@@ -37,6 +37,8 @@ PURE_MODULES = frozenset(
         "nats_executor.fleet.presences",
         "nats_executor.local.expected",
         "nats_executor.local.telling_line",
+        "nats_executor.operations.facts",
+        "nats_executor.operations.reasons",
         "nats_executor.options",
         "nats_executor.pacing",
         "nats_executor.scheduler.confirmations",
