@@ -19,7 +19,9 @@ __all__ = ["purge_queue_command", "tasks_commands"]
 ARG_CANCEL_DAG = Arg(("--dag",), help="Only tasks of this Dag")
 ARG_RUN = Arg(("--run",), metavar="RUN", help="Only tasks of this run, by its id")
 ARG_TASK = Arg(("--task",), metavar="TASK", help="Only task instances of this task, by its id")
-ARG_MAP_INDEX = Arg(("--map-index",), metavar="N", type=int, help="Only this index of mapped tasks")
+ARG_ONLY_INDEX = Arg(
+    ("--map-index",), metavar="N", type=int, help="Only this index of mapped tasks"
+)
 ARG_CANCEL_QUEUE = Arg(("-q", "--queue"), help="Only tasks of this queue")
 ARG_STATE = Arg(
     ("--state",), choices=("queued", "running"), help="Only tasks that wait, or that run"
@@ -90,7 +92,7 @@ refused, or NATS or the database does not answer
 def tasks_commands() -> GroupCommand:
     """Return the commands for tasks."""
     which = (
-        ARG_CANCEL_DAG, ARG_RUN, ARG_TASK, ARG_MAP_INDEX, ARG_CANCEL_QUEUE, ARG_STATE,
+        ARG_CANCEL_DAG, ARG_RUN, ARG_TASK, ARG_ONLY_INDEX, ARG_CANCEL_QUEUE, ARG_STATE,
         ARG_QUEUED_LONGER,
     )  # fmt: skip
     what = "Fail tasks that wait or run, without another try"

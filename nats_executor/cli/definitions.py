@@ -118,6 +118,19 @@ def purge_command() -> ActionCommand:
     return action("purge", what, which, PURGE_EPILOG)
 
 
+def local_commands() -> tuple[ActionCommand, ActionCommand]:
+    """Return the commands that run everything on one machine."""
+    stays = (ARG_QUEUES, ARG_WORKERS, ARG_CONCURRENCY, ARG_PORT, ARG_LOGIN, ARG_VERBOSE)
+    return (
+        action("standalone", "Run NATS, all of Airflow and workers on this machine", stays),
+        action(
+            "demo",
+            "Run an example Dag from start to end on this machine, then clean up",
+            (ARG_DEMO_PORT, ARG_KEEP, ARG_VERBOSE),
+        ),
+    )
+
+
 def get_nats_cli_commands() -> list[GroupCommand]:
     """Return the command group, for Airflow's `cli` provider hook."""
     output = (ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE)
@@ -147,16 +160,7 @@ def get_nats_cli_commands() -> list[GroupCommand]:
                 purge_command(),
                 auth_command(),
                 accounts_command(),
-                action(
-                    "standalone",
-                    "Run NATS, all of Airflow and workers on this machine",
-                    (ARG_QUEUES, ARG_WORKERS, ARG_CONCURRENCY, ARG_PORT, ARG_LOGIN, ARG_VERBOSE),
-                ),
-                action(
-                    "demo",
-                    "Run an example Dag from start to end on this machine, then clean up",
-                    (ARG_DEMO_PORT, ARG_KEEP, ARG_VERBOSE),
-                ),
+                *local_commands(),
             ),
         )
     ]
