@@ -457,6 +457,7 @@ class FakeBroker(Broker):
         gone = found.matching(subject)
         for message in gone:
             found.remove(message.sequence)
+        self.server.wake()  # room under max_ack_pending
         return len(gone)
 
     async def usage(self) -> Usage:
