@@ -510,6 +510,11 @@ class FakeBroker(Broker):
         if found.config != full:
             raise TopologyMismatch(f"consumer {config['durable_name']} exists with other settings")
 
+    async def delete_consumer(self, stream: str, consumer: str) -> None:
+        await self.enter("delete_consumer")
+        self.server.consumer(stream, consumer)
+        del self.server.stream(stream).consumers[consumer]
+
     async def update_consumer(self, stream: str, config: Config) -> None:
         await self.enter("update_consumer")
         consumer = self.server.consumer(stream, config["durable_name"])
