@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from airflow.utils.platform import getuser
 
-from nats_executor.access.accounts import accounts_for, as_account_claims, as_accounts, everyone
 from nats_executor.access.permissions import Role, as_claims, as_config, permissions
 from nats_executor.broker import exposure
 from nats_executor.cli.arguments import (
@@ -34,6 +33,8 @@ from nats_executor.cli.letter_commands import (
     dead_letters_retry,
     dead_letters_show,
 )
+from nats_executor.cli.why_commands import why
+from nats_executor.cli.worker_commands import workers_show
 from nats_executor.errors import ConfigError
 from nats_executor.fleet.histories import history_of
 from nats_executor.fleet.queues import queue_rows
@@ -85,12 +86,14 @@ __all__ = [
     "setup",
     "standalone",
     "tasks_cancel",
+    "why",
     "worker",
     "workers_add_queue",
     "workers_drain",
     "workers_list",
     "workers_remove_queue",
     "workers_set_concurrency",
+    "workers_show",
     "workers_undrain",
 ]
 
@@ -355,6 +358,13 @@ def auth(args: Namespace) -> None:
 @quiet
 def accounts(args: Namespace) -> None:
     """Print all accounts and users of a deployment, from names and settings alone."""
+    from nats_executor.access.accounts import (
+        accounts_for,
+        as_account_claims,
+        as_accounts,
+        everyone,
+    )
+
     settings = settings_for(args)
     if settings.jetstream_domain:
         raise ConfigError("[nats_executor] jetstream_domain: accounts do not reach over leaf nodes")

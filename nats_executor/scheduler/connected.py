@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from nats_executor.broker.bridge import Bridge
     from nats_executor.errors import BrokerError
+    from nats_executor.scheduler.answers import Answers
     from nats_executor.scheduler.dispatcher import Dispatcher, Envelope
     from nats_executor.scheduler.evidence import Evidence
     from nats_executor.scheduler.ledger import Dispatch
@@ -35,6 +36,7 @@ class Connected:
 
     bridge: Bridge
     dispatcher: Dispatcher
+    answers: Answers
     upkeep: Upkeep
     revocations: Revocations
     leftovers: Leftovers

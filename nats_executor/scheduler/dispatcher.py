@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from nats_executor.broker.port import Broker
+    from nats_executor.scheduler.answers import Answers
     from nats_executor.scheduler.ledger import Dispatch
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Lane
@@ -74,8 +75,9 @@ class Dispatcher:
         withdrawals: what is taken out of queues.
     """
 
-    def __init__(self, settings: Settings, sender: str) -> None:
+    def __init__(self, settings: Settings, sender: str, answers: Answers | None = None) -> None:
         self._settings = settings
+        self._answers = answers
         self._names = settings.names
         self._broker: Broker | None = None
         self._pending: dict[str, Callable[[], Awaitable[None]]] = {}
@@ -100,6 +102,9 @@ class Dispatcher:
                     group.create_task(telemetry, name="telemetry")
                     chronicle = self.chronicle.write_forever(self._require_broker)
                     group.create_task(chronicle, name="chronicle")
+                    if self._answers is not None:
+                        answering = self._answers.serve(broker, lambda: self.trouble)
+                        group.create_task(answering, name="answers")
             finally:
                 self._broker = None
 
