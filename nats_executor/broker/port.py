@@ -357,3 +357,11 @@ class Broker(Protocol):
         ...
 
     async def update_consumer(self, stream: str, config: Config) -> None: ...
+
+    async def delete_consumer(self, stream: str, consumer: str) -> None:
+        """Delete a durable consumer; its messages stay in the stream.
+
+        Raises:
+            NotFound: there is no such consumer.
+        """
+        ...

@@ -26,7 +26,7 @@ from nats_executor.cli.arguments import (
     show,
     show_details,
 )
-from nats_executor.cli.cancel_commands import queues_purge, tasks_cancel
+from nats_executor.cli.cancel_commands import queues_delete, queues_purge, tasks_cancel
 from nats_executor.cli.letter_commands import (
     dead_letters_list,
     dead_letters_purge,
@@ -76,6 +76,7 @@ __all__ = [
     "dead_letters_show",
     "demo",
     "purge",
+    "queues_delete",
     "queues_list",
     "queues_pause",
     "queues_peek",
