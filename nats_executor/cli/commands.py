@@ -27,12 +27,15 @@ from nats_executor.cli.arguments import (
     show,
     show_details,
 )
+from nats_executor.cli.cancel_commands import queues_purge, tasks_cancel
 from nats_executor.cli.letter_commands import (
     dead_letters_list,
     dead_letters_purge,
     dead_letters_retry,
     dead_letters_show,
 )
+from nats_executor.cli.why_commands import why
+from nats_executor.cli.worker_commands import workers_show
 from nats_executor.errors import ConfigError
 from nats_executor.fleet.histories import history_of
 from nats_executor.metrics_package import missing_package, require_metrics
@@ -83,16 +86,20 @@ __all__ = [
     "queues_list",
     "queues_pause",
     "queues_peek",
+    "queues_purge",
     "queues_resume",
     "queues_show",
     "setup",
     "standalone",
+    "tasks_cancel",
+    "why",
     "worker",
     "workers_add_queue",
     "workers_drain",
     "workers_list",
     "workers_remove_queue",
     "workers_set_concurrency",
+    "workers_show",
     "workers_undrain",
 ]
 

@@ -15,6 +15,7 @@ from nats_executor.fleet.holds import hold_of, seen_holds
 from nats_executor.fleet.queues import by_queue, queue_rows, until_in_words
 from nats_executor.fleet.rates import Look, rates_between
 from nats_executor.fleet.workers import seen_workers, served_queues, serving, worker_state
+from nats_executor.installation import Releases, differing, installed
 from nats_executor.operations.letters import newest_letter
 from nats_executor.text import presentable
 from nats_executor.topology import setup
@@ -158,8 +159,13 @@ def survey_queue_rows(survey: Survey, settings: Settings, before: Look | None = 
     return queue_rows(consumers, workers, settings, survey.holds, served=served, rates=rates)
 
 
-def worker_rows(survey: Survey, settings: Settings) -> list[Row]:
-    """Return a row for each worker."""
+def worker_rows(survey: Survey, settings: Settings, ours: Releases | None = None) -> list[Row]:
+    """Return a row for each worker.
+
+    Args:
+        ours: the releases that theirs are compared with; without it those of this machine.
+    """
+    here = ours or installed()
     return [
         {
             "worker": seen.presence.name,
@@ -171,11 +177,18 @@ def worker_rows(survey: Survey, settings: Settings) -> list[Row]:
             "pid": seen.presence.pid,
             "last_seen_seconds": max(0, math.floor(seen.age)),
             "version": seen.presence.version,
+            "airflow": seen.presence.airflow or None,
+            "python": seen.presence.python or None,
+            "differs": differing(releases_of(seen), here),
             "drained_by": seen.presence.drained_by or None,
             "reason": seen.presence.drain_reason or seen.presence.paused or None,
         }
         for seen in sorted(survey.workers, key=lambda s: s.presence.name)
     ]
+
+
+def releases_of(seen: Seen) -> Releases:
+    return Releases(seen.presence.version, seen.presence.airflow, seen.presence.python)
 
 
 def check_rows(survey: Survey, settings: Settings) -> list[Row]:

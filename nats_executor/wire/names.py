@@ -20,6 +20,7 @@ __all__ = [
     "Lane",
     "Names",
     "Order",
+    "SchedulerVerb",
     "Verb",
     "in_domain",
     "token",
@@ -41,6 +42,9 @@ class Verb(StrEnum):
     """A question or an order to a running worker: the last token of its control subjects."""
 
     PING = "ping"  # the body asks about dispatches; the answer is its presence record
+    # The body names dispatches as that of a ping does, or none to ask about all that are there; the
+    # answer is a `descriptions.Description`.
+    DESCRIBE = "describe"
     STOP = "stop"  # the body is the id of a dispatch
     LOG = "log"  # see `log_pages.py`
     SET_CONCURRENCY = "set-concurrency"  # the body is the number as text
@@ -53,6 +57,14 @@ class Verb(StrEnum):
 # The verbs that change a worker; it answers each of them with `messages.Obeyed`.
 Order = Literal[Verb.SET_CONCURRENCY, Verb.ADD_QUEUE, Verb.REMOVE_QUEUE, Verb.DRAIN, Verb.UNDRAIN]
 ORDERS: tuple[Order, ...] = get_args(Order)
+
+
+class SchedulerVerb(StrEnum):
+    """A question to a running executor: the last token of its scheduler's subjects."""
+
+    STATE = (
+        "state"  # the body may name a dispatch; the answer is a `scheduler_answers.ExecutorState`
+    )
 
 
 def token(text: str, *, plain: re.Pattern[str] = PLAIN) -> str:
@@ -163,6 +175,10 @@ class Names:
         """All task subjects, of one lane or of every queue."""
         return f"{self.prefix}.tasks.>" if lane is None else f"{self.prefix}.tasks.{lane.token}.*"
 
+    def task_anywhere(self, dispatch_id: str) -> str:
+        """The subjects that a dispatch may have in any lane."""
+        return f"{self.prefix}.tasks.*.{token(dispatch_id)}"
+
     def result(self, queue: str, dispatch_id: str) -> str:
         """The subject of a workload's reports.
 
@@ -199,6 +215,17 @@ class Names:
 
     def peers(self) -> str:
         return f"{self.prefix}.peers.*"
+
+    def scheduler(self, job: str, verb: SchedulerVerb) -> str:
+        """The subject on which the executor of one scheduler answers one question.
+
+        Not below `ctl`: there a worker's user may listen, and could answer in its place.
+        """
+        return f"{self.prefix}.schedulers.{token(job)}.{verb}"
+
+    def schedulers(self, verb: SchedulerVerb | None = None) -> str:
+        """The subjects on which all executors answer one question, or every one."""
+        return f"{self.prefix}.schedulers.*.{'*' if verb is None else verb}"
 
     def presence(self, queue: str, worker: str) -> str:
         """The key-value subject of a worker's presence record in one of its queues.

@@ -585,7 +585,7 @@ WORKERS = [
 ]
 WORKER_COLUMNS = [
     "worker", "state", "queues", "running", "concurrency", "host", "pid", "last_seen_seconds",
-    "version", "drained_by", "reason",
+    "version", "airflow", "python", "differs", "drained_by", "reason",
 ]  # fmt: skip
 
 

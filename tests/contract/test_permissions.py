@@ -129,8 +129,11 @@ def of_anyone() -> Table:
         "airflow.ctl.w.remove-queue": {"admin", "operator"},
         "airflow.ctl.w.drain": {"admin", "operator"},
         "airflow.ctl.w.undrain": {"admin", "operator"},
+        "airflow.ctl.w.describe": {"operator"},
         "airflow.ctl.w.log": {"api_server"},
         "airflow.ctl.w.unheard-of": set(),
+        "airflow.schedulers.7.state": {"admin", "operator", "api_server"},
+        "airflow.schedulers.7.unheard-of": set(),
         "airflow.unheard-of": set(),
         "unheard-of": set(),
         f"{API}.INFO": PEOPLE,
@@ -173,6 +176,7 @@ SUBSCRIBED: Table = {
     **{f"{user.inbox}.x.pull.1": {user.name} for user in USERS},
     **{f"airflow.ctl.w.{verb}": BOTH for verb in ("ping", "stop", "add-queue", "log")},
     "airflow.peers.w": BOTH,
+    "airflow.schedulers.7.state": {"scheduler"},
     **{subject: set() for subject in DENIED_TO_ALL},
 }
 
