@@ -54,6 +54,7 @@ class ConsumerInfo:
     redelivered: int
     waiting: int  # num_waiting: pulls that wait for a message
     paused_until: float = 0.0  # epoch seconds, the server's clock; 0 while it is not paused
+    delivered: int = 0  # deliveries since it was created, repeated ones too
 
 
 @dataclass(frozen=True, slots=True)

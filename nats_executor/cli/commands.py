@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import time
@@ -37,8 +38,6 @@ from nats_executor.cli.why_commands import why
 from nats_executor.cli.worker_commands import workers_show
 from nats_executor.errors import ConfigError
 from nats_executor.fleet.histories import history_of
-from nats_executor.fleet.queues import queue_rows
-from nats_executor.fleet.workers import served_queues
 from nats_executor.metrics_package import missing_package, require_metrics
 from nats_executor.operations.choosing import Which
 from nats_executor.operations.demands import demand_rows, demands_in, with_demands
@@ -49,7 +48,14 @@ from nats_executor.operations.listing import Choice, chosen
 from nats_executor.operations.orders import OrderResult, give_orders
 from nats_executor.operations.pausing import Wish, pause_queues, resume_queues
 from nats_executor.operations.purging import Store, carry_out, look, purge_of
-from nats_executor.operations.survey import check_row, check_rows, take_survey, worker_rows
+from nats_executor.operations.survey import (
+    check_row,
+    check_rows,
+    survey_queue_rows,
+    take_look,
+    take_survey,
+    worker_rows,
+)
 from nats_executor.text import lines
 from nats_executor.topology.setup import apply, inspect, known_queues
 from nats_executor.wire.names import Order, Verb, token
@@ -61,6 +67,7 @@ if TYPE_CHECKING:
 
     from nats_executor.broker.port import Broker
     from nats_executor.fleet.queues import Row
+    from nats_executor.fleet.rates import Look
     from nats_executor.operations.survey import Survey
     from nats_executor.settings import Settings
     from nats_executor.topology.drift import Drift
@@ -96,6 +103,9 @@ __all__ = [
     "workers_show",
     "workers_undrain",
 ]
+
+# From the first look of `queues show` to its second one, which gives the rates.
+RATE_SECONDS = 1.0
 
 
 @command
@@ -151,10 +161,12 @@ def queues_list(args: Namespace) -> None:
     """Print one row for each queue."""
     settings = settings_for(args)
 
+    looks: list[Look] = []
+
     def rows(survey: Survey) -> list[Row]:
-        consumers, workers = survey.consumers, survey.workers
-        served = served_queues(workers, settings)
-        return queue_rows(consumers, workers, settings, survey.holds, served=served)
+        before = looks.pop() if looks else None
+        looks.append(survey.look)
+        return survey_queue_rows(survey, settings, before)
 
     patterns = {"queue": in_text(args.queue_patterns or "")}
     show_list(args, settings, rows, patterns)
@@ -181,13 +193,16 @@ def queues_show(args: Namespace) -> None:
     """Print all that is known of one queue."""
     settings = settings_for(args)
 
-    async def looks(broker: Broker) -> tuple[Survey, History | None]:
+    async def looks(broker: Broker) -> tuple[Survey, History | None, Look | None]:
         survey = await take_survey(broker, settings)
-        return survey, await history_of(broker, settings.names, args.queue)
+        queue_details(survey, args.queue, settings)  # an unknown queue is told at once
+        await asyncio.sleep(RATE_SECONDS)
+        history = await history_of(broker, settings.names, args.queue)
+        return survey, history, await take_look(broker, settings)
 
-    survey, history = ask(settings, looks)
+    survey, history, after = ask(settings, looks)
     hour = last_hour(history, int(time.time() // 60))
-    show_details(queue_details(survey, args.queue, settings) | hour, args.output)
+    show_details(queue_details(survey, args.queue, settings, after) | hour, args.output)
 
 
 @command

@@ -431,6 +431,7 @@ async def test_consumer_infos_count_pending_and_in_flight(stage: Stage) -> None:
 
     assert (infos["a"].pending, infos["a"].in_flight, infos["a"].redelivered) == (2, 1, 0)
     assert (infos["b"].pending, infos["b"].in_flight, infos["b"].waiting) == (0, 0, 0)
+    assert (infos["a"].delivered, infos["b"].delivered) == (1, 0)
 
 
 async def test_consumer_infos_tell_airflows_name_of_the_queue(stage: Stage) -> None:
