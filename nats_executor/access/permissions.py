@@ -177,7 +177,7 @@ def for_operator(api: Api) -> list[str]:
     purges = [f"{api.prefix}.STREAM.PURGE.{stream}" for stream in purged]
     # No token is in them, see `redaction.without_tokens`.
     letters = api.batch(names.dead_letters_stream)
-    verbs = (*ORDERS, Verb.DESCRIBE)
+    verbs = (*ORDERS, Verb.DESCRIBE, Verb.PING)
     return [*for_monitor(api), *letters, *purges, *api.hold_queues(), *map(names.controls, verbs)]
 
 

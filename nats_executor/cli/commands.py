@@ -19,7 +19,6 @@ from nats_executor.cli.arguments import (
     command,
     lanes_of,
     named_queues,
-    print_error,
     quiet,
     require_yes,
     say,
@@ -33,7 +32,13 @@ from nats_executor.cli.letter_commands import (
     dead_letters_retry,
     dead_letters_show,
 )
-from nats_executor.cli.worker_commands import workers_show
+from nats_executor.cli.worker_commands import (
+    is_all_well,
+    workers_forget,
+    workers_ping,
+    workers_show,
+    workers_stop,
+)
 from nats_executor.errors import ConfigError
 from nats_executor.fleet.histories import history_of
 from nats_executor.fleet.queues import queue_rows
@@ -45,7 +50,7 @@ from nats_executor.operations.details import last_hour, queue_details
 from nats_executor.operations.draining import drain_workers, undrain_workers
 from nats_executor.operations.idleness import IdleWatch, until_idle
 from nats_executor.operations.listing import Choice, chosen
-from nats_executor.operations.orders import OrderResult, give_orders
+from nats_executor.operations.orders import give_orders
 from nats_executor.operations.pausing import Wish, pause_queues, resume_queues
 from nats_executor.operations.purging import Store, carry_out, look, purge_of
 from nats_executor.operations.survey import check_row, check_rows, take_survey, worker_rows
@@ -56,7 +61,7 @@ from nats_executor.wire.queue_names import in_text
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from nats_executor.broker.port import Broker
     from nats_executor.fleet.queues import Row
@@ -85,10 +90,13 @@ __all__ = [
     "worker",
     "workers_add_queue",
     "workers_drain",
+    "workers_forget",
     "workers_list",
+    "workers_ping",
     "workers_remove_queue",
     "workers_set_concurrency",
     "workers_show",
+    "workers_stop",
     "workers_undrain",
 ]
 
@@ -263,16 +271,6 @@ def order(args: Namespace, what: Order, value: str) -> None:
     )
     if not is_all_well(answers):
         raise SystemExit(1)
-
-
-def is_all_well(answers: Sequence[OrderResult]) -> bool:
-    """Print a line for each worker; returns whether all have obeyed."""
-    for answer in answers:
-        if answer.is_obeyed:
-            say(answer.text)
-        else:
-            print_error(answer.text)
-    return all(answer.is_obeyed for answer in answers)
 
 
 @command

@@ -96,6 +96,7 @@ GRANTS: dict[Role, tuple[str, ...]] = {
         "airflow.ctl.*.remove-queue",
         "airflow.ctl.*.drain",
         "airflow.ctl.*.undrain",
+        "airflow.ctl.*.shut-down",
     ),
     Role.OPERATOR: (
         "$JS.API.INFO",
@@ -122,7 +123,9 @@ GRANTS: dict[Role, tuple[str, ...]] = {
         "airflow.ctl.*.remove-queue",
         "airflow.ctl.*.drain",
         "airflow.ctl.*.undrain",
+        "airflow.ctl.*.shut-down",
         "airflow.ctl.*.describe",
+        "airflow.ctl.*.ping",
     ),
     Role.SCHEDULER: (
         "airflow.tasks.>",

@@ -49,6 +49,7 @@ VALUES = {
     "peek": ("gpu",),
     "show": ("gpu",),
     "workers show": ("w1",),
+    "workers stop": ("w1", "--now"),
 }
 
 
