@@ -43,11 +43,16 @@ async def end_task(task: asyncio.Task[Any]) -> None:
 
 
 class Outage:
-    """The time between the first failure and the next success."""
+    """The time between the first failure and the next success.
+
+    Attributes:
+        trouble: when it began, by the clock, and the last failure; None outside of one. Another
+            thread may read it, so both are replaced at once.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._since: float | None = None
+        self.trouble: tuple[float, Exception] | None = None
         self._is_explained = False
         self._pauses: Iterator[float] = iter(())  # nothing has failed yet
         self._until = 0.0
@@ -61,7 +66,7 @@ class Outage:
                 the pause.
         """
         is_paused = self._clock() < self._until and recoveries == self._recoveries
-        return self._since is not None and is_paused
+        return self.trouble is not None and is_paused
 
     def note(self, reason: Exception, next_step: str, *, recoveries: int = 0) -> None:
         """Enter a failure; logs the first one of an outage with what happens next.
@@ -72,9 +77,9 @@ class Outage:
             recoveries: as in `is_waiting`, when the step that failed began: what comes back during
                 the step counts.
         """
-        is_new, is_explained = self._since is None, isinstance(reason, NoQuorum)
+        is_new, is_explained = self.trouble is None, isinstance(reason, NoQuorum)
+        self.trouble = (self._clock() if self.trouble is None else self.trouble[0], reason)
         if is_new:
-            self._since = self._clock()
             self._pauses = pauses(*OUTAGE_PAUSES)
         if is_new or (is_explained and not self._is_explained):
             log.warning("NATS %s: %s; next: %s", trouble_words(reason), reason, next_step)
@@ -84,9 +89,9 @@ class Outage:
 
     def over(self) -> None:
         """Enter a success; logs the end of an outage."""
-        if self._since is not None:
-            log.info("NATS is back after %.0f s", self._clock() - self._since)
-            self._since = None
+        if self.trouble is not None:
+            log.info("NATS is back after %.0f s", self._clock() - self.trouble[0])
+            self.trouble = None
             self._is_explained = False
 
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.errors import ConfigError
-from nats_executor.wire.names import ORDERS, Verb, in_domain, token
+from nats_executor.wire.names import ORDERS, SchedulerVerb, Verb, in_domain, token
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Permissions", "Role", "as_claims", "as_config", "config_string", "permissions"]
 
 # An answer goes to the asker's inbox, which no permission names; the server allows one for each
-# question, for as long as a worker may take to give it.
+# question, for as long as it may take to give it.
 RESPONSE_SECONDS = 60
 # The inboxes of users that ask workers, as `deploy/nats/make-users` names them.
 ASKER_INBOXES = ("_INBOX_admin", "_INBOX_operator", "_INBOX_scheduler", "_INBOX_api-server")
@@ -134,6 +134,7 @@ def permissions(
             publish = for_operator(api)
         case Role.SCHEDULER:
             publish = for_scheduler(api)
+            subscribe += [names.schedulers()]
         case Role.WORKER:
             publish = for_worker(api, lanes)
             subscribe += [names.controls(), names.peers()]
@@ -144,13 +145,15 @@ def permissions(
             # Not the reports: a task's new token may be in them.
             publish = [
                 names.controls(Verb.LOG),
+                names.schedulers(SchedulerVerb.STATE),
                 *api.batch(names.workers_stream, names.logs_stream),
             ]
         case Role.TRIGGERER:
             publish = [names.log_chunks(), names.log_names()]
         case Role.MONITOR:
             publish = for_monitor(api)
-    return Permissions(tuple(publish), tuple(subscribe), answers=role is Role.WORKER)
+    answers = role in {Role.SCHEDULER, Role.WORKER}
+    return Permissions(tuple(publish), tuple(subscribe), answers=answers)
 
 
 def require_private(inbox: str, names: Names) -> None:
@@ -164,8 +167,7 @@ def require_private(inbox: str, names: Names) -> None:
 def for_admin(api: Api) -> list[str]:
     verbs = ("CREATE", "UPDATE")
     changes = [f"{api.prefix}.STREAM.{verb}.{stream}" for stream in api.streams for verb in verbs]
-    orders = map(api.names.controls, ORDERS)
-    return [*for_monitor(api), *changes, api.create_consumers(), *orders]
+    return [*for_monitor(api), *changes, api.create_consumers(), *asked_by_people(api.names)]
 
 
 def for_operator(api: Api) -> list[str]:
@@ -177,8 +179,13 @@ def for_operator(api: Api) -> list[str]:
     purges = [f"{api.prefix}.STREAM.PURGE.{stream}" for stream in purged]
     # No token is in them, see `redaction.without_tokens`.
     letters = api.batch(names.dead_letters_stream)
-    verbs = (*ORDERS, Verb.DESCRIBE, Verb.PING)
-    return [*for_monitor(api), *letters, *purges, *api.hold_queues(), *map(names.controls, verbs)]
+    asked = (*asked_by_people(names), *map(names.controls, (Verb.DESCRIBE, Verb.PING)))
+    return [*for_monitor(api), *letters, *purges, *api.hold_queues(), *asked]
+
+
+def asked_by_people(names: Names) -> list[str]:
+    """Return the orders to workers and the questions to schedulers."""
+    return [*map(names.controls, ORDERS), *map(names.schedulers, SchedulerVerb)]
 
 
 def for_monitor(api: Api) -> list[str]:

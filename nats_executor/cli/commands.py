@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from airflow.utils.platform import getuser
 
-from nats_executor.access.accounts import accounts_for, as_account_claims, as_accounts, everyone
 from nats_executor.access.permissions import Role, as_claims, as_config, permissions
 from nats_executor.broker import exposure
 from nats_executor.cli.arguments import (
@@ -26,16 +25,21 @@ from nats_executor.cli.arguments import (
     show,
     show_details,
 )
+from nats_executor.cli.cancel_commands import queues_purge, tasks_cancel
 from nats_executor.cli.letter_commands import (
     dead_letters_list,
     dead_letters_purge,
     dead_letters_retry,
     dead_letters_show,
 )
+from nats_executor.cli.why_commands import why
 from nats_executor.cli.worker_commands import (
     is_all_well,
+    workers_add_queue,
     workers_forget,
     workers_ping,
+    workers_remove_queue,
+    workers_set_concurrency,
     workers_show,
     workers_stop,
 )
@@ -50,13 +54,12 @@ from nats_executor.operations.details import last_hour, queue_details
 from nats_executor.operations.draining import drain_workers, undrain_workers
 from nats_executor.operations.idleness import IdleWatch, until_idle
 from nats_executor.operations.listing import Choice, chosen
-from nats_executor.operations.orders import give_orders
 from nats_executor.operations.pausing import Wish, pause_queues, resume_queues
 from nats_executor.operations.purging import Store, carry_out, look, purge_of
 from nats_executor.operations.survey import check_row, check_rows, take_survey, worker_rows
 from nats_executor.text import lines
 from nats_executor.topology.setup import apply, inspect, known_queues
-from nats_executor.wire.names import Order, Verb, token
+from nats_executor.wire.names import token
 from nats_executor.wire.queue_names import in_text
 
 if TYPE_CHECKING:
@@ -83,10 +86,13 @@ __all__ = [
     "queues_list",
     "queues_pause",
     "queues_peek",
+    "queues_purge",
     "queues_resume",
     "queues_show",
     "setup",
     "standalone",
+    "tasks_cancel",
+    "why",
     "worker",
     "workers_add_queue",
     "workers_drain",
@@ -242,39 +248,6 @@ def workers_list(args: Namespace) -> None:
 
 @command
 @quiet
-def workers_set_concurrency(args: Namespace) -> None:
-    """Change the number of a running worker's slots."""
-    order(args, Verb.SET_CONCURRENCY, str(args.concurrency))
-
-
-@command
-@quiet
-def workers_add_queue(args: Namespace) -> None:
-    """Have a running worker serve one more queue."""
-    order(args, Verb.ADD_QUEUE, args.queue)
-
-
-@command
-@quiet
-def workers_remove_queue(args: Namespace) -> None:
-    """Have a running worker take nothing more from a queue."""
-    order(args, Verb.REMOVE_QUEUE, args.queue)
-
-
-def order(args: Namespace, what: Order, value: str) -> None:
-    """Tell workers what to change; exit 1 if one does not obey, 2 if NATS does not answer."""
-    settings = settings_for(args)
-    names = in_text(args.workers)
-    answers = ask(
-        settings,
-        lambda broker: give_orders(broker, settings, names, what, value, serving=args.serving),
-    )
-    if not is_all_well(answers):
-        raise SystemExit(1)
-
-
-@command
-@quiet
 def workers_drain(args: Namespace) -> None:
     """Have workers take nothing more, and wait if asked until they run nothing."""
     settings = settings_for(args)
@@ -351,6 +324,13 @@ def auth(args: Namespace) -> None:
 @quiet
 def accounts(args: Namespace) -> None:
     """Print all accounts and users of a deployment, from names and settings alone."""
+    from nats_executor.access.accounts import (
+        accounts_for,
+        as_account_claims,
+        as_accounts,
+        everyone,
+    )
+
     settings = settings_for(args)
     if settings.jetstream_domain:
         raise ConfigError("[nats_executor] jetstream_domain: accounts do not reach over leaf nodes")

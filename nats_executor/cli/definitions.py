@@ -13,9 +13,11 @@ from airflow.cli.cli_config import (
 )
 
 from nats_executor.cli.access_definitions import accounts_command, auth_command
+from nats_executor.cli.cancel_definitions import tasks_commands
 from nats_executor.cli.defining import ARG_CONCURRENCY, ARG_QUEUES, ARG_TEAM, action
 from nats_executor.cli.letter_definitions import dead_letters_commands
 from nats_executor.cli.queue_definitions import queues_commands
+from nats_executor.cli.why_definitions import why_command
 from nats_executor.cli.worker_definitions import WORKER_ARGS, WORKER_EPILOG, workers_commands
 
 __all__ = ["get_nats_cli_commands"]
@@ -36,7 +38,7 @@ ARG_WORKERS = Arg(
 ARG_PORT = Arg(
     ("--port",),
     type=positive_int(allow_zero=False),
-    help="Port of Airflow's UI; without it [api] port",
+    help="Port of Airflow's UI; without it [api] port, or that of the last start",
 )
 ARG_LOGIN = Arg(
     ("--login",), action="store_true", help="Start nothing; print the login of the UI again"
@@ -137,8 +139,10 @@ def get_nats_cli_commands() -> list[GroupCommand]:
                     (ARG_DEMANDED_QUEUES, ARG_MIN_WORKERS, *output),
                     CHECK_EPILOG,
                 ),
+                why_command(),
                 queues_commands(),
                 workers_commands(),
+                tasks_commands(),
                 dead_letters_commands(),
                 purge_command(),
                 auth_command(),

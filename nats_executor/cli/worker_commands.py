@@ -1,4 +1,4 @@
-"""Runs the commands that ask workers and have them stop. Each returns normally for exit code 0."""
+"""Runs the commands that ask workers, change them and have them stop. Each returns normally for exit code 0."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ from nats_executor.operations.describing import (
     description_of,
     worker_details,
 )
-from nats_executor.operations.orders import OrderResult, named
+from nats_executor.operations.orders import OrderResult, give_orders, named
 from nats_executor.operations.pinging import forget_workers, ping_rows, ping_workers
 from nats_executor.operations.stopping import stop_workers, stoppable
 from nats_executor.operations.survey import Survey, worker_rows
 from nats_executor.text import number_of
 from nats_executor.wire.messages import ShutDown
+from nats_executor.wire.names import Order, Verb
 from nats_executor.wire.queue_names import in_text
 
 if TYPE_CHECKING:
@@ -44,7 +45,16 @@ if TYPE_CHECKING:
     from nats_executor.fleet.presences import Seen
     from nats_executor.wire.descriptions import Description
 
-__all__ = ["is_all_well", "workers_forget", "workers_ping", "workers_show", "workers_stop"]
+__all__ = [
+    "is_all_well",
+    "workers_add_queue",
+    "workers_forget",
+    "workers_ping",
+    "workers_remove_queue",
+    "workers_set_concurrency",
+    "workers_show",
+    "workers_stop",
+]
 
 
 @command
@@ -115,6 +125,39 @@ def workers_forget(args: Namespace) -> None:
     settings = settings_for(args)
     which = Which(in_text(args.workers or ""), args.queue)
     if not is_all_well(ask(settings, lambda broker: forget_workers(broker, settings, which))):
+        raise SystemExit(1)
+
+
+@command
+@quiet
+def workers_set_concurrency(args: Namespace) -> None:
+    """Change the number of a running worker's slots."""
+    order(args, Verb.SET_CONCURRENCY, str(args.concurrency))
+
+
+@command
+@quiet
+def workers_add_queue(args: Namespace) -> None:
+    """Have a running worker serve one more queue."""
+    order(args, Verb.ADD_QUEUE, args.queue)
+
+
+@command
+@quiet
+def workers_remove_queue(args: Namespace) -> None:
+    """Have a running worker take nothing more from a queue."""
+    order(args, Verb.REMOVE_QUEUE, args.queue)
+
+
+def order(args: Namespace, what: Order, value: str) -> None:
+    """Tell workers what to change; exit 1 if one does not obey, 2 if NATS does not answer."""
+    settings = settings_for(args)
+    names = in_text(args.workers)
+    answers = ask(
+        settings,
+        lambda broker: give_orders(broker, settings, names, what, value, serving=args.serving),
+    )
+    if not is_all_well(answers):
         raise SystemExit(1)
 
 

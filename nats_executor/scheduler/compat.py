@@ -47,6 +47,7 @@ __all__ = [
     "Mint",
     "RequeueRule",
     "VersionedExecutor",
+    "airflow_version",
     "attempts_in",
     "body_of",
     "default_queue",

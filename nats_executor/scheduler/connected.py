@@ -11,9 +11,11 @@ if TYPE_CHECKING:
 
     from nats_executor.broker.bridge import Bridge
     from nats_executor.errors import BrokerError
+    from nats_executor.scheduler.answers import Answers
     from nats_executor.scheduler.dispatcher import Dispatcher, Envelope
     from nats_executor.scheduler.evidence import Evidence
     from nats_executor.scheduler.ledger import Dispatch
+    from nats_executor.scheduler.leftovers import Leftovers
     from nats_executor.scheduler.revocations import Revocations
     from nats_executor.scheduler.upkeep import Upkeep
     from nats_executor.wire.messages import Report
@@ -34,8 +36,10 @@ class Connected:
 
     bridge: Bridge
     dispatcher: Dispatcher
+    answers: Answers
     upkeep: Upkeep
     revocations: Revocations
+    leftovers: Leftovers
 
     @property
     def recoveries(self) -> int:

@@ -30,6 +30,7 @@ from nats_executor.scheduler.inspector import Inspector
 from nats_executor.scheduler.reports import Mailbox
 from nats_executor.scheduler.streams import RETRY_SECONDS, Streams
 from nats_executor.scheduler.telemetry import Telemetry
+from nats_executor.scheduler.withdrawals import Withdrawals
 from nats_executor.wire.fitting import fitted_report
 from nats_executor.wire.messages import State
 from nats_executor.wire.names import Verb
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from nats_executor.broker.port import Broker
+    from nats_executor.scheduler.answers import Answers
     from nats_executor.scheduler.ledger import Dispatch
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Lane
@@ -70,10 +72,12 @@ class Dispatcher:
         inspector: what is found on this connection.
         telemetry: what of all that becomes a metric.
         chronicle: what of it is shown as the last hour of queues.
+        withdrawals: what is taken out of queues.
     """
 
-    def __init__(self, settings: Settings, sender: str) -> None:
+    def __init__(self, settings: Settings, sender: str, answers: Answers | None = None) -> None:
         self._settings = settings
+        self._answers = answers
         self._names = settings.names
         self._broker: Broker | None = None
         self._pending: dict[str, Callable[[], Awaitable[None]]] = {}
@@ -82,6 +86,7 @@ class Dispatcher:
         self.inspector = Inspector(settings, sender, self._require_broker, self.mailbox)
         self.telemetry = Telemetry(settings)
         self.chronicle = Chronicle(settings)
+        self.withdrawals = Withdrawals(settings, self.inspector, self._require_broker)
         self._streams = Streams(settings, self.inspector.renew)
 
     async def run(self) -> None:
@@ -97,6 +102,9 @@ class Dispatcher:
                     group.create_task(telemetry, name="telemetry")
                     chronicle = self.chronicle.write_forever(self._require_broker)
                     group.create_task(chronicle, name="chronicle")
+                    if self._answers is not None:
+                        answering = self._answers.serve(broker, lambda: self.trouble)
+                        group.create_task(answering, name="answers")
             finally:
                 self._broker = None
 

@@ -17,6 +17,7 @@ from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable, M
 from nats_executor.logs.running import TaskLogs
 from nats_executor.retrying import Once, Outage
 from nats_executor.scheduler import compat, database
+from nats_executor.scheduler.answers import Answers
 from nats_executor.scheduler.connected import Connected
 from nats_executor.scheduler.dispatcher import Dispatcher, Envelope
 from nats_executor.scheduler.events import Events
@@ -26,6 +27,7 @@ from nats_executor.scheduler.ledger import (
     Ended,
     Renewal,
 )
+from nats_executor.scheduler.leftovers import Leftovers
 from nats_executor.scheduler.revocations import Revocations
 from nats_executor.scheduler.upkeep import Upkeep
 from nats_executor.settings import Settings
@@ -107,16 +109,20 @@ class NatsExecutor(compat.VersionedExecutor):
             ConfigError: an option's value cannot work; Airflow stops the scheduler then.
         """
         self._sender = f"{socket.gethostname()}-{self.job_id}-{secrets.token_hex(4)}"
-        settings, dispatcher = self._settings, Dispatcher(self._settings, self._sender)
+        settings, ledger = self._settings, self._events.ledger
+        answers = Answers(self, settings, self._sender, ledger, self._outage)
+        dispatcher = Dispatcher(settings, self._sender, answers)
         bridge = Bridge(dispatcher.run)
         owner = database.Owner(self.job_id, self.name, self.team_name)
         self._connected = Connected(
             bridge,
             dispatcher,
+            answers,
             Upkeep(owner, self._mint, self._events, settings, bridge, dispatcher.inspector),
             Revocations(
                 self.job_id, self._requeue_rule, self._events, settings, bridge, dispatcher
             ),
+            Leftovers(self._events, settings, bridge, dispatcher.withdrawals),
         )
         bridge.start()
         try:
@@ -191,7 +197,7 @@ class NatsExecutor(compat.VersionedExecutor):
             failure = next((e for e in outcomes.values() if isinstance(e, PAUSING)), None)
         except BrokerError as exc:
             outcomes, failure = {}, exc
-        self._tell_refusals(outcomes.values())
+        connected.answers.refused = self._tell_refusals(outcomes.values())
         if failure is None:
             self._outage.over()
         else:
@@ -200,13 +206,14 @@ class NatsExecutor(compat.VersionedExecutor):
             self._outage.note(failure, next_step, recoveries=recoveries)
         return outcomes
 
-    def _tell_refusals(self, outcomes: Iterable[BrokerError | None]) -> None:
-        """Log each refusal once that needs a person and concerns some of the queues only."""
-        for outcome in outcomes:
-            if outcome is None or isinstance(outcome, PAUSING | MessageTooLarge):
-                continue
-            if self._refusals.is_new(text := str(outcome)):
+    def _tell_refusals(self, outcomes: Iterable[BrokerError | None]) -> tuple[str, ...]:
+        """Return each refusal that needs a person and concerns some queues only; logs it once."""
+        others = (outcome for outcome in outcomes if outcome is not None)
+        refused = [str(exc) for exc in others if not isinstance(exc, PAUSING | MessageTooLarge)]
+        for text in refused:
+            if self._refusals.is_new(text):
                 log.error("%s; next: its workloads stay queued and are tried again", text)
+        return tuple(dict.fromkeys(refused))
 
     def _handed_over(
         self, workload: ExecutorWorkload, key: WorkloadKey, envelope: Envelope
@@ -263,6 +270,7 @@ class NatsExecutor(compat.VersionedExecutor):
                 telemetry.settled(report, outcome)
                 chronicle.settled(report, outcome)
         connected.upkeep.tick()
+        connected.leftovers.tick()
         if telemetry.reading:
             telemetry.tell(self._events.ledger)
 

@@ -20,6 +20,7 @@ __all__ = [
     "Lane",
     "Names",
     "Order",
+    "SchedulerVerb",
     "Verb",
     "in_domain",
     "token",
@@ -64,6 +65,14 @@ Order = Literal[
     Verb.SHUT_DOWN,
 ]
 ORDERS: tuple[Order, ...] = get_args(Order)
+
+
+class SchedulerVerb(StrEnum):
+    """A question to a running executor: the last token of its scheduler's subjects."""
+
+    STATE = (
+        "state"  # the body may name a dispatch; the answer is a `scheduler_answers.ExecutorState`
+    )
 
 
 def token(text: str, *, plain: re.Pattern[str] = PLAIN) -> str:
@@ -174,6 +183,10 @@ class Names:
         """All task subjects, of one lane or of every queue."""
         return f"{self.prefix}.tasks.>" if lane is None else f"{self.prefix}.tasks.{lane.token}.*"
 
+    def task_anywhere(self, dispatch_id: str) -> str:
+        """The subjects that a dispatch may have in any lane."""
+        return f"{self.prefix}.tasks.*.{token(dispatch_id)}"
+
     def result(self, queue: str, dispatch_id: str) -> str:
         """The subject of a workload's reports.
 
@@ -210,6 +223,17 @@ class Names:
 
     def peers(self) -> str:
         return f"{self.prefix}.peers.*"
+
+    def scheduler(self, job: str, verb: SchedulerVerb) -> str:
+        """The subject on which the executor of one scheduler answers one question.
+
+        Not below `ctl`: there a worker's user may listen, and could answer in its place.
+        """
+        return f"{self.prefix}.schedulers.{token(job)}.{verb}"
+
+    def schedulers(self, verb: SchedulerVerb | None = None) -> str:
+        """The subjects on which all executors answer one question, or every one."""
+        return f"{self.prefix}.schedulers.*.{'*' if verb is None else verb}"
 
     def presence(self, queue: str, worker: str) -> str:
         """The key-value subject of a worker's presence record in one of its queues.

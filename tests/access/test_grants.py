@@ -97,6 +97,7 @@ GRANTS: dict[Role, tuple[str, ...]] = {
         "airflow.ctl.*.drain",
         "airflow.ctl.*.undrain",
         "airflow.ctl.*.shut-down",
+        "airflow.schedulers.*.state",
     ),
     Role.OPERATOR: (
         "$JS.API.INFO",
@@ -124,6 +125,7 @@ GRANTS: dict[Role, tuple[str, ...]] = {
         "airflow.ctl.*.drain",
         "airflow.ctl.*.undrain",
         "airflow.ctl.*.shut-down",
+        "airflow.schedulers.*.state",
         "airflow.ctl.*.describe",
         "airflow.ctl.*.ping",
     ),
@@ -153,6 +155,7 @@ GRANTS: dict[Role, tuple[str, ...]] = {
     Role.WORKER: WORKER,
     Role.API_SERVER: (
         "airflow.ctl.*.log",
+        "airflow.schedulers.*.state",
         "$JS.API.DIRECT.GET.KV_airflow_workers",
         "$JS.API.DIRECT.GET.OBJ_airflow_logs",
     ),
@@ -182,7 +185,11 @@ GRANTS: dict[Role, tuple[str, ...]] = {
         "_INBOX_worker-a.*.*",
     ),
 }
-ANSWERERS = {Role.WORKER, Role.SITE}
+HEARD = {
+    Role.WORKER: ("airflow.ctl.*.*", "airflow.peers.*"),
+    Role.SITE: ("airflow.ctl.*.*", "airflow.peers.*"),
+    Role.SCHEDULER: ("airflow.schedulers.*.*",),
+}
 LANES = settings_for("nats://127.0.0.1:4222").lanes("a")
 
 
@@ -191,9 +198,8 @@ def test_a_role_may_publish_exactly_this(role: Role) -> None:
     granted = permissions(role, Names(), "_INBOX_x", lanes=LANES)
 
     assert granted.publish == GRANTS[role]
-    more = ("airflow.ctl.*.*", "airflow.peers.*") if role in ANSWERERS else ()
-    assert granted.subscribe == ("_INBOX_x.>", *more)
-    assert granted.answers is (role is Role.WORKER)
+    assert granted.subscribe == ("_INBOX_x.>", *HEARD.get(role, ()))
+    assert granted.answers is (role in {Role.WORKER, Role.SCHEDULER})
 
 
 def test_a_worker_of_another_domain_may_publish_exactly_this() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from nats_executor.access.accounts import DOMAIN, HUB
 from nats_executor.access.permissions import Role, as_config
-from nats_executor.wire.names import Verb
+from nats_executor.wire.names import SchedulerVerb, Verb
 from tests.support.raw_nats import RawClient
 from tests.support.user_stage import NAMES, PASSWORD, QUEUES, ROOT_USER, USERS, grants
 from tests.tools.document_permissions import LANES, documented, is_match
@@ -43,6 +43,8 @@ OF_CONSUMERS = ("INFO", "CREATE", "DURABLE.CREATE", "DELETE", "PAUSE", "RESET", 
 OF_ALL = ("INFO", "STREAM.LIST", "STREAM.NAMES", "META.LEADER.STEPDOWN", "ACCOUNT.PURGE.AIRFLOW",
           "SERVER.REMOVE", "ACCOUNT.STREAM.MOVE.AIRFLOW.AIRFLOW_TASKS")  # fmt: skip
 VERBS = ("unheard-of", *Verb)
+# Where workers are asked, and schedulers.
+ASKED = NAMES.control("w", Verb.PING), NAMES.scheduler("7", SchedulerVerb.STATE)
 
 
 def of_queue(queue: str) -> Iterator[str]:
@@ -98,6 +100,7 @@ def lanes() -> list[str]:
 
 def of_nobody() -> Iterator[str]:
     yield from (f"{NAMES.prefix}.ctl.w.{verb}" for verb in VERBS)
+    yield from (f"{NAMES.prefix}.schedulers.7.{verb}" for verb in ("unheard-of", *SchedulerVerb))
     yield from (
         NAMES.peer("w"),
         NAMES.older_presence("w"),
@@ -213,8 +216,9 @@ def test_only_who_is_asked_may_answer_and_once_where_the_page_says_so(
     with user_stage.raw(ROOT_USER) as root, user_stage.raw(name) as client:
         root.subscribe("_INBOX_root.>")
         assert client.publish("_INBOX_root.x", b"unasked")
-        client.subscribe(NAMES.controls())
-        block_for_interest(root, heard=granted.answers)
+        is_scheduler = user.role is Role.SCHEDULER
+        client.subscribe(NAMES.schedulers() if is_scheduler else NAMES.controls())
+        block_for_interest(root, ASKED[is_scheduler], heard=granted.answers)
         if not granted.answers:
             assert client.publish("_INBOX_root.x", b"unasked")
             return
@@ -226,11 +230,11 @@ def test_only_who_is_asked_may_answer_and_once_where_the_page_says_so(
         assert root.next().body == b"first"
 
 
-def block_for_interest(root: RawClient, *, heard: bool) -> None:
+def block_for_interest(root: RawClient, subject: str, *, heard: bool) -> None:
     """Ask until a user hears it, if any may: across servers interest takes a moment."""
     for _ in range(1000):
         root.arrived.clear()
-        root.publish(NAMES.control("w", Verb.PING), b"asked", "_INBOX_root.x")
+        root.publish(subject, b"asked", "_INBOX_root.x")
         root.settle()
         is_heard = not any("503" in message.headers for message in root.arrived)
         root.arrived.clear()

@@ -133,6 +133,8 @@ def of_anyone() -> Table:
         "airflow.ctl.w.describe": {"operator"},
         "airflow.ctl.w.log": {"api_server"},
         "airflow.ctl.w.unheard-of": set(),
+        "airflow.schedulers.7.state": {"admin", "operator", "api_server"},
+        "airflow.schedulers.7.unheard-of": set(),
         "airflow.unheard-of": set(),
         "unheard-of": set(),
         f"{API}.INFO": PEOPLE,
@@ -175,6 +177,7 @@ SUBSCRIBED: Table = {
     **{f"{user.inbox}.x.pull.1": {user.name} for user in USERS},
     **{f"airflow.ctl.w.{verb}": BOTH for verb in ("ping", "stop", "add-queue", "log")},
     "airflow.peers.w": BOTH,
+    "airflow.schedulers.7.state": {"scheduler"},
     **{subject: set() for subject in DENIED_TO_ALL},
 }
 

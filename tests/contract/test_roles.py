@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import io
 import signal
+import time
 from collections import defaultdict
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from nats_executor import NatsExecutor
 from nats_executor.broker import connection as broker_module
 from nats_executor.broker.connection import connect
 from nats_executor.fleet.drains import seen_notes
@@ -23,14 +26,20 @@ from nats_executor.logs.running import TaskLogs
 from nats_executor.operations.choosing import Which
 from nats_executor.operations.describing import description_of
 from nats_executor.operations.draining import drain_workers, undrain_workers
+from nats_executor.operations.facts import Instance
 from nats_executor.operations.letters import find_letters, letters_at
 from nats_executor.operations.orders import give_orders, send_order
 from nats_executor.operations.pausing import Wish, pause_queues, resume_queues
 from nats_executor.operations.pinging import forget_workers, ping_workers
 from nats_executor.operations.purging import Store, carry_out, purge_of
+from nats_executor.operations.reasons import Cause, conclude
+from nats_executor.operations.schedulers import state_of_executor
+from nats_executor.operations.situations import look_in_nats
 from nats_executor.operations.survey import check_rows, take_survey
+from nats_executor.retrying import Outage
+from nats_executor.scheduler.answers import Answers
 from nats_executor.scheduler.dispatcher import Dispatcher, Envelope
-from nats_executor.scheduler.ledger import Dispatch
+from nats_executor.scheduler.ledger import Dispatch, Ledger
 from nats_executor.scheduler.telemetry import Telemetry
 from nats_executor.topology import setup
 from nats_executor.topology.wanted import SECOND, stream_configs
@@ -97,7 +106,12 @@ class RoleStage:
         self.root = await self.broker(ROOT_USER)
         self.admin = await self.broker("admin")
         await self.set_up()
-        self.dispatcher = Dispatcher(self.settings("scheduler"), "scheduler-1")
+        executor = NatsExecutor()
+        executor.job_id = 7
+        settings = self.settings("scheduler")
+        outage = Outage(time.monotonic)
+        answers = Answers(executor, settings, "scheduler-1", Ledger(), outage)
+        self.dispatcher = Dispatcher(settings, "scheduler-1", answers)
         await self.live(self.dispatcher.run())
         await asyncio.wait_for(self.dispatcher.prepared(), 10)
         plan = Plan(
@@ -284,6 +298,7 @@ async def test_everything_works_with_what_is_granted_and_needs_all_of_it(
     await ask_what_runs(role_stage)
     await drain(role_stage)
     await pause(role_stage)
+    await explain_what_waits(role_stage)
     await read_letters(role_stage)
     await empty(role_stage)
     await interrupt(role_stage, held)
@@ -415,6 +430,10 @@ async def look_around(role_stage: RoleStage) -> None:
     await asyncio.to_thread(logs.close)
     assert "on worker w" in source[0]
 
+    for user in ("admin", "operator", "api_server"):
+        asked = await state_of_executor(await role_stage.broker(user), NAMES, "7")
+        assert asked.state, asked.silence
+        assert asked.state.sender == "scheduler-1"
     for user in ("admin", "operator", "monitor"):
         settings = role_stage.settings(user)
         survey = await take_survey(await role_stage.broker(user), settings)
@@ -422,6 +441,19 @@ async def look_around(role_stage: RoleStage) -> None:
         assert statuses["streams"] == statuses["queue a"] == "ok"
         assert statuses["queue b"] == "unserved"
         assert survey.usage is not None
+
+
+async def explain_what_waits(role_stage: RoleStage) -> None:
+    """What an operator finds out about one task without reading a workload."""
+    settings, broker = role_stage.settings("operator"), await role_stage.broker("operator")
+    instance = Instance(
+        dag="d", run="r", task="t", map_index=None, try_number=1, state="queued", queue="b",
+        dispatch_id="unserved",
+    )  # fmt: skip
+
+    assert conclude(await look_in_nats(broker, settings, instance)).cause is Cause.NO_WORKER
+    held = dataclasses.replace(instance, queue="a", dispatch_id="held0")
+    assert (await look_in_nats(broker, settings, held)).is_reported
 
 
 async def keep_logs(role_stage: RoleStage) -> None:

@@ -72,6 +72,7 @@ PUBLISHED: tuple[tuple[str, str], ...] = (
     (r"airflow\.ctl\.\*\.describe", "ask workers what they run"),
     (r"airflow\.ctl\.\*\.log", "ask a worker for the log of what it runs"),
     (r"airflow\.ctl\.\*\.[a-z-]+", "give orders to workers"),
+    (r"airflow\.schedulers\.\*\.state", "ask schedulers how it stands with them"),
     (r"\$O\.airflow_logs\.C\.>", "store logs, for any queue"),
     (r"\$O\.airflow_logs\.C\..*", "store logs of its queues"),
     (r"\$O\.airflow_logs\.M\..*", "name stored logs for NATS's own tools"),
@@ -81,6 +82,7 @@ SUBSCRIBED: tuple[tuple[str, str], ...] = (
     (r"_INBOX_.*", "hear the answers to what it has asked"),
     (r"airflow\.ctl\.\*\.\*", "hear what workers are asked"),
     (r"airflow\.peers\.\*", "hear what workers ask each other"),
+    (r"airflow\.schedulers\.\*\.\*", "hear what schedulers are asked"),
 )
 ANSWERS = "answer each question once, within a minute, to wherever the asker wants the answer"
 HEAD = """# Permissions

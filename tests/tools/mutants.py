@@ -89,6 +89,7 @@ TESTS = {
         "tests/contract/test_topology.py",
         "tests/contract/test_topology_changes.py",
     ),
+    "nats_executor/scheduler/strays.py": ("tests/scheduler/test_strays.py",),
     "nats_executor/scheduler/stuck.py": ("tests/scheduler/test_why_stuck.py",),
     "nats_executor/scheduler/evidence.py": (
         "tests/scheduler/test_evidence.py",
@@ -119,6 +120,7 @@ TESTS = {
         "tests/wire/test_descriptions.py",
     ),
     "nats_executor/wire/log_pages.py": ("tests/wire/test_log_bounds.py",),
+    "nats_executor/wire/scheduler_answers.py": ("tests/wire/test_scheduler_answers.py",),
     "nats_executor/wire/log_parts.py": (
         "tests/wire/test_log_bounds.py",
         "tests/wire/test_log_parts.py",
@@ -150,6 +152,8 @@ TESTS = {
     "nats_executor/cli/durations.py": ("tests/cli/test_durations.py",),
     "nats_executor/local/expected.py": ("tests/local/test_outcome.py",),
     "nats_executor/local/telling_line.py": ("tests/local/test_telling_line.py",),
+    "nats_executor/operations/facts.py": ("tests/operations/test_reasons.py",),
+    "nats_executor/operations/reasons.py": ("tests/operations/test_reasons.py",),
     "nats_executor/text.py": ("tests/test_text.py",),
     "nats_executor/batches.py": ("tests/test_text.py",),
     "nats_executor/errors.py": ("tests/test_text.py",),

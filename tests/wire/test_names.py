@@ -8,7 +8,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nats_executor.wire.names import PLAIN_LOWER, Lane, Names, Place, Verb, token
+from nats_executor.wire.names import (
+    PLAIN_LOWER,
+    Lane,
+    Names,
+    Place,
+    SchedulerVerb,
+    Verb,
+    token,
+)
 
 # Lone surrogates included: what a file system or a bad decoder hands on.
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=250)
@@ -139,6 +147,10 @@ def test_teams_share_no_name(one: str, other: str) -> None:
         (Names("a").dead_letters(), "a.dead.>"),
         (Names("a").control("w1", Verb.PING), "a.ctl.w1.ping"),
         (Names("a").peer("w1"), "a.peers.w1"),
+        (Names("a").scheduler("7", SchedulerVerb.STATE), "a.schedulers.7.state"),
+        (Names("a").scheduler("a.b", SchedulerVerb.STATE), f"a.schedulers.{token('a.b')}.state"),
+        (Names("a").schedulers(SchedulerVerb.STATE), "a.schedulers.*.state"),
+        (Names("a").schedulers(), "a.schedulers.*.*"),
         (Names("a").presence("q", "w1"), "$KV.a_workers.q.w1"),
         (Names("a").presences("q"), "$KV.a_workers.q.*"),
         (Names("a").presences(), "$KV.a_workers.>"),

@@ -1,0 +1,134 @@
+"""Answers what people ask a scheduler's executor, such as how it stands with NATS.
+
+Everything here runs in the bridge's thread, so an answer comes while the scheduler's thread is
+busy. Of the scheduler's data only lengths and single values are read: Python reads each of them
+whole, and an answer that is one workload behind does no harm. Nothing is walked through, because
+the scheduler's thread may change it meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import platform
+import socket
+import time
+from dataclasses import replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from nats_executor.errors import AccessDenied, BrokerError
+from nats_executor.scheduler import compat
+from nats_executor.scheduler.streams import RETRY_SECONDS
+from nats_executor.text import presentable
+from nats_executor.wire.names import SchedulerVerb
+from nats_executor.wire.scheduler_answers import ExecutorState, encode_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nats_executor.broker.port import Broker, Reply
+    from nats_executor.retrying import Outage
+    from nats_executor.scheduler.ledger import Dispatch, Ledger
+    from nats_executor.settings import Settings
+
+__all__ = ["Answers"]
+
+log = logging.getLogger(__name__)
+
+PACKAGE_VERSION = version("airflow-nats-executor")
+# Of a reason, and of reasons, in an answer.
+LONGEST_TROUBLE = 500
+MOST_REFUSALS = 20
+
+
+class Answers:
+    """Answers for one executor.
+
+    Attributes:
+        refused: why workloads of some queues could not be sent; the scheduler's thread replaces it.
+    """
+
+    def __init__(
+        self,
+        executor: compat.VersionedExecutor,
+        settings: Settings,
+        sender: str,
+        ledger: Ledger,
+        outage: Outage,
+    ) -> None:
+        self._executor = executor
+        self._names = settings.names
+        self._sender = sender
+        self._ledger = ledger
+        self._outage = outage
+        self.refused: tuple[str, ...] = ()
+
+    async def serve(self, broker: Broker, trouble: Callable[[], BrokerError | None]) -> None:
+        """Answer for as long as the connection lives; returns once all questions are heard.
+
+        Args:
+            trouble: returns why something cannot be sent at present.
+        """
+
+        async def state(question: bytes) -> bytes:
+            dispatch = self._ledger.of_id(question.decode(errors="replace"))
+            return encode_answer(about(dispatch, self.state(broker, trouble())))
+
+        replies: dict[SchedulerVerb, Reply] = {SchedulerVerb.STATE: state}
+        while True:
+            try:
+                # Before, a denial would reach no caller.
+                await broker.ready(RETRY_SECONDS)
+                for verb, reply in replies.items():
+                    subject = self._names.scheduler(str(self._executor.job_id), verb)
+                    await broker.serve(subject, reply)
+            except AccessDenied as exc:  # the login was made for the release before
+                text = "%s; next: going on, but `airflow nats ping` and `doctor` get no answer"
+                log.warning(text, exc)
+                return
+            except BrokerError as exc:
+                log.debug("no questions are heard yet: %s", exc)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return
+
+    def state(self, broker: Broker, trouble: BrokerError | None) -> ExecutorState:
+        """Return the state of the executor."""
+        now = time.time()
+        failing_since, why = self._outage.trouble or (None, trouble)
+        executor = self._executor
+        return ExecutorState(
+            job=str(executor.job_id),
+            sender=self._sender,
+            host=socket.gethostname(),
+            version=PACKAGE_VERSION,
+            airflow_version=compat.airflow_version,
+            python_version=platform.python_version(),
+            connected_since=now - max(0.0, time.monotonic() - broker.connected_since),
+            waiting=sum(map(len, compat.waiting_in(executor))),
+            running=len(executor.running),
+            parallelism=executor.parallelism,
+            tracked=len(self._ledger),
+            at=now,
+            trouble=presentable(str(why or ""))[:LONGEST_TROUBLE],
+            trouble_since=0.0 if failing_since is None else now - self._age(failing_since),
+            refused=[presentable(text)[:LONGEST_TROUBLE] for text in self.refused[:MOST_REFUSALS]],
+        )
+
+    @staticmethod
+    def _age(since: float) -> float:
+        return max(0.0, time.monotonic() - since)
+
+
+def about(dispatch: Dispatch | None, state: ExecutorState) -> ExecutorState:
+    """Add what is known of the dispatch that was asked about."""
+    if dispatch is None:
+        return state
+    return replace(
+        state,
+        is_tracked=True,
+        dispatch_state=str(dispatch.state or ""),
+        dispatch_worker=presentable(dispatch.worker_name)[:LONGEST_TROUBLE],
+        returned_for=presentable(dispatch.returned_for)[:LONGEST_TROUBLE],
+    )
