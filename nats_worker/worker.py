@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from nats_executor.broker.connection import connect
 from nats_executor.errors import AccessDenied, BrokerError
+from nats_executor.fleet.drains import LONGEST_PERSON, LONGEST_REMARK
 from nats_executor.fleet.liveness import Liveness
 from nats_executor.retrying import Once, end_task
-from nats_executor.text import number_of
+from nats_executor.text import number_of, presentable
 from nats_worker.control.descriptions import serve_descriptions
 from nats_worker.control.drains import Drains
 from nats_worker.control.logs import serve_log
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from nats_executor.broker.port import Broker, Delivery
     from nats_executor.settings import Settings
+    from nats_executor.wire.messages import ShutDown
     from nats_worker.delivery.observer import Observer
     from nats_worker.state import Plan
 
@@ -130,6 +132,22 @@ class Worker:
         log.info("%s: stop request %d", sig.name, self.state.stop_requests)
         self._stop_requested.set()
 
+    def obey_shut_down(self, order: ShutDown) -> bool:
+        """Stop as by a signal, or by one more to end the tasks; False if nothing is new in that."""
+        before = self.state.stop_requests
+        wanted = max(before + 1, 2) if order.is_now else max(before, 1)
+        who, why = order.by[:LONGEST_PERSON] or "unknown", order.reason[:LONGEST_REMARK]
+        log.warning(
+            "stop %sordered by %s%s: stop request %d",
+            "at once " if order.is_now else "",
+            presentable(who),
+            f" ({presentable(why)})" if why else "",
+            wanted,
+        )
+        self.state.stop_requests = wanted
+        self._stop_requested.set()
+        return wanted > before
+
     async def until_asked_to_stop(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` to its failure or to the first stop request."""
         working = asyncio.create_task(work, name="work")
@@ -216,7 +234,9 @@ class Worker:
         """Answer what others ask of this worker, for as long as the connection lives."""
         await serve_pings(broker, self.state, self.crew.errands)
         await serve_stops(broker, self.state, self.crew)
-        await serve_changes(broker, self.state, self.crew, announcer, self.drains)
+        await serve_changes(
+            broker, self.state, self.crew, announcer, self.drains, self.obey_shut_down
+        )
         await serve_log(broker, self.state, self.crew.errands)
         await serve_descriptions(broker, self.state, self.crew.errands)
 

@@ -33,6 +33,7 @@ __all__ = [
     "Obeyed",
     "Presence",
     "Report",
+    "ShutDown",
     "State",
     "Workload",
     "as_map",
@@ -264,6 +265,20 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShutDown:
+    """The order to a worker to drain and then to end, as a signal has it do.
+
+    Attributes:
+        by: the person who ordered it.
+        is_now: tasks that run are ended, as by a second signal.
+    """
+
+    by: str
+    reason: str = ""
+    is_now: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Obeyed:
     """A worker's answer to an order, with what it is afterwards.
 
@@ -282,7 +297,7 @@ class Obeyed:
 Message = TypeVar("Message")
 
 
-def encode(message: Workload | Report | Presence | Hold | Drain | Obeyed) -> bytes:
+def encode(message: Workload | Report | Presence | Hold | Drain | ShutDown | Obeyed) -> bytes:
     """Encode a message with its format version; raises `ValueError` for what is too deep."""
     return packed(as_map(message))
 

@@ -52,10 +52,18 @@ class Verb(StrEnum):
     REMOVE_QUEUE = "remove-queue"  # the body is the queue's name
     DRAIN = "drain"  # the body is a `messages.Drain`
     UNDRAIN = "undrain"  # the body is the name of the person who orders it
+    SHUT_DOWN = "shut-down"  # the body is a `messages.ShutDown`
 
 
 # The verbs that change a worker; it answers each of them with `messages.Obeyed`.
-Order = Literal[Verb.SET_CONCURRENCY, Verb.ADD_QUEUE, Verb.REMOVE_QUEUE, Verb.DRAIN, Verb.UNDRAIN]
+Order = Literal[
+    Verb.SET_CONCURRENCY,
+    Verb.ADD_QUEUE,
+    Verb.REMOVE_QUEUE,
+    Verb.DRAIN,
+    Verb.UNDRAIN,
+    Verb.SHUT_DOWN,
+]
 ORDERS: tuple[Order, ...] = get_args(Order)
 
 

@@ -98,6 +98,7 @@ GRANTS: dict[Role, tuple[str, ...]] = {
         "airflow.ctl.*.remove-queue",
         "airflow.ctl.*.drain",
         "airflow.ctl.*.undrain",
+        "airflow.ctl.*.shut-down",
         "airflow.schedulers.*.state",
     ),
     Role.OPERATOR: (
@@ -125,8 +126,10 @@ GRANTS: dict[Role, tuple[str, ...]] = {
         "airflow.ctl.*.remove-queue",
         "airflow.ctl.*.drain",
         "airflow.ctl.*.undrain",
+        "airflow.ctl.*.shut-down",
         "airflow.schedulers.*.state",
         "airflow.ctl.*.describe",
+        "airflow.ctl.*.ping",
     ),
     Role.SCHEDULER: (
         "airflow.tasks.>",

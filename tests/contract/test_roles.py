@@ -31,6 +31,7 @@ from nats_executor.operations.facts import Instance
 from nats_executor.operations.letters import find_letters, letters_at
 from nats_executor.operations.orders import give_orders, send_order
 from nats_executor.operations.pausing import Wish, pause_queues, resume_queues
+from nats_executor.operations.pinging import forget_workers, ping_workers
 from nats_executor.operations.purging import Store, carry_out, purge_of
 from nats_executor.operations.reasons import Cause, conclude
 from nats_executor.operations.schedulers import state_of_executor
@@ -173,6 +174,8 @@ class RoleStage:
         for order, body in ((Verb.DRAIN, drain), (Verb.UNDRAIN, b"ann")):
             obeyed = await send_order(broker, settings, seen, order, body, lacks="")
             assert isinstance(obeyed, Obeyed), obeyed
+        refused = await send_order(broker, settings, seen, Verb.SHUT_DOWN, b"", lacks="")
+        assert "cannot be read" in str(refused)
 
     # What a scheduler does
 
@@ -470,6 +473,10 @@ async def ask_what_runs(role_stage: RoleStage) -> None:
     description = await description_of(operator, settings, seen, ["held0"])
     assert isinstance(description, Description), description
     assert [(one.dispatch_id, one.phase) for one in description.carried] == [("held0", "running")]
+    [pinged] = await ping_workers(operator, settings, Which([]))
+    assert pinged.seconds is not None
+    [kept] = await forget_workers(operator, settings, Which(["w"]))
+    assert "answers" in kept.text
 
 
 async def drain(role_stage: RoleStage) -> None:
