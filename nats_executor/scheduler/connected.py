@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nats_executor.scheduler.answers import Answers
     from nats_executor.scheduler.dispatcher import Dispatcher, Envelope
     from nats_executor.scheduler.evidence import Evidence
+    from nats_executor.scheduler.explaining import Explainer
     from nats_executor.scheduler.ledger import Dispatch
     from nats_executor.scheduler.revocations import Revocations
     from nats_executor.scheduler.upkeep import Upkeep
@@ -38,6 +39,7 @@ class Connected:
     answers: Answers
     upkeep: Upkeep
     revocations: Revocations
+    explainer: Explainer
 
     @property
     def recoveries(self) -> int:

@@ -80,7 +80,7 @@ def leave(left: list[uuid.UUID]) -> None:
         assert len(dead.running) == len(sent)
         assert dead._bridge
         assert dead._dispatcher
-        broker = dead._dispatcher._require_broker()
+        broker = dead._dispatcher.require_broker()
         for ids, state in ((part(left, 1), State.RUNNING), (part(left, 2), State.SUCCESS)):
             reporting = report(broker, dead, ids, state)
             dead._bridge.call(reporting, timeout=WAIT_SECONDS)
