@@ -42,10 +42,10 @@ MOST_TOLD = 100
 # Where more than these wait for their turn in a lane, it is a backlog.
 MOST_TURNS = 20
 # Between two looks; a fourth of the option, if that is less.
-LOOK_SECONDS = 15.0
+EXPLAIN_SECONDS = 15.0
 
 
-class View(NamedTuple):
+class QueueView(NamedTuple):
     """What NATS said of some queues."""
 
     consumers: Sequence[ConsumerInfo]
@@ -83,7 +83,7 @@ class Explainer:
         self._require = require
         self._after = settings.explain_after_seconds
         self._next_look = 0.0
-        self._views: list[View] = []  # the bridge's thread appends
+        self._views: list[QueueView] = []  # the bridge's thread appends
         # Since when a workload has waited in the executor, and the cause that was written last.
         self._unsent: dict[Any, tuple[float, str]] = {}
 
@@ -97,7 +97,7 @@ class Explainer:
             self._views.clear()
             self._explain_sent(view, now)
         if now >= self._next_look:
-            self._next_look = now + min(LOOK_SECONDS, self._after / 4)
+            self._next_look = now + min(EXPLAIN_SECONDS, self._after / 4)
             self._explain_unsent(now)
             if queues := {dispatch.queue for dispatch in self._due(now)}:
                 self._bridge.post(self._look(queues))
@@ -108,7 +108,7 @@ class Explainer:
             broker = self._require()
             consumers = await broker.consumer_infos(self._settings.names.tasks_stream)
             workers = await seen_workers(broker, self._settings, queues)
-            self._views.append(View(consumers, workers))
+            self._views.append(QueueView(consumers, workers))
         except BrokerError as exc:  # the next look finds it again
             log.debug("no explanation of what waits: %s", exc)
 
@@ -122,7 +122,7 @@ class Explainer:
             and dispatch.kind == Kind.TASK
         ]
 
-    def _explain_sent(self, view: View, now: float) -> None:
+    def _explain_sent(self, view: QueueView, now: float) -> None:
         reasons: dict[Any, Reason] = {}
         turns: Counter[Lane] = Counter()
         found: list[tuple[Dispatch, Told]] = []
@@ -162,7 +162,7 @@ class Explainer:
         reason = conclude(Situation(instance=queued_in(""), now=now, sender=sender))
         return reason if why or (slots and taken >= slots) else None
 
-    def _situation(self, view: View, dispatch: Dispatch, now: float) -> Situation:
+    def _situation(self, view: QueueView, dispatch: Dispatch, now: float) -> Situation:
         """Return what is known of a dispatch that was sent; nothing of its place in the queue."""
         lane = dispatch.lane
         infos = [info for info in view.consumers if (info.queue, info.band) == lane]

@@ -52,7 +52,7 @@ def settled(executor: NatsExecutor) -> None:
         before: float = explainer._next_look
         executor.sync()
         looks += before != explainer._next_look
-        return looks > 5
+        return bool(looks > 5)
 
     block_until(beat, 60, "looks")
 
