@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow.utils.platform import getuser
 
-from nats_executor.access.accounts import accounts_for, as_account_claims, as_accounts, everyone
 from nats_executor.access.permissions import Role, as_claims, as_config, permissions
 from nats_executor.broker import exposure
 from nats_executor.cli.arguments import (
     ask,
-    ask_again,
     command,
     lanes_of,
     named_queues,
@@ -25,31 +21,38 @@ from nats_executor.cli.arguments import (
     say,
     settings_for,
     show,
-    show_details,
+    show_list,
 )
+from nats_executor.cli.cancel_commands import queues_delete, queues_purge, tasks_cancel
 from nats_executor.cli.letter_commands import (
     dead_letters_list,
     dead_letters_purge,
     dead_letters_retry,
     dead_letters_show,
 )
+from nats_executor.cli.queue_commands import (
+    queues_list,
+    queues_pause,
+    queues_peek,
+    queues_resume,
+    queues_show,
+)
 from nats_executor.cli.why_commands import why
 from nats_executor.cli.worker_commands import workers_show
 from nats_executor.errors import ConfigError
-from nats_executor.fleet.histories import history_of
-from nats_executor.fleet.queues import queue_rows
-from nats_executor.fleet.workers import served_queues
 from nats_executor.metrics_package import missing_package, require_metrics
 from nats_executor.operations.choosing import Which
 from nats_executor.operations.demands import demand_rows, demands_in, with_demands
-from nats_executor.operations.details import last_hour, queue_details
 from nats_executor.operations.draining import drain_workers, undrain_workers
 from nats_executor.operations.idleness import IdleWatch, until_idle
-from nats_executor.operations.listing import Choice, chosen
 from nats_executor.operations.orders import OrderResult, give_orders
-from nats_executor.operations.pausing import Wish, pause_queues, resume_queues
 from nats_executor.operations.purging import Store, carry_out, look, purge_of
-from nats_executor.operations.survey import check_row, check_rows, take_survey, worker_rows
+from nats_executor.operations.survey import (
+    check_row,
+    check_rows,
+    take_survey,
+    worker_rows,
+)
 from nats_executor.text import lines
 from nats_executor.topology.setup import apply, inspect, known_queues
 from nats_executor.wire.names import Order, Verb, token
@@ -57,14 +60,10 @@ from nats_executor.wire.queue_names import in_text
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from nats_executor.broker.port import Broker
-    from nats_executor.fleet.queues import Row
-    from nats_executor.operations.survey import Survey
-    from nats_executor.settings import Settings
     from nats_executor.topology.drift import Drift
-    from nats_executor.wire.history import History
 
 __all__ = [
     "accounts",
@@ -76,13 +75,16 @@ __all__ = [
     "dead_letters_show",
     "demo",
     "purge",
+    "queues_delete",
     "queues_list",
     "queues_pause",
     "queues_peek",
+    "queues_purge",
     "queues_resume",
     "queues_show",
     "setup",
     "standalone",
+    "tasks_cancel",
     "why",
     "worker",
     "workers_add_queue",
@@ -140,88 +142,6 @@ def check(args: Namespace) -> None:
     show(rows, args.output)
     if any(row["status"] != "ok" for row in rows):
         raise SystemExit(1)
-
-
-@command
-@quiet
-def queues_list(args: Namespace) -> None:
-    """Print one row for each queue."""
-    settings = settings_for(args)
-
-    def rows(survey: Survey) -> list[Row]:
-        consumers, workers = survey.consumers, survey.workers
-        served = served_queues(workers, settings)
-        return queue_rows(consumers, workers, settings, survey.holds, served=served)
-
-    patterns = {"queue": in_text(args.queue_patterns or "")}
-    show_list(args, settings, rows, patterns)
-
-
-def show_list(
-    args: Namespace,
-    settings: Settings,
-    rows: Callable[[Survey], list[Row]],
-    patterns: dict[str, list[str]],
-) -> None:
-    """Print a list once, or again and again until Ctrl-C, over one connection."""
-    choice = Choice(patterns, args.sort, args.reverse)
-
-    def show_rows(survey: Survey) -> None:
-        show(chosen(rows(survey), choice), args.output)
-
-    ask_again(settings, lambda broker: take_survey(broker, settings), show_rows, args.watch)
-
-
-@command
-@quiet
-def queues_show(args: Namespace) -> None:
-    """Print all that is known of one queue."""
-    settings = settings_for(args)
-
-    async def looks(broker: Broker) -> tuple[Survey, History | None]:
-        survey = await take_survey(broker, settings)
-        return survey, await history_of(broker, settings.names, args.queue)
-
-    survey, history = ask(settings, looks)
-    hour = last_hour(history, int(time.time() // 60))
-    show_details(queue_details(survey, args.queue, settings) | hour, args.output)
-
-
-@command
-@quiet
-def queues_peek(args: Namespace) -> None:
-    """Print one row for each task that waits in a queue."""
-    from nats_executor.operations.peeking import peek, queued_tasks, waiting_rows
-
-    settings, queue = settings_for(args), args.queue
-    found = ask(settings, lambda broker: peek(broker, settings, queue))
-    now, limit = datetime.now(UTC), args.limit
-    queued = queued_tasks(queue)
-    show(waiting_rows(queued, found.dispatches, settings, queue, now=now, limit=limit), args.output)
-    if not found.is_whole:
-        sys.stderr.write("NATS does not list all of so many messages: some tasks may be missing\n")
-
-
-@command
-@quiet
-def queues_pause(args: Namespace) -> None:
-    """Keep what waits in queues from their workers, until a time or until they are resumed."""
-    settings = settings_for(args)
-    wish = Wish(by=getuser(), reason=args.reason, seconds=args.duration)
-    queues = in_text(args.paused_queues)
-    told = ask(settings, lambda broker: pause_queues(broker, settings.names, queues, wish))
-    for line in told:
-        say(line)
-
-
-@command
-@quiet
-def queues_resume(args: Namespace) -> None:
-    """Let queues go on."""
-    settings = settings_for(args)
-    queues = in_text(args.paused_queues)
-    for line in ask(settings, lambda broker: resume_queues(broker, settings.names, queues)):
-        say(line)
 
 
 @command
@@ -355,6 +275,13 @@ def auth(args: Namespace) -> None:
 @quiet
 def accounts(args: Namespace) -> None:
     """Print all accounts and users of a deployment, from names and settings alone."""
+    from nats_executor.access.accounts import (
+        accounts_for,
+        as_account_claims,
+        as_accounts,
+        everyone,
+    )
+
     settings = settings_for(args)
     if settings.jetstream_domain:
         raise ConfigError("[nats_executor] jetstream_domain: accounts do not reach over leaf nodes")

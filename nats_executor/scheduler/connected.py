@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nats_executor.scheduler.evidence import Evidence
     from nats_executor.scheduler.explaining import Explainer
     from nats_executor.scheduler.ledger import Dispatch
+    from nats_executor.scheduler.leftovers import Leftovers
     from nats_executor.scheduler.revocations import Revocations
     from nats_executor.scheduler.upkeep import Upkeep
     from nats_executor.wire.messages import Report
@@ -40,6 +41,7 @@ class Connected:
     upkeep: Upkeep
     revocations: Revocations
     explainer: Explainer
+    leftovers: Leftovers
 
     @property
     def recoveries(self) -> int:

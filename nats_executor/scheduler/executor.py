@@ -28,6 +28,7 @@ from nats_executor.scheduler.ledger import (
     Ended,
     Renewal,
 )
+from nats_executor.scheduler.leftovers import Leftovers
 from nats_executor.scheduler.revocations import Revocations
 from nats_executor.scheduler.upkeep import Upkeep
 from nats_executor.settings import Settings
@@ -123,6 +124,7 @@ class NatsExecutor(compat.VersionedExecutor):
                 self.job_id, self._requeue_rule, self._events, settings, bridge, dispatcher
             ),
             Explainer(self._events, settings, bridge, self._outage, dispatcher.require_broker),
+            Leftovers(self._events, settings, bridge, dispatcher.withdrawals),
         )
         bridge.start()
         try:
@@ -271,6 +273,7 @@ class NatsExecutor(compat.VersionedExecutor):
                 chronicle.settled(report, outcome)
         connected.upkeep.tick()
         connected.explainer.tick()
+        connected.leftovers.tick()
         if telemetry.reading:
             telemetry.tell(self._events.ledger)
 

@@ -24,6 +24,7 @@ from nats_executor.fleet.workers import seen_workers
 from nats_executor.logs import store
 from nats_executor.logs.running import TaskLogs
 from nats_executor.operations.choosing import Which
+from nats_executor.operations.deleting import delete_queue
 from nats_executor.operations.describing import description_of
 from nats_executor.operations.draining import drain_workers, undrain_workers
 from nats_executor.operations.facts import Instance
@@ -302,6 +303,7 @@ async def test_everything_works_with_what_is_granted_and_needs_all_of_it(
     for dispatch in held:  # for longer than `ack_wait`, and across a reconnect
         await role_stage.finished(dispatch)
     await retire(role_stage)
+    await delete(role_stage)
 
     assert [line for line in caplog.messages if "does not allow" in line] == []
     unused = {
@@ -530,3 +532,11 @@ async def retire(role_stage: RoleStage) -> None:
     record = await role_stage.root.last(NAMES.workers_stream, NAMES.presence("a", "w"))
     assert record is not None
     assert record.body == b""
+
+
+async def delete(role_stage: RoleStage) -> None:
+    """An administrator deletes a queue that no worker serves any more."""
+    outcome = await delete_queue(role_stage.admin, role_stage.settings("admin"), "a")
+    assert outcome.is_obeyed, outcome
+    names = {info.queue for info in await role_stage.root.consumer_infos(NAMES.tasks_stream)}
+    assert "a" not in names

@@ -89,6 +89,7 @@ TESTS = {
         "tests/contract/test_topology.py",
         "tests/contract/test_topology_changes.py",
     ),
+    "nats_executor/scheduler/strays.py": ("tests/scheduler/test_strays.py",),
     "nats_executor/scheduler/stuck.py": ("tests/scheduler/test_why_stuck.py",),
     "nats_executor/scheduler/evidence.py": (
         "tests/scheduler/test_evidence.py",
@@ -132,6 +133,7 @@ TESTS = {
     "nats_executor/wire/redaction.py": ("tests/wire/test_redaction.py",),
     "nats_executor/wire/sizes.py": ("tests/wire/test_sizes.py",),
     "nats_executor/fleet/letters.py": ("tests/fleet/test_letters.py",),
+    "nats_executor/fleet/rates.py": ("tests/fleet/test_rates.py",),
     "nats_executor/fleet/presences.py": (
         "tests/fleet/test_presences.py",
         "tests/fleet/test_record_keys.py",
