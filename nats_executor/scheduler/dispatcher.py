@@ -83,7 +83,7 @@ class Dispatcher:
         self._pending: dict[str, Callable[[], Awaitable[None]]] = {}
         self._is_behind = False  # on `_pending`, and it was said
         self.mailbox = Mailbox(settings.names)
-        self.inspector = Inspector(settings, sender, self._require_broker, self.mailbox)
+        self.inspector = Inspector(settings, sender, self.require_broker, self.mailbox)
         self.telemetry = Telemetry(settings)
         self.chronicle = Chronicle(settings)
         self.withdrawals = Withdrawals(settings, self.inspector, self._require_broker)
@@ -98,9 +98,9 @@ class Dispatcher:
                     group.create_task(self._streams.keep(broker), name="streams")
                     group.create_task(self._follow(broker), name="results")
                     group.create_task(self._carry_out_pending(), name="pending")
-                    telemetry = self.telemetry.watch_forever(self._require_broker)
+                    telemetry = self.telemetry.watch_forever(self.require_broker)
                     group.create_task(telemetry, name="telemetry")
-                    chronicle = self.chronicle.write_forever(self._require_broker)
+                    chronicle = self.chronicle.write_forever(self.require_broker)
                     group.create_task(chronicle, name="chronicle")
                     if self._answers is not None:
                         answering = self._answers.serve(broker, lambda: self.trouble)
@@ -143,7 +143,7 @@ class Dispatcher:
         return outcomes
 
     async def _publish(self, envelopes: Sequence[Envelope]) -> dict[str, BrokerError | None]:
-        broker = self._require_broker(self._names.tasks_stream)
+        broker = self.require_broker(self._names.tasks_stream)
         if self._streams.read_after is None:
             # The stream of reports has not answered yet: it is read from its start once it does.
             self._streams.read_after = 0
@@ -190,7 +190,7 @@ class Dispatcher:
         await self._carry_out(f"renew the token of {dispatch.id}", action)
 
     async def _renew(self, dispatch: Dispatch, new_token: str) -> None:
-        broker = self._require_broker(self._names.results_stream)
+        broker = self.require_broker(self._names.results_stream)
         subject = self._names.result(dispatch.queue, dispatch.id)
         found = await broker.last(self._names.results_stream, subject)
         report = self.mailbox.read(found) if found else None
@@ -212,7 +212,7 @@ class Dispatcher:
         await self._carry_out(f"revoke {dispatch_id}", action)
 
     async def _revoke(self, lane: Lane, dispatch_id: str, worker: str) -> None:
-        broker = self._require_broker(self._names.tasks_stream)
+        broker = self.require_broker(self._names.tasks_stream)
         subject = self._names.task(lane.queue, dispatch_id, lane.band)
         await broker.remove(self._names.tasks_stream, subject)
         if not worker:
@@ -272,7 +272,7 @@ class Dispatcher:
                     log.error("cannot follow results: %s; next: trying again", exc)  # noqa: TRY400 - the text says it all
             await asyncio.sleep(RETRY_SECONDS)
 
-    def _require_broker(self, *streams: str) -> Broker:
+    def require_broker(self, *streams: str) -> Broker:
         """Return the connection; raises why these streams, or those of all work, cannot be used."""
         names = self._names
         needed = streams or (names.tasks_stream, names.results_stream, names.workers_stream)

@@ -422,11 +422,11 @@ async def look_around(role_stage: RoleStage) -> None:
     assert inspector.unserved == {unserved.lane}
 
     reading = await Telemetry(role_stage.settings("scheduler"))._read(
-        role_stage.dispatcher._require_broker
+        role_stage.dispatcher.require_broker
     )
     assert reading.is_connected
     dispatcher = role_stage.dispatcher
-    await dispatcher.chronicle.write(dispatcher._require_broker(), 1000)
+    await dispatcher.chronicle.write(dispatcher.require_broker(), 1000)
     logs = TaskLogs(lambda: role_stage.settings("api_server"))
     source, _ = await asyncio.to_thread(logs.read, "held0", "a")
     await asyncio.to_thread(logs.close)

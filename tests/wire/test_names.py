@@ -148,6 +148,8 @@ def test_teams_share_no_name(one: str, other: str) -> None:
         (Names("a").control("w1", Verb.PING), "a.ctl.w1.ping"),
         (Names("a").peer("w1"), "a.peers.w1"),
         (Names("a").scheduler("7", SchedulerVerb.STATE), "a.schedulers.7.state"),
+        (Names("a").task_anywhere("d1"), "a.tasks.*.d1"),
+        (Names("a").task_anywhere("a.b"), f"a.tasks.*.{token('a.b')}"),
         (Names("a").scheduler("a.b", SchedulerVerb.STATE), f"a.schedulers.{token('a.b')}.state"),
         (Names("a").schedulers(SchedulerVerb.STATE), "a.schedulers.*.state"),
         (Names("a").schedulers(), "a.schedulers.*.*"),
