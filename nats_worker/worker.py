@@ -15,6 +15,7 @@ from nats_executor.errors import AccessDenied, BrokerError
 from nats_executor.fleet.liveness import Liveness
 from nats_executor.retrying import Once, end_task
 from nats_executor.text import number_of
+from nats_executor.wire.names import is_probe
 from nats_worker.control.drains import Drains
 from nats_worker.control.logs import serve_log
 from nats_worker.control.orders import serve_changes, serve_pings, serve_stops
@@ -22,6 +23,7 @@ from nats_worker.control.presence import Announcer
 from nats_worker.crew import Crew
 from nats_worker.delivery.errand import Errand
 from nats_worker.delivery.leases import Leases
+from nats_worker.delivery.probes import ProbeErrand
 from nats_worker.delivery.shared import Shared
 from nats_worker.health.endpoint import endpoint
 from nats_worker.health.health import Health
@@ -182,7 +184,11 @@ class Worker:
         )
 
         def accept(queue: str, delivery: Delivery) -> None:
-            self.crew.accept(Errand(shared, queue, delivery, observer(queue, delivery)))
+            dispatch_id = self._settings.names.place(delivery.subject).dispatch_id
+            if is_probe(dispatch_id):  # no workload of Airflow, and no metric counts it
+                self.crew.accept(ProbeErrand(shared, queue, delivery))
+            else:
+                self.crew.accept(Errand(shared, queue, delivery, observer(queue, delivery)))
 
         state.intake = Intake(shared.broker, self._settings, state.queues, state.slots, accept)
         await state.intake.run()

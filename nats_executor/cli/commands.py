@@ -32,6 +32,7 @@ from nats_executor.cli.letter_commands import (
     dead_letters_retry,
     dead_letters_show,
 )
+from nats_executor.cli.probe_commands import ping
 from nats_executor.errors import ConfigError
 from nats_executor.fleet.queues import queue_rows
 from nats_executor.fleet.workers import served_queues
@@ -70,6 +71,7 @@ __all__ = [
     "dead_letters_retry",
     "dead_letters_show",
     "demo",
+    "ping",
     "purge",
     "queues_list",
     "queues_pause",

@@ -97,6 +97,7 @@ GRANTS: dict[Role, tuple[str, ...]] = {
         "airflow.ctl.*.drain",
         "airflow.ctl.*.undrain",
         "airflow.schedulers.*.state",
+        "airflow.schedulers.*.probe",
     ),
     Role.OPERATOR: (
         "$JS.API.INFO",
@@ -124,6 +125,7 @@ GRANTS: dict[Role, tuple[str, ...]] = {
         "airflow.ctl.*.drain",
         "airflow.ctl.*.undrain",
         "airflow.schedulers.*.state",
+        "airflow.schedulers.*.probe",
     ),
     Role.SCHEDULER: (
         "airflow.tasks.>",

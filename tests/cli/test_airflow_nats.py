@@ -15,7 +15,7 @@ import pytest
 from airflow.cli.cli_config import ActionCommand, GroupCommand
 from rich.markup import escape
 
-from nats_executor.cli import commands, letter_commands
+from nats_executor.cli import commands, letter_commands, probe_commands
 from nats_executor.cli.defining import unmarked
 from nats_executor.cli.definitions import get_nats_cli_commands
 from nats_executor.cli.worker_definitions import WORKER_ARGS, WORKER_EPILOG
@@ -168,7 +168,7 @@ LONG = {"worker", "standalone", "demo"}
 
 def test_every_function_of_a_command_is_decorated() -> None:
     """Without `command` an error is a traceback; without `quiet` log lines stand in its table."""
-    modules = (commands, letter_commands)
+    modules = (commands, letter_commands, probe_commands)
     trees = [ast.parse(Path(str(module.__file__)).read_text()) for module in modules]
     decorated = {
         node.name: [ast.unparse(decorator) for decorator in node.decorator_list]

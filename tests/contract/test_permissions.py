@@ -130,6 +130,7 @@ def of_anyone() -> Table:
         "airflow.ctl.w.log": {"api_server"},
         "airflow.ctl.w.unheard-of": set(),
         "airflow.schedulers.7.state": {"admin", "operator", "api_server"},
+        "airflow.schedulers.7.probe": {"admin", "operator"},
         "airflow.schedulers.7.unheard-of": set(),
         "airflow.unheard-of": set(),
         "unheard-of": set(),
