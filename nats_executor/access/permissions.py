@@ -206,7 +206,9 @@ def for_scheduler(api: Api) -> list[str]:
         *api.info(*api.streams),
         *api.look_at_consumers(),
         api.create_consumers(),
-        *api.batch(tasks, results, names.workers_stream),
+        # What queues were like in the last hour.
+        in_domain(names.queue_histories(), api.domain),
+        *api.batch(tasks, results, names.workers_stream, names.holds_stream),
         api.message(tasks, names.tasks()),
         api.message(results, names.results()),
         f"{api.prefix}.STREAM.MSG.DELETE.{tasks}",

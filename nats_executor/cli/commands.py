@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -34,12 +35,13 @@ from nats_executor.cli.letter_commands import (
 )
 from nats_executor.cli.probe_commands import ping
 from nats_executor.errors import ConfigError
+from nats_executor.fleet.histories import history_of
 from nats_executor.fleet.queues import queue_rows
 from nats_executor.fleet.workers import served_queues
 from nats_executor.metrics_package import missing_package, require_metrics
 from nats_executor.operations.choosing import Which
 from nats_executor.operations.demands import demand_rows, demands_in, with_demands
-from nats_executor.operations.details import queue_details
+from nats_executor.operations.details import last_hour, queue_details
 from nats_executor.operations.draining import drain_workers, undrain_workers
 from nats_executor.operations.idleness import IdleWatch, until_idle
 from nats_executor.operations.listing import Choice, chosen
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from nats_executor.operations.survey import Survey
     from nats_executor.settings import Settings
     from nats_executor.topology.drift import Drift
+    from nats_executor.wire.history import History
 
 __all__ = [
     "accounts",
@@ -172,8 +175,14 @@ def show_list(
 def queues_show(args: Namespace) -> None:
     """Print all that is known of one queue."""
     settings = settings_for(args)
-    survey = ask(settings, lambda broker: take_survey(broker, settings))
-    show_details(queue_details(survey, args.queue, settings), args.output)
+
+    async def looks(broker: Broker) -> tuple[Survey, History | None]:
+        survey = await take_survey(broker, settings)
+        return survey, await history_of(broker, settings.names, args.queue)
+
+    survey, history = ask(settings, looks)
+    hour = last_hour(history, int(time.time() // 60))
+    show_details(queue_details(survey, args.queue, settings) | hour, args.output)
 
 
 @command

@@ -71,6 +71,9 @@ beside the columns of `queues list`:
   slots_in_use    of the slots of the workers that serve it, those with workloads, of any queue
   limit           of [nats_executor] queue_limits, none without
   unserved_bands  priority bands that no living worker takes; then set priority_bands there, too
+  ..._last_hour   the most that waited; how many workloads started, of those whose wait is known;
+                  how many ended
+  mean_wait_seconds  from sending to the start, of those that started in the last hour
 
 exit codes: 0 shown; 2 no queue has that name, or NATS does not answer
 """

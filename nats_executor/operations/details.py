@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from nats_executor.fleet.queues import by_queue, queue_rows, unknown_queue
 from nats_executor.fleet.workers import served_queues, serving, worker_state
+from nats_executor.wire.history import minutes_until
 from nats_executor.wire.names import Lane
 
 if TYPE_CHECKING:
@@ -13,8 +14,9 @@ if TYPE_CHECKING:
     from nats_executor.fleet.queues import Row
     from nats_executor.operations.survey import Survey
     from nats_executor.settings import Settings
+    from nats_executor.wire.history import History
 
-__all__ = ["queue_details"]
+__all__ = ["last_hour", "queue_details"]
 
 
 def queue_details(survey: Survey, queue: str, settings: Settings) -> Row:
@@ -44,4 +46,20 @@ def queue_details(survey: Survey, queue: str, settings: Settings) -> Row:
         "slots_in_use": sum(seen.presence.running for seen in served_by),
         "limit": settings.limit(queue) or None,
         "unserved_bands": unserved,
+    }
+
+
+def last_hour(history: History | None, minute: int) -> Row:
+    """Return what happened in a queue in the hour that ends with a minute, counted from the epoch.
+
+    Schedulers write it down at the end of each minute.
+    """
+    minutes = minutes_until(history, minute)
+    started = sum(minute.started for minute in minutes)
+    waited = sum(minute.waited for minute in minutes)
+    return {
+        "deepest_last_hour": max(minute.depth for minute in minutes),
+        "started_last_hour": started,
+        "ended_last_hour": sum(minute.ended for minute in minutes),
+        "mean_wait_seconds": round(waited / 1000 / started, 3) if started else None,
     }

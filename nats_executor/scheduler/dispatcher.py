@@ -25,6 +25,7 @@ from nats_executor.errors import (
     WrongSequence,
 )
 from nats_executor.pacing import Once
+from nats_executor.scheduler.chronicle import Chronicle
 from nats_executor.scheduler.inspector import Inspector
 from nats_executor.scheduler.probing import Probes
 from nats_executor.scheduler.reports import Mailbox
@@ -71,6 +72,7 @@ class Dispatcher:
         mailbox: the reports that have arrived.
         inspector: what is found on this connection.
         telemetry: what of all that becomes a metric.
+        chronicle: what of it is shown as the last hour of queues.
     """
 
     def __init__(self, settings: Settings, sender: str, answers: Answers | None = None) -> None:
@@ -84,6 +86,7 @@ class Dispatcher:
         self.mailbox = Mailbox(settings.names)
         self.inspector = Inspector(settings, sender, self._require_broker, self.mailbox)
         self.telemetry = Telemetry(settings)
+        self.chronicle = Chronicle(settings)
         self._streams = Streams(settings, self.inspector.renew)
 
     async def run(self) -> None:
@@ -97,6 +100,8 @@ class Dispatcher:
                     group.create_task(self._carry_out_pending(), name="pending")
                     telemetry = self.telemetry.watch_forever(self._require_broker)
                     group.create_task(telemetry, name="telemetry")
+                    chronicle = self.chronicle.write_forever(self._require_broker)
+                    group.create_task(chronicle, name="chronicle")
                     if self._answers is not None:
                         answering = self._answers.serve(broker, lambda: self.trouble, self.probe)
                         group.create_task(answering, name="answers")

@@ -222,9 +222,9 @@ class NatsExecutor(compat.VersionedExecutor):
         self._events.lost.discard(dispatch_id)
         kind, subject = compat.kind_of(workload), compat.token_subject_of(workload)
         queue, band = envelope.lane
-        self._events.ledger.track(
-            Dispatch(dispatch_id, key, queue, kind, subject, band, workload.key)
-        )
+        dispatch = Dispatch(dispatch_id, key, queue, kind, subject, band, workload.key)
+        dispatch.sent_at = time.time()
+        self._events.ledger.track(dispatch)
         if dispatch_id in self._minted:
             self._minted.discard(dispatch_id)
             # The scheduler stores the id then, which a later adoption needs. `queued()` would
@@ -259,12 +259,14 @@ class NatsExecutor(compat.VersionedExecutor):
         if connected is None:
             return
         reports, telemetry = connected.reports, connected.dispatcher.telemetry
+        chronicle = connected.dispatcher.chronicle
         while reports:
             report = reports.popleft()
             if outcome := self._events.ledger.apply(report, time.monotonic()):
                 self._events.settle(outcome)
                 self._follow_up(connected, outcome)
                 telemetry.settled(report, outcome)
+                chronicle.settled(report, outcome)
         connected.upkeep.tick()
         if telemetry.reading:
             telemetry.tell(self._events.ledger)

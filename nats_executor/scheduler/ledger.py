@@ -31,6 +31,7 @@ class Dispatch:
         coordinates: where to find it in Airflow, for people; None where the key says it all.
         attempt: of the claim that was last heard of; with `worker` it tells two claims apart.
         held_since: when that claim was first heard of, by the reader's clock.
+        sent_at: epoch seconds, 0 if another scheduler has sent it.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Dispatch:
     generation: int = 0
     attempt: int = 0
     held_since: float = 0.0
+    sent_at: float = 0.0
     returned_for: str = ""  # the last reason, which may come again every few seconds
 
     @property

@@ -291,7 +291,7 @@ def as_map(message: Any) -> dict[str, Any]:
 
 
 def decode(kind: type[Message], body: bytes, *, most_bytes: int = 0) -> Message:
-    """Decode and check a message of any kind, here or in `log_pages.py`, that anyone may have sent.
+    """Decode and check a message of any kind, also of other modules, that anyone may have sent.
 
     Args:
         most_bytes: how large it may be, if that is not what the stream of its kind takes.
@@ -362,3 +362,5 @@ def check_list(name: str, value: list[Any], hint: Any) -> None:
         raise DecodeError(f"field {name!r}: more than {LONGEST_LIST} entries")
     if get_args(hint) == (str,) and not all(type(v) is str for v in value):
         raise DecodeError(f"field {name!r}: not a list of texts")
+    if get_args(hint) == (int,) and not all(type(v) is int and 0 <= v <= LARGEST for v in value):
+        raise DecodeError(f"field {name!r}: not a list of numbers from 0 to {LARGEST}")

@@ -258,6 +258,13 @@ class Names:
     def queue_holds(self) -> str:
         return f"$KV.{self.holds_bucket}.queue.*"
 
+    def queue_history(self, queue: str) -> str:
+        """The key of what a queue was like in the last hour; schedulers write it."""
+        return f"$KV.{self.holds_bucket}.history.{token(queue)}"
+
+    def queue_histories(self) -> str:
+        return f"$KV.{self.holds_bucket}.history.*"
+
     def worker_hold(self, queue: str, worker: str) -> str:
         """The key-value subject of the note that a worker of a queue is drained.
 

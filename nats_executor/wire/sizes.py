@@ -11,6 +11,7 @@ __all__ = [
     "AVERAGE_BYTES",
     "CUT_LETTER_BYTES",
     "HEADERS_BYTES",
+    "HISTORY_BYTES",
     "HOLDS_BUCKET_BYTES",
     "HOLD_BYTES",
     "LETTER_BYTES",
@@ -62,7 +63,9 @@ LETTER_BYTES = WORKLOAD_BYTES + HEADERS_BYTES
 CUT_LETTER_BYTES = 64 * 1024
 # A hold is a queue's name, a person's name and a reason; a drain lists its worker's queues.
 HOLD_BYTES = 16 * 1024
-# All holds: one for each of some thousand queues and drained workers.
+# The last hour of a queue has four numbers for each minute.
+HISTORY_BYTES = 4 * 1024
+# All holds: one for each of some thousand queues and drained workers, and those queues' last hour.
 HOLDS_BUCKET_BYTES = 4 * 1024 * 1024
 # All presence records: one of 300 bytes for each of 50,000 workers.
 WORKERS_BUCKET_BYTES = 16 * 1024 * 1024

@@ -52,7 +52,9 @@ def of_queue(queue: str) -> Iterator[str]:
     yield from (f"airflow.results.{queue}", f"airflow.results.{queue}.d1.x")
     chunk = f"$O.{NAMES.logs_bucket}.C.{queue}.log.part"
     yield from (chunk, f"{chunk}.0", f"$KV.{NAMES.workers_bucket}.{queue}.w")
-    yield from (NAMES.queue_hold(queue), NAMES.worker_hold(queue, "w"))
+    yield from (
+        NAMES.queue_hold(queue), NAMES.worker_hold(queue, "w"), NAMES.queue_history(queue)
+    )  # fmt: skip
     for lane in (queue + band for band in BANDS):
         yield from (f"airflow.tasks.{lane}.d1", f"airflow.tasks.{lane}.d1.x")
         for forms in ("$JS.ACK", "$JS.ACK.hub.hash"):
@@ -79,9 +81,12 @@ def of_api(api: str) -> Iterator[str]:
         yield f"{api}.DIRECT.GET.{NAMES.results_stream}.airflow.results.{queue}.d1"
         yield f"{api}.DIRECT.GET.{NAMES.dead_letters_stream}.airflow.dead.{queue}.d1"
         yield f"{api}.DIRECT.GET.{NAMES.logs_stream}.$O.airflow_logs.C.{queue}.log.part.0"
-        for hold in (NAMES.queue_hold(queue), NAMES.worker_hold(queue, "w")):
-            yield f"{api}.DIRECT.GET.{NAMES.holds_stream}.{hold}"
-            yield f"{api}.{hold}"
+        keys = (
+            NAMES.queue_hold(queue), NAMES.worker_hold(queue, "w"), NAMES.queue_history(queue)
+        )  # fmt: skip
+        for key in keys:
+            yield f"{api}.DIRECT.GET.{NAMES.holds_stream}.{key}"
+            yield f"{api}.{key}"
     for lane in lanes():
         yield f"{api}.DIRECT.GET.{NAMES.tasks_stream}.airflow.tasks.{lane}.d1"
     for presence in (*(NAMES.presence(queue, "w") for queue in EACH), NAMES.older_presence("w")):

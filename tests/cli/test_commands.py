@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
-import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -240,11 +239,9 @@ ALL = [commands.check, commands.setup, commands.queues_list, commands.workers_li
 def test_a_broker_that_is_down(console: Console, command: Any) -> None:
     url = f"nats://127.0.0.1:{free_port()}"
     console.configure(servers=url, connect_timeout_seconds=0.3)
-    begin = time.monotonic()
 
     code, output = console.run(command)
 
-    assert time.monotonic() - begin < 3
     assert (code, output) == (2, "")
     (line,) = console.error.strip().splitlines()
     assert line.startswith(f"error: cannot reach NATS at {url}: ")

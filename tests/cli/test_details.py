@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING
 
 from nats_executor.cli import commands
+from nats_executor.operations.details import last_hour
+from nats_executor.wire.bounds import packed
+from nats_executor.wire.history import Minute, extended
+from nats_executor.wire.messages import as_map
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Console
@@ -29,6 +34,8 @@ def test_a_queue_is_described_in_full(console: Console) -> None:
                 "w1 (running, 3 of 4 slots in use)", "w2 (running, 0 of 4 slots in use)",
             ],
             "unserved_bands": [], "paused_until": None, "paused_by": None, "reason": None,
+            "deepest_last_hour": 0, "started_last_hour": 0, "ended_last_hour": 0,
+            "mean_wait_seconds": None,
         }
     ]  # fmt: skip
 
@@ -61,3 +68,22 @@ def test_an_unknown_queue_is_told(console: Console) -> None:
 
     assert console.run(commands.queues_show, queue="gpu") == (2, "")
     assert console.error == "error: no queue is named 'gpu'; there are: default\n"
+
+
+def test_the_last_hour_is_told(console: Console) -> None:
+    console.run(commands.setup)
+    now = int(time.time() // 60)
+    history = None
+    for minute, seen in [(now - 61, Minute(9, 9, 9, 9)), (now - 50, Minute(7, 3, 4500, 2)),
+                         (now, Minute(1, 1, 500, 4))]:  # fmt: skip
+        history = extended(history, "default", minute, seen)
+    console.publish(console.settings.names.queue_history("default"), packed(as_map(history)))
+
+    code, output = console.run(commands.queues_show, queue="default", output="json")
+
+    [details] = json.loads(output)
+    assert code == 0
+    assert {name: details[name] for name in last_hour(None, 0)} == {
+        "deepest_last_hour": 7, "started_last_hour": 4, "ended_last_hour": 6,
+        "mean_wait_seconds": 1.25,
+    }  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -100,12 +99,10 @@ async def test_a_denied_publish_names_the_missing_permission_at_once(
     worker = await worker_of(limited_stage)
     await worker.ready(5)
     subject = limited_stage.names.result("yours", "d1")
-    began = time.monotonic()
 
     with pytest.raises(AccessDenied) as caught:
-        await worker.publish(subject, b"")
+        await soon(worker.publish(subject, b"", timeout=60), 30)
 
-    assert time.monotonic() - began < 0.5
     prefix = limited_stage.names.prefix
     assert str(caught.value) == (
         f"NATS does not allow user worker to publish to {prefix}.results.yours.*: put what "

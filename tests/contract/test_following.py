@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, cast
 
@@ -92,12 +91,10 @@ async def test_following_yields_what_comes_later(stage: Stage) -> None:
     async with collecting(stage) as first:
         await report(stage, "d1")
         await first(1)
-        began = time.monotonic()
 
         await report(stage, "d2")
 
-        assert bodies(await first(2)) == [b"d1", b"d2"]
-        assert time.monotonic() - began < 0.5
+        assert bodies(await soon(first(2))) == [b"d1", b"d2"]
 
 
 async def test_following_begins_after_a_sequence(stage: Stage) -> None:
@@ -292,12 +289,10 @@ async def test_a_connection_may_ask_itself(stage: Stage) -> None:
 
 
 async def test_a_request_that_nobody_listens_to_says_so_at_once(stage: Stage) -> None:
-    began = time.monotonic()
+    subject = stage.names.control("w1", Verb.PING)
 
     with pytest.raises(NoResponders, match="ping"):
-        await stage.broker.request(stage.names.control("w1", Verb.PING), b"", timeout=5)
-
-    assert time.monotonic() - began < 0.5
+        await soon(stage.broker.request(subject, b"", timeout=60), 30)
 
 
 async def test_an_answer_that_takes_too_long_is_unavailable(stage: Stage) -> None:

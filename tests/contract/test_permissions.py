@@ -82,7 +82,7 @@ def of_stream(stream: str) -> Table:
         DEAD: {"operator"},
         LOGS: {"api_server"},
         WORKERS: READERS | {"api_server"},
-        HOLDS: PEOPLE,
+        HOLDS: READERS,
     }
     listed = READERS if stream == TASKS else set()
     return {
@@ -119,6 +119,8 @@ def of_anyone() -> Table:
         "$O.airflow_logs.x": set(),
         f"{API}.DIRECT.GET.{LOGS}.$O.airflow_logs.M.bmFtZQ==": set(),
         "$KV.airflow_holds.queue.a": {"operator"},
+        "$KV.airflow_holds.history.a": {"operator", "scheduler"},
+        "$KV.airflow_holds.history.a.b": {"operator"},
         "airflow.ctl.w.ping": {"scheduler"},
         "airflow.peers.w": BOTH,
         "airflow.ctl.w.stop": {"scheduler"},

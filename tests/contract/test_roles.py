@@ -415,6 +415,8 @@ async def look_around(role_stage: RoleStage) -> None:
         role_stage.dispatcher._require_broker
     )
     assert reading.is_connected
+    dispatcher = role_stage.dispatcher
+    await dispatcher.chronicle.write(dispatcher._require_broker(), 1000)
     logs = TaskLogs(lambda: role_stage.settings("api_server"))
     source, _ = await asyncio.to_thread(logs.read, "held0", "a")
     await asyncio.to_thread(logs.close)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -63,11 +62,9 @@ def test_a_call_that_takes_too_long_is_given_up_and_cancelled(bridge: Bridge) ->
         finally:
             is_cancelled.set()
 
-    start = time.monotonic()
     with pytest.raises(BrokerUnavailable, match=r"did not answer within 0\.05 s"):
         bridge.call(hang(), timeout=0.05)
 
-    assert time.monotonic() - start < 2
     assert is_cancelled.wait(5)
 
 

@@ -40,7 +40,10 @@ PUBLISHED: tuple[tuple[str, str], ...] = (
     (rf"{API}\.DIRECT\.GET\.AIRFLOW_RESULTS\..*", "look up a report of its queues"),
     (rf"{API}\.DIRECT\.GET\.AIRFLOW_DEAD_LETTERS.*", "read dead letters"),
     (rf"{API}\.DIRECT\.GET\.KV_airflow_workers", "look up workers' presence records"),
-    (rf"{API}\.DIRECT\.GET\.KV_airflow_holds", "look up who paused a queue or drained a worker"),
+    (
+        rf"{API}\.DIRECT\.GET\.KV_airflow_holds",
+        "look up who paused a queue or drained a worker, and the last hour of queues",
+    ),
     (rf"{API}\.DIRECT\.GET\.KV_airflow_holds\..*", "look up who drained workers of its queues"),
     (rf"{API}\.DIRECT\.GET\.KV_.*", "look up presence records of its queues, and older ones"),
     (rf"{API}\.DIRECT\.GET\.OBJ_airflow_logs.*", "read stored logs"),
@@ -58,6 +61,10 @@ PUBLISHED: tuple[tuple[str, str], ...] = (
     (rf"{API}\.STREAM\.(DELETE|RESTORE)\..*", "delete a stream"),
     (rf"({API}\.)?\$KV\.airflow_workers\.>", "write presence records, for any queue"),
     (rf"({API}\.)?\$KV\.airflow_workers\..*", "write presence records of its queues"),
+    (
+        rf"({API}\.)?\$KV\.airflow_holds\.history\.\*",
+        "write down what queues were like in the last hour",
+    ),
     (rf"({API}\.)?\$KV\.airflow_holds\.>", "write down who pauses a queue or drains a worker"),
     (r"airflow\.peers\.\*", "ask other workers whether they live"),
     (r"airflow\.ctl\.\*\.ping", "ask workers whether they live"),

@@ -120,6 +120,7 @@ TESTS = {
         "tests/wire/test_queue_names.py",
         "tests/wire/test_queue_texts.py",
     ),
+    "nats_executor/wire/history.py": ("tests/wire/test_history.py",),
     "nats_executor/wire/redaction.py": ("tests/wire/test_redaction.py",),
     "nats_executor/wire/sizes.py": ("tests/wire/test_sizes.py",),
     "nats_executor/fleet/letters.py": ("tests/fleet/test_letters.py",),
