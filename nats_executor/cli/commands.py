@@ -33,7 +33,7 @@ from nats_executor.cli.letter_commands import (
     dead_letters_retry,
     dead_letters_show,
 )
-from nats_executor.cli.probe_commands import ping
+from nats_executor.cli.probe_commands import doctor, ping
 from nats_executor.errors import ConfigError
 from nats_executor.fleet.histories import history_of
 from nats_executor.fleet.queues import queue_rows
@@ -74,6 +74,7 @@ __all__ = [
     "dead_letters_retry",
     "dead_letters_show",
     "demo",
+    "doctor",
     "ping",
     "purge",
     "queues_list",

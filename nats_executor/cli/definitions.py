@@ -15,7 +15,7 @@ from airflow.cli.cli_config import (
 from nats_executor.cli.access_definitions import accounts_command, auth_command
 from nats_executor.cli.defining import ARG_CONCURRENCY, ARG_QUEUES, ARG_TEAM, action
 from nats_executor.cli.letter_definitions import dead_letters_commands
-from nats_executor.cli.probe_definitions import ping_command
+from nats_executor.cli.probe_definitions import trial_commands
 from nats_executor.cli.queue_definitions import queues_commands
 from nats_executor.cli.worker_definitions import WORKER_ARGS, WORKER_EPILOG, workers_commands
 
@@ -138,7 +138,7 @@ def get_nats_cli_commands() -> list[GroupCommand]:
                     (ARG_DEMANDED_QUEUES, ARG_MIN_WORKERS, *output),
                     CHECK_EPILOG,
                 ),
-                ping_command(),
+                *trial_commands(),
                 queues_commands(),
                 workers_commands(),
                 dead_letters_commands(),

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from airflow.configuration import conf
 
 from nats_executor.cli.arguments import ask, command, print_error, quiet, settings_for, show
+from nats_executor.errors import BrokerError
 from nats_executor.operations.pinging import hop_rows, ping_queue
-from nats_executor.operations.schedulers import living_schedulers
 from nats_executor.text import number_of, one_line, presentable
 from nats_executor.wire.scheduler_answers import ProbeOrder
 
@@ -19,13 +19,40 @@ if TYPE_CHECKING:
     from nats_executor.broker.port import Broker
     from nats_executor.operations.pinging import Pinged
 
-__all__ = ["ping"]
+__all__ = ["doctor", "ping"]
+
+
+@command
+@quiet
+def doctor(args: Namespace) -> None:
+    """Print what is wrong with the deployment as seen from here; exit 1 if anything is."""
+    # Only this command needs all of that.
+    from nats_executor.operations.diagnoses import is_fine
+    from nats_executor.operations.doctoring import (
+        Examination,
+        examination_rows,
+        examine_broker,
+        living_or_why,
+    )
+
+    settings = settings_for(args)
+    jobs, database = living_or_why()
+    try:
+        found = ask(settings, lambda broker: examine_broker(broker, settings, jobs, database))
+    except BrokerError as exc:  # what is not NATS can be looked at all the same
+        found = Examination(failure=str(exc))
+    rows = examination_rows(found, settings, args.team_name)
+    show(rows, args.output)
+    if not all(map(is_fine, rows)):
+        raise SystemExit(1)
 
 
 @command
 @quiet
 def ping(args: Namespace) -> None:
     """Send probes through a queue, and print how long each step took; exit 1 without a result."""
+    from nats_executor.operations.schedulers import living_schedulers
+
     settings = settings_for(args)
     queue = args.queue or conf.get_mandatory_value("operators", "default_queue")
     order = ProbeOrder(queue=queue, seconds=args.timeout)

@@ -7,7 +7,7 @@ from airflow.cli.cli_config import ARG_OUTPUT, ARG_VERBOSE, ActionCommand, Arg, 
 from nats_executor.cli.defining import ARG_TEAM, action
 from nats_executor.cli.durations import interval
 
-__all__ = ["ping_command"]
+__all__ = ["trial_commands"]
 
 ARG_PINGED_QUEUE = Arg(
     ("-q", "--queue"), help="Queue to try, any text as it is; without it [operators] default_queue"
@@ -53,6 +53,27 @@ exit codes: 0 it works; 1 no scheduler or no worker has answered in time, with t
 2 refused, or NATS or the database does not answer
 """
 
+DOCTOR_EPILOG = """\
+examples:
+  airflow nats doctor
+  airflow nats doctor -o json
+
+It finds what `airflow nats check` finds, and looks at versions, clocks, limits, certificates, files
+of secrets, the living schedulers, and the API server. It changes nothing. To find out whether the
+API server accepts the tokens of this installation, it sends one of no task that exists.
+
+columns:
+  check     what was looked at
+  status    `ok` and `unknown` need no person; any other one does
+  details   what was found, and what to do
+
+It needs a NATS user of the role operator. Without Airflow's database, as on a worker's machine, the
+schedulers are `unknown`.
+
+exit codes: 0 nothing needs a person; 1 something does, named in the table; 2 the configuration is
+wrong
+"""
+
 
 def ping_command() -> ActionCommand:
     """Return the command that sends a probe."""
@@ -66,3 +87,14 @@ def ping_command() -> ActionCommand:
     )
     what = "Try a queue: send a probe to a worker and time each step"
     return action("ping", what, args, PING_EPILOG)
+
+
+def doctor_command() -> ActionCommand:
+    """Return the command that examines the deployment."""
+    what = "Examine the deployment from this machine: each finding with its remedy"
+    return action("doctor", what, (ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE), DOCTOR_EPILOG)
+
+
+def trial_commands() -> tuple[ActionCommand, ...]:
+    """Return the commands that try the deployment out."""
+    return doctor_command(), ping_command()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor import NatsExecutor
-from nats_executor.cli import commands, probe_commands
+from nats_executor.cli import commands
+from nats_executor.operations import schedulers
 from tests.support.execution_api import ExecutionApi
 from tests.support.process_stage import make_home
 from tests.support.waiting import block_until
@@ -31,7 +32,7 @@ STEPS = [
 @pytest.fixture
 def executor(console: Console, monkeypatch: pytest.MonkeyPatch) -> Iterator[NatsExecutor]:
     """The executor of scheduler 7, which Airflow takes for alive."""
-    monkeypatch.setattr(probe_commands, "living_schedulers", lambda: ["7"])
+    monkeypatch.setattr(schedulers, "living_schedulers", lambda: ["7"])
     console.configure(publish_timeout_seconds=20, connect_timeout_seconds=20)
     executor = NatsExecutor()
     executor.job_id = 7
@@ -132,7 +133,7 @@ def test_full_slots_say_so(console: Console) -> None:
 
 
 def test_no_living_scheduler_is_said(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe_commands, "living_schedulers", list)
+    monkeypatch.setattr(schedulers, "living_schedulers", list)
 
     assert pinged(console) == (1, "")
 
@@ -142,7 +143,7 @@ def test_no_living_scheduler_is_said(console: Console, monkeypatch: pytest.Monke
 def test_a_scheduler_that_hears_nothing_is_said(
     console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe_commands, "living_schedulers", lambda: ["8", "9"])
+    monkeypatch.setattr(schedulers, "living_schedulers", lambda: ["8", "9"])
 
     assert pinged(console, queue=None) == (1, "")
 
@@ -153,7 +154,7 @@ def test_a_scheduler_that_hears_nothing_is_said(
 def test_a_server_that_is_away_is_exit_code_2(
     console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe_commands, "living_schedulers", lambda: ["7"])
+    monkeypatch.setattr(schedulers, "living_schedulers", lambda: ["7"])
     console.configure(servers="nats://127.0.0.1:1", connect_timeout_seconds=1)
 
     assert pinged(console) == (2, "")
