@@ -27,6 +27,7 @@ __all__ = ["doctor", "ping"]
 def doctor(args: Namespace) -> None:
     """Print what is wrong with the deployment as seen from here; exit 1 if anything is."""
     # Only this command needs all of that.
+    from nats_executor.operations.bundle import bundle_parts, write_bundle
     from nats_executor.operations.diagnoses import is_fine
     from nats_executor.operations.doctoring import (
         Examination,
@@ -43,6 +44,9 @@ def doctor(args: Namespace) -> None:
         found = Examination(failure=str(exc))
     rows = examination_rows(found, settings, args.team_name)
     show(rows, args.output)
+    if args.bundle:
+        write_bundle(args.bundle, bundle_parts(found, settings, rows))
+        sys.stderr.write(f"{one_line(args.bundle)} written; look through it before you send it\n")
     if not all(map(is_fine, rows)):
         raise SystemExit(1)
 

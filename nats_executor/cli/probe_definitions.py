@@ -26,6 +26,11 @@ ARG_PING_TIMEOUT = Arg(
     default=10.0,
     help="Seconds to wait for each probe, 45 at most; 10 without it",
 )
+ARG_BUNDLE = Arg(
+    ("--bundle",),
+    metavar="FILE",
+    help="Also write a zip archive for support, without secrets; the file must not exist yet",
+)
 
 PING_EPILOG = """\
 examples:
@@ -57,6 +62,7 @@ DOCTOR_EPILOG = """\
 examples:
   airflow nats doctor
   airflow nats doctor -o json
+  airflow nats doctor --bundle support.zip   also write an archive for support
 
 It finds what `airflow nats check` finds, and looks at versions, clocks, limits, certificates, files
 of secrets, the living schedulers, and the API server. It changes nothing. To find out whether the
@@ -67,11 +73,14 @@ columns:
   status    `ok` and `unknown` need no person; any other one does
   details   what was found, and what to do
 
+The archive has the findings, versions, settings, streams, queues, workers, and what schedulers
+said. It has no passwords, tokens, keys, users in addresses or bodies of messages. Its mode is 0600.
+
 It needs a NATS user of the role operator. Without Airflow's database, as on a worker's machine, the
 schedulers are `unknown`.
 
 exit codes: 0 nothing needs a person; 1 something does, named in the table; 2 the configuration is
-wrong
+wrong, or the archive cannot be written
 """
 
 
@@ -92,7 +101,7 @@ def ping_command() -> ActionCommand:
 def doctor_command() -> ActionCommand:
     """Return the command that examines the deployment."""
     what = "Examine the deployment from this machine: each finding with its remedy"
-    return action("doctor", what, (ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE), DOCTOR_EPILOG)
+    return action("doctor", what, (ARG_BUNDLE, ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE), DOCTOR_EPILOG)
 
 
 def trial_commands() -> tuple[ActionCommand, ...]:

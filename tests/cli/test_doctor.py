@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ from nats_executor.broker import exposure
 from nats_executor.cli import commands
 from nats_executor.errors import DatabaseAway
 from nats_executor.operations import doctoring
+from nats_executor.wire.messages import Kind, Workload, encode
 from tests.cli.conftest import Console
 from tests.support.api_server import execution_api_server
 from tests.support.certificates import Authority
@@ -51,7 +53,7 @@ def surroundings(api_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def examined(console: Console) -> dict[str, tuple[str, str]]:
     """Return the status and details of each check."""
-    code, printed = console.run(commands.doctor, output="json")
+    code, printed = console.run(commands.doctor, output="json", bundle=None)
     rows = json.loads(printed)
     bad = [row for row in rows if row["status"] not in {"ok", "unknown"}]
     assert code == bool(bad), (code, bad, console.error)
@@ -219,3 +221,73 @@ def test_a_login_in_clear_text_is_found(console: Console, monkeypatch: pytest.Mo
     monkeypatch.setattr(exposure, "TOLD", ["[nats_executor] password goes to NATS in clear text"])
 
     assert examined(console)["login"][0] == "exposed"
+
+
+def test_no_secret_is_in_the_archive(
+    console: Console, api_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Secrets are planted wherever one might get in from."""
+    url = console.settings.servers[0].replace("://", "://planted-user:planted-in-address@")
+    jwt = "eyJhbGciOiJIUzUxMiJ9.eyJzdWIiOiJwbGFudGVkIn0.planted-signature"
+    planted = {
+        "password": "planted-password", "jwt": "planted-jwt-secret" * 4,
+        "database": "planted-database-password", "fernet": "planted-fernet-key",
+        "reason": "planted-password", "api": "planted-api-login", "address": "planted-in-address",
+        "body": "planted-in-a-body", "token": jwt, "signature": "planted-signature",
+        "seed": "SU" + "A" * 56,
+    }  # fmt: skip
+    console.run(commands.setup)
+    workload = Workload(
+        dispatch_id="d1", queue="default", kind=Kind.TASK, key=[], sender="s",
+        body={"token": jwt, "code": planted["body"]},
+    )  # fmt: skip
+    console.publish(console.settings.names.task("default", "d1"), encode(workload))
+    console.publish(console.settings.names.dead_letter("default", "d2"), encode(workload))
+    host = f"{planted['seed']} {jwt} http://u:{planted['api']}@h {planted['password']}"
+    console.announce("w1", "default", host=host, paused=host)
+    console.run(
+        commands.queues_pause, paused_queues="default", reason=planted["reason"], duration=None
+    )
+    monkeypatch.setattr(doctoring, "living_schedulers", lambda: ["7"])
+    monkeypatch.setenv(JWT_SECRET, planted["jwt"])
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", planted["fernet"])
+    monkeypatch.setenv(
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+        f"postgresql://airflow:{planted['database']}@db/airflow",
+    )
+    monkeypatch.setenv(URL, api_server.replace("//", f"//u:{planted['api']}@"))
+    console.configure(servers=url, user="visible-user", password=planted["password"])
+    path = tmp_path / "support.zip"
+
+    code, _ = console.run(commands.doctor, bundle=str(path))
+
+    assert code == 1, console.error
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert "support.zip written" in console.error
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    whole = path.read_bytes() + b"".join(files.values())
+    assert {name for name, secret in planted.items() if secret.encode() in whole} == set()
+    assert b"planted" not in whole
+    assert set(files) >= {
+        "README.txt", "findings.json", "versions.json", "settings.json", "streams.json",
+        "queues.json", "workers.json", "consumers.json", "schedulers.json",
+    }  # fmt: skip
+    shown = json.loads(files["settings.json"])
+    assert (shown["password"], shown["user"]) == ("'***'", "'visible-user'")
+    assert shown["servers"] == repr(console.settings.servers[0])
+    assert json.loads(files["workers.json"])[0]["worker"] == "w1"
+    assert json.loads(files["queues.json"])[0]["pending"] == 1
+
+
+def test_an_archive_is_not_written_over_another_file(console: Console, tmp_path: Path) -> None:
+    console.run(commands.setup)
+    path = tmp_path / "mine"
+    path.write_text("mine")
+
+    code, _ = console.run(commands.doctor, bundle=str(path))
+
+    assert code == 2
+    assert "there is a file already" in console.error
+    assert path.read_text() == "mine"
+    assert console.run(commands.doctor, bundle=str(tmp_path / "no" / "where"))[0] == 2
