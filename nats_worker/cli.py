@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import logging
 import os
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,8 +106,10 @@ def plan_for(args: Namespace, queues: list[str], concurrency: int) -> Plan:
     from airflow.configuration import conf
     from airflow.utils.net import get_hostname
 
+    from nats_executor.installation import installed
     from nats_worker.state import Plan
 
+    here = installed()
     return Plan(
         name=args.hostname or get_hostname(),
         queues=tuple(dict.fromkeys(queues)),
@@ -117,7 +118,9 @@ def plan_for(args: Namespace, queues: list[str], concurrency: int) -> Plan:
         cleanup_seconds=conf.getfloat(
             "dag_processor", "stale_bundle_cleanup_interval", fallback=1800.0
         ),
-        version=version("airflow-nats-executor"),
+        version=here.version,
+        airflow=here.airflow,
+        python=here.python,
         serves_logs=is_log_server_wanted(args),
         log_folder=os.path.abspath(conf.get_mandatory_value("logging", "base_log_folder")),  # noqa: PTH100 - a path of Airflow's may not be there yet
     )

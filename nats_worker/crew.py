@@ -8,8 +8,9 @@ import logging
 import signal
 from typing import TYPE_CHECKING, Any
 
-from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable, DecodeError
+from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable
 from nats_executor.text import number_of
+from nats_executor.wire.descriptions import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -56,10 +57,8 @@ class Crew:
         # Another delivery of what is here only renews its lease.
         if not self._settings.pool_slots_as_weight or errand.dispatch_id in self._leases:
             return 1
-        try:
-            return errand.read().pool_slots
-        except DecodeError:
-            return 1
+        workload = errand.record.workload
+        return workload.pool_slots if workload else 1
 
     async def carry(self, errand: Errand, holding: Holding) -> None:
         def give_slots() -> None:
@@ -88,13 +87,17 @@ class Crew:
     async def has_room(self, errand: Errand, holding: Holding) -> bool:
         """Keep a delivery until it fits; False if it is handed back instead."""
         log.info("%s waits for %s", errand.dispatch_id, number_of(holding.weight, "slot"))
+        errand.record.enter(Phase.WAITING)
         # Not claimed yet: a claim says that it is about to run here.
         lease = self._leases.hold(errand.dispatch_id, errand.delivery)
         try:
             await holding.settled.wait()
         finally:
             self._leases.drop(lease)
-            errand.delivery = lease.delivery
+            if lease.delivery is not errand.delivery:
+                errand.delivery = lease.delivery
+                errand.read()
+        errand.record.enter(Phase.LOOKING)
         return not errand.is_handed_back
 
     def release_kept(self) -> Errand | None:

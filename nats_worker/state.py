@@ -27,7 +27,8 @@ class Plan:
 
     Attributes:
         cleanup_seconds: how often to remove stale versions of Dag bundles, 0 for never.
-        version: of this distribution, for the presence record.
+        version: of this distribution, for the presence record; `airflow` and `python` are the
+            releases of these.
         serves_logs: whether to serve this host's task logs to the UI.
     """
 
@@ -37,6 +38,8 @@ class Plan:
     team: str | None
     cleanup_seconds: float
     version: str
+    airflow: str = ""
+    python: str = ""
     serves_logs: bool = False
     log_folder: str = ""  # Airflow's `base_log_folder`
 
@@ -93,6 +96,8 @@ class WorkerState:
             started_at=self.started_at,
             at=time.time(),
             version=self.plan.version,
+            airflow=self.plan.airflow,
+            python=self.plan.python,
             bands=len(self.settings.priority_bands) + 1,
             paused=self.paused,
             drained_by=self.drained.by if self.drained else "",

@@ -16,6 +16,7 @@ from nats_executor.fleet.liveness import Liveness
 from nats_executor.retrying import Once, end_task
 from nats_executor.text import number_of
 from nats_executor.wire.names import is_probe
+from nats_worker.control.descriptions import serve_descriptions
 from nats_worker.control.drains import Drains
 from nats_worker.control.logs import serve_log
 from nats_worker.control.orders import serve_changes, serve_pings, serve_stops
@@ -223,6 +224,7 @@ class Worker:
         await serve_stops(broker, self.state, self.crew)
         await serve_changes(broker, self.state, self.crew, announcer, self.drains)
         await serve_log(broker, self.state, self.crew.errands)
+        await serve_descriptions(broker, self.state, self.crew.errands)
 
     async def clean_up_bundles(self, pool: ProcessPool) -> None:
         while self.state.plan.cleanup_seconds:

@@ -13,7 +13,6 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from nats_executor.access.accounts import DOMAIN
 from nats_executor.access.permissions import Role, permissions
 from nats_executor.broker.login import who_logs_in
 from nats_executor.errors import AccessDenied
@@ -114,6 +113,8 @@ class Denials:
 
     def _command(self, missing: str) -> str:
         """Return the command that prints what this user has to be allowed."""
+        from nats_executor.access.accounts import DOMAIN  # costs a command CPU time, needed or not
+
         s = self._settings
         user = s.user or ("PUBLIC_KEY" if s.nkey_seed else "NAME")
         role = role_of(self._role, missing, s)

@@ -366,6 +366,9 @@ class JetStream(Broker):
     async def update_consumer(self, stream: str, config: Config) -> None:
         await self._put_consumer(stream, config, "update")
 
+    async def delete_consumer(self, stream: str, consumer: str) -> None:
+        await self._call(f"CONSUMER.DELETE.{stream}.{consumer}")
+
     async def _put_consumer(self, stream: str, config: Config, action: str) -> None:
         subject = f"CONSUMER.CREATE.{stream}.{config['durable_name']}.{config['filter_subject']}"
         await self._call(subject, {"stream_name": stream, "config": config, "action": action})

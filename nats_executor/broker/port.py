@@ -55,6 +55,7 @@ class ConsumerInfo:
     redelivered: int
     waiting: int  # num_waiting: pulls that wait for a message
     paused_until: float = 0.0  # epoch seconds, the server's clock; 0 while it is not paused
+    delivered: int = 0  # deliveries since it was created, repeated ones too
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,3 +371,11 @@ class Broker(Protocol):
         ...
 
     async def update_consumer(self, stream: str, config: Config) -> None: ...
+
+    async def delete_consumer(self, stream: str, consumer: str) -> None:
+        """Delete a durable consumer; its messages stay in the stream.
+
+        Raises:
+            NotFound: there is no such consumer.
+        """
+        ...

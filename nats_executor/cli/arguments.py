@@ -211,7 +211,7 @@ def show_details(details: Row, output: str) -> None:
 
 def cell(value: Any) -> str:
     """Return a value as text of one line; `-` for none, so that columns can be counted."""
-    if value is None:
+    if value is None or value == []:
         return "-"
     text = as_text(map(str, value)) if isinstance(value, list) else str(value)
     return one_line(presentable(text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import time
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from airflow.utils.platform import getuser
 
-from nats_executor.access.accounts import accounts_for, as_account_claims, as_accounts, everyone
 from nats_executor.access.permissions import Role, as_claims, as_config, permissions
 from nats_executor.broker import exposure
 from nats_executor.cli.arguments import (
@@ -27,6 +27,7 @@ from nats_executor.cli.arguments import (
     show,
     show_details,
 )
+from nats_executor.cli.cancel_commands import queues_delete, queues_purge, tasks_cancel
 from nats_executor.cli.letter_commands import (
     dead_letters_list,
     dead_letters_purge,
@@ -34,10 +35,10 @@ from nats_executor.cli.letter_commands import (
     dead_letters_show,
 )
 from nats_executor.cli.probe_commands import doctor, ping
+from nats_executor.cli.why_commands import why
+from nats_executor.cli.worker_commands import workers_show
 from nats_executor.errors import ConfigError
 from nats_executor.fleet.histories import history_of
-from nats_executor.fleet.queues import queue_rows
-from nats_executor.fleet.workers import served_queues
 from nats_executor.metrics_package import missing_package, require_metrics
 from nats_executor.operations.choosing import Which
 from nats_executor.operations.demands import demand_rows, demands_in, with_demands
@@ -48,7 +49,14 @@ from nats_executor.operations.listing import Choice, chosen
 from nats_executor.operations.orders import OrderResult, give_orders
 from nats_executor.operations.pausing import Wish, pause_queues, resume_queues
 from nats_executor.operations.purging import Store, carry_out, look, purge_of
-from nats_executor.operations.survey import check_row, check_rows, take_survey, worker_rows
+from nats_executor.operations.survey import (
+    check_row,
+    check_rows,
+    survey_queue_rows,
+    take_look,
+    take_survey,
+    worker_rows,
+)
 from nats_executor.text import lines
 from nats_executor.topology.setup import apply, inspect, known_queues
 from nats_executor.wire.names import Order, Verb, token
@@ -60,6 +68,7 @@ if TYPE_CHECKING:
 
     from nats_executor.broker.port import Broker
     from nats_executor.fleet.queues import Row
+    from nats_executor.fleet.rates import Look
     from nats_executor.operations.survey import Survey
     from nats_executor.settings import Settings
     from nats_executor.topology.drift import Drift
@@ -77,21 +86,29 @@ __all__ = [
     "doctor",
     "ping",
     "purge",
+    "queues_delete",
     "queues_list",
     "queues_pause",
     "queues_peek",
+    "queues_purge",
     "queues_resume",
     "queues_show",
     "setup",
     "standalone",
+    "tasks_cancel",
+    "why",
     "worker",
     "workers_add_queue",
     "workers_drain",
     "workers_list",
     "workers_remove_queue",
     "workers_set_concurrency",
+    "workers_show",
     "workers_undrain",
 ]
+
+# From the first look of `queues show` to its second one, which gives the rates.
+RATE_SECONDS = 1.0
 
 
 @command
@@ -147,10 +164,12 @@ def queues_list(args: Namespace) -> None:
     """Print one row for each queue."""
     settings = settings_for(args)
 
+    looks: list[Look] = []
+
     def rows(survey: Survey) -> list[Row]:
-        consumers, workers = survey.consumers, survey.workers
-        served = served_queues(workers, settings)
-        return queue_rows(consumers, workers, settings, survey.holds, served=served)
+        before = looks.pop() if looks else None
+        looks.append(survey.look)
+        return survey_queue_rows(survey, settings, before)
 
     patterns = {"queue": in_text(args.queue_patterns or "")}
     show_list(args, settings, rows, patterns)
@@ -177,13 +196,16 @@ def queues_show(args: Namespace) -> None:
     """Print all that is known of one queue."""
     settings = settings_for(args)
 
-    async def looks(broker: Broker) -> tuple[Survey, History | None]:
+    async def looks(broker: Broker) -> tuple[Survey, History | None, Look | None]:
         survey = await take_survey(broker, settings)
-        return survey, await history_of(broker, settings.names, args.queue)
+        queue_details(survey, args.queue, settings)  # an unknown queue is told at once
+        await asyncio.sleep(RATE_SECONDS)
+        history = await history_of(broker, settings.names, args.queue)
+        return survey, history, await take_look(broker, settings)
 
-    survey, history = ask(settings, looks)
+    survey, history, after = ask(settings, looks)
     hour = last_hour(history, int(time.time() // 60))
-    show_details(queue_details(survey, args.queue, settings) | hour, args.output)
+    show_details(queue_details(survey, args.queue, settings, after) | hour, args.output)
 
 
 @command
@@ -354,6 +376,13 @@ def auth(args: Namespace) -> None:
 @quiet
 def accounts(args: Namespace) -> None:
     """Print all accounts and users of a deployment, from names and settings alone."""
+    from nats_executor.access.accounts import (
+        accounts_for,
+        as_account_claims,
+        as_accounts,
+        everyone,
+    )
+
     settings = settings_for(args)
     if settings.jetstream_domain:
         raise ConfigError("[nats_executor] jetstream_domain: accounts do not reach over leaf nodes")

@@ -21,6 +21,7 @@ __all__ = [
     "ARG_QUEUES",
     "ARG_QUEUE_PATTERNS",
     "ARG_TEAM",
+    "ARG_WATCH",
     "LIST_ARGS",
     "action",
 ]

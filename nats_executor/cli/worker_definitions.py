@@ -25,6 +25,7 @@ from nats_executor.cli.defining import (
     action,
 )
 from nats_executor.cli.durations import duration
+from nats_executor.cli.fleet_definitions import fleet_commands
 
 __all__ = ["WORKER_ARGS", "WORKER_EPILOG", "workers_commands"]
 
@@ -116,6 +117,9 @@ columns:
   last_seen_seconds  age of its record, which it renews every [nats_executor] heartbeat_seconds
   drained_by         who has drained it; without that, a worker that is draining stops
   reason             why it is drained or paused
+  version            of this project; `airflow` and `python` are those of the worker, too
+  differs            which of the three are other ones than on this machine; of Python the first
+                     two numbers count
 
 exit codes: 0 listed; 2 NATS does not answer
 """
@@ -219,6 +223,7 @@ def workers_commands() -> GroupCommand:
             REMOVE_QUEUE_EPILOG,
         ),
         *drain_commands(),
+        *fleet_commands(),
     )
     return GroupCommand(
         name="workers",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nats_executor.broker.port import Broker, ConsumerInfo, Stored
     from nats_executor.wire.names import Names
 
-__all__ = ["hold_of", "seen_holds"]
+__all__ = ["hold_in", "hold_of", "seen_holds"]
 
 # The server keeps a consumer's pause with its own precision.
 SAME_SECONDS = 1.0

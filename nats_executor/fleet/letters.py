@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nats_executor.errors import DecodeError
 from nats_executor.text import presentable
-from nats_executor.wire.messages import Kind, Workload, decode
+from nats_executor.wire.coordinates import LONGEST_COORDINATE, coordinates_in
+from nats_executor.wire.messages import Workload, decode
 from nats_executor.wire.names import token
 
 if TYPE_CHECKING:
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from nats_executor.wire.names import Names
 
 __all__ = ["Letter", "Wanted", "details_row", "letter_of", "letter_row"]
-
-# Airflow's own names have at most 250 characters.
-LONGEST_COORDINATE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,29 +96,7 @@ def letter_of(message: Stored, names: Names) -> Letter:
     known |= {"dispatch_id": workload.dispatch_id, "kind": workload.kind[:LONGEST_COORDINATE]}
     if token(workload.queue) == place.queue and len(workload.queue) <= LONGEST_COORDINATE:
         known["queue"] = workload.queue
-    instance = workload.body.get("ti") if workload.kind == Kind.TASK else None
-    return Letter(**known, **(coordinates(instance) if isinstance(instance, dict) else {}))
-
-
-def coordinates(instance: dict[str, Any]) -> dict[str, Any]:
-    """Return what Airflow's own part of a workload says about the task instance."""
-    index = whole_number(instance.get("map_index"))
-    return {
-        "dag": name_in(instance.get("dag_id")),
-        "run": name_in(instance.get("run_id")),
-        "task": name_in(instance.get("task_id")),
-        "map_index": index if index != -1 else None,  # -1 is what is not mapped
-        "try_number": whole_number(instance.get("try_number")),
-        "instance": name_in(instance.get("id")),
-    }
-
-
-def name_in(value: Any) -> str | None:
-    return value if isinstance(value, str) and len(value) <= LONGEST_COORDINATE else None
-
-
-def whole_number(value: Any) -> int | None:
-    return value if type(value) is int else None
+    return Letter(**known, **coordinates_in(workload)._asdict())
 
 
 def letter_row(letter: Letter, now: float) -> Row:

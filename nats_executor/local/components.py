@@ -43,13 +43,18 @@ class Components:
             self.processes.append(process)
             process.start()
 
-    def run(self, process: Process, *, seconds: float) -> None:
-        """Run a process that ends by itself; raises `LocalError` if it fails or takes too long."""
-        self.start([process])
-        code = process.wait_for_end(seconds)
-        self.processes.remove(process)
-        if code != 0:
-            raise process.failure()
+    def run(self, *processes: Process, seconds: float) -> None:
+        """Run processes that end by themselves, at the same time.
+
+        Raises:
+            LocalError: one of them fails or takes too long.
+        """
+        self.start(processes)
+        for process in processes:
+            code = process.wait_for_end(seconds)
+            self.processes.remove(process)
+            if code != 0:
+                raise process.failure()
 
     def require_alive(self) -> None:
         """Raise `LocalError` for the first process that has ended."""

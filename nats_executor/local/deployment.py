@@ -56,6 +56,10 @@ class Deployment:
         """`airflow db migrate`, which creates the tables where there are none."""
         return self.process("db-migrate", "db", "migrate")
 
+    def setup(self, *, queues: str) -> Process:
+        """`airflow nats setup`, so that the queues are there before their first task."""
+        return self.process("nats-setup", "nats", "setup", "-q", queues)
+
     def core(self, *, host: str, port: int) -> list[Process]:
         """Everything but the workers."""
         return [

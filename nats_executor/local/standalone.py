@@ -21,8 +21,9 @@ from nats_executor.local.deployment import (
     python_environment,
     require_free_port,
 )
-from nats_executor.local.embedded import EmbeddedServer, write_private
+from nats_executor.local.embedded import HOST, EmbeddedServer, write_private
 from nats_executor.local.interrupts import Interrupted, interrupts_raised
+from nats_executor.local.ports import KeptPorts
 from nats_executor.local.prefixed import Prefixed
 from nats_executor.local.process import LocalError
 from nats_executor.options import OPTIONS, SECTION
@@ -30,7 +31,9 @@ from nats_executor.wire.queue_names import as_text
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from nats_executor.local.process import Process
 
 __all__ = ["login_again", "run_standalone"]
 
@@ -42,11 +45,15 @@ COMPONENT_SECONDS = 10.0
 WORKER_DRAIN_SECONDS = 5
 WORKER_KILL_SECONDS = 5
 SHOW_SECONDS = 0.2
+READY_LOOK_SECONDS = 1.0
+# What a worker logs before its first pull.
+READY_TEXT = " is ready: queues "
 WORKER_END_SECONDS = WORKER_DRAIN_SECONDS + WORKER_KILL_SECONDS + COMPONENT_SECONDS
 # Workers stop before the rest, which they need until then.
 END_SECONDS = WORKER_END_SECONDS + COMPONENT_SECONDS
 LOOPBACK = "127.0.0.1"
-# Of `[api] host`.
+# Of `[api] port` and `[api] host`.
+AIRFLOWS_PORT = 8080
 AIRFLOWS_DEFAULT = "0.0.0.0"  # noqa: S104 - compared with, not bound to
 EVERYWHERE = {"0.0.0.0", "::", ""}  # noqa: S104 - compared with, not bound to
 
@@ -74,16 +81,17 @@ def run_everything(out: Prefixed, args: Namespace) -> None:
     """Start everything and watch it until it is interrupted."""
     from airflow.configuration import AIRFLOW_HOME, conf
 
-    host, port = host_of_ui(), args.port or conf.getint("api", "port")
-    require_free_port(port, host=host, setting="--port" if args.port else "[api] port")
-    env = standalone_environment(out, Path(AIRFLOW_HOME), host=host, port=port)
+    home, host = Path(AIRFLOW_HOME), host_of_ui()
+    ports = KeptPorts(home / "standalone_ports.json", out.say)
+    port = port_of_ui(args.port, ports, host)
+    env = standalone_environment(out, home, host=host, port=port)
     if passwords := password_file():
         keep_to_owner(passwords)
     with ExitStack() as stack:
-        server = (
-            stack.enter_context(EmbeddedServer(Path(AIRFLOW_HOME, "nats"))) if is_alone() else None
-        )
-        if server is not None:
+        server = None
+        if is_alone():
+            server = EmbeddedServer(home / "nats", port=ports.take("nats-server", host=HOST))
+            stack.enter_context(server)
             env |= server.environment()
             out.say(f"nats-server with JetStream at {server.url}")
             out.say(f"to use it in other terminals: set -a; . {client_file(server)}; set +a")
@@ -96,15 +104,18 @@ def run_everything(out: Prefixed, args: Namespace) -> None:
         core = stack.enter_context(Components(needs=server or ()))
         workers = stack.enter_context(Components(needs=core))
         stack.enter_context(stop_told(out))
-        out.say("bringing the database up to date")
-        core.run(deployment.migration(), seconds=MIGRATE_SECONDS)
-        core.start(deployment.core(host=host, port=port))
         queues = args.queues or as_text([conf.get_mandatory_value("operators", "default_queue")])
+        first = [deployment.migration()]
+        if server is not None:  # the users of another one may not be allowed to
+            first.append(deployment.setup(queues=queues))
+        out.say("bringing the database up to date")
+        core.run(*first, seconds=MIGRATE_SECONDS)
+        core.start(deployment.core(host=host, port=port))
         workers.start(
             deployment.worker(f"worker-{n}", queues=queues, concurrency=args.concurrency)
             for n in range(1, args.workers + 1)
         )
-        watch(out, workers, AirflowApi(port, host=LOOPBACK if host in EVERYWHERE else host))
+        look_after(out, workers, AirflowApi(port, host=LOOPBACK if host in EVERYWHERE else host))
 
 
 @contextmanager
@@ -129,18 +140,50 @@ def host_of_ui() -> str:
     return host if is_chosen else LOOPBACK
 
 
-def watch(out: Prefixed, components: Components, api: AirflowApi) -> None:
-    """Print the components' log lines until one of them dies, and once that they are ready."""
-    is_ready, next_look = False, 0.0
+def port_of_ui(given: int | None, ports: KeptPorts, host: str) -> int:
+    """Return the port of the UI: the one that is chosen, else that of the last start.
+
+    Raises:
+        LocalError: a chosen port cannot be used.
+    """
+    from airflow.configuration import conf
+
+    configured = conf.getint("api", "port")
+    is_chosen = configured != AIRFLOWS_PORT or variable("api", "port") in os.environ
+    if given is None and not is_chosen:
+        return ports.take("Airflow's UI", host=host, default=configured)
+    port, setting = (configured, "[api] port") if given is None else (given, "--port")
+    require_free_port(port, host=host, setting=setting)
+    ports.keep("Airflow's UI", port)
+    return port
+
+
+def look_after(out: Prefixed, workers: Components, api: AirflowApi) -> None:
+    """Watch everything, and print the login once all of it is ready."""
+    watch(out, workers, lambda: api.is_healthy() and all(map(is_serving, workers.processes)))
+    out.say(f"Airflow is ready at http://{api.host}:{api.port}")
+    out.say(login_hint())
+    watch(out, workers)
+
+
+def watch(
+    out: Prefixed, components: Components, is_done: Callable[[], bool] = lambda: False
+) -> None:
+    """Print the components' log lines until something is so, or one of them dies."""
+    next_look = 0.0
     while True:
         out.show_logs(components)
         components.require_alive()
-        if not is_ready and time.monotonic() > next_look:
-            is_ready, next_look = api.is_healthy(), time.monotonic() + 1
-            if is_ready:
-                out.say(f"Airflow is ready at http://{api.host}:{api.port}")
-                out.say(login_hint())
+        if time.monotonic() > next_look:
+            if is_done():
+                return
+            next_look = time.monotonic() + READY_LOOK_SECONDS
         time.sleep(SHOW_SECONDS)
+
+
+def is_serving(worker: Process) -> bool:
+    """Whether a worker says in its log that it takes workloads."""
+    return READY_TEXT in worker.log.read_text(errors="replace")
 
 
 def is_alone() -> bool:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nats_executor.fleet.presences import Seen
     from nats_executor.settings import Settings
 
-__all__ = ["OrderResult", "give_orders", "send_order"]
+__all__ = ["OrderResult", "give_orders", "named", "send_order"]
 
 # A worker renews its record before it answers, and that takes up to five seconds.
 ORDER_SECONDS = 8.0

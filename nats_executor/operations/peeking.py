@@ -53,20 +53,24 @@ class QueuedTask(NamedTuple):
     queued_at: datetime | None
 
 
-async def peek(broker: Broker, settings: Settings, queue: str) -> Peeked:
-    """Look which dispatches of a queue NATS has: those that wait and those that run.
+async def peek(broker: Broker, settings: Settings, queue: str | None) -> Peeked:
+    """Look which dispatches NATS has, of a queue or of all: those that wait and those that run.
 
     Raises:
         NotFound: no queue has that name.
     """
-    known = await known_queues(broker, settings)
-    if queue not in known:
-        raise unknown_queue(queue, known)
+    names = settings.names
+    if queue is None:
+        places = [names.tasks()]
+    else:
+        known = await known_queues(broker, settings)
+        if queue not in known:
+            raise unknown_queue(queue, known)
+        places = [names.tasks(lane) for lane in settings.lanes(queue)]
     dispatches: set[str] = set()
     is_whole = True
-    names = settings.names
-    for lane in settings.lanes(queue):
-        found = await broker.subjects(names.tasks_stream, names.tasks(lane))
+    for place in places:
+        found = await broker.subjects(names.tasks_stream, place)
         dispatches |= {names.place(subject).dispatch_id for subject in found.messages}
         is_whole &= found.is_whole
     return Peeked(dispatches, is_whole)

@@ -86,11 +86,17 @@ async def executor_states(broker: Broker, names: Names, jobs: Sequence[str]) -> 
     return await asyncio.gather(*(state_of_executor(broker, names, job) for job in jobs))
 
 
-async def state_of_executor(broker: Broker, names: Names, job: str) -> AskedExecutor:
-    """Ask the executor of one scheduler's job; raises as `executor_states` does."""
+async def state_of_executor(
+    broker: Broker, names: Names, job: str, dispatch_id: str = ""
+) -> AskedExecutor:
+    """Ask the executor of one scheduler's job; raises as `executor_states` does.
+
+    Args:
+        dispatch_id: about which it is asked, too.
+    """
     subject = names.scheduler(job, SchedulerVerb.STATE)
     try:
-        answer = await broker.request(subject, b"", timeout=STATE_SECONDS)
+        answer = await broker.request(subject, dispatch_id.encode(), timeout=STATE_SECONDS)
         state = decode(ExecutorState, answer)
     except NoResponders:
         why = "it has no connection to NATS, runs another executor, or an earlier release of this"

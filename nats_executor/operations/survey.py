@@ -12,8 +12,10 @@ from nats_executor.broker.releases import danger, weakness
 from nats_executor.errors import AccessDenied, BrokerUnavailable
 from nats_executor.fleet.drains import in_drained_words
 from nats_executor.fleet.holds import hold_of, seen_holds
-from nats_executor.fleet.queues import by_queue, until_in_words
-from nats_executor.fleet.workers import seen_workers, serving, worker_state
+from nats_executor.fleet.queues import by_queue, queue_rows, until_in_words
+from nats_executor.fleet.rates import Look, rates_between
+from nats_executor.fleet.workers import seen_workers, served_queues, serving, worker_state
+from nats_executor.installation import Releases, differing, installed
 from nats_executor.operations.letters import newest_letter
 from nats_executor.text import presentable
 from nats_executor.topology import setup
@@ -36,7 +38,15 @@ if TYPE_CHECKING:
     from nats_executor.wire.messages import Hold
     from nats_executor.wire.names import Names
 
-__all__ = ["Survey", "check_row", "check_rows", "take_survey", "worker_rows"]
+__all__ = [
+    "Survey",
+    "check_row",
+    "check_rows",
+    "survey_queue_rows",
+    "take_look",
+    "take_survey",
+    "worker_rows",
+]
 
 # A dead letter of this age has been seen by those who look once a day.
 NEW_SECONDS = 86400.0
@@ -55,6 +65,12 @@ class Survey:
     server_version: str = ""  # of the server that answers
     holds: list[Hold] = field(default_factory=list)
     newest_letter: Letter | None = None  # where this user may read it
+    at: float = 0.0  # epoch seconds, by the clock of the tasks stream's server
+
+    @property
+    def look(self) -> Look:
+        """What rates are found from."""
+        return Look(self.at, self.consumers)
 
     @property
     def server_versions(self) -> set[str]:
@@ -74,7 +90,8 @@ async def take_survey(broker: Broker, settings: Settings) -> Survey:
     for info in streams:
         if not info.replication.has_quorum:
             raise no_quorum(info.replication.servers)
-    if names.tasks_stream not in {info.name for info in streams}:
+    at = next((info.time for info in streams if info.name == names.tasks_stream), None)
+    if at is None:
         drifts = await setup.inspect(broker, settings, [])
         return Survey(drifts, [], [], streams, server_version=broker.server_version)
     consumers = await broker.consumer_infos(names.tasks_stream)
@@ -90,7 +107,15 @@ async def take_survey(broker: Broker, settings: Settings) -> Survey:
         if is_crowded(info, names)
     }
     newest = await newest_of(broker, settings, streams)
-    return Survey(drifts, consumers, workers, streams, usage, busiest, version, holds, newest)
+    return Survey(drifts, consumers, workers, streams, usage, busiest, version, holds, newest, at)
+
+
+async def take_look(broker: Broker, settings: Settings) -> Look | None:
+    """Ask for the consumers alone; None where there is no tasks stream."""
+    stream = settings.names.tasks_stream
+    if (info := await broker.stream_info(stream)) is None:
+        return None
+    return Look(info.time, await broker.consumer_infos(stream))
 
 
 async def usage_of(broker: Broker) -> Usage | None:
@@ -126,8 +151,21 @@ async def busiest_in(broker: Broker, stream: str, queues: list[str], names: Name
     return busiest_queue(found.messages, queues, names)
 
 
-def worker_rows(survey: Survey, settings: Settings) -> list[Row]:
-    """Return a row for each worker."""
+def survey_queue_rows(survey: Survey, settings: Settings, before: Look | None = None) -> list[Row]:
+    """Return a row for each queue, with rates if there was a look before this one."""
+    consumers, workers = survey.consumers, survey.workers
+    served = served_queues(workers, settings)
+    rates = rates_between(before, survey.look)
+    return queue_rows(consumers, workers, settings, survey.holds, served=served, rates=rates)
+
+
+def worker_rows(survey: Survey, settings: Settings, ours: Releases | None = None) -> list[Row]:
+    """Return a row for each worker.
+
+    Args:
+        ours: the releases that theirs are compared with; without it those of this machine.
+    """
+    here = ours or installed()
     return [
         {
             "worker": seen.presence.name,
@@ -139,11 +177,18 @@ def worker_rows(survey: Survey, settings: Settings) -> list[Row]:
             "pid": seen.presence.pid,
             "last_seen_seconds": max(0, math.floor(seen.age)),
             "version": seen.presence.version,
+            "airflow": seen.presence.airflow or None,
+            "python": seen.presence.python or None,
+            "differs": differing(releases_of(seen), here),
             "drained_by": seen.presence.drained_by or None,
             "reason": seen.presence.drain_reason or seen.presence.paused or None,
         }
         for seen in sorted(survey.workers, key=lambda s: s.presence.name)
     ]
+
+
+def releases_of(seen: Seen) -> Releases:
+    return Releases(seen.presence.version, seen.presence.airflow, seen.presence.python)
 
 
 def check_rows(survey: Survey, settings: Settings) -> list[Row]:

@@ -13,6 +13,7 @@ import logging
 import platform
 import socket
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from nats_executor.broker.port import Broker, Reply
     from nats_executor.retrying import Outage
-    from nats_executor.scheduler.ledger import Ledger
+    from nats_executor.scheduler.ledger import Dispatch, Ledger
     from nats_executor.settings import Settings
 
     Probe = Callable[[ProbeOrder], Awaitable[ProbeResult]]
@@ -82,8 +83,9 @@ class Answers:
             send: sends a probe.
         """
 
-        async def state(_question: bytes) -> bytes:
-            return encode_answer(self.state(broker, trouble()))
+        async def state(question: bytes) -> bytes:
+            dispatch = self._ledger.of_id(question.decode(errors="replace"))
+            return encode_answer(about(dispatch, self.state(broker, trouble())))
 
         async def probe(question: bytes) -> bytes:
             return encode_answer(await probed(question, send))
@@ -147,3 +149,16 @@ async def probed(question: bytes, send: Probe) -> ProbeResult:
         # In a task of the NATS client, where nothing would answer the question.
         log.exception("a probe failed; next: saying so")
         return ProbeResult(refusal=f"the scheduler's log says more: {type(exc).__name__}")
+
+
+def about(dispatch: Dispatch | None, state: ExecutorState) -> ExecutorState:
+    """Add what is known of the dispatch that was asked about."""
+    if dispatch is None:
+        return state
+    return replace(
+        state,
+        is_tracked=True,
+        dispatch_state=str(dispatch.state or ""),
+        dispatch_worker=presentable(dispatch.worker_name)[:LONGEST_TROUBLE],
+        returned_for=presentable(dispatch.returned_for)[:LONGEST_TROUBLE],
+    )

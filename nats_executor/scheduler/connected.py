@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nats_executor.scheduler.dispatcher import Dispatcher, Envelope
     from nats_executor.scheduler.evidence import Evidence
     from nats_executor.scheduler.ledger import Dispatch
+    from nats_executor.scheduler.leftovers import Leftovers
     from nats_executor.scheduler.revocations import Revocations
     from nats_executor.scheduler.upkeep import Upkeep
     from nats_executor.wire.messages import Report
@@ -38,6 +39,7 @@ class Connected:
     answers: Answers
     upkeep: Upkeep
     revocations: Revocations
+    leftovers: Leftovers
 
     @property
     def recoveries(self) -> int:

@@ -53,6 +53,7 @@ __all__ = [
     "queued_longer",
     "standing",
     "unfinished",
+    "unwanted",
     "workloads_again",
 ]
 
@@ -189,6 +190,30 @@ def standing_tasks(session: Session, batch: Sequence[Dispatch], job_id: Any) -> 
         for row in session.execute(query)
         if row.external_executor_id in {by_row[row.id].id, None}
     }
+
+
+@unless_away
+def unwanted(dispatches: Sequence[Dispatch]) -> list[Dispatch]:
+    """Return those of these tasks' dispatches that no row waits for any more.
+
+    A row that waits may belong to another scheduler by now, and an id that we minted may not be
+    stored yet. A scheduler commits a row before it sends, and each queueing has an id of its own:
+    what is not wanted now will not be wanted later.
+    """
+    found: list[Dispatch] = []
+    columns = TaskInstance.id, TaskInstance.state, TaskInstance.external_executor_id
+    waits = {TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING}
+    with create_session(scoped=False) as session:
+        for batch in batches(dispatches, ROWS_PER_QUERY):
+            # Without the state: SQLite would go by that, through all that is queued.
+            query = select(*columns).where(TaskInstance.id.in_(subjects(batch)))
+            known = {
+                str(row.id): row.external_executor_id
+                for row in session.execute(query)
+                if row.state in waits
+            }
+            found += [d for d in batch if known.get(d.token_subject, "") not in {d.id, None}]
+    return found
 
 
 @unless_away

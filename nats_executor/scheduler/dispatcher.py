@@ -31,6 +31,7 @@ from nats_executor.scheduler.probing import Probes
 from nats_executor.scheduler.reports import Mailbox
 from nats_executor.scheduler.streams import RETRY_SECONDS, Streams
 from nats_executor.scheduler.telemetry import Telemetry
+from nats_executor.scheduler.withdrawals import Withdrawals
 from nats_executor.wire.fitting import fitted_report
 from nats_executor.wire.messages import State
 from nats_executor.wire.names import Verb
@@ -73,6 +74,7 @@ class Dispatcher:
         inspector: what is found on this connection.
         telemetry: what of all that becomes a metric.
         chronicle: what of it is shown as the last hour of queues.
+        withdrawals: what is taken out of queues.
     """
 
     def __init__(self, settings: Settings, sender: str, answers: Answers | None = None) -> None:
@@ -87,6 +89,7 @@ class Dispatcher:
         self.inspector = Inspector(settings, sender, self._require_broker, self.mailbox)
         self.telemetry = Telemetry(settings)
         self.chronicle = Chronicle(settings)
+        self.withdrawals = Withdrawals(settings, self.inspector, self._require_broker)
         self._streams = Streams(settings, self.inspector.renew)
 
     async def run(self) -> None:

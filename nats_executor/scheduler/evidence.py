@@ -1,4 +1,4 @@
-"""Chooses the task instances of a dead scheduler to take over, by what the broker knows."""
+"""Chooses by what the broker knows: what to take over of a dead scheduler, and what to remove."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nats_executor.wire.messages import State
 if TYPE_CHECKING:
     from nats_executor.wire.messages import Report
 
-__all__ = ["Evidence", "can_adopt"]
+__all__ = ["Evidence", "can_adopt", "can_withdraw"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,7 @@ class Evidence:
     @property
     def is_lost(self) -> bool:
         """Whether no worker will ever run it: it has no message, and no worker has it."""
-        report = self.last_report
-        is_with_worker = report is not None and (report.state.is_held or report.state.is_final)
-        return not self.is_in_stream and not is_with_worker
+        return not self.is_in_stream and can_withdraw(self)
 
 
 def can_adopt(*, is_waiting: bool, evidence: Evidence | None) -> bool:
@@ -50,3 +48,12 @@ def can_adopt(*, is_waiting: bool, evidence: Evidence | None) -> bool:
     if not is_waiting or evidence is None or evidence.last_report is None:
         return True
     return evidence.last_report.state is not State.DROPPED
+
+
+def can_withdraw(evidence: Evidence) -> bool:
+    """Whether no worker has a dispatch or had it to its end, so that its message may be removed.
+
+    The report of a worker may be on its way to the ledger, and tells more than a row does.
+    """
+    report = evidence.last_report
+    return report is None or not (report.state.is_held or report.state.is_final)

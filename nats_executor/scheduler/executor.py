@@ -27,6 +27,7 @@ from nats_executor.scheduler.ledger import (
     Ended,
     Renewal,
 )
+from nats_executor.scheduler.leftovers import Leftovers
 from nats_executor.scheduler.revocations import Revocations
 from nats_executor.scheduler.upkeep import Upkeep
 from nats_executor.settings import Settings
@@ -121,6 +122,7 @@ class NatsExecutor(compat.VersionedExecutor):
             Revocations(
                 self.job_id, self._requeue_rule, self._events, settings, bridge, dispatcher
             ),
+            Leftovers(self._events, settings, bridge, dispatcher.withdrawals),
         )
         bridge.start()
         try:
@@ -268,6 +270,7 @@ class NatsExecutor(compat.VersionedExecutor):
                 telemetry.settled(report, outcome)
                 chronicle.settled(report, outcome)
         connected.upkeep.tick()
+        connected.leftovers.tick()
         if telemetry.reading:
             telemetry.tell(self._events.ledger)
 

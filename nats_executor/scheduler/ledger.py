@@ -134,6 +134,10 @@ class Ledger:
         """Whether a dispatch of this id is outstanding."""
         return dispatch_id in self._by_id
 
+    def of_id(self, dispatch_id: str) -> Dispatch | None:
+        """Return what is outstanding under an id; any thread may ask."""
+        return self._by_id.get(dispatch_id)
+
     @property
     def held(self) -> list[Dispatch]:
         """The dispatches that workers have; far fewer than all that is outstanding."""

@@ -1,4 +1,4 @@
-"""Cuts reports and presence records to a size that their streams take. Pure.
+"""Cuts reports, presence records and descriptions to a size that streams and askers take. Pure.
 
 Those of this project are far smaller. One becomes too large with hundreds of queues of long names,
 or when it answers a forged report.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nats_executor.wire.messages import Presence, Report, encode
-from nats_executor.wire.sizes import HEADERS_BYTES, PRESENCE_BYTES, REPORT_BYTES
+from nats_executor.wire.descriptions import Description, encode_description
+from nats_executor.wire.messages import LONGEST_LIST, Presence, Report, encode
+from nats_executor.wire.sizes import ANSWER_BYTES, HEADERS_BYTES, PRESENCE_BYTES, REPORT_BYTES
 
-__all__ = ["fitted_presence", "fitted_report"]
+__all__ = ["fitted_description", "fitted_presence", "fitted_report"]
 
 # Of a text for people, such as a host's name; ids are shorter as well.
 LONGEST_NAME = 250
@@ -57,6 +58,8 @@ def fitted_presence(presence: Presence) -> bytes:
         presence,
         host=presence.host[:LONGEST_NAME],
         version=presence.version[:LONGEST_NAME],
+        airflow=presence.airflow[:LONGEST_NAME],
+        python=presence.python[:LONGEST_NAME],
         paused=presence.paused[:LONGEST_INFO],
         drained_by=presence.drained_by[:LONGEST_NAME],
         drain_reason=presence.drain_reason[:LONGEST_INFO],
@@ -70,3 +73,15 @@ def fitted_presence(presence: Presence) -> bytes:
             break
         queues.append(queue)
     return encode(replace(short, queues=queues))
+
+
+def fitted_description(description: Description) -> bytes:
+    """Encode an answer; one that is too large leaves the last deliveries out, and counts them."""
+    carried = description.carried[:LONGEST_LIST]
+    while True:
+        left_out = len(description.carried) - len(carried)
+        body = encode_description(replace(description, carried=carried, left_out=left_out))
+        if len(body) <= ANSWER_BYTES or not carried:
+            return body
+        # By what they take on average: at least one less, as the body is too long for all.
+        carried = carried[: len(carried) * ANSWER_BYTES // len(body)]

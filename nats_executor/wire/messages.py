@@ -26,6 +26,7 @@ from nats_executor.wire.sizes import (
 )
 
 __all__ = [
+    "LONGEST_LIST",
     "Drain",
     "Hold",
     "Kind",
@@ -37,6 +38,7 @@ __all__ = [
     "as_map",
     "decode",
     "encode",
+    "from_map",
     "token_expiry",
 ]
 
@@ -208,6 +210,8 @@ class Presence:
         drained_by: the person who has drained it, '' if none has; then `draining` is true, too,
             and alone it says that the worker stops.
         drain_reason: what that person said.
+        version: of this distribution; `airflow` and `python` are those of the worker's Airflow and
+            Python, '' from an earlier release of this project.
         lacks: only in its answer to a ping: which of the dispatches that the ping asks about are
             not here. A release that does not know the question denies none of them.
     """
@@ -227,6 +231,8 @@ class Presence:
     paused: str = ""
     drained_by: str = ""
     drain_reason: str = ""
+    airflow: str = ""
+    python: str = ""
     lacks: list[str] = field(default_factory=list)
 
 
@@ -307,6 +313,11 @@ def decode(kind: type[Message], body: bytes, *, most_bytes: int = 0) -> Message:
     version = values.get("v")
     if type(version) is not int or version != FORMAT:
         raise UnknownVersion(f"format version {shown(version)}; this release reads {FORMAT}")
+    return from_map(kind, values)
+
+
+def from_map(kind: type[Message], values: dict[str, Any]) -> Message:
+    """Check the fields of a message or of a part of one; raises `DecodeError`."""
     known = {
         name: checked(name, values[name], hint) for name, hint in layout(kind) if name in values
     }
@@ -340,6 +351,8 @@ def checked(name: str, value: Any, hint: Any) -> Any:
     """Return the value as its annotation wants it, or raise `DecodeError`."""
     if type(value) is hint and hint is not int:  # most are texts: it halves a decode's cost
         return value
+    if type(None) in get_args(hint):
+        return None if value is None else checked(name, value, get_args(hint)[0])
     if isinstance(hint, type) and issubclass(hint, StrEnum) and isinstance(value, str):
         try:
             return hint(value)

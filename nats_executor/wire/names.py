@@ -46,6 +46,9 @@ class Verb(StrEnum):
     """A question or an order to a running worker: the last token of its control subjects."""
 
     PING = "ping"  # the body asks about dispatches; the answer is its presence record
+    # The body names dispatches as that of a ping does, or none to ask about all that are there; the
+    # answer is a `descriptions.Description`.
+    DESCRIBE = "describe"
     STOP = "stop"  # the body is the id of a dispatch
     LOG = "log"  # see `log_pages.py`
     SET_CONCURRENCY = "set-concurrency"  # the body is the number as text
@@ -63,7 +66,8 @@ ORDERS: tuple[Order, ...] = get_args(Order)
 class SchedulerVerb(StrEnum):
     """A question to a running executor: the last token of its scheduler's subjects."""
 
-    STATE = "state"  # the answer is a `scheduler_answers.ExecutorState`
+    # The body may name a dispatch; the answer is a `scheduler_answers.ExecutorState`.
+    STATE = "state"
     PROBE = "probe"  # the body is a `ProbeOrder`, the answer a `ProbeResult`
 
 
@@ -184,6 +188,10 @@ class Names:
     def tasks(self, lane: Lane | None = None) -> str:
         """All task subjects, of one lane or of every queue."""
         return f"{self.prefix}.tasks.>" if lane is None else f"{self.prefix}.tasks.{lane.token}.*"
+
+    def task_anywhere(self, dispatch_id: str) -> str:
+        """The subjects that a dispatch may have in any lane."""
+        return f"{self.prefix}.tasks.*.{token(dispatch_id)}"
 
     def result(self, queue: str, dispatch_id: str) -> str:
         """The subject of a workload's reports.

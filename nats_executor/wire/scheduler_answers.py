@@ -31,6 +31,10 @@ class ExecutorState:
         parallelism: all slots, 0 for no limit.
         tracked: dispatches that were sent and whose end is not known yet.
         at: epoch seconds, its machine's clock.
+        is_tracked: whether the dispatch that the question named was sent, and its end is not known.
+        dispatch_state: of the last report that was read about it, '' before the first one.
+        dispatch_worker: the name of the worker that sent that report.
+        returned_for: why a worker gave it back, the last time.
     """
 
     job: str
@@ -48,6 +52,10 @@ class ExecutorState:
     trouble: str = ""
     trouble_since: float = 0.0
     refused: list[str] = field(default_factory=list)
+    is_tracked: bool = False
+    dispatch_state: str = ""
+    dispatch_worker: str = ""
+    returned_for: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

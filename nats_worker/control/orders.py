@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nats_worker.delivery.errand import Errand
     from nats_worker.state import WorkerState
 
-__all__ = ["serve_changes", "serve_pings", "serve_stops"]
+__all__ = ["dispatches_in", "serve_changes", "serve_pings", "serve_stops"]
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ async def serve_changes(
 
 
 def dispatches_in(question: bytes) -> list[str]:
-    """Read the dispatch ids that a ping asks about; most ask about none."""
+    """Read the dispatch ids that a question names; most name none."""
     return question.decode(errors="replace").split() if len(question) <= QUESTION_BYTES else []
 
 

@@ -24,11 +24,12 @@ from nats_executor.errors import (
 )
 from nats_executor.fleet.liveness import Holder
 from nats_executor.retrying import persist
-from nats_executor.text import shown
-from nats_executor.wire.messages import Kind, Report, State, Workload, decode, token_expiry
+from nats_executor.wire.descriptions import Phase
+from nats_executor.wire.messages import Report, State, Workload, token_expiry
 from nats_executor.wire.redaction import without_tokens
 from nats_executor.wire.sizes import CUT_LETTER_BYTES, HEADERS_BYTES
 from nats_worker.delivery import claims
+from nats_worker.delivery.arrival import workload_in
 from nats_worker.delivery.observer import Observer
 from nats_worker.delivery.record import DispatchRecord
 from nats_worker.delivery.verdict import STOPPING, Back, Expired, Final, Left, judge
@@ -47,8 +48,6 @@ __all__ = ["Errand"]
 
 log = logging.getLogger(__name__)
 
-# Airflow's own are below 1500; a report that held any more might be too large to publish.
-LONGEST_KEY = 10_000
 # An executor answers an expired token within a loop of its scheduler.
 RENEWAL_SECONDS = 2.0
 REFUSED = (
@@ -90,6 +89,7 @@ class Errand:
         """Begin a record of what is reported about the dispatch."""
         dispatch_id = self.shared.settings.names.place(self.delivery.subject).dispatch_id
         self.record = DispatchRecord(self.shared, self.queue, dispatch_id, self.observer)
+        self.read()
 
     @property
     def dispatch_id(self) -> str:
@@ -97,10 +97,6 @@ class Errand:
 
     async def carry(self, on_exit: Callable[[], None]) -> None:
         """See the delivery through; calls `on_exit` once its process is gone, if it had one."""
-        try:
-            self.record.workload = self.read()
-        except DecodeError as exc:
-            self.defect = str(exc)
         leases = self.shared.leases
         if self.dispatch_id in leases:
             # It is here already: this delivery renews the other one.
@@ -116,16 +112,14 @@ class Errand:
         finally:
             leases.drop(lease)
 
-    def read(self) -> Workload:
-        """Decode the message; raises `DecodeError` for what this release cannot run."""
-        workload = decode(Workload, self.delivery.body)
-        if workload.dispatch_id != self.dispatch_id:
-            raise DecodeError(f"the message says it is {shown(workload.dispatch_id)}")
-        if workload.kind not in set(Kind):
-            raise DecodeError(f"unknown workload type {shown(workload.kind)}")
-        if len(str(workload.key)) > LONGEST_KEY:
-            raise DecodeError("its key is too long for a report")
-        return workload
+    def read(self) -> None:
+        """Read the newest delivery's message, or why it cannot be run."""
+        try:
+            self.record.workload = workload_in(self.delivery.body, self.dispatch_id)
+        except DecodeError as exc:
+            self.record.workload, self.defect = None, str(exc)
+        else:
+            self.defect = ""
 
     @property
     def soon(self) -> float:
@@ -219,6 +213,7 @@ class Errand:
 
         An executor that knows it finds out that it is gone and sends it again.
         """
+        self.record.enter(Phase.RENEWING)
         names = self.shared.settings.names
         info = await self.shared.broker.stream_info(names.results_stream)
         if info is None or info.time - self.record.said_at < ABANDONED_SECONDS:
@@ -266,6 +261,7 @@ class Errand:
             return Back(STOPPING, 0.0, counts=False)
         body = workload.body | ({"token": claim.token} if claim.token else {})
         start_seconds = self.shared.settings.start_timeout_seconds
+        self.record.enter(Phase.STARTING)
         self.record.run = await self.shared.pool.start(
             self.dispatch_id, body, start_seconds=start_seconds
         )
@@ -292,6 +288,7 @@ class Errand:
         try:
             await self.watch_start(run, start_seconds)
             report = await run.exited()
+            self.record.enter(Phase.ENDING)
             self.observer.exited()
             on_exit()
             if run.task_pid:
@@ -315,6 +312,7 @@ class Errand:
     async def announce_start(self, run: Run) -> None:
         """Report that it runs, once; the final report does without it if the broker is away."""
         await run.started()
+        self.record.enter(Phase.RUNNING)
         self.observer.started()
         self.shared.fitness.note_start()
         with contextlib.suppress(BrokerError):
@@ -365,6 +363,7 @@ class Errand:
                     self.record.attempt -= 1
                 await self.give_up(State.RELEASED, info, lease, delay_seconds)
             case Expired(info):
+                self.record.enter(Phase.RENEWING)
                 await self.give_up(State.EXPIRED, info, lease, RENEWAL_SECONDS)
 
     async def give_up(self, state: State, info: str, lease: Lease, delay_seconds: float) -> None:

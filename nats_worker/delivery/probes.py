@@ -13,8 +13,8 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from nats_executor.errors import DecodeError
 from nats_executor.retrying import persist
+from nats_executor.wire.descriptions import Phase
 from nats_executor.wire.messages import State
 from nats_worker.delivery.errand import Errand
 
@@ -51,10 +51,8 @@ class ProbeErrand(Errand):
             leases.drop(lease)
 
     async def probe(self, began: float, lease: Lease, on_exit: Callable[[], None]) -> None:
-        try:
-            self.record.workload = self.read()
-        except DecodeError as exc:
-            log.warning("probe %s: %s; next: dropping it", self.dispatch_id, exc)
+        if self.defect:
+            log.warning("probe %s: %s; next: dropping it", self.dispatch_id, self.defect)
             await persist(lease.ack)
             return
         last = await self.record.last_report()
@@ -72,6 +70,7 @@ class ProbeErrand(Errand):
 
     async def run_process(self, claimed: float, on_exit: Callable[[], None]) -> None:
         """Start a process that does nothing, and report how long that took."""
+        self.record.enter(Phase.STARTING)
         run = self.record.run = await self.shared.pool.start_probe(self.dispatch_id)
         try:
             async with asyncio.timeout(PROCESS_SECONDS):
@@ -89,6 +88,7 @@ class ProbeErrand(Errand):
         try:
             await asyncio.wait({exited, started}, return_when=asyncio.FIRST_COMPLETED)
             began = time.monotonic()
+            self.record.enter(Phase.RUNNING)
             report = await exited
         finally:
             exited.cancel()

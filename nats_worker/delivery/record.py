@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nats_executor.errors import BrokerUnavailable, DecodeError, WrongSequence
 from nats_executor.retrying import persist
 from nats_executor.text import presentable
+from nats_executor.wire.descriptions import Phase
 from nats_executor.wire.fitting import fitted_report
 from nats_executor.wire.messages import Report, State, decode
 from nats_worker.delivery import claims
@@ -42,6 +43,8 @@ class DispatchRecord:
         predecessors: the workers that claimed it before.
         generation: how often its token was renewed; `token` is the last one.
         hops: of a probe, as its report has them.
+        phase: what happens to it, for those who ask.
+        since: when that began, in epoch seconds.
     """
 
     shared: Shared
@@ -57,6 +60,12 @@ class DispatchRecord:
     generation: int = 0
     token: str = field(default="", repr=False)
     hops: list[int] = field(default_factory=list)
+    phase: Phase = Phase.LOOKING
+    since: float = field(default_factory=time.time)
+
+    def enter(self, phase: Phase) -> None:
+        """Begin a phase."""
+        self.phase, self.since = phase, time.time()
 
     @property
     def subject(self) -> str:
@@ -84,6 +93,7 @@ class DispatchRecord:
 
         is_ours = await persist(claim, name=f"the claim of {self.dispatch_id}", unless=unless)
         if is_ours:
+            self.enter(Phase.CLAIMED)
             self.observer.claimed(is_first=self.attempt == 1 and not self.generation)
         return is_ours
 

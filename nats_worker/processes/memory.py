@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nats_worker.processes.linux import children_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["MemoryReading", "oom_kills", "read", "sigkill_reason"]
+__all__ = ["MemoryReading", "bytes_of_tree", "oom_kills", "read", "sigkill_reason"]
 
 ROOT = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")
 PROC = Path("/proc")
 GIB = 2**30
+PAGE = os.sysconf("SC_PAGE_SIZE")
+# So many processes are looked at, at most.
+LARGEST_TREE = 5000
 
 
 def oom_kills(*, own: Path = OWN, root: Path = ROOT) -> int | None:
@@ -62,11 +68,15 @@ class MemoryReading:
     Attributes:
         used_percent: of the limit that is closest, a cgroup's or the machine's.
         where: what that is, for a person.
+        used, limit: the same in bytes, 0 if not known; `what` has that limit, cgroup or machine.
         pressure_percent: the time in which some process waited for memory, in the last ten seconds.
     """
 
     used_percent: float | None = None
     where: str = ""
+    used: int = 0
+    limit: int = 0
+    what: str = ""
     pressure_percent: float | None = None
 
 
@@ -78,9 +88,32 @@ def read(*, own: Path = OWN, root: Path = ROOT, proc: Path = PROC) -> MemoryRead
     used, limit, what = max(uses, key=lambda use: use[0] / use[1], default=(0, 0, ""))
     return MemoryReading(
         used_percent=100 * used / limit if limit else None,
+        used=used,
+        limit=limit,
+        what=what,
         where=f"{used / GIB:.1f} of {limit / GIB:.1f} GiB of the {what}" if limit else "",
         pressure_percent=pressure(own, root, proc),
     )
+
+
+def bytes_of_tree(pid: int, *, proc: Path = PROC) -> int:
+    """Return what a process and all its descendants use; pages that they share count once."""
+    tree = [pid]
+    for parent in tree:
+        tree.extend(children_of(parent))
+        if len(tree) > LARGEST_TREE:
+            break
+    return sum(bytes_of(process, proc) for process in tree)
+
+
+def bytes_of(pid: int, proc: Path) -> int:
+    """Return a process's share of the memory, 0 once it is gone."""
+    directory = proc / str(pid)
+    if share := table_in(directory / "smaps_rollup").get("Pss:"):
+        return 1024 * share
+    # It is another user's, or keeps its memory private. Then all of it counts that others share.
+    facts = text_of(directory / "statm").split()
+    return int(facts[1]) * PAGE if len(facts) > 1 else 0
 
 
 def uses_of_cgroups(own: Path, root: Path) -> Iterator[tuple[int, int, str]]:

@@ -91,6 +91,8 @@ GRANTS: dict[Role, tuple[str, ...]] = {
         "$JS.API.STREAM.CREATE.OBJ_airflow_logs",
         "$JS.API.STREAM.UPDATE.OBJ_airflow_logs",
         "$JS.API.CONSUMER.CREATE.AIRFLOW_TASKS.>",
+        "$JS.API.CONSUMER.DELETE.AIRFLOW_TASKS.*",
+        "$JS.API.STREAM.PURGE.KV_airflow_holds",
         "airflow.ctl.*.set-concurrency",
         "airflow.ctl.*.add-queue",
         "airflow.ctl.*.remove-queue",
@@ -126,6 +128,7 @@ GRANTS: dict[Role, tuple[str, ...]] = {
         "airflow.ctl.*.undrain",
         "airflow.schedulers.*.state",
         "airflow.schedulers.*.probe",
+        "airflow.ctl.*.describe",
     ),
     Role.SCHEDULER: (
         "airflow.tasks.>",

@@ -38,7 +38,7 @@ EVIL = f"\x1b]0;owned\x07\x1b[2J\x9b31m{UNSEEN}\nworker good running"
 TEXTS = {
     Presence: {
         "worker", "name", "host", "queues", "version", "paused", "lacks", "drained_by",
-        "drain_reason",
+        "drain_reason", "airflow", "python",
     },
     Hold: {"queue", "by", "reason"},
     # A worker reads it and tells of it in its record.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tests.bench.command_cpu import COMMANDS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -148,6 +150,11 @@ _KEYS = (
             "broker-cpu": "% of a core", "worker-cpu": "% of a core", "broker-rss": "MB",
             "bytes": "kB/s", "workers-list": "s", "starting": "s",
         },
+    ),
+    Key(
+        "command_cpu_s", "command_cpu", "CPU that commands add to that of `airflow version`", "s",
+        ("version", *COMMANDS), tuple(at_most(name, 0.2) for name in COMMANDS),
+        units={"version": "s in all"},
     ),
 )  # fmt: skip
 

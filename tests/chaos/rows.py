@@ -29,6 +29,7 @@ def stand_in(database: Database) -> None:
         standing=partial(standing, database),
         workloads_again=partial(workloads_again, database),
         unfinished=partial(unfinished, database),
+        unwanted=partial(unwanted, database),
     )
     # Its rows belong to no session, so each stuck task is dealt with when it is asked about.
     vars(revocations)["object_session"] = no_session
@@ -56,6 +57,16 @@ def waiting_for(database: Database, dispatch: Dispatch, job_id: Any) -> Row | No
         if is_mine and row.state in {"queued", "running", "restarting"}:
             return row
     return None
+
+
+def unwanted(database: Database, dispatches: Sequence[Dispatch]) -> list[Dispatch]:
+    """Return the dispatches that no row waits for, whichever scheduler has queued it."""
+    waits = "ti_id = ? AND state IN ('queued', 'running', 'restarting')"
+    return [
+        dispatch
+        for dispatch in dispatches
+        if all(row.dispatch != dispatch.id for row in database.rows(waits, dispatch.token_subject))
+    ]
 
 
 def workloads_again(

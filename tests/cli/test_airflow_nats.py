@@ -15,7 +15,7 @@ import pytest
 from airflow.cli.cli_config import ActionCommand, GroupCommand
 from rich.markup import escape
 
-from nats_executor.cli import commands, letter_commands, probe_commands
+from nats_executor.cli import commands
 from nats_executor.cli.defining import unmarked
 from nats_executor.cli.definitions import get_nats_cli_commands
 from nats_executor.cli.worker_definitions import WORKER_ARGS, WORKER_EPILOG
@@ -38,6 +38,8 @@ VALUES = {
     "accounts": ("w=q",),
     "auth": ("--user", "w"),
     "purge": ("results",),
+    "queues delete": ("gpu", "--yes"),
+    "queues purge": ("gpu", "--yes"),
     "set-concurrency": ("w1", "4"),
     "add-queue": ("w1", "gpu"),
     "remove-queue": ("w1", "gpu"),
@@ -48,6 +50,8 @@ VALUES = {
     "dead-letters purge": ("17", "--yes"),
     "peek": ("gpu",),
     "show": ("gpu",),
+    "why": ("a_dag", "a_run", "t"),
+    "workers show": ("w1",),
 }
 
 
@@ -76,7 +80,7 @@ def shown_help(
         ("worker", ["may go on for [nats_executor] drain_seconds"]),
         ("auth", ["[nats_executor] inbox_prefix of"]),
         ("setup", ["airflow nats setup --check", "--queues", "safe to repeat"]),
-        ("standalone", ["Airflow's UI; without it [api] port\n"]),
+        ("standalone", ["without it [api] port, or that of the last start"]),
         ("demo", ["Airflow's UI; without it any free one\n"]),
         ("workers remove-queue", ["1 a worker did not serve it, refused"]),
         ("check", ["exit codes: 0 all is well; 1", "airflow nats check -o json", "--output"]),
@@ -168,8 +172,8 @@ LONG = {"worker", "standalone", "demo"}
 
 def test_every_function_of_a_command_is_decorated() -> None:
     """Without `command` an error is a traceback; without `quiet` log lines stand in its table."""
-    modules = (commands, letter_commands, probe_commands)
-    trees = [ast.parse(Path(str(module.__file__)).read_text()) for module in modules]
+    folder = Path(str(commands.__file__)).parent
+    trees = [ast.parse(path.read_text()) for path in folder.glob("*commands.py")]
     decorated = {
         node.name: [ast.unparse(decorator) for decorator in node.decorator_list]
         for tree in trees

@@ -129,6 +129,7 @@ def of_anyone() -> Table:
         "airflow.ctl.w.remove-queue": {"admin", "operator"},
         "airflow.ctl.w.drain": {"admin", "operator"},
         "airflow.ctl.w.undrain": {"admin", "operator"},
+        "airflow.ctl.w.describe": {"operator"},
         "airflow.ctl.w.log": {"api_server"},
         "airflow.ctl.w.unheard-of": set(),
         "airflow.schedulers.7.state": {"admin", "operator", "api_server"},

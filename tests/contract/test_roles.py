@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import io
 import signal
 import time
@@ -23,13 +24,18 @@ from nats_executor.fleet.workers import seen_workers
 from nats_executor.logs import store
 from nats_executor.logs.running import TaskLogs
 from nats_executor.operations.choosing import Which
+from nats_executor.operations.deleting import delete_queue
+from nats_executor.operations.describing import description_of
 from nats_executor.operations.draining import drain_workers, undrain_workers
+from nats_executor.operations.facts import Instance
 from nats_executor.operations.letters import find_letters, letters_at
 from nats_executor.operations.orders import give_orders, send_order
 from nats_executor.operations.pausing import Wish, pause_queues, resume_queues
 from nats_executor.operations.pinging import ping_queue
 from nats_executor.operations.purging import Store, carry_out, purge_of
+from nats_executor.operations.reasons import Cause, conclude
 from nats_executor.operations.schedulers import state_of_executor
+from nats_executor.operations.situations import look_in_nats
 from nats_executor.operations.survey import check_rows, take_survey
 from nats_executor.retrying import Outage
 from nats_executor.scheduler.answers import Answers
@@ -38,6 +44,7 @@ from nats_executor.scheduler.ledger import Dispatch, Ledger
 from nats_executor.scheduler.telemetry import Telemetry
 from nats_executor.topology import setup
 from nats_executor.topology.wanted import SECOND, stream_configs
+from nats_executor.wire.descriptions import Description
 from nats_executor.wire.messages import Drain, Kind, Obeyed, Report, State, encode
 from nats_executor.wire.names import Lane, Order, Verb
 from nats_executor.wire.scheduler_answers import ProbeOrder
@@ -289,14 +296,17 @@ async def test_everything_works_with_what_is_granted_and_needs_all_of_it(
     await keep_logs(role_stage)
     for user in ("admin", "operator"):
         await role_stage.give_orders(user)
+    await ask_what_runs(role_stage)
     await drain(role_stage)
     await pause(role_stage)
+    await explain_what_waits(role_stage)
     await read_letters(role_stage)
     await empty(role_stage)
     await interrupt(role_stage, held)
     for dispatch in held:  # for longer than `ack_wait`, and across a reconnect
         await role_stage.finished(dispatch)
     await retire(role_stage)
+    await delete(role_stage)
 
     assert [line for line in caplog.messages if "does not allow" in line] == []
     unused = {
@@ -439,6 +449,19 @@ async def look_around(role_stage: RoleStage) -> None:
         assert survey.usage is not None
 
 
+async def explain_what_waits(role_stage: RoleStage) -> None:
+    """What an operator finds out about one task without reading a workload."""
+    settings, broker = role_stage.settings("operator"), await role_stage.broker("operator")
+    instance = Instance(
+        dag="d", run="r", task="t", map_index=None, try_number=1, state="queued", queue="b",
+        dispatch_id="unserved",
+    )  # fmt: skip
+
+    assert conclude(await look_in_nats(broker, settings, instance)).cause is Cause.NO_WORKER
+    held = dataclasses.replace(instance, queue="a", dispatch_id="held0")
+    assert (await look_in_nats(broker, settings, held)).is_reported
+
+
 async def keep_logs(role_stage: RoleStage) -> None:
     for user in ("worker_a", "triggerer"):
         await role_stage.store_log(user, "a", f"{user}.log")
@@ -446,6 +469,14 @@ async def keep_logs(role_stage: RoleStage) -> None:
         [part] = (await store.find(reader, NAMES, "a", f"{user}.log")).parts
         found = await store.chunks(reader, NAMES, "a", f"{user}.log", part, part.numbers)
         assert found == [f"stored by {user}".encode()]
+
+
+async def ask_what_runs(role_stage: RoleStage) -> None:
+    operator, settings = await role_stage.broker("operator"), role_stage.settings("operator")
+    [seen] = await seen_workers(operator, settings)
+    description = await description_of(operator, settings, seen, ["held0"])
+    assert isinstance(description, Description), description
+    assert [(one.dispatch_id, one.phase) for one in description.carried] == [("held0", "running")]
 
 
 async def drain(role_stage: RoleStage) -> None:
@@ -508,3 +539,11 @@ async def retire(role_stage: RoleStage) -> None:
     record = await role_stage.root.last(NAMES.workers_stream, NAMES.presence("a", "w"))
     assert record is not None
     assert record.body == b""
+
+
+async def delete(role_stage: RoleStage) -> None:
+    """An administrator deletes a queue that no worker serves any more."""
+    outcome = await delete_queue(role_stage.admin, role_stage.settings("admin"), "a")
+    assert outcome.is_obeyed, outcome
+    names = {info.queue for info in await role_stage.root.consumer_infos(NAMES.tasks_stream)}
+    assert "a" not in names

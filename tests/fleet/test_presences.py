@@ -93,6 +93,7 @@ def test_records_that_agree_are_one_worker() -> None:
         {"worker": "w.2"}, {"name": "v"}, {"host": "other"}, {"pid": 8}, {"started_at": 1.0},
         {"concurrency": 5}, {"draining": True}, {"paused": "memory"}, {"bands": 2},
         {"version": "2"}, {"drained_by": "eve"}, {"drain_reason": "none"},
+        {"airflow": "2"}, {"python": "2"},
     ],
     ids=str,
 )  # fmt: skip

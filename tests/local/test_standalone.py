@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(300)]
 
+SERVER = re.compile(r"nats-server with JetStream at nats://127\.0\.0\.1:(\d+)")
 FAILURE = re.compile(r"^airflow nats standalone: .*$", re.MULTILINE)
 
 
@@ -34,6 +36,9 @@ def test_standalone_stays_up_until_it_is_interrupted(airflow_nats: Start, tmp_pa
     command = airflow_nats("standalone", "--port", str(port), "--workers", "2", "--queues", "a,b")
     command.wait_for_text(f"Airflow is ready at http://127.0.0.1:{port}")
     command.wait_for_text("login: admin / ")
+    assert command.text.count(" is ready: queues a, b,") == 2
+    assert command.text.rindex(" is ready: queues a, b,") < command.text.index("login: admin / ")
+    assert "nats-setup" not in command.text  # it has ended well
 
     passwords = tmp_path / "home" / "simple_auth_manager_passwords.json.generated"
     assert passwords.stat().st_mode & 0o777 == 0o600
@@ -92,6 +97,39 @@ def test_a_taken_port_names_its_setting(airflow_nats: Start) -> None:
 
         assert command.wait() == 1
         assert f"[api] port = {port}: the port cannot be used" in FAILURE.findall(command.text)[0]
+
+
+def test_ports_are_those_of_the_last_start(airflow_nats: Start, tmp_path: Path) -> None:
+    def start() -> tuple[str, str]:
+        """Start until the ports are taken; return the server's and what was said."""
+        command = airflow_nats("standalone")
+        command.wait_for_text("bringing the database up to date")
+        command.process.send_signal(signal.SIGTERM)
+        assert command.wait(seconds=60) == 0
+        return SERVER.findall(command.text)[0], command.text
+
+    first, _ = start()
+    assert start()[0] == first
+    remembered = json.loads((tmp_path / "home" / "standalone_ports.json").read_text())
+    assert remembered["nats-server"] == int(first)
+    with socket.create_server(("127.0.0.1", int(first))):
+        other, text = start()
+
+    line = f"port {first} of nats-server is taken by another program: using {other} instead"
+    assert line in text
+    assert other != first
+    assert start()[0] == other
+
+
+def test_queues_are_there_before_airflow_is(airflow_nats: Start, tmp_path: Path) -> None:
+    command = airflow_nats("standalone", "--port", str(free_port()), "--queues", "a,b")
+    command.component("scheduler")
+    command.process.send_signal(signal.SIGTERM)
+    assert command.wait(seconds=60) == 0
+
+    log = (tmp_path / "home" / "logs" / "standalone" / "nats-setup.log").read_text()
+    assert "created consumer of queue 'a'" in log
+    assert "created consumer of queue 'b'" in log
 
 
 def test_a_configured_server_is_used(airflow_nats: Start, tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ ALLOWED = {
         "def worker(args):\n    from nats_worker.worker import Worker",
     ),
     "versions in compat": ("nats_executor.scheduler.compat", "from airflow import __version__"),
+    "versions for people": ("nats_executor.installation", "version('apache-airflow-core')"),
     "our own version": ("nats_worker.control.presence", "version('airflow-nats-executor')"),
     "another section": ("nats_worker.worker", "conf.get('core', 'dags_folder')"),
     "a module that is only told of": ("nats_executor.cli.definitions", "x = 1\n" * 450),

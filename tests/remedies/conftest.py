@@ -10,6 +10,7 @@ from tests.cli.conftest import Console
 from tests.remedies.stage import RemedyStage
 from tests.support.execution_api import ExecutionApi
 from tests.support.fixtures import settings_for
+from tests.support.rowless import allow_workloads_without_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ def open_remedy_stage(
     api: ExecutionApi,
 ) -> Callable[..., RemedyStage]:
     """Return who uses these servers; long enough a secret keeps Airflow's own warnings away."""
+    allow_workloads_without_rows(monkeypatch)
     monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "k" * 64)
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", api.url)
 

@@ -25,6 +25,7 @@ from nats_executor.wire.messages import Report, State, Workload, decode, encode
 from nats_executor.wire.names import Lane
 from tests.support.fake_broker import FakeServer
 from tests.support.fixtures import settings_for
+from tests.support.rowless import allow_workloads_without_rows
 from tests.support.waiting import block_until
 
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ class Stage(ABC):
         self.exits = ExitStack()
         self.executors: list[NatsExecutor] = []
         self.portal = self.exits.enter_context(start_blocking_portal("asyncio"))
+        allow_workloads_without_rows(monkeypatch)
         # Long enough for the algorithm that Airflow signs with.
         monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "k" * 64)
         # A busy machine takes its time, and what is to be seen here does not depend on it.

@@ -467,6 +467,7 @@ class FakeBroker(Broker):
         gone = found.matching(subject)
         for message in gone:
             found.remove(message.sequence)
+        self.server.wake()  # room under max_ack_pending
         return len(gone)
 
     async def usage(self) -> Usage:
@@ -518,6 +519,11 @@ class FakeBroker(Broker):
         found = consumers.setdefault(config["durable_name"], FakeConsumer(full))
         if found.config != full:
             raise TopologyMismatch(f"consumer {config['durable_name']} exists with other settings")
+
+    async def delete_consumer(self, stream: str, consumer: str) -> None:
+        await self.enter("delete_consumer")
+        self.server.consumer(stream, consumer)
+        del self.server.stream(stream).consumers[consumer]
 
     async def update_consumer(self, stream: str, config: Config) -> None:
         await self.enter("update_consumer")

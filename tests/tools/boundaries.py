@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("airflow_nats_executor", "nats_executor", "nats_worker")
 BROKER = "nats_executor.broker.client"
 COMPAT = "nats_executor.scheduler.compat"
+# The first decides by Airflow's version, the second shows it to people.
+VERSION_READERS = frozenset({COMPAT, "nats_executor.installation"})
 SETTINGS = "nats_executor.settings"
 # They decide and do nothing, so that every decision is a table test. `topology` acts, but only
 # through the port that it is given.
@@ -33,18 +35,23 @@ PURE_MODULES = frozenset(
         "nats_executor.errors",
         "nats_executor.fleet.letters",
         "nats_executor.fleet.presences",
+        "nats_executor.fleet.rates",
         "nats_executor.local.expected",
         "nats_executor.local.telling_line",
+        "nats_executor.operations.facts",
+        "nats_executor.operations.reasons",
         "nats_executor.options",
         "nats_executor.pacing",
         "nats_executor.scheduler.confirmations",
         "nats_executor.scheduler.evidence",
         "nats_executor.scheduler.ledger",
+        "nats_executor.scheduler.strays",
         "nats_executor.scheduler.stuck",
         "nats_executor.scheduler.whereabouts",
         "nats_executor.settings",
         "nats_executor.text",
         "nats_worker.api.answers",
+        "nats_worker.delivery.arrival",
         "nats_worker.delivery.claims",
         "nats_worker.delivery.observer",
         "nats_worker.delivery.verdict",
@@ -198,7 +205,7 @@ def is_import(node: ast.stmt) -> bool:
 
 
 def one_place_knows_versions(module: Module) -> Iterator[str]:
-    if module.name == COMPAT:
+    if module.name in VERSION_READERS:
         return
     forbidden = {"airflow.__version__", "airflow.version"}
     by_import = forbidden & imported(module.tree)

@@ -69,6 +69,7 @@ PUBLISHED: tuple[tuple[str, str], ...] = (
     (r"airflow\.peers\.\*", "ask other workers whether they live"),
     (r"airflow\.ctl\.\*\.ping", "ask workers whether they live"),
     (r"airflow\.ctl\.\*\.stop", "stop what a worker runs"),
+    (r"airflow\.ctl\.\*\.describe", "ask workers what they run"),
     (r"airflow\.ctl\.\*\.log", "ask a worker for the log of what it runs"),
     (r"airflow\.ctl\.\*\.[a-z-]+", "give orders to workers"),
     (r"airflow\.schedulers\.\*\.state", "ask schedulers how it stands with them"),

@@ -45,7 +45,12 @@ FLOORS = (
     {"nats_executor.fleet", "nats_executor.topology"},
     {"nats_executor.broker"},
     {"nats_executor.access"},
-    {"nats_executor.settings", "nats_executor.provider", "nats_executor.metrics_package"},
+    {
+        "nats_executor.installation",
+        "nats_executor.metrics_package",
+        "nats_executor.provider",
+        "nats_executor.settings",
+    },
     {"nats_executor.retrying", "nats_executor.wire"},
     {
         "nats_executor.batches",

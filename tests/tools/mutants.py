@@ -55,6 +55,7 @@ TESTS = {
         "tests/scheduler/test_ledger.py",
         "tests/scheduler/test_ledger_claims.py",
     ),
+    "nats_worker/delivery/arrival.py": ("tests/worker/delivery/test_arrival.py",),
     "nats_worker/delivery/claims.py": (
         "tests/worker/delivery/test_claims.py",
         "tests/worker/delivery/test_last_reports.py",
@@ -70,6 +71,7 @@ TESTS = {
     "nats_executor/wire/messages.py": (
         "tests/wire/test_message_bounds.py",
         "tests/wire/test_messages.py",
+        "tests/wire/test_descriptions.py",
     ),
     "nats_executor/access/permissions.py": (
         "tests/access/test_permissions.py",
@@ -87,6 +89,7 @@ TESTS = {
         "tests/contract/test_topology.py",
         "tests/contract/test_topology_changes.py",
     ),
+    "nats_executor/scheduler/strays.py": ("tests/scheduler/test_strays.py",),
     "nats_executor/scheduler/stuck.py": ("tests/scheduler/test_why_stuck.py",),
     "nats_executor/scheduler/evidence.py": (
         "tests/scheduler/test_evidence.py",
@@ -109,7 +112,13 @@ TESTS = {
     ),
     "nats_executor/broker/link.py": ("tests/broker/test_link.py",),
     "nats_executor/wire/bounds.py": ("tests/wire/test_edges.py", "tests/wire/test_bounds.py"),
-    "nats_executor/wire/fitting.py": ("tests/wire/test_fitting.py", "tests/wire/test_edges.py"),
+    "nats_executor/wire/coordinates.py": ("tests/wire/test_coordinates.py",),
+    "nats_executor/wire/descriptions.py": ("tests/wire/test_descriptions.py",),
+    "nats_executor/wire/fitting.py": (
+        "tests/wire/test_fitting.py",
+        "tests/wire/test_edges.py",
+        "tests/wire/test_descriptions.py",
+    ),
     "nats_executor/wire/log_pages.py": ("tests/wire/test_log_bounds.py",),
     "nats_executor/wire/scheduler_answers.py": ("tests/wire/test_scheduler_answers.py",),
     "nats_executor/wire/log_parts.py": (
@@ -124,6 +133,7 @@ TESTS = {
     "nats_executor/wire/redaction.py": ("tests/wire/test_redaction.py",),
     "nats_executor/wire/sizes.py": ("tests/wire/test_sizes.py",),
     "nats_executor/fleet/letters.py": ("tests/fleet/test_letters.py",),
+    "nats_executor/fleet/rates.py": ("tests/fleet/test_rates.py",),
     "nats_executor/fleet/presences.py": (
         "tests/fleet/test_presences.py",
         "tests/fleet/test_record_keys.py",
@@ -143,6 +153,8 @@ TESTS = {
     "nats_executor/cli/durations.py": ("tests/cli/test_durations.py",),
     "nats_executor/local/expected.py": ("tests/local/test_outcome.py",),
     "nats_executor/local/telling_line.py": ("tests/local/test_telling_line.py",),
+    "nats_executor/operations/facts.py": ("tests/operations/test_reasons.py",),
+    "nats_executor/operations/reasons.py": ("tests/operations/test_reasons.py",),
     "nats_executor/text.py": ("tests/test_text.py",),
     "nats_executor/batches.py": ("tests/test_text.py",),
     "nats_executor/errors.py": ("tests/test_text.py",),

@@ -11,6 +11,8 @@ import pytest
 
 from nats_executor.errors import DecodeError
 from nats_executor.wire.messages import (
+    Drain,
+    Hold,
     Obeyed,
     Presence,
     Report,
@@ -112,8 +114,11 @@ def test_a_field_that_an_older_sender_left_out_has_its_meaning_of_then() -> None
     }
     assert (PRESENCE.bands, PRESENCE.paused, PRESENCE.lacks) == (1, "", [])
     assert (PRESENCE.drained_by, PRESENCE.drain_reason) == ("", "")
+    assert (PRESENCE.airflow, PRESENCE.python) == ("", "")
     outcome = Obeyed(queues=[], concurrency=1, running=0)
     assert (outcome.is_changed, outcome.refusal) == (False, "")
+    assert Hold(queue="q", by="ann", at=1.0, until=2.0).reason == ""
+    assert Drain(worker="w", by="ann", at=1.0).reason == ""
     workload = Workload(dispatch_id="d", queue="q", kind="k", body={}, key=[], sender="s")
     assert workload.sent_at == 0.0
 

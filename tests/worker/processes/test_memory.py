@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -135,6 +136,8 @@ def test_the_limit_that_is_closest_counts(
 
     assert reading.used_percent == pytest.approx(percent, abs=0.05)
     assert where in reading.where
+    used, limit = reading.used / GIB, reading.limit / GIB
+    assert f"{used:.1f} of {limit:.1f} GiB of the {reading.what}" == reading.where
 
 
 @pytest.mark.parametrize(
@@ -178,3 +181,37 @@ def test_this_machine_can_be_read() -> None:
 
     assert reading.used_percent is not None
     assert 0 < reading.used_percent < 100
+
+
+def test_the_memory_of_a_tree_is_the_share_of_each_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Kernel(tmp_path, V2)
+    children = {1: {2, 3}, 2: {4}}
+    monkeypatch.setattr(memory, "children_of", lambda pid: children.get(pid, set()))
+    kernel.write("proc/1/smaps_rollup", "55-77 ---p 0 00:00 0 [rollup]\nRss: 9 kB\nPss: 5 kB\n")
+    kernel.write("proc/2/smaps_rollup", "Pss: 6 kB\n")
+    # Another user's, or a private one: all that it has counts, also what others share.
+    kernel.write("proc/3/statm", "900 10 2 1 0 1 0\n")
+
+    # The fourth is gone by now.
+    seen = memory.bytes_of_tree(1, proc=tmp_path / "proc")
+
+    assert seen == 11 * 1024 + 10 * memory.PAGE
+
+
+def test_a_look_at_a_tree_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def children_of(pid: int) -> set[int]:
+        asked.append(pid)
+        return set(range(1000))
+
+    monkeypatch.setattr(memory, "children_of", children_of)
+
+    assert memory.bytes_of_tree(1, proc=tmp_path) == 0
+    assert len(asked) == 5
+
+
+def test_this_process_uses_memory() -> None:
+    assert 2**20 < memory.bytes_of_tree(os.getpid()) < 2**40
