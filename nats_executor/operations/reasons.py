@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from nats_executor.operations.facts import RATE_SECONDS
+from nats_executor.operations.facts import PACE_SECONDS
 from nats_executor.text import number_of, presentable
 from nats_executor.wire.messages import State
 from nats_executor.wire.names import Lane
@@ -381,7 +381,7 @@ def pace(s: Situation, position: int) -> str:
     if rate is None:
         return ""
     if not rate:
-        return f"; none of the queue has started in the last {in_words(RATE_SECONDS)}"
+        return f"; none of the queue has started in the last {in_words(PACE_SECONDS)}"
     about = in_words(MINUTE * position / rate)
     return f"; {rate:.1f} a minute have started, so it starts in about {about}"
 

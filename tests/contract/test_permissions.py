@@ -63,7 +63,7 @@ def of_queue(queue: str) -> Table:
             f"{API}.CONSUMER.INFO.{TASKS}.{lane}": READERS,
             f"{API}.CONSUMER.CREATE.{TASKS}.{lane}.airflow.tasks.{lane}.*": {"admin", "scheduler"},
             f"{API}.CONSUMER.DURABLE.CREATE.{TASKS}.{lane}": set(),
-            f"{API}.CONSUMER.DELETE.{TASKS}.{lane}": set(),
+            f"{API}.CONSUMER.DELETE.{TASKS}.{lane}": {"admin"},
             f"{API}.CONSUMER.PAUSE.{TASKS}.{lane}": {"operator"},
             f"{API}.CONSUMER.RESET.{TASKS}.{lane}": set(),
             f"{API}.CONSUMER.LEADER.STEPDOWN.{TASKS}.{lane}": set(),
