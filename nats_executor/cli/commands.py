@@ -29,6 +29,7 @@ from nats_executor.cli.letter_commands import (
     dead_letters_retry,
     dead_letters_show,
 )
+from nats_executor.cli.probe_commands import doctor, ping
 from nats_executor.cli.queue_commands import (
     queues_list,
     queues_pause,
@@ -80,6 +81,8 @@ __all__ = [
     "dead_letters_retry",
     "dead_letters_show",
     "demo",
+    "doctor",
+    "ping",
     "purge",
     "queues_delete",
     "queues_list",

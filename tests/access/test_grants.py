@@ -100,6 +100,7 @@ GRANTS: dict[Role, tuple[str, ...]] = {
         "airflow.ctl.*.undrain",
         "airflow.ctl.*.shut-down",
         "airflow.schedulers.*.state",
+        "airflow.schedulers.*.probe",
     ),
     Role.OPERATOR: (
         "$JS.API.INFO",
@@ -128,6 +129,7 @@ GRANTS: dict[Role, tuple[str, ...]] = {
         "airflow.ctl.*.undrain",
         "airflow.ctl.*.shut-down",
         "airflow.schedulers.*.state",
+        "airflow.schedulers.*.probe",
         "airflow.ctl.*.describe",
         "airflow.ctl.*.ping",
     ),
