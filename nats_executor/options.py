@@ -252,6 +252,14 @@ OPTIONS: tuple[Option, ...] = (
         "outstanding workload. A look finds the reports that the executor has missed.",
     ),
     Option(
+        name="explain_after_seconds",
+        type="float",
+        default="60",
+        example="300",
+        description="After a task has waited for so many seconds, the executor writes into "
+        "Airflow's audit log what it waits for, once for each reason. 0 switches that off.",
+    ),
+    Option(
         name="max_attempts",
         type="integer",
         default="5",

@@ -81,7 +81,7 @@ def leave(left: list[uuid.UUID]) -> None:
         dead.heartbeat()
         assert len(dead.running) == len(sent)
         assert dead._connected
-        broker = dead._connected.dispatcher._require_broker()
+        broker = dead._connected.dispatcher.require_broker()
         for ids, state in ((part(left, 1), State.RUNNING), (part(left, 2), State.SUCCESS)):
             reporting = report(broker, dead, ids, state)
             dead._connected.bridge.call(reporting, timeout=WAIT_SECONDS)

@@ -86,7 +86,7 @@ def messages(executor: NatsExecutor) -> int:
     """Count what is in the task stream."""
     assert executor._connected.dispatcher
     assert executor._connected.bridge
-    broker = executor._connected.dispatcher._require_broker()
+    broker = executor._connected.dispatcher.require_broker()
     info: StreamInfo | None = executor._connected.bridge.call(
         broker.stream_info(executor._settings.names.tasks_stream), timeout=WAIT_SECONDS
     )
