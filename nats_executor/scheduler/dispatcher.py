@@ -86,7 +86,7 @@ class Dispatcher:
         self.inspector = Inspector(settings, sender, self.require_broker, self.mailbox)
         self.telemetry = Telemetry(settings)
         self.chronicle = Chronicle(settings)
-        self.withdrawals = Withdrawals(settings, self.inspector, self._require_broker)
+        self.withdrawals = Withdrawals(settings, self.inspector, self.require_broker)
         self._streams = Streams(settings, self.inspector.renew)
 
     async def run(self) -> None:
