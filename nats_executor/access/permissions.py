@@ -188,7 +188,7 @@ def for_operator(api: Api) -> list[str]:
     purges = [f"{api.prefix}.STREAM.PURGE.{stream}" for stream in purged]
     # No token is in them, see `redaction.without_tokens`.
     letters = api.batch(names.dead_letters_stream)
-    asked = (*asked_by_people(names), names.controls(Verb.DESCRIBE))
+    asked = (*asked_by_people(names), *map(names.controls, (Verb.DESCRIBE, Verb.PING)))
     return [*for_monitor(api), *letters, *purges, *api.hold_queues(), *asked]
 
 

@@ -25,6 +25,7 @@ from nats_executor.broker.port import (
     Outgoing,
     Pulls,
     Reply,
+    ServerOffer,
     Stored,
     StreamInfo,
     Subjects,
@@ -91,6 +92,10 @@ class JetStream(Broker):
     @property
     def server_version(self) -> str:
         return self._link.server_version
+
+    @property
+    def offer(self) -> ServerOffer:
+        return self._link.offer
 
     @property
     def is_connected(self) -> bool:

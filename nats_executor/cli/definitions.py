@@ -16,6 +16,7 @@ from nats_executor.cli.access_definitions import accounts_command, auth_command
 from nats_executor.cli.cancel_definitions import tasks_commands
 from nats_executor.cli.defining import ARG_CONCURRENCY, ARG_QUEUES, ARG_TEAM, action
 from nats_executor.cli.letter_definitions import dead_letters_commands
+from nats_executor.cli.probe_definitions import trial_commands
 from nats_executor.cli.queue_definitions import queues_commands
 from nats_executor.cli.why_definitions import why_command
 from nats_executor.cli.worker_definitions import WORKER_ARGS, WORKER_EPILOG, workers_commands
@@ -152,6 +153,7 @@ def get_nats_cli_commands() -> list[GroupCommand]:
                     (ARG_DEMANDED_QUEUES, ARG_MIN_WORKERS, *output),
                     CHECK_EPILOG,
                 ),
+                *trial_commands(),
                 why_command(),
                 queues_commands(),
                 workers_commands(),

@@ -27,6 +27,7 @@ from nats_executor.errors import (
 from nats_executor.pacing import Once
 from nats_executor.scheduler.chronicle import Chronicle
 from nats_executor.scheduler.inspector import Inspector
+from nats_executor.scheduler.probing import Probes
 from nats_executor.scheduler.reports import Mailbox
 from nats_executor.scheduler.streams import RETRY_SECONDS, Streams
 from nats_executor.scheduler.telemetry import Telemetry
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from nats_executor.scheduler.ledger import Dispatch
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Lane
+    from nats_executor.wire.scheduler_answers import ProbeOrder, ProbeResult
 
 __all__ = ["Dispatcher", "Envelope"]
 
@@ -77,6 +79,7 @@ class Dispatcher:
 
     def __init__(self, settings: Settings, sender: str, answers: Answers | None = None) -> None:
         self._settings = settings
+        self._sender = sender
         self._answers = answers
         self._names = settings.names
         self._broker: Broker | None = None
@@ -103,7 +106,7 @@ class Dispatcher:
                     chronicle = self.chronicle.write_forever(self.require_broker)
                     group.create_task(chronicle, name="chronicle")
                     if self._answers is not None:
-                        answering = self._answers.serve(broker, lambda: self.trouble)
+                        answering = self._answers.serve(broker, lambda: self.trouble, self.probe)
                         group.create_task(answering, name="answers")
             finally:
                 self._broker = None
@@ -180,6 +183,16 @@ class Dispatcher:
         lane, dispatch_id = envelope.lane, envelope.dispatch_id
         subject = self._names.task(lane.queue, dispatch_id, lane.band)
         return Outgoing(subject, envelope.body, envelope.message_id)
+
+    async def probe(self, order: ProbeOrder) -> ProbeResult:
+        """Send a probe through a queue, and return how long each of its steps took."""
+        probes = Probes(self._settings, self._sender, self.require_broker, self.mailbox)
+        return await probes.send(order, self._publish_probe)
+
+    async def _publish_probe(self, lane: Lane, dispatch_id: str, body: bytes) -> None:
+        outcomes = await self.publish([Envelope(lane, dispatch_id, dispatch_id, body)])
+        if failure := outcomes.get(dispatch_id, BrokerUnavailable("not tried")):
+            raise failure
 
     async def renew(self, dispatch: Dispatch, new_token: str) -> None:
         """Answer a report of an expired token with a new one, on the report's own subject.

@@ -98,7 +98,9 @@ GRANTS: dict[Role, tuple[str, ...]] = {
         "airflow.ctl.*.remove-queue",
         "airflow.ctl.*.drain",
         "airflow.ctl.*.undrain",
+        "airflow.ctl.*.shut-down",
         "airflow.schedulers.*.state",
+        "airflow.schedulers.*.probe",
     ),
     Role.OPERATOR: (
         "$JS.API.INFO",
@@ -125,8 +127,11 @@ GRANTS: dict[Role, tuple[str, ...]] = {
         "airflow.ctl.*.remove-queue",
         "airflow.ctl.*.drain",
         "airflow.ctl.*.undrain",
+        "airflow.ctl.*.shut-down",
         "airflow.schedulers.*.state",
+        "airflow.schedulers.*.probe",
         "airflow.ctl.*.describe",
+        "airflow.ctl.*.ping",
     ),
     Role.SCHEDULER: (
         "airflow.tasks.>",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nats_executor import NatsExecutor
 from tests.bench.aside import answer, asked
 from tests.scheduler.stage import queue_up, task_workload
+from tests.support.rowless import never_look_for_rows
 from tests.support.waiting import block_until
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class SweepWatch:
 
 
 def main() -> None:
+    never_look_for_rows()
     request = asked()
     executor = NatsExecutor()
     executor.job_id = 1

@@ -52,6 +52,7 @@ VALUES = {
     "show": ("gpu",),
     "why": ("a_dag", "a_run", "t"),
     "workers show": ("w1",),
+    "workers stop": ("w1", "--now"),
 }
 
 

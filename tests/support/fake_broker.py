@@ -21,6 +21,7 @@ from nats_executor.broker.port import (
     ConsumerInfo,
     Delivery,
     Pulls,
+    ServerOffer,
     Stored,
     StreamInfo,
     Subjects,
@@ -264,6 +265,15 @@ class FakeBroker(Broker):
     connected_since: float = math.inf
     denied: str = ""
     server_version: str = ""
+    certificate_ends: float = 0.0
+
+    @property
+    def offer(self) -> ServerOffer:
+        return (
+            ServerOffer(self.server.max_payload, self.certificate_ends)
+            if self.is_connected
+            else ServerOffer()
+        )
 
     def __init__(self, server: FakeServer | None = None) -> None:
         self.server = server or FakeServer()

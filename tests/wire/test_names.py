@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 
 import pytest
 from hypothesis import example, given
@@ -15,6 +16,8 @@ from nats_executor.wire.names import (
     Place,
     SchedulerVerb,
     Verb,
+    is_probe,
+    probe_id,
     token,
 )
 
@@ -202,3 +205,9 @@ def test_logs_of_two_queues_or_paths_never_meet(one: str, other: str) -> None:
 )
 def test_a_lane_is_named_with_its_band(lane: Lane, text: str) -> None:
     assert str(lane) == text
+
+
+def test_a_probe_is_told_from_a_workload_of_airflow_by_its_id() -> None:
+    assert is_probe(probe_id("1"))
+    assert token(probe_id("1")) == probe_id("1")
+    assert not is_probe(str(uuid.uuid4()))
