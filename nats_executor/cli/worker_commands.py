@@ -1,4 +1,4 @@
-"""Runs the commands that ask workers, change them and have them stop. Each returns normally for exit code 0."""
+"""Runs commands that ask workers, change and end them. Each returns normally for exit code 0."""
 
 from __future__ import annotations
 
