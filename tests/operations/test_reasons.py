@@ -359,6 +359,11 @@ def test_what_goes_on_by_itself_needs_no_person(cause: Cause) -> None:
     assert cause.needs_person is (cause not in CALM)
 
 
+@pytest.mark.parametrize("cause", Cause)
+def test_a_turn_is_what_only_time_ends(cause: Cause) -> None:
+    assert cause.is_turn is (cause in {Cause.TURN, Cause.WORKERS_FULL, Cause.LIMIT})
+
+
 REMEDIES = {
     "dead letter": (
         replace(MISSING, letter="x", letter_sequence=0),
