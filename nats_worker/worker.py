@@ -16,6 +16,7 @@ from nats_executor.fleet.drains import LONGEST_PERSON, LONGEST_REMARK
 from nats_executor.fleet.liveness import Liveness
 from nats_executor.retrying import Once, end_task
 from nats_executor.text import number_of, presentable
+from nats_executor.wire.names import is_probe
 from nats_worker.control.descriptions import serve_descriptions
 from nats_worker.control.drains import Drains
 from nats_worker.control.logs import serve_log
@@ -24,6 +25,7 @@ from nats_worker.control.presence import Announcer
 from nats_worker.crew import Crew
 from nats_worker.delivery.errand import Errand
 from nats_worker.delivery.leases import Leases
+from nats_worker.delivery.probes import ProbeErrand
 from nats_worker.delivery.shared import Shared
 from nats_worker.health.endpoint import endpoint
 from nats_worker.health.health import Health
@@ -201,7 +203,11 @@ class Worker:
         )
 
         def accept(queue: str, delivery: Delivery) -> None:
-            self.crew.accept(Errand(shared, queue, delivery, observer(queue, delivery)))
+            dispatch_id = self._settings.names.place(delivery.subject).dispatch_id
+            if is_probe(dispatch_id):  # no workload of Airflow, and no metric counts it
+                self.crew.accept(ProbeErrand(shared, queue, delivery))
+            else:
+                self.crew.accept(Errand(shared, queue, delivery, observer(queue, delivery)))
 
         state.intake = Intake(shared.broker, self._settings, state.queues, state.slots, accept)
         await state.intake.run()

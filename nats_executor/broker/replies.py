@@ -278,6 +278,7 @@ def consumer_info(entry: Mapping[str, Any]) -> ConsumerInfo:
         redelivered=entry["num_redelivered"],
         waiting=entry["num_waiting"],
         paused_until=timestamp(paused_until) if paused_until else 0.0,
+        delivered=entry["delivered"]["consumer_seq"],
     )
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow.utils.platform import getuser
@@ -14,7 +12,6 @@ from nats_executor.access.permissions import Role, as_claims, as_config, permiss
 from nats_executor.broker import exposure
 from nats_executor.cli.arguments import (
     ask,
-    ask_again,
     command,
     lanes_of,
     named_queues,
@@ -23,14 +20,22 @@ from nats_executor.cli.arguments import (
     say,
     settings_for,
     show,
-    show_details,
+    show_list,
 )
-from nats_executor.cli.cancel_commands import queues_purge, tasks_cancel
+from nats_executor.cli.cancel_commands import queues_delete, queues_purge, tasks_cancel
 from nats_executor.cli.letter_commands import (
     dead_letters_list,
     dead_letters_purge,
     dead_letters_retry,
     dead_letters_show,
+)
+from nats_executor.cli.probe_commands import doctor, ping
+from nats_executor.cli.queue_commands import (
+    queues_list,
+    queues_pause,
+    queues_peek,
+    queues_resume,
+    queues_show,
 )
 from nats_executor.cli.why_commands import why
 from nats_executor.cli.worker_commands import (
@@ -44,19 +49,18 @@ from nats_executor.cli.worker_commands import (
     workers_stop,
 )
 from nats_executor.errors import ConfigError
-from nats_executor.fleet.histories import history_of
-from nats_executor.fleet.queues import queue_rows
-from nats_executor.fleet.workers import served_queues
 from nats_executor.metrics_package import missing_package, require_metrics
 from nats_executor.operations.choosing import Which
 from nats_executor.operations.demands import demand_rows, demands_in, with_demands
-from nats_executor.operations.details import last_hour, queue_details
 from nats_executor.operations.draining import drain_workers, undrain_workers
 from nats_executor.operations.idleness import IdleWatch, until_idle
-from nats_executor.operations.listing import Choice, chosen
-from nats_executor.operations.pausing import Wish, pause_queues, resume_queues
 from nats_executor.operations.purging import Store, carry_out, look, purge_of
-from nats_executor.operations.survey import check_row, check_rows, take_survey, worker_rows
+from nats_executor.operations.survey import (
+    check_row,
+    check_rows,
+    take_survey,
+    worker_rows,
+)
 from nats_executor.text import lines
 from nats_executor.topology.setup import apply, inspect, known_queues
 from nats_executor.wire.names import token
@@ -64,14 +68,9 @@ from nats_executor.wire.queue_names import in_text
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable
 
     from nats_executor.broker.port import Broker
-    from nats_executor.fleet.queues import Row
-    from nats_executor.operations.survey import Survey
-    from nats_executor.settings import Settings
     from nats_executor.topology.drift import Drift
-    from nats_executor.wire.history import History
 
 __all__ = [
     "accounts",
@@ -82,7 +81,10 @@ __all__ = [
     "dead_letters_retry",
     "dead_letters_show",
     "demo",
+    "doctor",
+    "ping",
     "purge",
+    "queues_delete",
     "queues_list",
     "queues_pause",
     "queues_peek",
@@ -152,88 +154,6 @@ def check(args: Namespace) -> None:
     show(rows, args.output)
     if any(row["status"] != "ok" for row in rows):
         raise SystemExit(1)
-
-
-@command
-@quiet
-def queues_list(args: Namespace) -> None:
-    """Print one row for each queue."""
-    settings = settings_for(args)
-
-    def rows(survey: Survey) -> list[Row]:
-        consumers, workers = survey.consumers, survey.workers
-        served = served_queues(workers, settings)
-        return queue_rows(consumers, workers, settings, survey.holds, served=served)
-
-    patterns = {"queue": in_text(args.queue_patterns or "")}
-    show_list(args, settings, rows, patterns)
-
-
-def show_list(
-    args: Namespace,
-    settings: Settings,
-    rows: Callable[[Survey], list[Row]],
-    patterns: dict[str, list[str]],
-) -> None:
-    """Print a list once, or again and again until Ctrl-C, over one connection."""
-    choice = Choice(patterns, args.sort, args.reverse)
-
-    def show_rows(survey: Survey) -> None:
-        show(chosen(rows(survey), choice), args.output)
-
-    ask_again(settings, lambda broker: take_survey(broker, settings), show_rows, args.watch)
-
-
-@command
-@quiet
-def queues_show(args: Namespace) -> None:
-    """Print all that is known of one queue."""
-    settings = settings_for(args)
-
-    async def looks(broker: Broker) -> tuple[Survey, History | None]:
-        survey = await take_survey(broker, settings)
-        return survey, await history_of(broker, settings.names, args.queue)
-
-    survey, history = ask(settings, looks)
-    hour = last_hour(history, int(time.time() // 60))
-    show_details(queue_details(survey, args.queue, settings) | hour, args.output)
-
-
-@command
-@quiet
-def queues_peek(args: Namespace) -> None:
-    """Print one row for each task that waits in a queue."""
-    from nats_executor.operations.peeking import peek, queued_tasks, waiting_rows
-
-    settings, queue = settings_for(args), args.queue
-    found = ask(settings, lambda broker: peek(broker, settings, queue))
-    now, limit = datetime.now(UTC), args.limit
-    queued = queued_tasks(queue)
-    show(waiting_rows(queued, found.dispatches, settings, queue, now=now, limit=limit), args.output)
-    if not found.is_whole:
-        sys.stderr.write("NATS does not list all of so many messages: some tasks may be missing\n")
-
-
-@command
-@quiet
-def queues_pause(args: Namespace) -> None:
-    """Keep what waits in queues from their workers, until a time or until they are resumed."""
-    settings = settings_for(args)
-    wish = Wish(by=getuser(), reason=args.reason, seconds=args.duration)
-    queues = in_text(args.paused_queues)
-    told = ask(settings, lambda broker: pause_queues(broker, settings.names, queues, wish))
-    for line in told:
-        say(line)
-
-
-@command
-@quiet
-def queues_resume(args: Namespace) -> None:
-    """Let queues go on."""
-    settings = settings_for(args)
-    queues = in_text(args.paused_queues)
-    for line in ask(settings, lambda broker: resume_queues(broker, settings.names, queues)):
-        say(line)
 
 
 @command

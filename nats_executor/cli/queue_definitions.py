@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow.cli.cli_config import ARG_OUTPUT, ARG_VERBOSE, Arg, GroupCommand, positive_int
 
-from nats_executor.cli.cancel_definitions import purge_queue_command
+from nats_executor.cli.cancel_definitions import delete_queue_command, purge_queue_command
 from nats_executor.cli.defining import ARG_QUEUE_PATTERNS, ARG_TEAM, LIST_ARGS, action
 from nats_executor.cli.durations import duration
 
@@ -43,6 +43,8 @@ columns:
   pending_by_band  of those, how many in each priority band, the lowest one first
   in_flight        workloads that workers have been given and that are not over
   redelivered      of those, the ones that were given to more than one
+  in_per_s, out_per_s  workloads a second that came, and that workers were given; of --watch only,
+                   from the second look on
   workers, slots   living workers that serve it, and how much they run at a time
   paused_until     when its pause ends, by whom it was paused, and why
 
@@ -68,7 +70,7 @@ examples:
   airflow nats queues show gpu
   airflow nats queues show gpu -o json | jq '.[0].workers'
 
-beside the columns of `queues list`:
+beside the columns of `queues list`, whose rates it finds in a second:
   slots_in_use    of the slots of the workers that serve it, those with workloads, of any queue
   limit           of [nats_executor] queue_limits, none without
   unserved_bands  priority bands that no living worker takes; then set priority_bands there, too
@@ -138,6 +140,7 @@ def queues_commands() -> GroupCommand:
             QUEUES_RESUME_EPILOG,
         ),
         purge_queue_command(),
+        delete_queue_command(),
     )
     return GroupCommand(
         name="queues", help="Look at queues, pause and empty them", subcommands=subcommands

@@ -1,4 +1,4 @@
-"""Runs commands that ask workers, change and end them. Each returns normally for exit code 0."""
+"""Runs the commands that ask workers, change them and have them stop."""
 
 from __future__ import annotations
 

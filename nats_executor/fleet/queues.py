@@ -14,10 +14,11 @@ from nats_executor.wire.names import Lane
 from nats_executor.wire.queue_names import as_text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from nats_executor.broker.port import ConsumerInfo
     from nats_executor.fleet.presences import Seen
+    from nats_executor.fleet.rates import Rate
     from nats_executor.settings import Settings
     from nats_executor.wire.messages import Hold
 
@@ -36,17 +37,19 @@ def queue_rows(
     holds: Collection[Hold] = (),
     *,
     served: Iterable[str] = (),
+    rates: Mapping[str, Rate] | None = None,
 ) -> list[Row]:
     """Return a row for each queue in the words of NATS's consumer info, its bands together.
 
     Args:
         served: also these; before its first task a queue has no consumer.
+        rates: by queue, as far as they are known.
     """
     rows = []
     known: dict[str, list[ConsumerInfo]] = {queue: [] for queue in served}
     for queue, bands in sorted((known | by_queue(consumers)).items()):
         workers = serving(seen, Lane(queue), settings)
-        hold = hold_of(queue, bands, holds)
+        hold, rate = hold_of(queue, bands, holds), (rates or {}).get(queue)
         rows.append(
             {
                 "queue": queue,
@@ -54,6 +57,8 @@ def queue_rows(
                 "pending_by_band": [band.pending for band in bands]
                 or [0] * len(settings.lanes(queue)),
                 "in_flight": sum(band.in_flight for band in bands),
+                "in_per_s": rate.sent if rate else None,
+                "out_per_s": rate.taken if rate else None,
                 "redelivered": sum(band.redelivered for band in bands),
                 "workers": len(workers),
                 "slots": sum(worker.presence.concurrency for worker in workers),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nats_executor.fleet.queues import by_queue, queue_rows, unknown_queue
+from nats_executor.fleet.rates import rates_between
 from nats_executor.fleet.workers import served_queues, serving, worker_state
 from nats_executor.wire.history import minutes_until
 from nats_executor.wire.names import Lane
@@ -12,6 +13,7 @@ from nats_executor.wire.names import Lane
 if TYPE_CHECKING:
     from nats_executor.broker.port import ConsumerInfo
     from nats_executor.fleet.queues import Row
+    from nats_executor.fleet.rates import Counters
     from nats_executor.operations.survey import Survey
     from nats_executor.settings import Settings
     from nats_executor.wire.history import History
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["last_hour", "queue_details"]
 
 
-def queue_details(survey: Survey, queue: str, settings: Settings) -> Row:
-    """Return all that a survey holds of one queue.
+def queue_details(
+    survey: Survey, queue: str, settings: Settings, after: Counters | None = None
+) -> Row:
+    """Return all that a survey holds of one queue, with rates if another look came after it.
 
     Raises:
         NotFound: no queue has that name.
@@ -30,7 +34,8 @@ def queue_details(survey: Survey, queue: str, settings: Settings) -> Row:
     known |= by_queue(survey.consumers)
     if queue not in known:
         raise unknown_queue(queue, known)
-    [row] = queue_rows(known[queue], survey.workers, settings, survey.holds, served=[queue])
+    consumers, workers, rates = known[queue], survey.workers, rates_between(survey.look, after)
+    [row] = queue_rows(consumers, workers, settings, survey.holds, served=[queue], rates=rates)
     served_by = serving(survey.workers, Lane(queue), settings)
     unserved = [
         band.band

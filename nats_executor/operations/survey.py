@@ -12,8 +12,9 @@ from nats_executor.broker.releases import danger, weakness
 from nats_executor.errors import AccessDenied, BrokerUnavailable
 from nats_executor.fleet.drains import in_drained_words
 from nats_executor.fleet.holds import hold_of, seen_holds
-from nats_executor.fleet.queues import by_queue, until_in_words
-from nats_executor.fleet.workers import seen_workers, serving, worker_state
+from nats_executor.fleet.queues import by_queue, queue_rows, until_in_words
+from nats_executor.fleet.rates import Counters, rates_between
+from nats_executor.fleet.workers import seen_workers, served_queues, serving, worker_state
 from nats_executor.installation import Releases, differing, installed
 from nats_executor.operations.letters import newest_letter
 from nats_executor.text import presentable
@@ -37,7 +38,15 @@ if TYPE_CHECKING:
     from nats_executor.wire.messages import Hold
     from nats_executor.wire.names import Names
 
-__all__ = ["Survey", "check_row", "check_rows", "take_survey", "worker_rows"]
+__all__ = [
+    "Survey",
+    "check_row",
+    "check_rows",
+    "survey_queue_rows",
+    "take_look",
+    "take_survey",
+    "worker_rows",
+]
 
 # A dead letter of this age has been seen by those who look once a day.
 NEW_SECONDS = 86400.0
@@ -56,6 +65,12 @@ class Survey:
     server_version: str = ""  # of the server that answers
     holds: list[Hold] = field(default_factory=list)
     newest_letter: Letter | None = None  # where this user may read it
+    at: float = 0.0  # epoch seconds, by the clock of the tasks stream's server
+
+    @property
+    def look(self) -> Counters:
+        """What rates are found from."""
+        return Counters(self.at, self.consumers)
 
     @property
     def server_versions(self) -> set[str]:
@@ -75,7 +90,8 @@ async def take_survey(broker: Broker, settings: Settings) -> Survey:
     for info in streams:
         if not info.replication.has_quorum:
             raise no_quorum(info.replication.servers)
-    if names.tasks_stream not in {info.name for info in streams}:
+    at = next((info.time for info in streams if info.name == names.tasks_stream), None)
+    if at is None:
         drifts = await setup.inspect(broker, settings, [])
         return Survey(drifts, [], [], streams, server_version=broker.server_version)
     consumers = await broker.consumer_infos(names.tasks_stream)
@@ -91,7 +107,15 @@ async def take_survey(broker: Broker, settings: Settings) -> Survey:
         if is_crowded(info, names)
     }
     newest = await newest_of(broker, settings, streams)
-    return Survey(drifts, consumers, workers, streams, usage, busiest, version, holds, newest)
+    return Survey(drifts, consumers, workers, streams, usage, busiest, version, holds, newest, at)
+
+
+async def take_look(broker: Broker, settings: Settings) -> Counters | None:
+    """Ask for the consumers alone; None where there is no tasks stream."""
+    stream = settings.names.tasks_stream
+    if (info := await broker.stream_info(stream)) is None:
+        return None
+    return Counters(info.time, await broker.consumer_infos(stream))
 
 
 async def usage_of(broker: Broker) -> Usage | None:
@@ -125,6 +149,16 @@ async def busiest_in(broker: Broker, stream: str, queues: list[str], names: Name
     except BrokerUnavailable:
         return ""
     return busiest_queue(found.messages, queues, names)
+
+
+def survey_queue_rows(
+    survey: Survey, settings: Settings, before: Counters | None = None
+) -> list[Row]:
+    """Return a row for each queue, with rates if there was a look before this one."""
+    consumers, workers = survey.consumers, survey.workers
+    served = served_queues(workers, settings)
+    rates = rates_between(before, survey.look)
+    return queue_rows(consumers, workers, settings, survey.holds, served=served, rates=rates)
 
 
 def worker_rows(survey: Survey, settings: Settings, ours: Releases | None = None) -> list[Row]:

@@ -65,11 +65,12 @@ TOKEN_ERRORS = (
 
 
 class Kind(StrEnum):
-    """The type of a workload, by Airflow's own names."""
+    """The type of a workload, by Airflow's own names; `PROBE` is this project's."""
 
     TASK = "ExecuteTask"
     CALLBACK = "ExecuteCallback"
     CONNECTION_TEST = "TestConnection"
+    PROBE = "Probe"  # of `airflow nats ping`: it has no body, and nothing in Airflow
 
 
 class State(StrEnum):
@@ -171,6 +172,8 @@ class Report:
         info: for a person: why it failed, was released or dropped.
         pid: the task process, once it runs.
         at: seconds since the epoch, the worker's clock.
+        hops: only of a probe: the microseconds from delivery to claim, from there to the start of
+            the process, and from there to its end.
     """
 
     dispatch_id: str
@@ -188,6 +191,7 @@ class Report:
     pid: int = 0
     at: float = 0.0
     token: str = field(default="", repr=False)
+    hops: list[Any] = field(default_factory=list)
 
     @property
     def loss(self) -> str:

@@ -43,6 +43,7 @@ class DispatchRecord:
         attempt: the number of this worker's claim.
         predecessors: the workers that claimed it before.
         generation: how often its token was renewed; `token` is the last one.
+        hops: of a probe, as its report has them.
         phase: what happens to it, for those who ask.
         since: when that began, in epoch seconds.
     """
@@ -59,6 +60,7 @@ class DispatchRecord:
     predecessors: tuple[str, ...] = ()
     generation: int = 0
     token: str = field(default="", repr=False)
+    hops: list[int] = field(default_factory=list)
     phase: Phase = Phase.LOOKING
     since: float = field(default_factory=time.time)
 
@@ -139,6 +141,7 @@ class DispatchRecord:
             info=presentable(info),
             pid=self.run.task_pid if self.run else 0,
             at=time.time(),
+            hops=list(self.hops),
         )
         began = time.monotonic()
         try:

@@ -562,14 +562,16 @@ async def take_one(console: Console, broker: Broker, queue: str = "default") -> 
 
 
 QUEUES = [
-    ["default", 3, [2, 0, 1], 1, 0, 1, 4, None, None, None],
-    ["gpu", 0, [0, 0, 0], 0, 0, 1, 4, None, None, None],
+    ["default", 3, [2, 0, 1], 1, None, None, 0, 1, 4, None, None, None],
+    ["gpu", 0, [0, 0, 0], 0, None, None, 0, 1, 4, None, None, None],
 ]
 QUEUE_COLUMNS = [
     "queue",
     "pending",
     "pending_by_band",
     "in_flight",
+    "in_per_s",
+    "out_per_s",
     "redelivered",
     "workers",
     "slots",

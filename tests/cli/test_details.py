@@ -29,7 +29,8 @@ def test_a_queue_is_described_in_full(console: Console) -> None:
     assert json.loads(output) == [
         {
             "queue": "gpu", "pending": 1, "pending_by_band": [1, 0, 0], "in_flight": 0,
-            "redelivered": 0, "slots": 8, "slots_in_use": 3, "limit": None,
+            "in_per_s": 0.0, "out_per_s": 0.0, "redelivered": 0,
+            "slots": 8, "slots_in_use": 3, "limit": None,
             "workers": [
                 "w1 (running, 3 of 4 slots in use)", "w2 (running, 0 of 4 slots in use)",
             ],

@@ -136,3 +136,6 @@ def test_a_list_is_shown_until_ctrl_c(console: Console, tmp_path: Path, *, is_aw
         process.kill()
         process.wait()
     assert "Traceback" not in errors.read_text()
+    if not is_away:  # the first look has no rate
+        looks = output.read_text()
+        assert 0 < looks.index('"in_per_s": null') < looks.index('"in_per_s": 0.0')

@@ -431,6 +431,7 @@ async def test_consumer_infos_count_pending_and_in_flight(stage: Stage) -> None:
 
     assert (infos["a"].pending, infos["a"].in_flight, infos["a"].redelivered) == (2, 1, 0)
     assert (infos["b"].pending, infos["b"].in_flight, infos["b"].waiting) == (0, 0, 0)
+    assert (infos["a"].delivered, infos["b"].delivered) == (1, 0)
 
 
 async def test_consumer_infos_tell_airflows_name_of_the_queue(stage: Stage) -> None:
@@ -509,6 +510,20 @@ async def test_a_pause_outlives_a_restart_of_the_server(fragile_stage: Stage) ->
 async def test_no_consumer_is_paused_that_is_not_there(stage: Stage) -> None:
     with pytest.raises(NotFound):
         await stage.broker.pause_consumer(stage.tasks, "missing", 4e9)
+
+
+async def test_a_deleted_consumer_leaves_its_messages(stage: Stage) -> None:
+    await stage.queue("a")
+    await stage.send("d1", queue="a")
+    name = stage.names.consumer("a")
+
+    await stage.broker.delete_consumer(stage.tasks, name)
+
+    assert await stage.broker.consumer_infos(stage.tasks) == []
+    with pytest.raises(NotFound):
+        await stage.broker.delete_consumer(stage.tasks, name)
+    again = await stage.queue("a")
+    assert (await soon(again.wait())).subject == stage.names.task("a", "d1")
 
 
 async def test_consumer_infos_list_many_queues(stage: Stage) -> None:

@@ -63,7 +63,7 @@ def of_queue(queue: str) -> Table:
             f"{API}.CONSUMER.INFO.{TASKS}.{lane}": READERS,
             f"{API}.CONSUMER.CREATE.{TASKS}.{lane}.airflow.tasks.{lane}.*": {"admin", "scheduler"},
             f"{API}.CONSUMER.DURABLE.CREATE.{TASKS}.{lane}": set(),
-            f"{API}.CONSUMER.DELETE.{TASKS}.{lane}": set(),
+            f"{API}.CONSUMER.DELETE.{TASKS}.{lane}": {"admin"},
             f"{API}.CONSUMER.PAUSE.{TASKS}.{lane}": {"operator"},
             f"{API}.CONSUMER.RESET.{TASKS}.{lane}": set(),
             f"{API}.CONSUMER.LEADER.STEPDOWN.{TASKS}.{lane}": set(),
@@ -85,6 +85,7 @@ def of_stream(stream: str) -> Table:
         HOLDS: READERS,
     }
     listed = READERS if stream == TASKS else set()
+    purging: Table = {TASKS: set(), HOLDS: {"admin", "operator"}}
     return {
         f"{API}.STREAM.INFO.{stream}": informed,
         f"{API}.DIRECT.GET.{stream}": looking[stream],
@@ -92,7 +93,7 @@ def of_stream(stream: str) -> Table:
         f"{API}.STREAM.MSG.DELETE.{stream}": {"scheduler"} if stream == TASKS else set(),
         f"{API}.STREAM.CREATE.{stream}": {"admin"},
         f"{API}.STREAM.UPDATE.{stream}": {"admin"},
-        f"{API}.STREAM.PURGE.{stream}": set() if stream == TASKS else {"operator"},
+        f"{API}.STREAM.PURGE.{stream}": purging.get(stream, {"operator"}),
         f"{API}.STREAM.DELETE.{stream}": set(),
         f"{API}.STREAM.SNAPSHOT.{stream}": set(),
         f"{API}.STREAM.RESTORE.{stream}": set(),
@@ -134,6 +135,7 @@ def of_anyone() -> Table:
         "airflow.ctl.w.log": {"api_server"},
         "airflow.ctl.w.unheard-of": set(),
         "airflow.schedulers.7.state": {"admin", "operator", "api_server"},
+        "airflow.schedulers.7.probe": {"admin", "operator"},
         "airflow.schedulers.7.unheard-of": set(),
         "airflow.unheard-of": set(),
         "unheard-of": set(),

@@ -69,6 +69,7 @@ class FakeConsumer:
     cursor: int = 0
     redelivered: int = 0
     waiting: int = 0
+    delivered: int = 0
     flights: dict[int, Flight] = field(default_factory=dict)
 
     @property
@@ -97,11 +98,13 @@ class FakeConsumer:
                 flight.num_delivered += 1
                 flight.due = now + self.ack_wait
                 self.redelivered += 1
+                self.delivered += 1
                 return stream.messages[sequence], flight
         if 0 < self.config["max_ack_pending"] <= len(self.flights):
             return None
         for message in self.undelivered(stream):
             self.cursor = message.sequence
+            self.delivered += 1
             flight = self.flights[message.sequence] = Flight(now + self.ack_wait)
             return message, flight
         return None
@@ -113,8 +116,9 @@ class FakeConsumer:
         flights = len(self.flights)
         paused_until = self.paused_until if now < self.paused_until else 0.0
         return ConsumerInfo(
-            name, queue, band, pending, flights, self.redelivered, self.waiting, paused_until
-        )
+            name, queue, band, pending, flights, self.redelivered, self.waiting, paused_until,
+            self.delivered,
+        )  # fmt: skip
 
 
 @dataclass

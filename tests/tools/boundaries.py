@@ -35,6 +35,7 @@ PURE_MODULES = frozenset(
         "nats_executor.errors",
         "nats_executor.fleet.letters",
         "nats_executor.fleet.presences",
+        "nats_executor.fleet.rates",
         "nats_executor.local.expected",
         "nats_executor.local.telling_line",
         "nats_executor.operations.facts",

@@ -133,6 +133,7 @@ TESTS = {
     "nats_executor/wire/redaction.py": ("tests/wire/test_redaction.py",),
     "nats_executor/wire/sizes.py": ("tests/wire/test_sizes.py",),
     "nats_executor/fleet/letters.py": ("tests/fleet/test_letters.py",),
+    "nats_executor/fleet/rates.py": ("tests/fleet/test_rates.py",),
     "nats_executor/fleet/presences.py": (
         "tests/fleet/test_presences.py",
         "tests/fleet/test_record_keys.py",

@@ -111,6 +111,7 @@ def test_a_field_that_an_older_sender_left_out_has_its_meaning_of_then() -> None
         "pid": 0,
         "at": 0.0,
         "token": "",
+        "hops": [],
     }
     assert (PRESENCE.bands, PRESENCE.paused, PRESENCE.lacks) == (1, "", [])
     assert (PRESENCE.drained_by, PRESENCE.drain_reason) == ("", "")
