@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["bundle_parts", "write_bundle"]
 
-OWNER_ONLY = 0o600
+BUNDLE_MODE = 0o600
 CUT = "***"
 # Shorter ones stand in texts by chance.
 LEAST_SECRET = 6
@@ -130,7 +130,7 @@ def write_bundle(path: str, parts: dict[str, Any]) -> None:
         ConfigError: it cannot be written there.
     """
     try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, OWNER_ONLY)
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, BUNDLE_MODE)
     except FileExistsError:
         raise ConfigError(f"--bundle {path}: there is a file already; name another one") from None
     except OSError as exc:

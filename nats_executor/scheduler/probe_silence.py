@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["UnendedProbe", "in_probe_words", "nothing_known"]
 
-MOST_NAMED = 5
+NAMED_AT_MOST = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class UnendedProbe:
 
 def nothing_known(queue: str, known: Sequence[str]) -> str:
     """Return why no probe is sent to a queue that has neither a consumer nor a worker."""
-    there = as_text([presentable(name) for name in known[:MOST_NAMED]]) or "none"
+    there = as_text([presentable(name) for name in known[:NAMED_AT_MOST]]) or "none"
     return (
         f"queue {queue!r} never had a task, and no worker serves it (queues with tasks: {there}); "
         f"check its name, or run: {remedy(Lane(queue), has_workers=False)}"
@@ -102,7 +102,7 @@ def unserved(silence: UnendedProbe, settings: Settings) -> str:
         for seen in silence.workers
     )
     lowest = serving(list(silence.workers), Lane(queue), settings)
-    why = "" if lowest or not states else f" ({', '.join(states[:MOST_NAMED])})"
+    why = "" if lowest or not states else f" ({', '.join(states[:NAMED_AT_MOST])})"
     advice = remedy(silence.lane, has_workers=bool(lowest))
     run = "" if lowest else "run: "
     return f"no worker takes workloads of {silence.lane}{why}; {run}{advice}"
@@ -111,6 +111,6 @@ def unserved(silence: UnendedProbe, settings: Settings) -> str:
 def in_names(workers: Sequence[Seen]) -> str:
     """Name a few workers, or count many."""
     names = sorted({presentable(seen.presence.name) for seen in workers})
-    if len(names) > MOST_NAMED:
+    if len(names) > NAMED_AT_MOST:
         return f"the {number_of(len(names), 'worker')}"
     return f"worker{'s' if len(names) > 1 else ''} {', '.join(names)}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nats_executor.errors import BrokerUnavailable, DecodeError, WrongSequence
 from nats_executor.retrying import persist
 from nats_executor.text import presentable
+from nats_executor.wire.coordinates import name_of
 from nats_executor.wire.descriptions import Phase
 from nats_executor.wire.fitting import fitted_report
 from nats_executor.wire.messages import Report, State, decode
@@ -68,6 +69,11 @@ class DispatchRecord:
         self.phase, self.since = phase, time.time()
 
     @property
+    def name(self) -> str:
+        """The dispatch in a log line, with Dag, run and task as far as they can be read."""
+        return name_of(self.dispatch_id, self.workload)
+
+    @property
     def subject(self) -> str:
         return self.shared.settings.names.result(self.queue, self.dispatch_id)
 
@@ -91,7 +97,7 @@ class DispatchRecord:
                 raise BrokerUnavailable("the server that was asked has not got the last report yet")
             return claims.is_claimed(last, worker=self.shared.worker, attempt=self.attempt)
 
-        is_ours = await persist(claim, name=f"the claim of {self.dispatch_id}", unless=unless)
+        is_ours = await persist(claim, name=f"the claim of {self.name}", unless=unless)
         if is_ours:
             self.enter(Phase.CLAIMED)
             self.observer.claimed(is_first=self.attempt == 1 and not self.generation)
@@ -168,7 +174,7 @@ class DispatchRecord:
                 if last is not None and claims.is_void(state, last, worker=self.shared.worker):
                     is_ours = last.worker == self.shared.worker
                     if not is_ours:
-                        log.warning("%s: %s reported first", self.dispatch_id, last.worker_name)
+                        log.warning("%s: %s reported first", self.name, last.worker_name)
                     return is_ours or last.state.is_final
             return True
 

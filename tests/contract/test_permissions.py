@@ -85,6 +85,7 @@ def of_stream(stream: str) -> Table:
         HOLDS: READERS,
     }
     listed = READERS if stream == TASKS else set()
+    purging: Table = {TASKS: set(), HOLDS: {"admin", "operator"}}
     return {
         f"{API}.STREAM.INFO.{stream}": informed,
         f"{API}.DIRECT.GET.{stream}": looking[stream],
@@ -92,7 +93,7 @@ def of_stream(stream: str) -> Table:
         f"{API}.STREAM.MSG.DELETE.{stream}": {"scheduler"} if stream == TASKS else set(),
         f"{API}.STREAM.CREATE.{stream}": {"admin"},
         f"{API}.STREAM.UPDATE.{stream}": {"admin"},
-        f"{API}.STREAM.PURGE.{stream}": set() if stream == TASKS else {"operator"},
+        f"{API}.STREAM.PURGE.{stream}": purging.get(stream, {"operator"}),
         f"{API}.STREAM.DELETE.{stream}": set(),
         f"{API}.STREAM.SNAPSHOT.{stream}": set(),
         f"{API}.STREAM.RESTORE.{stream}": set(),
