@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
-import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow.utils.platform import getuser
@@ -15,7 +12,6 @@ from nats_executor.access.permissions import Role, as_claims, as_config, permiss
 from nats_executor.broker import exposure
 from nats_executor.cli.arguments import (
     ask,
-    ask_again,
     command,
     lanes_of,
     named_queues,
@@ -25,7 +21,6 @@ from nats_executor.cli.arguments import (
     say,
     settings_for,
     show,
-    show_details,
 )
 from nats_executor.cli.cancel_commands import queues_purge, tasks_cancel
 from nats_executor.cli.letter_commands import (
@@ -34,25 +29,27 @@ from nats_executor.cli.letter_commands import (
     dead_letters_retry,
     dead_letters_show,
 )
+from nats_executor.cli.queue_commands import (
+    queues_list,
+    queues_pause,
+    queues_peek,
+    queues_resume,
+    queues_show,
+    show_list,
+)
 from nats_executor.cli.why_commands import why
 from nats_executor.cli.worker_commands import workers_show
 from nats_executor.errors import ConfigError
-from nats_executor.fleet.histories import history_of
 from nats_executor.metrics_package import missing_package, require_metrics
 from nats_executor.operations.choosing import Which
 from nats_executor.operations.demands import demand_rows, demands_in, with_demands
-from nats_executor.operations.details import last_hour, queue_details
 from nats_executor.operations.draining import drain_workers, undrain_workers
 from nats_executor.operations.idleness import IdleWatch, until_idle
-from nats_executor.operations.listing import Choice, chosen
 from nats_executor.operations.orders import OrderResult, give_orders
-from nats_executor.operations.pausing import Wish, pause_queues, resume_queues
 from nats_executor.operations.purging import Store, carry_out, look, purge_of
 from nats_executor.operations.survey import (
     check_row,
     check_rows,
-    survey_queue_rows,
-    take_look,
     take_survey,
     worker_rows,
 )
@@ -63,15 +60,10 @@ from nats_executor.wire.queue_names import in_text
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from nats_executor.broker.port import Broker
-    from nats_executor.fleet.queues import Row
-    from nats_executor.fleet.rates import Look
-    from nats_executor.operations.survey import Survey
-    from nats_executor.settings import Settings
     from nats_executor.topology.drift import Drift
-    from nats_executor.wire.history import History
 
 __all__ = [
     "accounts",
@@ -92,6 +84,7 @@ __all__ = [
     "setup",
     "standalone",
     "tasks_cancel",
+    "top",
     "why",
     "worker",
     "workers_add_queue",
@@ -102,9 +95,6 @@ __all__ = [
     "workers_show",
     "workers_undrain",
 ]
-
-# From the first look of `queues show` to its second one, which gives the rates.
-RATE_SECONDS = 1.0
 
 
 @command
@@ -152,93 +142,6 @@ def check(args: Namespace) -> None:
     show(rows, args.output)
     if any(row["status"] != "ok" for row in rows):
         raise SystemExit(1)
-
-
-@command
-@quiet
-def queues_list(args: Namespace) -> None:
-    """Print one row for each queue."""
-    settings = settings_for(args)
-
-    looks: list[Look] = []
-
-    def rows(survey: Survey) -> list[Row]:
-        before = looks.pop() if looks else None
-        looks.append(survey.look)
-        return survey_queue_rows(survey, settings, before)
-
-    patterns = {"queue": in_text(args.queue_patterns or "")}
-    show_list(args, settings, rows, patterns)
-
-
-def show_list(
-    args: Namespace,
-    settings: Settings,
-    rows: Callable[[Survey], list[Row]],
-    patterns: dict[str, list[str]],
-) -> None:
-    """Print a list once, or again and again until Ctrl-C, over one connection."""
-    choice = Choice(patterns, args.sort, args.reverse)
-
-    def show_rows(survey: Survey) -> None:
-        show(chosen(rows(survey), choice), args.output)
-
-    ask_again(settings, lambda broker: take_survey(broker, settings), show_rows, args.watch)
-
-
-@command
-@quiet
-def queues_show(args: Namespace) -> None:
-    """Print all that is known of one queue."""
-    settings = settings_for(args)
-
-    async def looks(broker: Broker) -> tuple[Survey, History | None, Look | None]:
-        survey = await take_survey(broker, settings)
-        queue_details(survey, args.queue, settings)  # an unknown queue is told at once
-        await asyncio.sleep(RATE_SECONDS)
-        history = await history_of(broker, settings.names, args.queue)
-        return survey, history, await take_look(broker, settings)
-
-    survey, history, after = ask(settings, looks)
-    hour = last_hour(history, int(time.time() // 60))
-    show_details(queue_details(survey, args.queue, settings, after) | hour, args.output)
-
-
-@command
-@quiet
-def queues_peek(args: Namespace) -> None:
-    """Print one row for each task that waits in a queue."""
-    from nats_executor.operations.peeking import peek, queued_tasks, waiting_rows
-
-    settings, queue = settings_for(args), args.queue
-    found = ask(settings, lambda broker: peek(broker, settings, queue))
-    now, limit = datetime.now(UTC), args.limit
-    queued = queued_tasks(queue)
-    show(waiting_rows(queued, found.dispatches, settings, queue, now=now, limit=limit), args.output)
-    if not found.is_whole:
-        sys.stderr.write("NATS does not list all of so many messages: some tasks may be missing\n")
-
-
-@command
-@quiet
-def queues_pause(args: Namespace) -> None:
-    """Keep what waits in queues from their workers, until a time or until they are resumed."""
-    settings = settings_for(args)
-    wish = Wish(by=getuser(), reason=args.reason, seconds=args.duration)
-    queues = in_text(args.paused_queues)
-    told = ask(settings, lambda broker: pause_queues(broker, settings.names, queues, wish))
-    for line in told:
-        say(line)
-
-
-@command
-@quiet
-def queues_resume(args: Namespace) -> None:
-    """Let queues go on."""
-    settings = settings_for(args)
-    queues = in_text(args.paused_queues)
-    for line in ask(settings, lambda broker: resume_queues(broker, settings.names, queues)):
-        say(line)
 
 
 @command
@@ -388,6 +291,15 @@ def accounts(args: Namespace) -> None:
         print(json.dumps(as_account_claims(made), indent=2))
         return
     print(as_accounts(made, have_certificates=args.certificate))
+
+
+@command
+@quiet
+def top(args: Namespace) -> None:
+    """Show queues and workers on a terminal."""
+    from nats_executor.cli.top import run_top
+
+    run_top(args)
 
 
 @command

@@ -17,6 +17,7 @@ from nats_executor.cli.cancel_definitions import tasks_commands
 from nats_executor.cli.defining import ARG_CONCURRENCY, ARG_QUEUES, ARG_TEAM, action
 from nats_executor.cli.letter_definitions import dead_letters_commands
 from nats_executor.cli.queue_definitions import queues_commands
+from nats_executor.cli.top_definitions import top_command
 from nats_executor.cli.why_definitions import why_command
 from nats_executor.cli.worker_definitions import WORKER_ARGS, WORKER_EPILOG, workers_commands
 
@@ -118,6 +119,22 @@ def purge_command() -> ActionCommand:
     return action("purge", what, which, PURGE_EPILOG)
 
 
+def local_commands() -> tuple[ActionCommand, ...]:
+    """Return the commands that run everything on this machine."""
+    return (
+        action(
+            "standalone",
+            "Run NATS, all of Airflow and workers on this machine",
+            (ARG_QUEUES, ARG_WORKERS, ARG_CONCURRENCY, ARG_PORT, ARG_LOGIN, ARG_VERBOSE),
+        ),
+        action(
+            "demo",
+            "Run an example Dag from start to end on this machine, then clean up",
+            (ARG_DEMO_PORT, ARG_KEEP, ARG_VERBOSE),
+        ),
+    )
+
+
 def get_nats_cli_commands() -> list[GroupCommand]:
     """Return the command group, for Airflow's `cli` provider hook."""
     output = (ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE)
@@ -145,18 +162,10 @@ def get_nats_cli_commands() -> list[GroupCommand]:
                 tasks_commands(),
                 dead_letters_commands(),
                 purge_command(),
+                top_command(),
                 auth_command(),
                 accounts_command(),
-                action(
-                    "standalone",
-                    "Run NATS, all of Airflow and workers on this machine",
-                    (ARG_QUEUES, ARG_WORKERS, ARG_CONCURRENCY, ARG_PORT, ARG_LOGIN, ARG_VERBOSE),
-                ),
-                action(
-                    "demo",
-                    "Run an example Dag from start to end on this machine, then clean up",
-                    (ARG_DEMO_PORT, ARG_KEEP, ARG_VERBOSE),
-                ),
+                *local_commands(),
             ),
         )
     ]
