@@ -121,9 +121,8 @@ OPTIONS: tuple[Option, ...] = (
         default=None,
         example="_INBOX_worker_gpu",
         description="Prefix of the subjects on which answers arrive. Every NATS user needs one of "
-        "its own, or it could read the answers, and so the task tokens, of others. Without a value "
-        "it is `_INBOX_` and `user`, or `_INBOX_airflow` where the login has no user name: set it "
-        "then. Each connection adds a random token of its own.",
+        "its own, or it could read the answers, and so the task tokens, of others. The default is "
+        "`_INBOX_` and `user`; set it where the login has no user name (then `_INBOX_airflow`).",
     ),
     Option(
         name="connect_timeout_seconds",
@@ -172,9 +171,8 @@ OPTIONS: tuple[Option, ...] = (
         default="536870912",
         example="2147483648",
         description="Limit of the task stream in bytes, -1 for none. The server sets so much aside "
-        "on each replica. A full stream refuses new tasks, which then wait in the scheduler; it "
-        "never drops one that is queued. A queued task takes 1.6 KB or more: the default holds "
-        "about 300,000. `docs/security.md` has a table of all sizes.",
+        "on each replica. A full stream refuses new tasks, which then wait in the scheduler. A "
+        "queued task takes 1.6 KB or more: the default holds about 300,000 (`docs/security.md`).",
     ),
     Option(
         name="max_results_bytes",
@@ -252,6 +250,13 @@ OPTIONS: tuple[Option, ...] = (
         "outstanding workload. A look finds the reports that the executor has missed.",
     ),
     Option(
+        name="explain_after_seconds",
+        type="float",
+        default="60",
+        example="300",
+        description="Seconds after which the audit log tells what a queued task waits for. 0: off.",
+    ),
+    Option(
         name="max_attempts",
         type="integer",
         default="5",
@@ -269,8 +274,7 @@ OPTIONS: tuple[Option, ...] = (
         description="Thresholds of `priority_weight`, in ascending order, that divide each queue "
         "into bands: a workload at or above a threshold overtakes what waits in lower bands, "
         "except that one slot in eight goes to a lower band. Schedulers and workers need the same "
-        "value. Change it only while the queues are empty. `none`: one band, first come, first "
-        "served.",
+        "value. Change it only while the queues are empty. `none`: one band, in order of arrival.",
     ),
     Option(
         name="queue_limits",
@@ -279,9 +283,8 @@ OPTIONS: tuple[Option, ...] = (
         default=None,
         example="gpu=4,warehouse=10",
         description="Workloads of a queue that all workers together run at a time, for queues that "
-        "stand for something scarce. Such a queue has one priority band. Changed by "
-        "`airflow nats setup`. A name that has a comma or outer spaces stands in double quotes: "
-        '`"a,b"=4,gpu=2`.',
+        "stand for something scarce. Such a queue has one priority band. Changed by `airflow nats "
+        'setup`. A name with a comma or outer spaces stands in double quotes: `"a,b"=4,gpu=2`.',
     ),
     # Workers
     Option(

@@ -79,6 +79,7 @@ class Settings:
     publish_timeout_seconds: float
     ack_wait_seconds: float
     sweep_seconds: float
+    explain_after_seconds: float
     max_attempts: int
     priority_bands: tuple[int, ...]
     queue_limits: tuple[tuple[str, int], ...] | None
@@ -327,6 +328,7 @@ def limit_checks(s: Settings) -> list[tuple[str, bool, str]]:
             s.worker_lost_seconds >= 2 * s.heartbeat_seconds,
             f"write at least twice heartbeat_seconds ({s.heartbeat_seconds:g})",
         ),
+        ("explain_after_seconds", s.explain_after_seconds >= 0, "write 0 or more"),
         ("worker_forgotten_seconds", s.worker_forgotten_seconds >= 0, "write 0 or more"),
         ("start_timeout_seconds", s.start_timeout_seconds >= 1, "write at least 1"),
         ("drain_seconds", s.drain_seconds >= 0, "write 0 or more"),

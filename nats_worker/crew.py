@@ -75,18 +75,18 @@ class Crew:
             level = logging.DEBUG if isinstance(exc, AccessDenied) else logging.WARNING
             pause = errand.soon if isinstance(exc, BrokerUnavailable) else errand.pause
             text = "%s: %s; next: the broker offers it again in %g s"
-            log.log(level, text, errand.dispatch_id, exc, pause)
+            log.log(level, text, errand.record.name, exc, pause)
             with contextlib.suppress(BrokerError):  # then after ack_wait
                 await errand.delivery.nak(pause)
         except Exception:
-            log.exception("%s failed here; next: the broker offers it again", errand.dispatch_id)
+            log.exception("%s failed here; next: the broker offers it again", errand.record.name)
         finally:
             self._slots.conclude(holding)
             self.errands.discard(errand)
 
     async def has_room(self, errand: Errand, holding: Holding) -> bool:
         """Keep a delivery until it fits; False if it is handed back instead."""
-        log.info("%s waits for %s", errand.dispatch_id, number_of(holding.weight, "slot"))
+        log.info("%s waits for %s", errand.record.name, number_of(holding.weight, "slot"))
         errand.record.enter(Phase.WAITING)
         # Not claimed yet: a claim says that it is about to run here.
         lease = self._leases.hold(errand.dispatch_id, errand.delivery)

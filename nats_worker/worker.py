@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 from nats_executor.broker.connection import connect
 from nats_executor.errors import AccessDenied, BrokerError
+from nats_executor.fleet.drains import LONGEST_PERSON, LONGEST_REMARK
 from nats_executor.fleet.liveness import Liveness
 from nats_executor.retrying import Once, end_task
-from nats_executor.text import number_of
+from nats_executor.text import number_of, presentable
+from nats_executor.wire.names import is_probe
 from nats_worker.control.descriptions import serve_descriptions
 from nats_worker.control.drains import Drains
 from nats_worker.control.logs import serve_log
@@ -23,6 +25,7 @@ from nats_worker.control.presence import Announcer
 from nats_worker.crew import Crew
 from nats_worker.delivery.errand import Errand
 from nats_worker.delivery.leases import Leases
+from nats_worker.delivery.probes import ProbeErrand
 from nats_worker.delivery.shared import Shared
 from nats_worker.health.endpoint import endpoint
 from nats_worker.health.health import Health
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 
     from nats_executor.broker.port import Broker, Delivery
     from nats_executor.settings import Settings
+    from nats_executor.wire.messages import ShutDown
     from nats_worker.delivery.observer import Observer
     from nats_worker.state import Plan
 
@@ -130,6 +134,22 @@ class Worker:
         log.info("%s: stop request %d", sig.name, self.state.stop_requests)
         self._stop_requested.set()
 
+    def obey_shut_down(self, order: ShutDown) -> bool:
+        """Stop as by a signal, or by one more to end the tasks; False if nothing is new in that."""
+        before = self.state.stop_requests
+        wanted = max(before + 1, 2) if order.is_now else max(before, 1)
+        who, why = order.by[:LONGEST_PERSON] or "unknown", order.reason[:LONGEST_REMARK]
+        log.warning(
+            "stop %sordered by %s%s: stop request %d",
+            "at once " if order.is_now else "",
+            presentable(who),
+            f" ({presentable(why)})" if why else "",
+            wanted,
+        )
+        self.state.stop_requests = wanted
+        self._stop_requested.set()
+        return wanted > before
+
     async def until_asked_to_stop(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` to its failure or to the first stop request."""
         working = asyncio.create_task(work, name="work")
@@ -183,7 +203,11 @@ class Worker:
         )
 
         def accept(queue: str, delivery: Delivery) -> None:
-            self.crew.accept(Errand(shared, queue, delivery, observer(queue, delivery)))
+            dispatch_id = self._settings.names.place(delivery.subject).dispatch_id
+            if is_probe(dispatch_id):  # no workload of Airflow, and no metric counts it
+                self.crew.accept(ProbeErrand(shared, queue, delivery))
+            else:
+                self.crew.accept(Errand(shared, queue, delivery, observer(queue, delivery)))
 
         state.intake = Intake(shared.broker, self._settings, state.queues, state.slots, accept)
         await state.intake.run()
@@ -216,7 +240,9 @@ class Worker:
         """Answer what others ask of this worker, for as long as the connection lives."""
         await serve_pings(broker, self.state, self.crew.errands)
         await serve_stops(broker, self.state, self.crew)
-        await serve_changes(broker, self.state, self.crew, announcer, self.drains)
+        await serve_changes(
+            broker, self.state, self.crew, announcer, self.drains, self.obey_shut_down
+        )
         await serve_log(broker, self.state, self.crew.errands)
         await serve_descriptions(broker, self.state, self.crew.errands)
 

@@ -39,6 +39,7 @@ def is_taken(**options: Any) -> bool:
         ("queue_limits", ["a=1", "a=2", "a=1,b=3"], ["a=0", "a=-1", "a=1,b=0"]),
         ("ack_wait_seconds", ["1", "1.5"], ["0.9", "0"]),
         ("worker_forgotten_seconds", ["0", "0.5"], ["-0.1", "-1"]),
+        ("explain_after_seconds", ["0", "0.5"], ["-0.1", "-1"]),
         ("start_timeout_seconds", ["1", "1.5"], ["0.9", "0"]),
         ("drain_seconds", ["0", "0.5"], ["-0.1", "-1"]),
         ("kill_seconds", ["0", "0.5"], ["-0.1", "-1"]),

@@ -176,6 +176,7 @@ BAD = [
     ("heartbeat_seconds", "0", "a number above 0"),
     ("worker_lost_seconds", "9", "at least twice heartbeat_seconds (5)"),
     ("worker_forgotten_seconds", "-1", "write 0 or more"),
+    ("explain_after_seconds", "-1", "write 0 or more"),
     ("max_attempts", "0", "a number above 0"),
     ("priority_bands", "high", "numbers separated by commas, or none"),
     ("priority_bands", "10,10", "each greater than the one before"),

@@ -40,7 +40,8 @@ NEWER_ACK = "*.*.*.*.>"
 class Role(StrEnum):
     """The part of a deployment that a user is for."""
 
-    ADMIN = "admin"  # `airflow nats setup`; who may change a stream may also have it copied
+    # `airflow nats setup`, `queues delete`; who may change a stream may also have it copied
+    ADMIN = "admin"
     OPERATOR = "operator"  # a person's daily commands: `check`, `queues ...`, `dead-letters ...`
     SCHEDULER = "scheduler"
     WORKER = "worker"  # of certain queues
@@ -107,6 +108,13 @@ class Api:
             f"{self.prefix}.STREAM.PURGE.{self.names.holds_stream}",
         ]
 
+    def delete_queues(self) -> list[str]:
+        """Delete consumers, and what was said about the pause of their queue."""
+        return [
+            f"{self.prefix}.CONSUMER.DELETE.{self.names.tasks_stream}.*",
+            f"{self.prefix}.STREAM.PURGE.{self.names.holds_stream}",
+        ]
+
     def create_consumers(self) -> str:
         return f"{self.prefix}.CONSUMER.CREATE.{self.names.tasks_stream}.>"
 
@@ -167,7 +175,8 @@ def require_private(inbox: str, names: Names) -> None:
 def for_admin(api: Api) -> list[str]:
     verbs = ("CREATE", "UPDATE")
     changes = [f"{api.prefix}.STREAM.{verb}.{stream}" for stream in api.streams for verb in verbs]
-    return [*for_monitor(api), *changes, api.create_consumers(), *asked_by_people(api.names)]
+    more = [api.create_consumers(), *api.delete_queues(), *asked_by_people(api.names)]
+    return [*for_monitor(api), *changes, *more]
 
 
 def for_operator(api: Api) -> list[str]:
@@ -179,7 +188,7 @@ def for_operator(api: Api) -> list[str]:
     purges = [f"{api.prefix}.STREAM.PURGE.{stream}" for stream in purged]
     # No token is in them, see `redaction.without_tokens`.
     letters = api.batch(names.dead_letters_stream)
-    asked = (*asked_by_people(names), names.controls(Verb.DESCRIBE))
+    asked = (*asked_by_people(names), *map(names.controls, (Verb.DESCRIBE, Verb.PING)))
     return [*for_monitor(api), *letters, *purges, *api.hold_queues(), *asked]
 
 

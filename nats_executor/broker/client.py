@@ -6,6 +6,7 @@ Each private name of nats-py that this project reads is read here, and is in `RE
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.broker.late import loaded_late
@@ -95,6 +96,14 @@ class Client(nats_client.Client):
     def greeting(self) -> Mapping[str, Any]:
         """The first message of the server (INFO); empty if there was none."""
         return self._server_info
+
+    @property
+    def certificate_ends(self) -> float:
+        """When the server's certificate expires, in epoch seconds; 0 without TLS."""
+        for stream in self.streams():
+            if shown := stream.get_extra_info("peercert"):
+                return float(ssl.cert_time_to_seconds(shown["notAfter"]))
+        return 0.0
 
     async def open(
         self,

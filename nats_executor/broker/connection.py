@@ -23,6 +23,7 @@ from nats_executor.broker.denials import Denials
 from nats_executor.broker.inboxes import Inbox, Listeners
 from nats_executor.broker.jetstream import JetStream
 from nats_executor.broker.link import Link, Listener, Received
+from nats_executor.broker.port import ServerOffer
 from nats_executor.broker.replies import header_bytes
 from nats_executor.broker.servers import Servers, advertised_by
 from nats_executor.errors import (
@@ -101,6 +102,12 @@ class Connection(Link):
     @property
     def server_version(self) -> str:
         return login.version_in(self._client.greeting) if self._client else ""
+
+    @property
+    def offer(self) -> ServerOffer:
+        if self._client is None:
+            return ServerOffer()
+        return ServerOffer(self._client.max_payload, self._client.certificate_ends)
 
     async def ready(self, timeout: float) -> None:
         self._notice_end()

@@ -25,6 +25,7 @@ from nats_executor.broker.port import (
     Outgoing,
     Pulls,
     Reply,
+    ServerOffer,
     Stored,
     StreamInfo,
     Subjects,
@@ -91,6 +92,10 @@ class JetStream(Broker):
     @property
     def server_version(self) -> str:
         return self._link.server_version
+
+    @property
+    def offer(self) -> ServerOffer:
+        return self._link.offer
 
     @property
     def is_connected(self) -> bool:
@@ -360,6 +365,9 @@ class JetStream(Broker):
 
     async def update_consumer(self, stream: str, config: Config) -> None:
         await self._put_consumer(stream, config, "update")
+
+    async def delete_consumer(self, stream: str, consumer: str) -> None:
+        await self._call(f"CONSUMER.DELETE.{stream}.{consumer}")
 
     async def _put_consumer(self, stream: str, config: Config, action: str) -> None:
         subject = f"CONSUMER.CREATE.{stream}.{config['durable_name']}.{config['filter_subject']}"

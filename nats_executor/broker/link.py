@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from contextlib import AbstractContextManager
 
+    from nats_executor.broker.port import ServerOffer
     from nats_executor.errors import BrokerError
 
 __all__ = ["MESSAGES_PER_TURN", "Link", "Listener", "Received", "nothing"]
@@ -70,6 +71,9 @@ class Link(Protocol):
 
     @property
     def server_version(self) -> str: ...
+
+    @property
+    def offer(self) -> ServerOffer: ...
 
     async def ready(self, timeout: float) -> None: ...
 

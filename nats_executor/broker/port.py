@@ -23,6 +23,7 @@ __all__ = [
     "Outgoing",
     "Pulls",
     "Reply",
+    "ServerOffer",
     "Stored",
     "StreamInfo",
     "Subjects",
@@ -88,6 +89,13 @@ class Usage(NamedTuple):
 
     used: int
     limit: int = -1  # -1 for no limit
+
+
+class ServerOffer(NamedTuple):
+    """What the server that this is connected to allows and shows."""
+
+    max_payload: int = 0  # bytes of a message, headers included; 0 while it is to none
+    certificate_ends: float = 0.0  # epoch seconds; 0 without TLS
 
 
 class Delivery(Protocol):
@@ -182,6 +190,11 @@ class Broker(Protocol):
     @property
     def server_version(self) -> str:
         """The release of the server that this is connected to, '' while it is to none."""
+        ...
+
+    @property
+    def offer(self) -> ServerOffer:
+        """What that server allows and shows."""
         ...
 
     async def ready(self, timeout: float) -> None:
@@ -358,3 +371,11 @@ class Broker(Protocol):
         ...
 
     async def update_consumer(self, stream: str, config: Config) -> None: ...
+
+    async def delete_consumer(self, stream: str, consumer: str) -> None:
+        """Delete a durable consumer; its messages stay in the stream.
+
+        Raises:
+            NotFound: there is no such consumer.
+        """
+        ...

@@ -17,6 +17,8 @@ from airflow.utils.providers_configuration_loader import providers_configuration
 
 from nats_executor.broker.connection import connect
 from nats_executor.errors import BrokerError, ConfigError, NatsExecutorError, NoQuorum
+from nats_executor.operations.listing import Choice, chosen
+from nats_executor.operations.survey import take_survey
 from nats_executor.options import SECTION
 from nats_executor.settings import Settings
 from nats_executor.text import lines, one_line, presentable
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from nats_executor.broker.port import Broker
     from nats_executor.fleet.queues import Row
+    from nats_executor.operations.survey import Survey
     from nats_executor.wire.names import Lane
 
 __all__ = [
@@ -45,6 +48,7 @@ __all__ = [
     "settings_for",
     "show",
     "show_details",
+    "show_list",
 ]
 
 UNREACHABLE, INTERRUPTED = 2, 130
@@ -201,6 +205,21 @@ def show(rows: list[Row], output: str) -> None:
         case _:
             cells = [{name: cell(value) for name, value in row.items()} for row in rows]
             console.print_as(data=cells, output=output)
+
+
+def show_list(
+    args: Namespace,
+    settings: Settings,
+    rows: Callable[[Survey], list[Row]],
+    patterns: dict[str, list[str]],
+) -> None:
+    """Print a list once, or again and again until Ctrl-C, over one connection."""
+    choice = Choice(patterns, args.sort, args.reverse)
+
+    def show_rows(survey: Survey) -> None:
+        show(chosen(rows(survey), choice), args.output)
+
+    ask_again(settings, lambda broker: take_survey(broker, settings), show_rows, args.watch)
 
 
 def show_details(details: Row, output: str) -> None:

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 from airflow.utils.platform import getuser
 
-from nats_executor.cli.arguments import ask, command, quiet, require_yes, settings_for, show
+from nats_executor.cli.arguments import (
+    ask,
+    command,
+    print_error,
+    quiet,
+    require_yes,
+    say,
+    settings_for,
+    show,
+)
+from nats_executor.operations.deleting import delete_queue
 from nats_executor.text import lines
 
 if TYPE_CHECKING:
@@ -16,7 +26,7 @@ if TYPE_CHECKING:
     from nats_executor.operations.cancelling import FoundTask, TaskFilter
     from nats_executor.settings import Settings
 
-__all__ = ["queues_purge", "tasks_cancel"]
+__all__ = ["queues_delete", "queues_purge", "tasks_cancel"]
 
 
 @command
@@ -39,6 +49,27 @@ def queues_purge(args: Namespace) -> None:
 
     wanted = TaskFilter(dag=args.dag, queue=args.queue, state=QUEUED, older_than=args.older_than)
     cancel(args, wanted, "queues purge")
+
+
+@command
+@quiet
+def queues_delete(args: Namespace) -> None:
+    """Delete a queue that is empty and unserved, once a person has said yes."""
+    settings, queue = settings_for(args), args.queue
+    possible = ask(settings, lambda broker: delete_queue(broker, settings, queue, is_trial=True))
+    if not possible.is_obeyed:
+        print_error(possible.text)
+        raise SystemExit(1)
+    if args.dry_run:
+        say(possible.text)
+        return
+    tell_person(possible.text)
+    require_yes(args, "Delete it?", "nothing was deleted")
+    outcome = ask(settings, lambda broker: delete_queue(broker, settings, queue))
+    if not outcome.is_obeyed:
+        print_error(outcome.text)
+        raise SystemExit(1)
+    say(outcome.text)
 
 
 def cancel(args: Namespace, wanted: TaskFilter, name: str) -> None:

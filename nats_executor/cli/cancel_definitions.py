@@ -14,12 +14,14 @@ from airflow.cli.cli_config import (
 from nats_executor.cli.defining import ARG_TEAM, action
 from nats_executor.cli.durations import duration
 
-__all__ = ["purge_queue_command", "tasks_commands"]
+__all__ = ["delete_queue_command", "purge_queue_command", "tasks_commands"]
 
 ARG_CANCEL_DAG = Arg(("--dag",), help="Only tasks of this Dag")
 ARG_RUN = Arg(("--run",), metavar="RUN", help="Only tasks of this run, by its id")
 ARG_TASK = Arg(("--task",), metavar="TASK", help="Only task instances of this task, by its id")
-ARG_MAP_INDEX = Arg(("--map-index",), metavar="N", type=int, help="Only this index of mapped tasks")
+ARG_ONLY_INDEX = Arg(
+    ("--map-index",), metavar="N", type=int, help="Only this index of mapped tasks"
+)
 ARG_CANCEL_QUEUE = Arg(("-q", "--queue"), help="Only tasks of this queue")
 ARG_STATE = Arg(
     ("--state",), choices=("queued", "running"), help="Only tasks that wait, or that run"
@@ -32,6 +34,9 @@ ARG_QUEUED_LONGER = Arg(
 )
 ARG_CANCEL_REASON = Arg(("--reason",), default="", help="Why, for Airflow's audit log; not secret")
 ARG_LIST_ONLY = Arg(("--dry-run",), action="store_true", help="Change nothing; list the tasks")
+ARG_WHETHER = Arg(
+    ("--dry-run",), action="store_true", help="Change nothing; say whether it is possible"
+)
 ARG_NO_WAIT = Arg(
     ("--no-wait",), action="store_true", help="Do not wait until their messages are gone"
 )
@@ -86,11 +91,26 @@ confirmed, some began meanwhile, or messages are left after --timeout; 2 no queu
 refused, or NATS or the database does not answer
 """
 
+DELETE_QUEUE_EPILOG = """\
+examples:
+  airflow nats queues delete gpu
+  airflow nats queues delete gpu --dry-run     say whether that is possible
+  airflow nats queues delete gpu --yes         without a question
+
+It removes the queue's consumers in NATS and the note of its pause. It refuses while workloads wait
+or run there, and while a worker serves it. A task that is sent to the queue later makes it again.
+
+It needs a NATS user of the role admin.
+
+exit codes: 0 deleted, or --dry-run; 1 not confirmed, or it is in use; 2 no queue has that name,
+refused, or NATS does not answer
+"""
+
 
 def tasks_commands() -> GroupCommand:
     """Return the commands for tasks."""
     which = (
-        ARG_CANCEL_DAG, ARG_RUN, ARG_TASK, ARG_MAP_INDEX, ARG_CANCEL_QUEUE, ARG_STATE,
+        ARG_CANCEL_DAG, ARG_RUN, ARG_TASK, ARG_ONLY_INDEX, ARG_CANCEL_QUEUE, ARG_STATE,
         ARG_QUEUED_LONGER,
     )  # fmt: skip
     what = "Fail tasks that wait or run, without another try"
@@ -102,3 +122,9 @@ def purge_queue_command() -> ActionCommand:
     """Return the command that empties a queue."""
     which = (ARG_PURGED, ARG_CANCEL_DAG, ARG_QUEUED_LONGER, *CONFIRMED)
     return action("queues purge", "Fail the tasks that wait in a queue", which, PURGE_QUEUE_EPILOG)
+
+
+def delete_queue_command() -> ActionCommand:
+    """Return the command that removes an unused queue."""
+    which = (ARG_PURGED, ARG_WHETHER, ARG_YES, ARG_TEAM, ARG_VERBOSE)
+    return action("queues delete", "Delete a queue that is empty", which, DELETE_QUEUE_EPILOG)

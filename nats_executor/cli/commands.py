@@ -15,37 +15,45 @@ from nats_executor.cli.arguments import (
     command,
     lanes_of,
     named_queues,
-    print_error,
     quiet,
     require_yes,
     say,
     settings_for,
     show,
+    show_list,
 )
-from nats_executor.cli.cancel_commands import queues_purge, tasks_cancel
+from nats_executor.cli.cancel_commands import queues_delete, queues_purge, tasks_cancel
 from nats_executor.cli.letter_commands import (
     dead_letters_list,
     dead_letters_purge,
     dead_letters_retry,
     dead_letters_show,
 )
+from nats_executor.cli.probe_commands import doctor, ping
 from nats_executor.cli.queue_commands import (
     queues_list,
     queues_pause,
     queues_peek,
     queues_resume,
     queues_show,
-    show_list,
 )
 from nats_executor.cli.why_commands import why
-from nats_executor.cli.worker_commands import workers_show
+from nats_executor.cli.worker_commands import (
+    is_all_well,
+    workers_add_queue,
+    workers_forget,
+    workers_ping,
+    workers_remove_queue,
+    workers_set_concurrency,
+    workers_show,
+    workers_stop,
+)
 from nats_executor.errors import ConfigError
 from nats_executor.metrics_package import missing_package, require_metrics
 from nats_executor.operations.choosing import Which
 from nats_executor.operations.demands import demand_rows, demands_in, with_demands
 from nats_executor.operations.draining import drain_workers, undrain_workers
 from nats_executor.operations.idleness import IdleWatch, until_idle
-from nats_executor.operations.orders import OrderResult, give_orders
 from nats_executor.operations.purging import Store, carry_out, look, purge_of
 from nats_executor.operations.survey import (
     check_row,
@@ -55,12 +63,11 @@ from nats_executor.operations.survey import (
 )
 from nats_executor.text import lines
 from nats_executor.topology.setup import apply, inspect, known_queues
-from nats_executor.wire.names import Order, Verb, token
+from nats_executor.wire.names import token
 from nats_executor.wire.queue_names import in_text
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Sequence
 
     from nats_executor.broker.port import Broker
     from nats_executor.topology.drift import Drift
@@ -74,7 +81,10 @@ __all__ = [
     "dead_letters_retry",
     "dead_letters_show",
     "demo",
+    "doctor",
+    "ping",
     "purge",
+    "queues_delete",
     "queues_list",
     "queues_pause",
     "queues_peek",
@@ -89,10 +99,13 @@ __all__ = [
     "worker",
     "workers_add_queue",
     "workers_drain",
+    "workers_forget",
     "workers_list",
+    "workers_ping",
     "workers_remove_queue",
     "workers_set_concurrency",
     "workers_show",
+    "workers_stop",
     "workers_undrain",
 ]
 
@@ -152,49 +165,6 @@ def workers_list(args: Namespace) -> None:
     given = {"worker": args.worker_patterns, "queues": args.queue_patterns, "state": args.state}
     patterns = {column: in_text(text or "") for column, text in given.items()}
     show_list(args, settings, lambda survey: worker_rows(survey, settings), patterns)
-
-
-@command
-@quiet
-def workers_set_concurrency(args: Namespace) -> None:
-    """Change the number of a running worker's slots."""
-    order(args, Verb.SET_CONCURRENCY, str(args.concurrency))
-
-
-@command
-@quiet
-def workers_add_queue(args: Namespace) -> None:
-    """Have a running worker serve one more queue."""
-    order(args, Verb.ADD_QUEUE, args.queue)
-
-
-@command
-@quiet
-def workers_remove_queue(args: Namespace) -> None:
-    """Have a running worker take nothing more from a queue."""
-    order(args, Verb.REMOVE_QUEUE, args.queue)
-
-
-def order(args: Namespace, what: Order, value: str) -> None:
-    """Tell workers what to change; exit 1 if one does not obey, 2 if NATS does not answer."""
-    settings = settings_for(args)
-    names = in_text(args.workers)
-    answers = ask(
-        settings,
-        lambda broker: give_orders(broker, settings, names, what, value, serving=args.serving),
-    )
-    if not is_all_well(answers):
-        raise SystemExit(1)
-
-
-def is_all_well(answers: Sequence[OrderResult]) -> bool:
-    """Print a line for each worker; returns whether all have obeyed."""
-    for answer in answers:
-        if answer.is_obeyed:
-            say(answer.text)
-        else:
-            print_error(answer.text)
-    return all(answer.is_obeyed for answer in answers)
 
 
 @command

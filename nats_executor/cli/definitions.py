@@ -16,6 +16,7 @@ from nats_executor.cli.access_definitions import accounts_command, auth_command
 from nats_executor.cli.cancel_definitions import tasks_commands
 from nats_executor.cli.defining import ARG_CONCURRENCY, ARG_QUEUES, ARG_TEAM, action
 from nats_executor.cli.letter_definitions import dead_letters_commands
+from nats_executor.cli.probe_definitions import trial_commands
 from nats_executor.cli.queue_definitions import queues_commands
 from nats_executor.cli.top_definitions import top_command
 from nats_executor.cli.why_definitions import why_command
@@ -119,14 +120,11 @@ def purge_command() -> ActionCommand:
     return action("purge", what, which, PURGE_EPILOG)
 
 
-def local_commands() -> tuple[ActionCommand, ...]:
-    """Return the commands that run everything on this machine."""
+def local_commands() -> tuple[ActionCommand, ActionCommand]:
+    """Return the commands that run everything on one machine."""
+    stays = (ARG_QUEUES, ARG_WORKERS, ARG_CONCURRENCY, ARG_PORT, ARG_LOGIN, ARG_VERBOSE)
     return (
-        action(
-            "standalone",
-            "Run NATS, all of Airflow and workers on this machine",
-            (ARG_QUEUES, ARG_WORKERS, ARG_CONCURRENCY, ARG_PORT, ARG_LOGIN, ARG_VERBOSE),
-        ),
+        action("standalone", "Run NATS, all of Airflow and workers on this machine", stays),
         action(
             "demo",
             "Run an example Dag from start to end on this machine, then clean up",
@@ -156,6 +154,7 @@ def get_nats_cli_commands() -> list[GroupCommand]:
                     (ARG_DEMANDED_QUEUES, ARG_MIN_WORKERS, *output),
                     CHECK_EPILOG,
                 ),
+                *trial_commands(),
                 why_command(),
                 queues_commands(),
                 workers_commands(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow.cli.cli_config import ARG_OUTPUT, ARG_VERBOSE, Arg
+from airflow.cli.cli_config import ARG_OUTPUT, ARG_VERBOSE, ARG_YES, Arg
 
 from nats_executor.cli.defining import ARG_TEAM, action
 
@@ -21,6 +21,19 @@ ARG_AMONG = Arg(
     metavar="QUEUE",
     help="Look among the workers of this queue only, for a name that workers of two queues have",
 )
+ARG_SOME_WORKERS = Arg(
+    ("workers",),
+    metavar="NAME",
+    nargs="?",
+    help="Name of the worker as in `airflow nats workers list`, or a pattern as of a shell, or "
+    "several, separated by commas",
+)
+ARG_THAT_SERVE = Arg(("-q", "--queue"), metavar="QUEUE", help="Only workers that serve this queue")
+ARG_ALL = Arg(("--all",), action="store_true", help="All workers but those that are lost")
+ARG_NOW = Arg(
+    ("--now",), action="store_true", help="End what runs there, too, as a second signal does"
+)
+ARG_STOP_REASON = Arg(("--reason",), default="", help="Why, for the worker's log; not secret")
 
 SHOW_WORKER_EPILOG = """\
 examples:
@@ -47,14 +60,83 @@ It needs a NATS user of the role operator.
 exit codes: 0 shown; 1 it does not tell what it runs; 2 no such worker, or NATS does not answer
 """
 
+STOP_EPILOG = """\
+examples:
+  airflow nats workers stop etl-1 --reason 'new kernel'
+  airflow nats workers stop 'etl-*',gpu-7            patterns, in quotes for the shell
+  airflow nats workers stop --queue gpu              all that serve the queue
+  airflow nats workers stop --all                    asks first; --yes for scripts
+  airflow nats workers stop etl-1 --now              ends what runs there
+
+The worker takes nothing more and ends once nothing runs, or after [nats_executor] drain_seconds,
+as after SIGTERM. With --now its tasks get SIGTERM at once; Airflow retries those that have retries
+left. Once more --now kills them. What has not started goes to other workers and spends no try.
+
+It is not remembered: systemd or Kubernetes may start the worker again. To keep it from work
+instead, use `airflow nats workers drain`. The worker's log names you and the reason.
+
+It needs a NATS user of the role operator.
+
+exit codes: 0 they stop; 1 not confirmed, or a worker refused or did not answer; 2 no such worker,
+or NATS did not answer
+"""
+
+WORKERS_PING_EPILOG = """\
+examples:
+  airflow nats workers ping                      all, those that are lost, too
+  airflow nats workers ping 'etl-*'
+  airflow nats workers ping --queue gpu -o json
+
+columns:
+  answer         alive, silent (its connection is there, and it does not answer in 2 s), or gone
+  milliseconds   from here through NATS to the worker and back
+
+It needs a NATS user of the role operator.
+
+exit codes: 0 all answer; 1 one does not; 2 no such worker, or NATS does not answer
+"""
+
+FORGET_EPILOG = """\
+examples:
+  airflow nats workers forget etl-1
+  airflow nats workers forget 'etl-*' --queue gpu
+
+It removes what NATS still knows of a worker that is lost, so that `airflow nats check` names it no
+more. A worker that answers, or that was seen a moment ago, is refused. What a lost worker ran is
+seen to by the schedulers, with and without this.
+
+It needs a NATS user of the role operator.
+
+exit codes: 0 forgotten; 1 a worker lives, or may live; 2 no such worker, or NATS does not answer
+"""
+
 
 def fleet_commands() -> tuple[ActionCommand, ...]:
     """Return the commands that ask running workers, and those that have them go."""
+    which = (ARG_SOME_WORKERS, ARG_THAT_SERVE)
     return (
         action(
             "workers show",
             "Show one worker, and what it runs",
             (ARG_ONE_WORKER, ARG_AMONG, ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE),
             SHOW_WORKER_EPILOG,
+        ),
+        action(
+            "workers stop",
+            "Have a worker drain and end",
+            (*which, ARG_ALL, ARG_NOW, ARG_STOP_REASON, ARG_YES, ARG_TEAM, ARG_VERBOSE),
+            STOP_EPILOG,
+        ),
+        action(
+            "workers ping",
+            "Ask workers whether they are there",
+            (*which, ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE),
+            WORKERS_PING_EPILOG,
+        ),
+        action(
+            "workers forget",
+            "Remove what NATS knows of a worker that is lost",
+            (*which, ARG_TEAM, ARG_VERBOSE),
+            FORGET_EPILOG,
         ),
     )

@@ -1,4 +1,4 @@
-"""Runs the commands that list, describe and pause queues. Each returns normally for exit code 0."""
+"""Runs the commands that look at queues, pause and resume them."""
 
 from __future__ import annotations
 
@@ -12,43 +12,33 @@ from airflow.utils.platform import getuser
 
 from nats_executor.cli.arguments import (
     ask,
-    ask_again,
     command,
     quiet,
     say,
     settings_for,
     show,
     show_details,
+    show_list,
 )
 from nats_executor.fleet.histories import history_of
 from nats_executor.operations.details import last_hour, queue_details
-from nats_executor.operations.listing import Choice, chosen
 from nats_executor.operations.pausing import Wish, pause_queues, resume_queues
 from nats_executor.operations.survey import survey_queue_rows, take_look, take_survey
 from nats_executor.wire.queue_names import in_text
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable
 
     from nats_executor.broker.port import Broker
     from nats_executor.fleet.queues import Row
-    from nats_executor.fleet.rates import QueuesSeen
+    from nats_executor.fleet.rates import Counters
     from nats_executor.operations.survey import Survey
-    from nats_executor.settings import Settings
     from nats_executor.wire.history import History
 
-__all__ = [
-    "queues_list",
-    "queues_pause",
-    "queues_peek",
-    "queues_resume",
-    "queues_show",
-    "show_list",
-]
+__all__ = ["queues_list", "queues_pause", "queues_peek", "queues_resume", "queues_show"]
 
 # From the first look of `queues show` to its second one, which gives the rates.
-SECOND_LOOK_SECONDS = 1.0
+RATE_SECONDS = 1.0
 
 
 @command
@@ -57,7 +47,7 @@ def queues_list(args: Namespace) -> None:
     """Print one row for each queue."""
     settings = settings_for(args)
 
-    looks: list[QueuesSeen] = []
+    looks: list[Counters] = []
 
     def rows(survey: Survey) -> list[Row]:
         before = looks.pop() if looks else None
@@ -74,10 +64,10 @@ def queues_show(args: Namespace) -> None:
     """Print all that is known of one queue."""
     settings = settings_for(args)
 
-    async def looks(broker: Broker) -> tuple[Survey, History | None, QueuesSeen | None]:
+    async def looks(broker: Broker) -> tuple[Survey, History | None, Counters | None]:
         survey = await take_survey(broker, settings)
         queue_details(survey, args.queue, settings)  # an unknown queue is told at once
-        await asyncio.sleep(SECOND_LOOK_SECONDS)
+        await asyncio.sleep(RATE_SECONDS)
         history = await history_of(broker, settings.names, args.queue)
         return survey, history, await take_look(broker, settings)
 
@@ -121,18 +111,3 @@ def queues_resume(args: Namespace) -> None:
     queues = in_text(args.paused_queues)
     for line in ask(settings, lambda broker: resume_queues(broker, settings.names, queues)):
         say(line)
-
-
-def show_list(
-    args: Namespace,
-    settings: Settings,
-    rows: Callable[[Survey], list[Row]],
-    patterns: dict[str, list[str]],
-) -> None:
-    """Print a list once, or again and again until Ctrl-C, over one connection."""
-    choice = Choice(patterns, args.sort, args.reverse)
-
-    def show_rows(survey: Survey) -> None:
-        show(chosen(rows(survey), choice), args.output)
-
-    ask_again(settings, lambda broker: take_survey(broker, settings), show_rows, args.watch)

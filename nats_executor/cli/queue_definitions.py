@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow.cli.cli_config import ARG_OUTPUT, ARG_VERBOSE, Arg, GroupCommand, positive_int
 
-from nats_executor.cli.cancel_definitions import purge_queue_command
+from nats_executor.cli.cancel_definitions import delete_queue_command, purge_queue_command
 from nats_executor.cli.defining import ARG_QUEUE_PATTERNS, ARG_TEAM, LIST_ARGS, action
 from nats_executor.cli.durations import duration
 
@@ -140,6 +140,7 @@ def queues_commands() -> GroupCommand:
             QUEUES_RESUME_EPILOG,
         ),
         purge_queue_command(),
+        delete_queue_command(),
     )
     return GroupCommand(
         name="queues", help="Look at queues, pause and empty them", subcommands=subcommands

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from nats_executor.broker.port import Broker
     from nats_executor.fleet.presences import Seen
     from nats_executor.fleet.queues import Row
-    from nats_executor.fleet.rates import QueuesSeen
+    from nats_executor.fleet.rates import Counters
     from nats_executor.settings import Settings
 
 __all__ = ["run_top"]
@@ -120,7 +120,7 @@ class LiveView:
         self.news = News("")
         # Why the last look brought nothing.
         self.trouble = "looking ..."
-        self.last: QueuesSeen | None = None
+        self.last: Counters | None = None
         self.events: asyncio.Queue[ViewEvent] = asyncio.Queue()
         self.is_due = asyncio.Event()
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from nats_executor.broker.port import ConsumerInfo
 
-__all__ = ["QueuesSeen", "Rate", "rates_between"]
+__all__ = ["Counters", "Rate", "rates_between"]
 
 
 class Rate(NamedTuple):
@@ -22,7 +22,7 @@ class Rate(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class QueuesSeen:
+class Counters:
     """The consumers of the tasks stream at one moment.
 
     Attributes:
@@ -33,7 +33,7 @@ class QueuesSeen:
     consumers: Sequence[ConsumerInfo]
 
 
-def rates_between(before: QueuesSeen | None, now: QueuesSeen | None) -> dict[str, Rate]:
+def rates_between(before: Counters | None, now: Counters | None) -> dict[str, Rate]:
     """Return the rates of the queues that both looks know all consumers of.
 
     A workload that is given to a worker again counts as taken again, and as sent again. Workloads

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nats_executor.fleet.presences import Seen
     from nats_executor.settings import Settings
 
-__all__ = ["Which", "current", "meant"]
+__all__ = ["ALL", "Which", "current", "meant"]
 
 
 class Which(NamedTuple):
@@ -24,6 +24,9 @@ class Which(NamedTuple):
 
     texts: Sequence[str]
     queue: str | None = None
+
+
+ALL = Which(["*"])
 
 
 def meant(which: Which, names: Collection[str]) -> list[str]:

@@ -13,7 +13,7 @@ from nats_executor.wire.names import Lane
 if TYPE_CHECKING:
     from nats_executor.broker.port import ConsumerInfo
     from nats_executor.fleet.queues import Row
-    from nats_executor.fleet.rates import QueuesSeen
+    from nats_executor.fleet.rates import Counters
     from nats_executor.operations.survey import Survey
     from nats_executor.settings import Settings
     from nats_executor.wire.history import History
@@ -22,7 +22,7 @@ __all__ = ["last_hour", "queue_details"]
 
 
 def queue_details(
-    survey: Survey, queue: str, settings: Settings, after: QueuesSeen | None = None
+    survey: Survey, queue: str, settings: Settings, after: Counters | None = None
 ) -> Row:
     """Return all that a survey holds of one queue, with rates if another look came after it.
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nats_executor.fleet.queues import Row
 
 __all__ = [
-    "RATE_SECONDS",
+    "PACE_SECONDS",
     "Ahead",
     "InHand",
     "Instance",
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 # Starts are counted over so long: shorter, and a queue of long tasks seems to stand still.
-RATE_SECONDS = 300.0
+PACE_SECONDS = 300.0
 # States of a worker.
 TAKING = {"running"}
 
@@ -180,7 +180,7 @@ class Situation:
         in_flight: those of its band that workers have; of these there may be `limit`.
         servers: the workers of its queue.
         holdings: those of them that say that they have it.
-        started: how many of the queue have started within `RATE_SECONDS`.
+        started: how many of the queue have started within `PACE_SECONDS`.
         weighs: whether its weight counts.
         runs: some of the tasks of its queue that run, and where.
     """
@@ -219,7 +219,7 @@ class Situation:
     @property
     def per_minute(self) -> float | None:
         """How many of the queue have started a minute."""
-        return None if self.started is None else 60 * self.started / RATE_SECONDS
+        return None if self.started is None else 60 * self.started / PACE_SECONDS
 
 
 def facts_row(s: Situation) -> Row:

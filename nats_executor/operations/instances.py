@@ -18,7 +18,7 @@ from sqlalchemy import and_, case, func, not_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from nats_executor.errors import DatabaseAway, NotFound
-from nats_executor.operations.facts import RATE_SECONDS, Ahead, Instance, Sender
+from nats_executor.operations.facts import PACE_SECONDS, Ahead, Instance, Sender
 from nats_executor.operations.peeking import first_line
 from nats_executor.text import presentable
 
@@ -54,7 +54,7 @@ class Crowd(NamedTuple):
     """The other tasks of a queue.
 
     Attributes:
-        started: how many have started within `RATE_SECONDS`.
+        started: how many have started within `PACE_SECONDS`.
         runs: some that run, with their hosts.
     """
 
@@ -242,7 +242,7 @@ def map_index_of(instance: Instance) -> int:
 
 def starts(queue: str, now: datetime) -> Any:
     """Count what has started of late; only the column of heartbeats has an index for that."""
-    since = now - timedelta(seconds=RATE_SECONDS)
+    since = now - timedelta(seconds=PACE_SECONDS)
     return select(func.count()).where(
         TaskInstance.last_heartbeat_at >= since,
         TaskInstance.start_date >= since,

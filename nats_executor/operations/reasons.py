@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from nats_executor.operations.facts import RATE_SECONDS
+from nats_executor.operations.facts import PACE_SECONDS
 from nats_executor.text import number_of, presentable
 from nats_executor.wire.messages import State
 from nats_executor.wire.names import Lane
@@ -21,13 +21,12 @@ __all__ = ["Reason", "conclude"]
 # Names in one sentence.
 MOST_NAMED = 3
 MINUTE, HOUR = 60.0, 3600.0
-RUNNING = {"running", "restarting"}
-FAILED = {"failed"}
+RUNNING, EXPIRED, FAILED = {"running", "restarting"}, {State.EXPIRED}, {"failed"}
 # Airflow has not given these to an executor, or not again yet.
 NOT_YET = {"", "scheduled", "deferred", "up_for_retry", "up_for_reschedule", "awaiting_input"}
 # Of the workers that take nothing, those tell most that come back first.
 IDLE = ("paused", "draining", "lost")
-# What a worker does in a phase of an errand.
+# Of an errand.
 PHASES = {
     "looking": "looks whether it may run there",
     "claimed": "has claimed it, and has not started it",
@@ -68,7 +67,13 @@ class Cause(StrEnum):
         """Whether it does not go on by itself."""
         return self in NEED_PERSON
 
+    @property
+    def is_turn(self) -> bool:
+        """Whether it only waits for its turn, or for a free slot."""
+        return self in TURNS
 
+
+TURNS = {Cause.TURN, Cause.WORKERS_FULL, Cause.LIMIT}
 NEED_PERSON = {
     Cause.NOT_SENT, Cause.TOO_LARGE, Cause.QUEUE_PAUSED, Cause.NO_WORKER, Cause.WORKERS_PAUSED,
     Cause.WORKERS_DRAINING, Cause.WORKERS_LOST, Cause.BAND_UNSERVED, Cause.WEIGHT,
@@ -110,7 +115,8 @@ def conclude(s: Situation) -> Reason:
         return Reason(
             Cause.UNWANTED,
             f"Airflow no longer wants it: its state is {state or 'none'}, and its message still "
-            f"is in {lane_in_words(s)}; the executor takes it out when it looks the next time.",
+            f"is in {Lane(s.instance.queue, s.band)}; the executor takes it out when it looks the "
+            "next time.",
         )
     return of_others(s)
 
@@ -206,8 +212,8 @@ def most_slots(s: Situation) -> int:
 def renewal(more: str = "") -> Reason:
     return Reason(
         Cause.RENEWAL,
-        f"Its token died while it waited{more}; the executor is about to renew it, and it keeps "
-        "its place in the queue.",
+        f"Its token died while it waited{more}; the executor renews it, and it keeps its place "
+        "in the queue.",
     )
 
 
@@ -270,9 +276,7 @@ def scheduler_lost(s: Situation) -> Reason:
 
 def of_waiting(s: Situation) -> Reason:
     """Return what to say of a queued one whose message is in NATS, and no worker has it."""
-    queue, sender = s.instance.queue, s.sender
-    if sender.state == State.EXPIRED:
-        return renewal()
+    queue = s.instance.queue
     if s.pause is not None:
         by = f" by {presentable(s.pause.by)}" if s.pause.by else ""
         why = f" ({presentable(s.pause.reason)})" if s.pause.reason else ""
@@ -281,7 +285,9 @@ def of_waiting(s: Situation) -> Reason:
             f"Queue {queue!r} is paused{by} {s.pause.until}{why}; {s.pending} wait in it.",
             f"to resume it: airflow nats queues resume {as_argument(as_text([queue]))}",
         )
-    return of_servers(s)
+    reason = of_servers(s)
+    # Everything else keeps it from its start even with a new token.
+    return renewal() if s.sender.state in EXPIRED and reason.cause is Cause.TURN else reason
 
 
 def of_servers(s: Situation) -> Reason:
@@ -381,7 +387,7 @@ def pace(s: Situation, position: int) -> str:
     if rate is None:
         return ""
     if not rate:
-        return f"; none of the queue has started in the last {in_words(RATE_SECONDS)}"
+        return f"; none of the queue has started in the last {in_words(PACE_SECONDS)}"
     about = in_words(MINUTE * position / rate)
     return f"; {rate:.1f} a minute have started, so it starts in about {about}"
 
@@ -392,7 +398,3 @@ def in_words(seconds: float | None) -> str:
     if seconds < 2 * MINUTE:
         return f"{seconds:.0f} s"
     return f"{seconds / MINUTE:.0f} min" if seconds < 2 * HOUR else f"{seconds / HOUR:.1f} h"
-
-
-def lane_in_words(s: Situation) -> str:
-    return str(Lane(s.instance.queue, s.band))

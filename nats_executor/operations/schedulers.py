@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nats_executor.broker.port import Broker
     from nats_executor.wire.names import Names
 
-__all__ = []
+__all__ = ["AskedExecutor", "living_schedulers", "state_of_executor"]
 
 # Airflow's words.
 SCHEDULER_JOB, RUNNING = "SchedulerJob", "running"

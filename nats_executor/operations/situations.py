@@ -17,12 +17,15 @@ from nats_executor.fleet.letters import letter_of
 from nats_executor.fleet.queues import until_in_words
 from nats_executor.fleet.workers import seen_workers, worker_state
 from nats_executor.operations.facts import Ahead, Instance, Pause, QueueWorker, Sender, Situation
+from nats_executor.operations.holdings import holders_of
 from nats_executor.operations.instances import Crowd, crowd_around, instance_of, sender_of
 from nats_executor.operations.reasons import conclude
 from nats_executor.operations.schedulers import state_of_executor
 from nats_executor.wire.sizes import HOLD_BYTES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from nats_executor.broker.port import Broker, ConsumerInfo
     from nats_executor.fleet.letters import Letter
     from nats_executor.fleet.presences import Seen
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from nats_executor.wire.names import Names
     from nats_executor.wire.scheduler_answers import ExecutorState
 
-__all__ = ["Explanation", "explain"]
+__all__ = ["Explanation", "explain", "workers_of"]
 
 QUEUED = "queued"
 
@@ -99,7 +102,7 @@ async def look_in_nats(broker: Broker, settings: Settings, instance: Instance) -
     bands = [info for info in consumers if info.queue == instance.queue]
     situation = situation_of(settings, instance, traces, bands, seen)
     if instance.state == QUEUED:
-        return await with_details(broker, settings, situation, bands)
+        return await with_details(broker, settings, situation, bands, seen)
     return situation
 
 
@@ -146,7 +149,7 @@ def situation_of(
         pending=sum(info.pending for info in of_band),
         before=max(0, before),
         in_flight=sum(info.in_flight for info in of_band),
-        servers=servers_of(seen, settings, instance.queue),
+        servers=workers_of(seen, settings, instance.queue),
         weighs=settings.pool_slots_as_weight,
     )
 
@@ -156,7 +159,7 @@ def at_most(ahead: Ahead, pending: int) -> Ahead:
     return Ahead(min(ahead.least, pending), min(ahead.most, pending), ahead.by_dag)
 
 
-def servers_of(seen: list[Seen], settings: Settings, queue: str) -> tuple[QueueWorker, ...]:
+def workers_of(seen: Iterable[Seen], settings: Settings, queue: str) -> tuple[QueueWorker, ...]:
     """Return the workers of a queue."""
     return tuple(
         QueueWorker(
@@ -181,9 +184,14 @@ def why_idle(seen: Seen) -> str:
 
 
 async def with_details(
-    broker: Broker, settings: Settings, situation: Situation, bands: list[ConsumerInfo]
+    broker: Broker,
+    settings: Settings,
+    situation: Situation,
+    bands: list[ConsumerInfo],
+    seen: list[Seen],
 ) -> Situation:
     """Ask what only some situations need."""
+    instance = situation.instance
     of_band = next((info for info in bands if info.band == situation.band), None)
     if of_band is not None and of_band.paused_until:
         pause = await pause_of(broker, settings.names, of_band)
@@ -191,17 +199,20 @@ async def with_details(
     if of_band is not None and of_band.in_flight:
         limit = await limit_of(broker, settings.names, of_band)
         situation = dataclasses.replace(situation, limit=limit)
+    if instance.dispatch_id and (situation.in_flight or not situation.is_in_stream):
+        holdings = await holders_of(broker, settings, seen, instance.dispatch_id)
+        situation = dataclasses.replace(situation, holdings=holdings)
     # One that waits, and on which no worker has reported, has nothing to do with its executor.
-    if situation.is_reported or not situation.is_in_stream:
-        sender = await executor_of(broker, settings.names, situation.instance)
-        situation = dataclasses.replace(situation, sender=sender)
+    if instance.sender_job is not None and (situation.is_reported or not situation.is_in_stream):
+        sender = await executor_of(broker, settings.names, instance)
+        is_ours = instance.is_ours or sender.knows or bool(situation.holdings)
+        instance = dataclasses.replace(instance, is_ours=is_ours)
+        situation = dataclasses.replace(situation, sender=sender, instance=instance)
     return situation
 
 
 async def executor_of(broker: Broker, names: Names, instance: Instance) -> Sender:
     """Ask the executor that has queued it; nothing is known of one that does not answer."""
-    if instance.sender_job is None:
-        return Sender()
     job = str(instance.sender_job)
     try:
         asked = await state_of_executor(broker, names, job, instance.dispatch_id)

@@ -13,7 +13,7 @@ from nats_executor.errors import AccessDenied, BrokerUnavailable
 from nats_executor.fleet.drains import in_drained_words
 from nats_executor.fleet.holds import hold_of, seen_holds
 from nats_executor.fleet.queues import by_queue, queue_rows, until_in_words
-from nats_executor.fleet.rates import QueuesSeen, rates_between
+from nats_executor.fleet.rates import Counters, rates_between
 from nats_executor.fleet.workers import seen_workers, served_queues, serving, worker_state
 from nats_executor.installation import Releases, differing, installed
 from nats_executor.operations.letters import newest_letter
@@ -68,9 +68,9 @@ class Survey:
     at: float = 0.0  # epoch seconds, by the clock of the tasks stream's server
 
     @property
-    def look(self) -> QueuesSeen:
+    def look(self) -> Counters:
         """What rates are found from."""
-        return QueuesSeen(self.at, self.consumers)
+        return Counters(self.at, self.consumers)
 
     @property
     def server_versions(self) -> set[str]:
@@ -110,12 +110,12 @@ async def take_survey(broker: Broker, settings: Settings) -> Survey:
     return Survey(drifts, consumers, workers, streams, usage, busiest, version, holds, newest, at)
 
 
-async def take_look(broker: Broker, settings: Settings) -> QueuesSeen | None:
+async def take_look(broker: Broker, settings: Settings) -> Counters | None:
     """Ask for the consumers alone; None where there is no tasks stream."""
     stream = settings.names.tasks_stream
     if (info := await broker.stream_info(stream)) is None:
         return None
-    return QueuesSeen(info.time, await broker.consumer_infos(stream))
+    return Counters(info.time, await broker.consumer_infos(stream))
 
 
 async def usage_of(broker: Broker) -> Usage | None:
@@ -152,7 +152,7 @@ async def busiest_in(broker: Broker, stream: str, queues: list[str], names: Name
 
 
 def survey_queue_rows(
-    survey: Survey, settings: Settings, before: QueuesSeen | None = None
+    survey: Survey, settings: Settings, before: Counters | None = None
 ) -> list[Row]:
     """Return a row for each queue, with rates if there was a look before this one."""
     consumers, workers = survey.consumers, survey.workers

@@ -17,20 +17,29 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from nats_executor.errors import AccessDenied, BrokerError
+from nats_executor.errors import AccessDenied, BrokerError, DecodeError
 from nats_executor.scheduler import compat
 from nats_executor.scheduler.streams import RETRY_SECONDS
 from nats_executor.text import presentable
+from nats_executor.wire.messages import decode
 from nats_executor.wire.names import SchedulerVerb
-from nats_executor.wire.scheduler_answers import ExecutorState, encode_answer
+from nats_executor.wire.scheduler_answers import (
+    ExecutorState,
+    ProbeOrder,
+    ProbeResult,
+    encode_answer,
+)
+from nats_executor.wire.sizes import QUESTION_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from nats_executor.broker.port import Broker, Reply
     from nats_executor.retrying import Outage
     from nats_executor.scheduler.ledger import Dispatch, Ledger
     from nats_executor.settings import Settings
+
+    Probe = Callable[[ProbeOrder], Awaitable[ProbeResult]]
 
 __all__ = ["Answers"]
 
@@ -64,18 +73,27 @@ class Answers:
         self._outage = outage
         self.refused: tuple[str, ...] = ()
 
-    async def serve(self, broker: Broker, trouble: Callable[[], BrokerError | None]) -> None:
+    async def serve(
+        self, broker: Broker, trouble: Callable[[], BrokerError | None], send: Probe
+    ) -> None:
         """Answer for as long as the connection lives; returns once all questions are heard.
 
         Args:
             trouble: returns why something cannot be sent at present.
+            send: sends a probe.
         """
 
         async def state(question: bytes) -> bytes:
             dispatch = self._ledger.of_id(question.decode(errors="replace"))
             return encode_answer(about(dispatch, self.state(broker, trouble())))
 
-        replies: dict[SchedulerVerb, Reply] = {SchedulerVerb.STATE: state}
+        async def probe(question: bytes) -> bytes:
+            return encode_answer(await probed(question, send))
+
+        replies: dict[SchedulerVerb, Reply] = {
+            SchedulerVerb.STATE: state,
+            SchedulerVerb.PROBE: probe,
+        }
         while True:
             try:
                 # Before, a denial would reach no caller.
@@ -119,6 +137,18 @@ class Answers:
     @staticmethod
     def _age(since: float) -> float:
         return max(0.0, time.monotonic() - since)
+
+
+async def probed(question: bytes, send: Probe) -> ProbeResult:
+    """Carry out an order for a probe; whatever is in the way becomes part of the answer."""
+    try:
+        return await send(decode(ProbeOrder, question, most_bytes=QUESTION_BYTES))
+    except (BrokerError, DecodeError) as exc:
+        return ProbeResult(refusal=presentable(str(exc))[:LONGEST_TROUBLE])
+    except Exception as exc:
+        # In a task of the NATS client, where nothing would answer the question.
+        log.exception("a probe failed; next: saying so")
+        return ProbeResult(refusal=f"the scheduler's log says more: {type(exc).__name__}")
 
 
 def about(dispatch: Dispatch | None, state: ExecutorState) -> ExecutorState:

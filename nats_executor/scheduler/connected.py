@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nats_executor.scheduler.answers import Answers
     from nats_executor.scheduler.dispatcher import Dispatcher, Envelope
     from nats_executor.scheduler.evidence import Evidence
+    from nats_executor.scheduler.explaining import Explainer
     from nats_executor.scheduler.ledger import Dispatch
     from nats_executor.scheduler.leftovers import Leftovers
     from nats_executor.scheduler.revocations import Revocations
@@ -39,6 +40,7 @@ class Connected:
     answers: Answers
     upkeep: Upkeep
     revocations: Revocations
+    explainer: Explainer
     leftovers: Leftovers
 
     @property

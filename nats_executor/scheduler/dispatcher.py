@@ -27,6 +27,7 @@ from nats_executor.errors import (
 from nats_executor.pacing import Once
 from nats_executor.scheduler.chronicle import Chronicle
 from nats_executor.scheduler.inspector import Inspector
+from nats_executor.scheduler.probing import Probes
 from nats_executor.scheduler.reports import Mailbox
 from nats_executor.scheduler.streams import RETRY_SECONDS, Streams
 from nats_executor.scheduler.telemetry import Telemetry
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from nats_executor.scheduler.ledger import Dispatch
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Lane
+    from nats_executor.wire.scheduler_answers import ProbeOrder, ProbeResult
 
 __all__ = ["Dispatcher", "Envelope"]
 
@@ -77,16 +79,17 @@ class Dispatcher:
 
     def __init__(self, settings: Settings, sender: str, answers: Answers | None = None) -> None:
         self._settings = settings
+        self._sender = sender
         self._answers = answers
         self._names = settings.names
         self._broker: Broker | None = None
         self._pending: dict[str, Callable[[], Awaitable[None]]] = {}
         self._is_behind = False  # on `_pending`, and it was said
         self.mailbox = Mailbox(settings.names)
-        self.inspector = Inspector(settings, sender, self._require_broker, self.mailbox)
+        self.inspector = Inspector(settings, sender, self.require_broker, self.mailbox)
         self.telemetry = Telemetry(settings)
         self.chronicle = Chronicle(settings)
-        self.withdrawals = Withdrawals(settings, self.inspector, self._require_broker)
+        self.withdrawals = Withdrawals(settings, self.inspector, self.require_broker)
         self._streams = Streams(settings, self.inspector.renew)
 
     async def run(self) -> None:
@@ -98,12 +101,12 @@ class Dispatcher:
                     group.create_task(self._streams.keep(broker), name="streams")
                     group.create_task(self._follow(broker), name="results")
                     group.create_task(self._carry_out_pending(), name="pending")
-                    telemetry = self.telemetry.watch_forever(self._require_broker)
+                    telemetry = self.telemetry.watch_forever(self.require_broker)
                     group.create_task(telemetry, name="telemetry")
-                    chronicle = self.chronicle.write_forever(self._require_broker)
+                    chronicle = self.chronicle.write_forever(self.require_broker)
                     group.create_task(chronicle, name="chronicle")
                     if self._answers is not None:
-                        answering = self._answers.serve(broker, lambda: self.trouble)
+                        answering = self._answers.serve(broker, lambda: self.trouble, self.probe)
                         group.create_task(answering, name="answers")
             finally:
                 self._broker = None
@@ -143,7 +146,7 @@ class Dispatcher:
         return outcomes
 
     async def _publish(self, envelopes: Sequence[Envelope]) -> dict[str, BrokerError | None]:
-        broker = self._require_broker(self._names.tasks_stream)
+        broker = self.require_broker(self._names.tasks_stream)
         if self._streams.read_after is None:
             # The stream of reports has not answered yet: it is read from its start once it does.
             self._streams.read_after = 0
@@ -181,6 +184,16 @@ class Dispatcher:
         subject = self._names.task(lane.queue, dispatch_id, lane.band)
         return Outgoing(subject, envelope.body, envelope.message_id)
 
+    async def probe(self, order: ProbeOrder) -> ProbeResult:
+        """Send a probe through a queue, and return how long each of its steps took."""
+        probes = Probes(self._settings, self._sender, self.require_broker, self.mailbox)
+        return await probes.send(order, self._publish_probe)
+
+    async def _publish_probe(self, lane: Lane, dispatch_id: str, body: bytes) -> None:
+        outcomes = await self.publish([Envelope(lane, dispatch_id, dispatch_id, body)])
+        if failure := outcomes.get(dispatch_id, BrokerUnavailable("not tried")):
+            raise failure
+
     async def renew(self, dispatch: Dispatch, new_token: str) -> None:
         """Answer a report of an expired token with a new one, on the report's own subject.
 
@@ -190,7 +203,7 @@ class Dispatcher:
         await self._carry_out(f"renew the token of {dispatch.id}", action)
 
     async def _renew(self, dispatch: Dispatch, new_token: str) -> None:
-        broker = self._require_broker(self._names.results_stream)
+        broker = self.require_broker(self._names.results_stream)
         subject = self._names.result(dispatch.queue, dispatch.id)
         found = await broker.last(self._names.results_stream, subject)
         report = self.mailbox.read(found) if found else None
@@ -212,7 +225,7 @@ class Dispatcher:
         await self._carry_out(f"revoke {dispatch_id}", action)
 
     async def _revoke(self, lane: Lane, dispatch_id: str, worker: str) -> None:
-        broker = self._require_broker(self._names.tasks_stream)
+        broker = self.require_broker(self._names.tasks_stream)
         subject = self._names.task(lane.queue, dispatch_id, lane.band)
         await broker.remove(self._names.tasks_stream, subject)
         if not worker:
@@ -272,7 +285,7 @@ class Dispatcher:
                     log.error("cannot follow results: %s; next: trying again", exc)  # noqa: TRY400 - the text says it all
             await asyncio.sleep(RETRY_SECONDS)
 
-    def _require_broker(self, *streams: str) -> Broker:
+    def require_broker(self, *streams: str) -> Broker:
         """Return the connection; raises why these streams, or those of all work, cannot be used."""
         names = self._names
         needed = streams or (names.tasks_stream, names.results_stream, names.workers_stream)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.scheduler import compat
@@ -13,13 +14,15 @@ if TYPE_CHECKING:
 
     from airflow.executors.workloads import ExecutorWorkload
 
-    from nats_executor.scheduler.ledger import Outcome
+    from nats_executor.scheduler.ledger import Dispatch, Outcome
 
 __all__ = ["Events"]
 
 log = logging.getLogger(__name__)
 
-AUDIT = "nats executor"  # the event's name in Airflow's audit log
+# Names of events in Airflow's audit log.
+AUDIT = "nats executor"
+WAITS = "nats executor waits"
 
 
 class Events:
@@ -36,6 +39,11 @@ class Events:
         self._executor = executor
         self.ledger = Ledger()
         self.lost: set[str] = set()
+
+    def track(self, dispatch: Dispatch) -> None:
+        """Expect the end of a dispatch that was sent or taken over now."""
+        dispatch.since = time.monotonic()
+        self.ledger.track(dispatch)
 
     def settle(self, outcome: Outcome) -> None:
         """Tell the scheduler what an outcome means to it."""
@@ -72,6 +80,15 @@ class Events:
         """Write into the audit log why a task was taken back."""
         compat.name_key(self._executor, key, coordinates)
         self._executor.log_task_event(event=AUDIT, extra=reason, ti_key=key)
+
+    def tell_waiting(self, key: Any, coordinates: Any, text: str) -> None:
+        """Write into the audit log what a task waits for."""
+        compat.name_key(self._executor, key, coordinates)
+        self._executor.log_task_event(event=WAITS, extra=text, ti_key=key)
+
+    def figures(self) -> tuple[int, int]:
+        """Return how many slots are taken, and how many there are; 0 for no limit."""
+        return len(self._executor.running), self._executor.parallelism
 
     def send_again(self, workload: ExecutorWorkload) -> None:
         """Queue a workload that the broker has lost; the next heartbeat sends it."""

@@ -22,6 +22,7 @@ from nats_executor.scheduler.connected import Connected
 from nats_executor.scheduler.dispatcher import Dispatcher, Envelope
 from nats_executor.scheduler.events import Events
 from nats_executor.scheduler.evidence import can_adopt
+from nats_executor.scheduler.explaining import Explainer
 from nats_executor.scheduler.ledger import (
     Dispatch,
     Ended,
@@ -122,6 +123,7 @@ class NatsExecutor(compat.VersionedExecutor):
             Revocations(
                 self.job_id, self._requeue_rule, self._events, settings, bridge, dispatcher
             ),
+            Explainer(self._events, settings, bridge, self._outage, dispatcher.require_broker),
             Leftovers(self._events, settings, bridge, dispatcher.withdrawals),
         )
         bridge.start()
@@ -226,7 +228,7 @@ class NatsExecutor(compat.VersionedExecutor):
         queue, band = envelope.lane
         dispatch = Dispatch(dispatch_id, key, queue, kind, subject, band, workload.key)
         dispatch.sent_at = time.time()
-        self._events.ledger.track(dispatch)
+        self._events.track(dispatch)
         if dispatch_id in self._minted:
             self._minted.discard(dispatch_id)
             # The scheduler stores the id then, which a later adoption needs. `queued()` would
@@ -270,6 +272,7 @@ class NatsExecutor(compat.VersionedExecutor):
                 telemetry.settled(report, outcome)
                 chronicle.settled(report, outcome)
         connected.upkeep.tick()
+        connected.explainer.tick()
         connected.leftovers.tick()
         if telemetry.reading:
             telemetry.tell(self._events.ledger)
@@ -305,7 +308,7 @@ class NatsExecutor(compat.VersionedExecutor):
             if dispatch_id:
                 where = lane.queue, Kind.TASK, str(ti.id), lane.band
                 dispatch = Dispatch(dispatch_id, key, *where, coordinates)
-                self._events.ledger.track(dispatch)
+                self._events.track(dispatch)
                 if found and self._connected:
                     # For the next `sync`: Airflow 3.4 gives a slot to all that is adopted here.
                     self._connected.dispatcher.inspector.note(dispatch, found)

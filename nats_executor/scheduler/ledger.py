@@ -31,6 +31,8 @@ class Dispatch:
         coordinates: where to find it in Airflow, for people; None where the key says it all.
         attempt: of the claim that was last heard of; with `worker` it tells two claims apart.
         held_since: when that claim was first heard of, by the reader's clock.
+        since: when it was sent or taken over, by the same clock.
+        explained: the cause of its waiting that was written into Airflow's audit log last.
         sent_at: epoch seconds, 0 if another scheduler has sent it.
     """
 
@@ -48,6 +50,8 @@ class Dispatch:
     attempt: int = 0
     held_since: float = 0.0
     sent_at: float = 0.0
+    since: float = 0.0
+    explained: str = ""
     returned_for: str = ""  # the last reason, which may come again every few seconds
 
     @property

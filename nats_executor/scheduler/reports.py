@@ -15,10 +15,12 @@ from nats_executor.errors import DecodeError
 from nats_executor.pacing import Once
 from nats_executor.text import presentable
 from nats_executor.wire.messages import Report, decode
-from nats_executor.wire.names import token
+from nats_executor.wire.names import is_probe, token
 from nats_executor.wire.sizes import WAITING_BYTES, WAITING_REPORTS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nats_executor.broker.port import Stored
     from nats_executor.wire.names import Names
 
@@ -35,21 +37,30 @@ class Mailbox:
 
     Attributes:
         reports: oldest first; the scheduler's thread pops them from the left.
+        listeners: who hears the reports of probes, by dispatch id; the scheduler hears none.
     """
 
     def __init__(self, names: Names) -> None:
         self._names = names
         self.reports: deque[Report] = deque()
+        self.listeners: dict[str, Callable[[Report], None]] = {}
         self._sizes: deque[int] = deque()  # of what `take` has added to the reports
         self._bytes = 0  # the sum of these
         self._complaints = Once()
 
     def take(self, message: Stored) -> None:
         """Add a message of the result stream to the reports."""
-        if report := self.read(message):
+        if is_probe(self._names.place(message.subject).dispatch_id):
+            self._tell_of_probe(message)
+        elif report := self.read(message):
             self._sizes.append(len(message.body))
             self._bytes += len(message.body)
             self.reports.append(report)
+
+    def _tell_of_probe(self, message: Stored) -> None:
+        hear = self.listeners.get(self._names.place(message.subject).dispatch_id)
+        if hear and (report := self.read(message)):
+            hear(report)
 
     async def room(self) -> None:
         """Wait until the scheduler's thread has taken some of the reports, if they are many.

@@ -129,6 +129,7 @@ class Streams:
                 for kept in self._kept.values():
                     group.create_task(self._keep_one(broker, kept), name=f"stream {kept.name}")
                 group.create_task(self._reopen_queues(broker), name="consumers of queues")
+                group.create_task(self._miss_queues(broker), name="queues that are deleted")
         finally:
             for kept in self._kept.values():
                 kept.trouble = BrokerUnavailable("the connection to NATS is closed")
@@ -233,6 +234,31 @@ class Streams:
                     self.queues.discard(queue)  # the next publish to it is told why
             if self._reopens.is_set():
                 await asyncio.sleep(RETRY_SECONDS)
+
+    async def _miss_queues(self, broker: Broker) -> None:
+        """Notice the queues that an operator deletes, and make those again that got a task.
+
+        A task that was sent at the moment of that would wait for ever.
+        """
+        while True:
+            await asyncio.sleep(self._settings.sweep_seconds)
+            try:
+                infos = await broker.consumer_infos(self._tasks.name)
+                there = {(info.queue, info.band) for info in infos}
+                for queue in sorted(self.queues):
+                    if not there.issuperset(self._settings.lanes(queue)):
+                        await self._miss(broker, queue)
+            except BrokerError as exc:
+                log.debug("queues: %s; looking again later", exc)
+
+    async def _miss(self, broker: Broker, queue: str) -> None:
+        # First of all, so that whatever is sent from now on makes the queue again by itself.
+        self.queues.discard(queue)
+        names = self._settings.names
+        for lane in self._settings.lanes(queue):
+            if (await broker.subjects(self._tasks.name, names.tasks(lane))).messages:
+                await self.open_queue(broker, queue)
+                return
 
 
 async def first_answer(broker: Broker, stream: str) -> StreamInfo | None:

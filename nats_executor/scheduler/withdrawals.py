@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 # Removals under way at once; each one takes two questions to NATS.
 WITHDRAWN_AT_ONCE = 64
 # Messages that one look for forgotten ones reads, with their bodies.
-PAGE = 200
+PAGE_MESSAGES = 200
 # A younger message is never taken for a forgotten one: another scheduler may have just sent it.
 SAFE_SECONDS = 60.0
 
@@ -91,7 +91,7 @@ class Withdrawals:
             info = await broker.stream_info(stream)
             if info is None or info.messages <= known:
                 return
-            page = await broker.page(stream, start=self._start, most=PAGE)
+            page = await broker.page(stream, start=self._start, most=PAGE_MESSAGES)
             self._start = page[-1].sequence + 1 if page else 1
             before = info.time - SAFE_SECONDS
             found = (stray_of(message, self._settings, before=before) for message in page)

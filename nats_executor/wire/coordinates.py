@@ -1,18 +1,23 @@
-"""Reads from a workload what Airflow calls the task instance that it is for. Pure."""
+"""Reads from a workload what Airflow calls the task instance that it is for, and names it. Pure."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from nats_executor.text import one_line
 from nats_executor.wire.messages import Kind
 
 if TYPE_CHECKING:
     from nats_executor.wire.messages import Workload
 
-__all__ = ["LONGEST_COORDINATE", "Coordinates", "coordinates_in", "id_in"]
+__all__ = ["LONGEST_COORDINATE", "Coordinates", "coordinates_in", "id_in", "name_of"]
 
 # Airflow's own names have at most 250 characters.
 LONGEST_COORDINATE = 1000
+# So much of each is in a log line.
+LONGEST_IN_A_LINE = 250
+# What a workload is called where it is no task.
+NOUNS: dict[str, str] = {Kind.CALLBACK: "callback", Kind.CONNECTION_TEST: "connection test"}
 
 
 class Coordinates(NamedTuple):
@@ -58,3 +63,25 @@ def name_in(value: Any) -> str | None:
 
 def count_in(value: Any) -> int | None:
     return value if type(value) is int and value >= 0 else None
+
+
+def name_of(dispatch_id: str, workload: Workload | None) -> str:
+    """Return a dispatch's id with what people call its workload, for a log line.
+
+    Args:
+        workload: None if it cannot be read.
+    """
+    parts = [f"{noun} {one_line(word[:LONGEST_IN_A_LINE])}" for noun, word in words_of(workload)]
+    return f"{dispatch_id} ({', '.join(parts)})" if parts else dispatch_id
+
+
+def words_of(workload: Workload | None) -> list[tuple[str, str]]:
+    """Return pairs of a noun and a name."""
+    if workload is None:
+        return []
+    found = coordinates_in(workload)
+    index = None if found.map_index is None else str(found.map_index)
+    pairs = [("dag", found.dag), ("run", found.run), ("task", found.task), ("map index", index)]
+    if workload.kind != Kind.TASK:
+        pairs = [(NOUNS.get(workload.kind, "workload"), id_in(workload))]
+    return [(noun, word) for noun, word in pairs if word]

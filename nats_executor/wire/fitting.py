@@ -44,6 +44,7 @@ def shortened(report: Report) -> Report:
         worker_name=report.worker_name[:LONGEST_NAME],
         sender=report.sender[:LONGEST_ID],
         predecessors=[name[:LONGEST_NAME] for name in report.predecessors[-KEPT_PREDECESSORS:]],
+        hops=[],
     )
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "Obeyed",
     "Presence",
     "Report",
+    "ShutDown",
     "State",
     "Workload",
     "as_map",
@@ -64,11 +65,12 @@ TOKEN_ERRORS = (
 
 
 class Kind(StrEnum):
-    """The type of a workload, by Airflow's own names."""
+    """The type of a workload, by Airflow's own names; `PROBE` is this project's."""
 
     TASK = "ExecuteTask"
     CALLBACK = "ExecuteCallback"
     CONNECTION_TEST = "TestConnection"
+    PROBE = "Probe"  # of `airflow nats ping`: it has no body, and nothing in Airflow
 
 
 class State(StrEnum):
@@ -170,6 +172,8 @@ class Report:
         info: for a person: why it failed, was released or dropped.
         pid: the task process, once it runs.
         at: seconds since the epoch, the worker's clock.
+        hops: only of a probe: the microseconds from delivery to claim, from there to the start of
+            the process, and from there to its end.
     """
 
     dispatch_id: str
@@ -187,6 +191,7 @@ class Report:
     pid: int = 0
     at: float = 0.0
     token: str = field(default="", repr=False)
+    hops: list[Any] = field(default_factory=list)
 
     @property
     def loss(self) -> str:
@@ -264,6 +269,20 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShutDown:
+    """The order to a worker to drain and then to end, as a signal has it do.
+
+    Attributes:
+        by: the person who ordered it.
+        is_now: tasks that run are ended, as by a second signal.
+    """
+
+    by: str
+    reason: str = ""
+    is_now: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Obeyed:
     """A worker's answer to an order, with what it is afterwards.
 
@@ -282,7 +301,7 @@ class Obeyed:
 Message = TypeVar("Message")
 
 
-def encode(message: Workload | Report | Presence | Hold | Drain | Obeyed) -> bytes:
+def encode(message: Workload | Report | Presence | Hold | Drain | ShutDown | Obeyed) -> bytes:
     """Encode a message with its format version; raises `ValueError` for what is too deep."""
     return packed(as_map(message))
 

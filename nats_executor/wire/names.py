@@ -23,6 +23,8 @@ __all__ = [
     "SchedulerVerb",
     "Verb",
     "in_domain",
+    "is_probe",
+    "probe_id",
     "token",
     "without_domain",
 ]
@@ -34,6 +36,8 @@ BAND = "airflow_band"
 # 64 characters leave room for prefix and dispatch id in a subject; NATS allows 255 for a consumer.
 PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 PLAIN_LOWER = re.compile(r"[a-z0-9_-]{1,64}")
+# How the dispatch ids of probes begin; those of Airflow's workloads are UUIDs.
+PROBE_MARK = "probe-"
 # The form that `token` and `lane` give to a name that they have to change or to tell apart.
 MARKED = re.compile(r".*--([0-9a-f]{32}|b[0-9]+)")
 
@@ -52,19 +56,27 @@ class Verb(StrEnum):
     REMOVE_QUEUE = "remove-queue"  # the body is the queue's name
     DRAIN = "drain"  # the body is a `messages.Drain`
     UNDRAIN = "undrain"  # the body is the name of the person who orders it
+    SHUT_DOWN = "shut-down"  # the body is a `messages.ShutDown`
 
 
 # The verbs that change a worker; it answers each of them with `messages.Obeyed`.
-Order = Literal[Verb.SET_CONCURRENCY, Verb.ADD_QUEUE, Verb.REMOVE_QUEUE, Verb.DRAIN, Verb.UNDRAIN]
+Order = Literal[
+    Verb.SET_CONCURRENCY,
+    Verb.ADD_QUEUE,
+    Verb.REMOVE_QUEUE,
+    Verb.DRAIN,
+    Verb.UNDRAIN,
+    Verb.SHUT_DOWN,
+]
 ORDERS: tuple[Order, ...] = get_args(Order)
 
 
 class SchedulerVerb(StrEnum):
     """A question to a running executor: the last token of its scheduler's subjects."""
 
-    STATE = (
-        "state"  # the body may name a dispatch; the answer is a `scheduler_answers.ExecutorState`
-    )
+    # The body may name a dispatch; the answer is a `scheduler_answers.ExecutorState`.
+    STATE = "state"
+    PROBE = "probe"  # the body is a `ProbeOrder`, the answer a `ProbeResult`
 
 
 def token(text: str, *, plain: re.Pattern[str] = PLAIN) -> str:
@@ -78,6 +90,16 @@ def token(text: str, *, plain: re.Pattern[str] = PLAIN) -> str:
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     slug = re.sub(r"[^a-z0-9_]+", "-", text.lower())[:24].strip("-")
     return f"{slug or 'x'}--{digest}"
+
+
+def probe_id(unique: str) -> str:
+    """Return the dispatch id of a probe; readers tell it from others without the message."""
+    return f"{PROBE_MARK}{unique}"
+
+
+def is_probe(dispatch_id: str) -> bool:
+    """Whether a dispatch is a probe's."""
+    return dispatch_id.startswith(PROBE_MARK)
 
 
 def in_domain(subject: str, domain: str | None) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from nats_executor.wire.bounds import packed
 from nats_executor.wire.messages import as_map
 
-__all__ = ["ExecutorState", "encode_answer"]
+__all__ = ["ExecutorState", "ProbeOrder", "ProbeResult", "encode_answer"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +58,43 @@ class ExecutorState:
     returned_for: str = ""
 
 
-def encode_answer(message: ExecutorState) -> bytes:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeOrder:
+    """Ask an executor to send a probe through a queue.
+
+    Attributes:
+        seconds: how long it may take.
+    """
+
+    queue: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeResult:
+    """What became of a probe; each time is in milliseconds, -1 where it is not known.
+
+    Attributes:
+        refusal: why there is no result, with a remedy; '' if there is one.
+        worker: the name of the worker that took it.
+        publish: from sending until NATS had stored it.
+        wait: from there until the executor heard of the worker's claim.
+        start: from the claim until the worker's process had started, by the worker's clock.
+        run: from there until that process had ended, likewise.
+        report: the rest of the way back: until the executor heard of the end.
+        whole: from the executor's receipt of the order to its answer.
+    """
+
+    refusal: str = ""
+    worker: str = ""
+    publish: float = -1.0
+    wait: float = -1.0
+    start: float = -1.0
+    run: float = -1.0
+    report: float = -1.0
+    whole: float = -1.0
+
+
+def encode_answer(message: ExecutorState | ProbeOrder | ProbeResult) -> bytes:
     """Encode a message with its format version."""
     return packed(as_map(message))

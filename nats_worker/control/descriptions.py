@@ -61,8 +61,9 @@ class Describer:
 
     async def answer(self, question: bytes) -> bytes:
         """Return the encoded `Description`."""
-        memory_use = await self._memory_use()
         wanted = set(dispatches_in(question))
+        # Who asks about some dispatches wants to know at once.
+        memory_use = MemoryUse() if wanted else await self._memory_use()
         # A second delivery of what runs here has no process, and only renews the first one.
         in_order = sorted(self._errands, key=lambda errand: errand.record.run is not None)
         carried = {

@@ -6,19 +6,19 @@ import dataclasses
 import functools
 import logging
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from nats_executor.errors import DecodeError, NatsExecutorError
 from nats_executor.fleet.drains import in_drained_words
 from nats_executor.text import presentable, shown
 from nats_executor.wire.fitting import fitted_presence
-from nats_executor.wire.messages import Drain, Obeyed, decode, encode
+from nats_executor.wire.messages import Drain, Obeyed, ShutDown, decode, encode
 from nats_executor.wire.names import ORDERS, Order, Verb
 from nats_executor.wire.queue_names import as_text
 from nats_executor.wire.sizes import QUESTION_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from nats_executor.broker.port import Broker
     from nats_worker.control.drains import Drains
@@ -37,6 +37,9 @@ MOST_SLOTS = 10_000
 MOST_QUEUES = 200
 # As much as Airflow's database takes.
 LONGEST_QUEUE = 256
+
+
+Ordered = TypeVar("Ordered")
 
 
 class OrderRefused(Exception):
@@ -71,10 +74,19 @@ async def serve_stops(broker: Broker, state: WorkerState, crew: Crew) -> None:
 
 
 async def serve_changes(
-    broker: Broker, state: WorkerState, crew: Crew, announcer: Announcer, drains: Drains
+    broker: Broker,
+    state: WorkerState,
+    crew: Crew,
+    announcer: Announcer,
+    drains: Drains,
+    shut_down: Callable[[ShutDown], bool],
 ) -> None:
-    """Obey orders that change the worker, for as long as the connection lives."""
-    changes = Changes(state, crew, announcer, drains)
+    """Obey orders that change the worker, for as long as the connection lives.
+
+    Args:
+        shut_down: begins the end of the worker, or hastens it; False if it does so already.
+    """
+    changes = Changes(state, crew, announcer, drains, shut_down)
     for order in ORDERS:
         subject = state.settings.names.control(state.id, order)
         await broker.serve(subject, functools.partial(changes.obey, order))
@@ -89,12 +101,18 @@ class Changes:
     """Carries out the orders that change a worker, whose running workloads go on."""
 
     def __init__(
-        self, state: WorkerState, crew: Crew, announcer: Announcer, drains: Drains
+        self,
+        state: WorkerState,
+        crew: Crew,
+        announcer: Announcer,
+        drains: Drains,
+        shut_down: Callable[[ShutDown], bool],
     ) -> None:
         self._state = state
         self._crew = crew
         self._announcer = announcer
         self._drains = drains
+        self._shut_down = shut_down
 
     async def obey(self, order: Order, body: bytes) -> bytes:
         """Carry an order out and return the encoded `Obeyed`."""
@@ -127,7 +145,7 @@ class Changes:
 
     async def change(self, order: Order, body: bytes) -> bool:
         """Change the worker; returns False if it is so already."""
-        if self._state.is_draining and order is not Verb.DRAIN:
+        if self._state.is_draining and order not in {Verb.DRAIN, Verb.SHUT_DOWN}:
             raise OrderRefused("it stops")
         match order:
             case Verb.SET_CONCURRENCY:
@@ -137,9 +155,11 @@ class Changes:
             case Verb.REMOVE_QUEUE:
                 return self.remove_queue(queue_in(body))
             case Verb.DRAIN:
-                return self._drains.begin(drain_in(body))
+                return self._drains.begin(message_in(Drain, body))
             case Verb.UNDRAIN:
                 return self._drains.end()
+            case Verb.SHUT_DOWN:
+                return self._shut_down(message_in(ShutDown, body))
 
     def set_concurrency(self, concurrency: int) -> bool:
         is_change = concurrency != self._state.slots.concurrency
@@ -182,10 +202,10 @@ def concurrency_in(body: bytes) -> int:
     return int(body)
 
 
-def drain_in(body: bytes) -> Drain:
-    """Read who drains this worker, and why."""
+def message_in(kind: type[Ordered], body: bytes) -> Ordered:
+    """Read who orders something, and why."""
     try:
-        return decode(Drain, body)
+        return decode(kind, body)
     except DecodeError as exc:
         raise OrderRefused(f"the order cannot be read: {exc}") from exc
 

@@ -189,13 +189,13 @@ class Errand:
                 await self.delivery.ack()
             case claims.Held(worker):
                 text = "%s is with worker %s; next: offering it again in %g s unless it ends there"
-                log.info(text, self.dispatch_id, worker, self.pause)
+                log.info(text, self.record.name, worker, self.pause)
                 await self.delivery.nak(self.pause)
             case claims.Unanswered(report):
                 await self.await_renewal(report)
             case claims.Lost(expected_last, report):
                 self.record.sequence, self.record.attempt = expected_last, report.attempt
-                log.warning("%s: %s; next: reporting it failed", self.dispatch_id, report.loss)
+                log.warning("%s: %s; next: reporting it failed", self.record.name, report.loss)
                 if await self.record.try_report(State.FAILED, report.loss, of=report):
                     await self.delivery.ack()
                 else:
@@ -241,7 +241,7 @@ class Errand:
     async def yield_to_other(self) -> None:
         """Hand it back because another worker has reported first; the next worker looks again."""
         text = "%s: another worker or a scheduler reported first; next: offering it again in %g s"
-        log.info(text, self.dispatch_id, self.soon)
+        log.info(text, self.record.name, self.soon)
         await self.delivery.nak(self.soon)
 
     # Running
@@ -274,7 +274,7 @@ class Errand:
             is_revoked=self.is_revoked,
         )
         if isinstance(verdict, Expired) and is_fresh:
-            log.warning("%s: %s (%s)", self.dispatch_id, REFUSED, verdict.info)
+            log.warning("%s: %s (%s)", self.record.name, REFUSED, verdict.info)
         is_ours = isinstance(verdict, Back) and verdict.is_ours
         self.shared.fitness.note_end(report, verdict.info if is_ours else "")
         return verdict
@@ -306,7 +306,7 @@ class Errand:
         if await self.shared.pool.give_up(run):
             option = "[nats_executor] start_timeout_seconds"
             text = "%s: its start took longer than %s = %g; next: handing it back"
-            log.error(text, self.dispatch_id, option, seconds)
+            log.error(text, self.record.name, option, seconds)
         return None
 
     async def announce_start(self, run: Run) -> None:
@@ -358,7 +358,7 @@ class Errand:
                 else:  # it was cut off, and another worker has claimed it meanwhile
                     await persist(lambda: lease.nak(self.pause))
             case Back(info, delay_seconds, counts):
-                log.warning("%s goes back to the queue: %s", self.dispatch_id, info)
+                log.warning("%s goes back to the queue: %s", self.record.name, info)
                 if not counts:
                     self.record.attempt -= 1
                 await self.give_up(State.RELEASED, info, lease, delay_seconds)
@@ -375,7 +375,7 @@ class Errand:
     async def bury(self, reason: str) -> None:
         """Set a message aside that no worker can handle, and tell Airflow that it failed."""
         names = self.shared.settings.names
-        log.error("%s of queue %s is a dead letter: %s", self.dispatch_id, self.queue, reason)
+        log.error("%s of queue %s is a dead letter: %s", self.record.name, self.queue, reason)
         letter = functools.partial(
             self.shared.broker.publish,
             names.dead_letter(self.queue, self.dispatch_id),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nats_executor.errors import BrokerUnavailable, DecodeError, WrongSequence
 from nats_executor.retrying import persist
 from nats_executor.text import presentable
+from nats_executor.wire.coordinates import name_of
 from nats_executor.wire.descriptions import Phase
 from nats_executor.wire.fitting import fitted_report
 from nats_executor.wire.messages import Report, State, decode
@@ -42,6 +43,7 @@ class DispatchRecord:
         attempt: the number of this worker's claim.
         predecessors: the workers that claimed it before.
         generation: how often its token was renewed; `token` is the last one.
+        hops: of a probe, as its report has them.
         phase: what happens to it, for those who ask.
         since: when that began, in epoch seconds.
     """
@@ -58,12 +60,18 @@ class DispatchRecord:
     predecessors: tuple[str, ...] = ()
     generation: int = 0
     token: str = field(default="", repr=False)
+    hops: list[int] = field(default_factory=list)
     phase: Phase = Phase.LOOKING
     since: float = field(default_factory=time.time)
 
     def enter(self, phase: Phase) -> None:
         """Begin a phase."""
         self.phase, self.since = phase, time.time()
+
+    @property
+    def name(self) -> str:
+        """The dispatch in a log line, with Dag, run and task as far as they can be read."""
+        return name_of(self.dispatch_id, self.workload)
 
     @property
     def subject(self) -> str:
@@ -89,7 +97,7 @@ class DispatchRecord:
                 raise BrokerUnavailable("the server that was asked has not got the last report yet")
             return claims.is_claimed(last, worker=self.shared.worker, attempt=self.attempt)
 
-        is_ours = await persist(claim, name=f"the claim of {self.dispatch_id}", unless=unless)
+        is_ours = await persist(claim, name=f"the claim of {self.name}", unless=unless)
         if is_ours:
             self.enter(Phase.CLAIMED)
             self.observer.claimed(is_first=self.attempt == 1 and not self.generation)
@@ -133,6 +141,7 @@ class DispatchRecord:
             info=presentable(info),
             pid=self.run.task_pid if self.run else 0,
             at=time.time(),
+            hops=list(self.hops),
         )
         began = time.monotonic()
         try:
@@ -165,7 +174,7 @@ class DispatchRecord:
                 if last is not None and claims.is_void(state, last, worker=self.shared.worker):
                     is_ours = last.worker == self.shared.worker
                     if not is_ours:
-                        log.warning("%s: %s reported first", self.dispatch_id, last.worker_name)
+                        log.warning("%s: %s reported first", self.name, last.worker_name)
                     return is_ours or last.state.is_final
             return True
 

@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from nats_executor.wire.messages import State
+from nats_executor.wire.names import is_probe
 from nats_worker.delivery.observer import Observer
 from nats_worker.processes import memory
 from nats_worker.processes.linux import children_of
@@ -184,7 +185,7 @@ class StateCollector(Collector):
 
     def running(self) -> int:
         runs = list(self._health.pool.runs) if self._health.pool else []
-        return sum(not run.startswith(SELF_TEST) for run in runs)
+        return sum(not (run.startswith(SELF_TEST) or is_probe(run)) for run in runs)
 
     def supervisors(self) -> int:
         server = self._health.pool.server if self._health.pool else None

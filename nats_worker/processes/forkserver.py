@@ -121,6 +121,8 @@ class ForkServer:
                 self.fork("", cleanup_bundles)
             case {"op": Op.SELF_TEST}:
                 self.fork(request["id"], lambda: self_test.run_self_test(request, self.send))
+            case {"op": Op.PROBE}:
+                self.fork(request["id"], lambda: do_nothing(request["id"], self.send))
             case {"op": Op.SERVE_LOGS}:
                 self.open_log_listener()
             case _:
@@ -337,6 +339,14 @@ class ForkServer:
         # Without a main process no event is needed, but the API server still needs the report.
         with contextlib.suppress(OSError):
             self.events.send(packet)
+
+
+def do_nothing(run_id: str, send: Callable[[bytes], None]) -> int:
+    """Report the start and the end of a process, as a supervisor reports those of a task."""
+    pid = os.getpid()
+    send(pack({"event": Event.STARTED, "id": run_id, "pid": pid}))
+    send(pack_report(run_id, ExitReport(ending=Ending.FINISHED, started=True, pid=pid)))
+    return 0
 
 
 def cleanup_bundles() -> int:

@@ -19,7 +19,7 @@ ROOT = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")
 PROC = Path("/proc")
 GIB = 2**30
-PAGE = os.sysconf("SC_PAGE_SIZE")
+KERNEL_PAGE = os.sysconf("SC_PAGE_SIZE")
 # So many processes are looked at, at most.
 LARGEST_TREE = 5000
 
@@ -113,7 +113,7 @@ def bytes_of(pid: int, proc: Path) -> int:
         return 1024 * share
     # It is another user's, or keeps its memory private. Then all of it counts that others share.
     facts = text_of(directory / "statm").split()
-    return int(facts[1]) * PAGE if len(facts) > 1 else 0
+    return int(facts[1]) * KERNEL_PAGE if len(facts) > 1 else 0
 
 
 def uses_of_cgroups(own: Path, root: Path) -> Iterator[tuple[int, int, str]]:

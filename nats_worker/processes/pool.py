@@ -35,7 +35,6 @@ from nats_worker.processes.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
 __all__ = ["PoolBroken", "ProcessPool"]
 
@@ -102,12 +101,7 @@ class ProcessPool:
         self._keeper = asyncio.create_task(self._keep(self.server), name="process pool")
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._is_closing = True
         if self.server is not None:
             self.server.close()
@@ -178,12 +172,19 @@ class ProcessPool:
         Raises:
             PoolBroken: there is no fork server any more.
         """
+        return await self._start_beside(Op.SELF_TEST, name)
+
+    async def start_probe(self, name: str) -> Run:
+        """Start a process that does nothing; raises as `start_self_test` does."""
+        return await self._start_beside(Op.PROBE, name)
+
+    async def _start_beside(self, op: Op, name: str) -> Run:
         await self.ready()
         server = self._require_server()
         run = Run(name)
         run.ask()  # it is no start that could hang
         self.runs[run.id] = run
-        server.send({"op": Op.SELF_TEST, "id": run.id, "team": self.team})
+        server.send({"op": op, "id": run.id, "team": self.team})
         return run
 
     def longest_start(self) -> float:

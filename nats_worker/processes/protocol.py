@@ -8,7 +8,8 @@ or a disk: a body carries a token.
 
 Requests (`op`): `run` with `id`, `body` (msgpack of Airflow's workload), `team`,
 `delivery_seconds`, `reach_seconds`, `workloads_per_supervisor` and `start_by`; `self_test` with
-`id` and `team`, whose report has a finding a line; `cleanup_bundles`; `serve_logs`. The end of the
+`id` and `team`, whose report has a finding a line; `probe` with `id`, whose process does nothing;
+`cleanup_bundles`; `serve_logs`. The end of the
 stream means: kill everything and exit. The fork server passes a `run` on to a supervisor that is
 free, over a channel of the two; one byte from there says that it is free, the channel's end that it
 may exit.
@@ -53,6 +54,7 @@ class Op(StrEnum):
 
     RUN = "run"
     SELF_TEST = "self_test"
+    PROBE = "probe"
     CLEANUP_BUNDLES = "cleanup_bundles"
     SERVE_LOGS = "serve_logs"
 

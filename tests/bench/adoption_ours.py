@@ -23,6 +23,7 @@ from nats_executor.batches import batches
 from nats_executor.wire.messages import Kind, Report, State, encode
 from tests.bench.aside import answer, asked
 from tests.scheduler.stage import queue_up, task_workload
+from tests.support.rowless import never_look_for_rows
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -37,6 +38,7 @@ COLUMNS = ("id", "dag_id", "task_id", "run_id", "map_index", "state", "external_
 
 def main() -> None:
     count = asked()["count"]
+    never_look_for_rows()
     left = [uuid.uuid4() for _ in range(count)]
     leave(left)
     heir = NatsExecutor()
@@ -78,12 +80,11 @@ def leave(left: list[uuid.UUID]) -> None:
         queue_up(dead, *tasks)
         dead.heartbeat()
         assert len(dead.running) == len(sent)
-        assert dead._bridge
-        assert dead._dispatcher
-        broker = dead._dispatcher._require_broker()
+        assert dead._connected
+        broker = dead._connected.dispatcher.require_broker()
         for ids, state in ((part(left, 1), State.RUNNING), (part(left, 2), State.SUCCESS)):
             reporting = report(broker, dead, ids, state)
-            dead._bridge.call(reporting, timeout=WAIT_SECONDS)
+            dead._connected.bridge.call(reporting, timeout=WAIT_SECONDS)
     finally:
         dead.end()
 

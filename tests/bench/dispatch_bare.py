@@ -16,6 +16,7 @@ from nats_executor.broker.port import Outgoing
 from nats_executor.scheduler.dispatcher import WINDOW
 from tests.bench.aside import answer, asked
 from tests.scheduler.stage import queue_up, task_workload
+from tests.support.rowless import never_look_for_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +43,7 @@ def recorded(count: int) -> tuple[list[Outgoing], Settings]:
         messages.extend(window)
         return [None] * len(window)
 
+    never_look_for_rows()
     executor = NatsExecutor()
     executor.job_id = 1
     executor.start()

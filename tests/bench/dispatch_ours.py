@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nats_executor import NatsExecutor
 from tests.bench.aside import answer, asked
 from tests.scheduler.stage import queue_up, task_workload
+from tests.support.rowless import never_look_for_rows
 from tests.support.waiting import block_until
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class SweepWatch:
 
 
 def main() -> None:
+    never_look_for_rows()
     request = asked()
     executor = NatsExecutor()
     executor.job_id = 1
@@ -84,7 +86,7 @@ def messages(executor: NatsExecutor) -> int:
     """Count what is in the task stream."""
     assert executor._connected.dispatcher
     assert executor._connected.bridge
-    broker = executor._connected.dispatcher._require_broker()
+    broker = executor._connected.dispatcher.require_broker()
     info: StreamInfo | None = executor._connected.bridge.call(
         broker.stream_info(executor._settings.names.tasks_stream), timeout=WAIT_SECONDS
     )

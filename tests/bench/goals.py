@@ -19,7 +19,7 @@ class Goal:
 
     Attributes:
         of: a contender, or the ratio of two, such as `nats/celery`.
-        statistic: of the contender's figures: median, p50, p99, max. A ratio is one of medians.
+        statistic: of the contender's figures: median, p50, p95, p99, max; a ratio is of medians.
         is_floor: the limit is the least that is enough; else it is the most that is allowed.
     """
 
@@ -142,6 +142,10 @@ _KEYS = (
         ("publish-1k", "publish-100k", "pull-1k", "pull-100k", "lone-pull-1k", "lone-pull-100k"),
         (at_least("publish-100k/publish-1k", 0.8), at_least("pull-100k/pull-1k", 0.8)),
         is_more_better=True, units={"broker-rss": "MB"},
+    ),
+    Key(
+        "why_p95_ms_100k", "why", "`airflow nats why` for one of 100,000 tasks that wait", "ms",
+        ("nats",), (at_most("nats", 300, "p95"),),
     ),
     Key(
         "fleet_1000", "fleet", "simulated idle workers with 16 slots on one server", "messages/s",

@@ -16,6 +16,7 @@ from nats_executor import NatsExecutor
 from nats_executor.scheduler import compat
 from tests.bench.aside import Aside, answer, asked
 from tests.scheduler.stage import queue_up, task_workload
+from tests.support.rowless import never_look_for_rows
 from tests.support.waiting import block_until
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Arrivals(deque["Report"]):
 def main() -> None:
     request = asked()
     count = request["count"]
+    never_look_for_rows()
     executor = NatsExecutor()
     executor.job_id = 1
     executor.start()

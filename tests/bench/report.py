@@ -38,6 +38,7 @@ STATISTICS: dict[str, Callable[[Sequence[float]], float]] = {
     "min": min,
     "max": max,
     "p50": lambda values: percentile(values, 0.5),
+    "p95": lambda values: percentile(values, 0.95),
     "p99": lambda values: percentile(values, 0.99),
 }
 

@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from nats_executor.broker.port import ConsumerInfo, Stored, StreamInfo, Subjects, Usage
+from nats_executor.broker.port import (
+    ConsumerInfo,
+    ServerOffer,
+    Stored,
+    StreamInfo,
+    Subjects,
+    Usage,
+)
 
 STORED = Stored("tasks.default", 1, b"a token")
 CONSUMER = ConsumerInfo("gpu", "gpu", 0, 12, 0, 0, 0)
@@ -24,6 +31,8 @@ STREAM = StreamInfo("tasks", 0, 0, 0, 0.0, 0.0)
         (STREAM, "max_bytes", -1),
         (Subjects({}), "is_whole", True),
         (Usage(0), "limit", -1),
+        (ServerOffer(), "max_payload", 0),
+        (ServerOffer(), "certificate_ends", 0.0),
     ],
 )
 def test_a_field_that_is_left_out_has_its_meaning(record: Any, field: str, value: object) -> None:

@@ -299,7 +299,12 @@ def test_the_fullest_part_of_an_account_counts(response: dict[str, Any], found: 
 
 
 def entry(config: dict[str, Any], **more: Any) -> dict[str, Any]:
-    counts = {"num_pending": 1, "num_ack_pending": 2, "num_redelivered": 3, "num_waiting": 4}
+    counts: dict[str, Any] = {
+        "num_pending": 1,
+        "num_ack_pending": 2,
+        "num_redelivered": 3,
+        "num_waiting": 4,
+    }
     counts["delivered"] = {"consumer_seq": 5, "stream_seq": 6}
     return {"name": "c", "config": config, **counts, **more}
 

@@ -38,6 +38,7 @@ VALUES = {
     "accounts": ("w=q",),
     "auth": ("--user", "w"),
     "purge": ("results",),
+    "queues delete": ("gpu", "--yes"),
     "queues purge": ("gpu", "--yes"),
     "set-concurrency": ("w1", "4"),
     "add-queue": ("w1", "gpu"),
@@ -51,6 +52,7 @@ VALUES = {
     "show": ("gpu",),
     "why": ("a_dag", "a_run", "t"),
     "workers show": ("w1",),
+    "workers stop": ("w1", "--now"),
 }
 
 

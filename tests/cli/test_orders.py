@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
@@ -273,8 +274,8 @@ def test_a_worker_that_pauses_is_shown_with_its_reason(console: Console) -> None
     assert reason in checked
     assert "1 pending, served by w1" in checked
     assert "\x1b" not in console.run(commands.check, output="plain")[1]
-    code, queues = console.run(commands.queues_list, output="plain")
-    assert queues.splitlines()[1].split()[5:7] == ["1", "4"]
+    [queue] = json.loads(console.run(commands.queues_list, output="json")[1])
+    assert (queue["workers"], queue["slots"]) == (1, 4)
 
 
 def test_a_paused_worker_that_drains_or_is_lost_is_that(console: Console) -> None:

@@ -8,6 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.exceptions import UnknownExecutorException
+from airflow.executors.executor_loader import ExecutorLoader
+from airflow.executors.executor_utils import ExecutorName
 from airflow.models.log import Log
 from sqlalchemy import create_engine
 from sqlalchemy.orm import sessionmaker
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["airflow_database", "table_fixture"]
 
 NOW = datetime.now(UTC)
-OURS = "AIRFLOW__CORE__EXECUTOR"
 
 
 def why(console: Console, task: str = "t", **more: Any) -> tuple[int, dict[str, Any]]:
@@ -86,7 +88,8 @@ def report(console: Console, dispatch_id: str, state: State = State.CLAIMED) -> 
 @pytest.fixture
 def ready(console: Console, table: Rows, monkeypatch: pytest.MonkeyPatch) -> Console:  # noqa: ARG001
     """Streams with the queue `gpu`, and a Dag run."""
-    monkeypatch.setenv(OURS, "nats_executor.NatsExecutor")
+    # Airflow reads its executors once in each process.
+    monkeypatch.setattr(instances, "is_of_nats", lambda name, _: name != "LocalExecutor")
     console.configure(worker_lost_seconds="600", heartbeat_seconds="1")  # the table's are quick
     console.run(commands.setup, queues="default,gpu")
     return console
@@ -384,6 +387,31 @@ def test_the_default_executor_is_another_one(
 
     assert conclusion(ready, "elsewhere")[1] == "other executor"
     assert conclusion(ready)[1] == "no worker"
+
+
+@pytest.mark.parametrize(
+    ("executor", "path", "is_ours"),
+    [
+        ("fast", "nats_executor.NatsExecutor", True),
+        ("fast", "nats_executor.executor.NatsExecutor", True),
+        ("fast", "airflow.executors.local_executor.LocalExecutor", False),
+        ("fast", "", False),
+        (None, "nats_executor.NatsExecutor", True),
+        (None, "airflow.executors.local_executor.LocalExecutor", False),
+    ],
+)
+def test_the_configuration_names_the_executor_of_a_task(
+    monkeypatch: pytest.MonkeyPatch, executor: str | None, path: str, is_ours: bool
+) -> None:
+    def found(*_: object, **__: object) -> ExecutorName:
+        if not path:
+            raise UnknownExecutorException("no such executor")
+        return ExecutorName(module_path=path, alias="fast")
+
+    name = "lookup_executor_name_by_str" if executor else "get_default_executor_name"
+    monkeypatch.setattr(ExecutorLoader, name, found)
+
+    assert instances.is_of_nats(executor, None) is is_ours
 
 
 def test_what_the_executor_has_said_of_its_end(ready: Console, table: Rows) -> None:

@@ -512,6 +512,20 @@ async def test_no_consumer_is_paused_that_is_not_there(stage: Stage) -> None:
         await stage.broker.pause_consumer(stage.tasks, "missing", 4e9)
 
 
+async def test_a_deleted_consumer_leaves_its_messages(stage: Stage) -> None:
+    await stage.queue("a")
+    await stage.send("d1", queue="a")
+    name = stage.names.consumer("a")
+
+    await stage.broker.delete_consumer(stage.tasks, name)
+
+    assert await stage.broker.consumer_infos(stage.tasks) == []
+    with pytest.raises(NotFound):
+        await stage.broker.delete_consumer(stage.tasks, name)
+    again = await stage.queue("a")
+    assert (await soon(again.wait())).subject == stage.names.task("a", "d1")
+
+
 async def test_consumer_infos_list_many_queues(stage: Stage) -> None:
     """The server answers in pages of 256."""
     for number in range(300):

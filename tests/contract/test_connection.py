@@ -11,7 +11,7 @@ import pytest
 
 from nats_executor.broker import connection as broker_module
 from nats_executor.broker.connection import connect
-from nats_executor.broker.port import Outgoing
+from nats_executor.broker.port import Outgoing, ServerOffer
 from nats_executor.errors import BrokerUnavailable
 from nats_executor.wire.names import Lane, Verb
 from tests.contract.stage import PUBLISH_TIMEOUT, RealStage, soon
@@ -53,6 +53,15 @@ async def test_a_connection_knows_since_when_it_stands(fragile_stage: Stage) -> 
     await fragile_stage.start_server()
     assert broker.is_connected
     assert first < broker.connected_since <= time.monotonic()
+
+
+async def test_a_connection_tells_what_its_server_allows(fragile_stage: Stage) -> None:
+    broker = fragile_stage.broker
+
+    assert broker.offer.max_payload == 1024 * 1024
+    assert broker.offer.certificate_ends == 0.0
+    await fragile_stage.stop_server()
+    assert broker.offer == ServerOffer()
 
 
 async def test_every_question_is_refused_in_time_while_the_server_is_away(

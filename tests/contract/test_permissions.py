@@ -63,7 +63,7 @@ def of_queue(queue: str) -> Table:
             f"{API}.CONSUMER.INFO.{TASKS}.{lane}": READERS,
             f"{API}.CONSUMER.CREATE.{TASKS}.{lane}.airflow.tasks.{lane}.*": {"admin", "scheduler"},
             f"{API}.CONSUMER.DURABLE.CREATE.{TASKS}.{lane}": set(),
-            f"{API}.CONSUMER.DELETE.{TASKS}.{lane}": set(),
+            f"{API}.CONSUMER.DELETE.{TASKS}.{lane}": {"admin"},
             f"{API}.CONSUMER.PAUSE.{TASKS}.{lane}": {"operator"},
             f"{API}.CONSUMER.RESET.{TASKS}.{lane}": set(),
             f"{API}.CONSUMER.LEADER.STEPDOWN.{TASKS}.{lane}": set(),
@@ -85,6 +85,7 @@ def of_stream(stream: str) -> Table:
         HOLDS: READERS,
     }
     listed = READERS if stream == TASKS else set()
+    purging: Table = {TASKS: set(), HOLDS: {"admin", "operator"}}
     return {
         f"{API}.STREAM.INFO.{stream}": informed,
         f"{API}.DIRECT.GET.{stream}": looking[stream],
@@ -92,7 +93,7 @@ def of_stream(stream: str) -> Table:
         f"{API}.STREAM.MSG.DELETE.{stream}": {"scheduler"} if stream == TASKS else set(),
         f"{API}.STREAM.CREATE.{stream}": {"admin"},
         f"{API}.STREAM.UPDATE.{stream}": {"admin"},
-        f"{API}.STREAM.PURGE.{stream}": set() if stream == TASKS else {"operator"},
+        f"{API}.STREAM.PURGE.{stream}": purging.get(stream, {"operator"}),
         f"{API}.STREAM.DELETE.{stream}": set(),
         f"{API}.STREAM.SNAPSHOT.{stream}": set(),
         f"{API}.STREAM.RESTORE.{stream}": set(),
@@ -121,7 +122,7 @@ def of_anyone() -> Table:
         "$KV.airflow_holds.queue.a": {"operator"},
         "$KV.airflow_holds.history.a": {"operator", "scheduler"},
         "$KV.airflow_holds.history.a.b": {"operator"},
-        "airflow.ctl.w.ping": {"scheduler"},
+        "airflow.ctl.w.ping": {"operator", "scheduler"},
         "airflow.peers.w": BOTH,
         "airflow.ctl.w.stop": {"scheduler"},
         "airflow.ctl.w.set-concurrency": {"admin", "operator"},
@@ -129,10 +130,12 @@ def of_anyone() -> Table:
         "airflow.ctl.w.remove-queue": {"admin", "operator"},
         "airflow.ctl.w.drain": {"admin", "operator"},
         "airflow.ctl.w.undrain": {"admin", "operator"},
+        "airflow.ctl.w.shut-down": {"admin", "operator"},
         "airflow.ctl.w.describe": {"operator"},
         "airflow.ctl.w.log": {"api_server"},
         "airflow.ctl.w.unheard-of": set(),
         "airflow.schedulers.7.state": {"admin", "operator", "api_server"},
+        "airflow.schedulers.7.probe": {"admin", "operator"},
         "airflow.schedulers.7.unheard-of": set(),
         "airflow.unheard-of": set(),
         "unheard-of": set(),

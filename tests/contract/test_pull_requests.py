@@ -118,6 +118,40 @@ def asked() -> Iterator[list[str]]:
         yield subjects
 
 
+async def test_a_purge_of_what_is_in_flight_wakes_a_pull_at_a_full_consumer(
+    names: Names, private_nats_server: NatsServer, exits: AsyncExitStack
+) -> None:
+    """The server tells no pull of such room but with a heartbeat: free slots wait for one."""
+    stage = RealStage(names, private_nats_server, exits)
+    await stage.build()
+    limited = stage.consumer_config("default", ack_wait=30.0) | {"max_ack_pending": 1}
+    await stage.broker.create_consumer(stage.tasks, limited)
+    pulls: Any = await stage.pulls(stage.broker)
+    await stage.send("d0")
+    await stage.send("d1")
+    await stage.offers(2)
+    assert len(await pulls.take(1)) == 1
+    beats: list[str] = []
+    deliver = pulls._waiting.deliver
+
+    def note(msg: Any) -> None:
+        beats.append(pulls_module.status(msg))
+        deliver(msg)
+
+    pulls._waiting.deliver = note
+    waiting = asyncio.create_task(pulls.wait())
+    await wait_until(lambda: beats, 30, "a heartbeat, so that the pull waits at the server")
+
+    await stage.broker.purge(stage.tasks, names.task("default", "d0"))
+    before = len(beats)
+    assert (await soon(waiting, 30.0)).body == b"d1"
+
+    # One heartbeat that was on its way, and the one that found the room.
+    assert len(beats) - before <= 3
+    assert {*beats[:-1]} == {"100"}
+    assert pulls_module.HEARTBEAT_SECONDS <= 1.0
+
+
 async def test_a_hundred_reconnects_leave_one_pull_for_each_lane(worker: Worker) -> None:
     """The server keeps a request for as long as something listens on its inbox."""
     for _ in range(CUTS):

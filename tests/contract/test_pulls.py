@@ -159,6 +159,25 @@ async def test_wait_gets_a_message_that_is_published_later(stage: Stage) -> None
     assert (await soon(waiting, 1.0)).body == b"d1"
 
 
+@pytest.mark.parametrize("way", ["remove", "purge"])
+async def test_wait_gets_the_room_that_removed_messages_leave(stage: Stage, way: str) -> None:
+    """A full consumer's room, where an executor or a person removes messages that are in flight."""
+    limited = stage.consumer_config("default", ack_wait=30.0) | {"max_ack_pending": 2}
+    await stage.broker.create_consumer(stage.tasks, limited)
+    pulls = await stage.pulls(stage.broker)
+    for number in range(4):
+        await stage.send(f"d{number}")
+    await stage.offers(4)
+    assert ids(await pulls.take(2)) == [b"d0", b"d1"]
+    waiting = await start_waiting(stage, pulls)
+
+    for number in range(2):
+        subject = stage.names.task("default", f"d{number}")
+        await getattr(stage.broker, way)(stage.tasks, subject)
+
+    assert (await soon(waiting, 30.0)).body == b"d2"
+
+
 async def test_wait_may_be_called_again_and_again(stage: Stage) -> None:
     pulls = await stage.queue()
 

@@ -24,12 +24,15 @@ from nats_executor.fleet.workers import seen_workers
 from nats_executor.logs import store
 from nats_executor.logs.running import TaskLogs
 from nats_executor.operations.choosing import Which
+from nats_executor.operations.deleting import delete_queue
 from nats_executor.operations.describing import description_of
 from nats_executor.operations.draining import drain_workers, undrain_workers
 from nats_executor.operations.facts import Instance
 from nats_executor.operations.letters import find_letters, letters_at
 from nats_executor.operations.orders import give_orders, send_order
 from nats_executor.operations.pausing import Wish, pause_queues, resume_queues
+from nats_executor.operations.pinging import forget_workers, ping_workers
+from nats_executor.operations.probing import ping_queue
 from nats_executor.operations.purging import Store, carry_out, purge_of
 from nats_executor.operations.reasons import Cause, conclude
 from nats_executor.operations.schedulers import state_of_executor
@@ -45,6 +48,7 @@ from nats_executor.topology.wanted import SECOND, stream_configs
 from nats_executor.wire.descriptions import Description
 from nats_executor.wire.messages import Drain, Kind, Obeyed, Report, State, encode
 from nats_executor.wire.names import Lane, Order, Verb
+from nats_executor.wire.scheduler_answers import ProbeOrder
 from nats_worker import worker as worker_module
 from nats_worker.state import Plan
 from nats_worker.worker import Worker
@@ -116,6 +120,7 @@ class RoleStage:
         plan = Plan(
             name="w", queues=("a",), concurrency=8, team=None, cleanup_seconds=0.0, version="1"
         )
+        self.pool.is_quick = True
         self.worker = Worker(self.settings("worker_a"), plan)
         self.working = await self.live(self.worker.run())
 
@@ -172,6 +177,8 @@ class RoleStage:
         for order, body in ((Verb.DRAIN, drain), (Verb.UNDRAIN, b"ann")):
             obeyed = await send_order(broker, settings, seen, order, body, lacks="")
             assert isinstance(obeyed, Obeyed), obeyed
+        refused = await send_order(broker, settings, seen, Verb.SHUT_DOWN, b"", lacks="")
+        assert "cannot be read" in str(refused)
 
     # What a scheduler does
 
@@ -302,6 +309,7 @@ async def test_everything_works_with_what_is_granted_and_needs_all_of_it(
     for dispatch in held:  # for longer than `ack_wait`, and across a reconnect
         await role_stage.finished(dispatch)
     await retire(role_stage)
+    await delete(role_stage)
 
     assert [line for line in caplog.messages if "does not allow" in line] == []
     unused = {
@@ -417,11 +425,11 @@ async def look_around(role_stage: RoleStage) -> None:
     assert inspector.unserved == {unserved.lane}
 
     reading = await Telemetry(role_stage.settings("scheduler"))._read(
-        role_stage.dispatcher._require_broker
+        role_stage.dispatcher.require_broker
     )
     assert reading.is_connected
     dispatcher = role_stage.dispatcher
-    await dispatcher.chronicle.write(dispatcher._require_broker(), 1000)
+    await dispatcher.chronicle.write(dispatcher.require_broker(), 1000)
     logs = TaskLogs(lambda: role_stage.settings("api_server"))
     source, _ = await asyncio.to_thread(logs.read, "held0", "a")
     await asyncio.to_thread(logs.close)
@@ -431,6 +439,10 @@ async def look_around(role_stage: RoleStage) -> None:
         asked = await state_of_executor(await role_stage.broker(user), NAMES, "7")
         assert asked.state, asked.silence
         assert asked.state.sender == "scheduler-1"
+    for user in ("admin", "operator"):
+        order = ProbeOrder(queue="a", seconds=20.0)
+        pinged = await ping_queue(await role_stage.broker(user), NAMES, ["7"], order)
+        assert (pinged.failure, pinged.result and pinged.result.worker) == ("", "w")
     for user in ("admin", "operator", "monitor"):
         settings = role_stage.settings(user)
         survey = await take_survey(await role_stage.broker(user), settings)
@@ -468,6 +480,10 @@ async def ask_what_runs(role_stage: RoleStage) -> None:
     description = await description_of(operator, settings, seen, ["held0"])
     assert isinstance(description, Description), description
     assert [(one.dispatch_id, one.phase) for one in description.carried] == [("held0", "running")]
+    [pinged] = await ping_workers(operator, settings, Which([]))
+    assert pinged.seconds is not None
+    [kept] = await forget_workers(operator, settings, Which(["w"]))
+    assert "answers" in kept.text
 
 
 async def drain(role_stage: RoleStage) -> None:
@@ -530,3 +546,11 @@ async def retire(role_stage: RoleStage) -> None:
     record = await role_stage.root.last(NAMES.workers_stream, NAMES.presence("a", "w"))
     assert record is not None
     assert record.body == b""
+
+
+async def delete(role_stage: RoleStage) -> None:
+    """An administrator deletes a queue that no worker serves any more."""
+    outcome = await delete_queue(role_stage.admin, role_stage.settings("admin"), "a")
+    assert outcome.is_obeyed, outcome
+    names = {info.queue for info in await role_stage.root.consumer_infos(NAMES.tasks_stream)}
+    assert "a" not in names

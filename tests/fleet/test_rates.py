@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from nats_executor.broker.port import ConsumerInfo
-from nats_executor.fleet.rates import QueuesSeen, Rate, rates_between
+from nats_executor.fleet.rates import Counters, Rate, rates_between
 
 
 def band(name: str, delivered: int, pending: int, queue: str = "q") -> ConsumerInfo:
     return ConsumerInfo(name, queue, 0, pending, 0, 0, 0, delivered=delivered)
 
 
-EMPTY = QueuesSeen(10.0, [])
+EMPTY = Counters(10.0, [])
 
 
 @pytest.mark.parametrize(
@@ -41,23 +41,20 @@ EMPTY = QueuesSeen(10.0, [])
 def test_the_rates_of_two_seconds(
     before: list[ConsumerInfo], now: list[ConsumerInfo], rates: dict[str, Rate]
 ) -> None:
-    assert rates_between(QueuesSeen(10.0, before), QueuesSeen(12.0, now)) == rates
+    assert rates_between(Counters(10.0, before), Counters(12.0, now)) == rates
 
 
 @pytest.mark.parametrize(
     ("before", "now"),
     [(None, EMPTY), (EMPTY, None)]
-    + [
-        (QueuesSeen(10.0, [band("a", 1, 1)]), QueuesSeen(at, [band("a", 1, 1)]))
-        for at in (10.0, 9.0)
-    ],
+    + [(Counters(10.0, [band("a", 1, 1)]), Counters(at, [band("a", 1, 1)])) for at in (10.0, 9.0)],
 )
-def test_one_look_has_no_rates(before: QueuesSeen | None, now: QueuesSeen | None) -> None:
+def test_one_look_has_no_rates(before: Counters | None, now: Counters | None) -> None:
     """And no more do two of the same moment, or of clocks that differ."""
     assert rates_between(before, now) == {}
 
 
 def test_rates_have_one_decimal() -> None:
-    first, last = QueuesSeen(10.0, [band("a", 0, 1)]), QueuesSeen(13.0, [band("a", 1, 1)])
+    first, last = Counters(10.0, [band("a", 0, 1)]), Counters(13.0, [band("a", 1, 1)])
 
     assert rates_between(first, last) == {"q": Rate(0.3, 0.3)}

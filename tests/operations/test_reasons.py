@@ -161,8 +161,8 @@ CASES = {
     # NATS has it, and no worker
     "token": (
         replace(WAITING, sender=Sender(state="expired")), Cause.RENEWAL,
-        ("Its token died while it waited; the executor is about to renew it, and it keeps its "
-        "place in the queue."),
+        ("Its token died while it waited; the executor renews it, and it keeps its place in the "
+            "queue."),
     ),
     "paused": (
         replace(WAITING, pause=Pause("until noon", "ann", "upgrade")), Cause.QUEUE_PAUSED,
@@ -299,6 +299,11 @@ CASES = {
             "w1 keeps it until it runs nothing else."
         ),
     ),
+    "token, and no worker": (
+        waits(sender=Sender(state="expired")),
+        Cause.NO_WORKER,
+        "No worker serves queue 'gpu', in which 5 wait.",
+    ),
     "given back, and waits again": (
         waits(FREE, ahead=NEXT, sender=Sender(state="released")),
         Cause.TURN,
@@ -321,8 +326,8 @@ CASES = {
     ),
     "renewing": (
         in_hand("renewing"), Cause.RENEWAL,
-        ("Its token died while it waited, found out by worker w1; the executor is about to renew "
-        "it, and it keeps its place in the queue."),
+        ("Its token died while it waited, found out by worker w1; the executor renews it, and it "
+            "keeps its place in the queue."),
     ),
     "runs there": (in_hand("running", 3.0), Cause.RUNS,
                    "It runs on worker w1 for 3 s; Airflow will show that soon."),
@@ -352,6 +357,11 @@ CALM = {
 @pytest.mark.parametrize("cause", Cause)
 def test_what_goes_on_by_itself_needs_no_person(cause: Cause) -> None:
     assert cause.needs_person is (cause not in CALM)
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_a_turn_is_what_only_time_ends(cause: Cause) -> None:
+    assert cause.is_turn is (cause in {Cause.TURN, Cause.WORKERS_FULL, Cause.LIMIT})
 
 
 REMEDIES = {

@@ -172,3 +172,31 @@ def test_an_answer_that_cannot_be_read_says_so(fake_stage: FakeStage) -> None:
 
     assert found.state is None
     assert found.silence.startswith("its answer cannot be read: ")
+
+
+def test_it_tells_what_it_knows_of_one_dispatch(stage: Stage) -> None:
+    executor = stage.executor()
+    asked(stage)
+    [sent] = stage.sent_by(executor, task_workload())
+
+    def ask(dispatch_id: str) -> ExecutorState:
+        state = stage.portal.call(
+            state_of_executor, stage.broker, stage.names, "7", dispatch_id
+        ).state
+        assert state
+        return state
+
+    assert ask("another").is_tracked is False
+    first = ask(sent.dispatch_id)
+    assert (first.is_tracked, first.dispatch_state, first.dispatch_worker) == (True, "", "")
+
+    stage.report(sent, State.RELEASED, worker_name="w\x1b", info="no memory\x1b")
+
+    def is_read() -> bool:
+        executor.sync()
+        return ask(sent.dispatch_id).dispatch_state == "released"
+
+    block_until(is_read, 20, "the report to be read")
+    last = ask(sent.dispatch_id)
+    assert last.dispatch_worker == "w\N{REPLACEMENT CHARACTER}"
+    assert last.returned_for == "no memory\N{REPLACEMENT CHARACTER}"

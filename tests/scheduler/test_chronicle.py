@@ -31,7 +31,7 @@ def write(executor: NatsExecutor, minute: int = MINUTE) -> None:
     connected = executor._connected
     assert connected
     dispatcher = connected.dispatcher
-    broker = dispatcher._require_broker()
+    broker = dispatcher.require_broker()
     connected.bridge.call(dispatcher.chronicle.write(broker, minute), timeout=10)
 
 

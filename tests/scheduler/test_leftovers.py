@@ -113,6 +113,7 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> Looked:
 def test_the_message_of_a_task_that_is_marked_or_cleared_is_removed(
     stage: Stage, table: Rows, change: dict[str, Any], said: Callable[..., list[str]]
 ) -> None:
+    stage.configure(sweep_seconds=600)  # which would free the slot of a message that is gone
     executor = stage.executor(job_id=JOB)
     row, other = table.add_task("t"), table.add_task("u")
     send(executor, row, other)

@@ -21,6 +21,7 @@ from nats_executor.broker.port import (
     ConsumerInfo,
     Delivery,
     Pulls,
+    ServerOffer,
     Stored,
     StreamInfo,
     Subjects,
@@ -264,6 +265,15 @@ class FakeBroker(Broker):
     connected_since: float = math.inf
     denied: str = ""
     server_version: str = ""
+    certificate_ends: float = 0.0
+
+    @property
+    def offer(self) -> ServerOffer:
+        return (
+            ServerOffer(self.server.max_payload, self.certificate_ends)
+            if self.is_connected
+            else ServerOffer()
+        )
 
     def __init__(self, server: FakeServer | None = None) -> None:
         self.server = server or FakeServer()
@@ -457,6 +467,7 @@ class FakeBroker(Broker):
         gone = found.matching(subject)
         for message in gone:
             found.remove(message.sequence)
+        self.server.wake()  # room under max_ack_pending
         return len(gone)
 
     async def usage(self) -> Usage:
@@ -508,6 +519,11 @@ class FakeBroker(Broker):
         found = consumers.setdefault(config["durable_name"], FakeConsumer(full))
         if found.config != full:
             raise TopologyMismatch(f"consumer {config['durable_name']} exists with other settings")
+
+    async def delete_consumer(self, stream: str, consumer: str) -> None:
+        await self.enter("delete_consumer")
+        self.server.consumer(stream, consumer)
+        del self.server.stream(stream).consumers[consumer]
 
     async def update_consumer(self, stream: str, config: Config) -> None:
         await self.enter("update_consumer")

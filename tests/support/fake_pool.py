@@ -67,6 +67,8 @@ class FakePool(ProcessPool):
         cleanups: one entry for each time that bundles were to be cleaned up.
         findings: what self-tests find wrong, a line each; None for one that does not end.
         tests: all self-tests, oldest first.
+        probes: all processes of probes, oldest first.
+        is_quick: these end by themselves.
     """
 
     def __init__(self) -> None:
@@ -77,9 +79,11 @@ class FakePool(ProcessPool):
         self.gate = asyncio.Event()
         self.gate.set()
         self.is_hanging = False
+        self.is_quick = False
         self.cleanups: list[float] = []
         self.findings: list[str | None] = []
         self.tests: list[FakeRun] = []
+        self.probes: list[FakeRun] = []
 
     def branch(self) -> FakePool:
         """Return the pool of one more worker."""
@@ -131,6 +135,15 @@ class FakePool(ProcessPool):
         if None not in self.findings:
             test.finish(info="\n".join(filter(None, self.findings)))
         return test
+
+    async def start_probe(self, name: str) -> FakeRun:
+        await self.ready()
+        probe = FakeRun(name, {})
+        self.probes.append(probe)
+        if self.is_quick:
+            probe.begin()
+            probe.finish()
+        return probe
 
     async def give_up(self, run: Run) -> bool:
         run.report = ExitReport(ending=Ending.HUNG, info="it hangs")

@@ -73,6 +73,7 @@ PUBLISHED: tuple[tuple[str, str], ...] = (
     (r"airflow\.ctl\.\*\.log", "ask a worker for the log of what it runs"),
     (r"airflow\.ctl\.\*\.[a-z-]+", "give orders to workers"),
     (r"airflow\.schedulers\.\*\.state", "ask schedulers how it stands with them"),
+    (r"airflow\.schedulers\.\*\.probe", "have schedulers send probes through queues"),
     (r"\$O\.airflow_logs\.C\.>", "store logs, for any queue"),
     (r"\$O\.airflow_logs\.C\..*", "store logs of its queues"),
     (r"\$O\.airflow_logs\.M\..*", "name stored logs for NATS's own tools"),

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -17,10 +18,13 @@ from nats_executor.fleet.liveness import Liveness, PingResult
 from nats_executor.logs.running import TaskLogs
 from nats_executor.operations.orders import give_orders
 from nats_executor.operations.survey import check_rows, take_survey, worker_rows
+from nats_executor.retrying import end_task
+from nats_executor.scheduler.dispatcher import Dispatcher
 from nats_executor.scheduler.whereabouts import denied
 from nats_executor.topology import setup
 from nats_executor.wire.messages import FORMAT, Kind, State, Workload, encode
 from nats_executor.wire.names import Verb
+from nats_executor.wire.scheduler_answers import ProbeOrder
 from tests.support.execution_api import ExecutionApi
 from tests.support.fixtures import settings_for
 from tests.support.process_stage import QUICK, ProcessStage, make_home, task_body
@@ -123,6 +127,26 @@ async def test_it_runs_what_this_code_sends_and_answers_or_is_told_that_it_canno
     await upgrade_stage.post.reported(urgent, State.SUCCESS)
     rows = await command(upgrade_stage, earlier_release, "workers", "list", "-o", "json")
     assert {row["worker"] for row in rows} == {OLD, NEW}
+
+
+async def test_a_probe_makes_no_dead_letter_of_it(upgrade_stage: ProcessStage) -> None:
+    """It knows no probes. The executor says so, and the queue goes on."""
+    settings = replace(upgrade_stage.settings, priority_bands=())  # the older one knows one band
+    dispatcher = Dispatcher(settings, "scheduler-1")
+    living = asyncio.create_task(dispatcher.run())
+    try:
+        await asyncio.wait_for(dispatcher.prepared(), 30)
+        result = await dispatcher.probe(ProbeOrder(queue="default", seconds=10.0))
+        info = await upgrade_stage.post.broker.stream_info(settings.names.dead_letters_stream)
+    finally:
+        await end_task(living)
+
+    assert "took it and knows no probes" in result.refusal
+    assert OLD in result.refusal or "a worker took it" in result.refusal
+    assert info
+    assert info.messages == 0
+    running = await upgrade_stage.send("succeed")
+    await upgrade_stage.post.reported(running, State.SUCCESS)
 
 
 async def send_urgently(upgrade_stage: ProcessStage, bands: int) -> str:

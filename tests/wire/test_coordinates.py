@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from nats_executor.wire.coordinates import Coordinates, coordinates_in, id_in
+from nats_executor.text import MARK
+from nats_executor.wire.coordinates import Coordinates, coordinates_in, id_in, name_of
 from nats_executor.wire.messages import Kind, Workload
 
 INSTANCE: dict[str, Any] = {
@@ -69,3 +70,24 @@ def test_the_id_is_that_of_the_task_instance_or_the_keys_only_part(
     of: Workload, expected: str | None
 ) -> None:
     assert id_in(of) == expected
+
+
+@pytest.mark.parametrize(
+    ("of", "expected"),
+    [
+        (None, "d"),
+        (workload({"ti": INSTANCE}), "d (dag etl, run r 1, task load, map index 3)"),
+        (workload({"ti": {"task_id": "load", "map_index": 0}}), "d (task load, map index 0)"),
+        (workload({"ti": INSTANCE | {"map_index": -1}}), "d (dag etl, run r 1, task load)"),
+        (workload({"ti": INSTANCE | {"run_id": None}}), "d (dag etl, task load, map index 3)"),
+        (workload({}), "d"),
+        (workload({}, Kind.CALLBACK, "c1"), "d (callback c1)"),
+        (workload({}, Kind.CALLBACK), "d"),
+        (workload({}, Kind.CONNECTION_TEST, "t1"), "d (connection test t1)"),
+        (workload({}, "Sing", "s1"), "d (workload s1)"),
+        (workload({}, Kind.CALLBACK, "c" * 251), f"d (callback {'c' * 250})"),
+        (workload({}, Kind.CALLBACK, "c\x1b[2J\n"), f"d (callback c{MARK}[2J{MARK})"),
+    ],
+)  # fmt: skip
+def test_a_dispatch_has_a_name_for_log_lines(of: Workload | None, expected: str) -> None:
+    assert name_of("d", of) == expected

@@ -16,6 +16,7 @@ from nats_executor.wire.messages import (
     Obeyed,
     Presence,
     Report,
+    ShutDown,
     State,
     Workload,
     as_map,
@@ -110,6 +111,7 @@ def test_a_field_that_an_older_sender_left_out_has_its_meaning_of_then() -> None
         "pid": 0,
         "at": 0.0,
         "token": "",
+        "hops": [],
     }
     assert (PRESENCE.bands, PRESENCE.paused, PRESENCE.lacks) == (1, "", [])
     assert (PRESENCE.drained_by, PRESENCE.drain_reason) == ("", "")
@@ -117,6 +119,8 @@ def test_a_field_that_an_older_sender_left_out_has_its_meaning_of_then() -> None
     outcome = Obeyed(queues=[], concurrency=1, running=0)
     assert (outcome.is_changed, outcome.refusal) == (False, "")
     assert Hold(queue="q", by="ann", at=1.0, until=2.0).reason == ""
+    order = ShutDown(by="ann")
+    assert (order.reason, order.is_now) == ("", False)
     assert Drain(worker="w", by="ann", at=1.0).reason == ""
     workload = Workload(dispatch_id="d", queue="q", kind="k", body={}, key=[], sender="s")
     assert workload.sent_at == 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 
 import pytest
 from hypothesis import example, given
@@ -15,6 +16,8 @@ from nats_executor.wire.names import (
     Place,
     SchedulerVerb,
     Verb,
+    is_probe,
+    probe_id,
     token,
 )
 
@@ -148,6 +151,8 @@ def test_teams_share_no_name(one: str, other: str) -> None:
         (Names("a").control("w1", Verb.PING), "a.ctl.w1.ping"),
         (Names("a").peer("w1"), "a.peers.w1"),
         (Names("a").scheduler("7", SchedulerVerb.STATE), "a.schedulers.7.state"),
+        (Names("a").task_anywhere("d1"), "a.tasks.*.d1"),
+        (Names("a").task_anywhere("a.b"), f"a.tasks.*.{token('a.b')}"),
         (Names("a").scheduler("a.b", SchedulerVerb.STATE), f"a.schedulers.{token('a.b')}.state"),
         (Names("a").schedulers(SchedulerVerb.STATE), "a.schedulers.*.state"),
         (Names("a").schedulers(), "a.schedulers.*.*"),
@@ -200,3 +205,9 @@ def test_logs_of_two_queues_or_paths_never_meet(one: str, other: str) -> None:
 )
 def test_a_lane_is_named_with_its_band(lane: Lane, text: str) -> None:
     assert str(lane) == text
+
+
+def test_a_probe_is_told_from_a_workload_of_airflow_by_its_id() -> None:
+    assert is_probe(probe_id("1"))
+    assert token(probe_id("1")) == probe_id("1")
+    assert not is_probe(str(uuid.uuid4()))

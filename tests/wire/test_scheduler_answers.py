@@ -19,6 +19,8 @@ STATE = ExecutorState(
 def test_a_state_survives_the_wire() -> None:
     assert decode(ExecutorState, encode_answer(STATE)) == STATE
     assert (STATE.trouble, STATE.trouble_since, STATE.refused) == ("", 0.0, [])
+    about = STATE.is_tracked, STATE.dispatch_state, STATE.dispatch_worker, STATE.returned_for
+    assert about == (False, "", "", "")
 
 
 def test_a_state_is_bounded() -> None:

@@ -221,7 +221,9 @@ async def test_what_arrives_from_a_queue_as_it_is_removed_goes_back(
     # In one step of the loop: the wait has it when the intake learns that it is not wanted.
     worker_stage.send(queue="heavy")
     announcer = Announcer(worker_stage.broker, worker_stage.settings, worker.state.presence)
-    orders.Changes(worker.state, worker.crew, announcer, worker.drains).remove_queue("heavy")
+    orders.Changes(
+        worker.state, worker.crew, announcer, worker.drains, worker.obey_shut_down
+    ).remove_queue("heavy")
 
     heir = await started(worker_stage, name="heir", queues=("heavy",))
     (await worker_stage.pool.run()).finish()
@@ -330,7 +332,7 @@ async def test_a_worker_that_stops_changes_no_more(worker_stage: WorkerStage) ->
     await wait_until(lambda: worker.state.is_draining, 5, "the drain")
 
     for order in ORDERS:
-        if order is not Verb.DRAIN:
+        if order not in {Verb.DRAIN, Verb.SHUT_DOWN}:
             assert (await tell(worker_stage, worker, order, "4")).refusal == "it stops"
     run.finish()
     await worker_stage.done()

@@ -188,6 +188,8 @@ async def test_versions_times_and_memory_are_told(
     assert found.at - found.connected_at == pytest.approx(60, abs=30)
     assert (found.memory_bytes, found.memory_used_bytes) == (5, 6)
     assert (found.memory_limit_bytes, found.memory_of) == (7, "cgroup")
+    # Who names dispatches does not wait for that.
+    assert (await describe(worker_stage, worker, "d1")).memory_bytes == 0
 
 
 async def test_a_kernel_that_hangs_does_not_keep_the_answer(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import dataclasses
+import inspect
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,8 @@ from nats_executor.errors import AccessDenied
 from nats_executor.wire.messages import Kind, Presence, State, encode
 from nats_executor.wire.redaction import without_tokens
 from nats_executor.wire.sizes import CUT_LETTER_BYTES
+from nats_worker import crew
+from nats_worker.delivery import errand, record
 from nats_worker.delivery.errand import RENEWAL_SECONDS, SOON_SECONDS
 from nats_worker.processes.exit_report import Ending
 from tests.support.emptying import empty
@@ -22,6 +26,8 @@ from tests.support.waiting import wait_until
 from tests.support.worker_stage import ACK_WAIT, WorkerStage, task, token, worker_stage_fixture
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from nats_executor.broker.port import Stored
     from nats_worker.worker import Worker
 
@@ -31,6 +37,7 @@ pytestmark = pytest.mark.anyio
 
 # Longer than any pause before an errand looks again at what another worker holds.
 LATER = ACK_WAIT + 1
+LOGGING = {f"log.{level}" for level in ("info", "warning", "error", "exception", "log")}
 
 
 def redeliveries(worker_stage: WorkerStage) -> int:
@@ -649,6 +656,34 @@ async def test_a_failure_of_ours_costs_neither_the_slot_nor_the_message(
     await worker_stage.done()
 
     assert "ZeroDivisionError" in caplog.text
+
+
+async def test_lines_about_a_task_name_it_as_airflow_does(
+    worker_stage: WorkerStage, caplog: pytest.LogCaptureFixture
+) -> None:
+    await worker_stage.start()
+    instance = {"dag_id": "etl", "run_id": "r1", "task_id": "load", "map_index": 3}
+    worker_stage.pool.failures.append(ZeroDivisionError())
+    worker_stage.send(body={"token": token(), "ti": instance})
+
+    name = "d1 (dag etl, run r1, task load, map index 3)"
+    await wait_until(lambda: f"{name} failed here; next: " in caplog.text, 5, "the line")
+
+    worker_stage.server.advance(LATER)
+    (await worker_stage.pool.run()).finish()
+    await worker_stage.done()
+
+
+@pytest.mark.parametrize("module", [errand, record, crew])
+def test_no_line_names_the_dispatch_alone(module: ModuleType) -> None:
+    calls = [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(inspect.getsource(module)))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"persist", *LOGGING}
+    ]
+
+    assert len(calls) > 1
+    assert [call for call in calls if "dispatch_id" in call] == []
 
 
 async def test_no_token_in_logs_or_reprs(

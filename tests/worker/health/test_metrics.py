@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_executor.wire.messages import State
+from nats_executor.wire.messages import Kind, State, Workload
 from nats_worker.health import health
 from nats_worker.processes.exit_report import Ending
 from tests.support.nats_server import free_port
@@ -82,6 +82,31 @@ async def test_a_workload_is_measured_from_its_delivery_to_its_report(
     assert value("queue_wait_seconds_count", "default") == 1
     assert 100 <= value("queue_wait_seconds_sum", "default") < 200
     assert value("report_seconds_count") == 3  # claimed, running, success
+
+
+async def test_a_probe_is_no_workload(worker_stage: WorkerStage, port: int) -> None:
+    worker = await worker_stage.start()
+    worker_stage.says(State.DROPPED, dispatch_id="probe-1", kind=Kind.PROBE, key=[])
+    worker_stage.send(
+        Workload(
+            dispatch_id="probe-1", queue="default", kind=Kind.PROBE, body={}, key=[], sender="s"
+        )
+    )
+    await wait_until(lambda: worker_stage.pool.probes, 5, "its process")
+    run = worker_stage.pool.probes[0]
+    worker_stage.pool.runs[run.id] = run
+
+    assert await count(port, "workloads_running") == 0
+    assert await count(port, "slots_in_use") == 1
+    run.begin()
+    run.finish()
+    del worker_stage.pool.runs[run.id]
+    await worker_stage.done("probe-1")
+    await worker_stage.idle(worker)
+
+    assert await count(port, "deliveries_total", "default") == 0
+    assert await count(port, "workloads_finished_total", "default", "success") == 0
+    assert await count(port, "report_seconds_count") == 0
 
 
 @pytest.mark.parametrize(

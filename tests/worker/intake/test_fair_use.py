@@ -150,7 +150,8 @@ async def test_a_heavy_task_waits_for_its_slots_and_keeps_its_lease(
     light = await process_stage.queue_task("sleep")
     await process_stage.pid_of(light)
     heavy = await process_stage.queue_task("sleep", pool_slots=2)
-    await worker.said(f"{heavy} waits for 2 slots")
+    name = f"{heavy} (dag outcomes, run manual, task sleep)"
+    await worker.said(f"{name} waits for 2 slots")
     later = await process_stage.queue_task("succeed")
 
     # Longer than the broker waits for a sign of life.

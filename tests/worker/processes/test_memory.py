@@ -197,7 +197,7 @@ def test_the_memory_of_a_tree_is_the_share_of_each_process(
     # The fourth is gone by now.
     seen = memory.bytes_of_tree(1, proc=tmp_path / "proc")
 
-    assert seen == 11 * 1024 + 10 * memory.PAGE
+    assert seen == 11 * 1024 + 10 * memory.KERNEL_PAGE
 
 
 def test_a_look_at_a_tree_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

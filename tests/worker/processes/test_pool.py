@@ -43,6 +43,19 @@ async def test_a_run_tells_when_it_started(stage: Stage) -> None:
     assert (await run.exited()).ending == Ending.FINISHED
 
 
+async def test_a_probe_has_a_process_that_does_nothing(stage: Stage) -> None:
+    asked = len(stage.api.received)
+    run = await stage.pool.start_probe("probe-1")
+
+    report = await run.exited()
+
+    assert (report.ending, report.started, report.exit_code) == (Ending.FINISHED, True, 0)
+    assert report.pid == run.supervisor_pid == run.task_pid
+    assert report.pid not in {0, server_pid(stage.pool)}
+    assert stage.pool.runs == {}
+    assert len(stage.api.received) == asked
+
+
 async def test_a_run_that_is_refused_never_starts(stage: Stage) -> None:
     ti_id = stage.new_id()
     stage.api.script(ti_id, "run", Answer(404, {"reason": "not_found"}))
