@@ -127,7 +127,7 @@ def plan_for(args: Namespace, queues: list[str], concurrency: int) -> Plan:
 
 
 def is_log_server_wanted(args: Namespace) -> bool:
-    """Whether this worker serves its host's task logs to the UI.
+    """Whether this worker serves its host's task logs over a port, beside NATS.
 
     A second worker on a host shares the first one's server, as it shares its log folder.
     """
@@ -136,7 +136,7 @@ def is_log_server_wanted(args: Namespace) -> bool:
     from nats_worker.processes.log_server import is_taken
 
     port = conf.getint("logging", "worker_log_server_port")
-    if args.skip_serve_logs or not is_taken(port):
-        return not args.skip_serve_logs
+    if not args.serve_logs or not is_taken(port):
+        return bool(args.serve_logs)
     log.warning("[logging] worker_log_server_port %d is taken; going on without", port)
     return False

@@ -81,7 +81,7 @@ exit codes: 0 they stop; 1 not confirmed, or a worker refused or did not answer;
 or NATS did not answer
 """
 
-WORKERS_PING_EPILOG = """\
+PING_WORKERS_EPILOG = """\
 examples:
   airflow nats workers ping                      all, those that are lost, too
   airflow nats workers ping 'etl-*'
@@ -131,7 +131,7 @@ def fleet_commands() -> tuple[ActionCommand, ...]:
             "workers ping",
             "Ask workers whether they are there",
             (*which, ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE),
-            WORKERS_PING_EPILOG,
+            PING_WORKERS_EPILOG,
         ),
         action(
             "workers forget",

@@ -6,7 +6,6 @@ from airflow.cli.cli_config import (
     ARG_DAEMON,
     ARG_LOG_FILE,
     ARG_PID,
-    ARG_SKIP_SERVE_LOGS,
     ARG_STDERR,
     ARG_STDOUT,
     ARG_VERBOSE,
@@ -80,6 +79,17 @@ ARG_STATES = Arg(
     ("--state",), help="Only workers in this state, or in one of several, separated by commas"
 )
 
+ARG_SERVE_LOGS = Arg(
+    ("--serve-logs",),
+    action="store_true",
+    help="Serve logs over [logging] worker_log_server_port as well; the UI reads them over NATS",
+)
+ARG_NO_LOG_SERVER = Arg(
+    ("-s", "--skip-serve-logs"),
+    action="store_true",
+    help="The default, accepted for command lines that have it",
+)
+
 WORKER_ARGS = (
     ARG_QUEUES,
     ARG_CONCURRENCY,
@@ -90,7 +100,8 @@ WORKER_ARGS = (
     ARG_STDOUT,
     ARG_STDERR,
     ARG_LOG_FILE,
-    ARG_SKIP_SERVE_LOGS,
+    ARG_SERVE_LOGS,
+    ARG_NO_LOG_SERVER,
     ARG_VERBOSE,
 )
 
@@ -100,6 +111,7 @@ examples:
   airflow nats worker -q default,gpu -c 4    two queues, four slots for both
   airflow nats worker -q '"a,b",gpu'         two queues, one of which has a comma in its name
   airflow nats worker -H etl-2 -D            a second one on this host, in the background
+  airflow nats worker --serve-logs           where the API server cannot reach NATS
 
 The first SIGTERM or Ctrl-C drains: running tasks may go on for [nats_executor] drain_seconds.
 A second one sends them SIGTERM, a third one SIGKILL; their state and logs are still delivered.

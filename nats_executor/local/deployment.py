@@ -73,7 +73,7 @@ class Deployment:
 
     def worker(self, name: str, *, queues: str, concurrency: int | None = None) -> Process:
         """A NATS worker; it serves no logs, because all processes here read the same directory."""
-        arguments = ["-q", queues, "-H", name, "--skip-serve-logs"]
+        arguments = ["-q", queues, "-H", name]
         if concurrency is not None:
             arguments += ["-c", str(concurrency)]
         process = self.process(name, "nats", "worker", *arguments)

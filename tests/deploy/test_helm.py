@@ -221,8 +221,8 @@ def test_a_worker_opens_no_log_server_unless_told_so() -> None:
         for serves in (False, True)
     ]
 
-    assert "--skip-serve-logs" in silent
-    assert "--skip-serve-logs" not in serving
+    assert "--serve-logs" not in silent
+    assert "--serve-logs" in serving
 
 
 def test_probes_ask_the_worker_s_own_port(objects: list[Object]) -> None:

@@ -113,7 +113,7 @@ async def early_stage(
         patch.setenv("AIRFLOW__API__SECRET_KEY", "the signature of logs " * 3)
         (directory / "output").mkdir()
         worker = WorkerProcess.launch(
-            directory / "output", settings, connect_timeout_seconds=0.5, **QUICK
+            directory / "output", settings, "--serve-logs", connect_timeout_seconds=0.5, **QUICK
         )
         try:
             await worker.said("next: trying again until it works")
@@ -171,7 +171,7 @@ async def test_a_task_runs_and_its_log_is_served_to_whoever_may_read_it(
 
 
 async def test_a_second_worker_of_the_same_name_does_not_start(early_stage: EarlyStage) -> None:
-    second = early_stage.process_stage.launch()
+    second = early_stage.process_stage.launch("--serve-logs")
 
     assert await second.ended() == 1
     errors = [line for line in second.text.splitlines() if line.startswith("error:")]
@@ -243,7 +243,7 @@ async def test_a_worker_that_is_killed(
     workers, ports = [], {name: free_port() for name in ("w1", "w2")}
     for name, port in ports.items():
         monkeypatch.setenv("AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT", str(port))
-        workers.append(process_stage.launch(name=name))
+        workers.append(process_stage.launch("--serve-logs", name=name))
     for worker in workers:
         await worker.said("is ready")
     lost = await process_stage.send("parent")
@@ -270,7 +270,7 @@ async def serving_logs(
     """Start a worker; return it with its fork server and the port that logs are asked for on."""
     port = free_port()
     monkeypatch.setenv("AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT", str(port))
-    worker = process_stage.launch()
+    worker = process_stage.launch("--serve-logs")
     await worker.said("is ready")
     (fork_server,) = children_of(worker.pid)
     return worker, fork_server, port

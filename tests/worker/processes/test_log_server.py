@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import select
 import socket
 
 import pytest
 
+from nats_executor.cli.worker_definitions import WORKER_ARGS
+from nats_worker.cli import plan_for
 from nats_worker.processes.log_server import end_waiting, is_taken, listen
 
 
@@ -36,3 +39,32 @@ def test_a_port_is_found_taken_without_a_word_to_its_owner(address: str) -> None
         with pytest.raises(OSError, match="in use"):
             listen(port)
     assert not is_taken(port)
+
+
+@pytest.mark.parametrize(
+    ("words", "is_free", "expected"),
+    [
+        ([], True, False),
+        (["--skip-serve-logs"], True, False),
+        (["-s"], True, False),
+        (["--serve-logs"], True, True),
+        # A second worker of the host.
+        (["--serve-logs"], False, False),
+        ([], False, False),
+    ],
+)
+def test_logs_are_served_over_a_port_only_where_asked_for(
+    words: list[str], is_free: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parser = argparse.ArgumentParser()
+    for arg in WORKER_ARGS:
+        arg.add_to_parser(parser)
+    with socket.create_server(("127.0.0.1", 0)) as owner:
+        port = owner.getsockname()[1]
+        if is_free:
+            owner.close()
+        monkeypatch.setenv("AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT", str(port))
+
+        plan = plan_for(parser.parse_args(words), ["default"], 1)
+
+    assert plan.serves_logs is expected
