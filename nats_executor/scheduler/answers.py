@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
     from nats_executor.broker.port import Broker, Reply
     from nats_executor.retrying import Outage
+    from nats_executor.scheduler.events import Figures
     from nats_executor.scheduler.ledger import Dispatch, Ledger
-    from nats_executor.settings import Settings
+    from nats_executor.wire.names import Names
 
     Probe = Callable[[ProbeOrder], Awaitable[ProbeResult]]
 
@@ -59,22 +60,17 @@ class Answers:
     """
 
     def __init__(
-        self,
-        executor: compat.VersionedExecutor,
-        settings: Settings,
-        sender: str,
-        ledger: Ledger,
-        outage: Outage,
+        self, job: str, figures: Callable[[], Figures], ledger: Ledger, outage: Outage, sender: str
     ) -> None:
-        self._executor = executor
-        self._names = settings.names
-        self._sender = sender
+        self._job = job
+        self._figures = figures
         self._ledger = ledger
         self._outage = outage
+        self._sender = sender
         self.refused: tuple[str, ...] = ()
 
     async def serve(
-        self, broker: Broker, trouble: Callable[[], BrokerError | None], send: Probe
+        self, broker: Broker, names: Names, trouble: Callable[[], BrokerError | None], send: Probe
     ) -> None:
         """Answer for as long as the connection lives; returns once all questions are heard.
 
@@ -99,7 +95,7 @@ class Answers:
                 # Before, a denial would reach no caller.
                 await broker.ready(RETRY_SECONDS)
                 for verb, reply in replies.items():
-                    subject = self._names.scheduler(str(self._executor.job_id), verb)
+                    subject = names.scheduler(self._job, verb)
                     await broker.serve(subject, reply)
             except AccessDenied as exc:  # the login was made for the release before
                 text = "%s; next: going on, but `airflow nats ping` and `doctor` get no answer"
@@ -115,18 +111,18 @@ class Answers:
         """Return the state of the executor."""
         now = time.time()
         failing_since, why = self._outage.trouble or (None, trouble)
-        executor = self._executor
+        waiting, running, parallelism = self._figures()
         return ExecutorState(
-            job=str(executor.job_id),
+            job=self._job,
             sender=self._sender,
             host=socket.gethostname(),
             version=PACKAGE_VERSION,
             airflow_version=compat.airflow_version,
             python_version=platform.python_version(),
             connected_since=now - max(0.0, time.monotonic() - broker.connected_since),
-            waiting=sum(map(len, compat.waiting_in(executor))),
-            running=len(executor.running),
-            parallelism=executor.parallelism,
+            waiting=waiting,
+            running=running,
+            parallelism=parallelism,
             tracked=len(self._ledger),
             at=now,
             trouble=presentable(str(why or ""))[:LONGEST_TROUBLE],

@@ -106,7 +106,9 @@ class Dispatcher:
                     chronicle = self.chronicle.write_forever(self.require_broker)
                     group.create_task(chronicle, name="chronicle")
                     if self._answers is not None:
-                        answering = self._answers.serve(broker, lambda: self.trouble, self.probe)
+                        answering = self._answers.serve(
+                            broker, self._names, lambda: self.trouble, self.probe
+                        )
                         group.create_task(answering, name="answers")
             finally:
                 self._broker = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nats_executor.scheduler import compat
 from nats_executor.scheduler.ledger import Ended, Ledger, Renewal, Returned, Started, Unwanted
@@ -16,13 +16,27 @@ if TYPE_CHECKING:
 
     from nats_executor.scheduler.ledger import Dispatch, Outcome
 
-__all__ = ["Events"]
+__all__ = ["Events", "Figures"]
 
 log = logging.getLogger(__name__)
 
 # Names of events in Airflow's audit log.
 AUDIT = "nats executor"
 WAITS = "nats executor waits"
+
+
+class Figures(NamedTuple):
+    """How full an executor is.
+
+    Attributes:
+        waiting: the workloads that it has not sent yet.
+        running: the slots that are taken.
+        parallelism: how many slots there are, 0 for no limit.
+    """
+
+    waiting: int
+    running: int
+    parallelism: int
 
 
 class Events:
@@ -86,9 +100,10 @@ class Events:
         compat.name_key(self._executor, key, coordinates)
         self._executor.log_task_event(event=WAITS, extra=text, ti_key=key)
 
-    def figures(self) -> tuple[int, int]:
-        """Return how many slots are taken, and how many there are; 0 for no limit."""
-        return len(self._executor.running), self._executor.parallelism
+    def figures(self) -> Figures:
+        """Return how full the executor is, from any thread: it reads nothing but lengths."""
+        waiting = sum(map(len, compat.waiting_in(self._executor)))
+        return Figures(waiting, len(self._executor.running), self._executor.parallelism)
 
     def send_again(self, workload: ExecutorWorkload) -> None:
         """Queue a workload that the broker has lost; the next heartbeat sends it."""

@@ -111,7 +111,9 @@ class NatsExecutor(compat.VersionedExecutor):
         """
         self._sender = f"{socket.gethostname()}-{self.job_id}-{secrets.token_hex(4)}"
         settings, ledger = self._settings, self._events.ledger
-        answers = Answers(self, settings, self._sender, ledger, self._outage)
+        answers = Answers(
+            str(self.job_id), self._events.figures, ledger, self._outage, self._sender
+        )
         dispatcher = Dispatcher(settings, self._sender, answers)
         bridge = Bridge(dispatcher.run)
         owner = database.Owner(self.job_id, self.name, self.team_name)

@@ -154,7 +154,7 @@ class Explainer:
             self._unsent[key] = since, last
 
     def _reason_unsent(self, now: float) -> Reason | None:
-        taken, slots = self._events.figures()
+        _, taken, slots = self._events.figures()
         began, why = self._outage.trouble or (now, "")
         sender = Sender(
             answers=True, taken=taken, slots=slots, trouble=str(why), trouble_seconds=now - began

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor import NatsExecutor
 from nats_executor.broker import connection as broker_module
 from nats_executor.broker.connection import connect
 from nats_executor.fleet.drains import seen_notes
@@ -46,6 +45,7 @@ from nats_executor.operations.survey import check_rows, take_survey
 from nats_executor.retrying import Outage
 from nats_executor.scheduler.answers import Answers
 from nats_executor.scheduler.dispatcher import Dispatcher, Envelope
+from nats_executor.scheduler.events import Figures
 from nats_executor.scheduler.ledger import Dispatch, Ledger
 from nats_executor.scheduler.telemetry import Telemetry
 from nats_executor.topology import setup
@@ -116,11 +116,10 @@ class RoleStage:
         self.root = await self.broker(ROOT_USER)
         self.admin = await self.broker("admin")
         await self.set_up()
-        executor = NatsExecutor()
-        executor.job_id = 7
         settings = self.settings("scheduler")
         outage = Outage(time.monotonic)
-        answers = Answers(executor, settings, "scheduler-1", Ledger(), outage)
+        full = Figures(waiting=0, running=0, parallelism=32)
+        answers = Answers("7", lambda: full, Ledger(), outage, "scheduler-1")
         self.dispatcher = Dispatcher(settings, "scheduler-1", answers)
         await self.live(self.dispatcher.run())
         await asyncio.wait_for(self.dispatcher.prepared(), 10)

@@ -176,7 +176,9 @@ def claims_of(token: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "make", [task_workload, callback_workload, connection_test_workload], ids=list(Kind)
+    "make",
+    [task_workload, callback_workload, connection_test_workload],
+    ids=[Kind.TASK, Kind.CALLBACK, Kind.CONNECTION_TEST],
 )
 def test_an_expired_token_is_replaced_by_a_valid_one(
     stage: Stage, make: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
