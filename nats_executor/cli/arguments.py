@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from nats_executor.wire.names import Lane
 
 __all__ = [
+    "answer_to",
     "ask",
     "ask_again",
+    "cell",
     "command",
     "lanes_of",
     "named_queues",

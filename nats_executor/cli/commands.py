@@ -94,6 +94,7 @@ __all__ = [
     "setup",
     "standalone",
     "tasks_cancel",
+    "top",
     "why",
     "worker",
     "workers_add_queue",
@@ -260,6 +261,15 @@ def accounts(args: Namespace) -> None:
         print(json.dumps(as_account_claims(made), indent=2))
         return
     print(as_accounts(made, have_certificates=args.certificate))
+
+
+@command
+@quiet
+def top(args: Namespace) -> None:
+    """Show queues and workers on a terminal."""
+    from nats_executor.cli.top import run_top
+
+    run_top(args)
 
 
 @command

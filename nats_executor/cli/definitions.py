@@ -18,6 +18,7 @@ from nats_executor.cli.defining import ARG_CONCURRENCY, ARG_QUEUES, ARG_TEAM, ac
 from nats_executor.cli.letter_definitions import dead_letters_commands
 from nats_executor.cli.probe_definitions import trial_commands
 from nats_executor.cli.queue_definitions import queues_commands
+from nats_executor.cli.top_definitions import top_command
 from nats_executor.cli.why_definitions import why_command
 from nats_executor.cli.worker_definitions import WORKER_ARGS, WORKER_EPILOG, workers_commands
 
@@ -160,6 +161,7 @@ def get_nats_cli_commands() -> list[GroupCommand]:
                 tasks_commands(),
                 dead_letters_commands(),
                 purge_command(),
+                top_command(),
                 auth_command(),
                 accounts_command(),
                 *local_commands(),

@@ -14,7 +14,7 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.sdk import timezone
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
-from sqlalchemy import and_, case, func, not_, select
+from sqlalchemy import case, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from nats_executor.errors import DatabaseAway, NotFound
@@ -215,29 +215,19 @@ def those_ahead(instance: Instance, settings: Settings) -> Any:
     if lane.band < len(thresholds):
         is_first = is_first | (TaskInstance.priority_weight >= thresholds[lane.band])
         of_then = of_then & (TaskInstance.priority_weight < thresholds[lane.band])
-    itself = and_(
-        TaskInstance.dag_id == instance.dag,
-        TaskInstance.run_id == instance.run,
-        TaskInstance.task_id == instance.task,
-        TaskInstance.map_index == map_index_of(instance),
-    )
     count = func.count().label("count")
     return (
         select(TaskInstance.dag_id, count, func.sum(case((of_then, 1), else_=0)))
         .where(
             TaskInstance.state == TaskInstanceState.QUEUED,
             TaskInstance.queue == instance.queue,
-            TaskInstance.external_executor_id.is_not(None),
+            # Not itself, and nothing that was never given to an executor: that has null there.
+            TaskInstance.external_executor_id != instance.dispatch_id,
             is_first,
-            not_(itself),
         )
         .group_by(TaskInstance.dag_id)
         .order_by(count.desc(), TaskInstance.dag_id)
     )
-
-
-def map_index_of(instance: Instance) -> int:
-    return UNMAPPED if instance.map_index is None else instance.map_index
 
 
 def starts(queue: str, now: datetime) -> Any:

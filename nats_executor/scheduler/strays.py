@@ -28,14 +28,14 @@ def stray_of(message: Stored, settings: Settings, *, before: float) -> Dispatch 
     if message.at >= before:
         return None
     try:
-        workload = decode(Workload, message.body)
-        subject = str(uuid.UUID(workload.body["ti"]["id"]))
+        sent = decode(Workload, message.body)
+        subject = str(uuid.UUID(sent.body["ti"]["id"]))
     except (DecodeError, KeyError, TypeError, ValueError, AttributeError):
         return None
-    if workload.kind != Kind.TASK:
+    if sent.kind != Kind.TASK:
         return None
-    for lane in settings.lanes(workload.queue):
-        if settings.names.task(lane.queue, workload.dispatch_id, lane.band) == message.subject:
-            key = workload.dispatch_id  # of no ledger
+    for lane in settings.lanes(sent.queue):
+        if settings.names.task(lane.queue, sent.dispatch_id, lane.band) == message.subject:
+            key = sent.dispatch_id  # of no ledger
             return Dispatch(key, key, lane.queue, Kind.TASK, subject, lane.band)
     return None

@@ -250,6 +250,9 @@ class Streams:
                         await self._miss(broker, queue)
             except BrokerError as exc:
                 log.debug("queues: %s; looking again later", exc)
+            except Exception:
+                # A defect in this must not keep workloads from being sent.
+                log.exception("cannot look for deleted queues; next: looking again later")
 
     async def _miss(self, broker: Broker, queue: str) -> None:
         # First of all, so that whatever is sent from now on makes the queue again by itself.

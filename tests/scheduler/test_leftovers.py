@@ -296,7 +296,7 @@ def test_messages_of_a_dead_scheduler_that_no_row_wants_are_removed(
     stage: Stage, table: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(withdrawals, "SAFE_SECONDS", 0.0)
-    monkeypatch.setattr(withdrawals, "PAGE", 2)
+    monkeypatch.setattr(withdrawals, "PAGE_MESSAGES", 2)
     first = stage.executor(job_id=1)
     rows = [table.add_task(f"t{n}", queued_by_job_id=1) for n in range(5)]
     queue_up(first, callback_workload(), connection_test_workload())
