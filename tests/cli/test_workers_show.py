@@ -224,7 +224,7 @@ def test_an_unknown_worker_and_one_of_two_are_refused(show_stage: Console, answe
 
 def test_an_answer_gives_a_terminal_no_orders(show_stage: Console, answered: Any) -> None:
     evil = "\x1b[2J\x9b31m\nworker good"
-    texts = dict.fromkeys(
+    texts: dict[str, Any] = dict.fromkeys(
         ("dispatch_id", "queue", "kind", "phase", "dag", "run", "task", "id"), evil
     )
     answered(
