@@ -15,7 +15,7 @@ import pytest
 
 from nats_executor.cli import commands
 from nats_executor.wire import messages
-from nats_executor.wire.messages import Drain, Hold, Obeyed, Presence, encode
+from nats_executor.wire.messages import Drain, Hold, Obeyed, Presence, ShutDown, encode
 from nats_executor.wire.names import Verb
 from nats_executor.wire.queue_names import as_text
 from nats_worker.log_lines import Text
@@ -43,6 +43,8 @@ TEXTS = {
     Hold: {"queue", "by", "reason"},
     # A worker reads it and tells of it in its record.
     Drain: {"worker", "by", "reason"},
+    # Only a worker's log shows it: see `test_shut_downs.py`.
+    ShutDown: {"by", "reason"},
     Obeyed: {"queues", "refusal"},
 }  # fmt: skip
 # They reach no command: the database and the page get them through `presentable`.

@@ -220,3 +220,19 @@ def test_an_unknown_worker_and_one_of_two_are_refused(show_stage: Console, answe
     assert "say which one with --serving QUEUE" in show_stage.error
     answered(encode_description(WORKER))
     assert show(show_stage, serving="gpu")[0] == 0
+
+
+def test_an_answer_gives_a_terminal_no_orders(show_stage: Console, answered: Any) -> None:
+    evil = "\x1b[2J\x9b31m\nworker good"
+    texts: dict[str, Any] = dict.fromkeys(
+        ("dispatch_id", "queue", "kind", "phase", "dag", "run", "task", "id"), evil
+    )
+    answered(
+        encode_description(replace(WORKER, memory_of=evil, carried=[Carried(since=1.0, **texts)]))
+    )
+
+    for kind in ("plain", "table", "json", "yaml"):
+        _, output = show(show_stage, output=kind)
+        shown = output + show_stage.error
+        assert not {c for c in shown if not c.isprintable()} - {"\n"}
+        assert "\nworker good" not in shown

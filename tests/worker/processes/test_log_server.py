@@ -54,7 +54,11 @@ def test_a_port_is_found_taken_without_a_word_to_its_owner(address: str) -> None
     ],
 )
 def test_logs_are_served_over_a_port_only_where_asked_for(
-    words: list[str], is_free: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
+    words: list[str],
+    is_free: bool,
+    expected: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     parser = argparse.ArgumentParser()
     for arg in WORKER_ARGS:
@@ -68,3 +72,4 @@ def test_logs_are_served_over_a_port_only_where_asked_for(
         plan = plan_for(parser.parse_args(words), ["default"], 1)
 
     assert plan.serves_logs is expected
+    assert ("is taken" in caplog.text) is ("--serve-logs" in words and not is_free)
