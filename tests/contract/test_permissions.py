@@ -28,7 +28,9 @@ LOGS = NAMES.logs_stream
 STREAMS = (TASKS, RESULTS, DEAD, WORKERS, HOLDS, LOGS)
 API = "$JS.API"
 EVERYONE = {user.name for user in USERS}
-PEOPLE = {"admin", "operator", "monitor"}
+# Whoever orders from day to day: by commands, and on the page of the API server.
+PAGE = {"operator", "api_server"}
+PEOPLE = {"admin", "monitor"} | PAGE
 READERS = PEOPLE | {"scheduler"}
 WORKER = {queue: f"worker_{queue}" for queue in QUEUES}
 BOTH = set(WORKER.values())
@@ -48,7 +50,7 @@ def of_queue(queue: str) -> Table:
         f"$KV.airflow_workers.{queue}.w": {mine},
         f"$KV.airflow_workers.{queue}.w.x": set(),
         f"{API}.DIRECT.GET.{WORKERS}.$KV.airflow_workers.{queue}.w": {mine},
-        f"$KV.airflow_holds.worker.{queue}.w": {"operator"},
+        f"$KV.airflow_holds.worker.{queue}.w": PAGE,
         f"{API}.DIRECT.GET.{HOLDS}.$KV.airflow_holds.worker.{queue}.w": {mine},
         f"{API}.DIRECT.GET.{HOLDS}.$KV.airflow_holds.queue.{queue}": set(),
         f"$O.airflow_logs.C.{queue}.log.part": {"triggerer", mine},
@@ -64,7 +66,7 @@ def of_queue(queue: str) -> Table:
             f"{API}.CONSUMER.CREATE.{TASKS}.{lane}.airflow.tasks.{lane}.*": {"admin", "scheduler"},
             f"{API}.CONSUMER.DURABLE.CREATE.{TASKS}.{lane}": set(),
             f"{API}.CONSUMER.DELETE.{TASKS}.{lane}": {"admin"},
-            f"{API}.CONSUMER.PAUSE.{TASKS}.{lane}": {"operator"},
+            f"{API}.CONSUMER.PAUSE.{TASKS}.{lane}": PAGE,
             f"{API}.CONSUMER.RESET.{TASKS}.{lane}": set(),
             f"{API}.CONSUMER.LEADER.STEPDOWN.{TASKS}.{lane}": set(),
             f"$JS.ACK.{TASKS}.{lane}.1.1.1.1.0": {mine},
@@ -79,13 +81,13 @@ def of_stream(stream: str) -> Table:
     looking = {
         TASKS: {"scheduler"},
         RESULTS: {"scheduler"},
-        DEAD: {"operator"},
+        DEAD: PAGE,
         LOGS: {"api_server"},
-        WORKERS: READERS | {"api_server"},
+        WORKERS: READERS,
         HOLDS: READERS,
     }
     listed = READERS if stream == TASKS else set()
-    purging: Table = {TASKS: set(), HOLDS: {"admin", "operator"}}
+    purging: Table = {TASKS: set(), HOLDS: {"admin"} | PAGE, DEAD: PAGE, WORKERS: PAGE}
     return {
         f"{API}.STREAM.INFO.{stream}": informed,
         f"{API}.DIRECT.GET.{stream}": looking[stream],
@@ -119,19 +121,19 @@ def of_anyone() -> Table:
         "$O.airflow_logs.C.log": {"triggerer"},
         "$O.airflow_logs.x": set(),
         f"{API}.DIRECT.GET.{LOGS}.$O.airflow_logs.M.bmFtZQ==": set(),
-        "$KV.airflow_holds.queue.a": {"operator"},
-        "$KV.airflow_holds.history.a": {"operator", "scheduler"},
-        "$KV.airflow_holds.history.a.b": {"operator"},
-        "airflow.ctl.w.ping": {"operator", "scheduler"},
+        "$KV.airflow_holds.queue.a": PAGE,
+        "$KV.airflow_holds.history.a": PAGE | {"scheduler"},
+        "$KV.airflow_holds.history.a.b": PAGE,
+        "airflow.ctl.w.ping": PAGE | {"scheduler"},
         "airflow.peers.w": BOTH,
         "airflow.ctl.w.stop": {"scheduler"},
-        "airflow.ctl.w.set-concurrency": {"admin", "operator"},
-        "airflow.ctl.w.add-queue": {"admin", "operator"},
-        "airflow.ctl.w.remove-queue": {"admin", "operator"},
-        "airflow.ctl.w.drain": {"admin", "operator"},
-        "airflow.ctl.w.undrain": {"admin", "operator"},
-        "airflow.ctl.w.shut-down": {"admin", "operator"},
-        "airflow.ctl.w.describe": {"operator"},
+        "airflow.ctl.w.set-concurrency": {"admin"} | PAGE,
+        "airflow.ctl.w.add-queue": {"admin"} | PAGE,
+        "airflow.ctl.w.remove-queue": {"admin"} | PAGE,
+        "airflow.ctl.w.drain": {"admin"} | PAGE,
+        "airflow.ctl.w.undrain": {"admin"} | PAGE,
+        "airflow.ctl.w.shut-down": {"admin"} | PAGE,
+        "airflow.ctl.w.describe": PAGE,
         "airflow.ctl.w.log": {"api_server"},
         "airflow.ctl.w.unheard-of": set(),
         "airflow.schedulers.7.state": {"admin", "operator", "api_server"},

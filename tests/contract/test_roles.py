@@ -28,7 +28,12 @@ from nats_executor.operations.deleting import delete_queue
 from nats_executor.operations.describing import description_of
 from nats_executor.operations.draining import drain_workers, undrain_workers
 from nats_executor.operations.facts import Instance
-from nats_executor.operations.letters import find_letters, letters_at
+from nats_executor.operations.letters import (
+    find_letters,
+    letters_at,
+    letters_page,
+    remove_letters,
+)
 from nats_executor.operations.orders import give_orders, send_order
 from nats_executor.operations.pausing import Wish, pause_queues, resume_queues
 from nats_executor.operations.pinging import forget_workers, ping_workers
@@ -78,6 +83,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.integration]
 QUICK: dict[str, Any] = {"ack_wait_seconds": 2, "heartbeat_seconds": 0.5, "worker_lost_seconds": 1}
 GHOST = "ghost.1"
 LANE = Lane("a")
+# A person with the commands, and the API server for the users of its page.
+DAILY = ("operator", "api_server")
 ACKS = {"older": "", "newer": "feature_flags { js_ack_fc_v2: true }"}
 PLACES: dict[str, Callable[[str], str]] = {
     "one-account": one_account_config,
@@ -297,13 +304,15 @@ async def test_everything_works_with_what_is_granted_and_needs_all_of_it(
     await take_back(role_stage)
     await look_around(role_stage)
     await keep_logs(role_stage)
-    for user in ("admin", "operator"):
+    for user in ("admin", *DAILY):
         await role_stage.give_orders(user)
-    await ask_what_runs(role_stage)
-    await drain(role_stage)
-    await pause(role_stage)
-    await explain_what_waits(role_stage)
-    await read_letters(role_stage)
+    for user in DAILY:
+        await ask_what_runs(role_stage, user)
+        await drain(role_stage, user)
+        await pause(role_stage, user)
+        await explain_what_waits(role_stage, user)
+        await read_letters(role_stage, user)
+    await remove_letters_of_the_page(role_stage)
     await empty(role_stage)
     await interrupt(role_stage, held)
     for dispatch in held:  # for longer than `ack_wait`, and across a reconnect
@@ -435,7 +444,7 @@ async def look_around(role_stage: RoleStage) -> None:
     await asyncio.to_thread(logs.close)
     assert "on worker w" in source[0]
 
-    for user in ("admin", "operator", "api_server"):
+    for user in ("admin", *DAILY):
         asked = await state_of_executor(await role_stage.broker(user), NAMES, "7")
         assert asked.state, asked.silence
         assert asked.state.sender == "scheduler-1"
@@ -443,7 +452,7 @@ async def look_around(role_stage: RoleStage) -> None:
         order = ProbeOrder(queue="a", seconds=20.0)
         pinged = await ping_queue(await role_stage.broker(user), NAMES, ["7"], order)
         assert (pinged.failure, pinged.result and pinged.result.worker) == ("", "w")
-    for user in ("admin", "operator", "monitor"):
+    for user in ("admin", *DAILY, "monitor"):
         settings = role_stage.settings(user)
         survey = await take_survey(await role_stage.broker(user), settings)
         statuses = {row["check"]: row["status"] for row in check_rows(survey, settings)}
@@ -452,9 +461,9 @@ async def look_around(role_stage: RoleStage) -> None:
         assert survey.usage is not None
 
 
-async def explain_what_waits(role_stage: RoleStage) -> None:
+async def explain_what_waits(role_stage: RoleStage, user: str) -> None:
     """What an operator finds out about one task without reading a workload."""
-    settings, broker = role_stage.settings("operator"), await role_stage.broker("operator")
+    settings, broker = role_stage.settings(user), await role_stage.broker(user)
     instance = Instance(
         dag="d", run="r", task="t", map_index=None, try_number=1, state="queued", queue="b",
         dispatch_id="unserved",
@@ -474,8 +483,8 @@ async def keep_logs(role_stage: RoleStage) -> None:
         assert found == [f"stored by {user}".encode()]
 
 
-async def ask_what_runs(role_stage: RoleStage) -> None:
-    operator, settings = await role_stage.broker("operator"), role_stage.settings("operator")
+async def ask_what_runs(role_stage: RoleStage, user: str) -> None:
+    operator, settings = await role_stage.broker(user), role_stage.settings(user)
     [seen] = await seen_workers(operator, settings)
     description = await description_of(operator, settings, seen, ["held0"])
     assert isinstance(description, Description), description
@@ -486,9 +495,9 @@ async def ask_what_runs(role_stage: RoleStage) -> None:
     assert "answers" in kept.text
 
 
-async def drain(role_stage: RoleStage) -> None:
+async def drain(role_stage: RoleStage, user: str) -> None:
     """An operator's drain is noted where the worker's own login finds it at its next start."""
-    operator, settings = await role_stage.broker("operator"), role_stage.settings("operator")
+    operator, settings = await role_stage.broker(user), role_stage.settings(user)
     outcome = await drain_workers(operator, settings, Which(["w"]), by="ann", reason="")
     assert [seen.presence.name for seen in outcome.obeying] == ["w"]
     again = Worker(role_stage.worker._settings, role_stage.worker.state.plan)
@@ -500,12 +509,12 @@ async def drain(role_stage: RoleStage) -> None:
     assert await seen_notes(operator, NAMES) == []
 
 
-async def pause(role_stage: RoleStage) -> None:
+async def pause(role_stage: RoleStage, by_user: str) -> None:
     """Everyone who looks sees who paused a queue; whatever runs goes on."""
     wish = Wish(by="ann", reason="new driver", seconds=60.0)
-    operator = await role_stage.broker("operator")
+    operator = await role_stage.broker(by_user)
     await pause_queues(operator, NAMES, ["a"], wish)
-    for user in ("admin", "operator", "monitor"):
+    for user in ("admin", *DAILY, "monitor"):
         survey = await take_survey(await role_stage.broker(user), role_stage.settings(user))
         [details] = [
             row["details"] for row in check_rows(survey, role_stage.settings(user))
@@ -515,13 +524,15 @@ async def pause(role_stage: RoleStage) -> None:
     await resume_queues(operator, NAMES, ["a"])
 
 
-async def read_letters(role_stage: RoleStage) -> None:
-    operator = await role_stage.broker("operator")
+async def read_letters(role_stage: RoleStage, by_user: str) -> None:
+    operator = await role_stage.broker(by_user)
     [letter] = (await find_letters(operator, NAMES, Wanted(queue="a"), 9)).letters
     assert (letter.dispatch_id, letter.size) == ("garbage", len(b"garbage"))
     assert (await letters_at(operator, NAMES, [letter.sequence])).letters == [letter]
+    page = await letters_page(operator, NAMES, Wanted(), before=None, most=9)
+    assert page.letters == [letter]
     assert "not a msgpack message" in letter.reason
-    for user, reason in (("operator", "not a msgpack"), ("monitor", "")):
+    for user, reason in ((by_user, "not a msgpack"), ("monitor", "")):
         survey = await take_survey(await role_stage.broker(user), role_stage.settings(user))
         [row] = [
             r for r in check_rows(survey, role_stage.settings(user)) if r["check"] == "dead letters"
@@ -529,6 +540,16 @@ async def read_letters(role_stage: RoleStage) -> None:
         assert row["status"] == "new"
         assert row["details"].startswith("1 kept")
         assert reason in row["details"]
+
+
+async def remove_letters_of_the_page(role_stage: RoleStage) -> None:
+    broker = await role_stage.broker("api_server")
+    letters = (await find_letters(broker, NAMES, Wanted(), 9)).letters
+    assert await remove_letters(broker, NAMES, letters) == 1
+    # Of a worker that it forgets.
+    assert await broker.purge(NAMES.workers_stream, NAMES.presence("a", "nobody")) == 0
+    lane, buried = NAMES.dead_letter("a", "again"), b"for the operator"
+    await role_stage.root.publish(lane, buried)
 
 
 async def empty(role_stage: RoleStage) -> None:

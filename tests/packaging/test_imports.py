@@ -25,6 +25,14 @@ print(json.dumps([opened, threading.active_count() - threads]))
 """
 
 
+PLUGIN = """
+import json
+from airflow.plugins_manager import get_fastapi_plugins, get_plugin_info
+[plugin] = [one for one in get_plugin_info() if one["name"] == "nats_executor"]
+print(json.dumps([plugin["react_apps"], [one["url_prefix"] for one in get_fastapi_plugins()[0]]]))
+"""
+
+
 def output_of(code: str) -> Any:
     """Run code in an interpreter that has imported nothing yet and read its last line as JSON."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -44,6 +52,22 @@ def test_the_commands_do_not_load_nats() -> None:
     modules = output_of(f"import nats_executor.cli.definitions\n{LOADED}")
 
     assert not {"nats", "msgpack", "nats_worker"} & set(modules)
+
+
+def test_the_plugin_loads_neither_its_page_nor_nats() -> None:
+    """Airflow instantiates it in schedulers, workers and the processes of tasks, too."""
+    modules = output_of(f"from nats_executor.ui.plugin import NatsPlugin\nNatsPlugin()\n{LOADED}")
+
+    assert not {"fastapi", "starlette", "nats", "msgpack"} & set(modules)
+
+
+def test_airflow_finds_the_page() -> None:
+    apps, prefixes = output_of(PLUGIN)
+
+    # A leading slash would lose the path of an Airflow behind one.
+    bundles = [app["bundle_url"] for app in apps]
+    assert bundles == ["nats/static/page.js", "nats/static/delivery.js"]
+    assert prefixes == ["/nats"]
 
 
 def test_constructing_the_executor_opens_nothing() -> None:

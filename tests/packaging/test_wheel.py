@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +45,19 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     assert shipped == sources
     assert {f"{package}/py.typed" for package in PACKAGES} <= shipped
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+
+
+def test_the_page_is_small_and_needs_nothing_from_elsewhere(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    scripts = [name for name in archive.namelist() if name.endswith(".js")]
+    sources = [archive.read(name).decode() for name in scripts]
+
+    assert "nats_executor/ui/static/page.js" in scripts
+    assert sum(map(len, sources)) < 60_000
+    for source in sources:
+        assert "http://" not in source
+        assert "https://" not in source
+        assert all(name.startswith("./") for name in re.findall(r'from "([^"]+)"', source))
 
 
 def test_the_command_line_builds(installation: Installation) -> None:

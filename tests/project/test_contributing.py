@@ -121,7 +121,8 @@ def test_the_table_has_every_wing_and_where_to_start(package: str) -> None:
 
 def test_every_path_exists() -> None:
     named = re.findall(r"`([^`\s]+)`", PAGE) + re.findall(r"\]\(([^)#:]+)\)", PAGE)
-    top = {path.name for path in ROOT.iterdir()}
+    # What tests leave in `build/` is not in a fresh clone.
+    top = {path.name for path in ROOT.iterdir()} - {"build"}
     paths = [name for name in named if name.partition("/")[0] in top and "*" not in name]
 
     assert len(paths) > 40

@@ -191,3 +191,16 @@ def test_every_dispatch_ends_at_most_once_and_only_while_it_is_current(
             elif what.is_final:
                 assert name not in current.values()
         assert {str(d.key): d.id for d in ledger} == current
+
+
+def test_a_dispatch_of_another_scheduler_has_no_times() -> None:
+    dispatch = Dispatch("d", "key", "default", Kind.TASK, "d")
+
+    assert (dispatch.sent_at, dispatch.since, dispatch.explained) == (0.0, 0.0, "")
+
+
+def test_a_dispatch_is_found_by_its_id() -> None:
+    ledger, dispatch = Ledger(), Dispatch("d", "key", "default", Kind.TASK, "d")
+    ledger.track(dispatch)
+
+    assert (ledger.of_id("d"), ledger.of_id("e")) == (dispatch, None)

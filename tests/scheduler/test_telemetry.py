@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from nats_executor.errors import AccessDenied, BrokerUnavailable
 from nats_executor.fleet.queues import UNTIL_RESUMED
+from nats_executor.scheduler.streams import Streams
 from nats_executor.scheduler.telemetry import METRICS
 from nats_executor.wire.messages import Presence, State
 from nats_executor.wire.names import Lane
@@ -320,7 +322,12 @@ def test_without_metrics_nothing_is_asked_and_nothing_kept(
         asked.append(stream)
         raise BrokerUnavailable("not to be asked")
 
+    async def rest(*_: Any) -> None:
+        """Do nothing until the end."""
+        await asyncio.Event().wait()
+
     monkeypatch.setattr(FakeBroker, "consumer_infos", consumer_infos)
+    monkeypatch.setattr(Streams, "_miss_queues", rest)  # that looks for deleted queues
     fake_stage.configure(sweep_seconds=0.05, worker_lost_seconds=600)
     executor = fake_stage.executor()
     present(fake_stage)  # without a worker it looks whether the queue is paused

@@ -39,7 +39,12 @@ FLOORS = (
     {"nats_worker", "nats_worker.api", "nats_worker.healthcheck", "nats_worker.log_lines"},
     {"nats_executor.executor", "nats_executor"},
     {"nats_executor.scheduler"},
-    {"nats_executor.cli", "nats_executor.remote_logs", "nats_executor.logging_config"},
+    {
+        "nats_executor.cli",
+        "nats_executor.logging_config",
+        "nats_executor.remote_logs",
+        "nats_executor.ui",
+    },
     {"nats_executor.operations"},
     {"nats_executor.local", "nats_executor.logs"},
     {"nats_executor.fleet", "nats_executor.topology"},
@@ -71,6 +76,7 @@ PUBLIC = frozenset(
         "nats_executor.logging_config",
         "nats_executor.provider",
         "nats_executor.remote_logs",
+        "nats_executor.ui.plugin",
     }
 )
 

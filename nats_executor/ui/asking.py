@@ -1,0 +1,186 @@
+"""Asks NATS for all viewers of one process of the API server, over one connection.
+
+A survey costs a few requests, whatever the number of viewers: all of them get the same one for two
+seconds, and those who come while it is taken wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from airflow.configuration import conf
+
+from nats_executor.errors import NatsExecutorError
+from nats_executor.fleet.queues import queue_rows
+from nats_executor.fleet.workers import served_queues
+from nats_executor.logs.connection import PerProcess, ProcessConnection
+from nats_executor.operations.letters import letters_page
+from nats_executor.operations.situations import explain
+from nats_executor.operations.survey import take_survey, worker_rows
+from nats_executor.settings import Settings
+from nats_executor.ui.tables import with_queue_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from nats_executor.fleet.letters import Wanted
+    from nats_executor.fleet.queues import Row
+    from nats_executor.operations.instances import WhichTask
+    from nats_executor.operations.letters import LettersPage
+    from nats_executor.operations.situations import Explanation
+    from nats_executor.operations.survey import Survey
+
+__all__ = ["ORDER_BUDGET_SECONDS", "Glance", "desks"]
+
+# How long one survey is shown to everyone.
+FRESH_SECONDS = 2.0
+# 1,000 workers on a busy machine are read in one or two.
+SURVEY_SECONDS = 10.0
+# An order to a worker may take eight, and a hundred workers are told one after another.
+ORDER_BUDGET_SECONDS = 120.0
+# Pages of dead letters that are kept while the stream does not change.
+KEPT_PAGES = 16
+
+
+AnyAnswer = TypeVar("AnyAnswer")
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What is shown: the last survey that there was, its rows, and why there is no newer one.
+
+    Attributes:
+        at: `time.monotonic()` of the survey; `looked_at` of the last try.
+        trouble: one line with its remedy, '' if the survey is the newest.
+    """
+
+    looked_at: float
+    at: float | None = None
+    survey: Survey | None = None
+    queues: tuple[Row, ...] = ()
+    workers: tuple[Row, ...] = ()
+    trouble: str = ""
+
+
+class PageKey(NamedTuple):
+    """The page of dead letters that was asked for, and the state of the stream by then."""
+
+    wanted: Wanted
+    before: int | None
+    most: int
+    messages: int
+    last_sequence: int
+
+
+class Desk(ProcessConnection):
+    """All that the viewers of one process ask and order."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, budget_seconds=SURVEY_SECONDS)
+        self._guard = threading.Lock()  # is held for no question
+        # One thread: viewers must not take those that answer the rest of Airflow's requests.
+        self._clerk = ThreadPoolExecutor(1, thread_name_prefix="nats-page")
+        self._glance: Future[Glance] | None = None
+        self._last = Glance(looked_at=0.0)
+        self._pages: OrderedDict[PageKey, LettersPage] = OrderedDict()
+
+    async def glance(self) -> Glance:
+        """Return a survey that is at most two seconds old, or the last one and what is wrong."""
+        # Shielded: a viewer who goes away must not take the answer from the others.
+        return await asyncio.shield(asyncio.wrap_future(self._current()))
+
+    def _current(self) -> Future[Glance]:
+        with self._guard:
+            glance = self._glance
+            if glance is None or (glance.done() and is_stale(glance.result())):
+                glance = self._glance = self._clerk.submit(self._look)
+            return glance
+
+    def forget(self) -> None:
+        """Have the next viewer see what an order has changed."""
+        with self._guard:
+            self._glance = None
+
+    def _look(self) -> Glance:
+        """Take a survey; never raises. Runs in the one thread, so it may keep the last one."""
+        try:
+            survey = self.ask(lambda: take_survey(self.require_broker(), self.settings))
+        except NatsExecutorError as exc:
+            now = time.monotonic()
+            self._last = replace(self._last, looked_at=now, trouble=str(exc) or type(exc).__name__)
+        else:
+            self._last = glance_at(survey, self.settings)
+        return self._last
+
+    async def letters(self, wanted: Wanted, before: int | None, most: int) -> LettersPage:
+        """Return a page of dead letters, from memory while their stream is as it was.
+
+        Raises:
+            BrokerError: NATS gives none.
+        """
+        survey = (await self.glance()).survey
+        stream = self.settings.names.dead_letters_stream
+        info = next((i for i in (survey.streams if survey else ()) if i.name == stream), None)
+        if info is None:
+            return await self._read_letters(wanted, before, most)
+        key = PageKey(wanted, before, most, info.messages, info.last_sequence)
+        if key not in self._pages:
+            self._pages[key] = await self._read_letters(wanted, before, most)
+            while len(self._pages) > KEPT_PAGES:
+                self._pages.popitem(last=False)
+        return self._pages[key]._replace(now=info.time)
+
+    async def _read_letters(self, wanted: Wanted, before: int | None, most: int) -> LettersPage:
+        names = self.settings.names
+        return await self._in_turn(
+            lambda: letters_page(self.require_broker(), names, wanted, before=before, most=most)
+        )
+
+    async def explanation(self, wanted: WhichTask) -> Explanation:
+        """Return what a task instance waits for.
+
+        Raises:
+            BrokerError: NATS does not say, or there is no such task instance.
+        """
+        return await self._in_turn(lambda: explain(self.require_broker(), self.settings, wanted))
+
+    async def _in_turn(self, question: Callable[[], Coroutine[Any, Any, AnyAnswer]]) -> AnyAnswer:
+        """Ask one question of a viewer after another: they cost as much as one viewer's."""
+        asked = self._clerk.submit(lambda: self.ask(question))
+        return await asyncio.shield(asyncio.wrap_future(asked))
+
+    def close(self) -> None:
+        self._clerk.shutdown(wait=False, cancel_futures=True)
+        super().close()
+
+
+def is_stale(glance: Glance) -> bool:
+    return time.monotonic() - glance.looked_at >= FRESH_SECONDS
+
+
+def glance_at(survey: Survey, settings: Settings) -> Glance:
+    """Return a survey with the rows that everyone is shown; made once for all of them."""
+    now = time.monotonic()
+    served = served_queues(survey.workers, settings)
+    queues = queue_rows(survey.consumers, survey.workers, settings, survey.holds, served=served)
+    return Glance(
+        looked_at=now,
+        at=now,
+        survey=survey,
+        queues=tuple(map(with_queue_state, queues)),
+        workers=tuple(worker_rows(survey, settings)),
+    )
+
+
+def open_desk() -> Desk:
+    return Desk(Settings.load(conf))
+
+
+desks = PerProcess(open_desk)
+"""The desk of each process."""
