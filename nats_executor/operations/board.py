@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from fnmatch import fnmatchcase
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
-
-from nats_executor.operations.listing import Choice, chosen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -146,8 +146,14 @@ def visible_rows(state: ViewState, board: Board) -> list[Row]:
     rows = board.queues if state.tab is Tab.QUEUES else board.workers
     text = state.filter
     pattern = text if any(c in text for c in "*?[") else f"*{text}*"
-    is_number = any(isinstance(row.get(state.sort or ""), int | float) for row in rows)
-    return chosen(rows, Choice({state.tab: [pattern]}, state.sort if rows else None, is_number))
+    found = [row for row in rows if fnmatchcase(row[state.tab], pattern)]
+    column = state.sort
+    if column is None:
+        return found
+    known = [row for row in found if row[column] is not None]
+    is_number = any(isinstance(row[column], int | float) for row in known)
+    known.sort(key=itemgetter(column), reverse=is_number)
+    return known + [row for row in found if row[column] is None]
 
 
 def selected_row(state: ViewState, rows: Sequence[Row]) -> int:

@@ -153,13 +153,13 @@ TESTS = {
     "nats_executor/cli/durations.py": ("tests/cli/test_durations.py",),
     "nats_executor/local/expected.py": ("tests/local/test_outcome.py",),
     "nats_executor/local/telling_line.py": ("tests/local/test_telling_line.py",),
+    "nats_executor/operations/board.py": ("tests/operations/test_board.py",),
     "nats_executor/operations/facts.py": ("tests/operations/test_reasons.py",),
     "nats_executor/operations/reasons.py": ("tests/operations/test_reasons.py",),
     "nats_executor/text.py": ("tests/test_text.py",),
     "nats_executor/batches.py": ("tests/test_text.py",),
     "nats_executor/errors.py": ("tests/test_text.py",),
     "nats_executor/settings.py": ("tests/test_settings.py", "tests/test_setting_bounds.py"),
-    "nats_executor/operations/board.py": ("tests/operations/test_board.py",),
     "nats_executor/options.py": ("tests/test_setting_bounds.py", "tests/test_settings.py"),
 }
 
