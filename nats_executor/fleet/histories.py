@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nats_executor.wire.history import Minute
     from nats_executor.wire.names import Names
 
-__all__ = ["history_of", "write_down"]
+__all__ = ["history_of", "seen_histories", "write_down"]
 
 
 async def seen_histories(broker: Broker, names: Names) -> dict[str, History]:

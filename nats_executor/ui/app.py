@@ -21,7 +21,14 @@ from nats_executor.ui.access import FOR_READERS, OF_A_TASK, may_order
 from nats_executor.ui.actions import ACTIONS, as_described
 from nats_executor.ui.asking import desks
 from nats_executor.ui.ordering import order_routes
-from nats_executor.ui.tables import MOST_ROWS_A_PAGE, Cut, cut_rows
+from nats_executor.ui.tables import (
+    MOST_ROWS_A_PAGE,
+    Cut,
+    cut_rows,
+    hour_rows,
+    last_full_minute,
+    with_depths,
+)
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -83,7 +90,17 @@ async def list_queues(
     """Return a page of queues."""
     glance = await desks.here().glance()
     cut = Cut({"queue": queue, "state": state}, sort or None, reverse, offset, limit)
-    return page_of_table(glance, "queues", cut)
+    page = page_of_table(glance, "queues", cut)
+    minute = last_full_minute(time.time())
+    return page | {"rows": with_depths(page["rows"], glance.histories, minute)}
+
+
+@reads.get("/queues/hour")
+async def show_hour(queue: Coordinate) -> dict[str, Any]:
+    """Return what a queue was like in each minute of the last hour."""
+    glance = await desks.here().glance()
+    minutes = hour_rows(glance.histories.get(queue), last_full_minute(time.time()))
+    return freshness_of(glance) | {"minutes": minutes}
 
 
 @reads.get("/workers")

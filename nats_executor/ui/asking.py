@@ -11,12 +11,13 @@ import threading
 import time
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from airflow.configuration import conf
 
 from nats_executor.errors import NatsExecutorError
+from nats_executor.fleet.histories import seen_histories
 from nats_executor.fleet.queues import queue_rows
 from nats_executor.fleet.workers import served_queues
 from nats_executor.logs.connection import PerProcess, ProcessConnection
@@ -27,7 +28,7 @@ from nats_executor.settings import Settings
 from nats_executor.ui.tables import with_queue_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
 
     from nats_executor.fleet.letters import Wanted
     from nats_executor.fleet.queues import Row
@@ -35,11 +36,14 @@ if TYPE_CHECKING:
     from nats_executor.operations.letters import LettersPage
     from nats_executor.operations.situations import Explanation
     from nats_executor.operations.survey import Survey
+    from nats_executor.wire.history import History
 
 __all__ = ["ORDER_BUDGET_SECONDS", "Glance", "desks"]
 
 # How long one survey is shown to everyone.
 FRESH_SECONDS = 2.0
+# How long one look at the last hour of queues is shown; schedulers write it once a minute.
+HISTORIES_SECONDS = 20.0
 # 1,000 workers on a busy machine are read in one or two.
 SURVEY_SECONDS = 10.0
 # An order to a worker may take eight, and a hundred workers are told one after another.
@@ -65,6 +69,7 @@ class Glance:
     survey: Survey | None = None
     queues: tuple[Row, ...] = ()
     workers: tuple[Row, ...] = ()
+    histories: Mapping[str, History] = field(default_factory=dict)
     trouble: str = ""
 
 
@@ -89,6 +94,8 @@ class Desk(ProcessConnection):
         self._glance: Future[Glance] | None = None
         self._last = Glance(looked_at=0.0)
         self._pages: OrderedDict[PageKey, LettersPage] = OrderedDict()
+        self._histories: Mapping[str, History] = {}
+        self._histories_until = 0.0
 
     async def glance(self) -> Glance:
         """Return a survey that is at most two seconds old, or the last one and what is wrong."""
@@ -110,13 +117,22 @@ class Desk(ProcessConnection):
     def _look(self) -> Glance:
         """Take a survey; never raises. Runs in the one thread, so it may keep the last one."""
         try:
-            survey = self.ask(lambda: take_survey(self.require_broker(), self.settings))
+            survey = self.ask(self._survey)
         except NatsExecutorError as exc:
             now = time.monotonic()
             self._last = replace(self._last, looked_at=now, trouble=str(exc) or type(exc).__name__)
         else:
-            self._last = glance_at(survey, self.settings)
+            self._last = glance_at(survey, self._histories, self.settings)
         return self._last
+
+    async def _survey(self) -> Survey:
+        """Take a survey; the last hour of queues changes once a minute, and is looked at then."""
+        broker = self.require_broker()
+        survey = await take_survey(broker, self.settings)
+        if time.monotonic() >= self._histories_until:
+            self._histories = await seen_histories(broker, self.settings.names)
+            self._histories_until = time.monotonic() + HISTORIES_SECONDS
+        return survey
 
     async def letters(self, wanted: Wanted, before: int | None, most: int) -> LettersPage:
         """Return a page of dead letters, from memory while their stream is as it was.
@@ -164,7 +180,7 @@ def is_stale(glance: Glance) -> bool:
     return time.monotonic() - glance.looked_at >= FRESH_SECONDS
 
 
-def glance_at(survey: Survey, settings: Settings) -> Glance:
+def glance_at(survey: Survey, histories: Mapping[str, History], settings: Settings) -> Glance:
     """Return a survey with the rows that everyone is shown; made once for all of them."""
     now = time.monotonic()
     served = served_queues(survey.workers, settings)
@@ -175,6 +191,7 @@ def glance_at(survey: Survey, settings: Settings) -> Glance:
         survey=survey,
         queues=tuple(map(with_queue_state, queues)),
         workers=tuple(worker_rows(survey, settings)),
+        histories=histories,
     )
 
 

@@ -6,13 +6,23 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nats_executor.operations.listing import Choice, chosen
+from nats_executor.wire.history import minutes_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from nats_executor.fleet.queues import Row
+    from nats_executor.wire.history import History
 
-__all__ = ["MOST_ROWS_A_PAGE", "Cut", "cut_rows", "with_queue_state"]
+__all__ = [
+    "MOST_ROWS_A_PAGE",
+    "Cut",
+    "cut_rows",
+    "hour_rows",
+    "last_full_minute",
+    "with_depths",
+    "with_queue_state",
+]
 
 MOST_ROWS_A_PAGE = 200
 WILDCARDS = frozenset("*?[")
@@ -63,3 +73,33 @@ def with_queue_state(row: Row) -> Row:
     else:
         state = "unserved" if row["pending"] + row["in_flight"] else "idle"
     return {"queue": row["queue"], "state": state} | row
+
+
+def last_full_minute(now: float) -> int:
+    """Return the minute, counted from the epoch, that schedulers have written of by now."""
+    return int(now // 60) - 1
+
+
+def with_depths(rows: Sequence[Row], histories: Mapping[str, History], minute: int) -> list[Row]:
+    """Return queues' rows with how many workloads waited at the end of each minute of an hour."""
+    return [
+        row | {"hour": [m.depth for m in minutes_until(histories.get(row["queue"]), minute)]}
+        for row in rows
+    ]
+
+
+def hour_rows(history: History | None, minute: int) -> list[Row]:
+    """Return the minutes of the hour that ends with one, the oldest first.
+
+    `wait_seconds` is the mean of what started in that minute, None where nothing did.
+    """
+    minutes = minutes_until(history, minute)
+    return [
+        {
+            "at": 60 * number,
+            "depth": seen.depth,
+            "ended": seen.ended,
+            "wait_seconds": round(seen.waited / 1000 / seen.started, 3) if seen.started else None,
+        }
+        for number, seen in enumerate(minutes, start=minute - len(minutes) + 1)
+    ]

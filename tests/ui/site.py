@@ -9,6 +9,7 @@ import os
 import secrets
 import sqlite3
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -20,7 +21,10 @@ from nats_executor.local.api import AirflowApi, ApiError, ApiSilent
 from nats_executor.local.components import Components
 from nats_executor.local.deployment import Deployment, free_port, python_environment
 from nats_executor.topology import setup
-from nats_executor.wire.messages import Kind, Workload, encode
+from nats_executor.ui.tables import last_full_minute
+from nats_executor.wire.bounds import packed
+from nats_executor.wire.history import extended
+from nats_executor.wire.messages import Kind, Workload, as_map, encode
 from tests.support.fixtures import settings_for
 from tests.support.nats_server import NatsServer
 from tests.support.presences import presence_of, records_of
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 
     from nats_executor.broker.port import Broker
     from nats_executor.local.process import Process
+    from nats_executor.wire.history import Minute
     from nats_executor.wire.messages import Presence
 
 __all__ = ["ROLES", "Site"]
@@ -192,6 +197,13 @@ class Site:
                 self.settings.names, replace(presence_of(name, *served), **facts)
             )
         )
+
+    def remember(self, queue: str, *minutes: Minute) -> None:
+        """Write down the last minutes of a queue, as schedulers do."""
+        history, last = None, last_full_minute(time.time())
+        for minute, seen in enumerate(minutes, start=last - len(minutes) + 1):
+            history = extended(history, queue, minute, seen)
+        self.publish([(self.settings.names.queue_history(queue), packed(as_map(history)))])
 
     def send(self, queue: str, *dispatches: str) -> None:
         """Send tasks, as a scheduler does."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
+from nats_executor.wire.history import Minute
 from tests.support.require import require
 from tests.tools.boundaries import ROOT
 from tests.ui.site import Site
@@ -141,12 +142,35 @@ def test_it_is_found_in_the_menu(visit: Any) -> None:
 
 def test_queues_in_light(visit: Any, site: Site) -> None:
     site.announce("gpu-1", "gpu-2", queues=("gpu",))
+    for queue, most in (("batch", 80), ("etl", 30)):
+        depths = [max(0, most - abs(most - 4 * n)) for n in range(60)]
+        site.remember(queue, *(Minute(depth=depth) for depth in depths))
     page = visit()
 
     expect(row(page, "reports")).to_contain_text("unserved")
     expect(row(page, "etl")).to_contain_text("served")
     expect(page.get_by_test_id("summary")).to_contain_text("5 queues: ")
+    expect(page.get_by_role("button", name="Last hour of batch: at most 80")).to_be_visible()
     shot(page, "queues-light")
+
+
+def test_the_last_hour_of_a_queue_is_drawn(visit: Any, site: Site) -> None:
+    site.remember("etl", Minute(depth=40), Minute(depth=12, started=2, waited=3000, ended=7))
+    page = visit("viewer")
+
+    page.get_by_role("button", name="Last hour of etl: at most 40 waiting").click()
+
+    dialog = page.get_by_role("dialog", name="Last hour of etl")
+    for said in (
+        r"Waiting: \d+ now, at most 40",
+        r"Ended in each minute: \d now, at most 7",
+        r"Mean wait of what started: .+ now, at most 1\.5 s",
+    ):
+        expect(dialog.get_by_text(re.compile(f"^{said}$"))).to_be_visible()
+    expect(dialog.locator("svg[role=img]")).to_have_count(3)
+    shot(page, "hour")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
 
 
 def test_workers_in_dark(visit: Any, site: Site) -> None:

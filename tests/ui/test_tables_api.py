@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from nats_executor.cli import commands
+from nats_executor.fleet import histories
 from nats_executor.operations import letters as letters_module
 from nats_executor.operations import survey
 from nats_executor.ui import asking
-from nats_executor.wire.messages import Kind, Workload, encode
+from nats_executor.ui.tables import hour_rows, last_full_minute
+from nats_executor.wire.bounds import packed
+from nats_executor.wire.history import Minute, extended
+from nats_executor.wire.messages import Kind, Workload, as_map, encode
 from tests.support.fixtures import settings_for
 from tests.support.user_stage import PASSWORD, one_account_config
 
 if TYPE_CHECKING:
     from nats_executor.broker.port import Broker
+    from nats_executor.wire.names import Names
     from tests.support.fixtures import MakeNatsServer
     from tests.ui.conftest import PageStage
 
@@ -262,3 +268,57 @@ def test_the_user_of_the_api_server_lacks_a_permission(
 
     assert "does not allow" in answer["trouble"]
     assert "`airflow nats auth --user triggerer --role api-server`" in answer["trouble"]
+
+
+# The last hour
+
+
+def test_the_last_hour_of_a_queue(page: PageStage) -> None:
+    page.console.run(commands.setup, queues="busy,idle")
+    last = last_full_minute(time.time())
+    history = None
+    for minute, seen in [
+        (last - 100, Minute(9, 9, 9, 9)),
+        (last - 2, Minute(7, 4, 6000, 3)),
+        (last, Minute(5, 0, 0, 1)),
+    ]:
+        history = extended(history, "busy", minute, seen)
+    page.console.publish(page.console.settings.names.queue_history("busy"), packed(as_map(history)))
+
+    rows = {row["queue"]: row for row in page.look("queues")["rows"]}
+    minutes = page.look("queues/hour", queue="busy")["minutes"]
+
+    assert {len(row["hour"]) for row in rows.values()} == {len(minutes)} == {60}
+    # A minute may have gone by.
+    assert [depth for depth in rows["busy"]["hour"] if depth] == [7, 5]
+    assert set(rows["idle"]["hour"]) == {0}
+    told = [(m["depth"], m["ended"], m["wait_seconds"]) for m in minutes if any(m.values())]
+    assert [each for each in told if each != (0, 0, None)] == [(7, 3, 1.5), (5, 1, None)]
+    assert 60 * last in {minute["at"] for minute in minutes}
+
+
+def test_the_minutes_of_an_hour_end_with_the_last_full_one() -> None:
+    assert last_full_minute(59.9) == -1
+    assert last_full_minute(120.0) == 1
+    minutes = hour_rows(extended(None, "q", 100, Minute(1, 0, 0, 0)), 100)
+    assert [minute["at"] for minute in minutes] == [60 * number for number in range(41, 101)]
+    assert [minute["depth"] for minute in minutes] == [0] * 59 + [1]
+
+
+def test_a_look_at_the_last_hour_is_shown_for_twenty_seconds(
+    page: PageStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    look = histories.seen_histories
+
+    async def counted(broker: Broker, names: Names) -> Any:
+        nonlocal looks
+        looks += 1
+        return await look(broker, names)
+
+    monkeypatch.setattr(asking, "seen_histories", counted)
+    monkeypatch.setattr(asking, "FRESH_SECONDS", 0.0)
+    for _ in range(3):
+        page.look("queues")
+
+    assert looks == 1

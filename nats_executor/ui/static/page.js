@@ -2,6 +2,7 @@
 
 import { ChakraUI, React, ReactRouterDOM, h, useAnswer } from "./host.js";
 import { ActionDialog } from "./dialog.js";
+import { Hour } from "./hour.js";
 import { Empty, Loading, Pages, Result, Rows, Trouble, command, duration, many, moment, number, stateBadge, useMe } from "./parts.js";
 
 const { Box, Button, Flex, Heading, HStack, Input, NativeSelect, Stack, Tabs, Text } = ChakraUI;
@@ -24,6 +25,7 @@ const TABLES = {
       { name: "workers", label: "Workers", isNumber: true },
       { name: "slots", label: "Slots", isNumber: true },
       { name: "redelivered", label: "Redelivered", isNumber: true },
+      { name: "hour", label: "Last hour", isUnsorted: true, show: (row) => h(Hour, { queue: row.queue, depths: row.hour }) },
       { name: "paused_until", label: "Paused", show: (row) => pauseOf(row) },
     ],
     empty: ["There is no queue yet", "A queue is listed as soon as a worker serves it, or a task was sent to it. Start a worker:", "airflow nats worker -q default"],

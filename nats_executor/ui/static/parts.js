@@ -70,7 +70,7 @@ function header(column, sort, onSort) {
   const isSorted = sort.column === column.name;
   const direction = sort.isReversed ? "descending" : "ascending";
   const props = { key: column.name, scope: "col", textAlign: column.isNumber ? "end" : "start", whiteSpace: "nowrap" };
-  if (!onSort || column.isUnsorted) return h(Table.ColumnHeader, props, column.label);
+  if (!onSort || column.isUnsorted) return h(Table.ColumnHeader, { ...props, fontSize: "xs", fontWeight: "semibold" }, column.label);
   return h(Table.ColumnHeader, { ...props, "aria-sort": isSorted ? direction : "none" },
     h(Button, { variant: "plain", size: "xs", px: 0, h: "auto", fontWeight: "semibold", onClick: () => onSort(column.name) },
       column.label, h("span", { "aria-hidden": true }, isSorted ? (sort.isReversed ? " ↓" : " ↑") : "")));
