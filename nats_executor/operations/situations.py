@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from nats_executor.wire.names import Names
     from nats_executor.wire.scheduler_answers import ExecutorState
 
-__all__ = ["Explanation", "explain", "workers_of"]
+__all__ = ["Explanation", "explain", "pause_of", "workers_of"]
 
 QUEUED = "queued"
 

@@ -11,17 +11,18 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nats_executor.errors import BrokerError
+from nats_executor.errors import AccessDenied, BrokerError
 from nats_executor.fleet.queues import until_in_words
 from nats_executor.fleet.workers import seen_workers
 from nats_executor.operations.facts import InHand, Instance, Pause, Sender, Situation
 from nats_executor.operations.reasons import conclude
-from nats_executor.operations.situations import workers_of
+from nats_executor.operations.situations import pause_of, workers_of
 from nats_executor.scheduler import compat
 from nats_executor.wire.messages import Kind, State
+from nats_executor.wire.names import Lane
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from nats_executor.broker.bridge import Bridge
     from nats_executor.broker.port import Broker, ConsumerInfo
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from nats_executor.scheduler.events import Events
     from nats_executor.scheduler.ledger import Dispatch
     from nats_executor.settings import Settings
-    from nats_executor.wire.names import Lane
 
 __all__ = ["Explainer"]
 
@@ -50,6 +50,7 @@ class QueueView(NamedTuple):
 
     consumers: Sequence[ConsumerInfo]
     workers: Sequence[Seen]
+    pauses: Mapping[Lane, Pause]
 
 
 class Told(NamedTuple):
@@ -108,9 +109,20 @@ class Explainer:
             broker = self._require()
             consumers = await broker.consumer_infos(self._settings.names.tasks_stream)
             workers = await seen_workers(broker, self._settings, queues)
-            self._views.append(QueueView(consumers, workers))
+            pauses = {
+                Lane(info.queue, info.band): await self._pause(broker, info)
+                for info in consumers
+                if info.paused_until and info.queue in queues
+            }
+            self._views.append(QueueView(consumers, workers, pauses))
         except BrokerError as exc:  # the next look finds it again
             log.debug("no explanation of what waits: %s", exc)
+
+    async def _pause(self, broker: Broker, band: ConsumerInfo) -> Pause:
+        try:
+            return await pause_of(broker, self._settings.names, band)
+        except AccessDenied:  # this user was made for the release before
+            return Pause(until_in_words(band.paused_until))
 
     def _due(self, now: float) -> list[Dispatch]:
         """Return the dispatches that have waited for long."""
@@ -166,7 +178,6 @@ class Explainer:
         """Return what is known of a dispatch that was sent; nothing of its place in the queue."""
         lane = dispatch.lane
         infos = [info for info in view.consumers if (info.queue, info.band) == lane]
-        until = max((info.paused_until for info in infos), default=0.0)
         held = InHand(dispatch.worker_name, "claimed", now - dispatch.held_since)
         return Situation(
             instance=queued_in(lane.queue),
@@ -176,7 +187,7 @@ class Explainer:
             pending=sum(info.pending for info in infos),
             in_flight=sum(info.in_flight for info in infos),
             limit=self._settings.limit(lane.queue),
-            pause=Pause(until_in_words(until)) if until else None,
+            pause=view.pauses.get(lane),
             servers=workers_of(view.workers, self._settings, lane.queue),
             holdings=(held,) if dispatch.is_held else (),
             sender=Sender(state=str(dispatch.state or "")),

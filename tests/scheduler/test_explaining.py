@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_executor.errors import BrokerUnavailable
+from nats_executor.operations.pausing import Wish, pause_queues
 from nats_executor.operations.reasons import Cause, Reason
 from nats_executor.scheduler.explaining import MOST_TOLD, MOST_TURNS, Told, first_of_all
 from nats_executor.scheduler.ledger import Dispatch
@@ -119,6 +120,17 @@ def test_a_paused_queue_is_written(patient: Stage) -> None:
     patient.ask("pause_consumer", names.tasks_stream, names.consumer("default"), 7258118400.0)
 
     assert writes(executor, 2)[1].startswith("Queue 'default' is paused until it is resumed;")
+
+
+def test_a_pause_is_written_with_who_said_so_and_why(patient: Stage) -> None:
+    executor = patient.executor()
+    patient.sent_by(executor, task_workload())
+    wish = Wish(by="ann", reason="new driver", seconds=None)
+    patient.portal.call(pause_queues, patient.broker, patient.names, ["default"], wish)
+
+    [text] = writes(executor, 1)
+
+    assert "Queue 'default' is paused by ann until it is resumed (new driver);" in text
 
 
 def test_a_claim_without_a_start_is_written_and_one_that_runs_is_not(patient: Stage) -> None:
