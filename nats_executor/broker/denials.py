@@ -17,7 +17,7 @@ from nats_executor.access.permissions import Role, permissions
 from nats_executor.broker.login import who_logs_in
 from nats_executor.errors import AccessDenied
 from nats_executor.retrying import Once
-from nats_executor.wire.names import Verb, token
+from nats_executor.wire.names import SchedulerVerb, Verb, token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -153,9 +153,8 @@ def permission(subject: str, names: Names, inbox: str, *, is_subscription: bool 
     if subject.startswith("$JS.ACK."):
         kept = OLDER_ACK if len(tokens) == OLDER_ACK_TOKENS else NEWER_ACK
         return ".".join([*tokens[:kept], ">"])
-    if tokens[:2] == [names.prefix, "ctl"]:
-        is_of_verb = tokens[-1] in set(Verb) and not is_subscription
-        return names.controls(Verb(tokens[-1]) if is_of_verb else None)
+    if tokens[0] == names.prefix and tokens[1] in {"ctl", "schedulers"}:
+        return questions(tokens, names, is_subscription=is_subscription)
     if subject.startswith(f"$O.{names.logs_bucket}."):
         return names.log_names() if tokens[2] == "M" else ".".join([*tokens[:4], ">"])
     if f".CONSUMER.CREATE.{names.tasks_stream}." in subject:
@@ -163,6 +162,7 @@ def permission(subject: str, names: Names, inbox: str, *, is_subscription: bool 
     numbered = (
         f"{names.prefix}.",
         f"$KV.{names.workers_bucket}.",
+        f"$KV.{names.holds_bucket}.history.",
     )
     is_of_one = subject.startswith(numbered) or any(
         part in subject
@@ -176,3 +176,11 @@ def permission(subject: str, names: Names, inbox: str, *, is_subscription: bool 
         )
     )
     return ".".join([*tokens[:-1], "*"]) if is_of_one else subject
+
+
+def questions(tokens: Sequence[str], names: Names, *, is_subscription: bool) -> str:
+    """Return the permission to ask workers or schedulers one question, or to hear all of them."""
+    verb = "" if is_subscription else tokens[-1]
+    if tokens[1] == "ctl":
+        return names.controls(Verb(verb) if verb in set(Verb) else None)
+    return names.schedulers(SchedulerVerb(verb) if verb in set(SchedulerVerb) else None)

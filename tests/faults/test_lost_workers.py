@@ -50,7 +50,7 @@ def test_at_default_settings_a_lost_worker_is_found_in_time(
     A worker whose end the broker did not see, such as that of its whole machine, needs a little
     longer: it is silent, which proves less than that no worker listens.
     """
-    delivery = Mock(subject=DEFAULTS.names.task("default", "d1"))
+    delivery = Mock(subject=DEFAULTS.names.task("default", "d1"), body=b"")
     pause = Errand(Mock(settings=DEFAULTS), "default", delivery).pause
     asking = PINGS * (PING_PAUSE_SECONDS + PING_SECONDS * (answer is PingResult.SILENT))
     # The broker offers what it ran to others, and again whenever one of them hands it back.

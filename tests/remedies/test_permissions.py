@@ -291,6 +291,8 @@ def covers(pattern: str, narrower: str) -> bool:
         ("airflow.tasks.gpu--b1.d1", "airflow.tasks.gpu--b1.*"),
         ("airflow.results.gpu.d1", "airflow.results.gpu.*"),
         ("airflow.ctl.w1-ab.ping", "airflow.ctl.*.ping"),
+        ("airflow.schedulers.7.state", "airflow.schedulers.*.state"),
+        ("$KV.airflow_holds.history.gpu", "$KV.airflow_holds.history.*"),
         (f"$JS.ACK.{TASKS}.gpu.1.5.7.1700000000.0", f"$JS.ACK.{TASKS}.gpu.>"),
         (f"$JS.ACK.hub.hash.{TASKS}.gpu.1.5.7.1700000000.0.x", f"$JS.ACK.hub.hash.{TASKS}.gpu.>"),
         (f"$JS.API.CONSUMER.CREATE.{TASKS}.gpu.airflow.tasks.gpu.*",
