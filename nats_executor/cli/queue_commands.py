@@ -72,8 +72,9 @@ def queues_show(args: Namespace) -> None:
         return survey, history, await take_look(broker, settings)
 
     survey, history, after = ask(settings, looks)
-    hour = last_hour(history, int(time.time() // 60))
-    show_details(queue_details(survey, args.queue, settings, after) | hour, args.output)
+    details = queue_details(survey, args.queue, settings, after)
+    hour = last_hour(history, int(time.time() // 60), details["pending"])
+    show_details(details | hour, args.output)
 
 
 @command

@@ -74,6 +74,8 @@ beside the columns of `queues list`, whose rates it finds in a second:
   slots_in_use    of the slots of the workers that serve it, those with workloads, of any queue
   limit           of [nats_executor] queue_limits, none without
   unserved_bands  priority bands that no living worker takes; then set priority_bands there, too
+  oldest_seconds  for how long the one that waits longest had waited at the last full minute, as
+                  its scheduler counts; - if nothing waits
   ..._last_hour   the most that waited; how many workloads started, of those whose wait is known;
                   how many ended
   mean_wait_seconds  from sending to the start, of those that started in the last hour

@@ -54,15 +54,20 @@ def queue_details(
     }
 
 
-def last_hour(history: History | None, minute: int) -> Row:
+def last_hour(history: History | None, minute: int, pending: int) -> Row:
     """Return what happened in a queue in the hour that ends with a minute, counted from the epoch.
 
     Schedulers write it down at the end of each minute.
+
+    Args:
+        pending: how many workloads wait now.
     """
     minutes = minutes_until(history, minute)
     started = sum(minute.started for minute in minutes)
     waited = sum(minute.waited for minute in minutes)
     return {
+        # Of the latest minute that is written of; this one is not over.
+        "oldest_seconds": (minutes[-1].oldest or minutes[-2].oldest) if pending else None,
         "deepest_last_hour": max(minute.depth for minute in minutes),
         "started_last_hour": started,
         "ended_last_hour": sum(minute.ended for minute in minutes),

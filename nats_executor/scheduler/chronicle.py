@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from nats_executor.broker.port import Broker
-    from nats_executor.scheduler.ledger import Outcome
+    from nats_executor.scheduler.ledger import Ledger, Outcome
     from nats_executor.settings import Settings
     from nats_executor.wire.messages import Report
 
@@ -29,6 +29,8 @@ __all__ = ["Chronicle"]
 log = logging.getLogger(__name__)
 
 MINUTE_SECONDS = 60
+# Before a minute's end; within it the scheduler's loop comes by.
+LOOK_AHEAD_SECONDS = 3.0
 # What a minute can bring; of more than this the oldest is not counted.
 MOST_STEPS = 100_000
 # Queues with records. A thousand of them take less than a megabyte of the bucket.
@@ -49,11 +51,17 @@ class Step(NamedTuple):
 
 
 class Chronicle:
-    """The last hour of the queues, as far as one executor knows it."""
+    """The last hour of the queues, as far as one executor knows it.
+
+    Attributes:
+        is_due: it is time to `look`.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._names = settings.names
         self._steps: deque[Step] = deque(maxlen=MOST_STEPS)
+        self._oldest: dict[str, float] = {}  # since when, by `time.monotonic()`
+        self.is_due = False
 
     # In the scheduler's thread
 
@@ -67,11 +75,24 @@ class Chronicle:
             case Ended(dispatch):
                 self._steps.append(Step(dispatch.queue, None))
 
+    def look(self, ledger: Ledger) -> None:
+        """Note since when the oldest workload of each queue waits; it goes through all of them."""
+        self.is_due = False
+        oldest: dict[str, float] = {}
+        for dispatch in ledger:
+            if not dispatch.is_held:
+                since = oldest.get(dispatch.queue, dispatch.since)
+                oldest[dispatch.queue] = min(since, dispatch.since)
+        self._oldest = oldest
+
     # In the bridge's thread
 
     async def write_forever(self, require: Callable[[], Broker]) -> None:
         """Write at the end of each minute, until this user is not allowed to."""
         while True:
+            left = MINUTE_SECONDS - time.time() % MINUTE_SECONDS
+            await asyncio.sleep(max(0.0, left - LOOK_AHEAD_SECONDS))
+            self.is_due = True
             await asyncio.sleep(MINUTE_SECONDS - time.time() % MINUTE_SECONDS)
             try:
                 await self.write(require(), int(time.time() / MINUTE_SECONDS - 0.5))
@@ -94,15 +115,23 @@ class Chronicle:
         depths: Counter[str] = Counter()
         for info in await broker.consumer_infos(names.tasks_stream):
             depths[info.queue] += info.pending
-        left: Mapping[str, Minute] = minutes_of(steps, depths)
+        now = time.monotonic()
+        ages = {queue: round(now - since) for queue, since in self._oldest.items()}
+        left: Mapping[str, Minute] = minutes_of(steps, depths, ages)
         for _ in range(TRIES):
             if not left:
                 return
             left = await write_down(broker, names, minute, left)
 
 
-def minutes_of(steps: Iterable[Step], depths: Mapping[str, int]) -> dict[str, Minute]:
-    """Sum up the steps of a minute by queue, those with most to tell first; idle ones have none."""
+def minutes_of(
+    steps: Iterable[Step], depths: Mapping[str, int], ages: Mapping[str, int]
+) -> dict[str, Minute]:
+    """Sum up the steps of a minute by queue, those with most to tell first; idle ones have none.
+
+    Args:
+        ages: of the oldest workload that waits, in seconds; it may have gone since it was seen.
+    """
     found: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     for queue, waited in steps:
         sums = found[queue]
@@ -112,6 +141,11 @@ def minutes_of(steps: Iterable[Step], depths: Mapping[str, int]) -> dict[str, Mi
             sums[0] += 1
             sums[1] += waited
     queues = found.keys() | {queue for queue, depth in depths.items() if depth}
-    minutes = {queue: Minute(depths.get(queue, 0), *found[queue]) for queue in sorted(queues)}
+    minutes = {}
+    for queue in sorted(queues):
+        started, waited, ended = found[queue]
+        depth = depths.get(queue, 0)
+        age = ages.get(queue, 0) if depth else 0
+        minutes[queue] = Minute(depth, started, waited, ended, age)
     busiest = sorted(minutes, key=lambda queue: sum(minutes[queue]), reverse=True)
     return {queue: minutes[queue] for queue in busiest[:MOST_HISTORIES]}

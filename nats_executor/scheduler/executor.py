@@ -276,6 +276,8 @@ class NatsExecutor(compat.VersionedExecutor):
         connected.upkeep.tick()
         connected.explainer.tick()
         connected.leftovers.tick()
+        if chronicle.is_due:
+            chronicle.look(self._events.ledger)
         if telemetry.reading:
             telemetry.tell(self._events.ledger)
 

@@ -21,12 +21,14 @@ class Minute(NamedTuple):
         started: how many began to run, of those whose wait is known.
         waited: how many milliseconds these had waited, all together.
         ended: how many came to their end.
+        oldest: for how many seconds the one had waited that waited longest, at its end.
     """
 
     depth: int = 0
     started: int = 0
     waited: int = 0
     ended: int = 0
+    oldest: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,7 @@ class History:
     started: list[int]
     waited: list[int]
     ended: list[int]
+    oldest: list[int]
 
 
 def minutes_until(history: History | None, minute: int) -> list[Minute]:
@@ -53,7 +56,7 @@ def minutes_until(history: History | None, minute: int) -> list[Minute]:
     """
     if history is None:
         return [Minute()] * MINUTES
-    lists = (history.depth, history.started, history.waited, history.ended)
+    lists = (history.depth, history.started, history.waited, history.ended, history.oldest)
     back = range(history.minute - minute + MINUTES - 1, history.minute - minute - 1, -1)
     return [Minute(*(ago(values, n) for values in lists)) for n in back]
 
@@ -75,6 +78,7 @@ def extended(history: History | None, queue: str, minute: int, seen: Minute) -> 
         last.started + seen.started,
         last.waited + seen.waited,
         last.ended + seen.ended,
+        max(last.oldest, seen.oldest),
     )
     minutes = [*earlier, now]
     return History(
@@ -84,4 +88,5 @@ def extended(history: History | None, queue: str, minute: int, seen: Minute) -> 
         started=[each.started for each in minutes],
         waited=[each.waited for each in minutes],
         ended=[each.ended for each in minutes],
+        oldest=[each.oldest for each in minutes],
     )

@@ -35,6 +35,7 @@ def test_a_queue_is_described_in_full(console: Console) -> None:
                 "w1 (running, 3 of 4 slots in use)", "w2 (running, 0 of 4 slots in use)",
             ],
             "unserved_bands": [], "paused_until": None, "paused_by": None, "reason": None,
+            "oldest_seconds": 0,
             "deepest_last_hour": 0, "started_last_hour": 0, "ended_last_hour": 0,
             "mean_wait_seconds": None,
         }
@@ -76,15 +77,16 @@ def test_the_last_hour_is_told(console: Console) -> None:
     now = int(time.time() // 60)
     history = None
     for minute, seen in [(now - 61, Minute(9, 9, 9, 9)), (now - 50, Minute(7, 3, 4500, 2)),
-                         (now, Minute(1, 1, 500, 4))]:  # fmt: skip
+                         (now, Minute(1, 1, 500, 4, 70))]:  # fmt: skip
         history = extended(history, "default", minute, seen)
     console.publish(console.settings.names.queue_history("default"), packed(as_map(history)))
 
+    console.send("default")
     code, output = console.run(commands.queues_show, queue="default", output="json")
 
     [details] = json.loads(output)
     assert code == 0
-    assert {name: details[name] for name in last_hour(None, 0)} == {
-        "deepest_last_hour": 7, "started_last_hour": 4, "ended_last_hour": 6,
+    assert {name: details[name] for name in last_hour(None, 0, 0)} == {
+        "oldest_seconds": 70, "deepest_last_hour": 7, "started_last_hour": 4, "ended_last_hour": 6,
         "mean_wait_seconds": 1.25,
     }  # fmt: skip

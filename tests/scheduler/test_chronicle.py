@@ -44,8 +44,10 @@ def last_minutes(stage: Stage, minute: int = MINUTE) -> dict[str, Minute]:
 def test_steps_are_summed_up_by_queue() -> None:
     steps = [Step("a", 10), Step("a", 20), Step("b", None), Step("a", None)]
 
-    assert minutes_of(steps, {"a": 3, "c": 4, "idle": 0}) == {
-        "a": Minute(depth=3, started=2, waited=30, ended=1),
+    depths, ages = {"a": 3, "c": 4, "idle": 0}, {"a": 7, "b": 8, "idle": 9}
+
+    assert minutes_of(steps, depths, ages) == {
+        "a": Minute(depth=3, started=2, waited=30, ended=1, oldest=7),
         "b": Minute(ended=1),
         "c": Minute(depth=4),
     }
@@ -54,7 +56,7 @@ def test_steps_are_summed_up_by_queue() -> None:
 def test_of_too_many_queues_the_busiest_count() -> None:
     depths = {f"q{number:04}": number for number in range(1, MOST_HISTORIES + 3)}
 
-    found = minutes_of([Step("q0001", 10_000)], depths)
+    found = minutes_of([Step("q0001", 10_000)], depths, {})
 
     assert len(found) == MOST_HISTORIES == 1000
     assert depths.keys() - found.keys() == {"q0002", "q0003"}
@@ -80,6 +82,26 @@ def test_starts_waits_and_ends_are_written(stage: Stage) -> None:
     assert found["default"] == Minute(depth=3, started=2, waited=waited, ended=2)
     assert 3_600_000 <= waited < 3_900_000
     assert found["gpu"] == Minute(depth=1)
+
+
+def test_the_age_of_the_oldest_that_waits_is_written(stage: Stage) -> None:
+    executor = stage.executor()
+    sent = stage.sent_by(executor, *(task_workload(f"t{n}") for n in range(3)))
+    assert executor._connected
+    ledger, chronicle = executor._events.ledger, executor._connected.dispatcher.chronicle
+    for workload, seconds in zip(sent, (500, 300, 100), strict=True):
+        dispatch = ledger.of_id(workload.dispatch_id)
+        assert dispatch
+        dispatch.since -= seconds
+    stage.report(sent[0], State.CLAIMED)  # it waits no more
+    stage.seen(executor)
+    chronicle.is_due = True
+    executor.sync()
+    assert not chronicle.is_due
+
+    write(executor)
+
+    assert 300 <= last_minutes(stage)["default"].oldest < 400
 
 
 def test_a_queue_at_rest_is_not_written_of(stage: Stage) -> None:

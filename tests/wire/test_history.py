@@ -11,7 +11,7 @@ from nats_executor.wire.messages import LARGEST, as_map, decode
 from nats_executor.wire.sizes import HISTORY_BYTES
 
 NOTHING = Minute()
-SEEN = Minute(depth=5, started=2, waited=300, ended=1)
+SEEN = Minute(depth=5, started=2, waited=300, ended=1, oldest=60)
 
 
 def after(*seen: tuple[int, Minute]) -> History:
@@ -51,16 +51,16 @@ def test_minutes_of_which_no_scheduler_wrote_are_empty() -> None:
 
 
 def test_two_schedulers_add_up_in_a_minute_but_see_one_depth() -> None:
-    found = minutes_until(after((100, SEEN), (100, Minute(4, 10, 20, 30))), 100)
+    found = minutes_until(after((100, SEEN), (100, Minute(4, 10, 20, 30, 59))), 100)
 
-    assert found[-2:] == [NOTHING, Minute(4, 12, 320, 31)]
+    assert found[-2:] == [NOTHING, Minute(4, 12, 320, 31, 60)]
 
 
 def test_a_clock_that_is_behind_adds_to_the_latest_minute() -> None:
     history = after((105, SEEN), (100, Minute(0, 1, 0, 0)))
 
     assert history.minute == 105
-    assert minutes_until(history, 105)[-1] == Minute(0, 3, 300, 1)
+    assert minutes_until(history, 105)[-1] == Minute(0, 3, 300, 1, 60)
 
 
 def test_a_record_from_the_future_is_replaced() -> None:
@@ -73,7 +73,7 @@ def test_a_record_from_the_future_is_replaced() -> None:
 def test_lists_of_any_length_are_read() -> None:
     """A later release may keep more, or fewer."""
     history = History(
-        queue="q", minute=9, depth=list(range(70)), started=[3], waited=[], ended=[1, 2]
+        queue="q", minute=9, depth=list(range(70)), started=[3], waited=[], ended=[1, 2], oldest=[]
     )
 
     found = minutes_until(history, 9)
@@ -88,7 +88,7 @@ def test_the_largest_record_fits() -> None:
     many = [LARGEST] * MINUTES
     history = History(
         queue="\N{PILE OF POO}" * 256, minute=2**32, depth=many, started=many, waited=many,
-        ended=many,
+        ended=many, oldest=many,
     )  # fmt: skip
 
     body = packed(as_map(history))
