@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nats_executor.errors import AccessDenied, BrokerError
@@ -22,7 +23,7 @@ from nats_executor.wire.messages import Kind, State
 from nats_executor.wire.names import Lane
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from nats_executor.broker.bridge import Bridge
     from nats_executor.broker.port import Broker, ConsumerInfo
@@ -51,6 +52,13 @@ class QueueView(NamedTuple):
     consumers: Sequence[ConsumerInfo]
     workers: Sequence[Seen]
     pauses: Mapping[Lane, Pause]
+
+
+class Judged(NamedTuple):
+    """Dispatches that wait for the same reason: of one lane, in the same state."""
+
+    reason: Reason
+    dispatches: Sequence[Dispatch]
 
 
 class Told(NamedTuple):
@@ -135,21 +143,17 @@ class Explainer:
         ]
 
     def _explain_sent(self, view: QueueView, now: float) -> None:
-        reasons: dict[Any, Reason] = {}
-        turns: Counter[Lane] = Counter()
-        found: list[tuple[Dispatch, Told]] = []
+        # A hundred thousand may wait: what is alike is concluded once.
+        alike: defaultdict[Any, list[Dispatch]] = defaultdict(list)
         for dispatch in self._due(now):
-            alike = dispatch.lane, dispatch.state, dispatch.worker if dispatch.is_held else ""
-            if alike not in reasons:
-                reasons[alike] = conclude(self._situation(view, dispatch, now))
-            reason = reasons[alike]
-            turns[dispatch.lane] += reason.cause.is_turn
-            if dispatch.explained != reason.cause:
-                waits = now - dispatch.since
-                found.append((dispatch, Told(dispatch.key, dispatch.coordinates, waits, reason)))
-        for dispatch, told in first_of_all(found, turns):
-            dispatch.explained = told.reason.cause
-            self._tell(told)
+            alike[dispatch.queue, dispatch.band, dispatch.state, dispatch.worker].append(dispatch)
+        judged = [
+            Judged(conclude(self._situation(view, some[0], now)), some) for some in alike.values()
+        ]
+        for dispatch, reason in first_of_all(judged):
+            dispatch.explained = reason.cause
+            waits = now - dispatch.since
+            self._tell(Told(dispatch.key, dispatch.coordinates, waits, reason))
 
     def _explain_unsent(self, now: float) -> None:
         """Explain what waits in the executor itself."""
@@ -205,14 +209,17 @@ def queued_in(queue: str) -> Instance:
     )
 
 
-def first_of_all(
-    found: Iterable[tuple[Dispatch, Told]], turns: Counter[Lane]
-) -> list[tuple[Dispatch, Told]]:
+def first_of_all(judged: Sequence[Judged]) -> list[tuple[Dispatch, Reason]]:
     """Choose what to write in one look: first what a person has to act on."""
-    wanted = [
-        pair
-        for pair in found
-        if not pair[1].reason.cause.is_turn or turns[pair[0].lane] <= MOST_TURNS
-    ]
-    wanted.sort(key=lambda pair: not pair[1].reason.cause.needs_person)
-    return wanted[:MOST_TOLD]
+    turns: Counter[Lane] = Counter()
+    for reason, dispatches in judged:
+        turns[dispatches[0].lane] += reason.cause.is_turn * len(dispatches)
+    first = sorted(judged, key=lambda one: not one.reason.cause.needs_person)
+    found = (
+        (dispatch, reason)
+        for reason, dispatches in first
+        if not reason.cause.is_turn or turns[dispatches[0].lane] <= MOST_TURNS
+        for dispatch in dispatches
+        if dispatch.explained != reason.cause
+    )
+    return list(islice(found, MOST_TOLD))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,10 +9,9 @@ import pytest
 from nats_executor.errors import BrokerUnavailable
 from nats_executor.operations.pausing import Wish, pause_queues
 from nats_executor.operations.reasons import Cause, Reason
-from nats_executor.scheduler.explaining import MOST_TOLD, MOST_TURNS, Told, first_of_all
+from nats_executor.scheduler.explaining import MOST_TOLD, MOST_TURNS, Judged, first_of_all
 from nats_executor.scheduler.ledger import Dispatch
 from nats_executor.wire.messages import Presence, State, encode
-from nats_executor.wire.names import Lane
 from tests.scheduler.stage import callback_workload, queue_up, task_workload
 from tests.support.waiting import block_until
 
@@ -181,22 +179,35 @@ def test_what_has_no_slot_is_written(patient: Stage) -> None:
     block_until(beat, 60, "a line")
 
 
-def found(count: int, cause: Cause, queue: str) -> list[tuple[Dispatch, Told]]:
-    return [
-        (Dispatch(f"d{n}", n, queue, "ExecuteTask", ""), Told(n, n, 90.0, Reason(cause, "x")))
-        for n in range(count)
-    ]
+def judged(count: int, cause: Cause, queue: str) -> Judged:
+    dispatches = [Dispatch(f"d{n}", n, queue, "ExecuteTask", "") for n in range(count)]
+    return Judged(Reason(cause, "x"), dispatches)
 
 
 def test_a_backlog_is_not_written_and_what_needs_a_person_comes_first() -> None:
-    few = found(MOST_TURNS, Cause.TURN, "few")
-    many = found(MOST_TURNS + 1, Cause.WORKERS_FULL, "many")
-    bad = found(MOST_TOLD - 5, Cause.NO_WORKER, "bad")
-    turns = Counter({Lane("few"): len(few), Lane("many"): len(many)})
+    few = judged(MOST_TURNS, Cause.TURN, "few")
+    many = judged(MOST_TURNS + 1, Cause.WORKERS_FULL, "many")
+    bad = judged(MOST_TOLD - 5, Cause.NO_WORKER, "bad")
 
-    chosen = first_of_all([*few, *many, *bad], turns)
+    chosen = first_of_all([few, many, bad])
 
-    assert chosen == [*bad, *few[:5]]
+    expected = [*bad.dispatches, *few.dispatches[:5]]
+    assert [dispatch for dispatch, _ in chosen] == expected
+    assert {reason.cause for _, reason in chosen} == {Cause.NO_WORKER, Cause.TURN}
+
+
+def test_two_states_of_a_lane_are_one_backlog() -> None:
+    some = [judged(MOST_TURNS, cause, "q") for cause in (Cause.TURN, Cause.WORKERS_FULL)]
+
+    assert first_of_all(some) == []
+
+
+def test_what_was_written_is_not_written_again() -> None:
+    bad = judged(3, Cause.NO_WORKER, "bad")
+    bad.dispatches[0].explained = Cause.NO_WORKER
+    bad.dispatches[1].explained = Cause.QUEUE_PAUSED
+
+    assert [dispatch.id for dispatch, _ in first_of_all([bad])] == ["d1", "d2"]
 
 
 def test_the_broker_may_be_away(patient: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
