@@ -102,6 +102,8 @@ class Worker:
                 team=self.state.plan.team,
                 workloads_per_supervisor=self._settings.workloads_per_supervisor,
                 serves_logs=self.state.plan.serves_logs,
+                # Airflow finds the port of the logs by the host's own name.
+                shown_as="" if self.state.plan.serves_logs else self.state.plan.name,
                 uploads=uploads.to_uploader,
             ) as pool,
             connect(self._settings, role=f"worker {self.state.plan.name}") as broker,

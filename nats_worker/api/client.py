@@ -28,6 +28,7 @@ __all__ = [
     "deliver",
     "error_text",
     "httpx",
+    "show_host_as",
     "watch_requests",
 ]
 
@@ -41,6 +42,7 @@ RELIED_ON_FOR_REQUESTS: dict[Any, tuple[str, ...]] = {
     api.TaskInstanceOperations: ("heartbeat", "start"),
     api.Client: ("request", "send"),
 }
+OF_THIS_HOST = vars(api).get("get_hostname")
 # From 3.4 on a callback's start is asked for; it is granted once.
 HAS_CALLBACK_START = hasattr(api, "CallbackOperations")
 if HAS_CALLBACK_START:
@@ -89,6 +91,15 @@ def watch_requests(asking: Callable[[], Asking]) -> None:
     client.send = patient(
         client.send, asking_of, httpx.ReadTimeout, heartbeat_seconds=heartbeat_seconds()
     )
+
+
+def show_host_as(name: str) -> None:
+    """Have Airflow show a worker's name as the host of what this process runs.
+
+    Starts and heartbeats name the host; an Airflow that takes it from elsewhere shows the host's
+    own name, and nothing else depends on it.
+    """
+    vars(api)["get_hostname"] = (lambda: name) if name else OF_THIS_HOST
 
 
 def heartbeat_seconds() -> float:

@@ -39,6 +39,7 @@ from nats_worker.api.client import (
     answer_of,
     deliver,
     error_text,
+    show_host_as,
     watch_requests,
 )
 from nats_worker.processes.endings import ending_of
@@ -135,6 +136,7 @@ def supervise(
     asking: Asking,
     team: str | None,
     delivery_seconds: float,
+    shown_as: str,
     on_start: Callable[[int], None],
 ) -> ExitReport:
     """Run one workload to its end. Never raises.
@@ -144,6 +146,7 @@ def supervise(
         asking: what becomes of the request for its start; SIGTERM stops that until it is answered.
         team: whose configuration names the API server.
         delivery_seconds: how long to go on delivering a task's state to an API server that is away.
+        shown_as: the name that Airflow's UI shows as the task's host, '' for the host's own.
         on_start: told the task process's pid once the API server has accepted the start.
     """
     watch = WATCH
@@ -154,6 +157,7 @@ def supervise(
         signal.signal(signal.SIGTERM, asking.stop)
         workload = WORKLOAD.validate_python(unpack(body))
         watch_subprocesses()
+        show_host_as(shown_as)
         send_spans_from_tasks()
         if lacks():
             asking.sending()  # nothing will tell when it is

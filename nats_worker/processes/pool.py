@@ -68,6 +68,7 @@ class ProcessPool:
         workloads_per_supervisor: how many workloads a supervisor runs at most, one after the other.
         serves_logs: whether to serve this host's task logs to the UI, once it asks, by one process
             more.
+        shown_as: the name that Airflow's UI shows as the host of a task, '' for the host's own.
         uploads: where supervisors have task logs stored; without it they do it themselves.
     """
 
@@ -79,6 +80,7 @@ class ProcessPool:
         reach_seconds: float = 20.0,
         workloads_per_supervisor: int = 50,
         serves_logs: bool = False,
+        shown_as: str = "",
         uploads: socket.socket | None = None,
     ) -> None:
         self.team = team
@@ -86,6 +88,7 @@ class ProcessPool:
         self.reach_seconds = reach_seconds
         self.workloads_per_supervisor = workloads_per_supervisor
         self.serves_logs = serves_logs
+        self.shown_as = shown_as
         self.uploads = uploads
         self.runs: dict[str, Run] = {}
         self.server: ForkServerHandle | None = None
@@ -160,6 +163,7 @@ class ProcessPool:
                 "team": self.team,
                 "delivery_seconds": self.delivery_seconds,
                 "reach_seconds": self.reach_seconds,
+                "shown_as": self.shown_as,
                 "workloads_per_supervisor": self.workloads_per_supervisor,
                 "start_by": time.monotonic() + start_seconds,
             }

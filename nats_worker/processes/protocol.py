@@ -7,12 +7,11 @@ kernel keeps packets whole and in order. Nothing of this reaches a command line,
 or a disk: a body carries a token.
 
 Requests (`op`): `run` with `id`, `body` (msgpack of Airflow's workload), `team`,
-`delivery_seconds`, `reach_seconds`, `workloads_per_supervisor` and `start_by`; `self_test` with
-`id` and `team`, whose report has a finding a line; `probe` with `id`, whose process does nothing;
-`cleanup_bundles`; `serve_logs`. The end of the
-stream means: kill everything and exit. The fork server passes a `run` on to a supervisor that is
-free, over a channel of the two; one byte from there says that it is free, the channel's end that it
-may exit.
+`delivery_seconds`, `reach_seconds`, `shown_as`, `workloads_per_supervisor` and `start_by`;
+`self_test` with `id` and `team`, whose report has a finding a line; `probe` with `id`, whose
+process does nothing; `cleanup_bundles`; `serve_logs`. The end of the stream means: kill everything
+and exit. The fork server passes a `run` on to a supervisor that is free, over a channel of the
+two; one byte from there says that it is free, the channel's end that it may exit.
 
 Events (`event`): `ready` once Airflow is imported; `forked` with `id` and the `pid` of the
 supervisor that was forked for it or has been free; `asked` with `id`, before the API server is

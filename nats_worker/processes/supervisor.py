@@ -64,6 +64,7 @@ class Supervisor:
             asking=asking,
             team=request["team"],
             delivery_seconds=request["delivery_seconds"],
+            shown_as=request["shown_as"],
             on_start=lambda pid: self.announce_start(request["id"], pid),
         )
 

@@ -41,6 +41,7 @@ def test_a_task_succeeds_at_its_first_try(
 
     assert (row["state"], row["try_number"]) == ("success", 1)
     assert row["external_executor_id"]
+    assert row["hostname"] == "worker-1"  # the worker's name, and it stays
 
 
 def test_a_task_that_fails_once_succeeds_at_its_second_try(

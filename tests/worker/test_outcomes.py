@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from airflow.sdk.api.client import get_hostname
 
 from nats_worker.delivery.verdict import Final, judge
 from nats_worker.processes.exit_report import Ending
@@ -28,6 +29,23 @@ SILENCE = Answer(0)
 
 def invalid(state: str) -> Answer:
     return Answer(409, {"reason": "invalid_state", "message": "no", "previous_state": state})
+
+
+# What Airflow shows
+
+
+@pytest.mark.parametrize("name", ["etl-1", ""])
+async def test_a_workers_name_is_shown_as_the_host(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Also after the task has ended; a heartbeat from another host would end it."""
+    monkeypatch.setattr(stage.pool, "shown_as", name)
+    ti_id = stage.new_id()
+
+    await stage.finish("succeed", ti_id)
+
+    [start] = stage.api.bodies(ti_id, "run")
+    assert start["hostname"] == (name or get_hostname())
 
 
 # How a task process ends, once its start was accepted
