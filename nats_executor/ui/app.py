@@ -14,6 +14,8 @@ from starlette.staticfiles import StaticFiles
 
 from nats_executor.errors import BrokerError, ConfigError, NatsExecutorError, NotFound
 from nats_executor.fleet.letters import Wanted, letter_row
+from nats_executor.installation import installed
+from nats_executor.operations.describing import Untold, carried_rows, worker_details
 from nats_executor.operations.facts import facts_row
 from nats_executor.operations.instances import WhichTask
 from nats_executor.text import presentable
@@ -117,6 +119,30 @@ async def list_workers(
     glance = await desks.here().glance()
     texts = {"worker": worker, "queues": queue, "state": state}
     return page_of_table(glance, "workers", Cut(texts, sort or None, reverse, offset, limit))
+
+
+@reads.get("/workers/show")
+async def show_worker(worker: Coordinate) -> dict[str, Any]:
+    """Return what a worker tells of itself and of what it runs, `carried` None if it does not."""
+    desk = desks.here()
+    glance = await desk.glance()
+    named = [row for row in glance.workers if row["worker"] == worker]
+    if glance.survey is None or not named:
+        raise HTTPException(HTTPStatus.NOT_FOUND, glance.trouble or "no worker has that name")
+    # Two may have one name, in different queues; the one that was heard of last is shown.
+    seen = min(
+        (one for one in glance.survey.workers if one.presence.name == worker),
+        key=lambda one: one.age,
+    )
+    try:
+        found = await desk.description(seen)
+    except BrokerError as exc:
+        raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, presentable(str(exc))) from exc
+    answer = {"details": worker_details(named[0], found, installed())}
+    if isinstance(found, Untold):
+        trouble = f"worker {worker} does not tell what it runs: {found.text}"
+        return answer | {"carried": None, "trouble": presentable(trouble)}
+    return answer | {"carried": carried_rows(found), "trouble": None}
 
 
 @reads.get("/dead-letters")

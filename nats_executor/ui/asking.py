@@ -21,6 +21,7 @@ from nats_executor.fleet.histories import seen_histories
 from nats_executor.fleet.queues import queue_rows
 from nats_executor.fleet.workers import served_queues
 from nats_executor.logs.connection import PerProcess, ProcessConnection
+from nats_executor.operations.describing import description_of
 from nats_executor.operations.letters import letters_page
 from nats_executor.operations.situations import explain
 from nats_executor.operations.survey import take_survey, worker_rows
@@ -31,11 +32,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
     from nats_executor.fleet.letters import Wanted
+    from nats_executor.fleet.presences import Seen
     from nats_executor.fleet.queues import Row
+    from nats_executor.operations.describing import Untold
     from nats_executor.operations.instances import WhichTask
     from nats_executor.operations.letters import LettersPage
     from nats_executor.operations.situations import Explanation
     from nats_executor.operations.survey import Survey
+    from nats_executor.wire.descriptions import Description
     from nats_executor.wire.history import History
 
 __all__ = ["ORDER_BUDGET_SECONDS", "Glance", "desks"]
@@ -156,6 +160,16 @@ class Desk(ProcessConnection):
         names = self.settings.names
         return await self._in_turn(
             lambda: letters_page(self.require_broker(), names, wanted, before=before, most=most)
+        )
+
+    async def description(self, seen: Seen) -> Description | Untold:
+        """Return what a worker runs.
+
+        Raises:
+            BrokerError: NATS does not answer, or this user may not ask.
+        """
+        return await self._in_turn(
+            lambda: description_of(self.require_broker(), self.settings, seen)
         )
 
     async def explanation(self, wanted: WhichTask) -> Explanation:

@@ -173,6 +173,19 @@ def test_the_last_hour_of_a_queue_is_drawn(visit: Any, site: Site) -> None:
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 
+def test_what_a_worker_runs_is_shown(visit: Any) -> None:
+    page = visit("viewer", query="?tab=workers")
+
+    page.get_by_role("button", name="etl-1", exact=True).click()
+
+    dialog = page.get_by_role("dialog", name="Worker etl-1")
+    expect(dialog.get_by_text("It runs nothing at the moment")).to_be_visible()
+    expect(dialog.get_by_text(re.compile(r"^up for .+, Airflow 3\..+, Python 3\."))).to_be_visible()
+    shot(page, "worker")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
 def test_workers_in_dark(visit: Any, site: Site) -> None:
     """By the tokens of Airflow's own theme: nothing of ours says a colour."""
     drained = {"draining": True, "drained_by": "ann", "drain_reason": "new kernel"}

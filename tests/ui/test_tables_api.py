@@ -322,3 +322,27 @@ def test_a_look_at_the_last_hour_is_shown_for_twenty_seconds(
         page.look("queues")
 
     assert looks == 1
+
+
+# One worker
+
+
+def test_a_worker_that_does_not_tell_what_it_runs(page: PageStage) -> None:
+    page.console.announce("w1", "a", version="0.0.1")
+
+    answer = page.look("workers/show", worker="w1")
+
+    assert answer["carried"] is None
+    assert answer["trouble"] == (
+        "worker w1 does not tell what it runs: it is gone, or its release 0.0.1 does not tell what "
+        "it runs"
+    )
+    assert answer["details"]["worker"] == "w1"
+    assert answer["details"]["uptime_seconds"] is None
+
+
+def test_an_unknown_worker(page: PageStage) -> None:
+    answer = page.ask("workers/show", "viewer", worker="w2")
+
+    assert answer.status_code == 404
+    assert answer.json()["detail"] == "no worker has that name"

@@ -3,6 +3,7 @@
 import { ChakraUI, React, ReactRouterDOM, h, useAnswer } from "./host.js";
 import { ActionDialog } from "./dialog.js";
 import { Hour } from "./hour.js";
+import { WorkerName } from "./worker.js";
 import { Empty, Loading, Pages, Result, Rows, Trouble, command, duration, many, moment, number, stateBadge, useMe } from "./parts.js";
 
 const { Box, Button, Flex, Heading, HStack, Input, NativeSelect, Stack, Tabs, Text } = ChakraUI;
@@ -37,7 +38,7 @@ const TABLES = {
     filters: [{ name: "worker", label: "Worker" }, { name: "queue", label: "Queue" }],
     states: ["running", "draining", "paused", "lost"],
     columns: [
-      { name: "worker", label: "Worker" },
+      { name: "worker", label: "Worker", show: (row) => h(WorkerName, { name: row.worker }) },
       { name: "state", label: "State", show: (row) => stateBadge(row.state) },
       { name: "queues", label: "Queues", show: (row) => row.queues.join(", ") },
       { name: "running", label: "Running", isNumber: true },
