@@ -72,6 +72,7 @@ TESTS = {
         "tests/wire/test_message_bounds.py",
         "tests/wire/test_messages.py",
         "tests/wire/test_descriptions.py",
+        "tests/wire/test_history.py",
     ),
     "nats_executor/access/permissions.py": (
         "tests/access/test_permissions.py",

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from nats_executor.wire.names import Names, Place, in_domain, token, without_domain
+from nats_executor.wire.names import (
+    Names,
+    Place,
+    SchedulerVerb,
+    Verb,
+    in_domain,
+    token,
+    without_domain,
+)
 
 
 @pytest.mark.parametrize(
@@ -60,3 +68,11 @@ def test_an_object_is_named_by_its_chunks() -> None:
 
     assert chunk == "$O.airflow_logs.C.a.path.part.7"
     assert Names().log_object("a", "path", "part") == "a.path.part.*"
+
+
+def test_questions_to_workers_and_to_schedulers() -> None:
+    assert Names().controls() == "airflow.ctl.*.*"
+    assert Names().controls(Verb.PING) == "airflow.ctl.*.ping"
+    assert Names().schedulers() == "airflow.schedulers.*.*"
+    assert Names().schedulers(SchedulerVerb.STATE) == "airflow.schedulers.*.state"
+    assert Names().holds_stream == "KV_airflow_holds"
