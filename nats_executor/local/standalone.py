@@ -176,6 +176,7 @@ def watch(
         components.require_alive()
         if time.monotonic() > next_look:
             if is_done():
+                out.show_logs(components)  # what it was seen by
                 return
             next_look = time.monotonic() + READY_LOOK_SECONDS
         time.sleep(SHOW_SECONDS)

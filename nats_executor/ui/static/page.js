@@ -86,15 +86,21 @@ function useAddress() {
   const [params, setParams] = ReactRouterDOM.useSearchParams();
   const tab = params.get("tab") in TABLES ? params.get("tab") : "queues";
   const get = (name) => params.get(name) ?? "";
-  const change = (changes, { keepPage = false } = {}) => setParams((old) => {
-    const next = new URLSearchParams(old);
+  // Two changes may come before the router has taken the first one.
+  const latest = useRef(params);
+  useEffect(() => {
+    latest.current = params;
+  }, [params]);
+  const change = (changes, { keepPage = false } = {}) => {
+    const next = new URLSearchParams(latest.current);
     if (!keepPage) ["page", "before"].forEach((name) => next.delete(name));
     for (const [name, value] of Object.entries(changes)) {
       if (value === "" || value === null) next.delete(name);
       else next.set(name, value);
     }
-    return next;
-  }, { replace: true });
+    latest.current = next;
+    setParams(next, { replace: true });
+  };
   const open = (name) => setParams(name === "queues" ? {} : { tab: name });
   return { tab, get, change, open };
 }
