@@ -86,19 +86,14 @@ function useAddress() {
   const [params, setParams] = ReactRouterDOM.useSearchParams();
   const tab = params.get("tab") in TABLES ? params.get("tab") : "queues";
   const get = (name) => params.get(name) ?? "";
-  // Two changes may come before the router has taken the first one.
-  const latest = useRef(params);
-  useEffect(() => {
-    latest.current = params;
-  }, [params]);
   const change = (changes, { keepPage = false } = {}) => {
-    const next = new URLSearchParams(latest.current);
+    // Not of `params`: another change may have come since they were drawn.
+    const next = new URLSearchParams(globalThis.location.search);
     if (!keepPage) ["page", "before"].forEach((name) => next.delete(name));
     for (const [name, value] of Object.entries(changes)) {
       if (value === "" || value === null) next.delete(name);
       else next.set(name, value);
     }
-    latest.current = next;
     setParams(next, { replace: true });
   };
   const open = (name) => setParams(name === "queues" ? {} : { tab: name });
