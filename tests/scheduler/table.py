@@ -67,6 +67,9 @@ class Rows:
             "queue": "default", "pool": "default_pool", "pool_slots": 1, "queued_by_job_id": JOB,
             "dag_version_id": VERSION, "priority_weight": 1,
         }  # fmt: skip
+        # Airflow 3.4 stores it under another name, and reads it by both.
+        if "map_index" in more and hasattr(TaskInstance, "region_index"):
+            more["region_index"] = more.pop("map_index")
         self.add(TaskInstance, **(values | more))
         return ids | {"task_id": task_id}
 
