@@ -81,10 +81,11 @@ def supervise(
     asking: Asking,
     team: str | None,
     delivery_seconds: float,
+    shown_as: str,
     on_start: Callable[[int], None],
 ) -> ExitReport:
     """Run one workload to its end."""
-    del team
+    del team, shown_as
     asking.reach_seconds = REACH_SECONDS
     try:
         signal.signal(signal.SIGTERM, asking.stop)
