@@ -81,7 +81,7 @@ def supervise(
     asking: Asking,
     team: str | None,
     delivery_seconds: float,
-    shown_as: str,
+    shown_as: str = "",  # the release before has none
     on_start: Callable[[int], None],
 ) -> ExitReport:
     """Run one workload to its end."""
