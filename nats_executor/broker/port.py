@@ -92,7 +92,7 @@ class Usage(NamedTuple):
 
 
 class ServerOffer(NamedTuple):
-    """What the server that this is connected to allows and shows."""
+    """The limits of the server that this is connected to, and its certificate."""
 
     max_payload: int = 0  # bytes of a message, headers included; 0 while it is to none
     certificate_ends: float = 0.0  # epoch seconds; 0 without TLS
@@ -194,7 +194,7 @@ class Broker(Protocol):
 
     @property
     def offer(self) -> ServerOffer:
-        """What that server allows and shows."""
+        """The limits and the certificate of that server."""
         ...
 
     async def ready(self, timeout: float) -> None:

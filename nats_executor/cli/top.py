@@ -108,7 +108,7 @@ def run_top(args: Namespace) -> None:
 
 
 class LiveView:
-    """What is shown, and what it is made of."""
+    """The rows on the terminal, and the survey behind them."""
 
     def __init__(self, settings: Settings, console: Console, every: float) -> None:
         self.settings = settings

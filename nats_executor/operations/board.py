@@ -41,7 +41,7 @@ class Tab(StrEnum):
 
 
 class Mode(StrEnum):
-    """What keys are for at the moment."""
+    """The use of the keys at the moment."""
 
     SELECT = "select"
     FILTER = "filter"
@@ -50,7 +50,7 @@ class Mode(StrEnum):
 
 
 class Act(StrEnum):
-    """What a key has the terminal do."""
+    """The step that a key asks for."""
 
     QUIT = "quit"
     PAUSE = "pause"
@@ -106,7 +106,7 @@ HELP = (
 
 
 class Board(NamedTuple):
-    """What the last look has found."""
+    """The result of the last look."""
 
     queues: Sequence[Row] = ()
     workers: Sequence[Row] = ()
@@ -114,7 +114,7 @@ class Board(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ViewState:
-    """What a person sees and has typed.
+    """The view of a person: rows, selection and typed text.
 
     Attributes:
         selected: by table, the name of the selected row.

@@ -102,7 +102,7 @@ class FileLook:
 
 @dataclass(frozen=True, slots=True)
 class TimedAnswer:
-    """What a scheduler's executor said, and by how many seconds its clock is ahead."""
+    """The answer of a scheduler's executor, and by how many seconds its clock is ahead."""
 
     asked: AskedExecutor
     clock: float | None = None
