@@ -176,11 +176,11 @@ $(MUTANTS)/.stamp: tests/mutants.lock | $(STAMP)
 	@touch $@
 
 .PHONY: docs
-docs: $(STAMP) ## Write docs/configuration.md, permissions.md, tested-versions.md and the table in docs/kubernetes.md
-	@$(BIN)/python -m tests.tools.document_configuration docs/configuration.md
-	@$(BIN)/python -m tests.tools.document_permissions docs/permissions.md
-	@$(BIN)/python -m tests.tools.document_tested docs/tested-versions.md tests/tested.json
-	@$(BIN)/python -m tests.tools.document_values docs/kubernetes.md deploy/helm/values.yaml
+docs: $(STAMP) ## Write the generated pages below docs/: options, permissions, tested versions, the values of the chart
+	@$(BIN)/python -m tests.tools.document_configuration docs/reference/configuration.md
+	@$(BIN)/python -m tests.tools.document_permissions docs/reference/permissions.md
+	@$(BIN)/python -m tests.tools.document_tested docs/reference/tested-versions.md tests/tested.json
+	@$(BIN)/python -m tests.tools.document_values docs/how-to/kubernetes.md deploy/helm/values.yaml
 
 .PHONY: lock
 lock: $(STAMP) ## Pin the newest versions of everything in requirements.lock

@@ -147,8 +147,8 @@ OPTIONS: tuple[Option, ...] = (
         default=None,
         example="hub",
         description="JetStream domain of the streams, for processes that reach them through a leaf "
-        "node (`docs/far-workers.md`); `lent` for workers with NATS accounts of their own "
-        "(`docs/security.md`).",
+        "node (`docs/how-to/far-workers.md`); `lent` for workers with NATS accounts of their own "
+        "(`docs/explanation/security.md`).",
     ),
     Option(
         name="replicas",
@@ -172,7 +172,8 @@ OPTIONS: tuple[Option, ...] = (
         example="2147483648",
         description="Limit of the task stream in bytes, -1 for none. The server sets so much aside "
         "on each replica. A full stream refuses new tasks, which then wait in the scheduler. A "
-        "queued task takes 1.6 KB or more: the default holds about 300,000 (`docs/security.md`).",
+        "queued task takes 1.6 KB or more: the default holds about 300,000 "
+        "(`docs/explanation/security.md`).",
     ),
     Option(
         name="max_results_bytes",
@@ -212,7 +213,7 @@ OPTIONS: tuple[Option, ...] = (
         default="2592000",
         example="604800",
         description="Seconds that a stored task log stays readable, counted from its upload. Used "
-        "where `[logging] remote_base_log_folder` is `nats://`. See `docs/logs.md`.",
+        "where `[logging] remote_base_log_folder` is `nats://`. See `docs/how-to/logs.md`.",
     ),
     Option(
         name="max_log_bucket_bytes",
@@ -387,7 +388,8 @@ OPTIONS: tuple[Option, ...] = (
         default="0",
         example="8080",
         description="Port on which a worker answers `/livez`, `/readyz` and `/metrics`. 0: "
-        "none, as several workers of one host cannot share a port. See `docs/observability.md`.",
+        "none, as several workers of one host cannot share a port. See "
+        "`docs/how-to/observability.md`.",
     ),
     Option(
         name="health_address",

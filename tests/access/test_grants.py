@@ -9,7 +9,7 @@ from nats_executor.wire.names import Names
 from tests.support.fixtures import settings_for
 
 # A worker of the queue `a` with its three bands. Each of these is needed, and nothing else may be
-# there: `docs/permissions.md` says what each one is for.
+# there: `docs/reference/permissions.md` says what each one is for.
 WORKER = (
     "$JS.API.CONSUMER.MSG.NEXT.AIRFLOW_TASKS.a--b2",
     "$JS.API.DIRECT.GET.AIRFLOW_TASKS.airflow.tasks.a--b2.*",

@@ -1,4 +1,4 @@
-"""Measure the storage of the usual messages: the figures of the sizes in docs/security.md.
+"""Measure the storage of the usual messages, for the sizes in docs/explanation/security.md.
 
 python -m tests.attacks.measure
 """

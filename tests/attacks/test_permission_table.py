@@ -1,4 +1,4 @@
-"""The property of the users: what a server allows is what `docs/permissions.md` says.
+"""The property of the users: what a server allows is what `docs/reference/permissions.md` says.
 
 A thousand and more subjects are made of the names, not of the grants: every stream, bucket, kind of
 subject, verb of JetStream's API and of control, both forms of acks, inboxes, with and without

@@ -197,7 +197,7 @@ async def test_any_number_of_records_hides_no_worker_of_another_queue_from_the_s
 
 
 async def test_an_answer_of_8_mb_is_none(open_user_stage: UserStage, decoded: list[int]) -> None:
-    """One login may answer in another worker's stead; see docs/security.md."""
+    """One login may answer in another worker's stead; see docs/explanation/security.md."""
 
     async def answer(_: bytes) -> bytes:
         return burdens.filler({"v": 1})

@@ -33,7 +33,7 @@ examples:
   make bench                                      everything, an hour or two
   make bench ARGS="--scale 0.05 --rounds 1"       a trial of a few minutes; its figures mean little
   make bench ARGS="--only dispatch_per_s_10k --only adopt_10k_s"
-  make bench ARGS="--plots docs/performance"      and draw the pictures of docs/performance.md
+  make bench ARGS="--plots docs/explanation/performance"    and draw the pictures of that page
   make bench ARGS="--from build/bench.json"       show the last run again, measure nothing
   make bench ARGS="--list"                        the keys, with what they have to reach
 

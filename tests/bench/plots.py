@@ -1,4 +1,4 @@
-"""Pictures of a run, for docs/performance.md."""
+"""Pictures of a run, for docs/explanation/performance.md."""
 
 from __future__ import annotations
 

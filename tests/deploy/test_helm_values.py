@@ -16,7 +16,7 @@ from tests.support.charts import CHART, LEAST, Object, environment, only, refusa
 from tests.tools.boundaries import ROOT
 from tests.tools.document_values import comments, document, leaves, table
 
-PAGE = (ROOT / "docs/kubernetes.md").read_text()
+PAGE = (ROOT / "docs/how-to/kubernetes.md").read_text()
 VALUES = (CHART / "values.yaml").read_text()
 SCHEMA: Object = json.loads((CHART / "values.schema.json").read_text())
 EXAMPLE = re.compile(r"<!-- example: (\w+) -->\s+```yaml\n(.*?)```", re.DOTALL)

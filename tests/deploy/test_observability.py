@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["worker_stage_fixture"]
 
 DIRECTORY = ROOT / "deploy/observability"
-DOCUMENT = (ROOT / "docs/observability.md").read_text()
+DOCUMENT = (ROOT / "docs/how-to/observability.md").read_text()
 DASHBOARD: dict[str, Any] = json.loads((DIRECTORY / "grafana-dashboard.json").read_text())
 ALERTS: dict[str, Any] = yaml.safe_load((DIRECTORY / "alerts.yaml").read_text())
 MAPPINGS: list[dict[str, Any]] = yaml.safe_load((DIRECTORY / "statsd-mapping.yaml").read_text())[

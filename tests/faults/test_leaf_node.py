@@ -44,7 +44,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.integration, pytest.mark.chaos]
 
 NAMES = Names()
 CUT_SECONDS = 60.0
-# As docs/far-workers.md has it, on both sides; the others are the defaults.
+# As docs/how-to/far-workers.md has it, on both sides; the others are the defaults.
 DEFAULTS = {"heartbeat_seconds": 5, "ack_wait_seconds": 30, "worker_lost_seconds": 15}
 FAR = DEFAULTS | {"worker_lost_seconds": 120}
 # Airflow's defaults, which the other tests here shorten; and what the page says of far workers.

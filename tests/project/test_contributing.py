@@ -196,7 +196,7 @@ def test_every_function_of_a_command_has_a_definition() -> None:
 
 
 def test_a_page_names_every_command() -> None:
-    text = "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
+    text = "".join(path.read_text() for path in (ROOT / "docs").rglob("*.md"))
 
     for name in command_names(definitions.get_nats_cli_commands()):
         assert f"airflow {name}" in text

@@ -11,15 +11,15 @@ from tests.tools.document_configuration import document
 
 def test_the_configuration_page_is_current() -> None:
     """`make docs` writes it."""
-    assert (ROOT / "docs/configuration.md").read_text() == document()
+    assert (ROOT / "docs/reference/configuration.md").read_text() == document()
 
 
 def test_the_page_of_permissions_is_current() -> None:
-    assert (ROOT / "docs/permissions.md").read_text() == document_permissions.document()
+    assert (ROOT / "docs/reference/permissions.md").read_text() == document_permissions.document()
 
 
 def test_every_test_that_a_page_names_is_there() -> None:
-    text = "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
+    text = "".join(path.read_text() for path in (ROOT / "docs").rglob("*.md"))
     named = set(re.findall(r"`(test_\w+)`", text))
     files = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py")]
     defined = {name for source in files for name in re.findall(r"def (test_\w+)\(", source)}

@@ -61,7 +61,7 @@ def test_a_program_leaves_a_row_with_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, row: str
 ) -> None:
     for name in (RECORD, PAGE):
-        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).parent.mkdir(parents=True)
     (tmp_path / RECORD).write_text(as_json([OLDER]))
     monkeypatch.setattr(tested, "ROOT", tmp_path)
     monkeypatch.setattr(tested, "git", lambda *_: "")

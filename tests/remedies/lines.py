@@ -1,4 +1,4 @@
-"""The lines for each trouble; `docs/troubleshooting.md` has them all, with these examples."""
+"""The lines for each trouble; docs/how-to/troubleshooting.md has them all, with these examples."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import re
 from tests.remedies.lines import EXAMPLES, LINES
 from tests.tools.boundaries import ROOT
 
-PAGE = ROOT / "docs" / "troubleshooting.md"
+PAGE = ROOT / "docs" / "how-to" / "troubleshooting.md"
 SOURCES = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py")]
 
 

@@ -1,4 +1,4 @@
-"""Write docs/configuration.md from the table of options: `make docs`."""
+"""Write docs/reference/configuration.md from the table of options: `make docs`."""
 
 from __future__ import annotations
 

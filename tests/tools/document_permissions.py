@@ -90,7 +90,7 @@ HEAD = """# Permissions
 
 `make docs` writes this page from `nats_executor/access/permissions.py`: what each NATS user may do,
 as `airflow nats auth` prints it, a part for each role. Everything else is denied.
-[security.md](security.md) says why, and what this does not cover.
+[security.md](../explanation/security.md) says why, and what this does not cover.
 
 `tests/attacks/test_permission_table.py` tries every user on real servers (`make test-matrix`), with
 more than a thousand subjects of streams, buckets, JetStream's API, control verbs, acks and inboxes,

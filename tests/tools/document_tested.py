@@ -1,4 +1,4 @@
-"""Write docs/tested-versions.md from the record of what ran: `make docs`."""
+"""Write docs/reference/tested-versions.md from the record of what ran: `make docs`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from packaging.version import Version
 __all__ = ["PAGE", "RECORD", "Row", "as_json", "document", "replaced", "rows_of"]
 
 RECORD = "tests/tested.json"
-PAGE = "docs/tested-versions.md"
+PAGE = "docs/reference/tested-versions.md"
 
 HEAD = """\
 # Versions that were tested

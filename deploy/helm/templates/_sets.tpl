@@ -23,7 +23,7 @@
 {{- fail (printf "%s: names of objects come from that of the set: write at most 32 lower-case letters, digits and -" $path) -}}
 {{- end -}}
 {{- if not (or .set.loginSecret .root.Values.nats.anonymous) -}}
-{{- fail (printf "%s.loginSecret is empty: name the Secret with the login of a NATS user for its queues (docs/kubernetes.md), or set nats.anonymous for servers without users" $path) -}}
+{{- fail (printf "%s.loginSecret is empty: name the Secret with the login of a NATS user for its queues (docs/how-to/kubernetes.md), or set nats.anonymous for servers without users" $path) -}}
 {{- end -}}
 {{- if .set.keda.enabled -}}
 {{- if gt (int64 .set.keda.min) (int64 .set.keda.max) -}}

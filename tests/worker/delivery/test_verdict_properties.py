@@ -1,6 +1,7 @@
 """Every exit of a process against the promises, which are written here a second time.
 
-The table is that of Airflow's `supervise_task`; what may spend a try follows docs/guarantees.md.
+The table is that of Airflow's `supervise_task`; docs/explanation/guarantees.md says what may spend
+a try.
 """
 
 from __future__ import annotations
