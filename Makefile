@@ -43,6 +43,10 @@ test: $(STAMP) $(HELM) ## Run all tests (ARGS="-k name" and the like go to pytes
 test-slow: $(STAMP) ## Run the tests that `make test` leaves out: more whole Airflows, PostgreSQL among them
 	@$(BIN)/pytest -m slow $(ARGS)
 
+.PHONY: tutorial
+tutorial: $(STAMP) ## Run every command of the tutorial, with a fresh installation (or that of TUTORIAL_BIN)
+	@$(BIN)/pytest -m tutorial tests/airflow/test_tutorial.py $(ARGS)
+
 .PHONY: chaos
 chaos: $(STAMP) ## Ten minutes and more of seeded faults: one server, a cluster, a whole Airflow (ARGS="--seed 7")
 	@$(BIN)/python -m tests.chaos --seconds 300 $(ARGS)
@@ -181,6 +185,12 @@ docs: $(STAMP) ## Write the generated pages below docs/: options, permissions, t
 	@$(BIN)/python -m tests.tools.document_permissions docs/reference/permissions.md
 	@$(BIN)/python -m tests.tools.document_tested docs/reference/tested-versions.md tests/tested.json
 	@$(BIN)/python -m tests.tools.document_values docs/how-to/kubernetes.md deploy/helm/values.yaml
+	@$(BIN)/python -m tests.tools.installing
+
+.PHONY: pictures
+pictures: $(STAMP) ## Draw the pictures in docs/images, and take those of the page in Airflow's UI (needs Chromium)
+	@$(BIN)/python -m tests.tools.pictures
+	@$(BIN)/python -m tests.ui.take_pictures
 
 .PHONY: lock
 lock: $(STAMP) ## Pin the newest versions of everything in requirements.lock
