@@ -127,10 +127,11 @@ def test_before_the_release_pages_install_the_wheel_and_then_the_package() -> No
     assert current(AFTER, released=False, release="0.1.0").splitlines() == without
 
 
-def test_nothing_else_is_rewritten() -> None:
+@pytest.mark.parametrize("released", [False, True])
+def test_nothing_else_is_rewritten(released: bool) -> None:
     text = "$ pip install airflow-nats-executor-tools\n$ airflow nats check  # before a release\n"
 
-    assert current(text, released=True, release="0.1.0") == text
+    assert current(text, released=released, release="0.1.0") == text
 
 
 @pytest.mark.parametrize(
