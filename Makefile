@@ -86,7 +86,7 @@ EXAMPLES := tests/airflow/test_example_dags.py
 # cut short leaves none, nor does CI's, which is never committed.
 tested = $(if $(strip $(ARGS) $(CI)),,$(1)/bin/python -m tests.tools.tested $(2))
 sides = $(call tested,$(1)) $(1)/bin/pytest -q $(SPREAD) $(SIDES) $(ARGS)
-wholes = $(call tested,$(1)) $(1)/bin/pytest -q -m "not examples" $(WHOLES) $(ARGS)
+wholes = $(call tested,$(1)) $(1)/bin/pytest -q -m "not examples and not tutorial" $(WHOLES) $(ARGS)
 examples = $(call tested,$(1),--as "Airflow's example Dags") $(1)/bin/pytest -q -m examples $(EXAMPLES) $(ARGS)
 
 .PHONY: test-next
