@@ -44,11 +44,9 @@ ALLOWED: dict[str, int] = {
     "docs/how-to/troubleshooting.md": 5,
     "docs/how-to/ui.md": 1,
     "docs/how-to/upgrading.md": 5,
-    "docs/reference/configuration.md": 10,
     "docs/reference/permissions.md": 2,
     "docs/reference/tested-versions.md": 1,
     "docs/tutorial/quickstart.md": 1,
-    "options": 10,
     "--help": 45,
 }
 
