@@ -38,8 +38,8 @@ OPTIONS: tuple[Option, ...] = (
         type="string",
         default="nats://127.0.0.1:4222",
         example="nats://nats-1:4222,nats://nats-2:4222",
-        description="Addresses of the NATS servers, separated by commas. The scheme is `nats`, "
-        "`tls`, `ws` or `wss`. Do not put a password into an address: use the options below.",
+        description="Addresses of the NATS servers, separated by commas. Schemes: nats, tls, ws, "
+        "wss. Do not put a password into an address: use the options below.",
     ),
     Option(
         name="user",
@@ -63,8 +63,7 @@ OPTIONS: tuple[Option, ...] = (
         type="string",
         default=None,
         example="set by token_cmd or token_secret",
-        description="Authentication token. Use it where the servers ask for one token instead of "
-        "users.",
+        description="Authentication token, for servers that ask for one instead of users.",
         sensitive=True,
         is_login=True,
     ),
@@ -82,8 +81,8 @@ OPTIONS: tuple[Option, ...] = (
         type="string",
         default=None,
         example="/etc/nats/worker.creds",
-        description="Path of a NATS credentials file (JWT and seed). Each new connection reads "
-        "the file again, so you can replace it without a restart.",
+        description="Path of a NATS credentials file (JWT and seed). Each connection reads it "
+        "again.",
         is_login=True,
     ),
     Option(
@@ -91,8 +90,7 @@ OPTIONS: tuple[Option, ...] = (
         type="string",
         default=None,
         example="/etc/nats/ca.pem",
-        description="Path of the CA certificate that signs the servers' certificates. Without it, "
-        "the system's CAs are trusted.",
+        description="CA certificate of the servers. The default is the system's CAs.",
     ),
     Option(
         name="tls_certificate_file",
@@ -115,18 +113,16 @@ OPTIONS: tuple[Option, ...] = (
         type="boolean",
         default="False",
         example="True",
-        description="Start TLS before the server's greeting. Set it to `True` if the servers have "
-        "`handshake_first`.",
+        description="Start TLS before the server's greeting, for servers with `handshake_first`.",
     ),
     Option(
         name="inbox_prefix",
         type="string",
         default=None,
         example="_INBOX_worker_gpu",
-        description="Prefix of the subjects where answers arrive. Give each NATS user a prefix of "
-        "its own. Users with the same prefix can read each other's answers, and so each other's "
-        "task tokens. The default is `_INBOX_` and `user`. Set it if the login has no user name; "
-        "the default is then `_INBOX_airflow`.",
+        description="Prefix of the subjects where answers arrive. Give each NATS user one of its "
+        "own: users with the same prefix can read each other's answers and task tokens. The "
+        "default is `_INBOX_` and `user`, or `_INBOX_airflow` for a login without a user name.",
     ),
     Option(
         name="connect_timeout_seconds",
@@ -134,8 +130,7 @@ OPTIONS: tuple[Option, ...] = (
         default="5",
         example="10",
         description="Seconds that one attempt to connect may take. A starting process also waits "
-        "this long for the broker, then goes on without it. A process never stops trying to "
-        "reconnect.",
+        "this long for the broker, then goes on without it. It never stops trying to reconnect.",
     ),
     # How streams are named and kept
     Option(
@@ -143,26 +138,26 @@ OPTIONS: tuple[Option, ...] = (
         type="string",
         default="airflow",
         example="airflow-prod",
-        description="First token of every subject and, in capitals, of every stream. It may have "
+        description="First token of every subject and, in capitals, of every stream. Use "
         "lower-case letters, digits, `-` and `_`. A team without one gets this prefix, `-` and "
-        "its own name. Use another prefix for each Airflow that shares the NATS servers.",
+        "its own name. Each Airflow on the same NATS servers needs its own.",
     ),
     Option(
         name="jetstream_domain",
         type="string",
         default=None,
         example="hub",
-        description="JetStream domain of the streams. Set it for processes that reach the streams "
-        "through a leaf node (`docs/how-to/far-workers.md`). Workers with NATS accounts of their "
-        "own need `lent` (`docs/explanation/security.md`).",
+        description="JetStream domain of the streams. Set it for processes behind a leaf node "
+        "(`docs/how-to/far-workers.md`). Workers with NATS accounts of their own need `lent` "
+        "(`docs/explanation/security.md`).",
     ),
     Option(
         name="replicas",
         type="integer",
         default="1",
         example="3",
-        description="Number of copies of each stream: 1, 3 or 5. A single server accepts only 1. "
-        "Use 3 in production, on a NATS cluster of three or more servers.",
+        description="Number of copies of each stream: 1, 3 or 5. A single server needs 1, "
+        "production 3.",
     ),
     Option(
         name="storage",
@@ -179,8 +174,8 @@ OPTIONS: tuple[Option, ...] = (
         example="2147483648",
         description="Largest size of the task stream in bytes; -1 means no limit. The server "
         "reserves this size on each replica. A full stream refuses new tasks, which then wait in "
-        "the scheduler. A queued task takes 1.6 KB or more, so the default holds about 300,000 "
-        "(`docs/explanation/security.md`). Raise it if more tasks can wait at a time.",
+        "the scheduler. The default holds about 300,000 queued tasks of 1.6 KB "
+        "(`docs/explanation/security.md`).",
     ),
     Option(
         name="max_results_bytes",
@@ -188,9 +183,8 @@ OPTIONS: tuple[Option, ...] = (
         default="536870912",
         example="2147483648",
         description="Largest size of the stream of reports in bytes, at least 1048576. The server "
-        "reserves this size on each replica. A full stream drops its oldest reports. Make it "
-        "large enough for the reports of `result_retention_seconds`: the default holds about "
-        "900,000 workloads.",
+        "reserves this size on each replica. A full stream drops its oldest reports. Let it hold "
+        "those of `result_retention_seconds`: the default is enough for 900,000 workloads.",
     ),
     Option(
         name="max_dead_letters_bytes",
@@ -205,26 +199,23 @@ OPTIONS: tuple[Option, ...] = (
         type="integer",
         default="86400",
         example="604800",
-        description="Seconds that the last report of each workload stays readable. A scheduler "
-        "that takes over needs the reports. Set it longer than any outage of all schedulers that "
-        "you plan for.",
+        description="Seconds that the last report of each workload stays readable, for schedulers "
+        "that take over. Set it longer than any outage of all schedulers that you plan for.",
     ),
     Option(
         name="dead_letter_retention_seconds",
         type="integer",
         default="604800",
         example="86400",
-        description="Seconds that a dead letter stays readable. A dead letter is a workload that "
-        "no worker could handle. Set it longer than you need to look at one.",
+        description="Seconds that a dead letter (no worker could handle it) stays readable.",
     ),
     Option(
         name="log_retention_seconds",
         type="integer",
         default="2592000",
         example="604800",
-        description="Seconds that a stored task log stays readable, counted from its upload. It "
-        "matters only where `[logging] remote_base_log_folder` is `nats://` "
-        "(`docs/how-to/logs.md`).",
+        description="Seconds that a stored task log stays readable, counted from its upload. Used "
+        "if `[logging] remote_base_log_folder` is `nats://` (`docs/how-to/logs.md`).",
     ),
     Option(
         name="max_log_bucket_bytes",
@@ -232,8 +223,7 @@ OPTIONS: tuple[Option, ...] = (
         default="1073741824",
         example="10737418240",
         description="Largest size of all stored task logs in bytes. The server reserves this size "
-        "on each replica. A full bucket drops its oldest logs. Workloads have streams of their "
-        "own, so they are safe.",
+        "on each replica. A full bucket drops its oldest logs, and no workloads.",
     ),
     # Delivery
     Option(
@@ -242,8 +232,7 @@ OPTIONS: tuple[Option, ...] = (
         default="5",
         example="2",
         description="Seconds that one batch of workloads may take to reach the broker. After "
-        "that, the scheduler's loop goes on. Workloads without an answer stay queued, and the "
-        "scheduler sends them later.",
+        "that, the scheduler's loop goes on and sends the rest later.",
     ),
     Option(
         name="ack_wait_seconds",
@@ -252,7 +241,7 @@ OPTIONS: tuple[Option, ...] = (
         example="60",
         description="Seconds after which the broker offers a workload to other workers, if its "
         "own worker has not renewed it. Workers renew it three times in this time, so a task may "
-        "run for days. You need not raise it for long tasks or for long cuts of the network.",
+        "run for days. Long tasks and long cuts of the network need no other value.",
     ),
     Option(
         name="sweep_seconds",
@@ -267,17 +256,16 @@ OPTIONS: tuple[Option, ...] = (
         type="float",
         default="60",
         example="300",
-        description="Seconds that a queued task waits before Airflow's audit log tells the "
-        "reason. 0 switches this off.",
+        description="Seconds that a task waits before Airflow's audit log tells the reason. 0: "
+        "off.",
     ),
     Option(
         name="max_attempts",
         type="integer",
         default="5",
         example="3",
-        description="Number of times that workers may claim one workload. If each of these "
-        "workers died or gave the workload back before it started, the workload becomes a dead "
-        "letter.",
+        description="Number of times that workers may claim one workload. If each of them dies or "
+        "gives it back before it starts, it becomes a dead letter.",
     ),
     # Who goes first
     Option(
@@ -288,8 +276,8 @@ OPTIONS: tuple[Option, ...] = (
         example="50",
         description="Thresholds of `priority_weight`, in ascending order. They divide each queue "
         "into bands; a weight equal to a threshold belongs to the higher band. Workers take a "
-        "higher band first, but give one slot in eight to a lower band. `none` makes one band, in "
-        "order of arrival. Schedulers and workers need the same value. Change it only while the "
+        "higher band first, but give one slot in eight to a lower band. `none`: one band, in "
+        "order of arrival. Schedulers and workers need the same value. Change it only while all "
         "queues are empty.",
     ),
     Option(
@@ -299,9 +287,8 @@ OPTIONS: tuple[Option, ...] = (
         default=None,
         example="gpu=4,warehouse=10",
         description="Number of workloads of a queue that all workers together run at a time. Use "
-        "it for queues that stand for something scarce. A queue with a limit has one priority "
-        "band. Run `airflow nats setup` after a change. Put a name with a comma or outer spaces "
-        'in double quotes: `"a,b"=4,gpu=2`.',
+        "it for something scarce. Such a queue has one priority band. Run `airflow nats setup` "
+        'after a change. Put a name with a comma or outer spaces in double quotes: `"a,b"=4,gpu=2`.',
     ),
     # Workers
     Option(
@@ -309,8 +296,7 @@ OPTIONS: tuple[Option, ...] = (
         type="integer",
         default="16",
         example="32",
-        description="Number of workloads that one worker runs at a time. The `-c` of its command "
-        "line overrides it.",
+        description="Number of workloads that one worker runs at a time. `-c` overrides it.",
     ),
     Option(
         name="pool_slots_as_weight",
@@ -318,8 +304,7 @@ OPTIONS: tuple[Option, ...] = (
         default="False",
         example="True",
         description="Let a task take as many of a worker's slots as its `pool_slots`, but at most "
-        "all of them. If a worker has too few free slots for a task, it keeps the task and takes "
-        "nothing else until enough slots are free.",
+        "all. If too few are free, the worker keeps the task and takes nothing else until then.",
     ),
     Option(
         name="workloads_per_supervisor",
@@ -328,8 +313,7 @@ OPTIONS: tuple[Option, ...] = (
         example="1",
         description="Number of workloads that one supervisor process runs, one after the other, "
         "before a new one takes its place. Each task has a process of its own in any case. 1 "
-        "starts a supervisor for each workload, which takes a quarter more CPU time for short "
-        "tasks.",
+        "means a new one for each workload: a quarter more CPU time for short tasks.",
     ),
     Option(
         name="memory_high_percent",
@@ -339,16 +323,16 @@ OPTIONS: tuple[Option, ...] = (
         description="Percentage of the memory of the machine, or of the worker's cgroup. While "
         "more is in use, the worker takes no new workloads; running tasks go on. It takes "
         "workloads again 5 percentage points below. Caches that the kernel can drop do not count. "
-        "0 means no limit.",
+        "0: no limit.",
     ),
     Option(
         name="memory_pressure_percent",
         type="float",
         default="0",
         example="20",
-        description="Percentage of the last ten seconds that a process spent waiting for memory: "
-        "`some avg10` of the kernel's pressure stall information. Above it, a worker pauses in "
-        "the same way. 0 means no limit.",
+        description="Percentage of the last ten seconds that processes waited for memory (`some "
+        "avg10` of the kernel's pressure stall information). Above it, a worker pauses in the "
+        "same way. 0: no limit.",
     ),
     Option(
         name="heartbeat_seconds",
@@ -364,9 +348,8 @@ OPTIONS: tuple[Option, ...] = (
         default="15",
         example="6",
         description="A worker counts as lost when it does not answer and its presence record is "
-        "older than this many seconds. It has to be at least twice `heartbeat_seconds`. If a "
-        "worker's network to NATS has longer cuts, set it half a minute longer than the longest "
-        "(`docs/how-to/far-workers.md`).",
+        "older than this many seconds. It has to be at least twice `heartbeat_seconds`. Far "
+        "workers need more (`docs/how-to/far-workers.md`).",
     ),
     Option(
         name="worker_forgotten_seconds",
@@ -400,8 +383,7 @@ OPTIONS: tuple[Option, ...] = (
         type="float",
         default="30",
         example="60",
-        description="Seconds between SIGTERM and SIGKILL for tasks that run longer than "
-        "`drain_seconds`.",
+        description="Seconds between SIGTERM and SIGKILL for tasks that outlast `drain_seconds`.",
     ),
     Option(
         name="health_port",
@@ -409,8 +391,7 @@ OPTIONS: tuple[Option, ...] = (
         default="0",
         example="8080",
         description="Port where a worker answers `/livez`, `/readyz` and `/metrics` "
-        "(`docs/how-to/observability.md`). 0 opens no port. Workers on one host need different "
-        "ports.",
+        "(`docs/how-to/observability.md`). 0: none. Workers on one host cannot share a port.",
     ),
     Option(
         name="health_address",
