@@ -81,8 +81,7 @@ OPTIONS: tuple[Option, ...] = (
         type="string",
         default=None,
         example="/etc/nats/worker.creds",
-        description="Path of a NATS credentials file (JWT and seed). Each connection reads it "
-        "again.",
+        description="Path of a NATS credentials file (JWT and seed), read at each connection.",
         is_login=True,
     ),
     Option(
@@ -156,8 +155,7 @@ OPTIONS: tuple[Option, ...] = (
         type="integer",
         default="1",
         example="3",
-        description="Number of copies of each stream: 1, 3 or 5. A single server needs 1, "
-        "production 3.",
+        description="Number of copies of each stream: 1, 3 or 5. One server needs 1, production 3.",
     ),
     Option(
         name="storage",
@@ -207,7 +205,7 @@ OPTIONS: tuple[Option, ...] = (
         type="integer",
         default="604800",
         example="86400",
-        description="Seconds that a dead letter (no worker could handle it) stays readable.",
+        description="Seconds that dead letters, which no worker could handle, stay readable.",
     ),
     Option(
         name="log_retention_seconds",
@@ -256,8 +254,7 @@ OPTIONS: tuple[Option, ...] = (
         type="float",
         default="60",
         example="300",
-        description="Seconds that a task waits before Airflow's audit log tells the reason. 0: "
-        "off.",
+        description="Seconds until Airflow's audit log tells why a task waits. 0: off.",
     ),
     Option(
         name="max_attempts",
@@ -277,7 +274,7 @@ OPTIONS: tuple[Option, ...] = (
         description="Thresholds of `priority_weight`, in ascending order. They divide each queue "
         "into bands; a weight equal to a threshold belongs to the higher band. Workers take a "
         "higher band first, but give one slot in eight to a lower band. `none`: one band, in "
-        "order of arrival. Schedulers and workers need the same value. Change it only while all "
+        "order of arrival. Schedulers and workers need the same value. Change it only while the "
         "queues are empty.",
     ),
     Option(
@@ -288,7 +285,7 @@ OPTIONS: tuple[Option, ...] = (
         example="gpu=4,warehouse=10",
         description="Number of workloads of a queue that all workers together run at a time. Use "
         "it for something scarce. Such a queue has one priority band. Run `airflow nats setup` "
-        'after a change. Put a name with a comma or outer spaces in double quotes: `"a,b"=4,gpu=2`.',
+        'after a change. Put a name with a comma or outer spaces in quotes: `"a,b"=4,gpu=2`.',
     ),
     # Workers
     Option(
@@ -321,9 +318,8 @@ OPTIONS: tuple[Option, ...] = (
         default="90",
         example="80",
         description="Percentage of the memory of the machine, or of the worker's cgroup. While "
-        "more is in use, the worker takes no new workloads; running tasks go on. It takes "
-        "workloads again 5 percentage points below. Caches that the kernel can drop do not count. "
-        "0: no limit.",
+        "more is in use, the worker takes no new workloads; running tasks go on. It resumes 5 "
+        "percentage points below. Caches that the kernel can drop do not count. 0: no limit.",
     ),
     Option(
         name="memory_pressure_percent",
@@ -331,8 +327,8 @@ OPTIONS: tuple[Option, ...] = (
         default="0",
         example="20",
         description="Percentage of the last ten seconds that processes waited for memory (`some "
-        "avg10` of the kernel's pressure stall information). Above it, a worker pauses in the "
-        "same way. 0: no limit.",
+        "avg10` of the kernel's pressure stall information). Above it, a worker pauses, too. 0: "
+        "no limit.",
     ),
     Option(
         name="heartbeat_seconds",

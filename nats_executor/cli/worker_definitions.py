@@ -114,7 +114,7 @@ examples:
   airflow nats worker --serve-logs           where the API server cannot reach NATS
 
 The first SIGTERM or Ctrl-C drains: running tasks may go on for [nats_executor] drain_seconds.
-A second one sends them SIGTERM, a third one SIGKILL. The worker still delivers their state and logs.
+A second one sends them SIGTERM, a third one SIGKILL. The worker still delivers state and logs.
 """
 
 WORKERS_LIST_EPILOG = """\
