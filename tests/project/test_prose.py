@@ -29,12 +29,7 @@ if TYPE_CHECKING:
 # Findings that a page may still have; a number here may only become smaller.
 ALLOWED: dict[str, int] = {
     "README.md": 5,
-    "CONTRIBUTING.md": 18,
-    "SECURITY.md": 2,
     "CHANGELOG.md": 46,
-    "docs/explanation/guarantees.md": 25,
-    "docs/explanation/performance.md": 7,
-    "docs/explanation/security.md": 41,
     "docs/how-to/containers.md": 6,
     "docs/how-to/far-workers.md": 6,
     "docs/how-to/kubernetes.md": 17,
@@ -99,6 +94,7 @@ PASSED = [
     "What a worker holds",
     "[What a worker holds] has the details.",
     "How to drain a worker: see below.",
+    "It prints the cause, then what to do.",
     "Where a queue is paused, its tasks wait.",
     "Which worker has it, and what does it run?",
     "That scheduler sends it again.",
