@@ -186,6 +186,7 @@ docs: $(STAMP) ## Write the generated pages below docs/: options, permissions, t
 	@$(BIN)/python -m tests.tools.document_tested docs/reference/tested-versions.md tests/tested.json
 	@$(BIN)/python -m tests.tools.document_values docs/how-to/kubernetes.md deploy/helm/values.yaml
 	@$(BIN)/python -m tests.tools.installing
+	@$(BIN)/python -m tests.tools.pictures
 
 .PHONY: pictures
 pictures: $(STAMP) ## Draw the pictures in docs/images, and take those of the page in Airflow's UI (needs Chromium)

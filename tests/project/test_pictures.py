@@ -103,6 +103,7 @@ def test_screenshots_are_small_and_there_in_both_themes() -> None:
 # What to install
 
 BEFORE = """\
+PyPI has none yet. <!-- before the first release -->
 $ make build      # before the first release: the wheel
 $ pip install dist/airflow_nats_executor-0.1.0-py3-none-any.whl psycopg2-binary
 $ pip install 'dist/airflow_nats_executor-0.1.0-py3-none-any.whl[server]'

@@ -20,7 +20,7 @@ __all__ = ["current", "is_released", "pages", "version"]
 
 NAME = "airflow-nats-executor"
 # Lines with this remark are true before the first release only, as is a COPY below one.
-BEFORE = re.compile(r"^.*# before the first release.*\n(?: *COPY .*\n)?", re.MULTILINE)
+BEFORE = re.compile(r"^.*(?:#|<!--) before the first release.*\n(?: *COPY .*\n)?", re.MULTILINE)
 WHEEL = r"dist/airflow_nats_executor-[\w.]+-py3-none-any\.whl"
 # What `pip install` gets: the name or the wheel, in quotes with extras and without quotes.
 REQUIREMENT = re.compile(
