@@ -189,9 +189,10 @@ $(MUTANTS)/.stamp: tests/mutants.lock | $(STAMP)
 	@touch $@
 
 .PHONY: docs
-docs: $(STAMP) ## Write the generated pages below docs/: options, permissions, tested versions, the values of the chart
+docs: $(STAMP) ## Write the generated pages below docs/reference/, and the table of the chart's values
 	@$(BIN)/python -m tests.tools.document_configuration docs/reference/configuration.md
 	@$(BIN)/python -m tests.tools.document_permissions docs/reference/permissions.md
+	@$(BIN)/python -m tests.tools.document_commands docs/reference/commands.md
 	@$(BIN)/python -m tests.tools.document_tested docs/reference/tested-versions.md tests/tested.json
 	@$(BIN)/python -m tests.tools.document_values docs/how-to/kubernetes.md deploy/helm/values.yaml
 

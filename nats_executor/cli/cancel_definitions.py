@@ -82,7 +82,7 @@ examples:
   airflow nats queues purge gpu --dag etl --older-than 1d --yes
 
 It fails the tasks that wait in the queue, as `airflow nats tasks cancel` does. What runs goes on,
-and so do callbacks and connection tests. To keep the tasks: airflow nats queues pause
+and so do callbacks and connection tests. To keep the tasks: `airflow nats queues pause`
 
 It needs Airflow's database, and a NATS user of the role monitor or operator.
 
