@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.tools import document_commands, document_permissions
+from tests.tools import document_commands, document_metrics, document_permissions
 from tests.tools.boundaries import ROOT
 from tests.tools.document_configuration import document
 
@@ -20,6 +20,10 @@ def test_the_page_of_permissions_is_current() -> None:
 
 def test_the_page_of_commands_is_current() -> None:
     assert (ROOT / "docs/reference/commands.md").read_text() == document_commands.document()
+
+
+def test_the_page_of_metrics_is_current() -> None:
+    assert (ROOT / "docs/reference/metrics.md").read_text() == document_metrics.document()
 
 
 def test_every_test_that_a_page_names_is_there() -> None:
