@@ -20,6 +20,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import joinedload
 
+from nats_executor.audit_events import BY_ORDER
 from nats_executor.batches import batches
 from nats_executor.errors import ConfigError
 from nats_executor.wire.messages import Kind
@@ -177,4 +178,4 @@ def place_of(row: TaskInstance) -> tuple[str, str, str, int]:
 
 def audit(row: TaskInstance, letter: Letter, by: str) -> Log:
     text = f"dead letter {letter.sequence} of dispatch {letter.dispatch_id}"
-    return Log(event="nats dead-letters retry", task_instance=row, owner=by, extra=text)
+    return Log(event=BY_ORDER["dead-letters retry"].name, task_instance=row, owner=by, extra=text)

@@ -45,6 +45,7 @@ ALLOWED: dict[str, int] = {
     "docs/how-to/ui.md": 1,
     "docs/how-to/upgrading.md": 5,
     "docs/reference/configuration.md": 10,
+    "docs/reference/events.md": 5,
     "docs/reference/permissions.md": 2,
     "docs/reference/tested-versions.md": 1,
     "docs/tutorial/quickstart.md": 1,
