@@ -180,6 +180,7 @@ docs: $(STAMP) ## Write the generated pages below docs/: options, permissions, t
 	@$(BIN)/python -m tests.tools.document_configuration docs/reference/configuration.md
 	@$(BIN)/python -m tests.tools.document_permissions docs/reference/permissions.md
 	@$(BIN)/python -m tests.tools.document_tested docs/reference/tested-versions.md tests/tested.json
+	@$(BIN)/python -m tests.tools.document_lines docs/reference/lines.md
 	@$(BIN)/python -m tests.tools.document_values docs/how-to/kubernetes.md deploy/helm/values.yaml
 
 .PHONY: lock
