@@ -193,6 +193,7 @@ def words_in(text: str) -> list[str]:
     return re.findall(r"[^\W\d_]{2,}", text)
 
 
+@functools.cache
 def pattern_of(text: str) -> re.Pattern[str]:
     """Return what matches each line that has this text."""
     return re.compile(".*".join(map(re.escape, text.split(VALUE))), re.DOTALL)
