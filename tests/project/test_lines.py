@@ -9,14 +9,21 @@ import pytest
 from tests.remedies.lines import EXAMPLES, LINES
 from tests.tools import document_lines
 from tests.tools.boundaries import ROOT, Module, modules
-from tests.tools.printed import FORMATTED, VALUE, Kind, pattern_of, printed, printed_by, words_in
+from tests.tools.printed import (
+    FORMATTED,
+    TELLING_WORDS,
+    VALUE,
+    Kind,
+    pattern_of,
+    printed,
+    printed_by,
+    words_in,
+)
 
 PAGE = ROOT / "docs/reference/lines.md"
 TROUBLE = (ROOT / "docs/how-to/troubleshooting.md").read_text()
 LOGGED = re.compile(r'\blog\.(warning|error|exception)\(\s*f?("[^"]*"|\w+(?=[,)]))')
 STATUS = re.compile(r'(?:check_row\([^"]*(?:f?"[^"]*")?, |"status": )"([a-z ]+)"')
-# Fewer say nothing about a line: "…: …; next: …" fits many.
-TELLING_WORDS = 3
 
 
 def test_the_page_of_lines_is_current() -> None:

@@ -22,11 +22,25 @@ if TYPE_CHECKING:
 
     from tests.tools.boundaries import Module
 
-__all__ = ["RANKS", "VALUE", "Kind", "Printed", "pattern_of", "printed", "printed_by", "words_in"]
+__all__ = [
+    "FORMATTED",
+    "PACKAGES",
+    "RANKS",
+    "TELLING_WORDS",
+    "VALUE",
+    "Kind",
+    "Printed",
+    "pattern_of",
+    "printed",
+    "printed_by",
+    "words_in",
+]
 
 VALUE = "…"
 # Less is a name or a title. What a log call begins with is always a text.
 FEWEST_PIECES, FEWEST_WORDS = 3, 2
+# With fewer words a text fits many lines: "…: …; next: …".
+TELLING_WORDS = 3
 # These define options, help texts, labels, metrics, server configuration and patterns. Pages and
 # `--help` show them. Where such a module also raises or logs, that counts.
 IGNORED = re.compile(
