@@ -196,6 +196,7 @@ docs: $(STAMP) ## Write the generated pages below docs/reference/, and the table
 	@$(BIN)/python -m tests.tools.document_metrics docs/reference/metrics.md
 	@$(BIN)/python -m tests.tools.document_events docs/reference/events.md
 	@$(BIN)/python -m tests.tools.document_tested docs/reference/tested-versions.md tests/tested.json
+	@$(BIN)/python -m tests.tools.document_lines docs/reference/lines.md
 	@$(BIN)/python -m tests.tools.document_values docs/how-to/kubernetes.md deploy/helm/values.yaml
 
 .PHONY: lock
