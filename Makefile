@@ -144,6 +144,10 @@ $(PYTHONS)/%/.stamp: requirements.lock pyproject.toml | $(STAMP)
 bench: $(BENCH)/.stamp ## Measure this executor beside Celery's and the local one, an hour or two (ARGS="--scale 0.05")
 	@$(BENCH)/bin/python -m tests.bench $(ARGS)
 
+.PHONY: test-celery
+test-celery: $(BENCH)/.stamp ## Move a real Celery Airflow under load to this executor and back, ten minutes
+	@$(BENCH)/bin/pytest -q -s -m celery tests/celery $(ARGS)
+
 $(BENCH)/.stamp: tests/bench.lock pyproject.toml | $(STAMP)
 	$(call environment,$<,the CeleryExecutor,$(BIN)/python)
 
@@ -180,6 +184,7 @@ docs: $(STAMP) ## Write the generated pages below docs/: options, permissions, t
 	@$(BIN)/python -m tests.tools.document_configuration docs/reference/configuration.md
 	@$(BIN)/python -m tests.tools.document_permissions docs/reference/permissions.md
 	@$(BIN)/python -m tests.tools.document_tested docs/reference/tested-versions.md tests/tested.json
+	@$(BIN)/python -m tests.tools.document_migration docs/how-to/from-celery.md
 	@$(BIN)/python -m tests.tools.document_values docs/how-to/kubernetes.md deploy/helm/values.yaml
 
 .PHONY: lock
