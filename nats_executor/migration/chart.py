@@ -33,7 +33,7 @@ VALUES = (
         "executor: CeleryExecutor,nats_executor.NatsExecutor",
         "Later nats_executor.NatsExecutor alone: docs/how-to/kubernetes.md.",
     ),
-    ChartValue("workers.replicas", Change.SET, "replicas", "Where KEDA does not decide it."),
+    ChartValue("workers.replicas", Change.SET, "replicas", "It counts where KEDA is switched off."),
     ChartValue("workers.queue", Change.SET, "queues of a set of `workers`"),
     ChartValue("workers.sets", Change.DECIDE, "workers", "Write one set for each of them."),
     ChartValue("workers.keda.enabled", Change.SET, "keda.enabled"),
@@ -53,7 +53,7 @@ VALUES = (
         "workers.terminationGracePeriodSeconds",
         Change.SET,
         "drainSeconds",
-        "How long running tasks may go on after their worker was told to stop.",
+        "After SIGTERM running tasks have this time to end.",
     ),
     ChartValue("workers.resources", Change.SET, "resources"),
     ChartValue(

@@ -243,7 +243,7 @@ OPTIONS = (
     celery(
         "task_publish_max_retries",
         Change.DROP,
-        "While NATS is away tasks stay queued, and the scheduler tries again until it is back.",
+        "While NATS does not answer, tasks stay queued, and the scheduler tries again.",
         harmless=("3",),
     ),
     Counterpart(

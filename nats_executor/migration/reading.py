@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from airflow.configuration import conf
 from airflow.models.dag import DagModel
+from airflow.models.dagrun import DagRun
 from airflow.models.serialized_dag import SerializedDagModel
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.state import State
@@ -137,10 +138,13 @@ def read_dags(session: Session, default_queue: str) -> tuple[list[DagUse], int]:
 
 
 def read_unfinished(session: Session) -> dict[str, int]:
-    """Return how many task instances have not ended, by the name of their executor."""
+    """Return how many task instances of open runs have not ended, by their executor's name."""
     is_open = or_(TaskInstance.state.is_(None), TaskInstance.state.not_in(State.finished))
     query = (
-        select(TaskInstance.executor, func.count()).where(is_open).group_by(TaskInstance.executor)
+        select(TaskInstance.executor, func.count())
+        .join(TaskInstance.dag_run)
+        .where(is_open, DagRun.state.in_(State.unfinished_dr_states))
+        .group_by(TaskInstance.executor)
     )
     return {name or "": int(count) for name, count in session.execute(query)}
 

@@ -87,7 +87,7 @@ COMMANDS = (
 
 INSPECTIONS = (
     Counterverb("celery status, inspect ping", "airflow nats workers ping"),
-    Counterverb("inspect active", "airflow nats workers show", "What one worker runs."),
+    Counterverb("inspect active", "airflow nats workers show", "It lists the tasks of one worker."),
     Counterverb(
         "inspect reserved",
         "airflow nats queues peek",
@@ -122,7 +122,9 @@ SCREENS = (
     Counterverb("Worker: queues, add, cancel", "airflow nats workers add-queue"),
     Counterverb("Worker: shut down", "airflow nats workers stop"),
     Counterverb("Tasks", "airflow nats queues peek", "Ended tasks are in Airflow's own UI."),
-    Counterverb("Task: its state and its arguments", "airflow nats why", "Why a task still waits."),
+    Counterverb(
+        "Task: its state and its arguments", "airflow nats why", "It says why a task still waits."
+    ),
     Counterverb("Task: revoke, terminate", "airflow nats tasks cancel"),
     Counterverb("Task: rate limit, time limit", "", "See `control` above."),
     Counterverb("Broker", "airflow nats queues list"),
