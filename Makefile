@@ -145,7 +145,7 @@ bench: $(BENCH)/.stamp ## Measure this executor beside Celery's and the local on
 	@$(BENCH)/bin/python -m tests.bench $(ARGS)
 
 .PHONY: test-celery
-test-celery: $(BENCH)/.stamp ## Move a real Celery Airflow under load to this executor and back, ten minutes
+test-celery: $(BENCH)/.stamp ## Move a real Celery Airflow under load to this executor and back, up to half an hour
 	@$(BENCH)/bin/pytest -q -s -m celery tests/celery $(ARGS)
 
 $(BENCH)/.stamp: tests/bench.lock pyproject.toml | $(STAMP)

@@ -9,7 +9,7 @@ from nats_executor.migration.counterparts import Change
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["VALUES", "ChartValue", "chart_values_in", "is_chart", "options_of_chart"]
+__all__ = ["chart_values_in", "is_chart", "options_of_chart"]
 
 
 class ChartValue(NamedTuple):

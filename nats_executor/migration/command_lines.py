@@ -14,13 +14,13 @@ from nats_executor.migration.verbs import WORKER_FLAGS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Start", "flags_in", "starts_in_text", "starts_in_tree", "variables_in"]
+__all__ = ["PartStart", "flags_in", "starts_in_text", "starts_in_tree", "variables_in"]
 
 STARTED = re.compile(r"\bcelery\s+(?P<part>worker|flower)\b(?P<rest>[^\n]*)")
 CONTINUED = re.compile(r"\\\s*\n\s*")
 ENDS = frozenset({";", "&&", "||", "|", "&"})
 COMMENT = re.compile(r"^\s*[#;].*$", re.MULTILINE)
-VARIABLE = re.compile(
+AIRFLOW_VARIABLE = re.compile(
     r"\bAIRFLOW__(?P<section>[A-Z0-9_]+?)__(?P<option>[A-Z0-9_]+)[\"']?\s*[=:]\s*"
     r"(?P<value>\"[^\"\n]*\"|'[^'\n]*'|[^\s\"']*)"
 )
@@ -28,20 +28,22 @@ VARIABLE = re.compile(
 PROGRAM = "celery"
 
 
-class Start(NamedTuple):
+class PartStart(NamedTuple):
     """The start of a worker or of Flower: the words behind `worker` or `flower`."""
 
     part: str
     words: tuple[str, ...]
 
 
-def starts_in_text(text: str) -> list[Start]:
+def starts_in_text(text: str) -> list[PartStart]:
     """Return what a script, a unit file or one line starts."""
     joined = CONTINUED.sub(" ", COMMENT.sub("", text))
-    return [Start(found["part"], words_of(found["rest"])) for found in STARTED.finditer(joined)]
+    return [
+        PartStart(found["part"], command_words(found["rest"])) for found in STARTED.finditer(joined)
+    ]
 
 
-def words_of(rest: str) -> tuple[str, ...]:
+def command_words(rest: str) -> tuple[str, ...]:
     """Return the words of one command; quotes that do not match are characters like others."""
     try:
         words = shlex.split(rest, comments=True)
@@ -55,7 +57,7 @@ def words_of(rest: str) -> tuple[str, ...]:
     return tuple(words)
 
 
-def starts_in_tree(tree: Any) -> Iterator[Start]:
+def starts_in_tree(tree: Any) -> Iterator[PartStart]:
     """Yield what the commands in a YAML file start: each is one text, or a list of words."""
     if isinstance(tree, dict):
         for value in tree.values():
@@ -64,7 +66,7 @@ def starts_in_tree(tree: Any) -> Iterator[Start]:
         words = [str(word) for word in tree]
         if PROGRAM in words and words[words.index(PROGRAM) + 1 :][:1] in (["worker"], ["flower"]):
             part, *rest = words[words.index(PROGRAM) + 1 :]
-            yield Start(part, tuple(rest))
+            yield PartStart(part, tuple(rest))
             return
         for value in tree:
             yield from starts_in_tree(value)
@@ -99,5 +101,5 @@ def variables_in(text: str) -> dict[tuple[str, str], str]:
     """Return Airflow's options that a file sets as variables, by section and option."""
     return {
         (found["section"].lower(), found["option"].lower()): found["value"].strip("\"'")
-        for found in VARIABLE.finditer(COMMENT.sub("", text))
+        for found in AIRFLOW_VARIABLE.finditer(COMMENT.sub("", text))
     }

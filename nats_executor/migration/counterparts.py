@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["ANY", "OPTIONS", "Change", "Counterpart", "counterpart_of"]
+__all__ = ["COUNTERPARTS", "Change", "counterpart_of"]
 
 # Every option of a section that has no row of its own.
 ANY = "*"
 # Flower's default; nothing is bound to it here.
-EVERYWHERE = "0.0.0.0"  # noqa: S104
+FLOWER_HOST = "0.0.0.0"  # noqa: S104
 
 
 class Change(StrEnum):
@@ -72,7 +72,7 @@ def celery(
     )
 
 
-OPTIONS = (
+COUNTERPARTS = (
     celery(
         "broker_url",
         Change.SET,
@@ -150,7 +150,9 @@ OPTIONS = (
         "A worker does not print its tasks' logs. Store them in NATS or with other remote logging.",
         harmless=("false",),
     ),
-    celery("flower_host", Change.DROP, "The page is part of Airflow's UI.", harmless=(EVERYWHERE,)),
+    celery(
+        "flower_host", Change.DROP, "The page is part of Airflow's UI.", harmless=(FLOWER_HOST,)
+    ),
     celery("flower_port", Change.DROP, "The page is part of Airflow's UI.", harmless=("5555",)),
     celery("flower_url_prefix", Change.DROP, "The page is part of Airflow's UI.", harmless=("",)),
     celery(
@@ -300,5 +302,5 @@ OPTIONS = (
 
 def counterpart_of(section: str, option: str) -> Counterpart | None:
     """Return the row of an option, that of its whole section, or None if no row is about it."""
-    by_place = {(row.section, row.option): row for row in OPTIONS}
+    by_place = {(row.section, row.option): row for row in COUNTERPARTS}
     return by_place.get((section, option)) or by_place.get((section, ANY))

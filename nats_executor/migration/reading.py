@@ -15,9 +15,9 @@ from airflow.utils.state import State
 from sqlalchemy import func, or_, select
 
 from nats_executor.errors import ConfigError
-from nats_executor.migration.counterparts import OPTIONS, counterpart_of
+from nats_executor.migration.counterparts import COUNTERPARTS, counterpart_of
 from nats_executor.migration.dag_uses import uses_in
-from nats_executor.migration.translating import Deployed, GivenFile
+from nats_executor.migration.translating import HIDDEN, Deployed, GivenFile
 from nats_executor.operations.instances import from_database
 
 if TYPE_CHECKING:
@@ -33,13 +33,12 @@ __all__ = ["read_deployed"]
 MOST_DAGS = 10_000
 DAGS_AT_A_TIME = 20
 LARGEST_FILE = 4_000_000
-# What Airflow calls the places of values that nobody has set.
+# Part of the name that Airflow gives to the source of a default.
 UNSET = "default"
 CELERY_SECTIONS = "celery"
 COMMAND_SUFFIXES = ("_cmd", "_secret")
-HIDDEN = "hidden"
 YAML_ENDINGS = frozenset({".yaml", ".yml", ".json"})
-# Whose value counts although nobody has set it.
+# Options that have a row with their default, too.
 ALWAYS = (("logging", "remote_logging"),)
 
 
@@ -70,8 +69,8 @@ def read_deployed(paths: Sequence[str]) -> Deployed:
 
 
 def options_set() -> dict[tuple[str, str], str]:
-    """Return the options that somebody has set and that a row is about; runs no command."""
-    sections_known = {found.section for found in OPTIONS}
+    """Return the options that are set and that a row is about; runs no command."""
+    sections_known = {found.section for found in COUNTERPARTS}
     # With their values, because Airflow else hides all that variables set; the rows decide.
     sections = conf.as_dict(
         display_source=True,

@@ -15,7 +15,7 @@ from nats_executor.migration.command_lines import (
     starts_in_tree,
     variables_in,
 )
-from nats_executor.migration.counterparts import OPTIONS, Change, counterpart_of
+from nats_executor.migration.counterparts import COUNTERPARTS, Change, counterpart_of
 from nats_executor.migration.verbs import WORKER_FLAGS
 from nats_executor.text import presentable
 from nats_executor.wire.queue_names import as_argument, as_text, in_text, require_servable
@@ -23,18 +23,18 @@ from nats_executor.wire.queue_names import as_argument, as_text, in_text, requir
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from nats_executor.migration.command_lines import Start
+    from nats_executor.migration.command_lines import PartStart
     from nats_executor.migration.dag_uses import DagUse
 
-__all__ = ["Deployed", "GivenFile", "check_for_celery", "is_decided"]
+__all__ = ["HIDDEN", "Deployed", "GivenFile", "check_for_celery", "is_decided"]
 
-Place = tuple[str, str]
+OptionPlace = tuple[str, str]
 OURS = "nats_executor.NatsExecutor"
 CELERY, HYBRID = "CeleryExecutor", "CeleryKubernetesExecutor"
 OF_CELERY = "celery"
 HIDDEN = "hidden"
 LONGEST_VALUE = 200
-MOST_NAMES = 10
+MOST_LISTED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +56,14 @@ class Deployed:
 
     Attributes:
         executors: `[core] executor`.
-        options: the options that somebody has set, by section and name.
+        options: the options that are set, by section and name.
         unread: how many Dags were not read.
         unfinished: how many task instances have not ended, by the name of their executor; '' for
             those that name none.
     """
 
     executors: str
-    options: Mapping[Place, str]
+    options: Mapping[OptionPlace, str]
     default_queue: str
     dags: Sequence[DagUse] = ()
     unread: int = 0
@@ -86,7 +86,7 @@ def check_for_celery(deployed: Deployed) -> list[dict[str, Any]]:
     """Return a row for each thing, in the order in which a person goes through them."""
     rows = list(executor_rows(deployed.executors))
     rows += option_rows("Airflow's configuration", deployed.options)
-    starts: list[Start] = []
+    starts: list[PartStart] = []
     of_files: list[dict[str, Any]] = []
     for file in deployed.files:
         found = starts_in(file)
@@ -146,8 +146,8 @@ def with_ours(group: str) -> str:
 # Options
 
 
-def option_rows(where: str, options: Mapping[Place, str]) -> Iterator[dict[str, Any]]:
-    known = [(row.section, row.option) for row in OPTIONS]
+def option_rows(where: str, options: Mapping[OptionPlace, str]) -> Iterator[dict[str, Any]]:
+    known = [(row.section, row.option) for row in COUNTERPARTS]
     order = {place: number for number, place in enumerate(known)}
     for place in sorted(options, key=lambda place: (order.get(place, len(order)), place)):
         section, option = place
@@ -169,7 +169,7 @@ def option_rows(where: str, options: Mapping[Place, str]) -> Iterator[dict[str, 
 # Dags
 
 
-def dag_rows(deployed: Deployed, starts: Sequence[Start]) -> Iterator[dict[str, Any]]:
+def dag_rows(deployed: Deployed, starts: Sequence[PartStart]) -> Iterator[dict[str, Any]]:
     dags = deployed.dags
     queues, pools, executors = Counter[str](), Counter[str](), Counter[str]()
     for dag in dags:
@@ -179,10 +179,10 @@ def dag_rows(deployed: Deployed, starts: Sequence[Start]) -> Iterator[dict[str, 
     if deployed.unread:
         note = "Look through them yourself: queue=, executor=, executor_config=."
         yield row("Dags", "Dags that were not read", deployed.unread, Change.DECIDE, "", note)
-    yield from queue_rows(queues, served_by(starts, deployed.default_queue), bool(starts))
+    yield from rows_of_queues(queues, served_by(starts, deployed.default_queue), bool(starts))
     if pools:
         note = "Pools are Airflow's own and hold for every executor."
-        yield row("Dags", "pool=", counted(pools), Change.SAME, "pool=", note)
+        yield row("Dags", "pool=", tallied(pools), Change.SAME, "pool=", note)
     for name, count in sorted(executors.items()):
         yield executor_use(name, count, [dag.dag_id for dag in dags if dag.executors[name]])
     if configured := [dag.dag_id for dag in dags if dag.with_config]:
@@ -196,7 +196,7 @@ def dag_rows(deployed: Deployed, starts: Sequence[Start]) -> Iterator[dict[str, 
         yield row("Dags", "callbacks", listed(calling), Change.SAME, "", note)
 
 
-def queue_rows(
+def rows_of_queues(
     queues: Counter[str], served: set[str], has_workers: bool
 ) -> Iterator[dict[str, Any]]:
     fit = [name for name in sorted(queues) if is_servable(name)]
@@ -206,7 +206,7 @@ def queue_rows(
     if fit:
         command = f"airflow nats setup -q {as_argument(as_text(fit))}"
         note = "Each queue needs a worker that serves it: airflow nats worker -q."
-        counts = counted({name: queues[name] for name in fit})
+        counts = tallied({name: queues[name] for name in fit})
         yield row("Dags", "queue=", counts, Change.SET, command, note)
     for name in [name for name in fit if has_workers and name not in served]:
         note = "No worker in the files that you gave serves it."
@@ -221,7 +221,7 @@ def is_servable(queue: str) -> bool:
     return True
 
 
-def served_by(starts: Iterable[Start], default_queue: str) -> set[str]:
+def served_by(starts: Iterable[PartStart], default_queue: str) -> set[str]:
     """Return the queues that the workers in files serve."""
     served: set[str] = set()
     for start in starts:
@@ -246,13 +246,13 @@ def executor_use(name: str, count: int, dag_ids: list[str]) -> dict[str, Any]:
     return row("Dags", "executor=", value, Change.SAME, f'executor="{name}"')
 
 
-def counted(counts: Mapping[str, int]) -> str:
+def tallied(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
 
 
 def listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return ", ".join(names[:MOST_LISTED]) + more
 
 
 # Task instances
@@ -277,13 +277,13 @@ def unfinished_rows(deployed: Deployed) -> Iterator[dict[str, Any]]:
 # Files
 
 
-def starts_in(file: GivenFile) -> list[Start]:
+def starts_in(file: GivenFile) -> list[PartStart]:
     if file.documents:
         return [start for document in file.documents for start in starts_in_tree(document)]
     return starts_in_text(file.text)
 
 
-def file_rows(file: GivenFile, starts: Sequence[Start]) -> list[dict[str, Any]]:
+def file_rows(file: GivenFile, starts: Sequence[PartStart]) -> list[dict[str, Any]]:
     """Return what one file has: commands, variables, values of the official chart."""
     rows = [start_row(file.name, start) for start in starts]
     options = dict(variables_in(file.text))
@@ -302,7 +302,7 @@ def chart_rows(where: str, document: dict[str, Any]) -> Iterator[dict[str, Any]]
         yield row(where, path, shown, about.change, about.ours, about.note)
 
 
-def start_row(where: str, start: Start) -> dict[str, Any]:
+def start_row(where: str, start: PartStart) -> dict[str, Any]:
     if start.part == "flower":
         note = "Start nothing: the page is part of Airflow's UI."
         return row(where, "airflow celery flower", HIDDEN, Change.DROP, "airflow nats top", note)
@@ -326,7 +326,7 @@ def start_row(where: str, start: Start) -> dict[str, Any]:
             words += [flag.ours, value] if flag.takes else [flag.ours]
     theirs = " ".join(["airflow celery worker", *(f for f in flags)])
     change = Change.DECIDE if is_open else Change.SET
-    ours = " ".join(["airflow nats worker", *map(quoted, words)])
+    ours = " ".join(["airflow nats worker", *map(shell_word, words)])
     return row(where, theirs, " ".join(filter(None, flags.values())), change, ours, " ".join(notes))
 
 
@@ -341,6 +341,6 @@ def value_of(flag: str, value: str) -> str | None:
     return value
 
 
-def quoted(word: str) -> str:
+def shell_word(word: str) -> str:
     """Quote a word for the shell, but for a variable that the shell shall fill in."""
     return word if "$" in word else shlex.quote(word)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["COMMANDS", "INSPECTIONS", "SCREENS", "WORKER_FLAGS", "Flag"]
+__all__ = ["WORKER_FLAGS"]
 
 
 class Counterverb(NamedTuple):
@@ -22,7 +22,7 @@ class Flag(NamedTuple):
         names: how it can be written.
         ours: the flag of `airflow nats worker`; '' where there is none.
         takes: whether a value follows.
-        is_open: whether somebody has to decide what becomes of it.
+        is_open: whether a person has to decide what becomes of it.
     """
 
     names: tuple[str, ...]

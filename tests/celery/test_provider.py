@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nats_executor.migration.counterparts import OPTIONS, counterpart_of
+from nats_executor.migration.counterparts import COUNTERPARTS, counterpart_of
 from nats_executor.migration.verbs import COMMANDS, WORKER_FLAGS
 from tests.support.require import require
 
@@ -42,7 +42,7 @@ def test_every_row_about_celery_is_of_an_option() -> None:
 
     unknown = [
         row.option
-        for row in OPTIONS
+        for row in COUNTERPARTS
         if row.section.startswith("celery")
         and row.option not in {*sections[row.section]["options"], *elsewhere}
     ]
@@ -55,7 +55,7 @@ def test_every_default_is_harmless() -> None:
 
     undecided = [
         row.option
-        for row in OPTIONS
+        for row in COUNTERPARTS
         if row.section == "celery" and row.harmless
         for default in [options.get(row.option, {}).get("default")]
         if default is not None and default.lower() not in row.harmless

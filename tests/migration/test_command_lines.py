@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from nats_executor.migration.command_lines import (
-    Start,
+    PartStart,
     flags_in,
     starts_in_text,
     starts_in_tree,
@@ -28,7 +28,7 @@ from nats_executor.migration.command_lines import (
     ],
 )
 def test_the_words_of_a_worker_are_found(text: str, words: tuple[str, ...]) -> None:
-    assert starts_in_text(text) == [Start("worker", words)]
+    assert starts_in_text(text) == [PartStart("worker", words)]
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_what_starts_nothing_of_celery_is_left_out(text: str) -> None:
 def test_every_start_of_a_file_is_found() -> None:
     found = starts_in_text("airflow celery worker -q a\nairflow celery flower -p 1\n")
 
-    assert found == [Start("worker", ("-q", "a")), Start("flower", ("-p", "1"))]
+    assert found == [PartStart("worker", ("-q", "a")), PartStart("flower", ("-p", "1"))]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_every_start_of_a_file_is_found() -> None:
     ],
 )
 def test_commands_in_yaml_are_texts_or_lists(text: str) -> None:
-    assert list(starts_in_tree(yaml.safe_load(text))) == [Start("worker", ("-q", "a"))]
+    assert list(starts_in_tree(yaml.safe_load(text))) == [PartStart("worker", ("-q", "a"))]
 
 
 @pytest.mark.parametrize("text", ["celery: [worker]", "- celery\n- beat", "a: 1", "- celery"])

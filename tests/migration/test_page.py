@@ -11,7 +11,7 @@ from airflow.cli import cli_parser
 from airflow.sdk import DAG, BaseOperator, task
 
 from nats_executor.migration.chart import VALUES
-from nats_executor.migration.counterparts import ANY, OPTIONS, Change, counterpart_of
+from nats_executor.migration.counterparts import ANY, COUNTERPARTS, Change, counterpart_of
 from nats_executor.migration.verbs import COMMANDS, INSPECTIONS, SCREENS, WORKER_FLAGS
 from nats_executor.options import OPTIONS as OURS
 from tests.tools.boundaries import ROOT
@@ -37,7 +37,7 @@ def test_the_page_has_a_place_for_every_table() -> None:
 
 
 def test_every_option_of_ours_that_is_named_is_there() -> None:
-    notes = [f"{row.ours} {row.note}" for row in OPTIONS] + [verb.note for verb in VERBS]
+    notes = [f"{row.ours} {row.note}" for row in COUNTERPARTS] + [verb.note for verb in VERBS]
     named = {name for note in notes for name in NAMED.findall(note)}
 
     assert len(named) > 8
@@ -46,7 +46,7 @@ def test_every_option_of_ours_that_is_named_is_there() -> None:
 
 def test_every_command_of_ours_that_is_named_is_there() -> None:
     commands = {verb.ours for verb in VERBS if verb.ours}
-    text = "\n".join([row.note for row in OPTIONS] + [verb.note for verb in VERBS])
+    text = "\n".join([row.note for row in COUNTERPARTS] + [verb.note for verb in VERBS])
     commands |= set(re.findall(r"`(airflow nats [a-z -]+)`", text))
 
     assert len(commands) > 10
@@ -75,7 +75,7 @@ def test_every_flag_of_ours_is_there() -> None:
 
 
 def test_no_place_has_two_rows() -> None:
-    places = [(row.section, row.option) for row in OPTIONS]
+    places = [(row.section, row.option) for row in COUNTERPARTS]
     flags = [name for flag in WORKER_FLAGS for name in flag.names]
     paths = [value.path for value in VALUES]
 
@@ -84,9 +84,9 @@ def test_no_place_has_two_rows() -> None:
 
 
 def test_what_has_to_be_decided_says_what_to_do() -> None:
-    assert all(row.note for row in OPTIONS)
+    assert all(row.note for row in COUNTERPARTS)
     assert all(row.note for row in VALUES if row.change is Change.DECIDE)
-    assert all(row.ours for row in OPTIONS if row.change in {Change.SET, Change.SAME})
+    assert all(row.ours for row in COUNTERPARTS if row.change in {Change.SET, Change.SAME})
 
 
 @pytest.mark.parametrize(

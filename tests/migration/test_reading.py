@@ -169,7 +169,8 @@ def test_what_both_executors_still_have_is_counted(check: Any, table: Rows) -> N
 def test_what_a_run_has_left_that_has_ended_does_not_count(check: Any, table: Rows) -> None:
     with create_session(scoped=False) as session:
         session.execute(update(DagRun).values(state="failed"))
-    table.add_task("never", state=None)
+    table.add_task("never")
+    table.change_task("never", state=None)
 
     _, rows = check(CORE__EXECUTOR="CeleryExecutor,nats_executor.NatsExecutor")
 

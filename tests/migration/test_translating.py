@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from nats_executor.migration.command_lines import Start
-from nats_executor.migration.counterparts import OPTIONS
+from nats_executor.migration.command_lines import PartStart
+from nats_executor.migration.counterparts import COUNTERPARTS
 from nats_executor.migration.dag_uses import DagUse
 from nats_executor.migration.translating import (
     LONGEST_VALUE,
@@ -144,7 +144,7 @@ def test_a_long_value_is_cut_and_shown_without_control_characters() -> None:
 
 
 def test_no_secret_is_in_a_row_whatever_the_option() -> None:
-    secret = {(row.section, row.option): "s3cret" for row in OPTIONS if row.is_secret}
+    secret = {(row.section, row.option): "s3cret" for row in COUNTERPARTS if row.is_secret}
 
     assert len(secret) > 5
     assert "s3cret" not in str(check_for_celery(deployed(options=secret)))
@@ -311,14 +311,14 @@ def test_a_worker_starts_with_the_same_flags(words: str, ours: str, change: str)
 
 
 def test_words_that_are_not_known_are_not_shown() -> None:
-    row = start_row("f", Start("worker", ("--password", "s3cret", "-q", "a")))
+    row = start_row("f", PartStart("worker", ("--password", "s3cret", "-q", "a")))
 
     assert "s3cret" not in str(row)
     assert row["change"] == "decide"
 
 
 def test_flower_is_dropped_and_its_login_not_shown() -> None:
-    row = start_row("f", Start("flower", ("-A", "u:s3cret")))
+    row = start_row("f", PartStart("flower", ("-A", "u:s3cret")))
 
     assert (row["change"], row["ours"]) == ("drop", "airflow nats top")
     assert "s3cret" not in str(row)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nats_executor.migration.chart import VALUES
-from nats_executor.migration.counterparts import ANY, OPTIONS, Change
+from nats_executor.migration.counterparts import ANY, COUNTERPARTS, Change
 from nats_executor.migration.verbs import COMMANDS, INSPECTIONS, SCREENS, WORKER_FLAGS
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def written(theirs: str, rows: Iterable[tuple[str, str, str]], *, ours: str = "H
 
 
 def option_rows() -> Iterator[tuple[str, str, str]]:
-    for row in OPTIONS:
+    for row in COUNTERPARTS:
         option = "all others" if row.option == ANY else row.option
         ours = code(row.ours.replace("{value}", "..."))
         yield (
