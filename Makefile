@@ -150,6 +150,10 @@ $(PYTHONS)/%/.stamp: requirements.lock pyproject.toml | $(STAMP)
 bench: $(BENCH)/.stamp ## Measure this executor beside Celery's and the local one, an hour or two (ARGS="--scale 0.05")
 	@$(BENCH)/bin/python -m tests.bench $(ARGS)
 
+.PHONY: test-celery
+test-celery: $(BENCH)/.stamp ## Move a real Celery Airflow under load to this executor and back, up to half an hour
+	@$(BENCH)/bin/pytest -q -s -m celery tests/celery $(ARGS)
+
 $(BENCH)/.stamp: tests/bench.lock pyproject.toml | $(STAMP)
 	$(call environment,$<,the CeleryExecutor,$(BIN)/python)
 
@@ -201,6 +205,7 @@ docs: $(STAMP) ## Write the generated pages below docs/reference/, and the table
 	@$(BIN)/python -m tests.tools.document_events docs/reference/events.md
 	@$(BIN)/python -m tests.tools.document_tested docs/reference/tested-versions.md tests/tested.json
 	@$(BIN)/python -m tests.tools.document_lines docs/reference/lines.md
+	@$(BIN)/python -m tests.tools.document_migration docs/how-to/from-celery.md
 	@$(BIN)/python -m tests.tools.document_values docs/how-to/kubernetes.md deploy/helm/values.yaml
 	@$(BIN)/python -m tests.tools.installing
 	@$(BIN)/python -m tests.tools.pictures
