@@ -82,7 +82,7 @@ def document(pyproject: str) -> str:
     bom.components.update(needed)
     bom.register_dependency(root, needed)
     bom.metadata.timestamp = None
-    text = JsonV1Dot6(bom).output_as_string(indent=2) + "\n"
+    text = f"{JsonV1Dot6(bom).output_as_string(indent=2)}\n"
     if fault := JsonStrictValidator(SchemaVersion.V1_6).validate_str(text):
         sys.exit(f"CycloneDX's schema refuses the SBOM: {fault}")
     return text
