@@ -1,4 +1,4 @@
-"""Try all that a release needs: `make release-check`, with `ARGS=--list` or `ARGS="--only STEP"`."""
+"""Try all that a release needs: `make release-check`, `ARGS=--list`, `ARGS="--only STEP"`."""
 
 from __future__ import annotations
 
