@@ -254,8 +254,7 @@ image: ## Build the worker's container image
 
 .PHONY: clean
 clean: ## Remove everything that make created
-	@rm -rf $(VENV) $(NEXT) $(AIRFLOWS) $(PYTHONS) $(BENCH) $(AUDIT) $(MUTANTS) $(RELEASE) $(VENV).lock $(SERVERS) $(TOOLS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	@rm -rf $(VENV) $(NEXT) $(AIRFLOWS) $(PYTHONS) $(BENCH) $(AUDIT) $(MUTANTS) $(SITE) $(VENV).lock $(SERVERS) $(TOOLS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(NEXT) $(AIRFLOWS) $(PYTHONS) $(BENCH) $(AUDIT) $(MUTANTS) $(RELEASE) $(SITE) $(VENV).lock $(SERVERS) $(TOOLS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): requirements.lock pyproject.toml scripts/make-venv
