@@ -12,6 +12,7 @@ from nats_executor.broker.quorum import no_quorum, replication, too_few_servers
 from nats_executor.errors import (
     BrokerError,
     BrokerUnavailable,
+    LimitReached,
     MessageTooLarge,
     NotFound,
     StreamFull,
@@ -53,8 +54,8 @@ BY_CODE: dict[int, type[BrokerError]] = {
     10012: TopologyMismatch,  # consumer create: a setting that an update cannot change
     10014: NotFound,  # consumer not found
     10023: StreamFull,  # insufficient resources of the server
-    10026: StreamFull,  # maximum consumers limit reached
-    10027: StreamFull,  # maximum number of streams reached
+    10026: LimitReached,  # maximum consumers limit reached
+    10027: LimitReached,  # maximum number of streams reached
     10037: NotFound,  # no message found
     10047: StreamFull,  # insufficient storage resources
     10052: TopologyMismatch,  # a setting of the stream cannot be what the request wants

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.broker.releases import consumers_by_default
-from nats_executor.errors import ConfigError, StreamFull
+from nats_executor.errors import ConfigError, LimitReached
 from nats_executor.text import number_of
 from nats_executor.topology.storage import CROWDED
 from nats_executor.topology.wanted import stream_configs
@@ -161,7 +161,7 @@ def share(used: int, limit: int) -> str:
 
 
 def require_room(usage: Usage | None, consumers: int, missing: Sequence[Drift]) -> None:
-    """Raise `StreamFull` if an account's limit leaves no room for what is missing.
+    """Raise `LimitReached` if an account's limit leaves no room for what is missing.
 
     Args:
         consumers: of the stream of tasks.
@@ -175,7 +175,7 @@ def require_room(usage: Usage | None, consumers: int, missing: Sequence[Drift]) 
         ("consumer", consumers, len(missing) - streams, usage.max_consumers),
     ):
         if 0 < most < used + wanted and wanted:
-            raise StreamFull(
+            raise LimitReached(
                 f"max_{kind}s of the account = {most}: {used} are there, and "
                 f"{number_of(wanted, kind)} more cannot be made; set it to {used + wanted} or more "
                 "in the servers' configuration and reload them (`airflow nats limits` computes "

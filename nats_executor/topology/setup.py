@@ -102,7 +102,7 @@ async def apply(
 
 
 async def require_limits(broker: Broker, settings: Settings, found: Iterable[Drift]) -> None:
-    """Raise `StreamFull` for a limit of the account that leaves no room for what is missing."""
+    """Raise `LimitReached` for a limit of the account that leaves no room for what is missing."""
     missing = [drift for drift in found if drift.setting == "existence"]
     if not missing:
         return

@@ -26,6 +26,7 @@ from nats_executor.broker.replies import (
 from nats_executor.errors import (
     BrokerError,
     BrokerUnavailable,
+    LimitReached,
     MessageTooLarge,
     NoQuorum,
     NotFound,
@@ -58,8 +59,8 @@ class Message:
         (10023, StreamFull),
         (10028, BrokerUnavailable),
         (10037, NotFound),
-        (10026, StreamFull),
-        (10027, StreamFull),
+        (10026, LimitReached),
+        (10027, LimitReached),
         (10047, StreamFull),
         (10052, TopologyMismatch),
         (10054, MessageTooLarge),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nats_executor.broker.port import Usage
-from nats_executor.errors import ConfigError, StreamFull
+from nats_executor.errors import ConfigError, LimitReached
 from nats_executor.topology.drift import Drift
 from nats_executor.topology.room import (
     as_block,
@@ -162,7 +162,7 @@ def test_what_has_no_room_is_refused_before_anything_is_made(
     if not line:
         require_room(usage, there, found)
         return
-    with pytest.raises(StreamFull) as caught:
+    with pytest.raises(LimitReached) as caught:
         require_room(usage, there, found)
     assert str(caught.value).startswith(line)
     assert str(caught.value).endswith("(`airflow nats limits` computes it). Nothing was changed")
