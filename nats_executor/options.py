@@ -171,9 +171,8 @@ OPTIONS: tuple[Option, ...] = (
         default="536870912",
         example="2147483648",
         description="Limit of the task stream in bytes, -1 for none. The server sets so much aside "
-        "on each replica. A full stream refuses new tasks, which then wait in the scheduler. A "
-        "queued task takes 1.6 KB or more: the default holds about 300,000 "
-        "(`docs/explanation/security.md`).",
+        "on each replica. A full stream refuses new tasks, which then wait in the scheduler. The "
+        "default holds about 300,000 queued tasks of 1.6 KB (`docs/explanation/security.md`).",
     ),
     Option(
         name="max_results_bytes",
@@ -388,8 +387,7 @@ OPTIONS: tuple[Option, ...] = (
         default="0",
         example="8080",
         description="Port on which a worker answers `/livez`, `/readyz` and `/metrics`. 0: "
-        "none, as several workers of one host cannot share a port. See "
-        "`docs/how-to/observability.md`.",
+        "none, as workers of one host cannot share a port. See `docs/how-to/observability.md`.",
     ),
     Option(
         name="health_address",

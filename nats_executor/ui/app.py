@@ -105,6 +105,18 @@ async def show_hour(queue: Coordinate) -> dict[str, Any]:
     return freshness_of(glance) | {"minutes": minutes}
 
 
+@reads.get("/queues/waiting")
+async def show_waiting(queue: Coordinate) -> dict[str, Any]:
+    """Return the tasks that workers take next from a queue, and how many wait in all."""
+    try:
+        found = await desks.here().waiting(queue)
+    except NotFound as exc:
+        raise HTTPException(HTTPStatus.NOT_FOUND, presentable(str(exc))) from exc
+    except NatsExecutorError as exc:
+        raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, presentable(str(exc))) from exc
+    return {"rows": found.rows, "total": found.total, "is_whole": found.is_whole}
+
+
 @reads.get("/workers")
 async def list_workers(
     limit: Limit = 50,

@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from airflow.configuration import conf
@@ -23,6 +24,7 @@ from nats_executor.fleet.workers import served_queues
 from nats_executor.logs.connection import PerProcess, ProcessConnection
 from nats_executor.operations.describing import description_of
 from nats_executor.operations.letters import letters_page
+from nats_executor.operations.peeking import peek, queued_tasks, waiting_rows
 from nats_executor.operations.situations import explain
 from nats_executor.operations.survey import take_survey, worker_rows
 from nats_executor.settings import Settings
@@ -50,6 +52,10 @@ FRESH_SECONDS = 2.0
 HISTORIES_SECONDS = 20.0
 # 1,000 workers on a busy machine are read in one or two.
 SURVEY_SECONDS = 10.0
+# How long one look at what waits in a queue is shown: NATS lists every message for it.
+WAITING_SECONDS = 10.0
+# Rows of such a look.
+MOST_WAITING = 20
 # An order to a worker may take eight, and a hundred workers are told one after another.
 ORDER_BUDGET_SECONDS = 120.0
 # Pages of dead letters that are kept while the stream does not change.
@@ -87,6 +93,22 @@ class PageKey(NamedTuple):
     last_sequence: int
 
 
+class Waiting(NamedTuple):
+    """What waits in a queue, the next one first.
+
+    Attributes:
+        total: how many tasks wait there.
+        is_whole: whether NATS listed all its messages.
+        until: `time.monotonic()` until which this is shown.
+    """
+
+    queue: str
+    rows: list[Row]
+    total: int
+    is_whole: bool
+    until: float
+
+
 class Desk(ProcessConnection):
     """All that the viewers of one process ask and order."""
 
@@ -100,6 +122,7 @@ class Desk(ProcessConnection):
         self._pages: OrderedDict[PageKey, LettersPage] = OrderedDict()
         self._histories: Mapping[str, History] = {}
         self._histories_until = 0.0
+        self._waiting: Waiting | None = None
 
     async def glance(self) -> Glance:
         """Return a survey that is at most two seconds old, or the last one and what is wrong."""
@@ -171,6 +194,28 @@ class Desk(ProcessConnection):
         return await self._in_turn(
             lambda: description_of(self.require_broker(), self.settings, seen)
         )
+
+    async def waiting(self, queue: str) -> Waiting:
+        """Return what waits in a queue, of the last one that was asked for from memory.
+
+        Raises:
+            NotFound: no queue has that name.
+            BrokerError: NATS does not answer.
+            DatabaseAway: Airflow's database does not answer.
+        """
+        kept = self._waiting
+        if kept is None or kept.queue != queue or time.monotonic() >= kept.until:
+            settings = self.settings
+            there = await self._in_turn(lambda: peek(self.require_broker(), settings, queue))
+            queued = await asyncio.wrap_future(self._clerk.submit(queued_tasks, queue))
+            waiting = [task for task in queued if task.dispatch_id in there.dispatches]
+            rows = waiting_rows(
+                waiting, there.dispatches, settings, queue,
+                now=datetime.now(UTC), limit=MOST_WAITING,
+            )  # fmt: skip
+            until = time.monotonic() + WAITING_SECONDS
+            kept = self._waiting = Waiting(queue, rows, len(waiting), there.is_whole, until)
+        return kept
 
     async def explanation(self, wanted: WhichTask) -> Explanation:
         """Return what a task instance waits for.

@@ -173,6 +173,22 @@ def test_the_last_hour_of_a_queue_is_drawn(visit: Any, site: Site) -> None:
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 
+def test_what_waits_in_a_queue_is_listed(visit: Any) -> None:
+    page = visit("viewer")
+
+    page.get_by_role("button", name=re.compile("^Last hour of batch")).click()
+
+    waiting = page.get_by_role("dialog").get_by_role("table", name="What waits")
+    expect(waiting.get_by_role("row")).to_have_count(3)
+    expect(waiting.get_by_role("row").nth(1)).to_contain_text("after")
+    expect(waiting.get_by_role("row").nth(2)).to_contain_text("apart")
+    shot(page, "waiting")
+    page.keyboard.press("Escape")
+
+    page.get_by_role("button", name=re.compile("^Last hour of default")).click()
+    expect(page.get_by_role("dialog").get_by_text("No task waits in it")).to_be_visible()
+
+
 def test_what_a_worker_runs_is_shown(visit: Any) -> None:
     page = visit("viewer", query="?tab=workers")
 

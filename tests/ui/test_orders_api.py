@@ -15,7 +15,7 @@ from nats_executor.cli import arguments
 from nats_executor.cli.definitions import get_nats_cli_commands
 from nats_executor.fleet.drains import seen_notes
 from nats_executor.fleet.holds import seen_holds
-from nats_executor.ui import ordering
+from nats_executor.ui import asking, ordering
 from nats_executor.ui.actions import ACTIONS
 from nats_executor.wire.messages import Drain, ShutDown, decode
 from tests.cli.test_orders import outcome
@@ -116,6 +116,46 @@ def test_a_queue_that_is_not_there(page: PageStage) -> None:
 def waiting_task(page: PageStage, deployment: Deployment, task: str) -> None:
     row = deployment.add(task, "queued", queued_dttm=timezone.utcnow())
     page.console.send("a", row["external_executor_id"])
+
+
+def test_what_waits_in_a_queue(page: PageStage, deployment: Deployment) -> None:
+    waiting_task(page, deployment, "load")
+    waiting_task(page, deployment, "after")
+    deployment.add("apart", "queued")  # of another executor: NATS does not have it
+
+    answer = page.look("queues/waiting", queue="a")
+
+    assert [row["task"] for row in answer["rows"]] == ["load", "after"]
+    assert (answer["total"], answer["is_whole"]) == (2, True)
+    assert page.look("queues/waiting", queue="b") == {"rows": [], "total": 0, "is_whole": True}
+    refused = page.ask("queues/waiting", queue="x")
+    assert refused.json()["detail"].startswith("no queue is named 'x'")
+
+
+def test_a_queue_with_many_tasks_shows_the_next_ones_and_their_number(
+    page: PageStage, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "MOST_WAITING", 1)
+    waiting_task(page, deployment, "load")
+    waiting_task(page, deployment, "after")
+
+    answer = page.look("queues/waiting", queue="a")
+
+    assert ([row["task"] for row in answer["rows"]], answer["total"]) == (["load"], 2)
+
+
+def test_what_waits_is_read_once_in_ten_seconds(
+    page: PageStage, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every message of the queue is listed for it, whatever the number of viewers."""
+    waiting_task(page, deployment, "load")
+    assert page.look("queues/waiting", queue="a")["total"] == 1
+    waiting_task(page, deployment, "after")
+    assert page.look("queues/waiting", queue="a")["total"] == 1
+
+    monkeypatch.setattr(asking, "WAITING_SECONDS", 0.0)
+    assert page.look("queues/waiting", queue="b")["total"] == 0
+    assert page.look("queues/waiting", queue="a")["total"] == 2
 
 
 def test_the_tasks_of_a_queue_are_failed(page: PageStage, deployment: Deployment) -> None:

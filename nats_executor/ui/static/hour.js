@@ -1,7 +1,7 @@
-// The last hour of a queue: a small curve in its row, and three charts when that is clicked.
+// The last hour of a queue: a small curve in its row; clicked, it shows three charts and what waits.
 
 import { ChakraUI, React, h, useAnswer } from "./host.js";
-import { Loading, Trouble, number } from "./parts.js";
+import { Empty, Loading, Rows, Trouble, duration, many, number } from "./parts.js";
 
 const { Box, CloseButton, Dialog, Flex, Portal, Stack, Text } = ChakraUI;
 const { useState } = React;
@@ -13,6 +13,17 @@ const CHARTS = [
   { name: "depth", label: "Waiting", unit: "" },
   { name: "ended", label: "Ended in each minute", unit: "" },
   { name: "wait_seconds", label: "Mean wait of what started", unit: " s" },
+];
+
+const COLUMNS = [
+  { name: "position", label: "Position", isNumber: true },
+  { name: "dag", label: "Dag" },
+  { name: "run", label: "Run" },
+  { name: "task", label: "Task" },
+  { name: "map_index", label: "Map index", isNumber: true },
+  { name: "try", label: "Try", isNumber: true },
+  { name: "waits_seconds", label: "Waits", isNumber: true, show: (row) => duration(row.waits_seconds) },
+  { name: "priority", label: "Priority", isNumber: true },
 ];
 
 const most = (values) => Math.max(0, ...values.map((value) => value ?? 0));
@@ -35,14 +46,28 @@ export function Hour({ queue, depths }) {
 
 function HourDialog({ queue, onClose }) {
   const { answer, error } = useAnswer("queues/hour", { queue });
-  return h(Dialog.Root, { open: true, size: "lg", onOpenChange: (e) => e.open || onClose(), lazyMount: true },
+  return h(Dialog.Root, { open: true, size: "xl", onOpenChange: (e) => e.open || onClose(), lazyMount: true },
     h(Portal, null, h(Dialog.Backdrop), h(Dialog.Positioner, null, h(Dialog.Content, null,
       h(Dialog.Header, null, h(Dialog.Title, null, `Last hour of ${queue}`)),
       h(Dialog.Body, null,
         h(Trouble, { error: error ?? answer?.trouble, age: answer?.age_seconds }),
         answer ? h(Stack, { gap: 4 }, CHARTS.map((chart) => h(Chart, { key: chart.name, minutes: answer.minutes, ...chart })))
-          : !error && h(Loading)),
+          : !error && h(Loading),
+        h(Waiting, { queue })),
       h(Dialog.CloseTrigger, { asChild: true }, h(CloseButton, { size: "sm", "aria-label": "Close" }))))));
+}
+
+// What workers take next: as `airflow nats queues peek`.
+function Waiting({ queue }) {
+  const { answer, error } = useAnswer("queues/waiting", { queue });
+  if (error) return h(Trouble, { error });
+  if (!answer) return h(Loading);
+  if (!answer.total) return h(Empty, { title: "No task waits in it" });
+  const all = `${answer.is_whole ? "" : "at least "}${many(answer.total, "task")}`;
+  const said = answer.rows.length < answer.total ? `Next of ${all} that wait` : `${all} waiting`;
+  return h(Stack, { gap: 2, mt: 4 },
+    h(Text, { fontSize: "sm", fontWeight: "medium" }, said),
+    h(Rows, { label: "What waits", columns: COLUMNS, rows: answer.rows, keyOf: (row) => row.dispatch_id, selected: null }));
 }
 
 function Chart({ minutes, name, label, unit }) {
