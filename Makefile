@@ -181,6 +181,7 @@ docs: $(STAMP) ## Write the generated pages below docs/: options, permissions, t
 	@$(BIN)/python -m tests.tools.document_permissions docs/reference/permissions.md
 	@$(BIN)/python -m tests.tools.document_tested docs/reference/tested-versions.md tests/tested.json
 	@$(BIN)/python -m tests.tools.document_values docs/how-to/kubernetes.md deploy/helm/values.yaml
+	@$(BIN)/python -m tests.tools.document_limits docs/reference/limits.md tests/limits.json
 
 .PHONY: lock
 lock: $(STAMP) ## Pin the newest versions of everything in requirements.lock

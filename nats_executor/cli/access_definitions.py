@@ -52,7 +52,7 @@ ARG_MAX_QUEUES = Arg(
     metavar="N",
     type=positive_int(allow_zero=False),
     default=1000,
-    help="Queues of each team for which NATS has room (default: 1000)",
+    help="Queues that each team may have (default: 1000)",
 )
 ARG_FORMAT = Arg(
     ("--format",),

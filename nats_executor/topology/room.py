@@ -14,7 +14,7 @@ from nats_executor.topology.wanted import stream_configs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nats_executor.broker.port import Usage
+    from nats_executor.broker.port import Config, Usage
     from nats_executor.settings import Settings
     from nats_executor.topology.drift import Drift
 
@@ -55,18 +55,16 @@ def room_for(settings: Settings, *, teams: int, queues: int) -> Room:
     Raises:
         ConfigError: a stream without a size has no bound.
     """
-    if settings.max_stream_bytes < 0:
+    if settings.max_stream_bytes == -1:
         raise ConfigError(
             f"[nats_executor] max_stream_bytes = {settings.max_stream_bytes}: write a size, "
             "as no room can be computed for a stream without one"
         )
     # Those who store no logs today may do so tomorrow.
     streams = stream_configs(replace(settings, stores_logs=True))
-    kept = {"file": 0, "memory": MEMORY_BYTES}
-    for stream in streams:
-        kept[stream["storage"]] += int(stream["max_bytes"] * SPARE)
     replicas, deployments = max(LEAST_REPLICAS, settings.replicas), teams + 1
-    file, memory = whole(kept["file"]) * replicas, kept["memory"] * replicas
+    file = whole(set_aside(streams, "file")) * replicas
+    memory = (set_aside(streams, "memory") + MEMORY_BYTES) * replicas
     return Room(
         streams=deployments * len(streams),
         consumers=queues * (len(settings.priority_bands) + 1),
@@ -76,6 +74,11 @@ def room_for(settings: Settings, *, teams: int, queues: int) -> Room:
         file_store=deployments * file,
         memory_store=deployments * memory,
     )
+
+
+def set_aside(streams: Sequence[Config], storage: str) -> int:
+    sizes = (stream["max_bytes"] for stream in streams if stream["storage"] == storage)
+    return int(sum(sizes) * SPARE)
 
 
 def whole(size: int) -> int:
@@ -130,8 +133,10 @@ def limit_findings(
             "nats setup` makes none for another team: raise max_streams of the account in the "
             "servers' configuration"
         )
-    limit, setting = limit_of_consumers(usage, consumers, version)
-    if is_near(consumers, limit):
+    limit, setting = limit_of_consumers(usage, version)
+    # NATS does not tell the limit of a server. With more than the usual one, it is larger.
+    is_larger = usage.max_consumers <= 0 and consumers > limit
+    if is_near(consumers, limit) and not is_larger:
         rows.append(
             f"{share(consumers, limit)} consumers of stream {stream} are used, one for each "
             "priority band of each queue; at the limit the workloads of a new queue wait in the "
@@ -141,15 +146,11 @@ def limit_findings(
     return [{"check": "account", "status": "full", "details": details} for details in rows]
 
 
-def limit_of_consumers(usage: Usage, there: int, version: str) -> tuple[int, str]:
-    """Return how many consumers a stream may have, -1 for any number, and what says so.
-
-    NATS does not tell the limit of a server. Where there are more than the usual one, it is larger.
-    """
+def limit_of_consumers(usage: Usage, version: str) -> tuple[int, str]:
+    """Return how many consumers a stream may have, -1 for any number, and what says so."""
     if usage.max_consumers > 0:
         return usage.max_consumers, "max_consumers of the account"
-    limit = consumers_by_default(version)
-    return limit if there <= limit else -1, "jetstream { limits { default_max_consumers } }"
+    return consumers_by_default(version), "jetstream { limits { default_max_consumers } }"
 
 
 def is_near(used: int, limit: int) -> bool:
