@@ -143,6 +143,7 @@ def missing(streams: int, consumers: int) -> list[Drift]:
             ("max_consumers of the account = 3: 2 are there, and 3 consumers more cannot be made; "
              "set it to 5 or more in"),
         ),
+        (Usage(0, max_consumers=2), 0, (5, 2), ""),
         # Over a limit that was made smaller, nothing more is wanted.
         (Usage(0, max_consumers=3), 9, (0, 0), ""),
         (Usage(0, max_consumers=1), 0, (0, 2), "max_consumers of the account = 1: 0 are"),
