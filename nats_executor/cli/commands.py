@@ -29,6 +29,7 @@ from nats_executor.cli.letter_commands import (
     dead_letters_retry,
     dead_letters_show,
 )
+from nats_executor.cli.migrate_commands import migrate_check
 from nats_executor.cli.probe_commands import doctor, ping
 from nats_executor.cli.queue_commands import (
     queues_list,
@@ -84,6 +85,7 @@ __all__ = [
     "demo",
     "doctor",
     "limits",
+    "migrate_check",
     "ping",
     "purge",
     "queues_delete",
