@@ -195,6 +195,8 @@ docs: $(STAMP) ## Write the generated pages below docs/reference/, and the table
 	@$(BIN)/python -m tests.tools.document_commands docs/reference/commands.md
 	@$(BIN)/python -m tests.tools.document_metrics docs/reference/metrics.md
 	@$(BIN)/python -m tests.tools.document_events docs/reference/events.md
+	@$(BIN)/python -m tests.tools.document_messages docs/reference/messages.md
+	@$(BIN)/python -m tests.tools.document_subjects docs/reference/subjects.md
 	@$(BIN)/python -m tests.tools.document_tested docs/reference/tested-versions.md tests/tested.json
 	@$(BIN)/python -m tests.tools.document_values docs/how-to/kubernetes.md deploy/helm/values.yaml
 

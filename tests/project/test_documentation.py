@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 
+from nats_executor.wire.names import Names
 from tests.tools import (
     document_commands,
     document_events,
+    document_messages,
     document_metrics,
     document_permissions,
+    document_subjects,
 )
 from tests.tools.boundaries import ROOT, modules
 from tests.tools.document_configuration import document
@@ -34,6 +38,47 @@ def test_the_page_of_metrics_is_current() -> None:
 
 def test_the_page_of_events_is_current() -> None:
     assert (ROOT / "docs/reference/events.md").read_text() == document_events.document()
+
+
+def test_the_page_of_messages_is_current() -> None:
+    """A field that nothing is said of has no row: the page cannot be made."""
+    assert (ROOT / "docs/reference/messages.md").read_text() == document_messages.document()
+
+
+def test_the_page_has_every_message() -> None:
+    """Each class of `wire` that something encodes or decodes, or that is a part of one."""
+    wire = [module for module in modules() if module.name.startswith("nats_executor.wire.")]
+    classes = {
+        node.name
+        for module in wire
+        for node in module.tree.body
+        if isinstance(node, ast.ClassDef)
+        and any("dataclass" in ast.unparse(each) for each in node.decorator_list)
+    }
+
+    # Parts of subjects, and of an entry in the form of NATS's object stores.
+    others = {"Names", "Place", "Part", "Coordinates"}
+    assert classes - others == {kind.__name__ for kind in document_messages.MESSAGES}
+
+
+def test_the_page_of_subjects_is_current() -> None:
+    assert (ROOT / "docs/reference/subjects.md").read_text() == document_subjects.document()
+
+
+def test_the_page_has_every_subject() -> None:
+    building = {
+        name
+        for name, method in vars(Names).items()
+        if inspect.isfunction(method) and not name.startswith("_")
+        for needed in [
+            [p for p in inspect.signature(method).parameters.values() if p.name != "self"]
+        ]
+        if needed and needed[0].default is inspect.Parameter.empty
+    }
+
+    # The name of a consumer, patterns of several subjects, and the names of another team.
+    others = {"consumer", "task_anywhere", "log_parts", "for_team"}
+    assert building - others == set(document_subjects.DESCRIBED)
 
 
 def test_every_event_comes_from_the_table() -> None:
