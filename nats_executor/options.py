@@ -39,14 +39,14 @@ OPTIONS: tuple[Option, ...] = (
         default="nats://127.0.0.1:4222",
         example="nats://nats-1:4222,nats://nats-2:4222",
         description="Addresses of the NATS servers, separated by commas. Schemes: nats, tls, ws, "
-        "wss. Put passwords into the options below, not into an address.",
+        "wss. Do not put a password into an address: use the options below.",
     ),
     Option(
         name="user",
         type="string",
         default=None,
         example="worker_gpu",
-        description="User name, together with `password`.",
+        description="User name for NATS. Set `password`, too.",
         is_login=True,
     ),
     Option(
@@ -63,7 +63,7 @@ OPTIONS: tuple[Option, ...] = (
         type="string",
         default=None,
         example="set by token_cmd or token_secret",
-        description="Authentication token, for servers that use one instead of users.",
+        description="Authentication token, for servers that ask for one instead of users.",
         sensitive=True,
         is_login=True,
     ),
@@ -81,7 +81,7 @@ OPTIONS: tuple[Option, ...] = (
         type="string",
         default=None,
         example="/etc/nats/worker.creds",
-        description="Path of a NATS credentials file (JWT and seed).",
+        description="Path of a NATS credentials file (JWT and seed), read at each connection.",
         is_login=True,
     ),
     Option(
@@ -89,15 +89,14 @@ OPTIONS: tuple[Option, ...] = (
         type="string",
         default=None,
         example="/etc/nats/ca.pem",
-        description="CA certificate that signs the servers' certificates. "
-        "Without it the system's CAs are trusted.",
+        description="CA certificate of the servers. The default is the system's CAs.",
     ),
     Option(
         name="tls_certificate_file",
         type="string",
         default=None,
         example="/etc/nats/client.pem",
-        description="Client certificate for mutual TLS, together with `tls_key_file`.",
+        description="Path of the client certificate for mutual TLS. Set `tls_key_file`, too.",
         is_login=True,
     ),
     Option(
@@ -105,7 +104,7 @@ OPTIONS: tuple[Option, ...] = (
         type="string",
         default=None,
         example="/etc/nats/client-key.pem",
-        description="Private key of `tls_certificate_file`.",
+        description="Path of the private key of `tls_certificate_file`.",
         is_login=True,
     ),
     Option(
@@ -120,17 +119,17 @@ OPTIONS: tuple[Option, ...] = (
         type="string",
         default=None,
         example="_INBOX_worker_gpu",
-        description="Prefix of the subjects on which answers arrive. Every NATS user needs one of "
-        "its own, or it could read the answers, and so the task tokens, of others. The default is "
-        "`_INBOX_` and `user`; set it where the login has no user name (then `_INBOX_airflow`).",
+        description="Prefix of the subjects where answers arrive. Give each NATS user one of its "
+        "own: users with the same prefix can read each other's answers and task tokens. The "
+        "default is `_INBOX_` and `user`, or `_INBOX_airflow` for a login without a user name.",
     ),
     Option(
         name="connect_timeout_seconds",
         type="float",
         default="5",
         example="10",
-        description="Seconds that one attempt to connect may take, and that a start waits for the "
-        "broker before it goes on without it. Reconnecting never gives up.",
+        description="Seconds that one attempt to connect may take. A starting process also waits "
+        "this long for the broker, then goes on without it. It never stops trying to reconnect.",
     ),
     # How streams are named and kept
     Option(
@@ -138,16 +137,17 @@ OPTIONS: tuple[Option, ...] = (
         type="string",
         default="airflow",
         example="airflow-prod",
-        description="First token of every subject and, in capitals, of every stream. Lower-case "
-        "letters, digits, `-` and `_`. A team without one gets this prefix, `-` and its own name.",
+        description="First token of every subject and, in capitals, of every stream. Use "
+        "lower-case letters, digits, `-` and `_`. A team without one gets this prefix, `-` and "
+        "its own name. Each Airflow on the same NATS servers needs its own.",
     ),
     Option(
         name="jetstream_domain",
         type="string",
         default=None,
         example="hub",
-        description="JetStream domain of the streams, for processes that reach them through a leaf "
-        "node (`docs/how-to/far-workers.md`); `lent` for workers with NATS accounts of their own "
+        description="JetStream domain of the streams. Set it for processes behind a leaf node "
+        "(`docs/how-to/far-workers.md`). Workers with NATS accounts of their own need `lent` "
         "(`docs/explanation/security.md`).",
     ),
     Option(
@@ -155,41 +155,42 @@ OPTIONS: tuple[Option, ...] = (
         type="integer",
         default="1",
         example="3",
-        description="Copies of each stream in a NATS cluster: 1, 3 or 5. Use 3 in production.",
+        description="Number of copies of each stream: 1, 3 or 5. One server needs 1, production 3.",
     ),
     Option(
         name="storage",
         type="string",
         default="file",
         example="memory",
-        description="Where the server keeps the streams: file or memory. With memory a restart of "
-        "the server loses queued tasks until the scheduler's own timeout sends them again.",
+        description="Place where the server keeps the streams: `file` or `memory`. With `memory`, "
+        "a restart of the server loses the queued tasks. The scheduler then sends them again.",
     ),
     Option(
         name="max_stream_bytes",
         type="integer",
         default="536870912",
         example="2147483648",
-        description="Limit of the task stream in bytes, -1 for none. The server sets so much aside "
-        "on each replica. A full stream refuses new tasks, which then wait in the scheduler. The "
-        "default holds about 300,000 queued tasks of 1.6 KB (`docs/explanation/security.md`).",
+        description="Largest size of the task stream in bytes; -1 means no limit. The server "
+        "reserves this size on each replica. A full stream refuses new tasks, which then wait in "
+        "the scheduler. The default holds about 300,000 queued tasks of 1.6 KB "
+        "(`docs/explanation/security.md`).",
     ),
     Option(
         name="max_results_bytes",
         type="integer",
         default="536870912",
         example="2147483648",
-        description="Limit of the stream of reports in bytes, at least 1048576. The server sets so "
-        "much aside on each replica. A full stream drops its oldest reports, so let it hold those "
-        "of `result_retention_seconds`: the default holds about 900,000 workloads.",
+        description="Largest size of the stream of reports in bytes, at least 1048576. The server "
+        "reserves this size on each replica. A full stream drops its oldest reports. Let it hold "
+        "those of `result_retention_seconds`: the default is enough for 900,000 workloads.",
     ),
     Option(
         name="max_dead_letters_bytes",
         type="integer",
         default="134217728",
         example="1073741824",
-        description="Limit of the stream of dead letters in bytes, at least 16777216. The server "
-        "sets so much aside on each replica. A full stream drops its oldest letters.",
+        description="Largest size of the stream of dead letters in bytes, at least 16777216. The "
+        "server reserves this size on each replica. A full stream drops its oldest letters.",
     ),
     Option(
         name="result_retention_seconds",
@@ -212,16 +213,15 @@ OPTIONS: tuple[Option, ...] = (
         default="2592000",
         example="604800",
         description="Seconds that a stored task log stays readable, counted from its upload. Used "
-        "where `[logging] remote_base_log_folder` is `nats://`. See `docs/how-to/logs.md`.",
+        "if `[logging] remote_base_log_folder` is `nats://` (`docs/how-to/logs.md`).",
     ),
     Option(
         name="max_log_bucket_bytes",
         type="integer",
         default="1073741824",
         example="10737418240",
-        description="Limit of all stored task logs in bytes, which the server sets aside for them "
-        "on each replica. Full, the bucket drops its oldest logs; workloads have streams of "
-        "their own and are not touched.",
+        description="Largest size of all stored task logs in bytes. The server reserves this size "
+        "on each replica. A full bucket drops its oldest logs, and no workloads.",
     ),
     # Delivery
     Option(
@@ -229,40 +229,40 @@ OPTIONS: tuple[Option, ...] = (
         type="float",
         default="5",
         example="2",
-        description="Seconds that one batch of workloads may take to reach the broker. After that "
-        "the scheduler's loop goes on and the workloads stay queued for a later attempt.",
+        description="Seconds that one batch of workloads may take to reach the broker. After "
+        "that, the scheduler's loop goes on and sends the rest later.",
     ),
     Option(
         name="ack_wait_seconds",
         type="float",
         default="30",
         example="60",
-        description="The broker offers a workload to other workers when its worker has not renewed "
-        "it for this many seconds. Workers renew it three times in this time, so a task may run "
-        "for days.",
+        description="Seconds after which the broker offers a workload to other workers, if its "
+        "own worker has not renewed it. Workers renew it three times in this time, so a task may "
+        "run for days. Long tasks and long cuts of the network need no other value.",
     ),
     Option(
         name="sweep_seconds",
         type="float",
         default="30",
         example="60",
-        description="Seconds between two looks of the executor at the last report of every "
-        "outstanding workload. A look finds the reports that the executor has missed.",
+        description="Seconds between two sweeps of the executor. A sweep reads the last report of "
+        "each workload that has not ended, and so finds reports that the executor has missed.",
     ),
     Option(
         name="explain_after_seconds",
         type="float",
         default="60",
         example="300",
-        description="Seconds after which the audit log tells what a queued task waits for. 0: off.",
+        description="Seconds until Airflow's audit log tells why a task waits. 0: off.",
     ),
     Option(
         name="max_attempts",
         type="integer",
         default="5",
         example="3",
-        description="How often one workload may be claimed. If every worker that took it died or "
-        "gave it back before it started, it becomes a dead letter after so many claims.",
+        description="Number of times that workers may claim one workload. If each of them dies or "
+        "gives it back before it starts, it becomes a dead letter.",
     ),
     # Who goes first
     Option(
@@ -271,10 +271,11 @@ OPTIONS: tuple[Option, ...] = (
         form="integers",
         default="10,100",
         example="50",
-        description="Thresholds of `priority_weight`, in ascending order, that divide each queue "
-        "into bands: a workload at or above a threshold overtakes what waits in lower bands, "
-        "except that one slot in eight goes to a lower band. Schedulers and workers need the same "
-        "value. Change it only while the queues are empty. `none`: one band, in order of arrival.",
+        description="Thresholds of `priority_weight`, in ascending order. They divide each queue "
+        "into bands; a weight equal to a threshold belongs to the higher band. Workers take a "
+        "higher band first, but give one slot in eight to a lower band. `none`: one band, in "
+        "order of arrival. Schedulers and workers need the same value. Change it only while the "
+        "queues are empty.",
     ),
     Option(
         name="queue_limits",
@@ -282,9 +283,9 @@ OPTIONS: tuple[Option, ...] = (
         form="limits",
         default=None,
         example="gpu=4,warehouse=10",
-        description="Workloads of a queue that all workers together run at a time, for queues that "
-        "stand for something scarce. Such a queue has one priority band. Changed by `airflow nats "
-        'setup`. A name with a comma or outer spaces stands in double quotes: `"a,b"=4,gpu=2`.',
+        description="Number of workloads of a queue that all workers together run at a time. Use "
+        "it for something scarce. Such a queue has one priority band. Run `airflow nats setup` "
+        'after a change. Put a name with a comma or outer spaces in quotes: `"a,b"=4,gpu=2`.',
     ),
     # Workers
     Option(
@@ -292,26 +293,24 @@ OPTIONS: tuple[Option, ...] = (
         type="integer",
         default="16",
         example="32",
-        description="Workloads that one worker runs at a time, unless its command line says "
-        "otherwise.",
+        description="Number of workloads that one worker runs at a time. `-c` overrides it.",
     ),
     Option(
         name="pool_slots_as_weight",
         type="boolean",
         default="False",
         example="True",
-        description="Let a task take as many of a worker's slots as its `pool_slots`, at most all. "
-        "A worker that has too few free slots for a task keeps it and takes nothing else until "
-        "there are enough.",
+        description="Let a task take as many of a worker's slots as its `pool_slots`, but at most "
+        "all. If too few are free, the worker keeps the task and takes nothing else until then.",
     ),
     Option(
         name="workloads_per_supervisor",
         type="integer",
         default="50",
         example="1",
-        description="Workloads that one supervisor process runs at most, one after the other, "
-        "before a new one takes its place. Each task has a process of its own in any case. 1: a "
-        "new supervisor for each workload, which takes a quarter more CPU time for short tasks.",
+        description="Number of workloads that one supervisor process runs, one after the other, "
+        "before a new one takes its place. Each task has a process of its own in any case. 1 "
+        "means a new one for each workload: a quarter more CPU time for short tasks.",
     ),
     Option(
         name="memory_high_percent",
@@ -319,7 +318,7 @@ OPTIONS: tuple[Option, ...] = (
         default="90",
         example="80",
         description="Percentage of the memory of the machine, or of the worker's cgroup. While "
-        "more is in use, a worker takes no more workloads, and those that run go on. It resumes 5 "
+        "more is in use, the worker takes no new workloads; running tasks go on. It resumes 5 "
         "percentage points below. Caches that the kernel can drop do not count. 0: no limit.",
     ),
     Option(
@@ -327,16 +326,17 @@ OPTIONS: tuple[Option, ...] = (
         type="float",
         default="0",
         example="20",
-        description="Percentage of the last ten seconds in which a process waited for memory, by "
-        "the kernel's pressure stall information (`some avg10`). Above it a worker pauses in the "
-        "same way. 0: no limit.",
+        description="Percentage of the last ten seconds that processes waited for memory (`some "
+        "avg10` of the kernel's pressure stall information). Above it, a worker pauses, too. 0: "
+        "no limit.",
     ),
     Option(
         name="heartbeat_seconds",
         type="float",
         default="5",
         example="2",
-        description="Seconds between two presence records of a worker.",
+        description="Seconds between two presence records of a worker. Lower it, together with "
+        "`worker_lost_seconds`, to notice a dead worker sooner.",
     ),
     Option(
         name="worker_lost_seconds",
@@ -344,16 +344,16 @@ OPTIONS: tuple[Option, ...] = (
         default="15",
         example="6",
         description="A worker counts as lost when it does not answer and its presence record is "
-        "older than this many seconds. At least twice `heartbeat_seconds`.",
+        "older than this many seconds. It has to be at least twice `heartbeat_seconds`. Far "
+        "workers need more (`docs/how-to/far-workers.md`).",
     ),
     Option(
         name="worker_forgotten_seconds",
         type="float",
         default="300",
         example="3600",
-        description="Seconds for which `airflow nats check` names a worker that is lost; "
-        "`airflow nats workers list` shows it for an hour. A queue that waits for a worker "
-        "remains a finding.",
+        description="Seconds that `airflow nats check` names a lost worker. `airflow nats workers "
+        "list` shows it for an hour. A queue that waits for a worker stays a finding.",
     ),
     Option(
         name="start_timeout_seconds",
@@ -361,18 +361,18 @@ OPTIONS: tuple[Option, ...] = (
         default="120",
         example="300",
         description="Seconds that a worker may take to start a workload, until it asks Airflow's "
-        "API server to accept the start. A start that takes longer hangs, on a log folder or a "
-        "name server, for example. The worker then logs where it hangs, ends it and hands the "
-        "workload back. The wait for the API server's answer does not count.",
+        "API server to accept the start. The wait for the API server's answer does not count. A "
+        "start that takes longer hangs, for example on a log folder or a name server. The worker "
+        "logs where it hangs, ends it and gives the workload back.",
     ),
     Option(
         name="drain_seconds",
         type="float",
         default="540",
         example="3600",
-        description="Seconds that running tasks may go on after a worker was told to stop. Then "
-        "their processes get SIGTERM. Keep a container's grace period above "
-        "`drain_seconds` + `kill_seconds`.",
+        description="Seconds that running tasks may go on after a worker is told to stop. Then "
+        "their processes get SIGTERM. Keep a container's grace period above `drain_seconds` + "
+        "`kill_seconds`. Raise it if your tasks run longer and cannot be retried.",
     ),
     Option(
         name="kill_seconds",
@@ -386,15 +386,15 @@ OPTIONS: tuple[Option, ...] = (
         type="integer",
         default="0",
         example="8080",
-        description="Port on which a worker answers `/livez`, `/readyz` and `/metrics`. 0: "
-        "none, as workers of one host cannot share a port. See `docs/how-to/observability.md`.",
+        description="Port where a worker answers `/livez`, `/readyz` and `/metrics` "
+        "(`docs/how-to/observability.md`). 0: none. Workers on one host cannot share a port.",
     ),
     Option(
         name="health_address",
         type="string",
         default="0.0.0.0",  # noqa: S104 - probes come from outside of a container
         example="127.0.0.1",
-        description="IP address of the machine on which a worker listens at `health_port`, "
-        "`0.0.0.0` for every IPv4 and `::` for every address.",
+        description="IP address where a worker listens on `health_port`. `0.0.0.0` means every "
+        "IPv4 address, `::` every address.",
     ),
 )

@@ -26,19 +26,19 @@ ARG_INBOX_PREFIX = Arg(
 ARG_CERTIFICATE = Arg(
     ("--certificate",),
     action="store_true",
-    help="Users log in with TLS certificates that their names are in, and no passwords",
+    help="Users log in without a password: the name in their TLS certificate counts",
 )
 ARG_WORKER_USERS = Arg(
     ("worker_users",),
     nargs="*",
     metavar="USER=QUEUE",
-    help="A user for the workers of one queue, or of several, separated by commas",
+    help="One NATS user for workers, and the queues that they serve, separated by commas",
 )
 ARG_SITES = Arg(
     ("--sites",),
     nargs="+",
     metavar="USER=QUEUE",
-    help="Users of leaf nodes, in Airflow's account, with the queues that workers serve there",
+    help="NATS users of leaf nodes, and the queues that workers serve behind them",
 )
 ARG_FORMAT = Arg(
     ("--format",),
@@ -54,10 +54,12 @@ examples:
   airflow nats auth --user UDX...4K -q gpu --inbox-prefix _INBOX_gpu    with an NKey
   airflow nats auth --user worker-gpu -q gpu --format jwt     the `nats` claims, for operator mode
 
-Connects to nothing. Repeat it when a queue is added, or when priority_bands or queue_limits change.
-Streams are created and changed by the role admin alone, so run `airflow nats setup` as such a user.
-For users that deploy/nats/make-users made, repeat that instead: the worker that this prints is for
-one account for all.
+The command does not connect to NATS. Run it again after you add a queue, or change priority_bands
+or queue_limits. Only the role admin may create and change streams, so run `airflow nats setup` as
+such a user.
+
+If deploy/nats/make-users made your users, run that again instead. This command prints workers for
+a single account that all users share.
 """
 
 ACCOUNTS_EPILOG = """\
@@ -66,10 +68,12 @@ examples:
   airflow nats accounts worker-gpu=gpu --format jwt     the `nats` claims, for operator mode
   airflow nats accounts worker-gpu=gpu --sites site-muc=press,weld
 
-Prints users admin, operator, scheduler, api-server, triggerer, monitor and those of sites in
-Airflow's account, and an account for each worker user that borrows from there what it needs.
-Connects to nothing. Repeat it with all workers when a queue is added, or when priority_bands or
-queue_limits change.
+It prints Airflow's account with the users admin, operator, scheduler, api-server, triggerer,
+monitor and those of sites. Each worker user gets an account of its own, which borrows what it
+needs.
+
+The command does not connect to NATS. Run it again, with all workers, after you add a queue, or
+change priority_bands or queue_limits.
 """
 
 

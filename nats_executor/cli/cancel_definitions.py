@@ -30,12 +30,14 @@ ARG_QUEUED_LONGER = Arg(
     ("--older-than",),
     metavar="TIME",
     type=duration,
-    help="Only tasks that wait, or run, for at least so long: 90s, 30m, 2h, 1d or 1h30m",
+    help="Only tasks that have waited or run at least this long: 90s, 30m, 2h, 1d or 1h30m",
 )
-ARG_CANCEL_REASON = Arg(("--reason",), default="", help="Why, for Airflow's audit log; not secret")
+ARG_CANCEL_REASON = Arg(
+    ("--reason",), default="", help="Reason, for Airflow's audit log; not secret"
+)
 ARG_LIST_ONLY = Arg(("--dry-run",), action="store_true", help="Change nothing; list the tasks")
 ARG_WHETHER = Arg(
-    ("--dry-run",), action="store_true", help="Change nothing; say whether it is possible"
+    ("--dry-run",), action="store_true", help="Change nothing; say if the queue could be deleted"
 )
 ARG_NO_WAIT = Arg(
     ("--no-wait",), action="store_true", help="Do not wait until their messages are gone"
@@ -45,7 +47,7 @@ ARG_GONE_WITHIN = Arg(
     metavar="TIME",
     type=duration,
     default=60.0,
-    help="How long to wait for that at most: 90s, 30m, 2h, 1d or 1h30m (default: 60s)",
+    help="Longest time to wait for that: 90s, 30m, 2h, 1d or 1h30m (default: 60s)",
 )
 ARG_PURGED = Arg(("queue",), metavar="QUEUE", help="Name of the queue, any text as it is")
 CONFIRMED = (
@@ -59,20 +61,23 @@ examples:
   airflow nats tasks cancel --dag etl --task load --reason 'wrong input'
   airflow nats tasks cancel -q gpu --state queued --older-than 2h --yes    without a question
 
-At least one filter is required. Each task instance becomes failed in Airflow, with a line in its
-audit log, and Airflow does not try it again. A scheduler then removes the messages of those that
-wait, and the command waits for that. A task that runs is ended by its next heartbeat to Airflow.
-Only tasks whose messages NATS has are found: none of another executor.
+Give at least one filter. The command sets each task instance to failed in Airflow and writes a line
+into its audit log. Airflow does not try it again.
+
+If a task waits, a scheduler removes its message, and the command waits for that. If a task runs, it
+ends at its next heartbeat to Airflow. The command only finds tasks that have a message in NATS, so
+none of another executor.
 
 It needs Airflow's database, and a NATS user of the role monitor or operator.
 
 columns:
   cancelled          task instances that are failed now
-  changed_meanwhile  those that began, ended or were queued again before they could be
+  changed_meanwhile  task instances that began, ended or were queued again in the meantime
 
-exit codes: 0 all are cancelled and their messages gone, or nothing was found, or --dry-run; 1 not
-confirmed, some changed meanwhile, or messages are left after --timeout; 2 refused, or NATS or the
-database does not answer
+exit codes:
+  0  all tasks are cancelled and their messages gone, or none was found, or --dry-run
+  1  you did not confirm, some tasks changed meanwhile, or messages are left after --timeout
+  2  the command was refused, or NATS or the database did not answer
 """
 
 PURGE_QUEUE_EPILOG = """\
@@ -81,29 +86,32 @@ examples:
   airflow nats queues purge gpu --reason 'gone for good'
   airflow nats queues purge gpu --dag etl --older-than 1d --yes
 
-It fails the tasks that wait in the queue, as `airflow nats tasks cancel` does. What runs goes on,
-and so do callbacks and connection tests. To keep the tasks: `airflow nats queues pause`
+The command fails the tasks that wait in the queue, as `airflow nats tasks cancel` does. Running
+tasks, callbacks and connection tests go on. To keep the tasks, use `airflow nats queues pause`.
 
 It needs Airflow's database, and a NATS user of the role monitor or operator.
 
-exit codes: 0 all are cancelled and their messages gone, or nothing waits, or --dry-run; 1 not
-confirmed, some began meanwhile, or messages are left after --timeout; 2 no queue has that name,
-refused, or NATS or the database does not answer
+exit codes:
+  0  all tasks are cancelled and their messages gone, or nothing waits, or --dry-run
+  1  you did not confirm, some tasks began meanwhile, or messages are left after --timeout
+  2  no queue has that name, the command was refused, or NATS or the database did not answer
 """
 
 DELETE_QUEUE_EPILOG = """\
 examples:
   airflow nats queues delete gpu
-  airflow nats queues delete gpu --dry-run     say whether that is possible
+  airflow nats queues delete gpu --dry-run     say if the queue could be deleted
   airflow nats queues delete gpu --yes         without a question
 
-It removes the queue's consumers in NATS and the note of its pause. It refuses while workloads wait
-or run there, and while a worker serves it. A task that is sent to the queue later makes it again.
+The command removes the queue's consumers in NATS, and its pause. It refuses while workloads wait or
+run in the queue, and while a worker serves it. A later task for the queue creates it again.
 
 It needs a NATS user of the role admin.
 
-exit codes: 0 deleted, or --dry-run; 1 not confirmed, or it is in use; 2 no queue has that name,
-refused, or NATS does not answer
+exit codes:
+  0  the queue is deleted; --dry-run
+  1  you did not confirm, or the queue is in use
+  2  no queue has that name, the command was refused, or NATS did not answer
 """
 
 

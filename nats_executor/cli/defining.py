@@ -28,13 +28,13 @@ __all__ = [
 
 ARG_QUEUES = Arg(
     ("-q", "--queues"),
-    help="Names of the queues, separated by commas; without it [operators] default_queue. "
-    "A name that has a comma or outer spaces stands in double quotes: -q '\"a,b\",gpu'",
+    help="Names of the queues, separated by commas; without it, [operators] default_queue. "
+    "Put a name with a comma or outer spaces in double quotes: -q '\"a,b\",gpu'",
 )
 ARG_CONCURRENCY = Arg(
     ("-c", "--concurrency"),
     type=positive_int(allow_zero=False),
-    help="Workloads that run at a time; without it [nats_executor] worker_concurrency",
+    help="Workloads that run at a time; without it, [nats_executor] worker_concurrency",
 )
 ARG_TEAM = Arg(
     ("-t", "--team-name"),
@@ -46,12 +46,12 @@ ARG_QUEUE_PATTERNS = Arg(
     ("-q", "--queue"),
     dest="queue_patterns",
     metavar="PATTERN",
-    help="Only queues whose names match, such as 'etl-*', or one of several, separated by commas",
+    help="Only queues with a name like this, such as 'etl-*'; several with commas between",
 )
 ARG_SORT = Arg(("--sort",), metavar="COLUMN", help="Sort by this column of the list")
 ARG_REVERSE = Arg(("--reverse",), action="store_true", help="Show the last row first")
 ARG_WATCH = Arg(
-    ("--watch",), type=interval, metavar="SECONDS", help="Look again after so long, until Ctrl-C"
+    ("--watch",), type=interval, metavar="SECONDS", help="Look again every SECONDS, until Ctrl-C"
 )
 # Of each list.
 LIST_ARGS = (ARG_SORT, ARG_REVERSE, ARG_WATCH, ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE)

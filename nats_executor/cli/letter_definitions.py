@@ -29,7 +29,7 @@ ARG_MOST = Arg(
     ("--limit",),
     metavar="N",
     type=positive_int(allow_zero=False),
-    help="The newest N of them at most; without it 100 for a list, else 10000",
+    help="At most the newest N; without it, 100 for a list and 10000 for other commands",
 )
 ARG_DRY_RUN = Arg(("--dry-run",), action="store_true", help="Change nothing; say what would happen")
 ARG_SEQUENCE = Arg(
@@ -43,8 +43,8 @@ ARG_SEQUENCES = Arg(
     metavar="SEQUENCE",
     nargs="*",
     type=positive_int(allow_zero=False),
-    help="Numbers of letters as in `airflow nats dead-letters list`; without them, "
-    "all letters that the options leave",
+    help="Numbers of letters as in `airflow nats dead-letters list`; without them, all letters "
+    "that the other options choose",
 )
 FILTERS = (ARG_LETTERS_QUEUE, ARG_DAG, ARG_OLDER_THAN, ARG_MOST)
 WORKING = (ARG_SEQUENCES, *FILTERS, ARG_DRY_RUN, ARG_YES, ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE)
@@ -56,11 +56,13 @@ examples:
   airflow nats dead-letters list --dag etl --limit 1000 -o json
 
 A dead letter is a workload that no worker could handle. Its task failed in Airflow with the same
-reason. `-` (null in JSON) stands for what cannot be read, and for the map index of what has none.
+reason. `-` (null in JSON) stands for a value that cannot be read, and for a missing map index.
 
 It needs a NATS user of the role operator.
 
-exit codes: 0 listed; 2 refused, or NATS does not answer
+exit codes:
+  0  listed
+  2  the command was refused, or NATS did not answer
 """
 
 SHOW_EPILOG = """\
@@ -68,10 +70,13 @@ examples:
   airflow nats dead-letters show 17
   airflow nats dead-letters show 17 -o yaml
 
-It prints all that is known of the letter, but neither its body nor a token.
+The command prints all that NATS has of the letter, but neither its body nor a token.
+
 It needs a NATS user of the role operator.
 
-exit codes: 0 shown; 2 there is no such letter, refused, or NATS does not answer
+exit codes:
+  0  shown
+  2  no letter has that number, the command was refused, or NATS did not answer
 """
 
 RETRY_EPILOG = """\
@@ -80,15 +85,18 @@ examples:
   airflow nats dead-letters retry --dag etl --dry-run  what would happen
   airflow nats dead-letters retry -q gpu --yes         without a question
 
-It clears the task instance in Airflow, with the tasks downstream that did not run because of it.
-The scheduler then sends a new try, and the letter is removed. It does that only if the task
-instance is still failed, and in the same try. Otherwise it says why not, and keeps the letter.
-Callbacks and connection tests cannot be retried.
+The command clears the task instance in Airflow, and the tasks downstream that did not run because
+of it. The scheduler then sends a new try, and the command removes the letter.
+
+If the task instance is not failed any more, or is in another try, the command keeps the letter and
+says why. It cannot retry callbacks and connection tests.
 
 It needs Airflow's database, and a NATS user of the role operator.
 
-exit codes: 0 all are retried, or --dry-run; 1 not confirmed, or some are not retried; 2 refused,
-or NATS or the database does not answer
+exit codes:
+  0  all letters are retried; --dry-run
+  1  you did not confirm, or some letters are not retried
+  2  the command was refused, or NATS or the database did not answer
 """
 
 PURGE_LETTERS_EPILOG = """\
@@ -97,12 +105,15 @@ examples:
   airflow nats dead-letters purge --older-than 2d --dry-run   what would go
   airflow nats dead-letters purge --dag etl --yes             without a question
 
-It says how many letters go, and asks. Nothing is run again. To empty the whole stream at once:
-airflow nats purge dead-letters
+The command says how many letters it will remove, and asks. It runs nothing again. To empty the
+whole stream at once, use `airflow nats purge dead-letters`.
 
 It needs a NATS user of the role operator.
 
-exit codes: 0 removed, or --dry-run; 1 not confirmed; 2 refused, or NATS does not answer
+exit codes:
+  0  removed; --dry-run
+  1  you did not confirm
+  2  the command was refused, or NATS did not answer
 """
 
 
@@ -117,7 +128,7 @@ def dead_letters_commands() -> GroupCommand:
         ),
         action(
             "dead-letters show",
-            "Show all that is known of one letter",
+            "Show all that NATS has of one letter",
             (ARG_SEQUENCE, ARG_TEAM, ARG_OUTPUT, ARG_VERBOSE),
             SHOW_EPILOG,
         ),

@@ -10,7 +10,7 @@ from nats_executor.cli.durations import interval
 __all__ = ["trial_commands"]
 
 ARG_PINGED_QUEUE = Arg(
-    ("-q", "--queue"), help="Queue to try, any text as it is; without it [operators] default_queue"
+    ("-q", "--queue"), help="Queue to try, any text as it is; without it, [operators] default_queue"
 )
 ARG_COUNT = Arg(
     ("-n", "--count"),
@@ -24,7 +24,7 @@ ARG_PING_TIMEOUT = Arg(
     metavar="SECONDS",
     type=interval,
     default=10.0,
-    help="Seconds to wait for each probe, 45 at most; 10 without it",
+    help="Seconds to wait for each probe, at most 45 (default: 10)",
 )
 ARG_BUNDLE = Arg(
     ("--bundle",),
@@ -38,11 +38,11 @@ examples:
   airflow nats ping -q gpu -n 10 -o json   ten probes, one after the other
   airflow nats ping && echo works
 
-A scheduler sends a probe through the queue. A worker takes it like a task, has its fork server
-start a process that does nothing, and reports. No Dag, no row of the database and no API server is
-part of it. The probe takes a slot, and the most urgent priority band.
+A scheduler sends a probe through the queue. A worker takes it like a task, starts a process that
+does nothing, and reports. The probe uses no Dag, no row of the database and no API server. It takes
+one slot, and the highest priority band.
 
-columns: the shortest, median and longest milliseconds of each step
+columns, with the shortest, median and longest milliseconds of each step:
   command to scheduler and back   the question to the scheduler, and its answer
   publish to ack                  until NATS has stored the probe
   queue wait                      until a worker has claimed it
@@ -51,11 +51,12 @@ columns: the shortest, median and longest milliseconds of each step
   report to scheduler             until the scheduler has read the worker's report
   whole                           all of it; `-` (null in JSON) is a step that was not seen
 
-It needs Airflow's database, which names the living schedulers, and a NATS user of the role
-operator.
+It needs a NATS user of the role operator, and Airflow's database, which names the schedulers.
 
-exit codes: 0 it works; 1 no scheduler or no worker has answered in time, with the reason;
-2 refused, or NATS or the database does not answer
+exit codes:
+  0  the probe came back
+  1  no scheduler or no worker answered in time; a line gives the reason
+  2  the command was refused, or NATS or the database did not answer
 """
 
 DOCTOR_EPILOG = """\
@@ -64,23 +65,27 @@ examples:
   airflow nats doctor -o json
   airflow nats doctor --bundle support.zip   also write an archive for support
 
-It finds what `airflow nats check` finds, and looks at versions, clocks, limits, certificates, files
-of secrets, the living schedulers, and the API server. It changes nothing. To find out whether the
-API server accepts the tokens of this installation, it sends one of no task that exists.
+The command finds all that `airflow nats check` finds. It also looks at versions, clocks, limits,
+certificates, files of secrets, the living schedulers and the API server. It changes nothing. It
+sends the API server a token for a task that does not exist, and so learns if the server accepts the
+tokens of this installation.
 
 columns:
-  check     what was looked at
-  status    `ok` and `unknown` need no person; any other one does
-  details   what was found, and what to do
+  check     name of the check
+  status    `ok` and `unknown` need no action; all others do
+  details   what it found, and what to do
 
-The archive has the findings, versions, settings, streams, queues, workers, and what schedulers
-said. It has no passwords, tokens, keys, users in addresses or bodies of messages. Its mode is 0600.
+The archive has the findings, versions, settings, streams, queues, workers, and the answers of the
+schedulers. It has no passwords, tokens, keys, users in addresses or bodies of messages. Its mode is
+0600.
 
-It needs a NATS user of the role operator. Without Airflow's database, as on a worker's machine, the
-schedulers are `unknown`.
+It needs a NATS user of the role operator. A machine without Airflow's database, such as a worker's,
+shows the schedulers as `unknown`.
 
-exit codes: 0 nothing needs a person; 1 something does, named in the table; 2 the configuration is
-wrong, or the archive cannot be written
+exit codes:
+  0  nothing needs action
+  1  something needs action; the table names it
+  2  the configuration is wrong, or the archive cannot be written
 """
 
 

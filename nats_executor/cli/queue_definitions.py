@@ -13,24 +13,24 @@ __all__ = ["queues_commands"]
 ARG_PAUSED_QUEUES = Arg(
     ("paused_queues",),
     metavar="QUEUE",
-    help="Name of the queue as in `airflow nats queues list`, or several, separated by commas",
+    help="Names of queues as in `airflow nats queues list`, separated by commas",
 )
 ARG_ONE_QUEUE = Arg(("queue",), metavar="QUEUE", help="Name of the queue, any text as it is")
 ARG_LIMIT = Arg(
     ("--limit",),
     type=positive_int(allow_zero=False),
     default=20,
-    help="How many tasks to list at most (default: 20)",
+    help="Most tasks to list (default: 20)",
 )
 ARG_DURATION = Arg(
     ("--for",),
     dest="duration",
     metavar="TIME",
     type=duration,
-    help="How long: 90s, 30m, 2h, 1d or 1h30m; without it until the queue is resumed",
+    help="Length of the pause: 90s, 30m, 2h, 1d or 1h30m; without it, until you resume the queue",
 )
 ARG_REASON = Arg(
-    ("--reason",), default="", help="Why, for everyone who finds the queue paused; not secret"
+    ("--reason",), default="", help="Reason, shown to all who see the queue; not secret"
 )
 QUEUES_LIST_EPILOG = """\
 examples:
@@ -39,16 +39,18 @@ examples:
   airflow nats queues list -o json | jq '.[] | select(.workers == 0)'
 
 columns:
-  pending          workloads that no worker has been given
-  pending_by_band  of those, how many in each priority band, the lowest one first
-  in_flight        workloads that workers have been given and that are not over
-  redelivered      of those, the ones that were given to more than one
-  in_per_s, out_per_s  workloads a second that came, and that workers were given; of --watch only,
-                   from the second look on
-  workers, slots   living workers that serve it, and how much they run at a time
-  paused_until     when its pause ends, by whom it was paused, and why
+  pending              workloads that wait; no worker has them
+  pending_by_band      the same for each priority band, the lowest band first
+  in_flight            workloads that workers have and that have not ended
+  redelivered          of those, workloads that NATS gave to more than one worker
+  in_per_s, out_per_s  workloads a second that arrived, and that workers took; only with --watch,
+                       from the second look on
+  workers, slots       living workers that serve the queue, and workloads that they run at a time
+  paused_until         end of its pause, who paused it, and why
 
-exit codes: 0 listed; 2 NATS does not answer
+exit codes:
+  0  listed
+  2  NATS did not answer
 """
 
 QUEUES_PAUSE_EPILOG = """\
@@ -57,12 +59,15 @@ examples:
   airflow nats queues pause gpu,etl --for 2h --reason 'new driver'
   airflow nats queues pause '"a,b"'                              a name with a comma in it
 
-NATS delivers nothing from a paused queue. Running tasks go on, schedulers keep sending, and no try
-is spent. The pause outlives restarts of everything. Asked again, the new time and reason count.
+NATS delivers nothing from a paused queue. Running tasks go on, schedulers send more, and no task
+loses a try. The pause lasts through restarts of all parts. If you pause the queue again, the new
+time and reason count.
 
 It needs a NATS user of the role operator.
 
-exit codes: 0 paused; 2 refused, or NATS does not answer
+exit codes:
+  0  paused
+  2  the command was refused, or NATS did not answer
 """
 
 QUEUES_SHOW_EPILOG = """\
@@ -70,17 +75,20 @@ examples:
   airflow nats queues show gpu
   airflow nats queues show gpu -o json | jq '.[0].workers'
 
-beside the columns of `queues list`, whose rates it finds in a second:
-  slots_in_use    of the slots of the workers that serve it, those with workloads, of any queue
-  limit           of [nats_executor] queue_limits, none without
-  unserved_bands  priority bands that no living worker takes; then set priority_bands there, too
-  oldest_seconds  for how long the one that waits longest had waited at the last full minute, as
-                  its scheduler counts; - if nothing waits
-  ..._last_hour   the most that waited; how many workloads started, of those whose wait is known;
-                  how many ended
-  mean_wait_seconds  from sending to the start, of those that started in the last hour
+It takes a second, to measure the rates. Columns beside those of `queues list`:
+  slots_in_use       slots with workloads of any queue, on the workers that serve this queue
+  limit              its limit in [nats_executor] queue_limits, if there is one
+  unserved_bands     priority bands that no living worker takes; give workers the same
+                     priority_bands as the schedulers
+  oldest_seconds     longest wait of a workload at the last full minute, as its scheduler counts; -
+                     if nothing waits
+  ..._last_hour      most workloads that waited, workloads that started (if their wait is known)
+                     and workloads that ended
+  mean_wait_seconds  mean time from sending to the start, of those that started in the last hour
 
-exit codes: 0 shown; 2 no queue has that name, or NATS does not answer
+exit codes:
+  0  shown
+  2  no queue has that name, or NATS did not answer
 """
 
 QUEUES_PEEK_EPILOG = """\
@@ -88,23 +96,27 @@ examples:
   airflow nats queues peek gpu
   airflow nats queues peek gpu --limit 1000 -o json
 
-Lists tasks in the order in which workers take them: the highest priority band first, then what
-Airflow queued first. Run it where Airflow's database can be reached. A task that a worker has taken
-this moment may still be listed; callbacks and connection tests are not.
+The list has the order that workers follow: the highest priority band first, and in each band the
+task that Airflow queued first. It may still have a task that a worker has just taken. It has no
+callbacks and no connection tests.
 
-It needs a NATS user of the role monitor or operator.
+It needs Airflow's database, and a NATS user of the role monitor or operator.
 
-exit codes: 0 listed; 2 no queue has that name, or NATS does not answer
+exit codes:
+  0  listed
+  2  no queue has that name, or NATS did not answer
 """
 
 QUEUES_RESUME_EPILOG = """\
 examples:
   airflow nats queues resume gpu
-  airflow nats queues resume gpu,etl      one that was not paused stays as it is
+  airflow nats queues resume gpu,etl      a queue that was not paused stays as it is
 
 It needs a NATS user of the role operator.
 
-exit codes: 0 not paused any more; 2 refused, or NATS does not answer
+exit codes:
+  0  the queue is not paused
+  2  the command was refused, or NATS did not answer
 """
 
 
@@ -131,13 +143,13 @@ def queues_commands() -> GroupCommand:
         ),
         action(
             "queues pause",
-            "Keep what waits in a queue from its workers",
+            "Stop the delivery of a queue's workloads to workers",
             (ARG_PAUSED_QUEUES, ARG_DURATION, ARG_REASON, ARG_TEAM, ARG_VERBOSE),
             QUEUES_PAUSE_EPILOG,
         ),
         action(
             "queues resume",
-            "Let a paused queue go on",
+            "Start the delivery of a paused queue again",
             (ARG_PAUSED_QUEUES, ARG_TEAM, ARG_VERBOSE),
             QUEUES_RESUME_EPILOG,
         ),

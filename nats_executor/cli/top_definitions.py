@@ -19,7 +19,7 @@ ARG_EVERY = Arg(
     type=interval,
     metavar="SECONDS",
     default=2.0,
-    help="Look again after so long (default: 2)",
+    help="Seconds between two looks (default: 2)",
 )
 
 TOP_EPILOG = """\
@@ -28,16 +28,19 @@ examples:
   airflow nats top --every 0.5
 
 keys:
-  Tab              queues or workers; of the selected worker it shows what it runs
+  Tab              switch between queues and workers; a selected worker shows its workloads
   Up, Down, j, k   select a row
   p                pause the selected queue, or resume it
   d                drain the selected worker, or undrain it
   /, s             filter by name, sort by the next column
   ?, q             help, quit
 
-It needs a terminal, and a NATS user of the role operator for p, d and what a worker runs.
+It needs a terminal. p, d and a worker's workloads need a NATS user of the role operator.
 
-exit codes: 0 q was pressed; 2 it is no terminal, or the settings are wrong; 130 Ctrl-C
+exit codes:
+  0    you pressed q
+  2    there is no terminal, or the settings are wrong
+  130  you pressed Ctrl-C
 """
 
 

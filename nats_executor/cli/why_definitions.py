@@ -22,8 +22,8 @@ examples:
   airflow nats why etl manual__2026-11-30T12:00:00 load --watch 5    until Ctrl-C
   airflow nats why etl manual__2026-11-30T12:00:00 load -o json      for scripts
 
-It prints one sentence, what to do, and the facts from which it concludes that. In JSON the sentence
-is `reason`, what to do is `remedy`, and `cause` is one of these:
+The command prints one sentence, what to do, and the facts behind it. In JSON the sentence is
+`reason`, the advice is `remedy`, and `cause` is one of these:
 
   it goes on by itself: waits its turn, workers full, queue limit, claimed, token renewal, lost,
   not wanted, executor full, in the scheduler, scheduler lost, not queued, runs, over,
@@ -32,14 +32,16 @@ is `reason`, what to do is `remedy`, and `cause` is one of these:
   a person has to act: queue paused, no worker, band unserved, workers paused, workers draining,
   workers lost, weight, not sent, too large, dead letter
 
-What is ahead is counted in Airflow's database. `ahead_least` and `ahead_most` differ where tasks
-were queued at the same moment. A start is estimated by how many tasks of the queue have started in
-the last five minutes. No task's message is read, and no token.
+The command counts the tasks ahead in Airflow's database. `ahead_least` and `ahead_most` differ if
+Airflow queued several tasks at the same moment. It estimates the start from the number of tasks of
+the queue that started in the last five minutes. It reads no message of a task, and no token.
 
 It needs Airflow's database, and a NATS user of the role operator.
 
-exit codes: 0 it goes on by itself; 1 a person has to act; 2 there is no such task, refused, or NATS
-or the database does not answer
+exit codes:
+  0  the task goes on by itself
+  1  a person has to act
+  2  no such task, the command was refused, or NATS or the database did not answer
 """
 
 

@@ -30,53 +30,53 @@ __all__ = ["WORKER_ARGS", "WORKER_EPILOG", "workers_commands"]
 
 ARG_HOSTNAME = Arg(
     ("-H", "--hostname"),
-    help="Name of the worker; without it this host's. Two workers of one host need two names",
+    help="Name of the worker; without it, the host's name. Workers on one host need unlike names",
 )
 ARG_WORKER_NAMES = Arg(
     ("workers",),
     metavar="NAME",
-    help="Name of the worker as in `airflow nats workers list`, or several, separated by commas",
+    help="Names of workers as in `airflow nats workers list`, separated by commas",
 )
 ARG_DRAINED = Arg(
     ("workers",),
     metavar="NAME",
     nargs="?",
-    help="Name of the worker as in `airflow nats workers list`, or a pattern as of a shell, or "
-    "several, separated by commas; without it all that serve --queue",
+    help="Names of workers as in `airflow nats workers list`, separated by commas, or shell "
+    "patterns such as 'etl-*'; without it, all that serve --queue",
 )
 ARG_OF_QUEUE = Arg(("-q", "--queue"), metavar="QUEUE", help="Only workers that serve this queue")
 ARG_DRAIN_REASON = Arg(
-    ("--reason",), default="", help="Why, for everyone who finds it drained; not secret"
+    ("--reason",), default="", help="Reason, shown to all who see the worker; not secret"
 )
 ARG_WAIT = Arg(
-    ("--wait",), action="store_true", help="Return only once nothing runs there any more"
+    ("--wait",), action="store_true", help="Return only when nothing runs there any more"
 )
 ARG_TIMEOUT = Arg(
     ("--timeout",),
     metavar="TIME",
     type=duration,
-    help="How long --wait waits at most: 90s, 30m, 2h, 1d or 1h30m",
+    help="Longest time that --wait waits: 90s, 30m, 2h, 1d or 1h30m",
 )
 ARG_SERVING = Arg(
     ("--serving",),
     metavar="QUEUE",
-    help="Look among the workers of this queue only, for a name that workers of two queues have",
+    help="Only among workers of this queue, if workers of two queues have the same name",
 )
 ARG_NEW_CONCURRENCY = Arg(
     ("concurrency",),
     metavar="N",
     type=positive_int(allow_zero=False),
-    help="Workloads that run at a time from now on",
+    help="Number of workloads that the worker runs at a time from now on",
 )
 ARG_QUEUE = Arg(("queue",), metavar="QUEUE", help="Name of the queue, any text as it is")
 ARG_WORKER_PATTERNS = Arg(
     ("--worker",),
     dest="worker_patterns",
     metavar="PATTERN",
-    help="Only workers whose names match, such as 'etl-*', or one of several, separated by commas",
+    help="Only workers with a name like this, such as 'etl-*'; several with commas between",
 )
 ARG_STATES = Arg(
-    ("--state",), help="Only workers in this state, or in one of several, separated by commas"
+    ("--state",), help="Only workers in this state; several states with commas between"
 )
 
 ARG_SERVE_LOGS = Arg(
@@ -87,7 +87,7 @@ ARG_SERVE_LOGS = Arg(
 ARG_NO_LOG_SERVER = Arg(
     ("-s", "--skip-serve-logs"),
     action="store_true",
-    help="The default, accepted for command lines that have it",
+    help="Does nothing: this is the default",
 )
 
 WORKER_ARGS = (
@@ -109,50 +109,54 @@ WORKER_EPILOG = """\
 examples:
   airflow nats worker                        the default queue, 16 slots
   airflow nats worker -q default,gpu -c 4    two queues, four slots for both
-  airflow nats worker -q '"a,b",gpu'         two queues, one of which has a comma in its name
+  airflow nats worker -q '"a,b",gpu'         two queues; one has a comma in its name
   airflow nats worker -H etl-2 -D            a second one on this host, in the background
   airflow nats worker --serve-logs           where the API server cannot reach NATS
 
 The first SIGTERM or Ctrl-C drains: running tasks may go on for [nats_executor] drain_seconds.
-A second one sends them SIGTERM, a third one SIGKILL; their state and logs are still delivered.
+A second one sends them SIGTERM, a third one SIGKILL. The worker still delivers state and logs.
 """
 
 WORKERS_LIST_EPILOG = """\
 examples:
-  airflow nats workers list --state lost,paused        those that need attention
-  airflow nats workers list -q gpu --sort running      who serves a queue, the idle ones first
+  airflow nats workers list --state lost,paused        workers that need attention
+  airflow nats workers list -q gpu --sort running      workers of a queue, idle ones first
   airflow nats workers list --watch 5                  again every 5 s
 
 columns:
   state              running, draining, paused (takes nothing at the moment) or lost
   running            slots that its workloads hold, of `concurrency`
-  last_seen_seconds  age of its record, which it renews every [nats_executor] heartbeat_seconds
-  drained_by         who has drained it; without that, a worker that is draining stops
+  last_seen_seconds  age of its record; it renews it every [nats_executor] heartbeat_seconds
+  drained_by         who drained it; if empty, a draining worker stops
   reason             why it is drained or paused
-  version            of this project; `airflow` and `python` are those of the worker, too
-  differs            which of the three are other ones than on this machine; of Python the first
-                     two numbers count
+  version            the worker's release of this project; `airflow` and `python` beside it
+  differs            which of the three differ from this machine's; of Python, the first two
+                     numbers count
 
-exit codes: 0 listed; 2 NATS does not answer
+exit codes:
+  0  listed
+  2  NATS did not answer
 """
 
 # Of every command that changes workers.
 CHANGE = """\
-A change lasts until the worker restarts. Then its command line and configuration decide again.
-Running workloads go on.
+The change lasts until the worker restarts. After a restart its command line and configuration
+decide again. Running workloads go on.
 
 It needs a NATS user of the role operator.
 """
 UNTIL_RESTART = f"""\
 {CHANGE}
-exit codes: 0 the worker has the new setting; 1 a worker refused or did not answer; 2 NATS did not
-answer
+exit codes:
+  0  the workers have the new setting
+  1  a worker refused or did not answer
+  2  NATS did not answer
 """
 
 SET_CONCURRENCY_EPILOG = f"""\
 examples:
   airflow nats workers set-concurrency etl-1 32
-  airflow nats workers set-concurrency etl-1,etl-2 4   takes nothing until fewer than four run
+  airflow nats workers set-concurrency etl-1,etl-2 4   takes nothing until fewer than 4 run
 
 {UNTIL_RESTART}"""
 
@@ -165,12 +169,14 @@ examples:
 
 REMOVE_QUEUE_EPILOG = f"""\
 examples:
-  airflow nats workers remove-queue etl-1 backfill     what waits in it is left to other workers
+  airflow nats workers remove-queue etl-1 backfill     other workers take its workloads
 
-A worker keeps its last queue; to have it take nothing, stop it.
+A worker keeps its last queue. To have it take nothing, drain or stop it.
 {CHANGE}
-exit codes: 0 the worker serves the queue no more; 1 a worker did not serve it, refused or did not
-answer; 2 NATS did not answer
+exit codes:
+  0  the workers do not serve the queue any more
+  1  a worker did not serve it, refused or did not answer
+  2  NATS did not answer
 """
 
 DRAIN_EPILOG = """\
@@ -180,29 +186,33 @@ examples:
   airflow nats workers drain 'etl-*',gpu-7                 patterns, in quotes for the shell
   airflow nats workers drain --queue gpu                   all that serve the queue
 
-A drained worker takes nothing more. What it runs goes on, and the worker stays up: it takes
-workloads again by `airflow nats workers undrain`, not by its restart. It shows as draining.
+A drained worker takes no new workloads. Its running tasks go on, and the worker stays up. Lists
+show it as draining. A restart does not end the drain: `airflow nats workers undrain` does.
 
---wait prints a line whenever less runs. Ctrl-C and --timeout end the wait, and not the drain.
+--wait prints a line each time a task ends. Ctrl-C and --timeout end the wait, but not the drain.
 
 It needs a NATS user of the role operator.
 
-exit codes: 0 drained, and with --wait nothing runs; 1 a worker refused or did not answer, or the
-wait ended before; 2 no such worker, or NATS did not answer
+exit codes:
+  0  the workers are drained; with --wait, nothing runs there
+  1  a worker refused or did not answer, or --wait ended too early
+  2  no worker has that name, or NATS did not answer
 """
 
 UNDRAIN_EPILOG = """\
 examples:
   airflow nats workers undrain etl-1
   airflow nats workers undrain 'etl-*'
-  airflow nats workers undrain --queue gpu      all that serve the queue, or did when drained
+  airflow nats workers undrain --queue gpu      all that serve it, or did when drained
 
-A worker that is gone is undrained, too: it takes workloads once it starts.
+You can undrain a worker that is stopped. It takes workloads when it starts again.
 
 It needs a NATS user of the role operator.
 
-exit codes: 0 not drained any more; 1 a worker refused or did not answer; 2 no such worker, or NATS
-did not answer
+exit codes:
+  0  the workers are not drained
+  1  a worker refused or did not answer
+  2  no worker has that name, or NATS did not answer
 """
 
 
@@ -230,7 +240,7 @@ def workers_commands() -> GroupCommand:
         ),
         action(
             "workers remove-queue",
-            "Have a worker take nothing more from a queue",
+            "Have a worker stop taking workloads from a queue",
             (ARG_WORKER_NAMES, ARG_QUEUE, *common),
             REMOVE_QUEUE_EPILOG,
         ),
@@ -250,7 +260,7 @@ def drain_commands() -> tuple[ActionCommand, ...]:
     return (
         action(
             "workers drain",
-            "Have a worker take nothing more; what it runs goes on",
+            "Have a worker take no new workloads; running tasks go on",
             (*which, ARG_DRAIN_REASON, ARG_WAIT, ARG_TIMEOUT, *common),
             DRAIN_EPILOG,
         ),

@@ -294,19 +294,19 @@ LASTS = "It lasts until the worker restarts."
 ACTIONS = (
     Action(
         command="queues pause", label="Pause", table="queues", asks=("seconds?",),
-        consequence="No worker takes anything from it until then. What runs goes on, and what is "
-        "sent waits.",
+        consequence="No worker takes anything from it until then. Running tasks go on, new ones "
+        "wait.",
         carry_out=pause_chosen,
     ),
     Action(
         command="queues resume", label="Resume", table="queues",
-        consequence="Workers take what waits at once.",
+        consequence="Workers take the workloads that wait at once.",
         carry_out=resume_chosen,
     ),
     Action(
         command="queues purge", label="Purge", table="queues", has_trial=True, is_dangerous=True,
         consequence="The tasks that wait there fail in Airflow, without another try, and a "
-        "scheduler takes their messages out. What runs goes on.",
+        "scheduler takes their messages out. Running tasks go on.",
         carry_out=purge_queues,
     ),
     Action(
@@ -318,8 +318,8 @@ ACTIONS = (
     ),
     Action(
         command="workers drain", label="Drain", table="workers",
-        consequence="It takes nothing more, also after a restart, until it is undrained. What it "
-        "runs goes on.",
+        consequence="It takes no new workloads, also after a restart, until you undrain it. Its "
+        "running tasks go on.",
         carry_out=drain_chosen,
     ),
     Action(
@@ -330,24 +330,24 @@ ACTIONS = (
     Action(
         command="workers stop", label="Stop", table="workers", asks=("is_now?",),
         is_dangerous=True,
-        consequence="It takes nothing more, lets its tasks end and then ends, as by SIGTERM. What "
-        "started it may start it again.",
+        consequence="It takes no new workloads, lets its tasks end and then ends, as by SIGTERM. "
+        "systemd or Kubernetes may start it again.",
         carry_out=stop_chosen,
     ),
     Action(
         command="workers forget", label="Forget", table="workers",
-        consequence="A lost worker is no longer listed. One that may live is refused.",
+        consequence="Lists do not show a lost worker any more. A worker that may live is refused.",
         carry_out=forget_chosen,
     ),
     Action(
         command="workers ping", label="Ping", table="workers",
-        consequence="It is asked whether it answers; nothing is changed.",
+        consequence="It asks the worker for an answer and changes nothing.",
         carry_out=ping_chosen,
     ),
     Action(
         command="workers set-concurrency", label="Set concurrency", table="workers",
         asks=("number",),
-        consequence=f"It runs so many workloads at a time. {LASTS}",
+        consequence=f"It runs this many workloads at a time. {LASTS}",
         carry_out=change(Verb.SET_CONCURRENCY, lambda wanting: wanting.number),
     ),
     Action(
@@ -357,20 +357,20 @@ ACTIONS = (
     ),
     Action(
         command="workers remove-queue", label="Remove queue", table="workers", asks=("queue",),
-        consequence=f"It takes nothing more from this queue. {LASTS}",
+        consequence=f"It takes no new workloads from this queue. {LASTS}",
         carry_out=change(Verb.REMOVE_QUEUE, lambda wanting: wanting.queue),
     ),
     Action(
         command="dead-letters retry", label="Retry", table="dead-letters", has_trial=True,
         by_filter=True,
-        consequence="Airflow clears the tasks, and runs them as a new try. It is asked for each "
-        "whether it still wants that.",
+        consequence="Airflow clears the tasks and runs them as a new try. If Airflow does not want "
+        "a task any more, its letter stays.",
         carry_out=retry_chosen,
     ),
     Action(
         command="dead-letters purge", label="Purge", table="dead-letters", has_trial=True,
         by_filter=True, is_dangerous=True,
-        consequence="They are gone for good, and their tasks are not run again.",
+        consequence="They are gone for good. Airflow does not run their tasks again.",
         carry_out=purge_chosen,
     ),
 )  # fmt: skip

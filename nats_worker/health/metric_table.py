@@ -59,7 +59,7 @@ WORKER_METRICS = {
         WorkerMetric("connected", GAUGE, "1", "1 while it is connected to NATS."),
         WorkerMetric("draining", GAUGE, "1", "1 while it stops or is drained, and takes no more."),
         WorkerMetric("paused", GAUGE, "1", "1 while it takes nothing for want of memory."),
-        WorkerMetric("unfit", GAUGE, "1", "1 while it takes nothing because it cannot start workloads."),
+        WorkerMetric("unfit", GAUGE, "1", "1 while it takes nothing as it cannot start workloads."),
         WorkerMetric("slots", GAUGE, "1", "Workloads that it runs at a time."),
         WorkerMetric("slots_in_use", GAUGE, "1", "Slots that its workloads hold."),
         WorkerMetric("workloads_running", GAUGE, "1", "Workloads that have a process."),

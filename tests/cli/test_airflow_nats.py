@@ -83,22 +83,28 @@ def shown_help(
         ("setup", ["airflow nats setup --check", "--queues", "safe to repeat"]),
         ("standalone", ["without it [api] port, or that of the last start"]),
         ("demo", ["Airflow's UI; without it any free one\n"]),
-        ("workers remove-queue", ["1 a worker did not serve it, refused"]),
-        ("check", ["exit codes: 0 all is well; 1", "airflow nats check -o json", "--output"]),
+        ("workers remove-queue", ["1  a worker did not serve it, refused"]),
+        ("check", ["exit codes:\n  0  all is well\n  1", "airflow nats check -o json", "--output"]),
         ("queues list", ["List queues with their backlog", "--output"]),
         ("workers list", ["List workers with their load", "--output"]),
         ("auth", ["airflow nats auth --user scheduler --role scheduler", "--certificate"]),
-        ("purge", ["airflow nats purge dead-letters --queue gpu", "1 not confirmed", "--yes"]),
+        (
+            "purge",
+            ["airflow nats purge dead-letters --queue gpu", "1  you did not confirm", "--yes"],
+        ),
         ("dead-letters list", ["airflow nats dead-letters list -q gpu --older-than 1d", "--limit"]),
         (
             "dead-letters show",
             ["airflow nats dead-letters show 17", "neither its body nor a token"],
         ),
-        ("dead-letters retry", ["retry --dag etl --dry-run", "1 not confirmed, or some are not"]),
-        ("dead-letters purge", ["purge --older-than 2d --dry-run", "1 not confirmed", "--yes"]),
+        ("dead-letters retry", ["retry --dag etl --dry-run", "1  you did not confirm, or some"]),
+        (
+            "dead-letters purge",
+            ["purge --older-than 2d --dry-run", "1  you did not confirm", "--yes"],
+        ),
         ("accounts", ["airflow nats accounts worker-gpu=gpu worker-etl=default,etl"]),
         *[
-            (f"workers {name}", [example, "lasts until the worker restarts", "exit codes: 0"])
+            (f"workers {name}", [example, "lasts until the worker restarts", "exit codes:\n  0"])
             for name, example in (
                 ("set-concurrency", "airflow nats workers set-concurrency etl-1 32"),
                 ("add-queue", "airflow nats workers add-queue etl-1 backfill"),

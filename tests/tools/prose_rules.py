@@ -34,7 +34,7 @@ CLAUSE = re.compile(
     r"(?:What|Whatever|Who|Whoever|Whichever|Whether|Why|How(?! to\b)|Where(?=[^,]*$)"
     r"|That (?:also|the|an?|each|every|no|you|it|they|its|their|any|some|there))\b"
 )
-CLAUSE_WITHIN = re.compile(r"(?:;|\bthen|^and|^but|^so) what\b", re.IGNORECASE)
+CLAUSE_WITHIN = re.compile(r"(?:;|\bthen|^and|^but|^so) what\b(?! to\b)", re.IGNORECASE)
 BANNED = re.compile(
     r"\b(?:nobody|somebody|whoever|whomever|anew|shall|thereof|therein|thereby|whereby|wherein"
     r"|hereby|hence|likewise|whilst|thus|upon|amongst|moreover|albeit|deaf"
