@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import subprocess
 
 from nats_executor.wire.names import Names
 from tests.tools import (
@@ -98,6 +99,23 @@ def test_every_event_comes_from_the_table() -> None:
     assert [found for found in events if not re.fullmatch(names, found[1])] == [
         ("nats_executor.scheduler.compat", "event")  # which passes a caller's on
     ]
+
+
+def test_every_page_that_a_file_names_is_there() -> None:
+    """Pages have moved: a path of before leads nowhere."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\0")
+    kinds = {".py", ".md", ".toml", ".yaml", ".yml", ".conf", ".json", ".sh", ".js", ".txt", ""}
+    named = {
+        (file, page)
+        for file in filter(None, tracked)
+        if (path := ROOT / file).suffix in kinds and path.is_file()
+        for page in re.findall(r"(?<![\w/.-])docs/[\w/-]+\.md", path.read_text(errors="replace"))
+    }
+
+    assert len(named) > 50
+    assert [found for found in sorted(named) if not (ROOT / found[1]).exists()] == []
 
 
 def test_every_test_that_a_page_names_is_there() -> None:
