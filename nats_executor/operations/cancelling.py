@@ -6,7 +6,6 @@ team. An operator's login may not remove such a message itself: it cannot read i
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,15 +14,13 @@ from airflow.jobs.job import Job
 from airflow.models.log import Log
 from airflow.models.taskinstance import TaskInstance
 from airflow.sdk import timezone
-from airflow.utils.session import create_session
 from airflow.utils.sqlalchemy import with_row_locks
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import ColumnElement, and_, or_, select
-from sqlalchemy.exc import SQLAlchemyError
 
 from nats_executor.batches import batches
-from nats_executor.errors import ConfigError, DatabaseAway
-from nats_executor.operations.peeking import first_line
+from nats_executor.errors import ConfigError
+from nats_executor.operations.database import airflow_session
 from nats_executor.text import number_of, presentable
 
 if TYPE_CHECKING:
@@ -134,7 +131,7 @@ def find_tasks(wanted: TaskFilter, dispatches: Collection[str]) -> tuple[list[Fo
     query = select(*columns).where(*conditions(wanted, timezone.utcnow()))
     query = query.order_by(TaskInstance.queued_dttm).execution_options(yield_per=1000)
     found: list[FoundTask] = []
-    with answering_database(), create_session(scoped=False) as session:
+    with airflow_session() as session:
         for row in session.execute(query):
             if row.external_executor_id in dispatches:
                 if len(found) == MOST_TASKS:
@@ -175,7 +172,7 @@ def cancel_tasks(found: Sequence[FoundTask], author: Author) -> list[FoundTask]:
     """
     cancelled: list[FoundTask] = []
     for batch in batches(found, LOCKED_AT_ONCE):
-        with answering_database(), create_session(scoped=False) as session:
+        with airflow_session() as session:
             of_id = {task.id: task for task in batch}
             query = select(TaskInstance).where(TaskInstance.id.in_(of_id))
             failed = []
@@ -202,20 +199,8 @@ def has_scheduler() -> bool:
         DatabaseAway: the database gives no answer.
     """
     query = select(Job).where(Job.job_type == "SchedulerJob", Job.state == "running")
-    with answering_database(), create_session(scoped=False) as session:
+    with airflow_session() as session:
         return any(job.is_alive() for job in session.scalars(query))
-
-
-@contextlib.contextmanager
-def answering_database() -> Iterator[None]:
-    """Raise what a command says of a database that gives no answer."""
-    try:
-        yield
-    except SQLAlchemyError as exc:
-        raise DatabaseAway(
-            f"Airflow's database does not answer: {first_line(exc)}; "
-            "check [database] sql_alchemy_conn"
-        ) from exc
 
 
 def cancelled_rows(found: Sequence[FoundTask], cancelled: Collection[FoundTask]) -> list[Row]:

@@ -13,15 +13,13 @@ from airflow.configuration import conf
 from airflow.models.dagbag import DBDagBag
 from airflow.models.log import Log
 from airflow.models.taskinstance import TaskInstance, clear_task_instances
-from airflow.utils.session import create_session
 from airflow.utils.sqlalchemy import with_row_locks
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import joinedload
 
 from nats_executor.batches import batches
-from nats_executor.errors import ConfigError
+from nats_executor.operations.database import airflow_session
 from nats_executor.wire.messages import Kind
 from nats_executor.wire.names import token
 
@@ -60,18 +58,12 @@ def clear_again(letters: Sequence[Letter], *, by: str, is_trial: bool) -> list[R
         is_trial: change nothing, and say what would happen.
 
     Raises:
-        ConfigError: Airflow's database does not answer here.
+        DatabaseAway: the database gives no answer.
     """
     outcomes: list[RetryOutcome] = []
-    try:
-        for batch in batches(letters, AT_ONCE):
-            with create_session(scoped=False) as session:
-                outcomes += clear_batch(session, batch, by=by, is_trial=is_trial)
-    except SQLAlchemyError as exc:
-        raise ConfigError(
-            f"Airflow's database does not answer ({type(exc).__name__}); run this on a machine "
-            "with the scheduler's [database] sql_alchemy_conn"
-        ) from exc
+    for batch in batches(letters, AT_ONCE):
+        with airflow_session() as session:
+            outcomes += clear_batch(session, batch, by=by, is_trial=is_trial)
     return outcomes
 
 

@@ -12,14 +12,12 @@ from airflow.jobs.job import Job
 from airflow.models.log import Log
 from airflow.models.taskinstance import TaskInstance
 from airflow.sdk import timezone
-from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import case, func, select
-from sqlalchemy.exc import SQLAlchemyError
 
-from nats_executor.errors import DatabaseAway, NotFound
+from nats_executor.errors import NotFound
+from nats_executor.operations.database import airflow_session
 from nats_executor.operations.facts import PACE_SECONDS, Ahead, Instance, Sender
-from nats_executor.operations.peeking import first_line
 from nats_executor.text import presentable
 
 if TYPE_CHECKING:
@@ -69,14 +67,8 @@ def from_database(question: Callable[[Session], Any]) -> Any:
     Raises:
         DatabaseAway: it gives no answer.
     """
-    try:
-        with create_session(scoped=False) as session:
-            return question(session)
-    except SQLAlchemyError as exc:
-        raise DatabaseAway(
-            f"Airflow's database does not answer: {first_line(exc)}; "
-            "check [database] sql_alchemy_conn"
-        ) from exc
+    with airflow_session() as session:
+        return question(session)
 
 
 def instance_of(wanted: WhichTask) -> Instance:

@@ -9,13 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow.models.taskinstance import TaskInstance
-from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
 
-from nats_executor.errors import DatabaseAway
 from nats_executor.fleet.queues import unknown_queue
+from nats_executor.operations.database import airflow_session
 from nats_executor.topology.setup import known_queues
 
 if TYPE_CHECKING:
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Lane
 
-__all__ = ["first_line", "peek", "queued_tasks", "waiting_rows"]
+__all__ = ["peek", "queued_tasks", "waiting_rows"]
 
 # Rows that one look takes from the database, the oldest ones.
 MOST_ROWS = 20_000
@@ -97,19 +95,8 @@ def queued_tasks(queue: str) -> list[QueuedTask]:
         .order_by(TaskInstance.queued_dttm)
         .limit(MOST_ROWS)
     )
-    try:
-        with create_session(scoped=False) as session:
-            return [QueuedTask._make(row) for row in session.execute(query)]
-    except SQLAlchemyError as exc:
-        raise DatabaseAway(
-            f"Airflow's database does not answer: {first_line(exc)}; "
-            "check [database] sql_alchemy_conn"
-        ) from exc
-
-
-def first_line(exc: SQLAlchemyError) -> str:
-    """Return what is wrong, without SQLAlchemy's own lines below it."""
-    return (str(exc).splitlines() or [type(exc).__name__])[0]
+    with airflow_session() as session:
+        return [QueuedTask._make(row) for row in session.execute(query)]
 
 
 def waiting_rows(

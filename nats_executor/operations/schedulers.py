@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from airflow.configuration import conf
 from airflow.jobs.job import Job
 from airflow.sdk import timezone
-from airflow.utils.session import create_session
 from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
 
-from nats_executor.errors import BrokerUnavailable, DatabaseAway, DecodeError, NoResponders
-from nats_executor.operations.peeking import first_line
+from nats_executor.errors import BrokerUnavailable, DecodeError, NoResponders
+from nats_executor.operations.database import airflow_session
 from nats_executor.wire.messages import decode
 from nats_executor.wire.names import SchedulerVerb
 from nats_executor.wire.scheduler_answers import ExecutorState
@@ -63,14 +61,8 @@ def living_schedulers() -> list[str]:
         .order_by(Job.latest_heartbeat.desc())
         .limit(MOST_SCHEDULERS)
     )
-    try:
-        with create_session(scoped=False) as session:
-            jobs = session.execute(query).all()
-    except SQLAlchemyError as exc:
-        raise DatabaseAway(
-            f"Airflow's database does not answer: {first_line(exc)}; "
-            "check [database] sql_alchemy_conn"
-        ) from exc
+    with airflow_session() as session:
+        jobs = session.execute(query).all()
     now = timezone.utcnow()
     living = [row.id for row in jobs if (now - row.latest_heartbeat).total_seconds() < threshold]
     return [str(job) for job in sorted(living)]

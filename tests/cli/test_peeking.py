@@ -11,7 +11,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import sessionmaker
 
 from nats_executor.cli import commands
-from nats_executor.operations import peeking
+from nats_executor.operations import database
 from nats_executor.operations.peeking import QueuedTask, waiting_rows
 from tests.scheduler.conftest import airflow_database
 from tests.scheduler.table import table_fixture
@@ -126,9 +126,11 @@ def test_a_database_that_is_away_is_one_line(
     def away(**_: object) -> Any:
         return sessionmaker(create_engine("sqlite:////nowhere/airflow.db"))()
 
-    monkeypatch.setattr(peeking, "create_session", away)
+    monkeypatch.setattr(database, "create_session", away)
 
     assert peeked(console, "default") == (2, "")
     [line] = console.error.splitlines()
     assert line.startswith("error: Airflow's database does not answer: ")
-    assert line.endswith("unable to open database file; check [database] sql_alchemy_conn")
+    assert line.endswith(
+        "unable to open database file; [database] sql_alchemy_conn has to be the scheduler's here"
+    )

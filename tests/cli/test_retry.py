@@ -360,5 +360,5 @@ def test_without_airflows_database_it_says_where_to_run(
     monkeypatch.setattr(clearing, "create_session", away)
 
     assert deployment.retry() == (2, [])
-    assert "database does not answer (OperationalError); run this" in deployment.console.error
+    assert "sql_alchemy_conn has to be the scheduler's here" in deployment.console.error
     assert deployment.letters() == 1
