@@ -26,6 +26,12 @@ PROCESS = "nats-worker"
 def main() -> None:
     """Run `nats-worker`, which takes the arguments of `airflow nats worker`."""
     from nats_executor.cli.arguments import command
+
+    command(start)(worker_parser().parse_args())
+
+
+def worker_parser() -> argparse.ArgumentParser:
+    """Return the parser of `nats-worker`."""
     from nats_executor.cli.worker_definitions import WORKER_ARGS, WORKER_EPILOG
 
     parser = argparse.ArgumentParser(
@@ -36,7 +42,7 @@ def main() -> None:
     )
     for arg in WORKER_ARGS:
         arg.add_to_parser(parser)
-    command(start)(parser.parse_args())
+    return parser
 
 
 def start(args: Namespace) -> None:

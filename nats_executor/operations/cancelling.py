@@ -18,6 +18,7 @@ from airflow.utils.sqlalchemy import with_row_locks
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import ColumnElement, and_, or_, select
 
+from nats_executor.audit_events import BY_ORDER
 from nats_executor.batches import batches
 from nats_executor.errors import ConfigError
 from nats_executor.operations.database import airflow_session
@@ -189,7 +190,9 @@ def cancel_tasks(found: Sequence[FoundTask], author: Author) -> list[FoundTask]:
 def audit_entry(row: TaskInstance, author: Author) -> Log:
     reason = f": {author.reason}" if author.reason else ""
     text = f"cancelled while it was {row.state}{reason}"[:LONGEST_ENTRY]
-    return Log(event=f"nats {author.command}", task_instance=row, owner=author.name, extra=text)
+    return Log(
+        event=BY_ORDER[author.command].name, task_instance=row, owner=author.name, extra=text
+    )
 
 
 def has_scheduler() -> bool:

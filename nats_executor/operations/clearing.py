@@ -18,6 +18,7 @@ from airflow.utils.state import TaskInstanceState
 from sqlalchemy import select
 from sqlalchemy.orm import joinedload
 
+from nats_executor.audit_events import BY_ORDER
 from nats_executor.batches import batches
 from nats_executor.operations.database import airflow_session
 from nats_executor.wire.messages import Kind
@@ -169,4 +170,4 @@ def place_of(row: TaskInstance) -> tuple[str, str, str, int]:
 
 def audit(row: TaskInstance, letter: Letter, by: str) -> Log:
     text = f"dead letter {letter.sequence} of dispatch {letter.dispatch_id}"
-    return Log(event="nats dead-letters retry", task_instance=row, owner=by, extra=text)
+    return Log(event=BY_ORDER["dead-letters retry"].name, task_instance=row, owner=by, extra=text)

@@ -15,6 +15,7 @@ from airflow.sdk import timezone
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import case, func, select
 
+from nats_executor.audit_events import SAID
 from nats_executor.errors import NotFound
 from nats_executor.operations.database import airflow_session
 from nats_executor.operations.facts import PACE_SECONDS, Ahead, Instance, Sender
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Crowd", "WhichTask", "crowd_around", "instance_of", "sender_of"]
 
 # The events of Airflow's audit log that hold what this executor has said of the end of a try.
-REMARKS = ("nats executor", "state mismatch")
+REMARKS = (SAID.name, "state mismatch")
 # Of the Dags that are ahead, of the tasks that run, of the map indexes that there are.
 MOST_DAGS, MOST_RUNS, MOST_INDEXES = 10, 5, 10
 CLASS_NAME = "NatsExecutor"

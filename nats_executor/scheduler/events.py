@@ -6,6 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from nats_executor.audit_events import SAID, WAITS
 from nats_executor.scheduler import compat
 from nats_executor.scheduler.ledger import Ended, Ledger, Renewal, Returned, Started, Unwanted
 
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["Events", "Figures"]
 
 log = logging.getLogger(__name__)
-
-# Names of events in Airflow's audit log.
-AUDIT = "nats executor"
-WAITS = "nats executor waits"
 
 
 class Figures(NamedTuple):
@@ -69,13 +66,13 @@ class Events:
             case Ended(_, succeeded, info) as ended:
                 self.tell(ended)
                 if not succeeded:
-                    executor.log_task_event(event=AUDIT, extra=info, ti_key=key)
+                    executor.log_task_event(event=SAID.name, extra=info, ti_key=key)
             case Unwanted(dispatch, info):
                 log.info("%s was not run: %s", dispatch.name, info)
                 executor.running.discard(key)
             case Returned(dispatch, info):
                 text = f"worker {dispatch.worker_name} gave it back: {info}"
-                executor.log_task_event(event=AUDIT, extra=text, ti_key=key)
+                executor.log_task_event(event=SAID.name, extra=text, ti_key=key)
             case Renewal():
                 pass  # nothing that the scheduler has to know
 
@@ -93,12 +90,12 @@ class Events:
     def tell_taken_back(self, key: Any, coordinates: Any, reason: str) -> None:
         """Write into the audit log why a task was taken back."""
         compat.name_key(self._executor, key, coordinates)
-        self._executor.log_task_event(event=AUDIT, extra=reason, ti_key=key)
+        self._executor.log_task_event(event=SAID.name, extra=reason, ti_key=key)
 
     def tell_waiting(self, key: Any, coordinates: Any, text: str) -> None:
         """Write into the audit log what a task waits for."""
         compat.name_key(self._executor, key, coordinates)
-        self._executor.log_task_event(event=WAITS, extra=text, ti_key=key)
+        self._executor.log_task_event(event=WAITS.name, extra=text, ti_key=key)
 
     def figures(self) -> Figures:
         """Return how full the executor is, from any thread: it reads nothing but lengths."""

@@ -20,6 +20,7 @@ from nats_executor.fleet.workers import seen_workers, worker_state
 from nats_executor.pacing import Once
 from nats_executor.scheduler import compat
 from nats_executor.scheduler.ledger import Ended, Started
+from nats_executor.scheduler.metric_table import METRICS, PREFIX
 from nats_executor.scheduler.streams import RETRY_SECONDS
 from nats_executor.wire.messages import State
 
@@ -37,25 +38,6 @@ log = logging.getLogger(__name__)
 
 Arguments = ParamSpec("Arguments")
 
-# Airflow puts its own prefix, `airflow.` by default, in front of each name.
-PREFIX = "nats_executor"
-METRICS: Mapping[str, str] = {
-    "connected": "1 while NATS answers this scheduler, 0 otherwise",
-    "queue.depth": "workloads of a queue that no worker has been given",
-    "queue.in_flight": "workloads that workers have been given and that are not over",
-    "queue.redelivered": "of those, the ones that were given to more than one",
-    "queue.oldest_seconds": "since this scheduler sent the oldest workload that still waits",
-    "queue.workers": "living workers of a queue",
-    "queue.slots": "slots of the living workers of a queue",
-    "queue.paused": "1 while an operator keeps the workloads of a queue from its workers",
-    "slots": "slots of all living workers",
-    "slots_in_use": "slots that workloads hold",
-    "workers": "workers in each state: running, draining, paused, lost",
-    "dead_letters": "messages that no worker could handle and that are kept",
-    "publish_duration": "time until NATS had a batch of workloads (ms)",
-    "queue_wait": "from sending a workload to its first report that it runs (ms)",
-    "result_lag": "from a worker's last report to the event for the scheduler (ms)",
-}
 STATES = ("running", "draining", "paused", "lost")
 ROWS = {
     "queue.depth": "pending",
@@ -162,7 +144,7 @@ class Telemetry:
         if self._is_on:
             now = time.time()
             self._sent |= {id_: now for id_, outcome in outcomes.items() if outcome is None}
-            self._timing("publish_duration", seconds)
+            self._send("publish_duration", seconds)
 
     @harmless
     def settled(self, report: Report, outcome: Outcome) -> None:
@@ -172,9 +154,9 @@ class Telemetry:
         if isinstance(outcome, Started | Ended):
             sent_at = self._sent.pop(report.dispatch_id, None)
             if isinstance(outcome, Ended):
-                self._timing("result_lag", time.time() - report.at)
+                self._send("result_lag", time.time() - report.at)
             elif sent_at is not None:
-                self._timing("queue_wait", report.at - sent_at, queue=outcome.dispatch.queue)
+                self._send("queue_wait", report.at - sent_at, queue=outcome.dispatch.queue)
 
     @harmless
     def tell(self, ledger: Ledger) -> None:
@@ -182,7 +164,7 @@ class Telemetry:
         reading, self.reading = self.reading, None
         if reading is None:
             return
-        self._gauge("connected", reading.is_connected)
+        self._send("connected", reading.is_connected)
         oldest = self._oldest(ledger)
         if not reading.is_connected:
             return
@@ -190,15 +172,15 @@ class Telemetry:
         for queue in self._known | rows.keys():
             figures = rows.get(queue, {})  # one that is gone is set to 0 once
             for name, column in ROWS.items():
-                self._gauge(name, figures.get(column, 0), queue=queue)
-            self._gauge("queue.paused", figures.get("paused_until") is not None, queue=queue)
-            self._gauge("queue.oldest_seconds", oldest.get(queue, 0.0), queue=queue)
+                self._send(name, figures.get(column, 0), queue=queue)
+            self._send("queue.paused", figures.get("paused_until") is not None, queue=queue)
+            self._send("queue.oldest_seconds", oldest.get(queue, 0.0), queue=queue)
         self._known = set(rows)
         for state in STATES:
-            self._gauge("workers", reading.workers[state], state=state)
-        self._gauge("slots", reading.slots)
-        self._gauge("slots_in_use", reading.slots_in_use)
-        self._gauge("dead_letters", reading.dead_letters)
+            self._send("workers", reading.workers[state], state=state)
+        self._send("slots", reading.slots)
+        self._send("slots_in_use", reading.slots_in_use)
+        self._send("dead_letters", reading.dead_letters)
 
     def _oldest(self, ledger: Ledger) -> dict[str, float]:
         """Return the age of each queue's oldest workload that waits, and forget what is gone.
@@ -217,13 +199,14 @@ class Telemetry:
                 oldest[dispatch.queue] = min(since, oldest.get(dispatch.queue, since))
         return {queue: max(0.0, now - since) for queue, since in oldest.items()}
 
-    def _gauge(self, name: str, value: float, **tags: str) -> None:
-        compat.stats.gauge(f"{PREFIX}.{name}", float(value), tags=self._tagged(tags.items()))
-
-    def _timing(self, name: str, seconds: float, **tags: str) -> None:
-        # Two clocks may differ by more than it took.
-        milliseconds = 1000 * max(0.0, seconds)
-        compat.stats.timing(f"{PREFIX}.{name}", milliseconds, tags=self._tagged(tags.items()))
+    def _send(self, name: str, value: float, **tags: str) -> None:
+        """Send a metric as the table has it; the value of a timer is in seconds here."""
+        tagged = self._tagged(tags.items())
+        if METRICS[name].is_timer:
+            # Two clocks may differ by more than it took.
+            compat.stats.timing(f"{PREFIX}.{name}", 1000 * max(0.0, value), tags=tagged)
+        else:
+            compat.stats.gauge(f"{PREFIX}.{name}", float(value), tags=tagged)
 
     def _tagged(self, tags: Iterable[tuple[str, str]]) -> dict[str, str]:
         """Return tags as Airflow's metrics take them; a queue may have any name."""

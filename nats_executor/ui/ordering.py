@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import SQLAlchemyError
 
+from nats_executor.audit_events import order_event
 from nats_executor.errors import ConfigError, NatsExecutorError, NotFound
 from nats_executor.text import presentable
 from nats_executor.ui.access import clearable, require_operator
@@ -105,7 +106,7 @@ def write_audit(action: Action, body: OrderBody, user: BaseUser) -> None:
     """Add a line to Airflow's audit log; without it nothing is ordered."""
     said = body.model_dump(exclude_defaults=True)
     row = Log(
-        event=f"nats {action.command}",
+        event=order_event(action.command),
         owner=user.get_name(),
         owner_display_name=user.get_name(),
         extra=json.dumps(said, ensure_ascii=False),

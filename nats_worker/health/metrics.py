@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from nats_executor.wire.messages import State
 from nats_executor.wire.names import is_probe
 from nats_worker.delivery.observer import Observer
+from nats_worker.health.metric_table import NAMESPACE, WORKER_METRICS
 from nats_worker.processes import memory
 from nats_worker.processes.linux import children_of
 from nats_worker.processes.proof import SELF_TEST
@@ -29,11 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Meter"]
 
-NAMESPACE = "airflow_nats_worker"
-# From the shortest that is good to the longest that is not hopeless, in seconds.
-SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
-STARTS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-LONG = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400)
 # The delivery is over for this worker: for good, or another one goes on with the workload.
 FINISHED = tuple(state for state in State if state.is_final)
 RETURNED = (State.RELEASED, State.EXPIRED)
@@ -67,29 +63,27 @@ class Instruments:
     """The counters and histograms of one worker."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"{NAMESPACE}_{name}", text, ["queue", *labels], registry=registry)
+        def counter(name: str) -> Counter:
+            metric = WORKER_METRICS[name]
+            full = f"{NAMESPACE}_{name}"
+            return Counter(full, metric.text, metric.labels, registry=registry)
 
-        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        def histogram(name: str) -> Histogram:
+            metric = WORKER_METRICS[name]
+            full = f"{NAMESPACE}_{name}"
             return Histogram(
-                f"{NAMESPACE}_{name}", text, labels, registry=registry, buckets=buckets
+                full, metric.text, metric.labels, registry=registry, buckets=metric.buckets
             )
 
-        self.deliveries = counter("deliveries", "Workloads that were delivered here.")
-        self.redeliveries = counter("redeliveries", "Those that were delivered before.")
-        self.finished = counter("workloads_finished", "Workloads reported to be over.", "state")
-        self.returned = counter(
-            "workloads_returned", "Workloads given back to the queue before a start.", "state"
-        )
-        self.dead_letters = counter("dead_letters", "Messages set aside as dead letters.")
-        self.pickup = histogram(
-            "pickup_seconds", "From delivery to the start that Airflow accepted.", STARTS
-        )
-        self.queue_wait = histogram(
-            "queue_wait_seconds", "From the queue's stream to the first claim.", LONG, "queue"
-        )
-        self.run = histogram("run_seconds", "From start to end of a workload.", LONG, "queue")
-        self.report = histogram("report_seconds", "From a report to NATS's confirmation.", SHORT)
+        self.deliveries = counter("deliveries")
+        self.redeliveries = counter("redeliveries")
+        self.finished = counter("workloads_finished")
+        self.returned = counter("workloads_returned")
+        self.dead_letters = counter("dead_letters")
+        self.pickup = histogram("pickup_seconds")
+        self.queue_wait = histogram("queue_wait_seconds")
+        self.run = histogram("run_seconds")
+        self.report = histogram("report_seconds")
 
     def show(self, queue: str) -> None:
         """Begin a queue's counts with 0, so that a rate sees the first of each."""
@@ -154,32 +148,25 @@ class StateCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         health, state = self._health, self._state
-        info = GaugeMetricFamily(f"{NAMESPACE}_info", "Always 1.", labels=["name", "version"])
+        info = gauge("info")
         info.add_metric([state.plan.name, state.plan.version], 1)
         yield info
-        for name, text, value in (
-            ("live", "Whether its event loop moves.", health.is_live()),
-            ("ready", "Whether it gets workloads, as /readyz says.", not health.missing()),
-            ("connected", "Whether it is connected to NATS.", health.is_connected),
-            ("draining", "Whether it stops or is drained, and takes no more.", state.takes_no_more),
-            ("paused", "Whether it takes nothing for want of memory.", bool(state.guard.reason)),
-            (
-                "unfit",
-                "Whether it can start nothing, and takes nothing.",
-                bool(state.proof.reason),
-            ),
-            ("slots", "Workloads that it runs at a time.", state.slots.concurrency),
-            ("slots_in_use", "Slots that its workloads hold.", state.slots.used),
-            ("workloads_running", "Workloads that have a process.", self.running()),
-            ("queues", "Queues that it serves.", len(state.queues)),
-            ("supervisors", "Processes of its fork server.", self.supervisors()),
+        for name, value in (
+            ("live", health.is_live()),
+            ("ready", not health.missing()),
+            ("connected", health.is_connected),
+            ("draining", state.takes_no_more),
+            ("paused", bool(state.guard.reason)),
+            ("unfit", bool(state.proof.reason)),
+            ("slots", state.slots.concurrency),
+            ("slots_in_use", state.slots.used),
+            ("workloads_running", self.running()),
+            ("queues", len(state.queues)),
+            ("supervisors", self.supervisors()),
         ):
-            yield GaugeMetricFamily(f"{NAMESPACE}_{name}", text, value=float(value))
-        yield CounterMetricFamily(
-            f"{NAMESPACE}_reconnects",
-            "Connections to NATS after the first.",
-            value=health.reconnects,
-        )
+            yield gauge(name, float(value))
+        text = WORKER_METRICS["reconnects"].text
+        yield CounterMetricFamily(f"{NAMESPACE}_reconnects", text, value=health.reconnects)
         yield self.silences()
         yield from self.memory()
 
@@ -192,12 +179,7 @@ class StateCollector(Collector):
         return len(children_of(server.process.pid)) if server else 0
 
     def silences(self) -> Metric:
-        found = GaugeMetricFamily(
-            f"{NAMESPACE}_pull_silence_seconds",
-            "Time that a queue's pulls have waited for any answer of the server, 0 with no slot "
-            "free.",
-            labels=["queue"],
-        )
+        found = gauge("pull_silence_seconds")
         for queue, seconds in self._health.silences().items():
             found.add_metric([queue], seconds)
         return found
@@ -206,5 +188,12 @@ class StateCollector(Collector):
         """Yield the share that the memory guard looks at, if the kernel tells it."""
         used: Any = memory.read().used_percent
         if used is not None:
-            text = "Used share of the memory of the machine, or of the worker's cgroup."
-            yield GaugeMetricFamily(f"{NAMESPACE}_memory_used_ratio", text, value=used / 100)
+            yield gauge("memory_used_ratio", used / 100)
+
+
+def gauge(name: str, value: float | None = None) -> GaugeMetricFamily:
+    """Return a gauge of the table; one with labels gets its values from its caller."""
+    metric = WORKER_METRICS[name]
+    return GaugeMetricFamily(
+        f"{NAMESPACE}_{name}", metric.text, value, metric.labels if value is None else None
+    )

@@ -196,7 +196,9 @@ def test_every_function_of_a_command_has_a_definition() -> None:
 
 
 def test_a_page_names_every_command() -> None:
-    text = "".join(path.read_text() for path in (ROOT / "docs").rglob("*.md"))
+    """The list of all commands does not count: it names them by itself."""
+    pages = set((ROOT / "docs").rglob("*.md")) - {ROOT / "docs/reference/commands.md"}
+    text = "".join(path.read_text() for path in pages)
 
     for name in command_names(definitions.get_nats_cli_commands()):
         assert f"airflow {name}" in text

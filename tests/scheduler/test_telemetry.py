@@ -14,8 +14,8 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from nats_executor.errors import AccessDenied, BrokerUnavailable
 from nats_executor.fleet.queues import UNTIL_RESUMED
+from nats_executor.scheduler.metric_table import METRICS
 from nats_executor.scheduler.streams import Streams
-from nats_executor.scheduler.telemetry import METRICS
 from nats_executor.wire.messages import Presence, State
 from nats_executor.wire.names import Lane
 from tests.scheduler.stage import events, queue_up, task_workload
@@ -117,7 +117,7 @@ def test_gauges_of_workers(fake_stage: FakeStage, recorder: Callable[[], Recorde
     present(fake_stage, "w3", draining=True)
     present(fake_stage, "w4", paused="memory")
 
-    told(executor, sent, 1.0, "workers", state="lost")
+    told(executor, sent, 1.0, "workers", state="paused")  # the last one
     expected = {"running": 2.0, "draining": 1.0, "paused": 1.0, "lost": 1.0}
     assert {state: sent.last("workers", state=state) for state in expected} == expected
     assert sent.last("slots") == 14.0
@@ -257,9 +257,12 @@ def test_every_metric_is_sent_and_listed(stage: Stage, recorder: Callable[[], Re
 
     assert {s.name for s in sent.sent} == {f"nats_executor.{name}" for name in METRICS}
     timings = {s.name for s in sent.sent if s.kind == "timing"}
-    listed = {f"nats_executor.{name}" for name, text in METRICS.items() if "(ms)" in text}
+    listed = {f"nats_executor.{name}" for name, metric in METRICS.items() if metric.is_timer}
     assert timings == listed
     assert {s.tags["prefix"] for s in sent.sent} == {stage.names.prefix}
+    for found in sent.sent:
+        metric = METRICS[found.name.removeprefix("nats_executor.")]
+        assert set(found.tags) == {"prefix", *metric.tags}, found.name
 
 
 # What it costs

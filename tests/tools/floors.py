@@ -58,6 +58,7 @@ FLOORS = (
     },
     {"nats_executor.retrying", "nats_executor.wire"},
     {
+        "nats_executor.audit_events",
         "nats_executor.batches",
         "nats_executor.errors",
         "nats_executor.options",

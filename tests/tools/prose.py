@@ -124,8 +124,9 @@ def paragraphs(epilog: str) -> Iterator[str]:
 
 
 def pages() -> list[Path]:
-    """Return all pages that are judged."""
-    return [*(ROOT / head for head in HEADS), *sorted((ROOT / "docs").rglob("*.md"))]
+    """Return all pages that are judged; the one of commands is `--help`, which is judged itself."""
+    found = set((ROOT / "docs").rglob("*.md")) - {ROOT / "docs/reference/commands.md"}
+    return [*(ROOT / head for head in HEADS), *sorted(found)]
 
 
 def prose_of(path: Path) -> str:
