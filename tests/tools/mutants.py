@@ -84,6 +84,7 @@ TESTS = {
         "tests/topology/test_differences.py",
     ),
     "nats_executor/topology/wanted.py": ("tests/topology/test_wanted.py",),
+    "nats_executor/topology/room.py": ("tests/topology/test_room.py",),
     "nats_executor/topology/storage.py": ("tests/topology/test_storage.py",),
     "nats_executor/topology/setup.py": (
         "tests/topology/test_number_of_copies.py",
@@ -156,6 +157,18 @@ TESTS = {
     "nats_executor/local/telling_line.py": ("tests/local/test_telling_line.py",),
     "nats_executor/operations/board.py": ("tests/operations/test_board.py",),
     "nats_executor/operations/facts.py": ("tests/operations/test_reasons.py",),
+    "nats_executor/migration/chart.py": (
+        "tests/migration/test_chart.py",
+        "tests/migration/test_translating.py",
+    ),
+    "nats_executor/migration/command_lines.py": ("tests/migration/test_command_lines.py",),
+    "nats_executor/migration/counterparts.py": (
+        "tests/migration/test_page.py",
+        "tests/migration/test_translating.py",
+    ),
+    "nats_executor/migration/dag_uses.py": ("tests/migration/test_dag_uses.py",),
+    "nats_executor/migration/translating.py": ("tests/migration/test_translating.py",),
+    "nats_executor/migration/verbs.py": ("tests/migration/test_page.py",),
     "nats_executor/operations/reasons.py": ("tests/operations/test_reasons.py",),
     "nats_executor/text.py": ("tests/test_text.py",),
     "nats_executor/batches.py": ("tests/test_text.py",),
