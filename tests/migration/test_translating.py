@@ -12,7 +12,6 @@ from nats_executor.migration.command_lines import PartStart
 from nats_executor.migration.counterparts import COUNTERPARTS
 from nats_executor.migration.dag_uses import DagUse
 from nats_executor.migration.translating import (
-    LONGEST_VALUE,
     Deployed,
     GivenFile,
     check_for_celery,
@@ -133,14 +132,24 @@ def test_options_come_in_the_order_of_the_page() -> None:
     ]  # fmt: skip
 
 
+def test_options_behind_those_without_a_row_have_theirs() -> None:
+    options = {("alpha", "x"): "1", ("celery", "flower_port"): "5555",
+               ("celery", "pool"): "gevent", ("celery", "z"): "1"}  # fmt: skip
+
+    rows = check_for_celery(deployed(options=options))[1:]
+
+    assert [row["theirs"] for row in rows] == ["[celery] pool", "[celery] z"]
+
+
 def test_a_long_value_is_cut_and_shown_without_control_characters() -> None:
     options = {("celery", "pool"): "\x1b" + "x" * 999, ("celery", "worker_concurrency"): "9" * 999}
 
-    rows = check_for_celery(deployed(options=options))
+    [_, slots, pool] = check_for_celery(deployed(options=options))
 
-    assert all(len(str(row["value"])) <= LONGEST_VALUE for row in rows)
-    assert len(rows[1]["ours"]) < LONGEST_VALUE + 50
-    assert "\x1b" not in str(rows)
+    assert slots["value"] == "9" * 200
+    assert slots["ours"] == f"[nats_executor] worker_concurrency = {'9' * 200}"
+    assert len(pool["value"]) == 200
+    assert "\x1b" not in str(pool)
 
 
 def test_no_secret_is_in_a_row_whatever_the_option() -> None:
