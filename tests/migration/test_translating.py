@@ -304,6 +304,7 @@ def test_what_an_executor_still_has_is_counted(
         ("-q $QUEUES", "-q $QUEUES", "set"),
         ("-s --without-mingle --without-gossip -v", "-v", "set"),
         ("-u 022", "", "decide"),
+        ("-q 1,2", "-q 1,2", "set"),
         ("-H %h -q a", "-q a", "decide"),
         ("-q a --pool solo", "-q a", "decide"),
         ("-t team --stdout /o --stderr /e -l /l", "-t team --stdout /o --stderr /e -l /l", "set"),
