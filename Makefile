@@ -45,6 +45,10 @@ test: $(STAMP) $(HELM) $(SITE)/.stamp ## Run all tests (ARGS="-k name" and the l
 test-slow: $(STAMP) ## Run the tests that `make test` leaves out: more whole Airflows, PostgreSQL among them
 	@$(BIN)/pytest -m slow $(ARGS)
 
+.PHONY: tutorial
+tutorial: $(STAMP) ## Run every command of the tutorial, with a fresh installation (or that of TUTORIAL_BIN)
+	@$(BIN)/pytest -m tutorial tests/airflow/test_tutorial.py $(ARGS)
+
 .PHONY: chaos
 chaos: $(STAMP) ## Ten minutes and more of seeded faults: one server, a cluster, a whole Airflow (ARGS="--seed 7")
 	@$(BIN)/python -m tests.chaos --seconds 300 $(ARGS)
@@ -84,7 +88,7 @@ EXAMPLES := tests/airflow/test_example_dags.py
 # cut short leaves none. CI leaves none either, because nothing commits them.
 tested = $(if $(strip $(ARGS) $(CI)),,$(1)/bin/python -m tests.tools.tested $(2))
 sides = $(call tested,$(1)) $(1)/bin/pytest -q $(SPREAD) $(SIDES) $(ARGS)
-wholes = $(call tested,$(1)) $(1)/bin/pytest -q -m "not examples" $(WHOLES) $(ARGS)
+wholes = $(call tested,$(1)) $(1)/bin/pytest -q -m "not examples and not tutorial" $(WHOLES) $(ARGS)
 examples = $(call tested,$(1),--as "Airflow's example Dags") $(1)/bin/pytest -q -m examples $(EXAMPLES) $(ARGS)
 
 .PHONY: test-next
@@ -146,6 +150,10 @@ $(PYTHONS)/%/.stamp: requirements.lock pyproject.toml | $(STAMP)
 bench: $(BENCH)/.stamp ## Measure this executor beside Celery's and the local one, an hour or two (ARGS="--scale 0.05")
 	@$(BENCH)/bin/python -m tests.bench $(ARGS)
 
+.PHONY: test-celery
+test-celery: $(BENCH)/.stamp ## Move a real Celery Airflow under load to this executor and back, up to half an hour
+	@$(BENCH)/bin/pytest -q -s -m celery tests/celery $(ARGS)
+
 $(BENCH)/.stamp: tests/bench.lock pyproject.toml | $(STAMP)
 	$(call environment,$<,the CeleryExecutor,$(BIN)/python)
 
@@ -197,7 +205,15 @@ docs: $(STAMP) ## Write the generated pages below docs/reference/, and the table
 	@$(BIN)/python -m tests.tools.document_events docs/reference/events.md
 	@$(BIN)/python -m tests.tools.document_tested docs/reference/tested-versions.md tests/tested.json
 	@$(BIN)/python -m tests.tools.document_lines docs/reference/lines.md
+	@$(BIN)/python -m tests.tools.document_migration docs/how-to/from-celery.md
 	@$(BIN)/python -m tests.tools.document_values docs/how-to/kubernetes.md deploy/helm/values.yaml
+	@$(BIN)/python -m tests.tools.installing
+	@$(BIN)/python -m tests.tools.pictures
+
+.PHONY: pictures
+pictures: $(STAMP) ## Draw the pictures in docs/images, and take those of the page in Airflow's UI (needs Chromium)
+	@$(BIN)/python -m tests.tools.pictures
+	@$(BIN)/python -m tests.ui.take_pictures
 
 .PHONY: lock
 lock: $(STAMP) ## Pin the newest versions of everything in requirements.lock

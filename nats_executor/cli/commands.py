@@ -29,6 +29,7 @@ from nats_executor.cli.letter_commands import (
     dead_letters_retry,
     dead_letters_show,
 )
+from nats_executor.cli.migrate_commands import migrate_check
 from nats_executor.cli.probe_commands import doctor, ping
 from nats_executor.cli.queue_commands import (
     queues_list,
@@ -82,6 +83,7 @@ __all__ = [
     "dead_letters_show",
     "demo",
     "doctor",
+    "migrate_check",
     "ping",
     "purge",
     "queues_delete",

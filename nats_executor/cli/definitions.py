@@ -16,6 +16,7 @@ from nats_executor.cli.access_definitions import accounts_command, auth_command
 from nats_executor.cli.cancel_definitions import tasks_commands
 from nats_executor.cli.defining import ARG_CONCURRENCY, ARG_QUEUES, ARG_TEAM, action
 from nats_executor.cli.letter_definitions import dead_letters_commands
+from nats_executor.cli.migrate_definitions import migration_commands
 from nats_executor.cli.probe_definitions import trial_commands
 from nats_executor.cli.queue_definitions import queues_commands
 from nats_executor.cli.top_definitions import top_command
@@ -204,6 +205,7 @@ def get_nats_cli_commands() -> list[GroupCommand]:
                 top_command(),
                 auth_command(),
                 accounts_command(),
+                migration_commands(),
                 *local_commands(),
             ),
         )

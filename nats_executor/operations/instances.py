@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from nats_executor.settings import Settings
 
-__all__ = ["Crowd", "WhichTask", "crowd_around", "instance_of", "sender_of"]
+__all__ = ["Crowd", "WhichTask", "crowd_around", "from_database", "instance_of", "sender_of"]
 
 # The events of Airflow's audit log that hold what this executor has said of the end of a try.
 REMARKS = (SAID.name, "state mismatch")

@@ -29,10 +29,8 @@ if TYPE_CHECKING:
 # Findings that a page may still have; a number here may only become smaller.
 ALLOWED: dict[str, int] = {
     "CONTRIBUTING.md": 2,
-    "README.md": 5,
     "docs/reference/permissions.md": 2,
     "docs/reference/tested-versions.md": 1,
-    "docs/tutorial/quickstart.md": 1,
 }
 
 CAUGHT = [

@@ -45,6 +45,7 @@ FLOORS = (
         "nats_executor.remote_logs",
         "nats_executor.ui",
     },
+    {"nats_executor.migration"},
     {"nats_executor.operations"},
     {"nats_executor.local", "nats_executor.logs"},
     {"nats_executor.fleet", "nats_executor.topology"},

@@ -156,6 +156,18 @@ TESTS = {
     "nats_executor/local/telling_line.py": ("tests/local/test_telling_line.py",),
     "nats_executor/operations/board.py": ("tests/operations/test_board.py",),
     "nats_executor/operations/facts.py": ("tests/operations/test_reasons.py",),
+    "nats_executor/migration/chart.py": (
+        "tests/migration/test_chart.py",
+        "tests/migration/test_translating.py",
+    ),
+    "nats_executor/migration/command_lines.py": ("tests/migration/test_command_lines.py",),
+    "nats_executor/migration/counterparts.py": (
+        "tests/migration/test_page.py",
+        "tests/migration/test_translating.py",
+    ),
+    "nats_executor/migration/dag_uses.py": ("tests/migration/test_dag_uses.py",),
+    "nats_executor/migration/translating.py": ("tests/migration/test_translating.py",),
+    "nats_executor/migration/verbs.py": ("tests/migration/test_page.py",),
     "nats_executor/operations/reasons.py": ("tests/operations/test_reasons.py",),
     "nats_executor/text.py": ("tests/test_text.py",),
     "nats_executor/batches.py": ("tests/test_text.py",),

@@ -40,8 +40,8 @@ READING = {
 # They set up, start or look at a deployment, and are of no use to its UI; `purge` empties streams
 # whatever is in them, and `queues delete` removes consumers: the API server may do neither.
 ELSEWHERE = {
-    "accounts", "auth", "check", "demo", "doctor", "ping", "purge", "queues delete", "setup",
-    "standalone", "worker",
+    "accounts", "auth", "check", "demo", "doctor", "migrate check", "ping", "purge",
+    "queues delete", "setup", "standalone", "worker",
 }  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Moves a real Celery Airflow to NATS and back, under load."""

@@ -1,0 +1,1 @@
+"""What changes for a team that comes from Celery."""
