@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 # Findings that a page may still have; a number here may only become smaller.
 ALLOWED: dict[str, int] = {
     "CONTRIBUTING.md": 2,
-    "docs/how-to/containers.md": 6,
-    "docs/how-to/kubernetes.md": 17,
     "docs/reference/permissions.md": 2,
     "docs/reference/tested-versions.md": 1,
 }
