@@ -212,6 +212,7 @@ docs: $(STAMP) $(RELEASE)/.stamp ## Write the generated pages below docs/referen
 	@$(BIN)/python -m tests.tools.document_lines docs/reference/lines.md
 	@$(BIN)/python -m tests.tools.document_migration docs/how-to/from-celery.md
 	@$(BIN)/python -m tests.tools.document_values docs/how-to/kubernetes.md deploy/helm/values.yaml
+	@$(BIN)/python -m tests.tools.document_limits docs/reference/limits.md tests/limits.json
 	@$(BIN)/python -m tests.tools.installing
 	@$(BIN)/python -m tests.tools.pictures
 
