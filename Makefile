@@ -206,6 +206,8 @@ docs: $(STAMP) $(RELEASE)/.stamp ## Write the generated pages below docs/referen
 	@$(BIN)/python -m tests.tools.document_commands docs/reference/commands.md
 	@$(BIN)/python -m tests.tools.document_metrics docs/reference/metrics.md
 	@$(BIN)/python -m tests.tools.document_events docs/reference/events.md
+	@$(BIN)/python -m tests.tools.document_messages docs/reference/messages.md
+	@$(BIN)/python -m tests.tools.document_subjects docs/reference/subjects.md
 	@$(BIN)/python -m tests.tools.document_tested docs/reference/tested-versions.md tests/tested.json
 	@$(BIN)/python -m tests.tools.document_lines docs/reference/lines.md
 	@$(BIN)/python -m tests.tools.document_migration docs/how-to/from-celery.md

@@ -19,7 +19,7 @@ SAFE: Release = (2, 12, 5)
 # others are removed.
 RECOMMENDED = "2.14.4"
 # Since this one, a stream has a limit of consumers also where its account sets none.
-LIMITING: Release = (2, 15, 0)
+LIMITING = (2, 15)
 CONSUMERS_BY_DEFAULT = 1000
 VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(?:-|\+|$)")
 

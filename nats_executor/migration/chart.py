@@ -84,7 +84,7 @@ def is_chart(tree: Any) -> bool:
 def chart_values_in(tree: dict[str, Any]) -> Iterator[tuple[str, Any, ChartValue]]:
     """Yield each value that one of `VALUES` is about: its path, itself and that row."""
     for path, value in leaves_of(tree):
-        usual = path.replace("workers.celery.", "workers.", 1)
+        usual = path.replace("workers.celery.", "workers.")
         rows = [row for row in VALUES if f"{usual}.".startswith(f"{row.path}.")]
         if rows:
             yield path, value, max(rows, key=lambda row: len(row.path))

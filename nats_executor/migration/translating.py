@@ -179,7 +179,7 @@ def dag_rows(deployed: Deployed, starts: Sequence[PartStart]) -> Iterator[dict[s
     if deployed.unread:
         note = "Look through them yourself: queue=, executor=, executor_config=."
         yield row("Dags", "Dags that were not read", deployed.unread, Change.DECIDE, "", note)
-    yield from rows_of_queues(queues, served_by(starts, deployed.default_queue), bool(starts))
+    yield from rows_of_queues(queues, served_by(starts, deployed.default_queue))
     if pools:
         note = "Pools are Airflow's own and hold for every executor."
         yield row("Dags", "pool=", tallied(pools), Change.SAME, "pool=", note)
@@ -196,9 +196,7 @@ def dag_rows(deployed: Deployed, starts: Sequence[PartStart]) -> Iterator[dict[s
         yield row("Dags", "callbacks", listed(calling), Change.SAME, "", note)
 
 
-def rows_of_queues(
-    queues: Counter[str], served: set[str], has_workers: bool
-) -> Iterator[dict[str, Any]]:
+def rows_of_queues(queues: Counter[str], served: set[str]) -> Iterator[dict[str, Any]]:
     fit = [name for name in sorted(queues) if is_servable(name)]
     for name in sorted(set(queues) - set(fit)):
         note = "NATS cannot have a queue of this name. Give these tasks another one."
@@ -208,7 +206,7 @@ def rows_of_queues(
         note = "Each queue needs a worker that serves it: airflow nats worker -q."
         counts = tallied({name: queues[name] for name in fit})
         yield row("Dags", "queue=", counts, Change.SET, command, note)
-    for name in [name for name in fit if has_workers and name not in served]:
+    for name in [name for name in fit if served and name not in served]:
         note = "No worker in the files that you gave serves it."
         yield row("Dags", "queue=", name, Change.DECIDE, "airflow nats worker -q", note)
 

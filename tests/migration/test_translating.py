@@ -9,10 +9,8 @@ import pytest
 import yaml
 
 from nats_executor.migration.command_lines import PartStart
-from nats_executor.migration.counterparts import COUNTERPARTS
 from nats_executor.migration.dag_uses import DagUse
 from nats_executor.migration.translating import (
-    LONGEST_VALUE,
     Deployed,
     GivenFile,
     check_for_celery,
@@ -133,21 +131,42 @@ def test_options_come_in_the_order_of_the_page() -> None:
     ]  # fmt: skip
 
 
+def test_options_behind_those_without_a_row_have_theirs() -> None:
+    options = {("alpha", "x"): "1", ("celery", "flower_port"): "5555",
+               ("celery", "pool"): "gevent", ("celery", "z"): "1"}  # fmt: skip
+
+    rows = check_for_celery(deployed(options=options))[1:]
+
+    assert [row["theirs"] for row in rows] == ["[celery] pool", "[celery] z"]
+
+
 def test_a_long_value_is_cut_and_shown_without_control_characters() -> None:
     options = {("celery", "pool"): "\x1b" + "x" * 999, ("celery", "worker_concurrency"): "9" * 999}
 
-    rows = check_for_celery(deployed(options=options))
+    [_, slots, pool] = check_for_celery(deployed(options=options))
 
-    assert all(len(str(row["value"])) <= LONGEST_VALUE for row in rows)
-    assert len(rows[1]["ours"]) < LONGEST_VALUE + 50
-    assert "\x1b" not in str(rows)
+    assert slots["value"] == "9" * 200
+    assert slots["ours"] == f"[nats_executor] worker_concurrency = {'9' * 200}"
+    assert len(pool["value"]) == 200
+    assert "\x1b" not in str(pool)
 
 
 def test_no_secret_is_in_a_row_whatever_the_option() -> None:
-    secret = {(row.section, row.option): "s3cret" for row in COUNTERPARTS if row.is_secret}
+    secret = {
+        ("celery", "broker_url"),
+        ("celery", "result_backend"),
+        ("celery", "result_backend_sqlalchemy_engine_options"),
+        ("celery", "flower_basic_auth"),
+        ("celery", "extra_celery_config"),
+        ("celery_broker_transport_options", "sentinel_kwargs"),
+        ("celery_result_backend_transport_options", "sentinel_kwargs"),
+        ("celery", "of_tomorrow"),
+    }
 
-    assert len(secret) > 5
-    assert "s3cret" not in str(check_for_celery(deployed(options=secret)))
+    rows = check_for_celery(deployed(options=dict.fromkeys(secret, "s3cret")))
+
+    assert len(rows) == 1 + len(secret)
+    assert "s3cret" not in str(rows)
 
 
 # Dags
@@ -189,6 +208,17 @@ def test_a_queue_that_no_given_worker_serves_is_told(flags: str, unserved: list[
 
     assert [row["value"] for row in rows[1:]] == unserved
     assert {row["change"] for row in rows[1:]} <= {"decide"}
+
+
+def test_flower_serves_no_queue() -> None:
+    dags = [dag(queues=Counter({"default": 2}))]
+    alone = deployed(dags=dags, files=[a_file("airflow celery flower")])
+    beside = deployed(
+        dags=dags, files=[a_file("airflow celery worker -q gpu\nairflow celery flower")]
+    )
+
+    assert len(found(alone, "queue=")) == 1
+    assert [row["value"] for row in found(beside, "queue=")[1:]] == ["default"]
 
 
 def test_a_queue_that_nats_cannot_have_is_told() -> None:
@@ -295,6 +325,9 @@ def test_what_an_executor_still_has_is_counted(
         ("-q $QUEUES", "-q $QUEUES", "set"),
         ("-s --without-mingle --without-gossip -v", "-v", "set"),
         ("-u 022", "", "decide"),
+        ("-q 1,2", "-q 1,2", "set"),
+        ("-q a%b", "-q a%b", "set"),
+        ("--pid /run/%n", "--pid /run/%n", "set"),
         ("-H %h -q a", "-q a", "decide"),
         ("-q a --pool solo", "-q a", "decide"),
         ("-t team --stdout /o --stderr /e -l /l", "-t team --stdout /o --stderr /e -l /l", "set"),

@@ -47,8 +47,10 @@ def current(text: str, *, released: bool, release: str) -> str:
 
 
 def pages() -> Iterator[Path]:
+    """Return the pages that people write; `docs/reference` has what the programs print."""
     yield ROOT / "README.md"
-    yield from sorted((ROOT / "docs").rglob("*.md"))
+    docs = ROOT / "docs"
+    yield from (page for page in sorted(docs.rglob("*.md")) if page.parent.name != "reference")
 
 
 def main() -> None:
