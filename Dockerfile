@@ -18,7 +18,7 @@ ENV SOURCE_DATE_EPOCH=315532800
 RUN umask 002 \
     && pinned() { awk -v start="^$1==" '$0 ~ start { p = 1 } p { print } p && !/\\$/ { exit }' requirements.lock; } \
     && has() { python -c "import importlib.metadata, sys; importlib.metadata.version(sys.argv[1])" "$1" 2>/dev/null; } \
-    && for name in hatchling packaging pathspec pluggy trove-classifiers; do pinned $name; done > /tmp/build.lock \
+    && for name in hatchling hatch-fancy-pypi-readme packaging pathspec pluggy trove-classifiers; do pinned $name; done > /tmp/build.lock \
     && for name in msgpack nats-py nkeys prometheus-client pynacl setproctitle; do \
         has $name || pinned $name; \
     done > /tmp/added.lock \

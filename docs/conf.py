@@ -22,6 +22,8 @@ project = html_title = "airflow-nats-executor"
 author = "The airflow-nats-executor authors"
 extensions = ["myst_parser"]
 nitpicky = True
+# A block that Pygments cannot colour is shown plain. All other warnings are errors.
+suppress_warnings = ["misc.highlighting_failure"]
 # GitHub's anchors, which the pages' links name.
 myst_heading_anchors = 4
 html_theme = "furo"

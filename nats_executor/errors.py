@@ -9,6 +9,7 @@ __all__ = [
     "ConfigError",
     "DatabaseAway",
     "DecodeError",
+    "LimitReached",
     "MessageTooLarge",
     "NatsExecutorError",
     "NoQuorum",
@@ -62,6 +63,13 @@ class NoQuorum(BrokerUnavailable):
 
 class StreamFull(BrokerUnavailable):
     """The stream or its server has reached a limit (NATS errors 10023, 10047, 10077)."""
+
+
+class LimitReached(BrokerError):
+    """The account may have no more streams or consumers (NATS errors 10026, 10027).
+
+    What is there goes on, so this is no outage.
+    """
 
 
 class AccessDenied(BrokerError):

@@ -217,7 +217,7 @@ def integers(text: str) -> tuple[int, ...]:
     return () if text.lower() == "none" else tuple(int(part) for part in text.split(","))
 
 
-def limits(text: str) -> tuple[tuple[str, int], ...]:
+def limits_in(text: str) -> tuple[tuple[str, int], ...]:
     pairs = tuple((queue, int(limit)) for queue, limit in in_pairs(text))
     if not all(limit > 0 for _, limit in pairs):
         raise ValueError(text)
@@ -229,7 +229,7 @@ CONVERTERS: dict[str, Callable[[str], Any]] = {
     "float": number,
     "integer": int,
     "integers": integers,
-    "limits": limits,
+    "limits": limits_in,
     "string": str,
 }
 

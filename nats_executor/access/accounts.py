@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.access.permissions import (
@@ -40,6 +40,7 @@ __all__ = [
     "as_account_claims",
     "as_accounts",
     "everyone",
+    "owned_by_team",
 ]
 
 # Requests that may get more than one answer: pulls, and lookups of several messages at once. Of
@@ -175,7 +176,30 @@ def require_distinct(found: Iterable[str]) -> None:
         raise ConfigError(f"two users or accounts would be called {doubled[0]!r}")
 
 
-def as_accounts(made: Sequence[Account], *, have_certificates: bool = False) -> str:
+def owned_by_team(made: Sequence[Account], team: str) -> list[Account]:
+    """Return the accounts of a team that shares servers with others, under names of its own.
+
+    Users keep the inboxes by which workers know them: another account does not see those.
+    """
+    members = {user.name for account in made for user in account.users}
+
+    def named(name: str) -> str:
+        return f"{team}-{name}" if name in members else name
+
+    return [
+        Account(
+            named(account.name),
+            tuple(replace(user, name=named(user.name)) for user in account.users),
+            tuple(replace(e, to=tuple(map(named, e.to))) for e in account.exports),
+            tuple(replace(i, account=named(i.account)) for i in account.imports),
+        )
+        for account in made
+    ]
+
+
+def as_accounts(
+    made: Sequence[Account], *, have_certificates: bool = False, limits: Sequence[str] = ()
+) -> str:
     """Return the accounts for a server's configuration.
 
     Put the part before `BESIDE` into Airflow's account itself, beside `jetstream`, so that its
@@ -183,12 +207,18 @@ def as_accounts(made: Sequence[Account], *, have_certificates: bool = False) -> 
 
     Args:
         have_certificates: whether users log in with TLS certificates, which their names are in.
+        limits: the `jetstream` block of the first account; with it that account is whole as well.
     """
     main, *beside = made
-    blocks = [
-        [f"{config_string(account.name)} {{", *within(account, have_certificates), "}"]
-        for account in beside
-    ]
+
+    def whole_account(account: Account, limits: Sequence[str] = ()) -> list[str]:
+        inner = within(account, have_certificates)
+        return [f"{config_string(account.name)} {{", *limits, *inner, "}"]
+
+    if limits:
+        blocks = [whole_account(main, limits), *map(whole_account, beside)]
+        return "\n".join(line for block in blocks for line in block)
+    blocks = [whole_account(account) for account in beside]
     lines = [
         f"# Inside of the account {main.name}, which has JetStream:",
         *within(main, have_certificates),

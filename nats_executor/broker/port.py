@@ -85,10 +85,16 @@ class Subjects(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """How many bytes all streams of the account hold, every replica counted, and may hold."""
+    """How many bytes all streams of the account hold, every replica counted, and may hold.
+
+    A limit of -1 is none.
+    """
 
     used: int
-    limit: int = -1  # -1 for no limit
+    limit: int = -1
+    streams: int = 0
+    max_streams: int = -1
+    max_consumers: int = -1  # of one stream, though it is a limit of the account
 
 
 class ServerOffer(NamedTuple):

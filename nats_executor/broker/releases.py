@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["danger", "weakness"]
+__all__ = ["consumers_by_default", "danger", "weakness"]
 
 Release = tuple[int, int, int]
 
@@ -18,6 +18,9 @@ SAFE: Release = (2, 12, 5)
 # Of the later ones, the first that does not lose messages when a limit per subject is reached while
 # others are removed.
 RECOMMENDED = "2.14.4"
+# Since this one, a stream has a limit of consumers also where its account sets none.
+LIMITING = (2, 15)
+CONSUMERS_BY_DEFAULT = 1000
 VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(?:-|\+|$)")
 
 
@@ -50,3 +53,9 @@ def weakness(version: str) -> str:
         f"nats-server {version} works, but may lose a message when a subject reaches its "
         f"limit while other messages are being removed; {RECOMMENDED} or later is recommended"
     )
+
+
+def consumers_by_default(version: str) -> int:
+    """Return how many consumers a stream may have where nothing is set, -1 for any number."""
+    found = release(version)
+    return CONSUMERS_BY_DEFAULT if found and found >= LIMITING else -1

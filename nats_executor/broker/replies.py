@@ -12,6 +12,7 @@ from nats_executor.broker.quorum import no_quorum, replication, too_few_servers
 from nats_executor.errors import (
     BrokerError,
     BrokerUnavailable,
+    LimitReached,
     MessageTooLarge,
     NotFound,
     StreamFull,
@@ -53,6 +54,8 @@ BY_CODE: dict[int, type[BrokerError]] = {
     10012: TopologyMismatch,  # consumer create: a setting that an update cannot change
     10014: NotFound,  # consumer not found
     10023: StreamFull,  # insufficient resources of the server
+    10026: LimitReached,  # maximum consumers limit reached
+    10027: LimitReached,  # maximum number of streams reached
     10037: NotFound,  # no message found
     10047: StreamFull,  # insufficient storage resources
     10052: TopologyMismatch,  # a setting of the stream cannot be what the request wants
@@ -75,6 +78,11 @@ SHARED = (
 REMEDIES = {
     10002: SHARED.format("max_file of the account"),
     10023: SHARED.format("max_file_store"),
+    10026: "raise max_consumers of the account in the servers' configuration: each queue has a "
+    "consumer for each of its priority bands, and nats-server 2.15 and later allow 1000 where none "
+    "is set",
+    10027: "raise max_streams of the account in the servers' configuration: a deployment has "
+    "6, and each team has as many",
     10047: FULL,
     # All else that this project sends is cut to fit.
     10054: f"a workload may have {WORKLOAD_BYTES} bytes: make it smaller",
@@ -252,13 +260,31 @@ def usage(response: Mapping[str, Any]) -> Usage:
 
     Messages in memory count as well: either kind may have a limit.
     """
-    tiers = (response.get("tiers") or {}).values() or [response]
-    found = [
-        Usage(tier.get(kind, 0), (tier.get("limits") or {}).get(f"max_{kind}", -1))
-        for tier in tiers
-        for kind in ("storage", "memory")
-    ]
-    return max(found, key=lambda u: u.used / u.limit if u.limit > 0 else 0.0)
+    tiers = list((response.get("tiers") or {}).values()) or [response]
+    fullest = max(
+        (
+            Usage(tier.get(kind, 0), limit_in(tier, f"max_{kind}"))
+            for tier in tiers
+            for kind in ("storage", "memory")
+        ),
+        key=lambda u: share_of(u.used, u.limit),
+    )
+    streams, most = max(
+        ((tier.get("streams", 0), limit_in(tier, "max_streams")) for tier in tiers),
+        key=lambda counted: share_of(*counted),
+    )
+    consumers = [limit for t in tiers if (limit := limit_in(t, "max_consumers")) > 0]
+    return fullest._replace(
+        streams=streams, max_streams=most, max_consumers=min(consumers, default=-1)
+    )
+
+
+def limit_in(tier: Mapping[str, Any], name: str) -> int:
+    return int((tier.get("limits") or {}).get(name, -1))
+
+
+def share_of(used: int, limit: int) -> float:
+    return used / limit if limit > 0 else 0.0
 
 
 def consumer_info(entry: Mapping[str, Any]) -> ConsumerInfo:

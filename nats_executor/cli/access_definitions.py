@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from airflow.cli.cli_config import ARG_VERBOSE, ActionCommand, Arg
+from airflow.cli.cli_config import ARG_VERBOSE, ActionCommand, Arg, positive_int
 
 from nats_executor.cli.defining import ARG_QUEUES, ARG_TEAM, action
 
-__all__ = ["accounts_command", "auth_command"]
+__all__ = ["accounts_command", "auth_command", "limits_command"]
 
 # Those of `permissions.Role`, not loaded just to parse a command line.
 ROLES = ("admin", "operator", "scheduler", "worker", "api-server", "triggerer", "monitor", "site")
@@ -40,6 +40,20 @@ ARG_SITES = Arg(
     metavar="USER=QUEUE",
     help="NATS users of leaf nodes, and the queues that workers serve behind them",
 )
+ARG_MAX_TEAMS = Arg(
+    ("--max-teams",),
+    metavar="N",
+    type=positive_int(allow_zero=True),
+    default=20,
+    help="Teams beside the global deployment ([core] multi_team; default: 20)",
+)
+ARG_MAX_QUEUES = Arg(
+    ("--max-queues",),
+    metavar="N",
+    type=positive_int(allow_zero=False),
+    default=1000,
+    help="Queues that each team may have (default: 1000)",
+)
 ARG_FORMAT = Arg(
     ("--format",),
     choices=("config", "jwt"),
@@ -67,13 +81,26 @@ examples:
   airflow nats accounts worker-gpu=gpu worker-etl=default,etl
   airflow nats accounts worker-gpu=gpu --format jwt     the `nats` claims, for operator mode
   airflow nats accounts worker-gpu=gpu --sites site-muc=press,weld
+  airflow nats accounts worker-gpu=gpu --team-name red  users red-admin, red-worker-gpu and so on
 
 It prints Airflow's account with the users admin, operator, scheduler, api-server, triggerer,
 monitor and those of sites. Each worker user gets an account of its own, which borrows what it
-needs.
+needs. With --team-name it prints whole accounts of that team, which stand beside those of the
+global deployment on the same servers. Their names begin with the team's.
 
 The command does not connect to NATS. Run it again, with all workers, after you add a queue, or
 change priority_bands or queue_limits.
+"""
+
+LIMITS_EPILOG = """\
+examples:
+  airflow nats limits                            room for 20 teams and 1000 queues of each
+  airflow nats limits --max-teams 50 --max-queues 3000 > limits.conf
+
+Prints the variables that deploy/nats/cluster.conf includes. It connects to nothing.
+deploy/nats/make-users writes the same file. NATS takes changed limits with a reload; no server has
+to be restarted. The figures follow from [nats_executor] replicas, storage, priority_bands and the
+sizes of the streams.
 """
 
 
@@ -89,8 +116,16 @@ def auth_command() -> ActionCommand:
 def accounts_command() -> ActionCommand:
     """Return the command that prints all accounts and users of a deployment."""
     which = (
-        ARG_WORKER_USERS, ARG_SITES, ARG_CERTIFICATE, ARG_FORMAT, ARG_TEAM, ARG_VERBOSE,
+        ARG_WORKER_USERS, ARG_SITES, ARG_CERTIFICATE, ARG_FORMAT, ARG_MAX_QUEUES, ARG_TEAM,
+        ARG_VERBOSE,
     )  # fmt: skip
     return action(
         "accounts", "Print NATS accounts, one for each worker user", which, ACCOUNTS_EPILOG
     )
+
+
+def limits_command() -> ActionCommand:
+    """Return the command that computes the limits of servers and accounts."""
+    which = (ARG_MAX_TEAMS, ARG_MAX_QUEUES, ARG_TEAM, ARG_VERBOSE)
+    what = "Print the limits of NATS for a number of teams and queues"
+    return action("limits", what, which, LIMITS_EPILOG)

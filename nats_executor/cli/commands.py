@@ -63,6 +63,7 @@ from nats_executor.operations.survey import (
     worker_rows,
 )
 from nats_executor.text import lines
+from nats_executor.topology.room import as_block, as_variables, room_for
 from nats_executor.topology.setup import apply, inspect, known_queues
 from nats_executor.wire.names import token
 from nats_executor.wire.queue_names import in_text
@@ -83,6 +84,7 @@ __all__ = [
     "dead_letters_show",
     "demo",
     "doctor",
+    "limits",
     "migrate_check",
     "ping",
     "purge",
@@ -252,6 +254,7 @@ def accounts(args: Namespace) -> None:
         as_account_claims,
         as_accounts,
         everyone,
+        owned_by_team,
     )
 
     settings = settings_for(args)
@@ -259,10 +262,22 @@ def accounts(args: Namespace) -> None:
         raise ConfigError("[nats_executor] jetstream_domain: accounts do not reach over leaf nodes")
     users = everyone(settings, args.worker_users, args.sites or ())
     made = accounts_for(settings.names, users)
+    block: list[str] = []
+    if args.team_name:
+        made = owned_by_team(made, args.team_name)
+        block = as_block(room_for(settings, teams=1, queues=args.max_queues))
     if args.format == "jwt":
         print(json.dumps(as_account_claims(made), indent=2))
         return
-    print(as_accounts(made, have_certificates=args.certificate))
+    print(as_accounts(made, have_certificates=args.certificate, limits=block))
+
+
+@command
+@quiet
+def limits(args: Namespace) -> None:
+    """Print the limits of servers and accounts, from settings alone."""
+    room = room_for(settings_for(args), teams=args.max_teams, queues=args.max_queues)
+    print(as_variables(room))
 
 
 @command

@@ -12,7 +12,7 @@ from airflow.cli.cli_config import (
     positive_int,
 )
 
-from nats_executor.cli.access_definitions import accounts_command, auth_command
+from nats_executor.cli.access_definitions import accounts_command, auth_command, limits_command
 from nats_executor.cli.cancel_definitions import tasks_commands
 from nats_executor.cli.defining import ARG_CONCURRENCY, ARG_QUEUES, ARG_TEAM, action
 from nats_executor.cli.letter_definitions import dead_letters_commands
@@ -205,6 +205,7 @@ def get_nats_cli_commands() -> list[GroupCommand]:
                 top_command(),
                 auth_command(),
                 accounts_command(),
+                limits_command(),
                 migration_commands(),
                 *local_commands(),
             ),

@@ -19,6 +19,7 @@ from nats_executor.installation import Releases, differing, installed
 from nats_executor.operations.letters import newest_letter
 from nats_executor.text import presentable
 from nats_executor.topology import setup
+from nats_executor.topology.room import limit_findings
 from nats_executor.topology.storage import (
     account_findings,
     busiest_queue,
@@ -134,7 +135,8 @@ async def newest_of(broker: Broker, settings: Settings, streams: list[StreamInfo
     stream = settings.names.dead_letters_stream
     info = next((info for info in streams if info.name == stream), None)
     is_old = info is None or not info.messages or info.time - info.last_at > NEW_SECONDS
-    if is_old or settings.user in {Role.ADMIN, Role.MONITOR}:
+    role = (settings.user or "").rpartition("-")[2]  # a team's name may be in front
+    if is_old or role in {Role.ADMIN, Role.MONITOR}:
         return None
     try:
         return await newest_letter(broker, settings.names)
@@ -207,7 +209,7 @@ def check_rows(survey: Survey, settings: Settings) -> list[Row]:
         for info in survey.streams
         if info.name in survey.busiest
     ]
-    rows += account_findings(survey.usage, survey.streams) + letters_findings(survey, settings)
+    rows += room_findings(survey, settings.names) + letters_findings(survey, settings)
     for queue, bands in by_queue(survey.consumers).items():
         workers = serving(survey.workers, Lane(queue), settings)
         rows += queue_findings(queue, bands, workers, hold_of(queue, bands, survey.holds))
@@ -234,6 +236,15 @@ def check_rows(survey: Survey, settings: Settings) -> list[Row]:
         if seen.presence.drained_by and worker_state(seen, settings) != "lost"
     ]
     return rows
+
+
+def room_findings(survey: Survey, names: Names) -> list[Row]:
+    """Return the rows of limits of the account that are almost reached."""
+    usage, consumers, version = survey.usage, len(survey.consumers), survey.server_version
+    return [
+        *account_findings(usage, survey.streams),
+        *limit_findings(usage, consumers, names.tasks_stream, version),
+    ]
 
 
 def is_forgotten(seen: Seen, settings: Settings) -> bool:

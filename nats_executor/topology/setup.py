@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nats_executor.errors import BrokerUnavailable
+from nats_executor.errors import AccessDenied, BrokerUnavailable
 from nats_executor.topology.drift import (
     Drift,
     bearable,
@@ -14,6 +14,7 @@ from nats_executor.topology.drift import (
     with_additions,
     with_state,
 )
+from nats_executor.topology.room import require_room
 from nats_executor.topology.wanted import consumer_config, stream_configs
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ async def apply(
     require_changeable(found)
     if not may_drop:
         require_no_loss(found)
+    await require_limits(broker, settings, found)
     for wanted in stream_configs(settings):
         await ensure_stream(broker, wanted)
     for queue in queues:
@@ -97,6 +99,20 @@ async def apply(
     for wanted in stream_configs(settings):
         await ensure_copies(broker, wanted)
     return found
+
+
+async def require_limits(broker: Broker, settings: Settings, found: Iterable[Drift]) -> None:
+    """Raise `LimitReached` for a limit of the account that leaves no room for what is missing."""
+    missing = [drift for drift in found if drift.setting == "existence"]
+    if not missing:
+        return
+    try:
+        usage = await broker.usage()
+    except AccessDenied:  # users of the release before may not ask
+        return
+    stream = settings.names.tasks_stream
+    there = await broker.consumer_infos(stream) if await broker.stream_info(stream) else []
+    require_room(usage, len(there), missing)
 
 
 async def ensure_stream(broker: Broker, wanted: Config) -> None:

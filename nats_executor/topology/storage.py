@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from nats_executor.broker.port import StreamInfo, Usage
     from nats_executor.wire.names import Names
 
-__all__ = ["account_findings", "busiest_queue", "is_crowded", "megabytes", "stream_finding"]
+__all__ = [
+    "CROWDED",
+    "account_findings",
+    "busiest_queue",
+    "is_crowded",
+    "megabytes",
+    "stream_finding",
+]
 
 CheckRow = dict[str, Any]
 

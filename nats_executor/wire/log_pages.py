@@ -21,7 +21,12 @@ PAGE_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """Ask for `limit` bytes from `offset` on; with a limit of 0 only who runs it and how much."""
+    """Ask for a piece of a log.
+
+    Attributes:
+        offset: the first byte that is wanted.
+        limit: the number of bytes that are wanted; 0 asks only who runs it and how long the log is.
+    """
 
     dispatch_id: str
     offset: int = 0
@@ -36,6 +41,7 @@ class Page:
         runs: whether it runs this dispatch.
         path: the log file, for people.
         size: of the whole file at this moment, in bytes.
+        data: the piece of the file.
         refusal: why there are no data, '' if they are all that was asked for.
     """
 

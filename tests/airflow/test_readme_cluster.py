@@ -1,6 +1,7 @@
 """The README's "Point Airflow at your cluster", followed to the letter: its first task runs.
 
-Only addresses, ports and the secret are put in, and what every Airflow needs: a database, a login.
+Only addresses, ports and the secret are put in, and what every Airflow needs: a folder of Dags, a
+login. The wheel that README installs is this checkout; `make release-check` installs it.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from nats_executor.local.api import AirflowApi, ApiSilent
 from nats_executor.local.components import Components
 from nats_executor.local.deployment import free_port, python_environment
 from nats_executor.local.process import Process
-from tests.support.nats_server import nats_cluster, start_together
+from tests.airflow.postgres import PostgresServer
+from tests.support.nats_server import NatsServer
 from tests.support.waiting import block_until
 from tests.tools.boundaries import ROOT
+from tests.tools.installing import current, is_released, version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from tests.support.nats_server import NatsServer
 
 pytestmark = [
     pytest.mark.slow,
@@ -38,6 +39,7 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 
+DATABASE = "postgresql+psycopg2://airflow:secret@postgres/airflow"
 SECRET = "<the same long random text at API servers and schedulers>"
 USER = "admin"
 START_SECONDS = 300
@@ -74,7 +76,7 @@ def commands() -> list[list[str]]:
 class Cluster:
     """An Airflow whose configuration is the README's, with processes that a person would start."""
 
-    def __init__(self, home: Path, servers: list[str]) -> None:
+    def __init__(self, home: Path, server: str, database: str) -> None:
         self.home = home
         self.port = free_port()
         self.api = AirflowApi(self.port)
@@ -83,18 +85,21 @@ class Cluster:
             "AIRFLOW_HOME": str(home),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }  # fmt: skip
-        self.configure(servers)
+        self.configure(server, database)
 
-    def configure(self, servers: list[str]) -> None:
+    def configure(self, server: str, database: str) -> None:
         """Write the README's settings, and those of any Airflow."""
         dags, passwords = self.home / "dags", self.home / "passwords.json"
         dags.mkdir()
         (dags / "first.py").write_text(DAG)
         passwords.write_text(json.dumps({USER: USER}))
         text = blocks()["ini"]
-        put_in = {"airflow-api:8080": f"127.0.0.1:{self.port}", SECRET: secrets.token_urlsafe(64)}
-        named = re.findall(r"nats-\d:4222", text)
-        put_in |= dict(zip(named, servers, strict=True))
+        put_in = {
+            "airflow-api:8080": f"127.0.0.1:{self.port}",
+            DATABASE: database,
+            SECRET: secrets.token_urlsafe(64),
+            "nats://nats-1:4222": server,
+        }
         for placeholder, value in put_in.items():
             assert placeholder in text
             text = text.replace(placeholder, value)
@@ -106,7 +111,6 @@ class Cluster:
         }
         lines = "".join(f"{name} = {value}\n" for name, value in usual.items())
         text = text.replace("[core]\n", f"[core]\n{lines}")
-        text += f"\n[database]\nsql_alchemy_conn = sqlite:///{self.home}/airflow.db\n"
         (self.home / "airflow.cfg").write_text(text)
 
     def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
@@ -134,29 +138,31 @@ class Cluster:
 
 @contextmanager
 def cluster(tmp_path: Path) -> Iterator[tuple[Cluster, Components]]:
-    """Start what the README takes for granted: three servers, and Airflow's own processes."""
+    """Start what the README takes for granted: one nats-server and PostgreSQL."""
     with ExitStack() as exits:
-        servers = nats_cluster(tmp_path)
-        for server in servers:
-            exits.callback(server.kill)
-        start_together(servers)
-        airflow = Cluster(tmp_path, [address(server) for server in servers])
-        migrated = airflow.run(["airflow", "db", "migrate"])
-        assert migrated.returncode == 0, migrated.stderr
+        database = exits.enter_context(PostgresServer())
+        server = NatsServer(tmp_path / "nats")
+        exits.callback(server.kill)
+        server.start()
+        airflow = Cluster(tmp_path, server.url, database.url)
         running = exits.enter_context(Components())
         yield airflow, running
 
 
-def address(server: NatsServer) -> str:
-    return server.url.removeprefix("nats://")
+def the_wheel() -> str:
+    """Return what can be installed now."""
+    name = "$ pip install airflow-nats-executor"
+    return current(name, released=is_released(), release=version()).split()[-1]
 
 
 def test_the_steps_of_the_readme_lead_to_a_first_task(tmp_path: Path) -> None:
-    install, setup, worker, check = commands()
-    assert install[:2] == ["pip", "install"]  # it is installed: as this checkout
+    *build, install, migrate, setup, worker, check = commands()
+    assert build == ([] if is_released() else [["make", "build"]])
+    assert install == ["pip", "install", the_wheel(), "psycopg2-binary", "asyncpg"]
     with cluster(tmp_path) as (airflow, running):
-        done = airflow.run(setup)
-        assert done.returncode == 0, done.stderr
+        for step in (migrate, setup):
+            done = airflow.run(step)
+            assert done.returncode == 0, done.stderr
         running.start([
             airflow.process(["airflow", "api-server", "--port", str(airflow.port)]),
             airflow.process(["airflow", "dag-processor"]),

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from nats_executor.broker.releases import RECOMMENDED, danger, release, weakness
+from nats_executor.broker.releases import (
+    RECOMMENDED,
+    consumers_by_default,
+    danger,
+    release,
+    weakness,
+)
 
 UNSAFE = ("2.10.29", "2.11.0", "2.11.11", "2.11.17", "2.12.0", "2.12.4", "2.12.4-RC.6", "v2.12.1")
 WEAK = ("2.12.5", "2.12.8", "2.12.15", "2.14.0", "2.14.3", "v2.14.3-RC.1")
@@ -52,3 +58,13 @@ def test_what_is_recommended_is_sound() -> None:
     assert release(RECOMMENDED) == (2, 14, 4)
     assert danger(RECOMMENDED) == ""
     assert weakness(RECOMMENDED) == ""
+
+
+@pytest.mark.parametrize(
+    ("version", "number"),
+    [("2.14.6", -1), ("2.15.0", 1000), ("2.16.0-RC.1", 1000), ("", -1), ("devel", -1)],
+)
+def test_how_many_consumers_a_stream_may_have_where_nothing_is_set(
+    version: str, number: int
+) -> None:
+    assert consumers_by_default(version) == number

@@ -26,6 +26,7 @@ from nats_executor.broker.replies import (
 from nats_executor.errors import (
     BrokerError,
     BrokerUnavailable,
+    LimitReached,
     MessageTooLarge,
     NoQuorum,
     NotFound,
@@ -58,6 +59,8 @@ class Message:
         (10023, StreamFull),
         (10028, BrokerUnavailable),
         (10037, NotFound),
+        (10026, LimitReached),
+        (10027, LimitReached),
         (10047, StreamFull),
         (10052, TopologyMismatch),
         (10054, MessageTooLarge),
@@ -85,6 +88,8 @@ def test_each_code_has_its_error(code: int, kind: type[BrokerError]) -> None:
     [
         (10002, "or raise max_file of the account in the servers' configuration"),
         (10023, "or raise max_file_store in the servers' configuration"),
+        (10026, "nats-server 2.15 and later allow 1000 where none is set"),
+        (10027, "a deployment has 6, and each team has as many"),
         (10047, "raise [nats_executor] max_stream_bytes or make room on the server"),
         (10054, "make it smaller"),
         (10077, "raise [nats_executor] max_stream_bytes or make room on the server"),
@@ -296,6 +301,31 @@ def tier(used: int, limit: int, kind: str = "storage") -> dict[str, Any]:
 )
 def test_the_fullest_part_of_an_account_counts(response: dict[str, Any], found: Usage) -> None:
     assert usage(response) == found
+
+
+def counted(streams: int, most: int, consumers: int) -> dict[str, Any]:
+    return {"streams": streams, "limits": {"max_streams": most, "max_consumers": consumers}}
+
+
+@pytest.mark.parametrize(
+    ("response", "found"),
+    [
+        ({}, (0, -1, -1)),
+        (counted(6, 20, 2000), (6, 20, 2000)),
+        (counted(6, -1, -1), (6, -1, -1)),
+        (counted(1, 1, 1), (1, 1, 1)),
+        ({"tiers": {"R1": counted(9, 10, 50), "R3": counted(8, 20, 40)}}, (9, 10, 40)),
+        ({"tiers": {"R1": counted(9, 20, -1), "R3": counted(8, 10, 70)}}, (8, 10, 70)),
+        ({"tiers": {"R1": counted(9, -1, 0), "R3": counted(1, 10, 1)}}, (1, 10, 1)),
+        ({"tiers": {"R1": counted(2, 0, 3), "R3": counted(1, 10, 2)}}, (1, 10, 2)),
+    ],
+)
+def test_the_limits_of_an_account_are_read(
+    response: dict[str, Any], found: tuple[int, int, int]
+) -> None:
+    read = usage(response)
+
+    assert (read.streams, read.max_streams, read.max_consumers) == found
 
 
 def entry(config: dict[str, Any], **more: Any) -> dict[str, Any]:

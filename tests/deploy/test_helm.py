@@ -20,6 +20,7 @@ from tests.support.charts import (
     pod_of,
     render,
 )
+from tests.support.charts import own_container as container
 from tests.support.shipped import make_users
 
 if TYPE_CHECKING:
@@ -63,7 +64,21 @@ EVERYTHING: Object = {
         "dnsTo": [{"namespaceSelector": {}}],
         "extraEgress": [{"ports": [{"port": 5432}]}],
     },
-    "setup": {"resources": {"limits": {"memory": "1Gi"}}},
+    "setup": {
+        "resources": {"limits": {"memory": "1Gi"}},
+        "extraVolumes": [{"name": "creds", "secret": {"secretName": "creds"}}],
+        "extraVolumeMounts": [{"name": "creds", "mountPath": "/etc/creds"}],
+        "nodeSelector": {"zone": "a"},
+        "tolerations": [{"key": "zone", "operator": "Exists"}],
+    },
+    "extraObjects": [
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "{{ .Release.Name }}-notes"},
+            "data": {"queues": '{{ include "workers.queues" . }}'},
+        }
+    ],
     "workers": {
         "default": {"queues": ["default"]},
         "gpu": {
@@ -81,6 +96,9 @@ EVERYTHING: Object = {
             ],
             "extraVolumes": [{"name": "dags", "persistentVolumeClaim": {"claimName": "dags"}}],
             "extraVolumeMounts": [{"name": "dags", "mountPath": "/opt/airflow/dags"}],
+            "initContainers": [{"name": "fetch", "image": "fetch:1", "args": ["--one-time"]}],
+            "sidecars": [{"name": "proxy", "image": "proxy:1"}],
+            "lifecycle": {"preStop": {"exec": {"command": ["sleep", "5"]}}},
             "podAnnotations": {"a": "b"},
             "podLabels": {"team": "ml", "app.kubernetes.io/name": "not ours"},
             "nodeSelector": {"gpu": "true"},
@@ -109,12 +127,6 @@ def of_kind(objects: list[Object], kind: str) -> list[Object]:
 
 def workloads(objects: list[Object]) -> list[Object]:
     return [*of_kind(objects, "Deployment"), *of_kind(objects, "Job")]
-
-
-def container(workload: Object) -> Object:
-    [found] = pod_of(workload)["containers"]
-    assert isinstance(found, dict)
-    return found
 
 
 def test_helm_finds_nothing_to_say() -> None:
@@ -350,6 +362,51 @@ def test_peers_narrow_a_network_policy() -> None:
     assert [rule.get("to") for rule in spec["egress"]] == [
         given["dnsTo"], given["natsTo"], given["apiServerTo"], None,
     ]  # fmt: skip
+
+
+def test_a_set_has_the_containers_and_hooks_of_its_values() -> None:
+    deployments = of_kind(render(**EVERYTHING), "Deployment")
+    given = EVERYTHING["workers"]["gpu"]
+    [mine] = [d for d in deployments if d["metadata"]["name"].endswith("-gpu")]
+    others = [pod_of(d) for d in deployments if d is not mine]
+
+    assert pod_of(mine)["initContainers"] == given["initContainers"]
+    assert pod_of(mine)["containers"] == [container(mine), *given["sidecars"]]
+    assert container(mine)["lifecycle"] == given["lifecycle"]
+    for pod in others:
+        assert "initContainers" not in pod
+        assert [set(c) & {"lifecycle"} for c in pod["containers"]] == [set()]
+
+
+def test_what_holds_for_all_holds_for_each_set_without_its_own() -> None:
+    shared = {"sidecars": [{"name": "proxy", "image": "proxy:1"}]}
+    own = {"queues": ["gpu"], "sidecars": []}
+    objects = render(workerDefaults=shared, workers={"gpu": own, "default": {"queues": ["a"]}})
+
+    assert {
+        d["metadata"]["name"]: [c["name"] for c in pod_of(d)["containers"]]
+        for d in of_kind(objects, "Deployment")
+    } == {
+        "nw-airflow-nats-workers-default": ["worker", "proxy"],
+        "nw-airflow-nats-workers-gpu": ["worker"],
+    }
+
+
+def test_the_set_up_has_volumes_and_a_place_of_its_own() -> None:
+    pod = pod_of(only(render(**EVERYTHING), "Job"))
+    given: Any = EVERYTHING["setup"]
+
+    assert pod["volumes"][-1] == given["extraVolumes"][0]
+    assert pod["containers"][0]["volumeMounts"][-1] == given["extraVolumeMounts"][0]
+    assert pod["nodeSelector"] == given["nodeSelector"]
+    assert pod["tolerations"] == given["tolerations"]
+
+
+def test_more_objects_are_there_with_their_templates_filled_in() -> None:
+    notes = only(render(**EVERYTHING), "ConfigMap")
+
+    assert notes["metadata"]["name"] == "nw-notes"
+    assert notes["data"] == {"queues": "default,gpu,slow,training"}
 
 
 def test_what_is_switched_off_is_not_there() -> None:

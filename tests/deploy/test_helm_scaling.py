@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import math
 import re
+import socket
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from nats_executor.broker.connection import connect
 from nats_executor.options import SECTION
 from nats_executor.topology import setup
 from nats_executor.wire.names import token
 from nats_executor.wire.queue_names import in_text
-from tests.support.charts import Object, environment, only, refusal, render
+from tests.support.charts import CHART, Object, environment, only, refusal, render
 from tests.support.fixtures import settings_for
+from tests.support.nats_server import free_port, server_binary
+from tests.support.waiting import block_until
 from tests.tools.boundaries import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from nats_executor.settings import Settings
     from nats_executor.wire.names import Names
     from tests.support.nats_server import NatsServer
 
 PREFIX = f"AIRFLOW__{SECTION.upper()}__"
+NATS = ROOT / "deploy/nats"
+# It opens the monitoring port for KEDA.
+SHIPPED = "monitoring.conf"
 TERM = re.compile(r"(lane\d+)|min\((lane\d+), (\d+\.0)\)")
 
 PLAIN = ["default", "Q_1-2", "a" * 64, "ab--b", "b1", "true", "7", "-x", "--b"]
@@ -261,3 +270,59 @@ def counted(server: NatsServer, scaled: Object) -> dict[str, int]:
         ]
         found[trigger["consumer"]] = consumer["num_pending"] + consumer["num_ack_pending"]
     return found
+
+
+@pytest.mark.parametrize(
+    ("keda", "asked"),
+    [
+        ({"monitoringEndpoint": "nats-headless.nats.svc"}, "nats-headless.nats.svc:8222"),
+        ({"monitoringEndpoint": "nats", "monitoringPort": 9000}, "nats:9000"),
+        ({"monitoringEndpoint": "nats:7777"}, "nats:7777"),
+    ],
+)
+def test_keda_asks_at_the_port_of_the_address_or_the_usual_one(keda: Object, asked: str) -> None:
+    asked_at = {
+        t["natsServerMonitoringEndpoint"] for t in triggers(only(render(keda=keda), "ScaledObject"))
+    }
+
+    assert asked_at == {asked}
+
+
+def test_the_usual_port_is_the_one_that_the_servers_open() -> None:
+    """Two files, and a third one that replaces the loopback address for KEDA."""
+    usual = yaml.safe_load((CHART / "values.yaml").read_text())["keda"]["monitoringPort"]
+    opened = re.compile(r"^http: (\S+):(\d+)$", re.MULTILINE)
+    addresses = {
+        name: opened.findall((NATS / name).read_text()) for name in ("cluster.conf", SHIPPED)
+    }
+
+    assert addresses == {
+        "cluster.conf": [("127.0.0.1", str(usual))],
+        SHIPPED: [("0.0.0.0", str(usual))],  # noqa: S104
+    }
+    assert f'\n# include "{SHIPPED}"\n' in (NATS / "cluster.conf").read_text()
+
+
+@pytest.mark.integration
+def test_the_server_opens_the_port_for_others_where_it_includes_the_file(tmp_path: Path) -> None:
+    """The included line comes second, and replaces the loopback address."""
+    text = (NATS / "cluster.conf").read_text()
+    block = text[text.index("http: ") : text.index("\n\n# Clients have passwords")]
+    ports = [free_port(), free_port()]
+    (tmp_path / SHIPPED).write_text((NATS / SHIPPED).read_text().replace("8222", str(ports[1])))
+    lines = block.replace("8222", str(ports[0])).replace("# include", "include")
+    config = tmp_path / "server.conf"
+    config.write_text(f"listen: 127.0.0.1:-1\n{lines}\n")
+
+    server = subprocess.Popen([server_binary(), "-c", str(config)], stderr=subprocess.DEVNULL)
+    try:
+        block_until(lambda: is_open(ports[1]), 20, "the port to open")
+        assert not is_open(ports[0])
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

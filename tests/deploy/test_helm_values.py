@@ -12,7 +12,17 @@ import yaml
 from nats_executor.options import OPTIONS, SECTION
 from nats_executor.settings import MOST_BANDS
 from nats_executor.wire.names import token
-from tests.support.charts import CHART, LEAST, Object, environment, only, refusal, render
+from tests.support.charts import (
+    CHART,
+    LEAST,
+    Object,
+    complaints,
+    environment,
+    only,
+    pod_of,
+    refusal,
+    render,
+)
 from tests.tools.boundaries import ROOT
 from tests.tools.document_values import comments, document, leaves, table
 
@@ -63,6 +73,36 @@ REFUSED: dict[str, tuple[Object, list[str]]] = {
     "a monitoring address with a scheme": (
         {"keda": {"monitoringEndpoint": "http://a:8222"}},
         ["/keda/monitoringEndpoint"],
+    ),
+    "a monitoring port out of range": (
+        {"keda": {"monitoringPort": 70000}},
+        ["/keda/monitoringPort"],
+    ),
+    "a sidecar with the worker's name": (
+        one(sidecars=[{"name": "worker", "image": "i"}]),
+        ["workers.gpu.sidecars", "another name"],
+    ),
+    "such an init container, for all": (
+        {"workerDefaults": {"initContainers": [{"name": "worker", "image": "i"}]}},
+        ["workers.default.initContainers", "another name"],
+    ),
+    "a sidecar without a name": (one(sidecars=[{"image": "i"}]), ["/workers/gpu/sidecars/0"]),
+    "an object without a kind": (
+        {"extraObjects": [{"apiVersion": "v1", "metadata": {"name": "x"}}]},
+        ["/extraObjects/0", "kind"],
+    ),
+    "a secret among objects": (
+        {
+            "extraObjects": [
+                {
+                    "apiVersion": "v1",
+                    "kind": "Secret",
+                    "metadata": {"name": "login"},
+                    "stringData": {"a": "b"},
+                }
+            ]
+        },
+        ["extraObjects", "the Secret login has a value"],
     ),
     "fewest above most": (
         one(keda={"min": 5, "max": 4}),
@@ -130,7 +170,7 @@ def test_servers_without_users_need_no_login() -> None:
         nats={"anonymous": True}, setup={"loginSecret": ""}, workerDefaults={"loginSecret": ""}
     )
 
-    [container] = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    [container] = pod_of(only(objects, "Deployment"))["containers"]
     assert "envFrom" not in container
 
 
@@ -251,6 +291,41 @@ def test_the_page_s_values_are_complete() -> None:
 
     objects = render(**example, workerDefaults={"loginSecret": ""})
     assert len([o for o in objects if o["kind"] == "Deployment"]) == 2
+
+
+def test_the_page_s_git_sync_gives_the_worker_its_dags() -> None:
+    [example] = examples("gitsync")
+    objects = render(**example)
+    deployment = only(objects, "Deployment")
+    pod = pod_of(deployment)
+    [first], [worker, other] = pod["initContainers"], pod["containers"]
+
+    assert [c for o in objects for c in complaints(o)] == []
+    assert [worker["name"], other["name"]] == ["worker", "git-sync"]
+    assert first["args"][:-1] == other["args"][:-1]
+    assert (first["args"][-1], other["args"][-1]) == ("--one-time", "--period=60s")
+    root, link = (value(first["args"], name) for name in ("--root", "--link"))
+    assert environment(deployment)["AIRFLOW__CORE__DAGS_FOLDER"].startswith(f"{root}/{link}/")
+    [seen] = [m for m in worker["volumeMounts"] if m["mountPath"] == root]
+    assert {m["name"] for c in (first, other) for m in c["volumeMounts"]} >= {seen["name"]}
+    assert {v["name"] for v in pod["volumes"]} >= {
+        m["name"] for c in (first, worker, other) for m in c["volumeMounts"]
+    }
+
+
+def test_the_page_s_policy_guards_the_port_that_keda_asks() -> None:
+    [policy] = examples("monitoring")
+    guarded = [rule for rule in policy["spec"]["ingress"] if "from" in rule]
+
+    assert complaints(policy) == []
+    assert [p["port"] for rule in guarded for p in rule["ports"]] == [
+        yaml.safe_load(VALUES)["keda"]["monitoringPort"]
+    ]
+
+
+def value(arguments: list[str], name: str) -> str:
+    [found] = [a.partition("=")[2] for a in arguments if a.partition("=")[0] == name]
+    return found
 
 
 def test_the_page_names_the_right_consumer() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import shutil
 import signal
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -15,13 +16,14 @@ import pytest
 
 from nats_executor.access import accounts
 from nats_executor.broker.connection import connect
-from nats_executor.errors import AccessDenied, BrokerUnavailable
+from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable
 from nats_executor.fleet.liveness import Liveness, PingResult
+from nats_executor.settings import Settings
 from nats_executor.topology import setup
 from nats_executor.wire.names import Names, Verb
 from tests.contract.stage import soon
 from tests.support.certificates import Authority
-from tests.support.fixtures import settings_for
+from tests.support.fixtures import Options, settings_for
 from tests.support.nats_server import NatsServer, free_port, start_together
 from tests.support.shipped import INCLUDED, NATS, Made, ShippedServer, here, make_users
 from tests.support.waiting import wait_until
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nats_executor.broker.port import Broker
-    from nats_executor.settings import Settings
 
 pytestmark = pytest.mark.integration
 
@@ -62,10 +63,20 @@ class Cluster:
     def url(self, number: int) -> str:
         return self.servers[number].url.replace("nats://", "tls://")
 
-    def settings(self, user: str) -> Settings:
-        servers = [self.url(number) for number in range(len(self.servers))]
-        options = self.made.options(user) | {"tls_ca_file": str(self.ca.ca_file)}
-        return settings_for(*servers, replicas=3, **options)
+    def common(self) -> dict[str, str]:
+        servers = ",".join(self.url(number) for number in range(len(self.servers)))
+        return {"servers": servers, "tls_ca_file": str(self.ca.ca_file), "replicas": "3"}
+
+    def settings(self, user: str, team: str | None = None) -> Settings:
+        return Settings.load(Options(self.common() | self.made.options(user)), team=team)
+
+    def environment(self) -> dict[str, str]:
+        """The sections of the deployment and of the team `red`, without a login."""
+        return {
+            f"AIRFLOW__{team}NATS_EXECUTOR__{name.upper()}": value
+            for team in ("", "RED___")
+            for name, value in self.common().items()
+        }
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +119,7 @@ def cluster(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
 def test_users_are_made_with_passwords_that_nobody_else_reads(made: Made) -> None:
     files = {path.name: path for path in made.directory.iterdir()}
 
-    assert set(files) == {*INCLUDED, *(f"{user}.env" for user in USERS)}
+    assert set(files) == {*INCLUDED, "queues.list", *(f"{user}.env" for user in USERS)}
     assert {path.stat().st_mode & 0o777 for path in files.values()} == {0o600}
     assert made.directory.stat().st_mode & 0o777 == 0o700
     passwords = {made.options(user)["password"] for user in USERS}
@@ -134,13 +145,28 @@ def test_users_are_those_of_the_real_command(made: Made, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "queue",
-    ["a/b", "a b", "", "größe", "a,b", "s:", ":a", "s:a:b", "=a", "s,t:a", "s:a/b", "s:a b"],
+    [
+        "a/",
+        "/b",
+        "a/b/c",
+        "a b",
+        "",
+        "größe",
+        "a,b",
+        "s:",
+        ":a",
+        "s:a:b",
+        "=a",
+        "s,t:a",
+        "s:a/b",
+        "s:a b",
+    ],
 )
 def test_a_queue_that_makes_no_user_is_refused(tmp_path: Path, queue: str) -> None:
     done = make_users(tmp_path, queue)
 
     assert done.returncode == 2
-    assert "write QUEUE, NAME=QUEUE or SITE:QUEUE" in done.stderr
+    assert "write QUEUE, NAME=QUEUE, SITE:QUEUE or TEAM/QUEUE" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -187,6 +213,29 @@ def test_a_repetition_keeps_passwords(made: Made, tmp_path: Path) -> None:
         )
         assert any(known in (tmp_path / name).read_text() for name in INCLUDED)
     assert again.options("worker-ml")["password"] != made.options("worker-gpu")["password"]
+
+
+def test_what_there_is_room_for_is_a_value_that_is_remembered(tmp_path: Path) -> None:
+    def limits(*args: str, **values: str) -> str:
+        done = make_users(tmp_path, *args, **values)
+        assert done.returncode == 0, done.stderr
+        return (tmp_path / "limits.conf").read_text()
+
+    assert "MAX_STREAMS: 126\nMAX_CONSUMERS: 3000\n" in limits("default")
+    grown = limits("--add", "gpu", MAX_TEAMS="40", MAX_QUEUES="5000")
+    assert "MAX_STREAMS: 246\nMAX_CONSUMERS: 15000\n" in grown
+    assert limits("--add", "red/x", "red/y") == grown
+    assert (tmp_path / "queues.list").read_text().split() == ["default", "gpu", "red/x", "red/y"]
+    workers = (tmp_path / "workers.conf").read_text()
+    assert "max_consumers: 15000" in workers
+    assert all(f'"red-worker-{queue}" {{' in workers for queue in "xy")
+
+
+def test_queues_are_added_to_those_that_are_known(tmp_path: Path) -> None:
+    done = make_users(tmp_path, "--add", "gpu")
+
+    assert done.returncode == 2
+    assert "give all queues, without --add" in done.stderr
 
 
 def test_two_users_never_share_a_password(tmp_path: Path) -> None:
@@ -321,6 +370,106 @@ async def test_a_queue_is_added_by_a_reload(cluster: Cluster, tmp_path: Path) ->
                 await broker.publish(NAMES.result(queue, "r1"), b"done", expected_last=0)
                 await delivery.ack()
         assert [broker.connected_since for broker in (scheduler, worker)] == since
+
+
+@pytest.mark.anyio
+async def test_a_queue_and_a_team_are_added_by_one_command(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """No server restarts; what waits and runs in the streams of before is undisturbed."""
+    admin = cluster.settings("admin")
+    await set_up(admin)
+    users = tmp_path / "users"
+    shutil.copytree(cluster.made.directory, users)
+    pids = [server.process.pid for server in cluster.servers if server.process]
+    async with (
+        connect(cluster.settings("scheduler"), role="test") as scheduler,
+        connect(cluster.settings("worker-gpu"), role="test") as worker,
+        connect(admin, role="test") as root,
+    ):
+        for broker in (scheduler, worker, root):
+            await broker.ready(20)
+        pulls = await worker.pull(NAMES.tasks_stream, NAMES.consumer("gpu"))
+        await scheduler.publish(NAMES.task("gpu", "runs"), b"payload")
+        running = await soon(pulls.wait(), 20)
+        await scheduler.publish(NAMES.task("default", "waits"), b"payload")
+        before = await looked_at(root)
+        since = [broker.connected_since for broker in (scheduler, worker, root)]
+
+        done = await asyncio.to_thread(
+            make_users,
+            users, "--add", "added", "red/default,gpu",
+            RELOAD=reload_command(cluster), PAUSE="0", MAX_TEAMS="30", **cluster.environment(),
+        )  # fmt: skip
+
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert await looked_at(root) == before | {"consumers": before["consumers"] + 3}
+        await running.ack()
+        assert [broker.connected_since for broker in (scheduler, worker, root)] == since
+        made = Made(users, "")
+        grown = replace(cluster, made=made)
+        await passes(grown.settings("scheduler"), grown.settings("worker-added"), "added")
+    assert [server.process.pid for server in cluster.servers if server.process] == pids
+    red = replace(cluster, made=Made(users / "red", "", "RED"))
+    sender, carrier = (red.settings(user, "red") for user in ("scheduler", "worker-gpu"))
+    await passes(sender, carrier, "gpu")
+    await scheduler_of_another_team_is_refused(cluster.settings("scheduler"), sender.names)
+    sizes = {int(s.monitor("/varz")["jetstream"]["config"]["max_storage"]) for s in cluster.servers}
+    assert sizes == {31 * 9 * 2**30}
+
+
+async def looked_at(root: Broker) -> dict[str, int]:
+    info = await root.stream_info(NAMES.tasks_stream)
+    assert info is not None
+    infos = await root.consumer_infos(NAMES.tasks_stream)
+    in_flight = sum(found.in_flight for found in infos)
+    return {"messages": info.messages, "consumers": len(infos), "running": in_flight}
+
+
+def reload_command(cluster: Cluster) -> str:
+    """Copy the files to each server, have it reload them, and wait until it has done so."""
+    lines = []
+    for server in cluster.servers:
+        assert server.process
+        log = server.directory / "server.log"
+        lines += [
+            f"before=$(grep -c 'Reloaded server conf' '{log}' || true)",
+            f"cp {' '.join(INCLUDED)} '{server.directory}'",
+            f"kill -HUP {server.process.pid}",
+            f"until [ $(grep -c 'Reloaded server conf' '{log}') -gt $before ]; do sleep 0.1; done",
+        ]
+    return "\n".join(lines)
+
+
+async def passes(scheduler: Settings, worker: Settings, queue: str) -> None:
+    """Have a scheduler's user send a workload, which a worker's user carries."""
+    names = scheduler.names
+    async with (
+        connect(scheduler, role="test") as sender,
+        connect(worker, role="test") as carrier,
+    ):
+        for broker in (sender, carrier):
+            await broker.ready(20)
+        pulls = await carrier.pull(names.tasks_stream, names.consumer(queue))
+        await sender.publish(names.task(queue, "p1"), b"payload")
+        delivery = await soon(pulls.wait(), 20)
+        assert delivery.body == b"payload"
+        await carrier.publish(names.result(queue, "p1"), b"done", expected_last=0)
+        await delivery.ack()
+
+        async def is_over() -> bool:
+            report = await sender.last(names.results_stream, names.result(queue, "p1"))
+            return report is not None and report.body == b"done"
+
+        await wait_until(is_over, 20, "the report")
+
+
+async def scheduler_of_another_team_is_refused(other: Settings, names: Names) -> None:
+    """Its account does not have these subjects at all."""
+    async with connect(other, role="test") as broker:
+        await broker.ready(20)
+        with pytest.raises(BrokerError):
+            await broker.publish(names.task("gpu", "forged"), b"payload")
 
 
 @pytest.mark.anyio

@@ -106,6 +106,7 @@ def test_a_server_has_all_of_its_etc_nats(made: Path, node: str) -> None:
     ).read_bytes()
     assert {p.name for p in (made / node).glob("*.conf")} == {
         "cluster.conf",
+        "limits.conf",
         "users.conf",
         "workers.conf",
     }

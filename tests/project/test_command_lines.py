@@ -107,7 +107,7 @@ def unknown(text: str) -> list[str]:
     """Return what sentences name with an unknown verb or flag; arguments may be left out."""
     found = []
     for line in INLINE.findall(text):
-        words = line.split()
+        words = [word.rstrip(",") for word in line.split()]
         known = command_of(words)
         parser = command_parsers()[known]
         beyond = words[len(known) : len(known) + 1]

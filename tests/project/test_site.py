@@ -122,11 +122,12 @@ def test_a_site_with_a_gap_is_not_made(tmp_path: Path) -> None:
     (tmp_path / "scripts").mkdir(parents=True)
     shutil.copy(ROOT / "scripts/make-site", tmp_path / "scripts")
     (tmp_path / ".site").symlink_to(ROOT / ".site")
-    (tmp_path / "docs").mkdir()
-    shutil.copy(ROOT / "docs/conf.py", tmp_path / "docs")
-    (tmp_path / "docs/index.md").write_text("# Front\n\n## Tutorial\n\n[A page](page.md)\n")
-    (tmp_path / "docs/unnamed.md").write_text("# Unnamed\n")
-    (tmp_path / "docs/page.md").write_text(
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    shutil.copy(ROOT / "docs/conf.py", docs)
+    (docs / "index.md").write_text("# Front\n\n## Tutorial\n\n[A page](page.md)\n")
+    (docs / "unnamed.md").write_text("# Unnamed\n")
+    (docs / "page.md").write_text(
         "# Page\n\n[a](nowhere.md), [b](index.md#gone), ![c](missing.png), [d](#away)\n"
     )
 

@@ -30,6 +30,14 @@ EXAMPLES = {
     "room": "134.2",
     "share": "90%",
     "most": "98.1",
+    "most_streams": "20",
+    "streams": "18",
+    "most_consumers": "2000",
+    "consumers": "1800",
+    "more": "5 streams",
+    "enough": "23",
+    "needed": "300 consumers",
+    "raised": "2100",
     "number": "18",
     "operator": "ann",
     "why": "new driver",
@@ -134,6 +142,32 @@ LINES = {
         "{used} MB of {room} MB are used ({share}), every replica counted; {most} MB of that is "
         "stream {stream}; full, it stops all queues: run `airflow nats purge`, or raise max_file "
         "of the account in the servers' configuration"
+    ),
+    "no more streams": (
+        "max_streams of the account = {most_streams}: {streams} are there, and {more} more "
+        "cannot be made; set it to {enough} or more in the servers' configuration and reload them "
+        "(`airflow nats limits` computes it). Nothing was changed"
+    ),
+    "no more consumers": (
+        "max_consumers of the account = {most_consumers}: {consumers} are there, and {needed} "
+        "more cannot be made; set it to {raised} or more in the servers' configuration and reload "
+        "them (`airflow nats limits` computes it). Nothing was changed"
+    ),
+    "consumers used up": (
+        "maximum consumers limit reached (NATS error 10026); raise max_consumers of the account "
+        "in the servers' configuration: each queue has a consumer for each of its priority bands, "
+        "and nats-server 2.15 and later allow 1000 where none is set"
+    ),
+    "streams nearly used up": (
+        "{streams} of {most_streams} ({share}) streams are used; at the limit `airflow nats setup` "
+        "makes none for another team: raise max_streams of the account in the servers' "
+        "configuration"
+    ),
+    "consumers nearly used up": (
+        "{consumers} of {most_consumers} ({share}) consumers of stream {name} are used, one for "
+        "each priority band of each queue; at the limit the workloads of a new queue wait in the "
+        "scheduler: raise max_consumers of the account in the servers' configuration, or run "
+        "`airflow nats queues delete` for queues that are gone"
     ),
     "letters nearly full": (
         "{used} MB of {room} MB are used ({share}); queue gpu has {number} of {number} messages; "

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from nats_executor import NatsExecutor
     from nats_executor.broker.port import Broker
     from tests.remedies.stage import RemedyStage
     from tests.support.fixtures import MakeNatsServer
@@ -201,3 +202,65 @@ def test_a_workload_over_max_payload(
     [(_, info)] = found.values()
     pattern = re.escape(LINES["too large"].format(size="SIZE", limit=1500)).replace("SIZE", r"\d+")
     assert re.fullmatch(pattern, str(info))
+
+
+COUNTED = """
+accounts {{ A {{ jetstream {{ max_streams: {streams}, max_consumers: {consumers} }}, users: [
+  {{user: u, password: p}}
+] }} }}
+no_auth_user: u
+"""
+
+
+def test_an_account_that_may_have_no_more_streams(
+    make_nats_server: MakeNatsServer, open_remedy_stage: Callable[..., RemedyStage]
+) -> None:
+    """`setup` makes none of them, instead of some."""
+    seen = open_remedy_stage(make_nats_server(config=COUNTED.format(streams=4, consumers=9)).url)
+    line = LINES["no more streams"].format(most_streams=4, streams=0, more="5 streams", enough=5)
+
+    assert seen.refused(commands.setup, queues="a") == line
+    code, output = seen.console.run(commands.setup, check=True)
+    assert (code, output.count("does not exist")) == (1, 5 + 3)
+
+
+def test_an_account_that_may_have_no_more_consumers(
+    make_nats_server: MakeNatsServer, open_remedy_stage: Callable[..., RemedyStage]
+) -> None:
+    """The workloads of a new queue wait in the scheduler; those of the other queues go on."""
+    server = make_nats_server(config=COUNTED.format(streams=6, consumers=7))
+    seen = open_remedy_stage(server.url)
+    assert seen.console.run(commands.setup, queues="a,b")[0] == 0
+    line = LINES["no more consumers"].format(
+        most_consumers=7, consumers=6, needed="3 consumers", raised=9
+    )
+
+    assert seen.refused(commands.setup, queues="c") == line
+    rows = account_rows(seen)
+    tasks = seen.console.settings.names.tasks_stream
+    assert rows == [
+        LINES["streams nearly used up"].format(streams=5, most_streams=6, share="83%"),
+        LINES["consumers nearly used up"].format(
+            consumers=6, most_consumers=7, share="86%", name=tasks
+        ),
+    ]
+    with seen.scheduler() as executor:
+        queue_up(executor, task_workload("t1", queue="c"))
+        line = LINES["consumers used up"]
+        block_until(lambda: beaten(executor) and seen.logged(line), 20, "the line")
+        number = len(executor.running)
+        queue_up(executor, task_workload("t2", queue="b"))
+        block_until(lambda: beaten(executor) and len(executor.running) > number, 20, "queue b")
+        assert len(seen.logged(line)) == 1
+    assert not seen.logged("NATS is ")  # that would make the other queues wait between attempts
+
+
+def beaten(executor: NatsExecutor) -> bool:
+    executor.heartbeat()
+    return True
+
+
+def account_rows(seen: RemedyStage) -> list[str]:
+    code, output = seen.console.run(commands.check, output="json")
+    assert code == 1
+    return [row["details"] for row in json.loads(output) if row["check"] == "account"]

@@ -25,6 +25,7 @@ __all__ = [
     "environment",
     "helm",
     "only",
+    "own_container",
     "pod_of",
     "refusal",
     "render",
@@ -172,9 +173,16 @@ def pod_of(workload: Object) -> Object:
     return spec
 
 
+def own_container(workload: Object) -> Object:
+    """Return the container of a Deployment or a Job that is the chart's own."""
+    [found] = [c for c in pod_of(workload)["containers"] if c["name"] in {"worker", "setup"}]
+    assert isinstance(found, dict)
+    return found
+
+
 def environment(workload: Object) -> dict[str, str]:
     """Return the variables of a workload that have a value of their own."""
-    [container] = pod_of(workload)["containers"]
+    container = own_container(workload)
     names = [entry["name"] for entry in container["env"]]
     assert len(set(names)) == len(names)
     return {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
@@ -201,7 +209,7 @@ def complaints(document: Object) -> list[str]:
     releases = sorted(path.name for path in SCHEMAS.iterdir())
     assert releases
     group, _, number = version.rpartition("/")
-    file = f"{kind.lower()}-{group.partition('.')[0]}-{number}.json"
+    file = "-".join(filter(None, (kind.lower(), group.partition(".")[0], number))) + ".json"
     return [
         f"{release}: {error.json_path}: {error.message}"
         for release in releases

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["INCLUDED", "NATS", "Made", "ShippedServer", "here", "make_users"]
 
 NATS = ROOT / "deploy/nats"
-INCLUDED = ("users.conf", "workers.conf")
-PREFIX = "AIRFLOW__NATS_EXECUTOR__"
+INCLUDED = ("users.conf", "workers.conf", "limits.conf")
 
 
 def make_users(
@@ -38,15 +37,17 @@ def make_users(
 
 @dataclass(frozen=True)
 class Made:
-    """What the script left and said."""
+    """What the script left and said; of a team, whose directory it is then, `team` in capitals."""
 
     directory: Path
     output: str
+    team: str = ""
 
     def options(self, user: str) -> dict[str, str]:
         """The settings of a user, by the names of the options."""
         lines = (self.directory / f"{user}.env").read_text().splitlines()
-        pairs = (line.removeprefix(PREFIX).split("=", 1) for line in lines)
+        prefix = f"AIRFLOW__{self.team}___NATS_" if self.team else "AIRFLOW__NATS_"
+        pairs = (line.removeprefix(f"{prefix}EXECUTOR__").split("=", 1) for line in lines)
         return {name.lower(): value for name, value in pairs}
 
     def give(self, directory: Path) -> None:

@@ -92,10 +92,10 @@ HEAD = """# Permissions
 as `airflow nats auth` prints it, a part for each role. Everything else is denied.
 [security.md](../explanation/security.md) says why, and what this does not cover.
 
-`tests/attacks/test_permission_table.py` tries every user on real servers (`make test-matrix`), with
-more than a thousand subjects of streams, buckets, JetStream's API, control verbs, acks and inboxes,
-to publish, to subscribe and to answer, in one account, in accounts and in a cluster of three. What
-a server allows has to be what this page says.
+`tests/attacks/test_permission_table.py` tries every user on real servers (`make test-matrix`). It
+has more than a thousand subjects of streams, buckets, JetStream's API, control verbs, acks and
+inboxes. It publishes, subscribes and answers, in one account, in accounts and in a cluster of
+three. It fails if a server allows more or less than this page says.
 
 The names are those of `subject_prefix = airflow`; the worker and the site serve the queue `gpu`,
 with three priority bands. A user's inbox is named after it. Where workers have accounts of their

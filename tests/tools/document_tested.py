@@ -17,11 +17,11 @@ PAGE = "docs/reference/tested-versions.md"
 HEAD = """\
 # Versions that were tested
 
-`make test-next`, `make test-airflow`, `make test-pythons` and `make test-matrix` write this page:
-each run that was not cut short by `ARGS` replaces its row. A row is a run that took place on that
-day and on that commit; `+` means with changes that were not committed yet. A test is skipped where
-the machine lacks what it needs, or where it is about another version. Of `tests/faults`, each
-Airflow and each Python runs what is about callbacks.
+`make test-next`, `make test-airflow`, `make test-pythons` and `make test-matrix` write this page. A
+row shows the last run that was not cut short by `ARGS`, with its day and its commit. `+` stands for
+changes that were not committed yet. A test is skipped where the machine lacks what it needs, or
+where it is about another version. Of `tests/faults`, each Airflow and each Python runs what is
+about callbacks.
 
 `make test` runs every test on the versions that `requirements.lock` pins. CI does that for every
 change, and runs a part of `make test-next`; neither leaves a row here. Python 3.14 was not tried.

@@ -84,6 +84,7 @@ TESTS = {
         "tests/topology/test_differences.py",
     ),
     "nats_executor/topology/wanted.py": ("tests/topology/test_wanted.py",),
+    "nats_executor/topology/room.py": ("tests/topology/test_room.py",),
     "nats_executor/topology/storage.py": ("tests/topology/test_storage.py",),
     "nats_executor/topology/setup.py": (
         "tests/topology/test_number_of_copies.py",

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["REMEDIES", "broken", "sentences"]
 
-LONGEST = 30
+LONGEST = 28
 LONGEST_BRACKET = 6
 MOST_PASSIVES = 2
 

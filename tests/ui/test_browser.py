@@ -1,6 +1,6 @@
 """The page in Chromium, in a whole UI of Airflow behind a path, on a real nats-server.
 
-Screenshots go to `build/`; `docs/images` has copies of two of them.
+Screenshots go to `build/`; `take_pictures.py` takes those of `docs/images`.
 """
 
 from __future__ import annotations

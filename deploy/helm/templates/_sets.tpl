@@ -25,12 +25,19 @@
 {{- if not (or .set.loginSecret .root.Values.nats.anonymous) -}}
 {{- fail (printf "%s.loginSecret is empty: name the Secret with the login of a NATS user for its queues (docs/how-to/kubernetes.md), or set nats.anonymous for servers without users" $path) -}}
 {{- end -}}
+{{- range $kind := list "initContainers" "sidecars" -}}
+{{- range get $.set $kind -}}
+{{- if eq .name "worker" -}}
+{{- fail (printf "%s.%s: the chart's own container is called worker; give yours another name" $path $kind) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if .set.keda.enabled -}}
 {{- if gt (int64 .set.keda.min) (int64 .set.keda.max) -}}
 {{- fail (printf "%s.keda.min is %d, above keda.max, which is %d" $path (int64 .set.keda.min) (int64 .set.keda.max)) -}}
 {{- end -}}
 {{- if not .root.Values.keda.monitoringEndpoint -}}
-{{- fail (printf "keda.monitoringEndpoint is empty: name host and port of the NATS servers' monitoring, such as nats-headless.nats.svc:8222, or set %s.keda.enabled to false" $path) -}}
+{{- fail (printf "keda.monitoringEndpoint is empty: name the Service of the NATS servers, such as nats-headless.nats.svc, or set %s.keda.enabled to false" $path) -}}
 {{- end -}}
 {{- end -}}
 {{- $_ := include "workers.grace" . -}}

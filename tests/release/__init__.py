@@ -1,0 +1,1 @@
+"""Everything that a release needs, tried before there is one: `make release-check`."""
