@@ -69,6 +69,7 @@ def test_other_lists_start_nothing(text: str) -> None:
         (("-q", "a", "--concurrency", "4"), {"-q": "a", "-c": "4"}, []),
         (("--queues=a=b", "-c4"), {"-q": "a=b", "-c": "4"}, []),
         (("-D", "--autoscale", "9,3"), {"-D": "", "-a": "9,3"}, []),
+        (("--without-mingle", "-q", "a"), {"--without-mingle": "", "-q": "a"}, []),
         (("--skip-serve-logs", "-q", "a"), {"-s": "", "-q": "a"}, []),
         (("--pool", "solo", "-q"), {"-q": ""}, ["--pool", "solo"]),
         ((), {}, []),

@@ -168,7 +168,10 @@ TESTS = {
     ),
     "nats_executor/migration/dag_uses.py": ("tests/migration/test_dag_uses.py",),
     "nats_executor/migration/translating.py": ("tests/migration/test_translating.py",),
-    "nats_executor/migration/verbs.py": ("tests/migration/test_page.py",),
+    "nats_executor/migration/verbs.py": (
+        "tests/migration/test_command_lines.py",
+        "tests/migration/test_translating.py",
+    ),
     "nats_executor/operations/reasons.py": ("tests/operations/test_reasons.py",),
     "nats_executor/text.py": ("tests/test_text.py",),
     "nats_executor/batches.py": ("tests/test_text.py",),
