@@ -18,7 +18,7 @@ __all__ = ["Carried", "Description", "Phase", "decode_description", "encode_desc
 
 
 class Phase(StrEnum):
-    """What happens to a delivery that a worker has in hand; most come in this order."""
+    """The phases of a delivery that a worker has in hand. Most come in this order."""
 
     WAITING = "waiting"  # for as many slots as it needs; not claimed yet
     LOOKING = "looking"  # its history tells whether it may run here
@@ -31,7 +31,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Carried:
-    """One delivery that a worker has in hand; what cannot be read is None.
+    """One delivery that a worker has in hand. A part that cannot be read is None.
 
     Attributes:
         kind: Airflow's workload type, '' if the workload cannot be read.
@@ -66,13 +66,13 @@ class Description:
         at: its clock, in epoch seconds, as all times here are.
         connected_at: when its connection to NATS was made, the last time.
         version: of this distribution.
-        memory_bytes: what the worker and its tasks use, pages that they share counted once; 0 if
+        memory_bytes: memory of the worker and its tasks, with shared pages counted once; 0 if
             the kernel does not tell.
-        memory_used_bytes: what is used of the limit, by others as well; both are 0 if not known.
+        memory_used_bytes: used part of the limit, by others as well; both are 0 if not known.
         memory_limit_bytes: the limit that is closest, of a cgroup or the machine.
         memory_of: `cgroup` or `machine`, whichever has that limit.
-        carried: what it has in hand, first what is in its phase for longest.
-        left_out: how many more there are, for which the answer had no room.
+        carried: deliveries in hand; the first one is in its phase for longest.
+        left_out: number of further ones that the answer had no room for.
     """
 
     worker: str

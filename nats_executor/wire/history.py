@@ -18,9 +18,9 @@ class Minute(NamedTuple):
 
     Attributes:
         depth: how many workloads no worker had been given, at its end.
-        started: how many began to run, of those whose wait is known.
-        waited: how many milliseconds these had waited, all together.
-        ended: how many came to their end.
+        started: number that began to run and whose wait is known.
+        waited: milliseconds that these had waited, all together.
+        ended: number that came to their end.
         oldest: for how many seconds the one had waited that waited longest, at its end.
     """
 

@@ -38,11 +38,11 @@ class Page:
     """A worker's answer.
 
     Attributes:
-        runs: whether it runs this dispatch.
+        runs: true if it runs this dispatch.
         path: the log file, for people.
         size: of the whole file at this moment, in bytes.
         data: the piece of the file.
-        refusal: why there are no data, '' if they are all that was asked for.
+        refusal: the reason why data are missing, '' if they are complete.
     """
 
     runs: bool = False

@@ -120,9 +120,8 @@ class Workload:
         queue: Airflow's queue name, not its token.
         kind: Airflow's workload type; text, because a newer release may send one unknown here.
         body: Airflow's workload as JSON-like data; it carries a token, so `repr` leaves it out.
-        key: the parts of its coordinates (Dag, task, run, try, index), or the one id that there
-            is, for people and for readers that do not track this dispatch; Airflow 3.4 may give
-            two attempts the same.
+        key: its coordinates, or the one id that there is: for people, and for readers that do not
+            track this dispatch. Airflow 3.4 may give two attempts the same.
         sender: the executor that published it.
         sent_at: seconds since the epoch, the executor's clock; for people and other readers: this
             project only writes it.
@@ -166,7 +165,7 @@ class Report:
         worker: the worker's id, unique for each of its starts; `worker_name` is what people see.
         attempt: the number of claims made for this dispatch, this one included.
         predecessors: the names of workers that claimed it before, the latest ones.
-        generation: how often its token was renewed.
+        generation: number of times that its token was renewed.
         token: the token of the last renewal, until the workload starts; the subject is readable by
             the same workers as the task.
         info: for a person: why it failed, was released or dropped.
@@ -206,11 +205,11 @@ class Presence:
 
     Attributes:
         running: the slots that its workloads hold.
-        bands: how many priority bands of each queue it pulls from, the lowest ones.
-        paused: why it takes nothing at the moment, '' if it does.
+        bands: number of priority bands that it pulls from in each queue: the lowest ones.
+        paused: the reason why it takes nothing at the moment, '' if it does.
         drained_by: the person who has drained it, '' if none has; then `draining` is true, too,
             and alone it says that the worker stops.
-        drain_reason: what that person said.
+        drain_reason: the words of that person.
         version: of this distribution; `airflow` and `python` are those of the worker's Airflow and
             Python, '' from an earlier release of this project.
         lacks: only in its answer to a ping: which of the dispatches that the ping asks about are
@@ -242,7 +241,7 @@ class Hold:
     """An operator's note on the pause of a queue; the pause itself is its consumers'.
 
     Attributes:
-        until: epoch seconds at which it ends, as its consumers have it.
+        until: its end in epoch seconds, as its consumers have it.
     """
 
     queue: str
@@ -288,7 +287,7 @@ class Obeyed:
 
     Attributes:
         is_changed: False if it was as ordered already.
-        refusal: why it does not obey, '' if it does.
+        refusal: the reason why it does not obey, '' if it does.
     """
 
     queues: list[str]

@@ -23,18 +23,18 @@ class ExecutorState:
         sender: its id in the workloads that it sends, new with each start.
         version: of this package.
         connected_since: epoch seconds of its last connection to NATS.
-        trouble: why workloads cannot be sent at present, '' if they can.
+        trouble: the reason why workloads cannot be sent at present, '' if they can.
         trouble_since: epoch seconds of the first failure, 0 if that is not known.
-        refused: why the workloads of some queues could not be sent at the last attempt.
+        refused: the reasons why the last attempt could not send the workloads of some queues.
         waiting: workloads that Airflow has handed over and that are not sent yet.
         running: slots that are used; of tasks that wait in NATS, too.
         parallelism: all slots, 0 for no limit.
         tracked: dispatches that were sent and whose end is not known yet.
         at: epoch seconds, its machine's clock.
-        is_tracked: whether the dispatch that the question named was sent, and its end is not known.
+        is_tracked: true if the dispatch of the question was sent and its end is not known.
         dispatch_state: of the last report that was read about it, '' before the first one.
         dispatch_worker: the name of the worker that sent that report.
-        returned_for: why a worker gave it back, the last time.
+        returned_for: the reason why a worker gave it back, the last time.
     """
 
     job: str
@@ -63,7 +63,7 @@ class ProbeOrder:
     """Ask an executor to send a probe through a queue.
 
     Attributes:
-        seconds: how long it may take.
+        seconds: time that it may take.
     """
 
     queue: str
@@ -72,15 +72,15 @@ class ProbeOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeResult:
-    """What became of a probe; each time is in milliseconds, -1 where it is not known.
+    """The outcome of a probe. Each time is in milliseconds, -1 where it is not known.
 
     Attributes:
-        refusal: why there is no result, with a remedy; '' if there is one.
+        refusal: the reason why there is no result, with a remedy; '' if there is one.
         worker: the name of the worker that took it.
         publish: from sending until NATS had stored it.
         wait: from there until the executor heard of the worker's claim.
         start: from the claim until the worker's process had started, by the worker's clock.
-        run: from there until that process had ended, likewise.
+        run: from there until that process had ended.
         report: the rest of the way back: until the executor heard of the end.
         whole: from the executor's receipt of the order to its answer.
     """

@@ -42,7 +42,7 @@ class DispatchRecord:
         said_at: when the broker got that report, by its clock; 0 without one.
         attempt: the number of this worker's claim.
         predecessors: the workers that claimed it before.
-        generation: how often its token was renewed; `token` is the last one.
+        generation: number of times that its token was renewed; `token` is the last one.
         hops: of a probe, as its report has them.
         phase: what happens to it, for those who ask.
         since: when that began, in epoch seconds.
