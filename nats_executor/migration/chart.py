@@ -34,7 +34,7 @@ VALUES = (
         "Later nats_executor.NatsExecutor alone: docs/how-to/kubernetes.md.",
     ),
     ChartValue("workers.replicas", Change.SET, "replicas", "It counts where KEDA is switched off."),
-    ChartValue("workers.queue", Change.SET, "queues of a set of `workers`"),
+    ChartValue("workers.queue", Change.SET, "workers[].queues"),
     ChartValue("workers.sets", Change.DECIDE, "workers", "Write one set for each of them."),
     ChartValue("workers.keda.enabled", Change.SET, "keda.enabled"),
     ChartValue("workers.keda.minReplicaCount", Change.SET, "keda.min"),
