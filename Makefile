@@ -254,7 +254,7 @@ build: $(STAMP) ## Build wheel and sdist into dist/
 	@$(BIN)/uv build -q --no-build-isolation --clear
 
 .PHONY: release-check
-release-check: $(STAMP) $(HELM) $(RELEASE)/.stamp ## Try everything that a release needs, half an hour (ARGS="--list", ARGS="--only build")
+release-check: $(STAMP) $(HELM) $(RELEASE)/.stamp ## Try everything that a release needs, half an hour (ARGS="--list", ARGS="--only packages")
 	@$(BIN)/python -m tests.release $(ARGS)
 
 .PHONY: roll
