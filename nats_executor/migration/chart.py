@@ -62,7 +62,9 @@ VALUES = (
         "",
         "Our workers keep nothing. Store logs of ended tasks in NATS: docs/how-to/logs.md.",
     ),
-    ChartValue("workers.args", Change.SET, "extraArgs", "Translate the flags of the worker that it starts."),
+    ChartValue(
+        "workers.args", Change.SET, "extraArgs", "Translate the flags of the worker that it starts."
+    ),
     ChartValue("workers.command", Change.DECIDE, "extraArgs", "Our chart starts the worker."),
     ChartValue("workers", Change.DECIDE, "", "Look for it among the values of our chart."),
     ChartValue("redis", Change.DROP, "redis.enabled: false", "Once Celery has nothing left."),
