@@ -38,7 +38,7 @@ SAID = AuditEvent(
     "nats executor",
     "the scheduler",
     (
-        "A try failed, and the reason is known, such as `worker etl-1 lost while it ran process 4711`.",
+        "A try failed, and the reason is known: `worker etl-1 lost while it ran process 4711`.",
         "A worker gave the task back before its start, once for each reason.",
         "The executor took the task back, because no worker serves its queue.",
         "The executor took the task back from a worker that did not start it in time.",
