@@ -38,12 +38,12 @@ SAID = AuditEvent(
     "nats executor",
     "the scheduler",
     (
-        "A try failed, and a worker or the executor knows why.",
+        "A try failed, and the reason is known: `worker etl-1 lost while it ran process 4711`.",
         "A worker gave the task back before its start, once for each reason.",
         "The executor took the task back, because no worker serves its queue.",
         "The executor took the task back from a worker that did not start it in time.",
     ),
-    "the reason, such as `worker etl-1 lost while it ran process 4711`",
+    "the reason",
 )
 WAITS = AuditEvent(
     "nats executor waits",

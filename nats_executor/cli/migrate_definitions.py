@@ -37,7 +37,7 @@ columns:
 changes:
   same     it stays as it is
   set      use the option or the command in `ours`
-  drop     nothing takes its place, and you miss nothing
+  drop     leave it out; you miss nothing, and `ours` may name what you use now
   decide   nothing takes its place, or it works in another way
 
 It needs Airflow's database, and no NATS user.

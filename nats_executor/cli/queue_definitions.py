@@ -48,6 +48,8 @@ columns:
   workers, slots       living workers that serve the queue, and workloads that they run at a time
   paused_until         end of its pause, who paused it, and why
 
+It needs a NATS user of the role monitor or operator.
+
 exit codes:
   0  listed
   2  NATS did not answer
@@ -85,6 +87,8 @@ It takes a second, to measure the rates. Columns beside those of `queues list`:
   ..._last_hour      most workloads that waited, workloads that started (if their wait is known)
                      and workloads that ended
   mean_wait_seconds  mean time from sending to the start, of those that started in the last hour
+
+It needs a NATS user of the role monitor or operator.
 
 exit codes:
   0  shown

@@ -133,6 +133,8 @@ columns:
   differs            which of the three differ from this machine's; of Python, the first two
                      numbers count
 
+It needs a NATS user of the role monitor or operator.
+
 exit codes:
   0  listed
   2  NATS did not answer

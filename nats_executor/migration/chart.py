@@ -62,13 +62,15 @@ VALUES = (
         "",
         "Our workers keep nothing. Store logs of ended tasks in NATS: docs/how-to/logs.md.",
     ),
-    ChartValue("workers.args", Change.SET, "extraArgs", "See what it starts, in the rows above."),
+    ChartValue(
+        "workers.args", Change.SET, "extraArgs", "Translate the flags of the worker that it starts."
+    ),
     ChartValue("workers.command", Change.DECIDE, "extraArgs", "Our chart starts the worker."),
     ChartValue("workers", Change.DECIDE, "", "Look for it among the values of our chart."),
     ChartValue("redis", Change.DROP, "redis.enabled: false", "Once Celery has nothing left."),
     ChartValue("flower", Change.DROP, "", "The page is part of Airflow's UI."),
-    ChartValue("data.brokerUrl", Change.DROP, "nats.servers"),
-    ChartValue("data.brokerUrlSecretName", Change.DROP, "loginSecret"),
+    ChartValue("data.brokerUrl", Change.SET, "nats.servers"),
+    ChartValue("data.brokerUrlSecretName", Change.SET, "loginSecret"),
     ChartValue("data.resultBackendConnection", Change.DROP),
     ChartValue("data.resultBackendSecretName", Change.DROP),
 )

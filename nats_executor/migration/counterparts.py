@@ -279,7 +279,7 @@ COUNTERPARTS = (
     ),
     same("operators", "default_queue", "Tasks that name no queue go there."),
     same("core", "parallelism", "The limit holds for each executor of each scheduler."),
-    same("core", "multi_team", "Each team has its own streams: docs/explanation/security.md."),
+    same("core", "multi_team", "Each team has its own streams: docs/how-to/add-a-queue.md."),
     Counterpart(
         section="logging",
         option="remote_logging",

@@ -116,12 +116,16 @@ INSPECTIONS = (
 )
 
 SCREENS = (
-    Counterverb("Workers", "airflow nats workers list", "The page shows them below the queues."),
+    Counterverb("Workers", "airflow nats workers list", "The page has a tab for them."),
     Counterverb("Worker: pool, broker, system", "airflow nats workers show"),
     Counterverb("Worker: grow, shrink", "airflow nats workers set-concurrency"),
     Counterverb("Worker: queues, add, cancel", "airflow nats workers add-queue"),
     Counterverb("Worker: shut down", "airflow nats workers stop"),
-    Counterverb("Tasks", "airflow nats queues peek", "Ended tasks are in Airflow's own UI."),
+    Counterverb(
+        "Tasks",
+        "airflow nats queues peek",
+        "The page lists the next ones of a queue. Ended tasks are in Airflow's own UI.",
+    ),
     Counterverb(
         "Task: its state and its arguments", "airflow nats why", "It says why a task still waits."
     ),

@@ -294,8 +294,8 @@ LASTS = "It lasts until the worker restarts."
 ACTIONS = (
     Action(
         command="queues pause", label="Pause", table="queues", asks=("seconds?",),
-        consequence="No worker takes anything from it until then. Running tasks go on, new ones "
-        "wait.",
+        consequence="No worker takes anything from it until the pause ends. Running tasks go on, "
+        "new ones wait.",
         carry_out=pause_chosen,
     ),
     Action(

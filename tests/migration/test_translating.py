@@ -379,7 +379,7 @@ config: {celery: {worker_concurrency: 8}}
     assert told == {
         "airflow celery worker -q": ("a", "set"),
         "executor": ("CeleryExecutor", "set"),
-        "data.brokerUrl": ("hidden", "drop"),
+        "data.brokerUrl": ("hidden", "set"),
         "workers.replicas": (3, "set"),
         "workers.keda.enabled": (True, "set"),
         "workers.args": ("hidden", "set"),

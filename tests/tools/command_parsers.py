@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from airflow.cli.cli_parser import get_parser
 from rich.text import Text
 
+from nats_executor.cli.defining import unmarked
 from nats_worker.cli import worker_parser
 
 if TYPE_CHECKING:
@@ -24,7 +25,15 @@ WORKER = ("nats-worker",)
 def command_parsers() -> dict[tuple[str, ...], argparse.ArgumentParser]:
     """Return each parser by the words of its command line, those of groups included."""
     airflow = below(get_parser())["nats"]
-    return {WORKER: worker_parser(), **dict(walk(airflow, GROUP))}
+    return {WORKER: marked(worker_parser()), **dict(walk(airflow, GROUP))}
+
+
+def marked(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Escape the texts of a parser that shows them as they are, so that `plain` suits them, too."""
+    parser.epilog = unmarked(parser.epilog or "")
+    for found in parser._actions:
+        found.help = unmarked(found.help or "")
+    return parser
 
 
 def walk(

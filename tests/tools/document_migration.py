@@ -37,7 +37,7 @@ def tables() -> dict[str, str]:
     """Return each table by the name of its place."""
     return {
         "options": written("Celery's option", option_rows()),
-        "commands": written("Celery's command", verb_rows(COMMANDS)),
+        "commands": written("Celery's command", verb_rows(COMMANDS, is_code=True)),
         "flags": written("`airflow celery worker`", flag_rows(), ours="`airflow nats worker`"),
         "inspections": written("Celery's own command", verb_rows(INSPECTIONS)),
         "screens": written("Flower", verb_rows(SCREENS)),
@@ -53,7 +53,7 @@ def written(theirs: str, rows: Iterable[tuple[str, str, str]], *, ours: str = "H
 def option_rows() -> Iterator[tuple[str, str, str]]:
     for row in COUNTERPARTS:
         option = "all others" if row.option == ANY else row.option
-        ours = code(row.ours.replace("{value}", "..."))
+        ours = code(row.ours.removesuffix(" = {value}"))
         yield (
             code(f"[{row.section}] {option}"),
             ours or nothing(row.change),
@@ -65,9 +65,12 @@ def nothing(change: Change) -> str:
     return "decide" if change is Change.DECIDE else "not needed"
 
 
-def verb_rows(verbs: Iterable[Counterverb]) -> Iterator[tuple[str, str, str]]:
+def verb_rows(
+    verbs: Iterable[Counterverb], *, is_code: bool = False
+) -> Iterator[tuple[str, str, str]]:
     for verb in verbs:
-        yield verb.theirs, code(verb.ours) or "nothing", linked(verb.note)
+        theirs = code(verb.theirs) if is_code else verb.theirs
+        yield theirs, code(verb.ours) or "nothing", linked(verb.note)
 
 
 def flag_rows() -> Iterator[tuple[str, str, str]]:
