@@ -25,7 +25,7 @@ from airflow.utils.state import DagRunState, TaskInstanceState
 from sqlalchemy import delete, insert, select, update
 
 from nats_executor.cli import arguments, commands
-from nats_executor.operations import clearing
+from nats_executor.operations import database
 from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
 from nats_executor.wire.messages import Kind, Workload, encode
 
@@ -357,7 +357,7 @@ def test_without_airflows_database_it_says_where_to_run(
     def away(**_: Any) -> None:
         raise OperationalError("select", {}, Exception("no such table"))
 
-    monkeypatch.setattr(clearing, "create_session", away)
+    monkeypatch.setattr(database, "create_session", away)
 
     assert deployment.retry() == (2, [])
     assert "sql_alchemy_conn has to be the scheduler's here" in deployment.console.error

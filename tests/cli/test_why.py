@@ -17,7 +17,7 @@ from sqlalchemy.orm import sessionmaker
 
 from nats_executor.broker.connection import connect
 from nats_executor.cli import arguments, commands
-from nats_executor.operations import instances
+from nats_executor.operations import database, instances
 from nats_executor.operations.instances import WhichTask
 from nats_executor.operations.situations import explain
 from nats_executor.wire.messages import Kind, Report, State, encode
@@ -483,7 +483,7 @@ def test_a_database_that_is_away_is_one_line(
     def away(**_: object) -> Any:
         return sessionmaker(create_engine("sqlite:////nowhere/airflow.db"))()
 
-    monkeypatch.setattr(instances, "create_session", away)
+    monkeypatch.setattr(database, "create_session", away)
 
     assert ready.run(commands.why, dag="a_dag", run="a_run", task="t", map_index=-1)[0] == 2
     [line] = ready.error.splitlines()

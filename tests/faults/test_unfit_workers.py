@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.integration, pytest.mark.chaos]
 LOGS = "AIRFLOW__LOGGING__BASE_LOG_FOLDER"
 URL = "AIRFLOW__CORE__EXECUTION_API_SERVER_URL"
 HOSTNAME = "AIRFLOW__CORE__HOSTNAME_CALLABLE"
+LOG_PORT = "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT"
 # What Python asks before it looks into /etc/passwd.
 USERS = ("LOGNAME", "USER", "LNAME", "USERNAME")
 # Words in front of a command: another user id in a namespace of its own, which no user has; and a
@@ -145,10 +146,13 @@ async def test_what_can_start_nothing_takes_nothing_from_a_good_worker(
 
 
 async def test_what_no_self_test_sees_stops_a_worker_after_three_starts(stage: FaultStage) -> None:
-    """Airflow asks for the name of the host with each start, and here that fails."""
-    hole = Hole("hole", "", {HOSTNAME: "no.such.module"})
+    """Airflow asks for the name of the host with each start, and here that fails.
+
+    It does so for a worker that serves logs over a port, which tasks have to be found by.
+    """
+    hole = Hole("hole", "", {HOSTNAME: "no.such.module", LOG_PORT: str(free_port())})
     # Nothing becomes a dead letter before the good worker is there, however slow the machine is.
-    worker = hole.launch(stage, "-c", "1", max_attempts=1000)
+    worker = hole.launch(stage, "--serve-logs", "-c", "1", max_attempts=1000)
     await worker.said("is ready")
     tasks = [await stage.send("succeed") for _ in range(12)]
     await worker.said("3 starts in a row failed on this worker; the last one: ")

@@ -24,7 +24,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import OperationalError
 
 from nats_executor.cli import cancel_commands, commands
-from nats_executor.operations import cancelling
+from nats_executor.operations import cancelling, database
 from nats_executor.scheduler.inspector import Inspector
 from nats_executor.scheduler.leftovers import Leftovers
 from nats_executor.wire.messages import State
@@ -369,7 +369,7 @@ def test_a_database_that_is_away_is_told(
     def fail(*_: Any, **__: Any) -> Any:
         raise OperationalError("x", {}, Exception("gone"))
 
-    monkeypatch.setattr(cancelling, "create_session", fail)
+    monkeypatch.setattr(database, "create_session", fail)
 
     code, _ = deployment.run(commands.tasks_cancel, dag="a_dag")
 
