@@ -21,7 +21,10 @@ INCLUDED = ("users.conf", "workers.conf", "limits.conf")
 
 
 def make_users(
-    *args: object, airflow: str = "tests.support.quick_airflow", **environment: str
+    *args: object,
+    airflow: str = "tests.support.quick_airflow",
+    cwd: Path | None = None,
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
@@ -29,6 +32,7 @@ def make_users(
         env=os.environ
         | {"AIRFLOW": f"{sys.executable} -m {airflow}", "PYTHONPATH": path}
         | environment,
+        cwd=cwd,
         capture_output=True,
         text=True,
         check=False,
