@@ -157,6 +157,8 @@ def missing(streams: int, consumers: int) -> list[Drift]:
         (Usage(0, streams=9, max_streams=7), 0, (0, 1), ""),
         (Usage(0, streams=9, max_streams=0), 0, (1, 0), ""),
         (Usage(0, streams=1, max_streams=1), 0, (1, 0), "max_streams of the account = 1: 1 "),
+        # The tier of one replica is full, and three are wanted.
+        (Usage(0, -1, 9, 9, 2, has_tiers=True), 9, (5, 3), ""),
     ],
 )  # fmt: skip
 def test_what_has_no_room_is_refused_before_anything_is_made(
