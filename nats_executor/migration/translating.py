@@ -38,7 +38,7 @@ HIDDEN = "hidden"
 LONGEST_VALUE = 200
 MOST_LISTED = 10
 # The login in an address, up to the last @ of the word: a password may have slashes.
-LOGIN = re.compile(r"(?<=://)\S*@")
+USERINFO = re.compile(r"(?<=://)\S*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +79,15 @@ def row(
     where: str, theirs: str, value: object, change: Change, ours: str = "", note: str = ""
 ) -> dict[str, Any]:
     """Return one finding; text is cut, because anyone may have written it, and has no login."""
-    shown = presentable(without_login(value))[:LONGEST_VALUE] if isinstance(value, str) else value
+    shown = presentable(no_userinfo(value))[:LONGEST_VALUE] if isinstance(value, str) else value
     return {
         "where": where, "theirs": theirs, "value": shown, "change": str(change),
-        "ours": without_login(ours), "note": note,
+        "ours": no_userinfo(ours), "note": note,
     }  # fmt: skip
 
 
-def without_login(text: str) -> str:
-    return LOGIN.sub(f"{HIDDEN}@", text)
+def no_userinfo(text: str) -> str:
+    return USERINFO.sub(f"{HIDDEN}@", text)
 
 
 def check_for_celery(deployed: Deployed) -> list[dict[str, Any]]:

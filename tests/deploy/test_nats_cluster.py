@@ -256,11 +256,12 @@ def set_up_after(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         f'exec {sys.executable} -m tests.support.quick_airflow "$@"\n'
     )
     program.chmod(0o700)
-    return make_users(
-        "users", *words,
-        cwd=folder, AIRFLOW="./airflow", RELOAD=":", PAUSE="0",
-        AIRFLOW__RED___NATS_EXECUTOR__SERVERS="nats://127.0.0.1:4222",
-    )  # fmt: skip
+    with contextlib.chdir(folder):
+        return make_users(
+            "users", *words,
+            AIRFLOW="./airflow", RELOAD=":", PAUSE="0",
+            AIRFLOW__RED___NATS_EXECUTOR__SERVERS="nats://127.0.0.1:4222",
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,7 @@ INCLUDED = ("users.conf", "workers.conf", "limits.conf")
 
 
 def make_users(
-    *args: object,
-    airflow: str = "tests.support.quick_airflow",
-    cwd: Path | None = None,
-    **environment: str,
+    *args: object, airflow: str = "tests.support.quick_airflow", **environment: str
 ) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
@@ -32,7 +29,6 @@ def make_users(
         env=os.environ
         | {"AIRFLOW": f"{sys.executable} -m {airflow}", "PYTHONPATH": path}
         | environment,
-        cwd=cwd,
         capture_output=True,
         text=True,
         check=False,
