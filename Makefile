@@ -258,7 +258,7 @@ release-check: $(STAMP) $(HELM) $(RELEASE)/.stamp ## Try everything that a relea
 	@$(BIN)/python -m tests.release $(ARGS)
 
 .PHONY: roll
-roll: $(STAMP) $(RELEASE)/.stamp ## Make the changelog, the README and the chart those of the release (ARGS=--dry-run)
+roll: $(STAMP) $(RELEASE)/.stamp ## Give the changelog the section of the release (ARGS=--dry-run)
 	@$(BIN)/python -m tests.release.roll $(ARGS)
 
 # What publishing needs: the linters of workflows, twine, and the writer of the SBOM.

@@ -6,7 +6,13 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nats_executor.errors import AccessDenied, BrokerUnavailable, NoQuorum, StreamFull
+from nats_executor.errors import (
+    AccessDenied,
+    BrokerUnavailable,
+    LimitReached,
+    NoQuorum,
+    StreamFull,
+)
 from nats_executor.pacing import Once, pauses
 
 if TYPE_CHECKING:
@@ -97,7 +103,7 @@ class Outage:
 
 def trouble_words(reason: Exception) -> str:
     match reason:
-        case StreamFull():
+        case StreamFull() | LimitReached():
             return "is full"
         case AccessDenied():
             return "denies access"

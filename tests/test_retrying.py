@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from nats_executor import retrying
-from nats_executor.errors import AccessDenied, BrokerUnavailable, NoQuorum, StreamFull
+from nats_executor.errors import AccessDenied, BrokerUnavailable, LimitReached, NoQuorum, StreamFull
 from nats_executor.pacing import pauses
 from nats_executor.retrying import OUTAGE_PAUSES, Once, Outage, end_task, persist
 
@@ -84,6 +84,7 @@ def test_nothing_waits_without_an_outage() -> None:
     ("reason", "words"),
     [
         (StreamFull("no room"), "NATS is full: no room"),
+        (LimitReached("no stream more"), "NATS is full: no stream more"),
         (AccessDenied("not allowed"), "NATS denies access: not allowed"),
         (NoQuorum("two of three are down"), "NATS is away: two of three are down"),
     ],

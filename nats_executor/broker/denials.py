@@ -135,7 +135,9 @@ def role_of(connection: str, missing: str, settings: Settings) -> str:
     role = connection.partition(" ")[0] if connection.startswith("worker") else connection
     role = role.replace(" ", "-")
     if role == "task-log":  # the process that ran the task stores it
-        return Role.TRIGGERER if settings.user == Role.TRIGGERER else Role.WORKER
+        user = settings.user or ""  # a team's name may be in front
+        is_trigger = user == Role.TRIGGERER or user.endswith(f"-{Role.TRIGGERER}")
+        return Role.TRIGGERER if is_trigger and "worker-" not in user else Role.WORKER
     if role in set(Role):
         return role
     for enough in (Role.MONITOR, Role.OPERATOR):

@@ -49,6 +49,7 @@ from nats_executor.errors import (
     AccessDenied,
     BrokerError,
     BrokerUnavailable,
+    LimitReached,
     NoResponders,
     NotFound,
 )
@@ -271,7 +272,7 @@ class JetStream(Broker):
                     async for message in messages:
                         after = message.sequence
                         yield message
-            except AccessDenied:
+            except (AccessDenied, LimitReached):  # a person has to do something
                 raise
             except BrokerError as exc:
                 log.debug("reader of %s: %s", stream, exc)

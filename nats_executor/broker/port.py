@@ -95,6 +95,7 @@ class Usage(NamedTuple):
     streams: int = 0
     max_streams: int = -1
     max_consumers: int = -1  # of one stream, though it is a limit of the account
+    has_tiers: bool = False  # limits for each number of replicas; the nearest ones are here
 
 
 class ServerOffer(NamedTuple):

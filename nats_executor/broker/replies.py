@@ -275,7 +275,10 @@ def usage(response: Mapping[str, Any]) -> Usage:
     )
     consumers = [limit for t in tiers if (limit := limit_in(t, "max_consumers")) > 0]
     return fullest._replace(
-        streams=streams, max_streams=most, max_consumers=min(consumers, default=-1)
+        streams=streams,
+        max_streams=most,
+        max_consumers=min(consumers, default=-1),
+        has_tiers=bool(response.get("tiers")),
     )
 
 

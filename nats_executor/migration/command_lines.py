@@ -14,7 +14,14 @@ from nats_executor.migration.verbs import WORKER_FLAGS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PartStart", "flags_in", "starts_in_text", "starts_in_tree", "variables_in"]
+__all__ = [
+    "PartStart",
+    "flags_in",
+    "starts_in_text",
+    "starts_in_tree",
+    "variables_in",
+    "variables_in_tree",
+]
 
 STARTED = re.compile(r"\bcelery\s+(?P<part>worker|flower)\b(?P<rest>[^\n]*)")
 CONTINUED = re.compile(r"\\\s*\n\s*")
@@ -24,6 +31,7 @@ AIRFLOW_VARIABLE = re.compile(
     r"\bAIRFLOW__(?P<section>[A-Z0-9_]+?)__(?P<option>[A-Z0-9_]+)[\"']?\s*[=:]\s*"
     r"(?P<value>\"[^\"\n]*\"|'[^'\n]*'|[^\s\"']*)"
 )
+VARIABLE_NAME = re.compile(r"AIRFLOW__(?P<section>[A-Z0-9_]+?)__(?P<option>[A-Z0-9_]+)")
 # Of a list of words such as `["airflow", "celery", "worker"]`.
 PROGRAM = "celery"
 
@@ -103,3 +111,17 @@ def variables_in(text: str) -> dict[tuple[str, str], str]:
         (found["section"].lower(), found["option"].lower()): found["value"].strip("\"'")
         for found in AIRFLOW_VARIABLE.finditer(COMMENT.sub("", text))
     }
+
+
+def variables_in_tree(tree: Any) -> Iterator[tuple[tuple[str, str], str | None]]:
+    """Yield the options that Kubernetes' lists of variables set; None for a value from a Secret."""
+    if isinstance(tree, dict):
+        if found := VARIABLE_NAME.fullmatch(str(tree.get("name"))):
+            value = tree.get("value")
+            place = found["section"].lower(), found["option"].lower()
+            yield place, None if value is None else str(value)
+        for inner in tree.values():
+            yield from variables_in_tree(inner)
+    elif isinstance(tree, list):
+        for inner in tree:
+            yield from variables_in_tree(inner)

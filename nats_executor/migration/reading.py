@@ -155,9 +155,11 @@ def read_file(path: Path) -> GivenFile:
         ConfigError: it cannot be read, or is no YAML although its name says so.
     """
     try:
-        if path.stat().st_size > LARGEST_FILE:
+        with path.open("rb") as file:  # it may be a pipe, which has no size
+            data = file.read(LARGEST_FILE + 1)
+        if len(data) > LARGEST_FILE:
             raise ConfigError(f"--file {path}: larger than {LARGEST_FILE} bytes")
-        text = path.read_text(encoding="utf-8")
+        text = data.decode()
         documents = list(yaml.safe_load_all(text)) if path.suffix in YAML_ENDINGS else []
     except OSError as exc:
         raise ConfigError(f"--file {path}: {exc.strerror}") from exc

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from nats_executor.migration.command_lines import (
     starts_in_text,
     starts_in_tree,
     variables_in,
+    variables_in_tree,
 )
 from nats_executor.migration.counterparts import COUNTERPARTS, Change, counterpart_of
 from nats_executor.migration.verbs import WORKER_FLAGS
@@ -35,6 +37,8 @@ OF_CELERY = "celery"
 HIDDEN = "hidden"
 LONGEST_VALUE = 200
 MOST_LISTED = 10
+# The login in an address, up to the last @ of the word: a password may have slashes.
+USERINFO = re.compile(r"(?<=://)\S*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +78,16 @@ class Deployed:
 def row(
     where: str, theirs: str, value: object, change: Change, ours: str = "", note: str = ""
 ) -> dict[str, Any]:
-    """Return one finding; text is cut, because anyone may have written it."""
-    shown = presentable(value)[:LONGEST_VALUE] if isinstance(value, str) else value
+    """Return one finding; text is cut, because anyone may have written it, and has no login."""
+    shown = presentable(no_userinfo(value))[:LONGEST_VALUE] if isinstance(value, str) else value
     return {
-        "where": where, "theirs": theirs, "value": shown, "change": str(change), "ours": ours,
-        "note": note,
+        "where": where, "theirs": theirs, "value": shown, "change": str(change),
+        "ours": no_userinfo(ours), "note": note,
     }  # fmt: skip
+
+
+def no_userinfo(text: str) -> str:
+    return USERINFO.sub(f"{HIDDEN}@", text)
 
 
 def check_for_celery(deployed: Deployed) -> list[dict[str, Any]]:
@@ -286,6 +294,8 @@ def file_rows(file: GivenFile, starts: Sequence[PartStart]) -> list[dict[str, An
     rows = [start_row(file.name, start) for start in starts]
     options = dict(variables_in(file.text))
     for document in file.documents:
+        listed_there = variables_in_tree(document)
+        options |= {place: HIDDEN if text is None else text for place, text in listed_there}
         if is_chart(document):
             options |= options_of_chart(document)
             rows += chart_rows(file.name, document)

@@ -13,7 +13,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.broker.bridge import Bridge
-from nats_executor.errors import AccessDenied, BrokerError, BrokerUnavailable, MessageTooLarge
+from nats_executor.errors import (
+    AccessDenied,
+    BrokerError,
+    BrokerUnavailable,
+    LimitReached,
+    MessageTooLarge,
+)
 from nats_executor.logs.running import TaskLogs
 from nats_executor.retrying import Once, Outage
 from nats_executor.scheduler import compat, database
@@ -213,11 +219,12 @@ class NatsExecutor(compat.VersionedExecutor):
     def _tell_refusals(self, outcomes: Iterable[BrokerError | None]) -> tuple[str, ...]:
         """Return each refusal that needs a person and concerns some queues only; logs it once."""
         others = (outcome for outcome in outcomes if outcome is not None)
-        refused = [str(exc) for exc in others if not isinstance(exc, PAUSING | MessageTooLarge)]
-        for text in refused:
-            if self._refusals.is_new(text):
-                log.error("%s; next: its workloads stay queued and are tried again", text)
-        return tuple(dict.fromkeys(refused))
+        refused = [exc for exc in others if not isinstance(exc, PAUSING | MessageTooLarge)]
+        for exc in refused:
+            # One limit may refuse more queues than `Once` remembers, with each heartbeat.
+            if self._refusals.is_new(LimitReached if isinstance(exc, LimitReached) else str(exc)):
+                log.error("%s; next: its workloads stay queued and are tried again", exc)
+        return tuple(dict.fromkeys(map(str, refused)))
 
     def _handed_over(
         self, workload: ExecutorWorkload, key: WorkloadKey, envelope: Envelope

@@ -28,6 +28,9 @@ MEMORY_BYTES = 8 * 2**20
 # An account's limit counts every replica, and deploy/nats/cluster.conf is for three servers. It is
 # often computed where `replicas` is not set.
 LEAST_REPLICAS = 3
+# The limit holds for the stream of reports as well, which each scheduler reads by a consumer. One
+# that crashed keeps its for a minute.
+LEAST_CONSUMERS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ def room_for(settings: Settings, *, teams: int, queues: int) -> Room:
     memory = (set_aside(streams, "memory") + MEMORY_BYTES) * replicas
     return Room(
         streams=deployments * len(streams),
-        consumers=queues * (len(settings.priority_bands) + 1),
+        consumers=max(LEAST_CONSUMERS, queues * (len(settings.priority_bands) + 1)),
         file=file,
         memory=memory,
         # A server without a cluster starts only if it has room for all accounts together.
@@ -168,7 +171,8 @@ def require_room(usage: Usage | None, consumers: int, missing: Sequence[Drift]) 
         consumers: of the stream of tasks.
         missing: streams and consumers that do not exist yet.
     """
-    if usage is None:
+    # Of several tiers another one than the nearest to its limit may be meant: NATS knows which.
+    if usage is None or usage.has_tiers:
         return
     streams = sum(drift.where.startswith("stream ") for drift in missing)
     for kind, used, wanted, most in (

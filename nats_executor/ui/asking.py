@@ -56,6 +56,8 @@ SURVEY_SECONDS = 10.0
 WAITING_SECONDS = 10.0
 # Rows of such a look.
 MOST_WAITING = 20
+# Queues whose last look is kept: viewers of several queues must not take it from each other.
+KEPT_QUEUES = 16
 # An order to a worker may take eight, and a hundred workers are told one after another.
 ORDER_BUDGET_SECONDS = 120.0
 # Pages of dead letters that are kept while the stream does not change.
@@ -99,14 +101,13 @@ class Waiting(NamedTuple):
     Attributes:
         total: how many tasks wait there.
         is_whole: whether NATS listed all its messages.
-        until: `time.monotonic()` until which this is shown.
+        at: `time.monotonic()` of the look.
     """
 
-    queue: str
     rows: list[Row]
     total: int
     is_whole: bool
-    until: float
+    at: float
 
 
 class Desk(ProcessConnection):
@@ -122,7 +123,7 @@ class Desk(ProcessConnection):
         self._pages: OrderedDict[PageKey, LettersPage] = OrderedDict()
         self._histories: Mapping[str, History] = {}
         self._histories_until = 0.0
-        self._waiting: Waiting | None = None
+        self._waiting: OrderedDict[str, Waiting] = OrderedDict()
 
     async def glance(self) -> Glance:
         """Return a survey that is at most two seconds old, or the last one and what is wrong."""
@@ -196,26 +197,39 @@ class Desk(ProcessConnection):
         )
 
     async def waiting(self, queue: str) -> Waiting:
-        """Return what waits in a queue, of the last one that was asked for from memory.
+        """Return what waits in a queue, from memory if somebody asked a moment ago.
 
         Raises:
             NotFound: no queue has that name.
             BrokerError: NATS does not answer.
             DatabaseAway: Airflow's database does not answer.
         """
-        kept = self._waiting
-        if kept is None or kept.queue != queue or time.monotonic() >= kept.until:
-            settings = self.settings
-            there = await self._in_turn(lambda: peek(self.require_broker(), settings, queue))
-            queued = await asyncio.wrap_future(self._clerk.submit(queued_tasks, queue))
-            waiting = [task for task in queued if task.dispatch_id in there.dispatches]
-            rows = waiting_rows(
-                waiting, there.dispatches, settings, queue,
-                now=datetime.now(UTC), limit=MOST_WAITING,
-            )  # fmt: skip
-            until = time.monotonic() + WAITING_SECONDS
-            kept = self._waiting = Waiting(queue, rows, len(waiting), there.is_whole, until)
-        return kept
+        if kept := self._kept_waiting(queue):
+            return kept
+        looked = self._clerk.submit(self._look_into, queue)
+        return await asyncio.shield(asyncio.wrap_future(looked))
+
+    def _kept_waiting(self, queue: str) -> Waiting | None:
+        kept = self._waiting.get(queue)
+        return kept if kept and time.monotonic() - kept.at < WAITING_SECONDS else None
+
+    def _look_into(self, queue: str) -> Waiting:
+        """Look what waits. Runs in the one thread: those who ask at once get the first's answer."""
+        if kept := self._kept_waiting(queue):
+            return kept
+        settings = self.settings
+        there = self.ask(lambda: peek(self.require_broker(), settings, queue))
+        waiting = [task for task in queued_tasks(queue) if task.dispatch_id in there.dispatches]
+        rows = waiting_rows(
+            waiting, there.dispatches, settings, queue,
+            now=datetime.now(UTC), limit=MOST_WAITING,
+        )  # fmt: skip
+        now = time.monotonic()
+        found = self._waiting[queue] = Waiting(rows, len(waiting), there.is_whole, now)
+        self._waiting.move_to_end(queue)
+        while len(self._waiting) > KEPT_QUEUES:
+            self._waiting.popitem(last=False)
+        return found
 
     async def explanation(self, wanted: WhichTask) -> Explanation:
         """Return what a task instance waits for.

@@ -39,6 +39,28 @@ def test_a_worker_is_told_what_prints_its_permissions(domain: str | None, comman
     assert "secret" not in line
 
 
+@pytest.mark.parametrize(
+    ("user", "role"),
+    [
+        ("triggerer", "triggerer"),
+        ("red-triggerer", "triggerer"),
+        ("worker-triggerer", "worker --queues QUEUES"),  # of a queue of that name
+        ("red-worker-triggerer", "worker --queues QUEUES"),
+        ("strangetriggerer", "worker --queues QUEUES"),
+    ],
+)
+def test_who_stores_logs_is_told_by_the_user(user: str, role: str) -> None:
+    login = settings_for("nats://127.0.0.1:4222", user=user, password="secret")
+    denials = Denials(login, "task log")
+    told: list[AccessDenied] = []
+
+    denials.tell(
+        f'nats: permissions violation for publish to "{SUBJECT}"', [(SUBJECT, told.append)]
+    )
+
+    assert f"`airflow nats auth --user {user} --role {role}` prints" in str(told[0])
+
+
 def test_messages_that_a_client_drops_are_told_once_a_minute(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

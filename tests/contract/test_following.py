@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from nats_executor.errors import BrokerUnavailable, NoResponders
+from nats_executor.errors import BrokerUnavailable, LimitReached, NoResponders
 from nats_executor.wire.names import Verb
 from tests.contract.stage import soon
 from tests.support.waiting import wait_until
@@ -358,3 +358,19 @@ async def test_serving_goes_on_after_the_server_was_away(fragile_stage: Stage) -
     await stage.restart_server()
 
     assert await stage.broker.request(subject, b"ping", timeout=1) == b"PING"
+
+
+async def test_a_limit_of_readers_is_said(real_stage: RealStage) -> None:
+    """A scheduler would else read no reports, and nobody knew."""
+    broker, stream = real_stage.broker, real_stage.results
+    config = await broker.stream_config(stream)
+    assert config is not None
+    await broker.create_stream(
+        config | {"name": "NARROW", "subjects": ["narrow.*"], "max_consumers": 1}
+    )
+    await broker.publish("narrow.a", b"a")
+    async with following(real_stage, 0, "NARROW") as messages:
+        await soon(anext(messages))
+        async with following(real_stage, 0, "NARROW") as more:
+            with pytest.raises(LimitReached, match="maximum consumers limit reached"):
+                await soon(anext(more))

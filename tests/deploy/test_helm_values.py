@@ -104,6 +104,19 @@ REFUSED: dict[str, tuple[Object, list[str]]] = {
         },
         ["extraObjects", "the Secret login has a value"],
     ),
+    "a secret in a list of objects": (
+        {
+            "extraObjects": [
+                {
+                    "apiVersion": "v1",
+                    "kind": "List",
+                    "metadata": {},
+                    "items": [{"apiVersion": "v1", "kind": "Secret", "data": {"a": "Yg=="}}],
+                }
+            ]
+        },
+        ["extraObjects", "the Secret without a name has a value"],
+    ),
     "fewest above most": (
         one(keda={"min": 5, "max": 4}),
         ["workers.gpu.keda.min is 5", "keda.max, which is 4"],

@@ -7,6 +7,7 @@ import contextlib
 import re
 import shutil
 import signal
+import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,6 +30,7 @@ from tests.support.shipped import INCLUDED, NATS, Made, ShippedServer, here, mak
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
@@ -244,6 +246,57 @@ def test_two_users_never_share_a_password(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "two users would share $NATS_PASSWORD_WORKER_A_B" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def set_up_after(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Make users in `folder/users`, with a reload that does nothing; print what is set up."""
+    program = folder / "airflow"
+    program.write_text(
+        '#!/bin/sh\nif [ "$2" = setup ]; then echo "setup $4 ${6:-}"; exit; fi\n'
+        f'exec {sys.executable} -m tests.support.quick_airflow "$@"\n'
+    )
+    program.chmod(0o700)
+    with contextlib.chdir(folder):
+        return make_users(
+            "users", *words,
+            AIRFLOW="./airflow", RELOAD=":", PAUSE="0",
+            AIRFLOW__RED___NATS_EXECUTOR__SERVERS="nats://127.0.0.1:4222",
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "made"),
+    [
+        (["gpu", "ml=gpu,x"], ["setup gpu,gpu,x "]),
+        (["odd=a/b,c:d"], ["setup a/b,c:d "]),  # behind a name a queue may have any name
+        (["muc:gpu,x"], ["setup gpu,x "]),
+        (["red/x,y", "red/x"], ["setup x,y red"]),
+    ],
+)
+def test_each_queue_is_set_up_after_the_reload(
+    tmp_path: Path, words: list[str], made: list[str]
+) -> None:
+    done = set_up_after(tmp_path, *words)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1:] == made
+
+
+@pytest.mark.parametrize("word", ["gpu", "red/x"])
+def test_adding_a_queue_can_be_repeated(tmp_path: Path, word: str) -> None:
+    """Such as after a reload that failed."""
+    first = set_up_after(tmp_path, word)
+    again = set_up_after(tmp_path, "--add", word)
+
+    assert (first.returncode, again.returncode) == (0, 0), again.stderr
+    assert first.stdout == again.stdout
+
+
+def test_a_site_and_a_team_do_not_share_a_directory(tmp_path: Path) -> None:
+    done = set_up_after(tmp_path, "red:gpu", "red/gpu")
+
+    assert done.returncode == 2
+    assert "red is a site and a team" in done.stderr
 
 
 @pytest.mark.anyio

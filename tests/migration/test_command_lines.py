@@ -11,6 +11,7 @@ from nats_executor.migration.command_lines import (
     starts_in_text,
     starts_in_tree,
     variables_in,
+    variables_in_tree,
 )
 
 
@@ -101,3 +102,21 @@ def test_sections_with_underscores_are_options_too() -> None:
 
     found = {("celery_broker_transport_options", "visibility_timeout"): "60"}
     assert variables_in(text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("env: [{name: AIRFLOW__CELERY__POOL, value: gevent}]", {("celery", "pool"): "gevent"}),
+        ("a: [b: [{name: AIRFLOW__A_B__C_D, value: 8}]]", {("a_b", "c_d"): "8"}),
+        ("- {name: AIRFLOW__A__B, value: ''}", {("a", "b"): ""}),
+        ("- {name: AIRFLOW__A__B, valueFrom: {secretKeyRef: {name: x}}}", {("a", "b"): None}),
+        ("- {name: XAIRFLOW__A__B, value: c}", {}),
+        ("- {name: AIRFLOW__A, value: c}", {}),
+        ("- {value: c}", {}),
+    ],
+)
+def test_variables_of_kubernetes_are_lists(
+    text: str, found: dict[tuple[str, str], str | None]
+) -> None:
+    assert dict(variables_in_tree(yaml.safe_load(text))) == found

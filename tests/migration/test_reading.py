@@ -6,6 +6,7 @@ import json
 import uuid
 from argparse import Namespace
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,13 +21,13 @@ from sqlalchemy import create_engine, delete, update
 from sqlalchemy.orm import sessionmaker
 
 from nats_executor.cli.commands import migrate_check
+from nats_executor.errors import ConfigError
 from nats_executor.migration import reading
 from tests.scheduler.conftest import airflow_database
 from tests.scheduler.table import table_fixture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.scheduler.table import Rows
 
@@ -209,6 +210,11 @@ def test_a_file_that_cannot_be_read_is_named(
     assert (code, rows) == (2, [])
     assert f"--file {path}" in check.error
     assert words in check.error
+
+
+def test_a_file_without_an_end_is_not_read_to_its_end() -> None:
+    with pytest.raises(ConfigError, match="larger than"):
+        reading.read_file(Path("/dev/zero"))
 
 
 def test_a_database_that_is_away_is_said(

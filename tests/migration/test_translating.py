@@ -365,6 +365,39 @@ def test_variables_of_a_file_are_options() -> None:
     assert (row["where"], row["value"]) == ("w.service", "hidden")
 
 
+def test_variables_of_a_manifest_are_options() -> None:
+    text = """
+    env:
+      - {name: AIRFLOW__CELERY__POOL, value: gevent}
+      - {name: AIRFLOW__CELERY__SSL_KEY, valueFrom: {secretKeyRef: {name: x, key: y}}}
+    """
+    file = GivenFile("w.yaml", text, [yaml.safe_load(text)])
+
+    assert {
+        row["theirs"]: row["value"] for row in check_for_celery(deployed(files=[file]))[1:]
+    } == {
+        "[celery] pool": "gevent",
+        "[celery] ssl_key": "hidden",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("s3://key:s3cret@bucket/x", "s3://hidden@bucket/x"),
+        ("s3://key:a/s3cret@b@bucket", "s3://hidden@bucket"),
+        ("s3://bucket/a b@c", "s3://bucket/a b@c"),
+    ],
+)
+def test_no_login_of_an_address_is_shown(text: str, shown: str) -> None:
+    place = ("logging", "remote_base_log_folder")
+    words = f"airflow celery worker --pid '{text}'"
+    rows = check_for_celery(deployed(options={place: text}, files=[a_file(words)]))
+
+    assert [row["value"] for row in rows[1:]] == [shown, shown]
+    assert "s3cret" not in str(rows)
+
+
 def test_values_of_the_official_chart_are_translated() -> None:
     text = """
 executor: CeleryExecutor

@@ -11,6 +11,7 @@ from email.message import Message
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from tests.release import roll
 from tests.release.airflows import releases
@@ -26,6 +27,7 @@ from tests.release.changelog import NotRolled, compatibility, notes, rolled
 from tests.release.chart import DEMANDED, chart_faults
 from tests.release.report import Line, State, exit_code, failed, passed, table, unchecked
 from tests.release.running import TOOLS, Refused, run
+from tests.release.steps import told_by_pytest
 from tests.support.require import require
 from tests.tools.boundaries import ROOT
 from tests.tools.document_tested import RECORD, Row, rows_of
@@ -57,6 +59,22 @@ def line(step: str, state: State) -> Line:
 )
 def test_what_was_not_checked_has_not_passed(states: list[State], code: int) -> None:
     assert exit_code([line("one", state) for state in states]) == code
+
+
+@pytest.mark.parametrize(
+    ("last", "has_failed", "states"),
+    [
+        ("9 passed in 3.2s", False, [State.PASSED]),
+        ("7 passed, 2 skipped, 1 deselected in 3.2s", False, [State.PASSED, State.NOT_CHECKED]),
+        ("9 skipped in 0.2s", False, [State.NOT_CHECKED]),
+        ("1 failed, 7 passed, 1 skipped in 3.2s", True, [State.FAILED]),
+        ("no answer", True, [State.FAILED]),
+    ],
+)
+def test_a_test_that_was_skipped_has_not_passed(
+    last: str, has_failed: bool, states: list[State]
+) -> None:
+    assert [told.state for told in told_by_pytest("it", last, has_failed=has_failed)] == states
 
 
 def test_the_table_counts_each_step_and_repeats_what_did_not_pass() -> None:
@@ -250,6 +268,16 @@ def test_an_action_is_pinned_by_its_commit() -> None:
     assert len(used) > 10
     for action in used:
         assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action)
+
+
+def test_a_pipe_of_a_workflow_fails_with_each_of_its_commands() -> None:
+    """Without `shell: bash` GitHub looks at the last one only, such as tee."""
+    jobs = [job for path in WORKFLOWS for job in yaml.safe_load(path.read_text())["jobs"].values()]
+    steps = [step for job in jobs for step in job["steps"]]
+    piped = [step for step in steps if " | " in step.get("run", "")]
+
+    assert piped
+    assert all(step.get("shell") == "bash" for step in piped)
 
 
 def test_a_wrong_key_of_a_workflow_is_found(tmp_path: Path) -> None:

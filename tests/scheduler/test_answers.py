@@ -12,6 +12,7 @@ import nats_executor
 from nats_executor.errors import (
     AccessDenied,
     BrokerUnavailable,
+    LimitReached,
     NoResponders,
     TopologyMismatch,
 )
@@ -122,6 +123,33 @@ def test_it_says_why_workloads_of_one_queue_are_refused(
 
         assert (state.refused, state.waiting) == (["odd cannot be changed"], 2)
         assert state.trouble == ""
+    executor.heartbeat()
+    state = asked(fake_stage)
+    assert (state.refused, state.waiting) == ([], 0)
+
+
+def test_a_limit_that_refuses_many_queues_is_logged_once_and_stops_no_other(
+    fake_stage: FakeStage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    executor = fake_stage.executor(parallelism=500)
+    create = FakeBroker.create_consumer
+    odd = [f"odd{number}" for number in range(120)]
+
+    async def refuse(broker: FakeBroker, stream: str, config: dict[str, Any]) -> None:
+        if config["durable_name"].startswith("odd"):
+            raise LimitReached(f"no room for {config['durable_name']}")
+        await create(broker, stream, config)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeBroker, "create_consumer", refuse)
+        queue_up(executor, task_workload("other", queue="other"))
+        queue_up(executor, *(task_workload(queue, queue=queue) for queue in odd))
+        for _ in range(2):
+            executor.heartbeat()
+        state = asked(fake_stage)
+
+        assert (state.waiting, len(state.refused), state.trouble) == (120, 20, "")
+        assert caplog.text.count("its workloads stay queued") == 1
     executor.heartbeat()
     state = asked(fake_stage)
     assert (state.refused, state.waiting) == ([], 0)

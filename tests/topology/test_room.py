@@ -30,7 +30,7 @@ def computed(teams: int = 0, queues: int = 1, **options: Any) -> Any:
 def test_the_room_grows_with_teams_and_queues() -> None:
     one, many = computed(), computed(teams=20, queues=1000)
 
-    assert (one.streams, one.consumers) == (6, 3)
+    assert (one.streams, one.consumers) == (6, 100)
     assert (many.streams, many.consumers) == (126, 3000)
     assert (many.file, many.file_store) == (one.file, 21 * one.file)
     assert (many.memory, many.memory_store) == (one.memory, 21 * one.memory)
@@ -38,7 +38,9 @@ def test_the_room_grows_with_teams_and_queues() -> None:
 
 
 def test_the_room_follows_the_settings() -> None:
-    assert computed(queues=10, priority_bands="none").consumers == 10
+    assert computed(queues=110, priority_bands="none").consumers == 110
+    # Of the readers of reports.
+    assert computed(queues=99, priority_bands="none").consumers == 100
     assert computed(replicas=5).file == 15 * GIB
     assert computed(replicas=1).file == computed(replicas=3).file == 9 * GIB
     large = computed(max_stream_bytes=10 * GIB)
@@ -157,6 +159,8 @@ def missing(streams: int, consumers: int) -> list[Drift]:
         (Usage(0, streams=9, max_streams=7), 0, (0, 1), ""),
         (Usage(0, streams=9, max_streams=0), 0, (1, 0), ""),
         (Usage(0, streams=1, max_streams=1), 0, (1, 0), "max_streams of the account = 1: 1 "),
+        # The tier of one replica is full, and three are wanted.
+        (Usage(0, -1, 9, 9, 2, has_tiers=True), 9, (5, 3), ""),
     ],
 )  # fmt: skip
 def test_what_has_no_room_is_refused_before_anything_is_made(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from nats_executor.cli import arguments
 from nats_executor.cli.definitions import get_nats_cli_commands
 from nats_executor.fleet.drains import seen_notes
 from nats_executor.fleet.holds import seen_holds
+from nats_executor.operations.peeking import peek
 from nats_executor.ui import asking, ordering
 from nats_executor.ui.actions import ACTIONS
 from nats_executor.wire.messages import Drain, ShutDown, decode
@@ -40,7 +42,7 @@ READING = {
 # They set up, start or look at a deployment, and are of no use to its UI; `purge` empties streams
 # whatever is in them, and `queues delete` removes consumers: the API server may do neither.
 ELSEWHERE = {
-    "accounts", "auth", "check", "demo", "doctor", "migrate check", "ping", "purge",
+    "accounts", "auth", "check", "demo", "doctor", "limits", "migrate check", "ping", "purge",
     "queues delete", "setup", "standalone", "worker",
 }  # fmt: skip
 
@@ -156,6 +158,27 @@ def test_what_waits_is_read_once_in_ten_seconds(
     monkeypatch.setattr(asking, "WAITING_SECONDS", 0.0)
     assert page.look("queues/waiting", queue="b")["total"] == 0
     assert page.look("queues/waiting", queue="a")["total"] == 2
+
+
+def test_viewers_of_several_queues_cost_one_look_at_each(
+    page: PageStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str | None] = []
+
+    async def counted(broker: Any, settings: Any, queue: str | None) -> Any:
+        looked.append(queue)
+        return await peek(broker, settings, queue)
+
+    monkeypatch.setattr(asking, "peek", counted)
+    page.look("queues")  # opens the connection
+
+    async def ask_together() -> None:
+        desk = asking.desks.here()
+        await asyncio.gather(*(desk.waiting(queue) for queue in ("a", "b", "a", "b")))
+
+    for _ in range(2):
+        asyncio.run(ask_together())
+    assert sorted(map(str, looked)) == ["a", "b"]
 
 
 def test_the_tasks_of_a_queue_are_failed(page: PageStage, deployment: Deployment) -> None:
