@@ -23,6 +23,7 @@ from sqlalchemy.orm import sessionmaker
 from nats_executor.cli.commands import migrate_check
 from nats_executor.errors import ConfigError
 from nats_executor.migration import reading
+from nats_executor.migration.counterparts import COUNTERPARTS
 from tests.scheduler.conftest import airflow_database
 from tests.scheduler.table import table_fixture
 
@@ -51,6 +52,9 @@ def check(
     capsys: pytest.CaptureFixture[str],
 ) -> Callable[..., tuple[int, list[dict[str, Any]]]]:
     """Run the command with variables; return its exit code and its rows."""
+    for row in COUNTERPARTS:  # tests of other parts may have set some for this whole process
+        name = f"AIRFLOW__{row.section}__{row.option}".upper()
+        monkeypatch.delenv(name, raising=False)
 
     def run(*files: Path, **variables: str) -> tuple[int, list[dict[str, Any]]]:
         settings = {"CORE__EXECUTOR": "CeleryExecutor", "LOGGING__REMOTE_LOGGING": "True"}
