@@ -197,7 +197,7 @@ class Desk(ProcessConnection):
         )
 
     async def waiting(self, queue: str) -> Waiting:
-        """Return what waits in a queue, from memory if somebody asked a moment ago.
+        """Return what waits in a queue, from memory if another viewer asked a moment ago.
 
         Raises:
             NotFound: no queue has that name.
