@@ -18,7 +18,7 @@ FLOWER_HOST = "0.0.0.0"  # noqa: S104
 
 
 class Change(StrEnum):
-    """What a team does about one thing."""
+    """The step that a team takes for one thing."""
 
     SAME = "same"
     SET = "set"

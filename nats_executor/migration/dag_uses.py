@@ -22,7 +22,7 @@ CALLBACKS = (
 
 @dataclass(slots=True)
 class DagUse:
-    """What the tasks of a Dag use.
+    """The queues, pools and executors that the tasks of a Dag use.
 
     Attributes:
         executors: the names that tasks have in `executor=`, with their number.

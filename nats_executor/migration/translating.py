@@ -56,7 +56,7 @@ class GivenFile:
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """What is known of the Airflow that runs.
+    """The settings, Dags and files of the Airflow that runs.
 
     Attributes:
         executors: `[core] executor`.

@@ -96,7 +96,7 @@ class PageKey(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """What waits in a queue, the next one first.
+    """The tasks that wait in a queue, the next one first.
 
     Attributes:
         total: how many tasks wait there.
