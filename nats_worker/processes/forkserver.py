@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any
 from nats_worker.processes import self_test
 from nats_worker.processes.exit_report import Ending, ExitReport
 from nats_worker.processes.linux import (
+    KILLED_SECONDS,
     adopt_orphans,
     children_of,
     die_with,
     dump_on_request,
+    end_trees,
     kill_tree,
     prefer_as_oom_victim,
 )
@@ -308,8 +310,8 @@ class ForkServer:
     def clear_up(self, *, is_violent: bool) -> None:
         orphans = children_of(os.getpid()) - self.supervisors.keys() - self.tolerated
         if is_violent:
-            for orphan in orphans:
-                kill_tree(orphan)
+            # To their end, because a task may start again as soon as this one is told to be over.
+            end_trees(orphans, KILLED_SECONDS)
         else:
             self.tolerated |= orphans
 
