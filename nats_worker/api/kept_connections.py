@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import ModuleType
 
-__all__ = ["CLIENT_MAKER", "TRANSPORTS", "KeptConnections", "keep_connections"]
+__all__ = ["ARGUMENTS", "CLIENT_MAKER", "TRANSPORTS", "KeptConnections", "keep_connections"]
 
 log = logging.getLogger(__name__)
 
