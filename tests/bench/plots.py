@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from tests.bench.goals import KEYS
@@ -12,10 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["draw"]
+__all__ = ["draw", "draw_faults"]
 
 # Told apart by people who see no red or green, too.
-COLOURS = {"nats": "#0072b2", "celery": "#e69f00", "local": "#999999", "bare": "#cccccc"}
+COLOURS = {
+    "nats": "#0072b2", "celery": "#e69f00", "edge": "#009e73", "local": "#999999",
+    "bare": "#cccccc",
+}  # fmt: skip
 OTHER = "#56b4e9"
 # The largest bar at this many times the smallest hides the smallest.
 LOGARITHMIC = 50
@@ -99,6 +103,38 @@ def draw_goals(pyplot: Any, path: Path, rows: list[tuple[str, float, bool]]) -> 
     axes.set_xscale("log")
     axes.set_xlabel("times better than the goal (the line)")
     save(pyplot, figure, path)
+
+
+def draw_faults(document: Mapping[str, Any], directory: Path) -> Path:
+    """Draw how long each fault was felt, and what failed or was lost; return the picture's path."""
+    pyplot = plotter()
+    directory.mkdir(parents=True, exist_ok=True)
+    bars = [bar for name, entry in document["faults"].items() for bar in fault_bars(name, entry)]
+    figure, axes = pyplot.subplots(figsize=(7, 0.9 + 0.24 * len(bars)))
+    labels, seconds, executors, words = zip(*bars[::-1], strict=True)
+    axes.barh(range(len(bars)), seconds, color=[COLOURS[name] for name in executors])
+    axes.set_yticks(range(len(bars)), labels, fontsize=6)
+    for row, (length, text) in enumerate(zip(seconds, words, strict=True)):
+        axes.annotate(f" {text}", (length, row), va="center", fontsize=6)
+    axes.set_xlabel("seconds from the fault until all is well (less is better)")
+    path = directory / "faults.png"
+    save(pyplot, figure, path)
+    return path
+
+
+def fault_bars(name: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, float, str, str]]:
+    """Yield label, seconds, executor and words of each bar; a run without an end has no length."""
+    by_executor: dict[str, list[Mapping[str, Any]]] = {}
+    for outcome in entry["outcomes"]:
+        by_executor.setdefault(outcome["executor"], []).append(outcome)
+    for executor, outcomes in by_executor.items():
+        seconds = [o["seconds"] for o in outcomes]
+        is_over = None not in seconds
+        failed, lost = (max(o[word] for o in outcomes) for word in ("failed", "lost"))
+        told = [f"{failed} failed"] * bool(failed) + [f"{lost} lost"] * bool(lost)
+        words = ["no end"] * (not is_over) + told
+        length = median(seconds) if is_over else 0.0
+        yield f"{name}  {executor}", length, executor, ", ".join(words)
 
 
 def save(pyplot: Any, figure: Any, path: Path) -> None:
