@@ -31,10 +31,10 @@ def draw(document: Mapping[str, Any], directory: Path) -> Iterator[Path]:
     pyplot = plotter()
     directory.mkdir(parents=True, exist_ok=True)
     for name, entry in document["keys"].items():
-        bars = comparable(entry)
-        if len(bars) > 1:
-            path = directory / f"{name}.png"
-            draw_bars(pyplot, path, name, entry, bars)
+        for kind, bars in pictures(name, entry):
+            path = directory / f"{kind}.png"
+            better = "less" if kind != name or entry["better"] == "lower" else "more"
+            draw_bars(pyplot, path, f"{kind}: {entry['what']}", better, bars)
             yield path
     if rows := judged(document):
         path = directory / "goals.png"
@@ -51,14 +51,21 @@ def plotter() -> Any:
     return importlib.import_module("matplotlib.pyplot")
 
 
-def comparable(entry: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def pictures(name: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield what is comparable: the key's own contenders, then those of each other kind.
+
+    The contenders of another kind, such as `start-nats`, lose the kind's name in their picture.
+    """
     contenders = entry["contenders"].items()
-    return {name: c for name, c in contenders if c["unit"] == entry["unit"]}
+    found = {name: {c: figures for c, figures in contenders if figures["unit"] == entry["unit"]}}
+    for kind in KEYS[name].units:
+        begin = f"{kind}-"
+        own = {c.removeprefix(begin): f for c, f in contenders if c.startswith(begin)}
+        found[f"{name}-{kind}"] = own
+    yield from ((kind, bars) for kind, bars in found.items() if len(bars) > 1)
 
 
-def draw_bars(
-    pyplot: Any, path: Path, name: str, entry: Mapping[str, Any], bars: Mapping[str, Any]
-) -> None:
+def draw_bars(pyplot: Any, path: Path, title: str, better: str, bars: Mapping[str, Any]) -> None:
     """Medians as bars, from minimum to maximum as whiskers."""
     figure, axes = pyplot.subplots(figsize=(7, 0.9 + 0.5 * len(bars)))
     labels = list(bars)[::-1]
@@ -74,9 +81,10 @@ def draw_bars(
         axes.set_xscale("log")
     for row, m in enumerate(medians):
         axes.annotate(f" {m:,.3g}" if m < 1000 else f" {m:,.0f}", (m, row), va="bottom")
-    better = "more is better" if entry["better"] == "higher" else "less is better"
-    axes.set_xlabel(f"{entry['unit']} ({better})")
-    axes.set_title(f"{name}: {KEYS[name].what}", fontsize=9)
+    axes.margins(x=0.12)  # room for the longest bar's number
+    [unit] = {figures["unit"] for figures in bars.values()}
+    axes.set_xlabel(f"{unit} ({better} is better)")
+    axes.set_title(title, fontsize=9)
     save(pyplot, figure, path)
 
 
@@ -116,7 +124,9 @@ def draw_faults(document: Mapping[str, Any], directory: Path) -> Path:
     axes.set_yticks(range(len(bars)), labels, fontsize=6)
     for row, (length, text) in enumerate(zip(seconds, words, strict=True)):
         axes.annotate(f" {text}", (length, row), va="center", fontsize=6)
+    axes.margins(x=0.2)  # room for the longest bar's words
     axes.set_xlabel("seconds from the fault until all is well (less is better)")
+    axes.set_title("faults: medians; what failed or was lost in the worst round", fontsize=9)
     path = directory / "faults.png"
     save(pyplot, figure, path)
     return path
