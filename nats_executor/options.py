@@ -313,6 +313,16 @@ OPTIONS: tuple[Option, ...] = (
         "means a new one for each workload: a quarter more CPU time for short tasks.",
     ),
     Option(
+        name="dag_zygotes",
+        type="string",
+        default="off",
+        example="auto",
+        description="Start tasks from a process that has already parsed their Dag file, a zygote: "
+        "`off`, `auto` or `on`. With `auto` a worker does so for a file whose parse it has watched "
+        "and found to do nothing but make Dags. `on` also takes files that read the clock. A "
+        "zygote is built at the second task of a file within five minutes.",
+    ),
+    Option(
         name="memory_high_percent",
         type="float",
         default="90",

@@ -32,6 +32,7 @@ from nats_worker.processes.protocol import (
     unpack_report,
 )
 from nats_worker.processes.run import Run
+from nats_worker.processes.zygotes import ZygoteCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +71,11 @@ class ProcessPool:
             more.
         shown_as: the name that Airflow's UI shows as the host of a task, '' for the host's own.
         uploads: where supervisors have task logs stored; without it they do it themselves.
+        dag_zygotes: whether tasks may start from processes that have parsed their Dag file: off,
+            auto or on.
+
+    Attributes:
+        zygotes: how many such processes there are, and what became of starts.
     """
 
     def __init__(
@@ -82,6 +88,7 @@ class ProcessPool:
         serves_logs: bool = False,
         shown_as: str = "",
         uploads: socket.socket | None = None,
+        dag_zygotes: str = "off",
     ) -> None:
         self.team = team
         self.delivery_seconds = delivery_seconds
@@ -90,6 +97,8 @@ class ProcessPool:
         self.serves_logs = serves_logs
         self.shown_as = shown_as
         self.uploads = uploads
+        self.dag_zygotes = dag_zygotes
+        self.zygotes = ZygoteCounts()
         self.runs: dict[str, Run] = {}
         self.server: ForkServerHandle | None = None
         self.preloaded = asyncio.Event()
@@ -165,6 +174,7 @@ class ProcessPool:
                 "reach_seconds": self.reach_seconds,
                 "shown_as": self.shown_as,
                 "workloads_per_supervisor": self.workloads_per_supervisor,
+                "dag_zygotes": self.dag_zygotes,
                 "start_by": time.monotonic() + start_seconds,
             }
         )
@@ -213,6 +223,12 @@ class ProcessPool:
         run.report = ExitReport(ending=Ending.HUNG, info=f"{what} {where}")
         run.end("")
         return True
+
+    def retire_zygotes(self) -> None:
+        """Keep no parsed Dag file from now on; tasks that run go on."""
+        self.dag_zygotes = "off"
+        if self.server is not None and self.preloaded.is_set():
+            self.server.send({"op": Op.RETIRE_ZYGOTES})
 
     def cleanup_bundles(self) -> None:
         """Have a process of its own remove stale Dag bundle versions; its log says what it did."""
@@ -272,12 +288,16 @@ class ProcessPool:
                     kill_tree(pid)
             run.end(info)
         self.runs.clear()
+        self.zygotes.ready = 0
 
     def on_event(self, event: dict[str, Any]) -> None:
         if event["event"] == Event.READY:
             self.preloaded.set()
             if self.serves_logs and self.server is not None:
                 self.server.send({"op": Op.SERVE_LOGS})
+            return
+        if event["event"] == Event.ZYGOTES:
+            self.zygotes.note(event)
             return
         run = self.runs.get(event["id"])
         if run is None:
