@@ -299,6 +299,9 @@ class ProcessPool:
         if event["event"] == Event.ZYGOTES:
             self.zygotes.note(event)
             return
+        self.on_event_of_run(event)
+
+    def on_event_of_run(self, event: dict[str, Any]) -> None:
         run = self.runs.get(event["id"])
         if run is None:
             if event["event"] == Event.FORKED and event["id"]:

@@ -18,8 +18,8 @@ Events (`event`): `ready` once Airflow is imported; `forked` with `id` and the `
 supervisor that was forked for it or has been free; `asked` with `id`, before the API server is
 asked to accept the start; `started` with `id` and the task process's `pid`; `finished` with `id`
 and `report`; `exited` with `id` and `status`, the supervisor's `waitpid` status, 0 while it lives
-on; `zygotes` with the number that is `ready`, of `starts` from one, and the reasons of those that
-were `refused`.
+on; `zygotes` with the number that is `ready`, that was `built`, of `starts` from one, and the
+reasons against those that were `refused`.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nats_worker.processes import zygote_facts
-from nats_worker.processes.linux import die_with, gather_memory, kill_tree
+from nats_worker.processes.interpreter import is_wanted
+from nats_worker.processes.linux import die_with, kill_tree
 from nats_worker.processes.protocol import Op, pack, unpack
 from nats_worker.processes.zygote_book import PARDONED, Reason, Wish
 from nats_worker.processes.zygote_parse import Parse, as_task, bundle_path, missing_names, parse
@@ -40,8 +41,8 @@ log = logging.getLogger(__name__)
 
 # Of a request; a larger one goes the plain way.
 MAX_PACKET_BYTES = 131_072
-# Airflow's own limit for an import is below, unless it was raised.
-TRIAL_SECONDS = 120.0
+# Airflow's own limit for an import is below, unless it was raised; watching takes longer.
+TRIAL_SECONDS = 180.0
 # Each is looked at before each task.
 MOST_INPUTS = 2000
 # Clocks of file systems may be this coarse, in nanoseconds.
@@ -91,7 +92,6 @@ def become_zygote(
     parsed.offer()
     gc.collect()
     gc.freeze()
-    gather_memory()
     channel.send(pack({"size": zygote_facts.private_bytes()}))
     is_stale: Callable[[], bool] = (
         (lambda: False) if file.version else lambda: fingerprints(trial.inputs) != trial.inputs
@@ -102,7 +102,7 @@ def become_zygote(
 
 def build(file: DagFile, wish: Wish, private: list[socket]) -> tuple[Trial, Parse]:
     """Parse the file if a trial allows it; raises `Refused`."""
-    if missing_names():
+    if missing_names() or is_wanted():  # a new interpreter has nothing of its parent's memory
         raise Refused({Reason.UNSUPPORTED})
     began = time.time_ns()
     trial = try_out(file, private)
@@ -126,7 +126,7 @@ def has_changed(inputs: dict[str, Any], began: int) -> bool:
 
 
 def watched_parse(
-    file: DagFile, root: Path, around: Any = contextlib.nullcontext()
+    file: DagFile, root: Path, around: contextlib.AbstractContextManager[None] | None = None
 ) -> tuple[Parse, set[Reason]]:
     """Parse, and compare the process before and after.
 
@@ -136,7 +136,7 @@ def watched_parse(
     reasons: set[Reason] = set()
     with as_task(lambda: reasons.add(Reason.REQUEST)):
         before = zygote_facts.take()
-        with around:
+        with around or contextlib.nullcontext():
             parsed = parse(file, root)
         after = zygote_facts.take()
     if parsed.reason:
@@ -188,7 +188,7 @@ def try_out(file: DagFile, private: list[socket]) -> Trial:
 
 def read_until(reader: int, deadline: float) -> bytes:
     """Return all that comes until the other end closes, or nothing at the deadline."""
-    parts = []
+    parts: list[bytes] = []
     with selectors.DefaultSelector() as selector:
         selector.register(reader, selectors.EVENT_READ)
         while selector.select(max(0.0, deadline - time.monotonic())):
@@ -206,19 +206,21 @@ def watch_trial(file: DagFile) -> Trial:
 
     reasons: set[Reason] = set()
     written = os.memfd_create("written")
-    supervisor._reset_signals()
-    supervisor._configure_logs_over_json_channel(os.dup(written))
+    supervisor._reset_signals()  # noqa: SLF001 - as Airflow begins each task
+    supervisor._configure_logs_over_json_channel(os.dup(written))  # noqa: SLF001
     with as_task(lambda: reasons.add(Reason.REQUEST)), contextlib.suppress(Exception):
         root = bundle_path(file)
     if reasons or root is None:
         return Trial(reasons=[Reason.BUNDLE])
     for stream in (1, 2):
         os.dup2(written, stream)
-    witness = Witness([str(root), settings.PLUGINS_FOLDER])
+    witness = Witness(filter(None, (str(root), settings.PLUGINS_FOLDER)))
     for name in ("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "_AIRFLOW_PARSING_CONTEXT_TASK_ID"):
         os.environ[name] = ""  # so that reading the whole environment reads them
+    # Watching takes time, and the limit is Airflow's for a parse that is not watched.
+    settings.get_dagbag_import_timeout = lambda _: 0.0
     size = os.fstat(written).st_size
-    parsed, reasons = watched_parse(file, root, witness.watching())
+    _, reasons = watched_parse(file, root, witness.watching())
     sys.stdout.flush()
     sys.stderr.flush()
     if os.fstat(written).st_size > size:

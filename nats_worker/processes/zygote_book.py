@@ -210,7 +210,7 @@ class Book:
 
 
 def is_spent(entry: Entry, now: float) -> bool:
-    """Return whether a zygote is idle, old or has served enough; what a process leaks ends there."""
+    """Return whether a zygote is idle, or has served enough: what it leaks ends with it."""
     born_at = now if entry.born_at is None else entry.born_at
     return (
         now - entry.used_at >= IDLE_SECONDS

@@ -107,7 +107,7 @@ def take() -> Snapshot:
         ),
         logging=log_settings(),
         random=hash(random.getstate()),
-        ends=atexit._ncallbacks(),  # type: ignore[attr-defined]
+        ends=atexit._ncallbacks(),  # noqa: SLF001
     )
 
 
@@ -167,7 +167,7 @@ def log_settings() -> tuple[Any, ...]:
     return (told, logging.root.manager.disable, id(logging.getLoggerClass()), structured())
 
 
-UNTOLD = (logging.NOTSET, [], [], False, True)
+UNTOLD: tuple[Any, ...] = (logging.NOTSET, [], [], False, True)
 
 
 def facts_of(logger: logging.Logger) -> tuple[Any, ...]:

@@ -34,6 +34,7 @@ RELIED_ON_FOR_ZYGOTES = {
         "block_orm_access",
     ),
     "airflow.sdk.execution_time.task_runner": ("main", "parse"),
+    "airflow.settings": ("PLUGINS_FOLDER", "get_dagbag_import_timeout"),
 }
 SIGNALS = (signal.SIGALRM, signal.SIGSEGV)
 COMMS = "SUPERVISOR_COMMS"
@@ -145,7 +146,7 @@ class Parse:
             self.enter()
             return self.result
 
-        PythonDagImporter.import_file = import_file  # type: ignore[method-assign]
+        PythonDagImporter.import_file = import_file  # type: ignore[method-assign, assignment]
 
     def enter(self) -> None:
         """Give this process what the parse would have changed in it."""

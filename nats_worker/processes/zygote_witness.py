@@ -34,11 +34,10 @@ CLOCKS = frozenset(
 )  # fmt: skip
 # What differs from process to process.
 CHANCES = frozenset({"getpid", "getppid", "getrandbits", "getrandom", "random", "seed", "urandom"})
+THREADS = frozenset({"start_joinable_thread", "start_new_thread"})
 # Clocks of compiled libraries tell Python nothing when they are asked.
 CLOCK_NAMES = frozenset({"now", "today", "utcnow"})
 EVENTS = {
-    "_thread.start_joinable_thread": Reason.THREAD,
-    "_thread.start_new_thread": Reason.THREAD,
     "fcntl.flock": Reason.DESCRIPTOR,
     "fcntl.lockf": Reason.DESCRIPTOR,
     "ftplib.connect": Reason.NETWORK,
@@ -161,10 +160,10 @@ class Witness:
         elif event in WRITES:
             if not any(CACHE in str(arg) for arg in args):
                 self.reasons.add(Reason.WRITE)
-        elif (reason := EVENTS.get(event)) and not (
-            event in OF_IMPORTS and not self.is_of_user(sys._getframe(1))
-        ):
-            self.reasons.add(reason)
+        elif reason := EVENTS.get(event):
+            caller = sys._getframe(1)  # noqa: SLF001 - there is no other way to it
+            if event not in OF_IMPORTS or self.is_of_user(caller):
+                self.reasons.add(reason)
 
     def hear_open(self, path: Any, mode: Any, flags: Any) -> None:
         is_writing = set(mode or "") & set("wax+") or int(flags or 0) & WRITING
@@ -189,7 +188,9 @@ class Witness:
         if event != "c_call":
             return
         name = getattr(function, "__name__", "")
-        if name in CLOCKS and self.is_of_user(frame):
+        if name in THREADS:
+            self.reasons.add(Reason.THREAD)
+        elif name in CLOCKS and self.is_of_user(frame):
             self.reasons.add(Reason.CLOCK)
         elif name in CHANCES and self.is_of_user(frame):
             self.reasons.add(Reason.RANDOM)
@@ -221,7 +222,7 @@ def installed() -> set[str]:
 
 def functions() -> list[tuple[str, Any, str, Any]]:
     """Return every function and class that a module, or a class of it, has now."""
-    found = []
+    found: list[tuple[str, Any, str, Any]] = []
     for module_name, module in list(sys.modules.items()):
         for name, value in list(getattr(module, "__dict__", {}).items()):
             if isinstance(value, FUNCTIONS):

@@ -17,6 +17,8 @@ from nats_worker.processes.protocol import Event, Op, pack, unpack
 from nats_worker.processes.zygote_book import TEXTS, Book, Reason, Step, Wish, dag_file_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nats_worker.processes.zygote_book import DagFile
 
 __all__ = ["ZygoteCounts", "Zygotes"]
@@ -37,12 +39,14 @@ class ZygoteCounts:
     """What the main process knows of zygotes, for metrics."""
 
     ready: int = 0
+    built: int = 0
     starts: int = 0
     refused: Counter[str] = field(default_factory=Counter)
 
     def note(self, event: dict[str, Any]) -> None:
         """Take in an event of the fork server."""
         self.ready = event["ready"]
+        self.built += event["built"]
         self.starts += event["starts"]
         self.refused.update(event["refused"])
 
@@ -167,7 +171,7 @@ class Zygotes:
             case {"size": int(size)}:
                 zygote.phase = Phase.READY
                 self.book.built(zygote.file, size, time.monotonic())
-                self.tell()
+                self.tell(built=1)
                 log.info("the zygote of %s is ready, with %d MB", zygote.file, size // 2**20)
                 self.tidy_at = 0.0
             case {"reasons": reasons}:
@@ -236,10 +240,17 @@ class Zygotes:
                     kill_tree(pid)
         return max(0.0, self.tidy_at - now)
 
-    def tell(self, *, starts: int = 0, refused: list[Reason] | None = None) -> None:
-        ready = sum(zygote.is_ready for zygote in self.by_pid.values())
-        event = {"event": Event.ZYGOTES, "id": "", "ready": ready, "starts": starts}
-        self.server.tell(event | {"refused": [str(reason) for reason in refused or ()]})
+    def tell(self, *, built: int = 0, starts: int = 0, refused: Sequence[Reason] = ()) -> None:
+        self.server.tell(
+            {
+                "event": Event.ZYGOTES,
+                "id": "",
+                "ready": sum(zygote.is_ready for zygote in self.by_pid.values()),
+                "built": built,
+                "starts": starts,
+                "refused": [str(reason) for reason in refused],
+            }
+        )
 
 
 def is_tight(reading: memory.MemoryReading | None = None) -> bool:

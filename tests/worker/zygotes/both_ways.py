@@ -23,6 +23,7 @@ __all__ = ["BothWays", "Seen", "age"]
 
 # What differs between any two runs of one task.
 NUMBERS = re.compile(r"\d+(\.\d+)?|0x[0-9a-f]+")
+VOLATILE = {"pid", "hostname", "start_date", "end_date", "timestamp", "reschedule_date"}
 TIMES = {"timestamp", "bundle_prepare_ms", "dag_file_parse_ms", "duration", "ti_id", "loc"}
 
 
@@ -87,22 +88,22 @@ class BothWays:
     async def warm_up(self, path: str, dag: str, task: str) -> bool:
         """Run a task until its file has a zygote, or is known to have none; return which."""
         counts = self.warm.zygotes
-        before = counts.ready, counts.refused.total()
+        built, refused = counts.built, counts.refused.total()
         for _ in range(2):
             await self.run(self.warm, path, dag, task)
         await wait_until(
-            lambda: (counts.ready, counts.refused.total()) != before, 60, f"{path} to be judged"
+            lambda: counts.built > built or counts.refused.total() > refused,
+            60,
+            f"{path} to be judged",
         )
-        return counts.refused.total() == before[1]
+        return counts.built > built
 
 
 def without(value: Any, ti_id: str) -> Any:
     """Return what does not differ between any two runs."""
     if isinstance(value, dict):
         return {
-            name: without(inner, ti_id)
-            for name, inner in value.items()
-            if name not in {"pid", "hostname", "start_date", "end_date", "timestamp"}
+            name: without(inner, ti_id) for name, inner in value.items() if name not in VOLATILE
         }
     if isinstance(value, list):
         return [without(inner, ti_id) for inner in value]

@@ -26,7 +26,7 @@ with airflow.sdk.DAG("{name}"):
                          for s in signal.valid_signals()}},
             "directory": os.getcwd(),
             "locale": locale.setlocale(locale.LC_ALL),
-            "loggers": [logging.root.level, len(logging.root.handlers), logging.root.manager.disable],
+            "loggers": [logging.root.level, len(logging.root.handlers)],
             "threads": [t.name for t in threading.enumerate()],
             "timeout": socket.getdefaulttimeout(),
             "streams": [sys.stdout.fileno(), sys.stderr.fileno(), sys.stdout.line_buffering],
@@ -56,14 +56,14 @@ NASTY: dict[str, tuple[str, Reason | None]] = {
     "plain": (TELL, None),
     "heavy": (HEAVY, None),
     "by_globals": (
-        "import airflow.sdk\nfor i in range(3):\n    globals()[f'dag_{{i}}'] = airflow.sdk.DAG(f'more_{{i}}')\n"
-        + TELL,
+        "import airflow.sdk\nfor i in range(3):\n"
+        "    globals()[f'dag_{{i}}'] = airflow.sdk.DAG(f'more_{{i}}')\n" + TELL,
         None,
     ),
     "own_path": ("import os, sys\nsys.path.insert(0, os.path.dirname(__file__))\n" + TELL, None),
     "warns": ("import warnings\nwarnings.warn('old')\n" + TELL, None),
     "by_file": (
-        "import pathlib\nSCORE = pathlib.Path(__file__).with_name('scores.txt').read_text().split()\n"
+        "import pathlib\nSCORE = pathlib.Path(__file__).with_name('scores.txt').read_text()\n"
         + TELL,
         None,
     ),

@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from nats_worker.processes.exit_report import Ending
-from nats_worker.processes.linux import children_of
 from nats_worker.processes.pool import ProcessPool
 from tests.support.process_stage import is_alive
 from tests.support.waiting import wait_until
-from tests.worker.zygotes.both_ways import BothWays, Seen, age
+from tests.worker.zygotes.both_ways import BothWays, age
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from nats_worker.processes.run import Run
+    from tests.support.execution_api import ExecutionApi
 
 pytestmark = pytest.mark.anyio
+NUMBERS = itertools.count()
 
 DAG = """
 import random, sys, time
 import airflow.sdk
-import own_module
+import own_{name}
 
-with airflow.sdk.DAG("lives"):
+with airflow.sdk.DAG("{name}"):
 
     @airflow.sdk.task
     def tell():
         numpy = sys.modules.get("numpy.random")
-        return [own_module.VALUE, {value}, random.random(), numpy and numpy.random()]
+        return [own_{name}.VALUE, {value}, random.random(), numpy and numpy.random()]
 
     @airflow.sdk.task
     def sleep():
@@ -43,24 +46,28 @@ with airflow.sdk.DAG("lives"):
 """
 
 
+@dataclass
 class Zygotes(BothWays):
-    """A pool with zygotes, and the file of this module's Dag."""
+    """A pool with zygotes, and a Dag file that only one test has."""
 
-    @property
-    def bundle(self) -> Path:
-        return self.home / "mixed"
+    name: str = field(default_factory=lambda: f"lives_{next(NUMBERS)}")
 
     def write(self, value: int = 1, own: int = 1) -> None:
-        (self.bundle / "lives.py").write_text(DAG.format(value=value))
-        (self.bundle / "own_module.py").write_text(f"VALUE = {own}")
+        bundle = self.home / "mixed"
+        (bundle / f"{self.name}.py").write_text(DAG.format(name=self.name, value=value))
+        (bundle / f"own_{self.name}.py").write_text(f"VALUE = {own}")
 
     async def tell(self) -> Any:
         """What the task `tell` returned."""
-        seen = await self.run(self.warm, "lives.py", "lives", "tell")
-        return value_of(seen)
+        seen = await self.run(self.warm, f"{self.name}.py", self.name, "tell")
+        (value,) = [body for method, _, body in seen.requests if method == "POST"]
+        return value
+
+    async def begin(self, task: str) -> tuple[Run, str]:
+        return await self.start(self.warm, f"{self.name}.py", self.name, task)
 
     async def sleep(self) -> Run:
-        run, _ = await self.start(self.warm, "lives.py", "lives", "sleep")
+        run, _ = await self.begin("sleep")
         await run.started()
         return run
 
@@ -70,42 +77,45 @@ class Zygotes(BothWays):
 
     async def zygote(self) -> int:
         """Warm up, and return the pid of the file's zygote."""
-        before = children_of(self.server())
-        assert await self.warm_up("lives.py", "lives", "tell")
-        # The others are supervisors, of which the zygote's are its own children.
-        run = await self.sleep()
-        (pid,) = [
-            pid
-            for pid in children_of(self.server()) - before
-            if run.supervisor_pid in children_of(pid)
-        ]
-        run.signal(signal.SIGKILL)
+        self.write()
+        age(self.home / "mixed")
+        assert await self.warm_up(f"{self.name}.py", self.name, "tell")
+        run, _ = await self.begin("tell")
         await run.exited()
-        return pid
+        return parent_of(run.supervisor_pid)
 
 
-def value_of(seen: Seen) -> Any:
-    (value,) = [body for method, _, body in seen.requests if method == "POST"]
-    return value
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@pytest.fixture(scope="module")
+async def lasting(home: Path) -> AsyncIterator[ProcessPool]:  # noqa: ARG001
+    async with ProcessPool(dag_zygotes="auto") as pool:
+        await pool.ready()
+        yield pool
 
 
 @pytest.fixture
-async def zygotes(both: BothWays) -> AsyncIterator[Zygotes]:
-    """A pool of its own for each test, with a Dag that has not been changed lately."""
+def zygotes(lasting: ProcessPool, api: ExecutionApi, home: Path) -> Zygotes:
+    return Zygotes(lasting, lasting, api, home)
+
+
+@pytest.fixture
+async def ending(api: ExecutionApi, home: Path) -> AsyncIterator[Zygotes]:
+    """A pool that the test may break."""
     async with ProcessPool(dag_zygotes="auto") as pool:
         await pool.ready()
-        zygotes = Zygotes(both.plain, pool, both.api, both.home)
-        zygotes.write()
-        age(zygotes.bundle)
-        yield zygotes
+        yield Zygotes(pool, pool, api, home)
 
 
 async def test_numbers_of_chance_differ(zygotes: Zygotes) -> None:
     await zygotes.zygote()
+    starts = zygotes.warm.zygotes.starts
 
     first, second = [await zygotes.tell() for _ in range(2)]
 
-    assert zygotes.warm.zygotes.starts == 3
+    assert zygotes.warm.zygotes.starts == starts + 2
     assert first[:2] == second[:2] == [1, 1]
     assert first[2] != second[2]
 
@@ -131,7 +141,7 @@ async def test_what_runs_goes_on_when_a_zygote_is_stale(zygotes: Zygotes) -> Non
     assert (await zygotes.tell())[1] == 2
     assert is_alive(run.task_pid)
     assert is_alive(zygote)
-    run.signal(signal.SIGTERM)
+    run.signal(signal.SIGKILL)
     assert (await run.exited()).ending == Ending.FINISHED
     await wait_until(lambda: not is_alive(zygote), description="the zygote to end with its task")
 
@@ -155,7 +165,7 @@ async def test_a_start_that_is_given_up_reaches_no_task(zygotes: Zygotes) -> Non
     """A zygote that hangs holds a request; the main process gives that up, and kills the rest."""
     zygote = await zygotes.zygote()
     os.kill(zygote, signal.SIGSTOP)
-    run, ti_id = await zygotes.start(zygotes.warm, "lives.py", "lives", "tell")
+    run, ti_id = await zygotes.begin("tell")
 
     assert await zygotes.warm.give_up(run)
     os.kill(zygote, signal.SIGCONT)
@@ -166,28 +176,30 @@ async def test_a_start_that_is_given_up_reaches_no_task(zygotes: Zygotes) -> Non
     assert zygotes.api.bodies(ti_id, "state") == []
 
 
-async def test_a_drained_pool_keeps_no_zygote(zygotes: Zygotes) -> None:
-    zygote = await zygotes.zygote()
-    run = await zygotes.sleep()
+async def test_a_drained_pool_keeps_no_zygote(ending: Zygotes) -> None:
+    zygote = await ending.zygote()
+    run = await ending.sleep()
 
-    zygotes.warm.retire_zygotes()
+    ending.warm.retire_zygotes()
 
-    await wait_until(lambda: zygotes.warm.zygotes.ready == 0, description="it to be retired")
-    assert (await zygotes.tell())[:2] == [1, 1]
+    await wait_until(lambda: ending.warm.zygotes.ready == 0, description="it to be retired")
+    assert (await ending.tell())[:2] == [1, 1]
     assert is_alive(run.task_pid)
-    run.signal(signal.SIGTERM)
+    run.signal(signal.SIGKILL)
     await run.exited()
     await wait_until(lambda: not is_alive(zygote), description="the zygote to end")
-    starts = zygotes.warm.zygotes.starts
-    await zygotes.tell()
-    assert zygotes.warm.zygotes.starts == starts
+    starts = ending.warm.zygotes.starts
+    await ending.tell()
+    assert ending.warm.zygotes.starts == starts
 
 
-async def test_closing_the_pool_leaves_no_process_of_a_zygote(zygotes: Zygotes) -> None:
+async def test_closing_the_pool_leaves_no_process_of_a_zygote(
+    api: ExecutionApi, home: Path
+) -> None:
     async with ProcessPool(dag_zygotes="auto") as pool:
-        other = Zygotes(zygotes.plain, pool, zygotes.api, zygotes.home)
-        zygote = await other.zygote()
-        run, ti_id = await other.start(pool, "lives.py", "lives", "sleep")
+        ending = Zygotes(pool, pool, api, home)
+        zygote = await ending.zygote()
+        run, ti_id = await ending.begin("sleep")
         await run.started()
         pids = (zygote, run.supervisor_pid, run.task_pid)
         assert all(map(is_alive, pids))
@@ -195,17 +207,17 @@ async def test_closing_the_pool_leaves_no_process_of_a_zygote(zygotes: Zygotes) 
     assert not any(map(is_alive, pids))
     assert (await run.exited()).exit_code == -signal.SIGKILL
     # The supervisor had the time to tell the API server.
-    assert [body["state"] for body in zygotes.api.bodies(ti_id, "state")] == ["failed"]
+    assert [body["state"] for body in api.bodies(ti_id, "state")] == ["failed"]
 
 
-async def test_a_fork_server_that_is_killed_takes_zygotes_along(zygotes: Zygotes) -> None:
-    zygote = await zygotes.zygote()
-    run = await zygotes.sleep()
+async def test_a_fork_server_that_is_killed_takes_zygotes_along(ending: Zygotes) -> None:
+    zygote = await ending.zygote()
+    run = await ending.sleep()
 
-    os.kill(zygotes.server(), signal.SIGKILL)
+    os.kill(ending.server(), signal.SIGKILL)
 
     assert (await run.exited()).ending == Ending.DIED
     pids = (zygote, run.supervisor_pid, run.task_pid)
     await wait_until(lambda: not any(map(is_alive, pids)), description="every process to end")
-    assert zygotes.warm.zygotes.ready == 0
-    assert (await zygotes.tell())[:2] == [1, 1]
+    assert ending.warm.zygotes.ready == 0
+    assert (await ending.tell())[:2] == [1, 1]
