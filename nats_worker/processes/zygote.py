@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import logging
 import os
 import selectors
 import signal
 import sys
 import time
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from nats_worker.processes.zygote_book import DagFile
 
 __all__ = ["MAX_PACKET_BYTES", "TRIAL_SECONDS", "become_zygote"]
-
-log = logging.getLogger(__name__)
 
 # Of a request; a larger one goes the plain way.
 MAX_PACKET_BYTES = 131_072
@@ -156,6 +154,7 @@ def chance() -> str:
 def try_out(file: DagFile, private: list[socket]) -> Trial:
     """Parse the file in a process that ends then, and return what it saw; raises `Refused`."""
     reader, writer = os.pipe()
+    errors = os.dup(2)  # a trial writes all else to where it counts
     zygote = os.getpid()
     pid = os.fork()
     if pid == 0:
@@ -168,10 +167,11 @@ def try_out(file: DagFile, private: list[socket]) -> Trial:
             with os.fdopen(writer, "wb") as report:
                 report.write(pack(vars(watch_trial(file))))
             exit_code = 0
-        except BaseException:
-            log.exception("the trial of a Dag file ends with an error")
+        except BaseException:  # noqa: BLE001 - it is a process's last
+            os.write(errors, traceback.format_exc().encode())
         finally:
             os._exit(exit_code)
+    os.close(errors)
     os.close(writer)
     try:
         packed = read_until(reader, time.monotonic() + TRIAL_SECONDS)
