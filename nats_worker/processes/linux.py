@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import functools
 import os
 import select
 import signal
@@ -78,8 +79,12 @@ def die_with(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@functools.cache
 def prefer_as_oom_victim() -> None:
-    """Offer this process and its children to the kernel first when memory runs out."""
+    """Offer this process and its children to the kernel first when memory runs out.
+
+    Once for a process and those that it forks: a task of a zygote is as likely a victim as others.
+    """
     # Not every sandbox lets a process write here, and nothing depends on it.
     with contextlib.suppress(OSError):
         score = Path("/proc/self/oom_score_adj")

@@ -29,6 +29,7 @@ from nats_worker.processes.protocol import (
     unpack_report,
 )
 from nats_worker.processes.run import Run
+from nats_worker.processes.zygotes import ZygoteCounts
 
 if TYPE_CHECKING:
     import socket
@@ -65,6 +66,11 @@ class ProcessPool:
             more.
         shown_as: the name that Airflow's UI shows as the host of a task, '' for the host's own.
         uploads: where supervisors have task logs stored; without it they do it themselves.
+        dag_zygotes: whether tasks may start from processes that have parsed their Dag file: off,
+            auto or on.
+
+    Attributes:
+        zygotes: how many such processes there are, and what became of starts.
     """
 
     def __init__(
@@ -77,6 +83,7 @@ class ProcessPool:
         serves_logs: bool = False,
         shown_as: str = "",
         uploads: socket.socket | None = None,
+        dag_zygotes: str = "off",
     ) -> None:
         self.team = team
         self.delivery_seconds = delivery_seconds
@@ -85,6 +92,8 @@ class ProcessPool:
         self.serves_logs = serves_logs
         self.shown_as = shown_as
         self.uploads = uploads
+        self.dag_zygotes = dag_zygotes
+        self.zygotes = ZygoteCounts()
         self.runs: dict[str, Run] = {}
         self.server: ForkServerHandle | None = None
         self.preloaded = asyncio.Event()
@@ -160,6 +169,7 @@ class ProcessPool:
                 "reach_seconds": self.reach_seconds,
                 "shown_as": self.shown_as,
                 "workloads_per_supervisor": self.workloads_per_supervisor,
+                "dag_zygotes": self.dag_zygotes,
                 "start_by": time.monotonic() + start_seconds,
             }
         )
@@ -208,6 +218,12 @@ class ProcessPool:
         run.report = ExitReport(ending=Ending.HUNG, info=f"{what} {where}")
         run.end("")
         return True
+
+    def retire_zygotes(self) -> None:
+        """Keep no parsed Dag file from now on; tasks that run go on."""
+        self.dag_zygotes = "off"
+        if self.server is not None and self.preloaded.is_set():
+            self.server.send({"op": Op.RETIRE_ZYGOTES})
 
     def cleanup_bundles(self) -> None:
         """Have a process of its own remove stale Dag bundle versions; its log says what it did."""
@@ -275,6 +291,7 @@ class ProcessPool:
         for run in runs:
             run.end(info)
         self.runs.clear()
+        self.zygotes.ready = 0
 
     def on_event(self, event: dict[str, Any]) -> None:
         if event["event"] == Event.READY:
@@ -282,6 +299,12 @@ class ProcessPool:
             if self.serves_logs and self.server is not None:
                 self.server.send({"op": Op.SERVE_LOGS})
             return
+        if event["event"] == Event.ZYGOTES:
+            self.zygotes.note(event)
+            return
+        self.on_event_of_run(event)
+
+    def on_event_of_run(self, event: dict[str, Any]) -> None:
         run = self.runs.get(event["id"])
         if run is None:
             if event["event"] == Event.FORKED and event["id"]:
