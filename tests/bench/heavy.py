@@ -4,8 +4,8 @@
 - `start-*`: from the start date of a task, which Airflow's supervisor sends to the API server,
   to the first line of the task's own code. Every task but the first one is a sample.
 
-`nats` has the release's default of `[nats_executor] dag_zygotes`, `nats-off` and `nats-on` have
-that value, where the release has the setting.
+`nats` has the release's default of `[nats_executor] dag_zygotes`, `nats-off`, `nats-auto` and
+`nats-on` have that value, where the release has the setting.
 """
 
 from __future__ import annotations

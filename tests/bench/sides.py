@@ -75,7 +75,7 @@ def with_zygotes(defaults: Mapping[str, str | None]) -> tuple[Side, ...]:
     """
     if "dag_zygotes" not in defaults:
         return ()
-    choices = [choice for choice in ("off", "on") if choice != defaults["dag_zygotes"]]
+    choices = [choice for choice in ("off", "auto", "on") if choice != defaults["dag_zygotes"]]
     settings = {choice: {"NATS_EXECUTOR__DAG_ZYGOTES": choice} for choice in choices}
     return tuple(replace(NATS, name=f"nats-{c}", own=own) for c, own in settings.items())
 

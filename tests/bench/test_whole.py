@@ -72,10 +72,13 @@ def test_contenders_with_other_settings_stand_behind_their_like(
 
 def test_zygotes_have_every_choice_but_the_default_where_the_release_has_them() -> None:
     assert with_zygotes({"memory_high_percent": "90"}) == ()
-    assert [side.name for side in with_zygotes({"dag_zygotes": "off"})] == ["nats-on"]
-    [off] = with_zygotes({"dag_zygotes": "on"})
+    assert [side.name for side in with_zygotes({"dag_zygotes": "off"})] == [
+        "nats-auto",
+        "nats-on",
+    ]
+    off, on = with_zygotes({"dag_zygotes": "auto"})
     assert off.settings(4)["NATS_EXECUTOR__DAG_ZYGOTES"] == "off"
-    assert off.settings(4)["CORE__EXECUTOR"] == NATS.executor
+    assert on.settings(4)["CORE__EXECUTOR"] == NATS.executor
 
 
 def test_ends_and_releases_are_joined_by_task_instance(tmp_path: Path) -> None:
