@@ -218,7 +218,7 @@ def watch_trial(file: DagFile) -> Trial:
     for name in ("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "_AIRFLOW_PARSING_CONTEXT_TASK_ID"):
         os.environ[name] = ""  # so that reading the whole environment reads them
     # Watching takes time, and the limit is Airflow's for a parse that is not watched.
-    settings.get_dagbag_import_timeout = lambda _: 0.0
+    settings.get_dagbag_import_timeout = lambda dag_file_path: 0.0  # noqa: ARG005
     size = os.fstat(written).st_size
     _, reasons = watched_parse(file, root, witness.watching())
     sys.stdout.flush()
