@@ -73,6 +73,8 @@ class Session:
         """Make a worker with a name that none had before; it is not started."""
         name = f"bench-{self.side.name}-{self.airflow.number}"
         words = self.side.worker_arguments(self.slots, name)
+        if self.side.pid_option:
+            words += (self.side.pid_option, str(self.airflow.home / f"{name}.pid"))
         self.worker = self.airflow.deployment.process("worker", *words)
         self.worker.grace_seconds = self.airflow.deployment.worker_grace_seconds
         if self.is_timed:

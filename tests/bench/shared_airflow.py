@@ -160,7 +160,8 @@ class SharedAirflow:
             return False
 
     def environment(self) -> dict[str, str]:
-        passwords = self.home / "passwords.json"
+        passwords, temporary = self.home / "passwords.json", self.home / "tmp"
+        temporary.mkdir()
         passwords.write_text(json.dumps({USER: PASSWORD}))
         settings = {
             # Of the API server and the dag processor, which run no task.
@@ -187,6 +188,7 @@ class SharedAirflow:
             "PYTHONPATH": str(Path(__file__).parents[2]),  # for the timed workers
             "BENCH_SCALE": str(self.task.scale),
             "BENCH_NOTES": str(self.notes),
+            "TMPDIR": str(temporary),  # a worker that is killed leaves files
         }
         return inherited | python_environment(self.home) | own | here
 

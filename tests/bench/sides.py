@@ -23,6 +23,7 @@ class Side:
         worker: the arguments of `airflow` that start its worker, none where there is no worker.
         ready: what the worker's log says once it takes tasks; if nothing, its row tells.
         stopwatch: a module that runs the worker and notes when each slot is free again.
+        pid_option: names the file of its pid, where two workers must not share the default one.
         own: settings in which it differs from another contender with the same executor.
     """
 
@@ -31,6 +32,7 @@ class Side:
     worker: tuple[str, ...] = ()
     ready: str = ""
     stopwatch: str = ""
+    pid_option: str = ""
     own: Mapping[str, object] = field(default_factory=dict, hash=False)
 
     def worker_arguments(self, slots: int, name: str) -> tuple[str, ...]:
@@ -62,6 +64,7 @@ EDGE = Side(
     ("edge", "worker"),
     "",
     "tests.bench.timed_edge",
+    "--pid",
 )
 LOCAL = Side("local", "LocalExecutor")
 SIDES = (NATS, CELERY, EDGE, LOCAL)

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+import pytest
+
+from nats_executor.local.process import LocalError
 from tests.bench import goals, whole, works
-from tests.bench.sample import Task
+from tests.bench.needs import Unmeasured
+from tests.bench.sample import Sample, Task
 from tests.bench.sides import CELERY, EDGE, LOCAL, NATS, SIDES, with_zygotes
 
 if TYPE_CHECKING:
-    import pytest
-
     from tests.bench.sides import Side
 
 
@@ -49,6 +52,38 @@ def test_only_contenders_that_are_asked_for_take_part(monkeypatch: pytest.Monkey
     assert sides_for("worker_idle_pss") == [NATS, CELERY, EDGE]
     assert sides_for("e2e_vs_local_4_slots") == [NATS, LOCAL]
     assert sides_for(*whole.KEYS) == list(SIDES)
+
+
+def test_a_contender_that_fails_is_named_and_costs_no_other_its_figures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Failing:
+        def __init__(self, _airflow: object, side: Side, *_: object, **__: object) -> None:
+            self.side = side
+
+        def __enter__(self) -> Self:
+            if self.side is CELERY:
+                raise LocalError("its worker has died")
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(works, "missing", lambda _: "")
+    monkeypatch.setattr(works, "Session", Failing)
+    work = works.Work(
+        lambda session, _: iter([Sample("k", session.side.name, 1.0)]),
+        4,
+        {"k": frozenset({NATS, CELERY})},
+    )
+    task, _ = asking_for("k")
+    airflow: Any = SimpleNamespace(task=task, require_alive=lambda: None)
+    ways: Any = lambda _: nullcontext(airflow)  # noqa: E731 - what it returns is no real Airflow
+    measured: list[Sample] = []
+    with pytest.raises(Unmeasured) as raised:
+        measured.extend(works.carried_out(task, [work], ways))
+    assert measured == [Sample("k", "nats", 1.0)]
+    assert raised.value.reasons == {"k": {"celery": "its worker has died"}}
 
 
 def test_nothing_is_started_when_no_key_is_its_own() -> None:

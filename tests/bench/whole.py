@@ -54,7 +54,7 @@ def measure(task: Task) -> Iterator[Sample]:
 
     Raises:
         Missing: what every contender needs is not installed.
-        RunFailed: some session has failed; all others are measured by then.
+        Unmeasured: some session has failed; all others are measured by then.
     """
     yield from carried_out(task, WORKS, lambda here: SharedAirflow(task, here))
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from nats_executor.local.process import LocalError
-from tests.bench.needs import missing
+from tests.bench.needs import Unmeasured, missing
 from tests.bench.session import Session
 from tests.bench.shared_airflow import RunFailed, SharedAirflow
 from tests.bench.sides import SIDES
@@ -47,13 +48,13 @@ def carried_out(
 
     Raises:
         Missing: what every contender needs is not installed.
-        RunFailed: some session has failed; all others are measured by then.
+        Unmeasured: some session has failed; all others are measured by then.
     """
     asked = [work for work in works if work.sides_of(task.keys)]
     if not asked:
         return
     here = sides_here(task, asked)
-    failures: list[str] = []
+    failures: dict[str, dict[str, str]] = defaultdict(dict)
     with airflow_for(here) as airflow:
         for number in range(task.rounds):
             for work in asked:
@@ -64,7 +65,7 @@ def carried_out(
                     task.say(f"round {number + 1}: {side.name}, {work.slots} slots")
                     yield from sitting(airflow, side, work, failures)
     if failures:
-        raise RunFailed("; ".join(failures))
+        raise Unmeasured(failures)
 
 
 def sides_here(task: Task, works: Sequence[Work]) -> list[Side]:
@@ -86,9 +87,13 @@ def place(side: Side) -> tuple[int, str]:
 
 
 def sitting(
-    airflow: SharedAirflow, side: Side, work: Work, failures: list[str]
+    airflow: SharedAirflow, side: Side, work: Work, failures: dict[str, dict[str, str]]
 ) -> Iterator[Sample]:
-    """Measure one contender once; a failure costs no other contender its figures."""
+    """Measure one contender once; a failure costs no other contender its figures.
+
+    Args:
+        failures: gets the reason, by key and contender.
+    """
     task = airflow.task
     keys = frozenset(key for key, sides in work.table.items() if side in sides) & task.keys
     try:
@@ -99,5 +104,6 @@ def sitting(
                 yield sample
     except (LocalError, RunFailed, TimeoutError) as exc:
         airflow.require_alive()
-        failures.append(f"{side.name}: {exc}")
+        for key in keys:
+            failures[key][side.name] = str(exc)
         task.say(f"  failed: {exc}")
