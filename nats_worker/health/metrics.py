@@ -17,7 +17,7 @@ from nats_worker.health.metric_table import NAMESPACE, WORKER_METRICS
 from nats_worker.processes import memory
 from nats_worker.processes.linux import children_of
 from nats_worker.processes.proof import SELF_TEST
-from nats_worker.processes.zygote_book import Reason
+from nats_worker.processes.zygote_book import Obstacle
 from nats_worker.processes.zygotes import ZygoteCounts
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class StateCollector(Collector):
         refused = CounterMetricFamily(
             f"{NAMESPACE}_zygote_refusals", metric.text, labels=metric.labels
         )
-        for reason in Reason:
+        for reason in Obstacle:
             refused.add_metric([reason.value], counts.refused[reason.value])
         yield refused
 

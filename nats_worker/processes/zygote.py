@@ -3,7 +3,7 @@
 A zygote is a fork server for the tasks of one Dag file. The fork server that forked it passes
 requests on to it, one in each packet; what becomes of them it tells the main process itself, as
 that one does. Code of the Dag file is in the memory of its supervisors, so a file has one only if
-its parse does nothing but make Dags: the trial watches it, and `zygote_book.Reason` lists what
+its parse does nothing but make Dags: the trial watches it, and `zygote_book.Obstacle` lists what
 stands against it.
 """
 
@@ -25,8 +25,14 @@ from nats_worker.processes import zygote_facts
 from nats_worker.processes.interpreter import is_wanted
 from nats_worker.processes.linux import die_with, kill_tree
 from nats_worker.processes.protocol import Op, pack, unpack
-from nats_worker.processes.zygote_book import PARDONED, Reason, Wish
-from nats_worker.processes.zygote_parse import Parse, as_task, bundle_path, missing_names, parse
+from nats_worker.processes.zygote_book import PARDONED, DagZygotes, Obstacle
+from nats_worker.processes.zygote_parse import (
+    Parse,
+    as_task,
+    bundle_path,
+    missing_names,
+    parse_dag_file,
+)
 from nats_worker.processes.zygote_witness import Witness, fingerprints, reads_clock
 
 if TYPE_CHECKING:
@@ -35,7 +41,7 @@ if TYPE_CHECKING:
 
     from nats_worker.processes.zygote_book import DagFile
 
-__all__ = ["MAX_PACKET_BYTES", "TRIAL_SECONDS", "become_zygote"]
+__all__ = ["become_zygote"]
 
 # Of a request; a larger one goes the plain way.
 MAX_PACKET_BYTES = 131_072
@@ -47,10 +53,10 @@ MOST_INPUTS = 2000
 COARSE_NS = 2_000_000_000
 
 
-class Refused(Exception):
+class NoZygote(Exception):
     """The file gets no zygote."""
 
-    def __init__(self, reasons: set[Reason]) -> None:
+    def __init__(self, reasons: set[Obstacle]) -> None:
         super().__init__(*sorted(reasons))
         self.reasons = reasons
 
@@ -71,7 +77,7 @@ class Trial:
 
 
 def become_zygote(
-    file: DagFile, wish: Wish, channel: socket, *, server: Any, private: list[socket]
+    file: DagFile, wish: DagZygotes, channel: socket, *, server: Any, private: list[socket]
 ) -> int:
     """Build a zygote in this child of a fork server, and serve until the channel ends.
 
@@ -84,7 +90,7 @@ def become_zygote(
         signal.signal(sig, signal.SIG_IGN)
     try:
         trial, parsed = build(file, wish, [channel, *private])
-    except Refused as exc:
+    except NoZygote as exc:
         channel.send(pack({"reasons": sorted(exc.reasons)}))
         return 0
     parsed.offer()
@@ -98,22 +104,22 @@ def become_zygote(
     return 0
 
 
-def build(file: DagFile, wish: Wish, private: list[socket]) -> tuple[Trial, Parse]:
-    """Parse the file if a trial allows it; raises `Refused`."""
+def build(file: DagFile, wish: DagZygotes, private: list[socket]) -> tuple[Trial, Parse]:
+    """Parse the file if a trial allows it; raises `NoZygote`."""
     if missing_names() or is_wanted():  # a new interpreter has nothing of its parent's memory
-        raise Refused({Reason.UNSUPPORTED})
+        raise NoZygote({Obstacle.UNSUPPORTED})
     began = time.time_ns()
     trial = try_out(file, private)
-    pardoned = PARDONED if wish is Wish.ON else frozenset()
-    if reasons := {Reason(reason) for reason in trial.reasons} - pardoned:
-        raise Refused(reasons)
+    pardoned = PARDONED if wish is DagZygotes.ON else frozenset()
+    if reasons := {Obstacle(reason) for reason in trial.reasons} - pardoned:
+        raise NoZygote(reasons)
     parsed, reasons = watched_parse(file, Path(trial.root))
     if reasons := reasons - pardoned:
-        raise Refused(reasons)
+        raise NoZygote(reasons)
     if trial.chance and trial.chance == chance():
-        raise Refused({Reason.RANDOM})
+        raise NoZygote({Obstacle.RANDOM})
     if has_changed(trial.inputs, began) and not file.version:
-        raise Refused({Reason.CHANGED})
+        raise NoZygote({Obstacle.CHANGED})
     return trial, parsed
 
 
@@ -125,17 +131,17 @@ def has_changed(inputs: dict[str, Any], began: int) -> bool:
 
 def watched_parse(
     file: DagFile, root: Path, around: contextlib.AbstractContextManager[None] | None = None
-) -> tuple[Parse, set[Reason]]:
+) -> tuple[Parse, set[Obstacle]]:
     """Parse, and compare the process before and after.
 
     Args:
         around: a context for the parse alone.
     """
-    reasons: set[Reason] = set()
-    with as_task(lambda: reasons.add(Reason.REQUEST)):
+    reasons: set[Obstacle] = set()
+    with as_task(lambda: reasons.add(Obstacle.REQUEST)):
         before = zygote_facts.take()
         with around or contextlib.nullcontext():
-            parsed = parse(file, root)
+            parsed = parse_dag_file(file, root)
         after = zygote_facts.take()
     if parsed.reason:
         reasons.add(parsed.reason)
@@ -152,7 +158,7 @@ def chance() -> str:
 
 
 def try_out(file: DagFile, private: list[socket]) -> Trial:
-    """Parse the file in a process that ends then, and return what it saw; raises `Refused`."""
+    """Parse the file in a process that ends then, and return what it saw; raises `NoZygote`."""
     reader, writer = os.pipe()
     errors = os.dup(2)  # a trial writes all else to where it counts
     zygote = os.getpid()
@@ -180,7 +186,7 @@ def try_out(file: DagFile, private: list[socket]) -> Trial:
         os.waitpid(pid, 0)
         os.close(reader)
     if not packed:
-        raise Refused({Reason.DIED})
+        raise NoZygote({Obstacle.DIED})
     fields = unpack(packed)
     inputs = {path: facts and tuple(facts) for path, facts in fields.pop("inputs").items()}
     return Trial(**fields, inputs=inputs)
@@ -204,44 +210,44 @@ def watch_trial(file: DagFile) -> Trial:
     from airflow import settings
     from airflow.sdk.execution_time import supervisor
 
-    reasons: set[Reason] = set()
+    reasons: set[Obstacle] = set()
     written = os.memfd_create("written")
     supervisor._reset_signals()  # noqa: SLF001 - as Airflow begins each task
     supervisor._configure_logs_over_json_channel(os.dup(written))  # noqa: SLF001
-    with as_task(lambda: reasons.add(Reason.REQUEST)), contextlib.suppress(Exception):
+    with as_task(lambda: reasons.add(Obstacle.REQUEST)), contextlib.suppress(Exception):
         root = bundle_path(file)
     if reasons or root is None:
-        return Trial(reasons=[Reason.BUNDLE])
+        return Trial(reasons=[Obstacle.BUNDLE])
     for stream in (1, 2):
         os.dup2(written, stream)
     witness = Witness(filter(None, (str(root), settings.PLUGINS_FOLDER)))
     for name in ("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "_AIRFLOW_PARSING_CONTEXT_TASK_ID"):
         os.environ[name] = ""  # so that reading the whole environment reads them
     # Watching takes time, and the limit is Airflow's for a parse that is not watched.
-    settings.get_dagbag_import_timeout = lambda dag_file_path: 0.0  # noqa: ARG005
+    vars(settings)["get_dagbag_import_timeout"] = lambda _: 0.0
     size = os.fstat(written).st_size
     _, reasons = watched_parse(file, root, witness.watching())
     sys.stdout.flush()
     sys.stderr.flush()
     if os.fstat(written).st_size > size:
-        reasons.add(Reason.LOG)
+        reasons.add(Obstacle.LOG)
     reasons |= witness.reasons | judged(witness.inputs)
     inputs = fingerprints(witness.inputs)
     return Trial(root=str(root), reasons=sorted(reasons), inputs=inputs, chance=chance())
 
 
-def judged(inputs: set[str]) -> set[Reason]:
+def judged(inputs: set[str]) -> set[Obstacle]:
     """Return what the files themselves say against a zygote."""
     found = set()
     sources = [name for name in inputs if name.endswith(".py")]
     for name in sources:
         with contextlib.suppress(OSError, SyntaxError, ValueError):
             if reads_clock(compile(Path(name).read_bytes(), name, "exec")):
-                found.add(Reason.CLOCK)
+                found.add(Obstacle.CLOCK)
     if any(is_hidden(name) for name in sources):
-        found.add(Reason.HOOK)
+        found.add(Obstacle.HOOK)
     if len(inputs) > MOST_INPUTS:
-        found.add(Reason.FILES)
+        found.add(Obstacle.FILES)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Decides which Dag files have a zygote: which to build, to use and to retire.
+"""Chooses the Dag files that have a zygote.
 
 A zygote is a process that has parsed one Dag file; supervisors of its tasks are forked from it.
 """
@@ -10,28 +10,37 @@ from enum import Enum, StrEnum
 from math import inf
 from typing import Any
 
-__all__ = ["Book", "DagFile", "Reason", "Step", "Wish", "dag_file_of"]
+__all__ = [
+    "PARDONED",
+    "TEXTS",
+    "Book",
+    "DagFile",
+    "DagZygotes",
+    "Obstacle",
+    "Way",
+    "dag_file_of",
+]
 
 # A zygote costs one parse more than it saves for the first task, so it is built at the second one
 # that comes within this time.
 MEETING_SECONDS = 300.0
-IDLE_SECONDS = 300.0
+UNUSED_SECONDS = 300.0
 OLDEST_SECONDS = 3600.0
 MOST_SERVED = 1000
 MOST_ZYGOTES = 8
 # Of all zygotes, as a share of the memory that the worker may use.
 LARGEST_SHARE = 0.25
 # For a file that may have been mended; a version of a bundle never changes.
-RETRY_SECONDS = 600.0
+MENDING_SECONDS = 600.0
 # For a file that was changed while it was parsed.
 SETTLE_SECONDS = 10.0
 # One that went stale earlier did not pay for its parse.
 WORTHWHILE = 3
 MOST_FILES = 1000
-LONGEST_NAME = 4096
+LONGEST_FILE_NAME = 4096
 
 
-class Wish(StrEnum):
+class DagZygotes(StrEnum):
     """What `[nats_executor] dag_zygotes` says."""
 
     OFF = "off"
@@ -39,7 +48,7 @@ class Wish(StrEnum):
     ON = "on"
 
 
-class Step(Enum):
+class Way(Enum):
     """What becomes of a task's start."""
 
     PLAIN = "the task parses its Dag file"
@@ -47,7 +56,7 @@ class Step(Enum):
     HAND_OVER = "its supervisor is forked from the zygote"
 
 
-class Reason(StrEnum):
+class Obstacle(StrEnum):
     """Why a Dag file has no zygote: a label of the metric. `TEXTS` has the words for people."""
 
     BROKEN = "broken"
@@ -75,7 +84,7 @@ class Reason(StrEnum):
 
 
 # To whom `on` says that tasks may share what the clock said when their Dag file was parsed.
-PARDONED = frozenset({Reason.CLOCK})
+PARDONED = frozenset({Obstacle.CLOCK})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +111,7 @@ def dag_file_of(body: dict[str, Any], team: str | None) -> DagFile | None:
             "bundle_info": {"name": str(name), "version": (None | str()) as version, **others},
         } if not any(others.values()):
             names = (name, version or "", path)
-            if path.endswith(".py") and all(len(text) <= LONGEST_NAME for text in names):
+            if path.endswith(".py") and all(len(text) <= LONGEST_FILE_NAME for text in names):
                 return DagFile(name, version, path, team)
     return None
 
@@ -136,7 +145,7 @@ class Book:
     def __init__(self) -> None:
         self.entries: dict[DagFile, Entry] = {}
 
-    def meet(self, file: DagFile, now: float) -> Step:
+    def meet(self, file: DagFile, now: float) -> Way:
         """Say how a task of this file starts, and remember that it came."""
         entry = self.entries.pop(file, None) or Entry()
         self.entries[file] = entry
@@ -145,14 +154,14 @@ class Book:
         if entry.born_at is not None:
             entry.served += 1
             entry.used_at = now
-            return Step.HAND_OVER
+            return Way.HAND_OVER
         is_frequent = now - before <= MEETING_SECONDS
         # One after the other: they would take the processors from tasks.
         is_free = not any(other.is_building for other in self.entries.values())
         if is_frequent and is_free and now >= entry.refused_until:
             entry.is_building = True
-            return Step.BUILD
-        return Step.PLAIN
+            return Way.BUILD
+        return Way.PLAIN
 
     def forget_some(self) -> None:
         for file, entry in list(self.entries.items()):
@@ -169,18 +178,18 @@ class Book:
         entry.served = 0
         entry.size = size
 
-    def refuse(self, file: DagFile, reason: Reason, now: float) -> None:
+    def refuse(self, file: DagFile, reason: Obstacle, now: float) -> None:
         """Note that the file goes the plain way for now, or for good."""
         self.gone(file)
-        own = {Reason.CHANGED: SETTLE_SECONDS, Reason.MEMORY: RETRY_SECONDS}
-        lasting = inf if file.version else RETRY_SECONDS
+        own = {Obstacle.CHANGED: SETTLE_SECONDS, Obstacle.MEMORY: MENDING_SECONDS}
+        lasting = inf if file.version else MENDING_SECONDS
         self.entries[file].refused_until = now + own.get(reason, lasting)
 
     def stale(self, file: DagFile, now: float) -> None:
         """Note that a file of the zygote has changed."""
         is_hasty = self.entries[file].served < WORTHWHILE
         self.gone(file)
-        self.entries[file].refused_until = now + (RETRY_SECONDS if is_hasty else 0.0)
+        self.entries[file].refused_until = now + (MENDING_SECONDS if is_hasty else 0.0)
 
     def gone(self, file: DagFile) -> None:
         """Note that a zygote, or what was to be one, gets no more tasks."""
@@ -213,33 +222,33 @@ def is_spent(entry: Entry, now: float) -> bool:
     """Return whether a zygote is idle, or has served enough: what it leaks ends with it."""
     born_at = now if entry.born_at is None else entry.born_at
     return (
-        now - entry.used_at >= IDLE_SECONDS
+        now - entry.used_at >= UNUSED_SECONDS
         or now - born_at >= OLDEST_SECONDS
         or entry.served >= MOST_SERVED
     )
 
 
 TEXTS = {
-    Reason.BROKEN: "its import fails",
-    Reason.BUNDLE: "its bundle cannot be read without a task, or may change at a task's start",
-    Reason.CHANGED: "one of its files has just changed",
-    Reason.CLOCK: "it reads the clock while it is parsed",
-    Reason.CONTEXT: "it reads the environment of the one task that it is parsed for",
-    Reason.DESCRIPTOR: "it leaves a file, a socket or shared memory open",
-    Reason.DIED: "its process died, or took too long",
-    Reason.ENVIRONMENT: "it changes the environment",
-    Reason.FILES: "it reads more files than can be watched",
-    Reason.HOOK: "it changes how modules are imported, or hides one of Python's own",
-    Reason.LOG: "it writes to the task's log, or changes how that is written",
-    Reason.MEMORY: "its zygote would take too much memory",
-    Reason.NETWORK: "it asks the network, or a database",
-    Reason.PATCH: "it replaces functions of modules that were there before",
-    Reason.PROCESS: "it starts a process",
-    Reason.RANDOM: "it uses chance while it is parsed, or seeds it",
-    Reason.REQUEST: "it asks for a Variable, a Connection or the like",
-    Reason.SETTING: "it changes a setting of the process",
-    Reason.SIGNAL: "it changes a signal handler",
-    Reason.THREAD: "it starts a thread",
-    Reason.UNSUPPORTED: "this Airflow, or its configuration, has no place for it",
-    Reason.WRITE: "it writes or removes a file",
+    Obstacle.BROKEN: "its import fails",
+    Obstacle.BUNDLE: "its bundle cannot be read without a task, or may change at a task's start",
+    Obstacle.CHANGED: "one of its files has just changed",
+    Obstacle.CLOCK: "it reads the clock while it is parsed",
+    Obstacle.CONTEXT: "it reads the environment of the one task that it is parsed for",
+    Obstacle.DESCRIPTOR: "it leaves a file, a socket or shared memory open",
+    Obstacle.DIED: "its process died, or took too long",
+    Obstacle.ENVIRONMENT: "it changes the environment",
+    Obstacle.FILES: "it reads more files than can be watched",
+    Obstacle.HOOK: "it changes how modules are imported, or hides one of Python's own",
+    Obstacle.LOG: "it writes to the task's log, or changes how that is written",
+    Obstacle.MEMORY: "its zygote would take too much memory",
+    Obstacle.NETWORK: "it asks the network, or a database",
+    Obstacle.PATCH: "it replaces functions of modules that were there before",
+    Obstacle.PROCESS: "it starts a process",
+    Obstacle.RANDOM: "it uses chance while it is parsed, or seeds it",
+    Obstacle.REQUEST: "it asks for a Variable, a Connection or the like",
+    Obstacle.SETTING: "it changes a setting of the process",
+    Obstacle.SIGNAL: "it changes a signal handler",
+    Obstacle.THREAD: "it starts a thread",
+    Obstacle.UNSUPPORTED: "this Airflow, or its configuration, has no place for it",
+    Obstacle.WRITE: "it writes or removes a file",
 }

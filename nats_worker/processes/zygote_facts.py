@@ -21,13 +21,13 @@ from typing import Any
 import structlog
 
 from nats_worker.processes.linux import children_of
-from nats_worker.processes.zygote_book import Reason
+from nats_worker.processes.zygote_book import Obstacle
 
-__all__ = ["Snapshot", "changes", "private_bytes", "take"]
+__all__ = ["IMPORTER_SIGNALS", "changes", "private_bytes", "take"]
 
-PROC = Path("/proc/self")
+OWN_PROC = Path("/proc/self")
 # Airflow's importer sets both for each file; the task gets what it set.
-IMPORTERS = frozenset({signal.SIGALRM, signal.SIGSEGV})
+IMPORTER_SIGNALS = frozenset({signal.SIGALRM, signal.SIGSEGV})
 MASKS = ("SigBlk:", "SigIgn:", "Umask:")
 LIMITS = ("RLIMIT_AS", "RLIMIT_CORE", "RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_STACK")
 
@@ -55,20 +55,20 @@ class Snapshot:
 
 
 OF_FIELDS = {
-    "threads": Reason.THREAD,
-    "children": Reason.PROCESS,
-    "descriptors": Reason.DESCRIPTOR,
-    "shared": Reason.DESCRIPTOR,
-    "handlers": Reason.SIGNAL,
-    "environment": Reason.ENVIRONMENT,
-    "settings": Reason.SETTING,
-    "hooks": Reason.HOOK,
-    "logging": Reason.LOG,
-    "random": Reason.RANDOM,
+    "threads": Obstacle.THREAD,
+    "children": Obstacle.PROCESS,
+    "descriptors": Obstacle.DESCRIPTOR,
+    "shared": Obstacle.DESCRIPTOR,
+    "handlers": Obstacle.SIGNAL,
+    "environment": Obstacle.ENVIRONMENT,
+    "settings": Obstacle.SETTING,
+    "hooks": Obstacle.HOOK,
+    "logging": Obstacle.LOG,
+    "random": Obstacle.RANDOM,
 }
 
 
-def changes(before: Snapshot, after: Snapshot, *, ends: int = 0) -> set[Reason]:
+def changes(before: Snapshot, after: Snapshot, *, ends: int = 0) -> set[Obstacle]:
     """Return what differs.
 
     Args:
@@ -80,7 +80,7 @@ def changes(before: Snapshot, after: Snapshot, *, ends: int = 0) -> set[Reason]:
         if getattr(before, name) != getattr(after, name)
     }
     if after.ends - before.ends != ends:
-        found.add(Reason.SETTING)
+        found.add(Obstacle.SETTING)
     return found
 
 
@@ -89,15 +89,13 @@ def take() -> Snapshot:
     settle_threads()
     gc.collect()  # files that nothing holds any more are closed
     return Snapshot(
-        threads=len(list((PROC / "task").iterdir())),
+        threads=len(list((OWN_PROC / "task").iterdir())),
         children=frozenset(children_of(os.getpid())),
         descriptors=open_descriptors(),
         shared=shared_maps(),
-        handlers={
-            sig: signal.getsignal(sig) for sig in signal.valid_signals() if sig not in IMPORTERS
-        },
+        handlers=signal_handlers(),
         environment=dict(os.environ),
-        settings=settings(),
+        settings=process_settings(),
         hooks=(
             [*map(id, sys.meta_path)],
             [*map(id, sys.path_hooks)],
@@ -111,6 +109,11 @@ def take() -> Snapshot:
     )
 
 
+def signal_handlers() -> dict[int, Any]:
+    ours = signal.valid_signals() - IMPORTER_SIGNALS
+    return {sig: signal.getsignal(sig) for sig in ours}
+
+
 def settle_threads() -> None:
     """Fork, as a supervisor will: what ends its threads before each fork has none after it."""
     pid = os.fork()
@@ -121,7 +124,7 @@ def settle_threads() -> None:
 
 def open_descriptors() -> dict[str, str]:
     found = {}
-    for entry in (PROC / "fd").iterdir():
+    for entry in (OWN_PROC / "fd").iterdir():
         try:
             found[entry.name] = str(entry.readlink())
         except FileNotFoundError:
@@ -131,12 +134,14 @@ def open_descriptors() -> dict[str, str]:
 
 def shared_maps() -> frozenset[str]:
     """Return the memory that is shared and can be written, as locks of processes are."""
-    lines = (line.split(maxsplit=5) for line in (PROC / "maps").read_text().splitlines())
+    lines = (line.split(maxsplit=5) for line in (OWN_PROC / "maps").read_text().splitlines())
     return frozenset(" ".join(parts) for parts in lines if parts[1].startswith("rw-s"))
 
 
-def settings() -> tuple[Any, ...]:
-    masks = [line for line in (PROC / "status").read_text().splitlines() if line.startswith(MASKS)]
+def process_settings() -> tuple[Any, ...]:
+    masks = [
+        line for line in (OWN_PROC / "status").read_text().splitlines() if line.startswith(MASKS)
+    ]
     return (
         Path.cwd(),
         masks,
@@ -183,7 +188,7 @@ def structured() -> dict[str, Any]:
 def private_bytes() -> int:
     """Return the memory that this process shares with no other, 0 if the kernel does not tell."""
     try:
-        lines = (PROC / "smaps_rollup").read_text().splitlines()
+        lines = (OWN_PROC / "smaps_rollup").read_text().splitlines()
     except OSError:
         return 0
     return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))

@@ -13,7 +13,8 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from nats_worker.processes.zygote_book import Reason
+from nats_worker.processes.zygote_book import Obstacle
+from nats_worker.processes.zygote_facts import IMPORTER_SIGNALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from nats_worker.processes.zygote_book import DagFile
 
-__all__ = ["RELIED_ON_FOR_ZYGOTES", "Parse", "as_task", "bundle_path", "missing_names", "parse"]
+__all__ = ["Parse", "as_task", "bundle_path", "missing_names", "parse_dag_file"]
 
 # Where Airflow lacks one of these, no file has a zygote.
 RELIED_ON_FOR_ZYGOTES = {
@@ -36,7 +37,6 @@ RELIED_ON_FOR_ZYGOTES = {
     "airflow.sdk.execution_time.task_runner": ("main", "parse"),
     "airflow.settings": ("PLUGINS_FOLDER", "get_dagbag_import_timeout"),
 }
-SIGNALS = (signal.SIGALRM, signal.SIGSEGV)
 COMMS = "SUPERVISOR_COMMS"
 
 
@@ -53,7 +53,7 @@ def missing_names() -> list[str]:
     return missing
 
 
-class Asked(Exception):
+class NoSupervisor(Exception):
     """Code of a Dag file asked for what only a task's supervisor can answer."""
 
 
@@ -70,7 +70,7 @@ class Deaf:
     def __getattr__(self, name: str) -> Any:
         """Refuse everything."""
         self._on_request()
-        raise Asked(name)
+        raise NoSupervisor(name)
 
 
 @contextlib.contextmanager
@@ -125,11 +125,11 @@ class Parse:
     ends: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
 
     @property
-    def reason(self) -> Reason | None:
+    def reason(self) -> Obstacle | None:
         """Why the result is of no use."""
         if self.result is None:
-            return Reason.UNSUPPORTED
-        return Reason.BROKEN if self.result.errors or not self.result.dags else None
+            return Obstacle.UNSUPPORTED
+        return Obstacle.BROKEN if self.result.errors or not self.result.dags else None
 
     def offer(self) -> None:
         """Have the first import of this file in a process forked from here give the result."""
@@ -159,7 +159,7 @@ class Parse:
             generators.seed()
 
 
-def parse(file: DagFile, root: Path) -> Parse:
+def parse_dag_file(file: DagFile, root: Path) -> Parse:
     """Import a Dag file as a task does, and undo what only tasks should see of that."""
     from airflow.dag_processing.importers import PythonDagImporter, get_importer_registry
 
@@ -170,7 +170,7 @@ def parse(file: DagFile, root: Path) -> Parse:
     if type(importer) is not PythonDagImporter or loud:
         return found  # another importer may keep something; Airflow tells of each import
     before = list(sys.path)
-    handlers = {sig: signal.getsignal(sig) for sig in SIGNALS}
+    handlers = {sig: signal.getsignal(sig) for sig in IMPORTER_SIGNALS}
     if str(root) not in sys.path:
         sys.path.append(str(root))
     with recorded_ends(found):
@@ -178,7 +178,7 @@ def parse(file: DagFile, root: Path) -> Parse:
             file_path=name, bundle_path=root, bundle_name=file.bundle, safe_mode=False
         )
     found.path = list(sys.path)
-    found.handlers = {sig: signal.getsignal(sig) for sig in SIGNALS}
+    found.handlers = {sig: signal.getsignal(sig) for sig in IMPORTER_SIGNALS}
     sys.path[:] = before
     for sig, handler in handlers.items():
         signal.signal(sig, handler)

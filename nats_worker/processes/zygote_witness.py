@@ -14,8 +14,7 @@ from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
-from nats_worker.processes import zygote_parse
-from nats_worker.processes.zygote_book import Reason
+from nats_worker.processes.zygote_book import Obstacle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -38,33 +37,33 @@ THREADS = frozenset({"start_joinable_thread", "start_new_thread"})
 # Clocks of compiled libraries tell Python nothing when they are asked.
 CLOCK_NAMES = frozenset({"now", "today", "utcnow"})
 EVENTS = {
-    "fcntl.flock": Reason.DESCRIPTOR,
-    "fcntl.lockf": Reason.DESCRIPTOR,
-    "ftplib.connect": Reason.NETWORK,
-    "http.client.connect": Reason.NETWORK,
-    "os.chdir": Reason.SETTING,
-    "os.exec": Reason.PROCESS,
-    "os.fork": Reason.PROCESS,
-    "os.forkpty": Reason.PROCESS,
-    "os.posix_spawn": Reason.PROCESS,
-    "os.putenv": Reason.ENVIRONMENT,
-    "os.system": Reason.PROCESS,
-    "os.unsetenv": Reason.ENVIRONMENT,
-    "pty.spawn": Reason.PROCESS,
-    "resource.setrlimit": Reason.SETTING,
-    "smtplib.connect": Reason.NETWORK,
-    "socket.bind": Reason.NETWORK,
-    "socket.connect": Reason.NETWORK,
-    "socket.getaddrinfo": Reason.NETWORK,
-    "socket.gethostbyaddr": Reason.NETWORK,
-    "socket.gethostbyname": Reason.NETWORK,
-    "socket.sendto": Reason.NETWORK,
-    "sqlite3.connect": Reason.NETWORK,
-    "subprocess.Popen": Reason.PROCESS,
-    "sys.addaudithook": Reason.HOOK,
-    "sys.setprofile": Reason.HOOK,
-    "sys.settrace": Reason.HOOK,
-    "urllib.Request": Reason.NETWORK,
+    "fcntl.flock": Obstacle.DESCRIPTOR,
+    "fcntl.lockf": Obstacle.DESCRIPTOR,
+    "ftplib.connect": Obstacle.NETWORK,
+    "http.client.connect": Obstacle.NETWORK,
+    "os.chdir": Obstacle.SETTING,
+    "os.exec": Obstacle.PROCESS,
+    "os.fork": Obstacle.PROCESS,
+    "os.forkpty": Obstacle.PROCESS,
+    "os.posix_spawn": Obstacle.PROCESS,
+    "os.putenv": Obstacle.ENVIRONMENT,
+    "os.system": Obstacle.PROCESS,
+    "os.unsetenv": Obstacle.ENVIRONMENT,
+    "pty.spawn": Obstacle.PROCESS,
+    "resource.setrlimit": Obstacle.SETTING,
+    "smtplib.connect": Obstacle.NETWORK,
+    "socket.bind": Obstacle.NETWORK,
+    "socket.connect": Obstacle.NETWORK,
+    "socket.getaddrinfo": Obstacle.NETWORK,
+    "socket.gethostbyaddr": Obstacle.NETWORK,
+    "socket.gethostbyname": Obstacle.NETWORK,
+    "socket.sendto": Obstacle.NETWORK,
+    "sqlite3.connect": Obstacle.NETWORK,
+    "subprocess.Popen": Obstacle.PROCESS,
+    "sys.addaudithook": Obstacle.HOOK,
+    "sys.setprofile": Obstacle.HOOK,
+    "sys.settrace": Obstacle.HOOK,
+    "urllib.Request": Obstacle.NETWORK,
 }
 # `os.environ` makes them, too, and is compared as a whole: numpy sets a variable for a moment.
 OF_ENVIRON = frozenset({"os.putenv", "os.unsetenv"})
@@ -79,7 +78,9 @@ WRITES = frozenset(
 )  # fmt: skip
 LISTINGS = frozenset({"os.listdir", "os.scandir"})
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-LOOKS = ("access", "lstat", "readlink", "stat")
+LOOKED_BY = ("access", "lstat", "readlink", "stat")
+# A call from here is none of the user's, and what is below it is not either.
+OWN_FOLDER = str(Path(__file__).parent)
 IMPORTLIB = "<frozen importlib"
 CACHE = "__pycache__"
 FUNCTIONS = (BuiltinFunctionType, FunctionType, MethodType, type, staticmethod, classmethod)
@@ -99,8 +100,8 @@ class Witness:
 
     def __init__(self, folders: Iterable[str]) -> None:
         self.folders = tuple(f"{folder}/" for folder in folders)
-        self.own = tuple(f"{folder}/" for folder in installed())
-        self.reasons: set[Reason] = set()
+        self.own = tuple(f"{folder}/" for folder in installed_folders())
+        self.reasons: set[Obstacle] = set()
         self.inputs: set[str] = set()
         self.is_watching = False
         self.known: dict[str, bool] = {}
@@ -119,18 +120,18 @@ class Witness:
                 self.is_watching = False
                 sys.setprofile(None)
         if is_replaced(before):
-            self.reasons.add(Reason.PATCH)
+            self.reasons.add(Obstacle.PATCH)
 
     @contextlib.contextmanager
     def looking(self) -> Iterator[None]:
         """Note which variables of the environment and which files are looked for."""
         kind: Any = type(os.environ)
         get_variable = kind.__getitem__
-        looks: dict[str, Callable[..., Any]] = {name: getattr(os, name) for name in LOOKS}
+        looks: dict[str, Callable[..., Any]] = {name: getattr(os, name) for name in LOOKED_BY}
 
         def getitem(environment: Any, name: str) -> str:
             if self.is_watching and str(name).startswith(PREFIXES):
-                self.reasons.add(Reason.CONTEXT)
+                self.reasons.add(Obstacle.CONTEXT)
             text: str = get_variable(environment, name)
             return text
 
@@ -161,7 +162,7 @@ class Witness:
             self.note("." if args[0] is None else args[0])
         elif event in WRITES:
             if not any(CACHE in str(arg) for arg in args):
-                self.reasons.add(Reason.WRITE)
+                self.reasons.add(Obstacle.WRITE)
         elif reason := EVENTS.get(event):
             caller = sys._getframe(1)  # noqa: SLF001 - there is no other way to it
             is_known = event in OF_ENVIRON and caller.f_globals is vars(os)
@@ -173,7 +174,7 @@ class Witness:
         if not is_writing:
             self.note(path)
         elif CACHE not in str(path) and path != os.devnull:
-            self.reasons.add(Reason.WRITE)
+            self.reasons.add(Obstacle.WRITE)
 
     def note(self, path: Any) -> None:
         """Remember a file on which the Dags may depend."""
@@ -192,17 +193,17 @@ class Witness:
             return
         name = getattr(function, "__name__", "")
         if name in THREADS:
-            self.reasons.add(Reason.THREAD)
+            self.reasons.add(Obstacle.THREAD)
         elif name in CLOCKS and self.is_of_user(frame):
-            self.reasons.add(Reason.CLOCK)
+            self.reasons.add(Obstacle.CLOCK)
         elif name in CHANCES and self.is_of_user(frame):
-            self.reasons.add(Reason.RANDOM)
+            self.reasons.add(Obstacle.RANDOM)
 
     def is_of_user(self, frame: FrameType | None) -> bool:
         """Return whether the user's code calls, not a library for its own import."""
         while frame is not None:
             name = frame.f_code.co_filename
-            if name.startswith(IMPORTLIB) or name == zygote_parse.__file__:
+            if name.startswith((IMPORTLIB, OWN_FOLDER)):
                 return False
             if name not in self.known:
                 self.known[name] = not (name.startswith("<") or self.is_installed(name))
@@ -215,8 +216,8 @@ class Witness:
         return name.startswith(self.own) and not name.startswith(self.folders)
 
 
-def installed() -> set[str]:
-    """Return the folders of Python and of what is installed for it."""
+def installed_folders() -> set[str]:
+    """Return the folders of Python and of what is installed_folders for it."""
     names = ("purelib", "platlib", "stdlib", "platstdlib")
     return {sysconfig.get_path(name) for name in names} | {
         str(Path(sysconfig.get_path(name)).resolve()) for name in names

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nats_worker.processes import memory
 from nats_worker.processes.linux import kill_tree
 from nats_worker.processes.protocol import Event, Op, pack, unpack
-from nats_worker.processes.zygote_book import TEXTS, Book, Reason, Step, Wish, dag_file_of
+from nats_worker.processes.zygote_book import TEXTS, Book, DagZygotes, Obstacle, Way, dag_file_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +51,7 @@ class ZygoteCounts:
         self.refused.update(event["refused"])
 
 
-class Phase(Enum):
+class ZygotePhase(Enum):
     """How far the life of a zygote is."""
 
     BUILDING = "it may become one"
@@ -71,13 +71,13 @@ class Zygote:
     file: DagFile
     channel: socket.socket
     begun_at: float
-    phase: Phase = Phase.BUILDING
+    phase: ZygotePhase = ZygotePhase.BUILDING
     given: set[str] = field(default_factory=set)
     is_told: bool = False
 
     @property
     def is_ready(self) -> bool:
-        return self.phase is Phase.READY
+        return self.phase is ZygotePhase.READY
 
     def tell_to_leave(self) -> None:
         """Tell it, unless requests fill the channel; then it is told later."""
@@ -101,19 +101,19 @@ class Zygotes:
 
     def take_over(self, request: dict[str, Any]) -> bool:
         """Pass a request on to a zygote, and return whether that was possible."""
-        wish = Wish(request["dag_zygotes"])
+        wish = DagZygotes(request["dag_zygotes"])
         body = request["body"]
-        if wish is Wish.OFF or len(body) > MAX_BYTES:
+        if wish is DagZygotes.OFF or len(body) > MAX_BYTES:
             return False
         file = dag_file_of(unpack(body), request["team"])
         if file is None:
             return False
         match self.book.meet(file, time.monotonic()):
-            case Step.BUILD:
+            case Way.BUILD:
                 self.build(file, wish)
-            case Step.HAND_OVER:
+            case Way.HAND_OVER:
                 return self.pass_on(file, request)
-            case Step.PLAIN:
+            case Way.PLAIN:
                 pass
         return False
 
@@ -127,27 +127,29 @@ class Zygotes:
         self.tell(starts=1)
         return True
 
-    def build(self, file: DagFile, wish: Wish) -> None:
+    def build(self, file: DagFile, wish: DagZygotes) -> None:
         """Fork a process that is to become a zygote."""
         if is_tight():
-            self.refuse(file, [Reason.MEMORY])
+            self.refuse(file, [Obstacle.MEMORY])
             return
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError:
-            self.refuse(file, [Reason.DIED])
+            self.refuse(file, [Obstacle.DIED])
             return
         with theirs:
             pid = self.server.fork("", lambda: self.become(file, wish, ours, theirs))
         if not pid:
             ours.close()
-            self.refuse(file, [Reason.DIED])
+            self.refuse(file, [Obstacle.DIED])
             return
         ours.setblocking(False)
         self.by_pid[pid] = Zygote(file, ours, time.monotonic())
         self.server.attach(pid, ours, lambda: self.hear(pid))
 
-    def become(self, file: DagFile, wish: Wish, ours: socket.socket, theirs: socket.socket) -> int:
+    def become(
+        self, file: DagFile, wish: DagZygotes, ours: socket.socket, theirs: socket.socket
+    ) -> int:
         from nats_worker.processes.zygote import become_zygote
 
         ours.close()
@@ -169,15 +171,15 @@ class Zygotes:
             return
         match unpack(packet):
             case {"size": int(size)}:
-                zygote.phase = Phase.READY
+                zygote.phase = ZygotePhase.READY
                 self.book.built(zygote.file, size, time.monotonic())
                 self.tell(built=1)
                 log.info("the zygote of %s is ready, with %d MB", zygote.file, size // 2**20)
                 self.tidy_at = 0.0
             case {"reasons": reasons}:
-                zygote.phase = Phase.LEAVING
+                zygote.phase = ZygotePhase.LEAVING
                 zygote.is_told = True
-                self.refuse(zygote.file, [Reason(reason) for reason in reasons])
+                self.refuse(zygote.file, [Obstacle(reason) for reason in reasons])
             case request:
                 self.take_back(zygote, request)
 
@@ -189,14 +191,14 @@ class Zygotes:
             self.retire(zygote)
         self.server.run(request)
 
-    def refuse(self, file: DagFile, reasons: list[Reason]) -> None:
+    def refuse(self, file: DagFile, reasons: list[Obstacle]) -> None:
         self.book.refuse(file, reasons[0], time.monotonic())
         self.tell(refused=reasons)
         log.info("no zygote of %s: %s", file, "; ".join(TEXTS[reason] for reason in reasons))
 
     def retire(self, zygote: Zygote) -> None:
         """Have a zygote end with the last task that it has."""
-        zygote.phase = Phase.LEAVING
+        zygote.phase = ZygotePhase.LEAVING
         self.book.gone(zygote.file)
         zygote.tell_to_leave()
         self.tell()
@@ -204,9 +206,9 @@ class Zygotes:
     def retire_all(self) -> None:
         """Keep no zygote, and no process that would become one."""
         for pid, zygote in self.by_pid.items():
-            if zygote.phase is Phase.READY:
+            if zygote.phase is ZygotePhase.READY:
                 self.retire(zygote)
-            elif zygote.phase is Phase.BUILDING:
+            elif zygote.phase is ZygotePhase.BUILDING:
                 kill_tree(pid)
 
     def ended(self, pid: int, status: int) -> None:
@@ -214,10 +216,10 @@ class Zygotes:
         zygote = self.by_pid.pop(pid, None)
         if zygote is None:
             return
-        if zygote.phase is Phase.READY:
+        if zygote.phase is ZygotePhase.READY:
             self.book.gone(zygote.file)
-        elif zygote.phase is Phase.BUILDING:
-            self.refuse(zygote.file, [Reason.DIED])
+        elif zygote.phase is ZygotePhase.BUILDING:
+            self.refuse(zygote.file, [Obstacle.DIED])
         self.tell()
         for run_id in zygote.given:
             self.server.tell({"event": Event.EXITED, "id": run_id, "status": status})
@@ -234,13 +236,13 @@ class Zygotes:
                 is_late = now - zygote.begun_at > BUILD_SECONDS
                 if zygote.is_ready and zygote.file in going:
                     self.retire(zygote)
-                elif zygote.phase is Phase.LEAVING and not zygote.is_told:
+                elif zygote.phase is ZygotePhase.LEAVING and not zygote.is_told:
                     zygote.tell_to_leave()
-                elif zygote.phase is Phase.BUILDING and is_late:
+                elif zygote.phase is ZygotePhase.BUILDING and is_late:
                     kill_tree(pid)
         return max(0.0, self.tidy_at - now)
 
-    def tell(self, *, built: int = 0, starts: int = 0, refused: Sequence[Reason] = ()) -> None:
+    def tell(self, *, built: int = 0, starts: int = 0, refused: Sequence[Obstacle] = ()) -> None:
         self.server.tell(
             {
                 "event": Event.ZYGOTES,

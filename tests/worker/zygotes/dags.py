@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nats_worker.processes.zygote_book import Reason
+from nats_worker.processes.zygote_book import Obstacle
 
 __all__ = ["HEAVY", "NASTY", "TELL"]
 
@@ -51,8 +51,8 @@ HEAVY = (
     "import atexit, decimal, sqlite3, xml.dom.minidom\natexit.register(print, 'parsed')\n" + TELL
 )
 
-R = Reason
-NASTY: dict[str, tuple[str, Reason | None]] = {
+R = Obstacle
+NASTY: dict[str, tuple[str, Obstacle | None]] = {
     "plain": (TELL, None),
     "heavy": (HEAVY, None),
     "by_globals": (

@@ -8,22 +8,22 @@ from typing import Any
 import pytest
 
 from nats_worker.processes.zygote_book import (
-    IDLE_SECONDS,
     LARGEST_SHARE,
     MEETING_SECONDS,
+    MENDING_SECONDS,
     MOST_FILES,
     MOST_SERVED,
     MOST_ZYGOTES,
     OLDEST_SECONDS,
     PARDONED,
-    RETRY_SECONDS,
     SETTLE_SECONDS,
     TEXTS,
+    UNUSED_SECONDS,
     WORTHWHILE,
     Book,
     DagFile,
-    Reason,
-    Step,
+    Obstacle,
+    Way,
     dag_file_of,
 )
 
@@ -68,7 +68,7 @@ def test_a_file_in_a_log_line() -> None:
     assert str(VERSIONED) == "'a.py' of bundle 'dags' v1"
 
 
-def met(*moments: float, file: DagFile = LOCAL, book: Book | None = None) -> list[Step]:
+def met(*moments: float, file: DagFile = LOCAL, book: Book | None = None) -> list[Way]:
     book = book or Book()
     return [book.meet(file, moment) for moment in moments]
 
@@ -76,13 +76,13 @@ def met(*moments: float, file: DagFile = LOCAL, book: Book | None = None) -> lis
 @pytest.mark.parametrize(
     ("moments", "steps"),
     [
-        ((0.0,), [Step.PLAIN]),
-        ((0.0, MEETING_SECONDS), [Step.PLAIN, Step.BUILD]),
-        ((0.0, MEETING_SECONDS + 1), [Step.PLAIN, Step.PLAIN]),
-        ((0.0, 1.0, 2.0), [Step.PLAIN, Step.BUILD, Step.PLAIN]),
+        ((0.0,), [Way.PLAIN]),
+        ((0.0, MEETING_SECONDS), [Way.PLAIN, Way.BUILD]),
+        ((0.0, MEETING_SECONDS + 1), [Way.PLAIN, Way.PLAIN]),
+        ((0.0, 1.0, 2.0), [Way.PLAIN, Way.BUILD, Way.PLAIN]),
     ],
 )
-def test_the_second_task_has_one_built(moments: tuple[float, ...], steps: list[Step]) -> None:
+def test_the_second_task_has_one_built(moments: tuple[float, ...], steps: list[Way]) -> None:
     assert met(*moments) == steps
 
 
@@ -90,9 +90,9 @@ def test_one_is_built_at_a_time() -> None:
     book = Book()
     met(0.0, 1.0, book=book)
 
-    assert met(0.0, 1.0, file=OTHER, book=book) == [Step.PLAIN, Step.PLAIN]
+    assert met(0.0, 1.0, file=OTHER, book=book) == [Way.PLAIN, Way.PLAIN]
     book.built(LOCAL, 1, 2.0)
-    assert met(3.0, file=OTHER, book=book) == [Step.BUILD]
+    assert met(3.0, file=OTHER, book=book) == [Way.BUILD]
 
 
 def ready(*files: DagFile, size: int = 1, at: float = 2.0) -> Book:
@@ -106,7 +106,7 @@ def ready(*files: DagFile, size: int = 1, at: float = 2.0) -> Book:
 def test_one_that_is_ready_gets_the_tasks() -> None:
     book = ready(LOCAL)
 
-    assert met(3.0, 1e6, book=book) == [Step.HAND_OVER, Step.HAND_OVER]
+    assert met(3.0, 1e6, book=book) == [Way.HAND_OVER, Way.HAND_OVER]
     assert book.entries[LOCAL].served == 2
     assert book.entries[LOCAL].used_at == 1e6
 
@@ -114,54 +114,52 @@ def test_one_that_is_ready_gets_the_tasks() -> None:
 @pytest.mark.parametrize(
     ("file", "reason", "seconds"),
     [
-        (LOCAL, Reason.THREAD, RETRY_SECONDS),
-        (VERSIONED, Reason.THREAD, inf),
-        (LOCAL, Reason.CHANGED, SETTLE_SECONDS),
-        (VERSIONED, Reason.CHANGED, SETTLE_SECONDS),
-        (VERSIONED, Reason.MEMORY, RETRY_SECONDS),
+        (LOCAL, Obstacle.THREAD, MENDING_SECONDS),
+        (VERSIONED, Obstacle.THREAD, inf),
+        (LOCAL, Obstacle.CHANGED, SETTLE_SECONDS),
+        (VERSIONED, Obstacle.CHANGED, SETTLE_SECONDS),
+        (VERSIONED, Obstacle.MEMORY, MENDING_SECONDS),
     ],
 )
-def test_a_refusal_holds(file: DagFile, reason: Reason, seconds: float) -> None:
+def test_a_refusal_holds(file: DagFile, reason: Obstacle, seconds: float) -> None:
     book = Book()
     met(0.0, 1.0, file=file, book=book)
     book.refuse(file, reason, 10.0)
 
     assert book.entries[file].refused_until == 10.0 + seconds
     late = min(10.0 + seconds, 1e9)
-    assert met(late - 1.0, file=file, book=book) == [Step.PLAIN]
+    assert met(late - 1.0, file=file, book=book) == [Way.PLAIN]
     if seconds < inf:
-        assert met(late, file=file, book=book) == [Step.BUILD]
+        assert met(late, file=file, book=book) == [Way.BUILD]
 
 
 @pytest.mark.parametrize(
     ("served", "steps"),
-    [(WORTHWHILE, [Step.BUILD]), (WORTHWHILE - 1, [Step.PLAIN])],
+    [(WORTHWHILE, [Way.BUILD]), (WORTHWHILE - 1, [Way.PLAIN])],
 )
-def test_one_that_is_stale_is_built_again_if_it_was_worth_it(
-    served: int, steps: list[Step]
-) -> None:
+def test_one_that_is_stale_is_built_again_if_it_was_worth_it(served: int, steps: list[Way]) -> None:
     book = ready(LOCAL)
     met(*[3.0] * served, book=book)
 
     book.stale(LOCAL, 4.0)
 
     assert met(5.0, book=book) == steps
-    assert met(4.0 + RETRY_SECONDS, book=Book()) == [Step.PLAIN]
+    assert met(4.0 + MENDING_SECONDS, book=Book()) == [Way.PLAIN]
 
 
 def test_one_that_is_gone_is_built_again() -> None:
     book = ready(LOCAL)
     book.gone(LOCAL)
 
-    assert met(3.0, book=book) == [Step.BUILD]
+    assert met(3.0, book=book) == [Way.BUILD]
     assert book.entries[LOCAL].size == 0
 
 
 @pytest.mark.parametrize(
     ("now", "served", "goes"),
     [
-        (2.0 + IDLE_SECONDS - 1, 0, False),
-        (2.0 + IDLE_SECONDS, 0, True),
+        (2.0 + UNUSED_SECONDS - 1, 0, False),
+        (2.0 + UNUSED_SECONDS, 0, True),
         (3.0, MOST_SERVED - 1, False),
         (3.0, MOST_SERVED, True),
     ],
@@ -222,5 +220,5 @@ def test_a_book_knows_so_many_files_at_most() -> None:
 
 
 def test_each_reason_is_told_in_words() -> None:
-    assert TEXTS.keys() == set(Reason)
-    assert set(PARDONED) == {Reason.CLOCK}
+    assert TEXTS.keys() == set(Obstacle)
+    assert set(PARDONED) == {Obstacle.CLOCK}

@@ -13,6 +13,7 @@ import pytest
 
 from nats_worker.processes.exit_report import Ending
 from nats_worker.processes.pool import ProcessPool
+from nats_worker.processes.zygote_parse import missing_names
 from tests.support.process_stage import is_alive
 from tests.support.waiting import wait_until
 from tests.worker.zygotes.both_ways import BothWays, age
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
     from nats_worker.processes.run import Run
     from tests.support.execution_api import ExecutionApi
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(bool(missing_names()), reason="this Airflow has no place for zygotes"),
+]
 NUMBERS = itertools.count()
 
 DAG = """
