@@ -22,7 +22,7 @@ class Option:
 
     name: str
     type: str
-    default: str | None
+    default: str | None = None
     example: str
     description: str
     sensitive: bool = False
@@ -44,7 +44,6 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="user",
         type="string",
-        default=None,
         example="worker_gpu",
         description="User name for NATS. Set `password`, too.",
         is_login=True,
@@ -52,7 +51,6 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="password",
         type="string",
-        default=None,
         example="set by password_cmd or password_secret",
         description="Password of `user`.",
         sensitive=True,
@@ -61,7 +59,6 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="token",
         type="string",
-        default=None,
         example="set by token_cmd or token_secret",
         description="Authentication token, for servers that ask for one instead of users.",
         sensitive=True,
@@ -70,7 +67,6 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="nkey_seed",
         type="string",
-        default=None,
         example="set by nkey_seed_cmd or nkey_seed_secret",
         description="Seed of an NKey, or the path of a file that holds one.",
         sensitive=True,
@@ -79,7 +75,6 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="credentials_file",
         type="string",
-        default=None,
         example="/etc/nats/worker.creds",
         description="Path of a NATS credentials file (JWT and seed), read at each connection.",
         is_login=True,
@@ -87,14 +82,12 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="tls_ca_file",
         type="string",
-        default=None,
         example="/etc/nats/ca.pem",
         description="CA certificate of the servers. The default is the system's CAs.",
     ),
     Option(
         name="tls_certificate_file",
         type="string",
-        default=None,
         example="/etc/nats/client.pem",
         description="Path of the client certificate for mutual TLS. Set `tls_key_file`, too.",
         is_login=True,
@@ -102,7 +95,6 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="tls_key_file",
         type="string",
-        default=None,
         example="/etc/nats/client-key.pem",
         description="Path of the private key of `tls_certificate_file`.",
         is_login=True,
@@ -117,7 +109,6 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="inbox_prefix",
         type="string",
-        default=None,
         example="_INBOX_worker_gpu",
         description="Prefix of the subjects where answers arrive. Give each NATS user one of its "
         "own: users with the same prefix can read each other's answers and task tokens. The "
@@ -144,7 +135,6 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="jetstream_domain",
         type="string",
-        default=None,
         example="hub",
         description="JetStream domain of the streams. Set it for processes behind a leaf node "
         "(`docs/how-to/far-workers.md`). Workers with NATS accounts of their own need `lent` "
@@ -281,7 +271,6 @@ OPTIONS: tuple[Option, ...] = (
         name="queue_limits",
         type="string",
         form="limits",
-        default=None,
         example="gpu=4,warehouse=10",
         description="Number of workloads of a queue that all workers together run at a time. Use "
         "it for something scarce. Such a queue has one priority band. Run `airflow nats setup` "
@@ -311,6 +300,16 @@ OPTIONS: tuple[Option, ...] = (
         description="Number of workloads that one supervisor process runs, one after the other, "
         "before a new one takes its place. Each task has a process of its own in any case. 1 "
         "means a new one for each workload: a quarter more CPU time for short tasks.",
+    ),
+    Option(
+        name="dag_zygotes",
+        type="string",
+        default="off",
+        example="auto",
+        description="Start tasks from a process that has already parsed their Dag file, a zygote: "
+        "`off`, `auto` or `on`. With `auto` a worker does so for a file whose parse it has watched "
+        "and found to do nothing but make Dags. `on` also takes files that read the clock. A "
+        "zygote is built at the second task of a file within five minutes.",
     ),
     Option(
         name="memory_high_percent",

@@ -86,6 +86,7 @@ class Settings:
     worker_concurrency: int
     pool_slots_as_weight: bool
     workloads_per_supervisor: int
+    dag_zygotes: str
     memory_high_percent: float
     memory_pressure_percent: float
     heartbeat_seconds: float
@@ -308,6 +309,7 @@ def limit_checks(s: Settings) -> list[tuple[str, bool, str]]:
     return [
         ("replicas", s.replicas in {1, 3, 5}, "write 1, 3 or 5"),
         ("storage", s.storage in {"file", "memory"}, "write file or memory"),
+        ("dag_zygotes", s.dag_zygotes in {"off", "auto", "on"}, "write off, auto or on"),
         ("max_stream_bytes", is_size, "write -1 or a size"),
         *[(n, getattr(s, n) >= least, f"write at least {least}") for n, least in LEAST.items()],
         *[(n, getattr(s, n) > 0, "write a number above 0") for n in positive],

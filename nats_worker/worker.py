@@ -105,6 +105,7 @@ class Worker:
                 # Airflow finds the port of the logs by the host's own name.
                 shown_as="" if self.state.plan.serves_logs else self.state.plan.name,
                 uploads=uploads.to_uploader,
+                dag_zygotes=self._settings.dag_zygotes,
             ) as pool,
             connect(self._settings, role=f"worker {self.state.plan.name}") as broker,
         ):
@@ -119,6 +120,7 @@ class Worker:
                 try:
                     await self.until_asked_to_stop(self.work(broker, pool, announcer, observer))
                 finally:
+                    pool.retire_zygotes()
                     await self.drain(announcer)
 
     @property

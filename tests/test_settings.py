@@ -188,6 +188,7 @@ BAD = [
     ("worker_concurrency", "0", "a number above 0"),
     ("pool_slots_as_weight", "heavy", "write a boolean"),
     ("workloads_per_supervisor", "0", "a number above 0"),
+    ("dag_zygotes", "maybe", "write off, auto or on"),
     ("memory_high_percent", "101", "a number from 0 to 100"),
     ("memory_high_percent", "-1", "a number from 0 to 100"),
     ("memory_pressure_percent", "100.5", "a number from 0 to 100"),

@@ -69,6 +69,16 @@ WORKER_METRICS = {
             "Processes of its fork server: supervisors, spare ones and the log server included.",
         ),
         WorkerMetric(
+            "zygotes", GAUGE, "1",
+            "Processes that have parsed a Dag file for tasks to come; see dag_zygotes.",
+        ),
+        WorkerMetric("zygote_starts", COUNTER, "1", "Tasks that were given to a zygote."),
+        WorkerMetric(
+            "zygote_refusals", COUNTER, "1",
+            "Dag files that got no zygote, once for each reason against it.",
+            ("reason",),
+        ),
+        WorkerMetric(
             "pull_silence_seconds", GAUGE, "seconds",
             "Time that a queue's pulls have waited for any answer of the server, 0 with no slot "
             "free.",

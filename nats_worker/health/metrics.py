@@ -17,6 +17,8 @@ from nats_worker.health.metric_table import NAMESPACE, WORKER_METRICS
 from nats_worker.processes import memory
 from nats_worker.processes.linux import children_of
 from nats_worker.processes.proof import SELF_TEST
+from nats_worker.processes.zygote_book import Reason
+from nats_worker.processes.zygotes import ZygoteCounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -168,6 +170,7 @@ class StateCollector(Collector):
         text = WORKER_METRICS["reconnects"].text
         yield CounterMetricFamily(f"{NAMESPACE}_reconnects", text, value=health.reconnects)
         yield self.silences()
+        yield from self.zygotes()
         yield from self.memory()
 
     def running(self) -> int:
@@ -177,6 +180,19 @@ class StateCollector(Collector):
     def supervisors(self) -> int:
         server = self._health.pool.server if self._health.pool else None
         return len(children_of(server.process.pid)) if server else 0
+
+    def zygotes(self) -> Iterable[Metric]:
+        counts = self._health.pool.zygotes if self._health.pool else ZygoteCounts()
+        yield gauge("zygotes", float(counts.ready))
+        starts = WORKER_METRICS["zygote_starts"].text
+        yield CounterMetricFamily(f"{NAMESPACE}_zygote_starts", starts, value=counts.starts)
+        metric = WORKER_METRICS["zygote_refusals"]
+        refused = CounterMetricFamily(
+            f"{NAMESPACE}_zygote_refusals", metric.text, labels=metric.labels
+        )
+        for reason in Reason:
+            refused.add_metric([reason.value], counts.refused[reason.value])
+        yield refused
 
     def silences(self) -> Metric:
         found = gauge("pull_silence_seconds")

@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any
 from nats_worker.processes import self_test
 from nats_worker.processes.exit_report import Ending, ExitReport
 from nats_worker.processes.linux import (
+    KILLED_SECONDS,
     adopt_orphans,
     children_of,
     die_with,
     dump_on_request,
+    end_trees,
     kill_tree,
     prefer_as_oom_victim,
 )
@@ -40,6 +42,7 @@ from nats_worker.processes.protocol import (
     pack_request,
     receive_request,
 )
+from nats_worker.processes.zygotes import Zygotes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,6 +86,7 @@ class ForkServer:
         # Readers of logs connect here. The log server answers them, once there is one.
         self.log_listener: socket.socket | None = None
         self.log_server = 0
+        self.zygotes = Zygotes(self)
 
     def serve(self) -> None:
         """Fork and reap until the request stream ends, then leave no process behind."""
@@ -90,7 +94,9 @@ class ForkServer:
         self.selector.register(self.requests, selectors.EVENT_READ, self.answer)
         self.tell({"event": Event.READY})
         while self.is_open:
-            self.wait(self.dismiss_free(time.monotonic()))
+            now = time.monotonic()
+            waits = self.dismiss_free(now), self.zygotes.tidy(now)
+            self.wait(min((wait for wait in waits if wait is not None), default=None))
         self.selector.unregister(self.requests)
         self.end_all()
 
@@ -116,7 +122,10 @@ class ForkServer:
             case None:
                 self.is_open = False
             case {"op": Op.RUN}:
-                self.run(request)
+                if not self.zygotes.take_over(request):
+                    self.run(request)
+            case {"op": Op.RETIRE_ZYGOTES}:
+                self.zygotes.retire_all()
             case {"op": Op.CLEANUP_BUNDLES}:
                 self.fork("", cleanup_bundles)
             case {"op": Op.SELF_TEST}:
@@ -157,8 +166,12 @@ class ForkServer:
             ours.close()
             return
         ours.settimeout(HANDOVER_SECONDS)
-        self.channels[pid] = ours
-        self.selector.register(ours, selectors.EVENT_READ, lambda: self.hear(pid))
+        self.attach(pid, ours, lambda: self.hear(pid))
+
+    def attach(self, pid: int, channel: socket.socket, hear: Callable[[], None]) -> None:
+        """Listen to a child until its channel is dropped; no other child keeps that open."""
+        self.channels[pid] = channel
+        self.selector.register(channel, selectors.EVENT_READ, hear)
 
     def hear(self, pid: int) -> None:
         """Settle the workload of a supervisor that says it is free, or drop one that is gone."""
@@ -298,6 +311,7 @@ class ForkServer:
             self.clear_up(is_violent=pid not in self.tolerated and status != 0)
             self.tolerated.discard(pid)
             self.drop(pid)
+            self.zygotes.ended(pid, status)
             dispatch_id = self.supervisors.pop(pid, "")
             if pid == self.log_server and self.is_open:
                 log.error("the log server has ended; next: another when a log is asked for")
@@ -308,8 +322,8 @@ class ForkServer:
     def clear_up(self, *, is_violent: bool) -> None:
         orphans = children_of(os.getpid()) - self.supervisors.keys() - self.tolerated
         if is_violent:
-            for orphan in orphans:
-                kill_tree(orphan)
+            # To their end, because a task may start again as soon as this one is told to be over.
+            end_trees(orphans, KILLED_SECONDS)
         else:
             self.tolerated |= orphans
 
@@ -318,11 +332,11 @@ class ForkServer:
         deadline = time.monotonic() + EXIT_SECONDS
         if self.log_server in self.supervisors:
             kill_tree(self.log_server)
-        for pid in list(self.free):
-            self.drop(pid)
+        for pid in [*self.free, *self.zygotes.by_pid]:
+            self.drop(pid)  # a zygote ends all that is its own likewise
         while self.supervisors and time.monotonic() < deadline:
             # Again and again, because a supervisor may just be forking its task.
-            for supervisor in self.supervisors:
+            for supervisor in self.supervisors.keys() - self.zygotes.by_pid.keys():
                 os.kill(supervisor, signal.SIGTERM)  # to ask for no start any more
                 for task in children_of(supervisor):
                     kill_tree(task)

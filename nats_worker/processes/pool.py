@@ -7,34 +7,32 @@ import contextlib
 import logging
 import math
 import os
-import socket
-import subprocess
-import sys
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
 from nats_worker.processes.exit_report import Ending, ExitReport
+from nats_worker.processes.handle import ForkServerHandle
 from nats_worker.processes.linux import (
     DUMP_SIGNAL,
+    KILLED_SECONDS,
+    end_trees,
     exit_in_words,
     is_in_session,
     kill_tree,
     state_of,
 )
 from nats_worker.processes.protocol import (
-    MAX_EVENT_BYTES,
     Event,
     Op,
     pack,
-    pack_request,
-    unpack,
     unpack_report,
 )
 from nats_worker.processes.run import Run
+from nats_worker.processes.zygotes import ZygoteCounts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import socket
 
 __all__ = ["PoolBroken", "ProcessPool"]
 
@@ -45,8 +43,6 @@ DEATHS_ALLOWED = 5
 DEATHS_WINDOW_SECONDS = 60.0
 # To write a traceback, and for what it had told before to be read.
 DUMP_SECONDS = 1.0
-# More than the fork server takes for its own end; then it hangs and is killed.
-FORK_SERVER_END_SECONDS = 10.0
 
 
 class PoolBroken(Exception):
@@ -70,6 +66,11 @@ class ProcessPool:
             more.
         shown_as: the name that Airflow's UI shows as the host of a task, '' for the host's own.
         uploads: where supervisors have task logs stored; without it they do it themselves.
+        dag_zygotes: whether tasks may start from processes that have parsed their Dag file: off,
+            auto or on.
+
+    Attributes:
+        zygotes: how many such processes there are, and what became of starts.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class ProcessPool:
         serves_logs: bool = False,
         shown_as: str = "",
         uploads: socket.socket | None = None,
+        dag_zygotes: str = "off",
     ) -> None:
         self.team = team
         self.delivery_seconds = delivery_seconds
@@ -90,6 +92,8 @@ class ProcessPool:
         self.serves_logs = serves_logs
         self.shown_as = shown_as
         self.uploads = uploads
+        self.dag_zygotes = dag_zygotes
+        self.zygotes = ZygoteCounts()
         self.runs: dict[str, Run] = {}
         self.server: ForkServerHandle | None = None
         self.preloaded = asyncio.Event()
@@ -165,6 +169,7 @@ class ProcessPool:
                 "reach_seconds": self.reach_seconds,
                 "shown_as": self.shown_as,
                 "workloads_per_supervisor": self.workloads_per_supervisor,
+                "dag_zygotes": self.dag_zygotes,
                 "start_by": time.monotonic() + start_seconds,
             }
         )
@@ -214,6 +219,12 @@ class ProcessPool:
         run.end("")
         return True
 
+    def retire_zygotes(self) -> None:
+        """Keep no parsed Dag file from now on; tasks that run go on."""
+        self.dag_zygotes = "off"
+        if self.server is not None and self.preloaded.is_set():
+            self.server.send({"op": Op.RETIRE_ZYGOTES})
+
     def cleanup_bundles(self) -> None:
         """Have a process of its own remove stale Dag bundle versions; its log says what it did."""
         if self.server is not None and self.preloaded.is_set():
@@ -233,7 +244,7 @@ class ProcessPool:
         while True:
             end = await server.ended()
             self.preloaded.clear()
-            self._bury_runs(f"the worker's fork server {end}")
+            await self._bury_runs(f"the worker's fork server {end}")
             if self._is_closing:
                 return
             log.error("the fork server %s and took its workloads along; launching another", end)
@@ -264,14 +275,23 @@ class ProcessPool:
         span = self._deaths[-1] - self._deaths[0]
         return len(self._deaths) == DEATHS_ALLOWED and span < DEATHS_WINDOW_SECONDS
 
-    def _bury_runs(self, info: str) -> None:
-        """End every run; the kernel has killed the supervisors, but not their tasks."""
-        for run in self.runs.values():
-            for pid in (run.task_pid, run.supervisor_pid):
-                if pid and is_in_session(pid, run.supervisor_pid):
-                    kill_tree(pid)
+    async def _bury_runs(self, info: str) -> None:
+        """End every run; the kernel has killed the supervisors, but not their tasks.
+
+        Not before these are gone: Airflow may have each start again at once, here or elsewhere.
+        """
+        runs = list(self.runs.values())
+        left = {
+            pid
+            for run in runs
+            for pid in (run.task_pid, run.supervisor_pid)
+            if pid and is_in_session(pid, run.supervisor_pid)
+        }
+        await asyncio.to_thread(end_trees, left, KILLED_SECONDS)
+        for run in runs:
             run.end(info)
         self.runs.clear()
+        self.zygotes.ready = 0
 
     def on_event(self, event: dict[str, Any]) -> None:
         if event["event"] == Event.READY:
@@ -279,6 +299,12 @@ class ProcessPool:
             if self.serves_logs and self.server is not None:
                 self.server.send({"op": Op.SERVE_LOGS})
             return
+        if event["event"] == Event.ZYGOTES:
+            self.zygotes.note(event)
+            return
+        self.on_event_of_run(event)
+
+    def on_event_of_run(self, event: dict[str, Any]) -> None:
         run = self.runs.get(event["id"])
         if run is None:
             if event["event"] == Event.FORKED and event["id"]:
@@ -300,101 +326,9 @@ class ProcessPool:
                 )
 
 
-class ForkServerHandle:
-    """One fork server process and the sockets to it.
-
-    Args:
-        on_event: gets each event of it, decoded.
-        is_preloaded: whether it has imported Airflow.
-    """
-
-    def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        events: socket.socket,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        *,
-        on_event: Callable[[dict[str, Any]], None],
-        is_preloaded: Callable[[], bool],
-    ) -> None:
-        self.process = process
-        self.events = events
-        self.reader = reader
-        self.writer = writer
-        self.on_event = on_event
-        self.is_preloaded = is_preloaded
-        self.deadline: asyncio.TimerHandle | None = None
-
-    @classmethod
-    async def launch(
-        cls,
-        uploads: socket.socket | None,
-        *,
-        on_event: Callable[[dict[str, Any]], None],
-        is_preloaded: Callable[[], bool],
-    ) -> ForkServerHandle:
-        process, requests, events = spawn(uploads)
-        reader, writer = await asyncio.open_connection(sock=requests)
-        self = cls(process, events, reader, writer, on_event=on_event, is_preloaded=is_preloaded)
-        asyncio.get_running_loop().add_reader(events, self.read_events)
-        return self
-
-    def send(self, request: dict[str, Any]) -> None:
-        # If it is dead, `ended` is about to say so and to end the run that was asked for.
-        self.writer.write(pack_request(request))
-
-    def read_events(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while packet := self.events.recv(MAX_EVENT_BYTES):
-                self.on_event(unpack(packet))
-
-    def close(self) -> None:
-        """Ask the fork server to kill everything and exit; if it hangs, it is killed."""
-        self.writer.close()
-        if not self.is_preloaded():
-            # It imports Airflow, which takes seconds, and has forked nothing yet.
-            self.process.kill()
-        loop = asyncio.get_running_loop()
-        self.deadline = loop.call_later(FORK_SERVER_END_SECONDS, self.process.kill)
-
-    async def ended(self) -> str:
-        """Wait for the process's end, read its last events and return how it ended."""
-        # It alone holds the other end of this stream.
-        with contextlib.suppress(ConnectionError):
-            await self.reader.read()
-        exit_code = await asyncio.to_thread(self.process.wait)
-        self.read_events()
-        asyncio.get_running_loop().remove_reader(self.events)
-        self.events.close()
-        self.writer.close()
-        if self.deadline is not None:
-            self.deadline.cancel()
-        return exit_in_words(exit_code)
-
-
 async def dump(pid: int) -> str:
     """Have one of our processes write to stderr where it is, and return what the kernel says."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, DUMP_SIGNAL)
     await asyncio.sleep(DUMP_SECONDS)
     return f"(process {pid}) {state_of(pid)}"
-
-
-def spawn(
-    uploads: socket.socket | None,
-) -> tuple[subprocess.Popen[bytes], socket.socket, socket.socket]:
-    """Start a fork server; return it with our ends of its request and event sockets."""
-    requests, served_requests = socket.socketpair()
-    events, served_events = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    events.setblocking(False)
-    with served_requests, served_events:
-        sockets = filter(None, (served_requests, served_events, uploads))
-        inherited = [inherited.fileno() for inherited in sockets]
-        process = subprocess.Popen(  # noqa: S603 - our own interpreter, module and numbers
-            [sys.executable, "-P", "-m", "nats_worker.processes.forkserver", *map(str, inherited)],
-            stdin=subprocess.DEVNULL,
-            pass_fds=inherited,
-            start_new_session=True,
-        )
-    return process, requests, events

@@ -7,7 +7,8 @@ kernel keeps packets whole and in order. Nothing of this reaches a command line,
 or a disk: a body carries a token.
 
 Requests (`op`): `run` with `id`, `body` (msgpack of Airflow's workload), `team`,
-`delivery_seconds`, `reach_seconds`, `shown_as`, `workloads_per_supervisor` and `start_by`;
+`delivery_seconds`, `reach_seconds`, `shown_as`, `workloads_per_supervisor`, `dag_zygotes` and
+`start_by`; `retire_zygotes`, after which no process keeps a parsed Dag file for tasks to come;
 `self_test` with `id` and `team`, whose report has a finding a line; `probe` with `id`, whose
 process does nothing; `cleanup_bundles`; `serve_logs`. The end of the stream means: kill everything
 and exit. The fork server passes a `run` on to a supervisor that is free, over a channel of the
@@ -17,7 +18,8 @@ Events (`event`): `ready` once Airflow is imported; `forked` with `id` and the `
 supervisor that was forked for it or has been free; `asked` with `id`, before the API server is
 asked to accept the start; `started` with `id` and the task process's `pid`; `finished` with `id`
 and `report`; `exited` with `id` and `status`, the supervisor's `waitpid` status, 0 while it lives
-on.
+on; `zygotes` with the number that is `ready`, that was `built`, of `starts` from one, and the
+reasons against those that were `refused`.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ class Op(StrEnum):
     PROBE = "probe"
     CLEANUP_BUNDLES = "cleanup_bundles"
     SERVE_LOGS = "serve_logs"
+    RETIRE_ZYGOTES = "retire_zygotes"
 
 
 class Event(StrEnum):
@@ -67,6 +70,7 @@ class Event(StrEnum):
     STARTED = "started"
     FINISHED = "finished"
     EXITED = "exited"
+    ZYGOTES = "zygotes"
 
 
 # A report's text is cut far below this; a packet over the socket's buffer could not be sent.

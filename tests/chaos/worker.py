@@ -16,7 +16,7 @@ from unittest import mock
 
 from nats_executor.settings import Settings
 from nats_worker.delivery import errand
-from nats_worker.processes import pool
+from nats_worker.processes import handle
 from nats_worker.state import Plan
 from nats_worker.worker import Worker
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Environment"]
 
-SPAWN = pool.spawn
+SPAWN = handle.spawn
 STAND_INS = {"nats_worker.processes.forkserver": "tests.chaos.forkserver"}
 # What no executor knows any more leaves the stream after this time, within the end of a run.
 ABANDONED_SECONDS = 15.0
@@ -69,7 +69,7 @@ def main(name: str, queues: str, concurrency: str) -> None:
     )
     vars(errand).update(ABANDONED_SECONDS=ABANDONED_SECONDS)
     work = partial(Worker, Settings.load(Environment()), plan)
-    with mock.patch.object(pool, "spawn", spawn):
+    with mock.patch.object(handle, "spawn", spawn):
         asyncio.run(work().run())
 
 

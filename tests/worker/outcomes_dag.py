@@ -54,6 +54,14 @@ class Deaf(Stubborn):
         super().execute(context)
 
 
+class Large(Stubborn):
+    """Holds so much memory that its end takes the kernel long after it was killed."""
+
+    def execute(self, context: Any) -> None:
+        self.ballast = b"x" * 2**30
+        super().execute(context)
+
+
 class Parent(Stubborn):
     """Has a child in a session of its own, as BashOperator's are; marks the child's pid."""
 
@@ -110,6 +118,7 @@ with DAG("outcomes", schedule=None):
     Hog(task_id="hog")
     Stubborn(task_id="stubborn")
     Deaf(task_id="deaf", execution_timeout=timedelta(seconds=1))
+    Large(task_id="large")
     Parent(task_id="parent")
     Leave(task_id="leave")
 

@@ -222,6 +222,31 @@ async def test_the_gauges_show_the_worker_of_this_moment(
     await wait_until(is_counted, 5, "the reconnect to be counted")
 
 
+async def test_zygotes_are_counted(worker_stage: WorkerStage, port: int) -> None:
+    worker = await worker_stage.start()
+    before = await samples(port)
+    assert worker.health.pool is not None
+    for ready, built, starts, refused in (
+        (0, 0, 0, ["clock", "log"]),
+        (1, 1, 0, []),
+        (1, 0, 1, []),
+    ):
+        counts = {"ready": ready, "built": built, "starts": starts, "refused": refused}
+        worker.health.pool.on_event({"event": "zygotes", "id": ""} | counts)
+
+    found = await samples(port)
+
+    expected = {
+        ("zygotes", ()): 1,
+        ("zygote_starts_total", ()): 1,
+        ("zygote_refusals_total", ("clock",)): 1,
+        ("zygote_refusals_total", ("log",)): 1,
+        ("zygote_refusals_total", ("thread",)): 0,
+    }
+    assert {key: found[PREFIX + key[0], key[1]] for key in expected} == expected
+    assert all(before[PREFIX + key[0], key[1]] == 0 for key in expected)
+
+
 async def reconnect(worker_stage: WorkerStage, worker: Worker) -> None:
     """Break a worker's connection, long enough for it to be seen."""
     link = worker_stage.link_of(worker)

@@ -12,6 +12,7 @@ from typing import Any
 import airflow
 import pytest
 from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
+from airflow.dag_processing.importers import PythonDagImporter
 from airflow.executors.base_executor import BaseExecutor
 from airflow.sdk.api import client as api
 from airflow.sdk.execution_time import callback_supervisor, supervisor
@@ -25,6 +26,7 @@ from nats_worker.processes import interpreter
 from nats_worker.processes.airflow_supervisor import RELIED_ON, lacks
 from nats_worker.processes.log_set_up import CLEARING
 from nats_worker.processes.preloading import PRELOADED
+from nats_worker.processes.zygote_parse import RELIED_ON_FOR_ZYGOTES, missing_names
 
 # What no check at run time looks for: where one is missing, a step is left out or the start fails.
 USED = {
@@ -64,9 +66,20 @@ def test_what_is_used_elsewhere_is_there(module: str, name: str) -> None:
     assert hasattr(importlib.import_module(module), name)
 
 
+def test_what_zygotes_rely_on_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert missing_names() == []
+
+    monkeypatch.setitem(RELIED_ON_FOR_ZYGOTES, "airflow.sdk.log", ("no_such_name",))
+    monkeypatch.setitem(RELIED_ON_FOR_ZYGOTES, "airflow.no_such_module", ("a",))
+
+    missing = ["airflow.sdk.log.no_such_name", "airflow.no_such_module.a"]
+    assert missing_names.__wrapped__() == missing
+
+
 @pytest.mark.parametrize(
     ("function", "arguments"),
     [
+        (PythonDagImporter.import_file, {"self", "file_path", "bundle_path", "bundle_name"}),
         (BaseExecutor.run_workload, {"workload", "server", "subprocess_logs_to_stdout"}),
         (SimpleAuthManager.get_generated_password_file, set()),
         (SimpleAuthManager.get_passwords, set()),
