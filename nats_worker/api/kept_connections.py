@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import ModuleType
 
-__all__ = ["ARGUMENTS", "CLIENT_MAKER", "TRANSPORTS", "KeptConnections", "keep_connections"]
+__all__ = ["keep_connections"]
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ ARGUMENTS = {"server", "token", "client", "dry_run"}
 TRANSPORTS = ("_transport", "_mounts")
 # How long a connection may be idle before it carries another workload's start. Of the usual servers
 # gunicorn closes idle ones first, after 2 s, and uvicorn after 5 s.
-IDLE_SECONDS = 1.0
+KEPT_SECONDS = 1.0
 
 
 class KeptConnections:
@@ -62,7 +62,7 @@ class KeptConnections:
     ) -> Iterator[Any]:
         """Yield a new client of Airflow's that uses the kept connections."""
         with self.make(server, token, client=client, dry_run=dry_run) as made:
-            if client or dry_run or not server or self.is_in_use or not is_known(made):
+            if client or dry_run or not server or self.is_in_use or not has_transports(made):
                 yield made
                 return
             self.open(server)
@@ -81,7 +81,7 @@ class KeptConnections:
 
     def open(self, server: str) -> None:
         """Have transports for a server; those that were idle for long go."""
-        if server == self.server and self.clock() - self.idle_since <= IDLE_SECONDS:
+        if server == self.server and self.clock() - self.idle_since <= KEPT_SECONDS:
             return
         self.close()
         owner = self.owner.enter_context(self.make(server, ""))
@@ -94,7 +94,7 @@ class KeptConnections:
         self.owner.close()
 
 
-def is_known(client: Any) -> bool:
+def has_transports(client: Any) -> bool:
     return all(hasattr(client, name) for name in TRANSPORTS)
 
 

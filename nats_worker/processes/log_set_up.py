@@ -1,4 +1,4 @@
-"""Has Python clear what its loggers keep once for each configuration of logging, not 80 times.
+"""Clears what Python's loggers keep once for each configuration of logging, not 80 times.
 
 Airflow configures logging in each task's process. For every logger that its configuration gives a
 level, and for every logger below one of these, Python then goes through all loggers there are: some
@@ -12,7 +12,7 @@ import logging
 import logging.config
 from typing import Any
 
-__all__ = ["CLEARING", "clear_loggers_once"]
+__all__ = ["clear_loggers_once"]
 
 # The method of Python's `logging.Manager` that every change of a level calls.
 CLEARING = "_clear_cache"

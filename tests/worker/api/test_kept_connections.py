@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_worker.api.kept_connections import IDLE_SECONDS, TRANSPORTS, KeptConnections
+from nats_worker.api.kept_connections import KEPT_SECONDS, TRANSPORTS, KeptConnections
 from nats_worker.processes.exit_report import Ending
 from nats_worker.processes.pool import ProcessPool
 from tests.support.certificates import Authority, Certificate
@@ -286,7 +286,7 @@ def transport(kept: KeptConnections, server: str = "https://api/") -> object:
         return client._transport
 
 
-@pytest.mark.parametrize(("idle", "is_kept"), [(0.0, True), (IDLE_SECONDS, True), (1.01, False)])
+@pytest.mark.parametrize(("idle", "is_kept"), [(0.0, True), (KEPT_SECONDS, True), (1.01, False)])
 def test_a_connection_that_was_idle_for_long_starts_nothing(
     kept: KeptConnections, clock: Clock, maker: Maker, idle: float, is_kept: bool
 ) -> None:
