@@ -296,6 +296,16 @@ OPTIONS: tuple[Option, ...] = (
         description="Number of workloads that one worker runs at a time. `-c` overrides it.",
     ),
     Option(
+        name="starts_at_once",
+        type="string",
+        default="auto",
+        example="4",
+        form="auto",
+        description="Number of workloads that a worker starts at a time, whatever slots are free. "
+        "A start ends when the task runs its own code. `auto`: one for each processor, and more "
+        "while processors are idle. Until then the next workload waits in NATS, for any worker.",
+    ),
+    Option(
         name="pool_slots_as_weight",
         type="boolean",
         default="False",

@@ -84,6 +84,7 @@ class Settings:
     priority_bands: tuple[int, ...]
     queue_limits: tuple[tuple[str, int], ...] | None
     worker_concurrency: int
+    starts_at_once: int | None
     pool_slots_as_weight: bool
     workloads_per_supervisor: int
     memory_high_percent: float
@@ -224,7 +225,12 @@ def limits_in(text: str) -> tuple[tuple[str, int], ...]:
     return pairs
 
 
+def number_or_auto(text: str) -> int | None:
+    return None if text.lower() == "auto" else int(text)
+
+
 CONVERTERS: dict[str, Callable[[str], Any]] = {
+    "auto": number_or_auto,
     "boolean": boolean,
     "float": number,
     "integer": int,
@@ -235,6 +241,7 @@ CONVERTERS: dict[str, Callable[[str], Any]] = {
 
 
 FORMS = {
+    "auto": "a number above 0, or auto",
     "boolean": "a boolean",
     "float": "a float",
     "integer": "an integer",
@@ -327,6 +334,11 @@ def limit_checks(s: Settings) -> list[tuple[str, bool, str]]:
             "worker_lost_seconds",
             s.worker_lost_seconds >= 2 * s.heartbeat_seconds,
             f"write at least twice heartbeat_seconds ({s.heartbeat_seconds:g})",
+        ),
+        (
+            "starts_at_once",
+            s.starts_at_once is None or s.starts_at_once > 0,
+            f"write {FORMS['auto']}",
         ),
         ("explain_after_seconds", s.explain_after_seconds >= 0, "write 0 or more"),
         ("worker_forgotten_seconds", s.worker_forgotten_seconds >= 0, "write 0 or more"),

@@ -53,6 +53,7 @@ def is_taken(**options: Any) -> bool:
         ),
         ("max_attempts", ["1", "2"], ["0", "-1"]),
         ("worker_concurrency", ["1"], ["0", "-1"]),
+        ("starts_at_once", ["auto", "AUTO", "1"], ["0", "-1", "many", "1.5"]),
         ("sweep_seconds", ["0.5", "1"], ["0", "-1"]),
     ],
 )

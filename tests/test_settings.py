@@ -92,7 +92,8 @@ TYPES: dict[str, tuple[type, ...]] = {
 def test_every_default_is_of_its_type(option: Option) -> None:
     value = getattr(load(), option.name)
 
-    if option.default is None and option.name != "inbox_prefix":  # made of the user
+    is_made = option.name == "inbox_prefix"  # of the user
+    if (option.default is None and not is_made) or option.default == "auto":
         assert value is None
     else:
         assert isinstance(value, TYPES[option.type])
@@ -186,6 +187,8 @@ BAD = [
     ("queue_limits", "=4", "queue=number pairs"),
     ("queue_limits", "gpu=0", "numbers above 0"),
     ("worker_concurrency", "0", "a number above 0"),
+    ("starts_at_once", "0", "a number above 0, or auto"),
+    ("starts_at_once", "many", "a number above 0, or auto"),
     ("pool_slots_as_weight", "heavy", "write a boolean"),
     ("workloads_per_supervisor", "0", "a number above 0"),
     ("memory_high_percent", "101", "a number from 0 to 100"),
