@@ -323,6 +323,17 @@ OPTIONS: tuple[Option, ...] = (
         "means a new one for each workload: a quarter more CPU time for short tasks.",
     ),
     Option(
+        name="preload_modules",
+        type="string",
+        default=None,
+        example="pandas,company.sdk,numpy!",
+        form="modules",
+        description="Modules that a worker imports once for all its tasks, by commas. Name "
+        "installed packages that many Dags import, no Dag. Each is tried in a process of its own "
+        "first. One that starts a thread or process is left to the tasks: forks have none of "
+        "that. `!` behind its name imports it all the same.",
+    ),
+    Option(
         name="memory_high_percent",
         type="float",
         default="90",

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from nats_executor.errors import ConfigError
 from nats_executor.options import LOG_SCHEME, OPTIONS, SECTION, Option
+from nats_executor.preloads import is_module
 from nats_executor.wire.names import Lane, Names, token
 from nats_executor.wire.queue_names import in_pairs
 
@@ -32,6 +33,8 @@ SCHEMES = frozenset({"nats", "tls", "ws", "wss"})
 # Each one costs a pull for every free slot, and one that waits for every idle worker.
 MOST_BANDS = 9
 WHOLE = 100  # percent
+# Each is tried before a worker takes anything.
+MOST_MODULES = 50
 # Two of the largest dead letters have to fit, or one would be refused for ever.
 LEAST = {"max_results_bytes": 1024 * 1024, "max_dead_letters_bytes": 16 * 1024 * 1024}
 LAST_PORT = 65_535
@@ -87,6 +90,7 @@ class Settings:
     starts_at_once: int | None
     pool_slots_as_weight: bool
     workloads_per_supervisor: int
+    preload_modules: tuple[str, ...] | None
     memory_high_percent: float
     memory_pressure_percent: float
     heartbeat_seconds: float
@@ -225,6 +229,13 @@ def limits_in(text: str) -> tuple[tuple[str, int], ...]:
     return pairs
 
 
+def modules_in(text: str) -> tuple[str, ...]:
+    entries = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    if not all(map(is_module, entries)):
+        raise ValueError(text)
+    return entries
+
+
 def number_or_auto(text: str) -> int | None:
     return None if text.lower() == "auto" else int(text)
 
@@ -236,6 +247,7 @@ CONVERTERS: dict[str, Callable[[str], Any]] = {
     "integer": int,
     "integers": integers,
     "limits": limits_in,
+    "modules": modules_in,
     "string": str,
 }
 
@@ -247,6 +259,7 @@ FORMS = {
     "integer": "an integer",
     "integers": "numbers separated by commas, or none",
     "limits": "queue=number pairs with numbers above 0, separated by commas",
+    "modules": "names of modules, separated by commas",
     "string": "text",
 }
 
@@ -334,6 +347,11 @@ def limit_checks(s: Settings) -> list[tuple[str, bool, str]]:
             "worker_lost_seconds",
             s.worker_lost_seconds >= 2 * s.heartbeat_seconds,
             f"write at least twice heartbeat_seconds ({s.heartbeat_seconds:g})",
+        ),
+        (
+            "preload_modules",
+            len(s.preload_modules or ()) <= MOST_MODULES,
+            f"name at most {MOST_MODULES} modules",
         ),
         (
             "starts_at_once",

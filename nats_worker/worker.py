@@ -107,6 +107,7 @@ class Worker:
                 # Airflow finds the port of the logs by the host's own name.
                 shown_as="" if self.state.plan.serves_logs else self.state.plan.name,
                 uploads=uploads.to_uploader,
+                preload_modules=self._settings.preload_modules or (),
             ) as pool,
             connect(self._settings, role=f"worker {self.state.plan.name}") as broker,
         ):

@@ -34,7 +34,7 @@ from nats_worker.processes.protocol import (
 from nats_worker.processes.run import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 __all__ = ["PoolBroken", "ProcessPool"]
 
@@ -47,6 +47,7 @@ DEATHS_WINDOW_SECONDS = 60.0
 DUMP_SECONDS = 1.0
 # More than the fork server takes for its own end; then it hangs and is killed.
 FORK_SERVER_END_SECONDS = 10.0
+FORK_SERVER = "nats_worker.processes.forkserver"
 
 
 class PoolBroken(Exception):
@@ -70,6 +71,7 @@ class ProcessPool:
             more.
         shown_as: the name that Airflow's UI shows as the host of a task, '' for the host's own.
         uploads: where supervisors have task logs stored; without it they do it themselves.
+        preload_modules: what the fork server imports for all tasks, besides what it knows itself.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class ProcessPool:
         serves_logs: bool = False,
         shown_as: str = "",
         uploads: socket.socket | None = None,
+        preload_modules: Sequence[str] = (),
     ) -> None:
         self.team = team
         self.delivery_seconds = delivery_seconds
@@ -90,6 +93,7 @@ class ProcessPool:
         self.serves_logs = serves_logs
         self.shown_as = shown_as
         self.uploads = uploads
+        self.preload_modules = preload_modules
         self.runs: dict[str, Run] = {}
         self.server: ForkServerHandle | None = None
         self.preloaded = asyncio.Event()
@@ -252,7 +256,10 @@ class ProcessPool:
 
     async def _launch(self) -> ForkServerHandle:
         return await ForkServerHandle.launch(
-            self.uploads, on_event=self.on_event, is_preloaded=self.preloaded.is_set
+            self.uploads,
+            self.preload_modules,
+            on_event=self.on_event,
+            is_preloaded=self.preloaded.is_set,
         )
 
     def _break(self, reason: str) -> None:
@@ -330,11 +337,12 @@ class ForkServerHandle:
     async def launch(
         cls,
         uploads: socket.socket | None,
+        modules: Sequence[str],
         *,
         on_event: Callable[[dict[str, Any]], None],
         is_preloaded: Callable[[], bool],
     ) -> ForkServerHandle:
-        process, requests, events = spawn(uploads)
+        process, requests, events = spawn(uploads, modules)
         reader, writer = await asyncio.open_connection(sock=requests)
         self = cls(process, events, reader, writer, on_event=on_event, is_preloaded=is_preloaded)
         asyncio.get_running_loop().add_reader(events, self.read_events)
@@ -382,7 +390,7 @@ async def dump(pid: int) -> str:
 
 
 def spawn(
-    uploads: socket.socket | None,
+    uploads: socket.socket | None, modules: Sequence[str] = ()
 ) -> tuple[subprocess.Popen[bytes], socket.socket, socket.socket]:
     """Start a fork server; return it with our ends of its request and event sockets."""
     requests, served_requests = socket.socketpair()
@@ -391,8 +399,8 @@ def spawn(
     with served_requests, served_events:
         sockets = filter(None, (served_requests, served_events, uploads))
         inherited = [inherited.fileno() for inherited in sockets]
-        process = subprocess.Popen(  # noqa: S603 - our own interpreter, module and numbers
-            [sys.executable, "-P", "-m", "nats_worker.processes.forkserver", *map(str, inherited)],
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            [sys.executable, "-P", "-m", FORK_SERVER, *map(str, inherited), *modules],
             stdin=subprocess.DEVNULL,
             pass_fds=inherited,
             start_new_session=True,
