@@ -1,4 +1,4 @@
-"""Judges modules that a fork server is to import for all tasks, by a trial import of each. Pure.
+"""Judges modules that a fork server is to import for all tasks, by a trial import of each.
 
 `nats_worker/processes/trials.py` imports each in a process of its own. The worker's start and
 `airflow nats doctor` tell the same of it.
@@ -17,13 +17,13 @@ from nats_executor.text import number_of, one_line
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["OPTION", "Trial", "decode_trial", "encode_trial", "is_module", "parted"]
+__all__ = ["PRELOADS", "Trial", "decode_trial", "encode_trial", "is_module", "parted"]
 
-OPTION = "[nats_executor] preload_modules"
+PRELOADS = "[nats_executor] preload_modules"
 # Behind a module's name: import it even if it starts a thread.
 FORCED = "!"
 MODULE = re.compile(rf"[^\W\d]\w*(\.[^\W\d]\w*)*{FORCED}?")
-MEGABYTE = 1e6
+BYTES_PER_MEGABYTE = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,32 +59,30 @@ class Trial:
 
     @property
     def status(self) -> str:
-        """One word for it: `ok`, `failed` or `refused`."""
-        if self.error:
-            return "failed"
-        return "refused" if self.is_refused else "ok"
+        """Its status among the rows of `airflow nats doctor`."""
+        return "ok" if self.is_accepted else "not preloaded"
 
     @property
     def text(self) -> str:
         """One line about it, with the remedy where one is needed."""
         if self.error:
             return (
-                f"{OPTION}: {self.module} is not preloaded: {one_line(self.error)}; install or "
+                f"{PRELOADS}: {self.module} is not preloaded: {one_line(self.error)}; install or "
                 "mend it on this machine, or remove it from the list"
             )
         begun = started(self.threads, self.processes)
         if self.is_refused:
             return (
-                f"{OPTION}: {self.module} is not preloaded: its import starts {begun}, and tasks "
+                f"{PRELOADS}: {self.module} is not preloaded: its import starts {begun}, and tasks "
                 f"are forks, which have none of that; remove it from the list, or write "
                 f"{self.module}{FORCED} if it works in forks"
             )
-        parts = [f"{self.seconds:.2f} s", f"{self.bytes / MEGABYTE:.0f} MB"]
+        parts = [f"{self.seconds:.2f} s", f"{self.bytes / BYTES_PER_MEGABYTE:.0f} MB"]
         if self.descriptors:
             parts.append(f"{number_of(self.descriptors, 'open descriptor')} that tasks inherit")
         if begun:
             parts.append(f"starts {begun}")
-        return f"{OPTION}: {self.module} is preloaded: {', '.join(parts)}"
+        return f"{PRELOADS}: {self.module} is preloaded: {', '.join(parts)}"
 
 
 def started(threads: int, processes: int) -> str:

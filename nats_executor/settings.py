@@ -280,7 +280,13 @@ def require_valid(settings: Settings) -> None:
 
 def checks(s: Settings) -> list[tuple[str, bool, str]]:
     """Return every rule as (option, whether it holds, what to do if not)."""
-    return [*connection_checks(s), *name_checks(s), *limit_checks(s), *health_checks(s)]
+    return [
+        *connection_checks(s),
+        *name_checks(s),
+        *limit_checks(s),
+        *start_checks(s),
+        *health_checks(s),
+    ]
 
 
 def connection_checks(s: Settings) -> list[tuple[str, bool, str]]:
@@ -348,6 +354,15 @@ def limit_checks(s: Settings) -> list[tuple[str, bool, str]]:
             s.worker_lost_seconds >= 2 * s.heartbeat_seconds,
             f"write at least twice heartbeat_seconds ({s.heartbeat_seconds:g})",
         ),
+        ("explain_after_seconds", s.explain_after_seconds >= 0, "write 0 or more"),
+        ("worker_forgotten_seconds", s.worker_forgotten_seconds >= 0, "write 0 or more"),
+        ("drain_seconds", s.drain_seconds >= 0, "write 0 or more"),
+        ("kill_seconds", s.kill_seconds >= 0, "write 0 or more"),
+    ]
+
+
+def start_checks(s: Settings) -> list[tuple[str, bool, str]]:
+    return [
         (
             "preload_modules",
             len(s.preload_modules or ()) <= MOST_MODULES,
@@ -358,11 +373,7 @@ def limit_checks(s: Settings) -> list[tuple[str, bool, str]]:
             s.starts_at_once is None or s.starts_at_once > 0,
             f"write {FORMS['auto']}",
         ),
-        ("explain_after_seconds", s.explain_after_seconds >= 0, "write 0 or more"),
-        ("worker_forgotten_seconds", s.worker_forgotten_seconds >= 0, "write 0 or more"),
         ("start_timeout_seconds", s.start_timeout_seconds >= 1, "write at least 1"),
-        ("drain_seconds", s.drain_seconds >= 0, "write 0 or more"),
-        ("kill_seconds", s.kill_seconds >= 0, "write 0 or more"),
     ]
 
 

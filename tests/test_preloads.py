@@ -34,7 +34,7 @@ OPTION = "[nats_executor] preload_modules"
         ),
         (
             Trial("numpy", threads=3),
-            "refused",
+            "not preloaded",
             (
                 "numpy is not preloaded: its import starts 3 threads, and tasks are forks, which "
                 "have none of that; remove it from the list, or write numpy! if it works in forks"
@@ -42,7 +42,7 @@ OPTION = "[nats_executor] preload_modules"
         ),
         (
             Trial("sdk", processes=1),
-            "refused",
+            "not preloaded",
             (
                 "sdk is not preloaded: its import starts 1 process, and tasks are forks, which "
                 "have none of that; remove it from the list, or write sdk! if it works in forks"
@@ -50,7 +50,7 @@ OPTION = "[nats_executor] preload_modules"
         ),
         (
             Trial("nope", is_forced=True, error="ImportError: two\nlines"),
-            "failed",
+            "not preloaded",
             (
                 f"nope is not preloaded: ImportError: two{MARK}lines; install or mend it on "
                 "this machine, or remove it from the list"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nats_executor.errors import DecodeError
 from nats_executor.operations.survey import check_row
-from nats_executor.preloads import OPTION, decode_trial
+from nats_executor.preloads import PRELOADS, decode_trial
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["preload_findings"]
 
 # A program of the other half, named as text because nothing here may import it.
-TRIALS = "nats_worker.processes.trials"
+TRIALS_PROGRAM = "nats_worker.processes.rehearsal"
 # For Airflow's own imports, and for each module; a trial ends earlier by itself.
 BASE_SECONDS, MODULE_SECONDS = 60.0, 70.0
 
@@ -38,7 +38,9 @@ def preload_findings(modules: Sequence[str]) -> list[Row]:
         rows.append(check_row("preload", trial.status, trial.text))
     if len(rows) < len(modules):
         left = ", ".join(modules[len(rows) :])
-        rows.append(check_row("preload", "failed", f"{OPTION}: {left} cannot be tried: {error}"))
+        rows.append(
+            check_row("preload", "not preloaded", f"{PRELOADS}: {left} cannot be tried: {error}")
+        )
     return rows
 
 
@@ -50,7 +52,7 @@ def try_all(modules: Sequence[str]) -> tuple[str, str]:
     with os.fdopen(told, "r", errors="replace") as lines:
         try:
             subprocess.run(  # noqa: S603 - our own interpreter and program
-                [sys.executable, "-P", "-m", TRIALS, str(told), *modules],
+                [sys.executable, "-P", "-m", TRIALS_PROGRAM, str(told), *modules],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

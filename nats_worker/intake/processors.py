@@ -6,17 +6,19 @@ import math
 import os
 import re
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nats_worker.processes import memory
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["Waits", "processors"]
 
-OWN = Path("/proc/self/cgroup")
-ROOT = Path("/sys/fs/cgroup")
-PROC = Path("/proc")
 MICROSECOND = 1e-6
 
 
-def processors(*, own: Path = OWN, root: Path = ROOT) -> int:
+def processors(*, own: Path = memory.OWN, root: Path = memory.ROOT) -> int:
     """Return how many processors this process may use, by its affinity and its cgroups' quotas."""
     allowed = len(os.sched_getaffinity(0))
     quotas = [quota for place in cgroups(own, root) if (quota := quota_of(place))]
@@ -28,14 +30,14 @@ def cgroups(own: Path, root: Path) -> list[Path]:
 
     In a container its own cgroup may be mounted as the root, whatever its path says.
     """
-    line = next((line for line in text_of(own).splitlines() if line.startswith("0::")), "")
+    line = next((line for line in memory.text_of(own).splitlines() if line.startswith("0::")), "")
     place = root / line.removeprefix("0::").lstrip("/")
     return [place, *(above for above in place.parents if root in (above, *above.parents))]
 
 
 def quota_of(place: Path) -> float | None:
     """Return the processors' worth of time of a cgroup's quota, None without one."""
-    match text_of(place / "cpu.max").split():
+    match memory.text_of(place / "cpu.max").split():
         case [quota, period] if quota.isdecimal() and period.isdecimal() and int(period):
             return int(quota) / int(period)
     return None
@@ -48,7 +50,9 @@ class Waits:
     machine, as a sum of time. So a moment is as short as one likes.
     """
 
-    def __init__(self, *, own: Path = OWN, root: Path = ROOT, proc: Path = PROC) -> None:
+    def __init__(
+        self, *, own: Path = memory.OWN, root: Path = memory.ROOT, proc: Path = memory.PROC
+    ) -> None:
         own_file = cgroups(own, root)[0] / "cpu.pressure"
         self._files = (own_file, proc / "pressure" / "cpu")
         self._began = math.nan
@@ -72,13 +76,6 @@ class Waits:
 
     def _read(self) -> float | None:
         for file in self._files:
-            if found := re.search(r"^some .*\btotal=([0-9]+)", text_of(file), re.MULTILINE):
+            if found := re.search(r"^some .*\btotal=([0-9]+)", memory.text_of(file), re.MULTILINE):
                 return int(found[1]) * MICROSECOND
         return None
-
-
-def text_of(file: Path) -> str:
-    try:
-        return file.read_text(errors="replace")
-    except OSError:
-        return ""

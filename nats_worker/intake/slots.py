@@ -18,9 +18,9 @@ from nats_worker.intake.processors import Waits
 __all__ = ["Holding", "Slots"]
 
 # Between two looks at the processors while a free slot waits for a start to end.
-LOOK_SECONDS = 0.05
+MOMENT_SECONDS = 0.05
 # A look that began so long ago tells of another time.
-OLD_LOOK_SECONDS = 1.0
+OLD_MOMENT_SECONDS = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -147,12 +147,12 @@ class Slots:
     async def _look_at_processors(self) -> None:
         """Wait for a change, or until a moment has told whether processors are idle."""
         waits = self._waits
-        if not waits.seconds < OLD_LOOK_SECONDS:
+        if not waits.seconds < OLD_MOMENT_SECONDS:
             waits.begin()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, LOOK_SECONDS - waits.seconds)):
+            async with asyncio.timeout(max(0.0, MOMENT_SECONDS - waits.seconds)):
                 await self._changed.wait()
-        if waits.seconds >= LOOK_SECONDS:
+        if waits.seconds >= MOMENT_SECONDS:
             self.admission.note_pressure(waits.share())
             waits.begin()
 

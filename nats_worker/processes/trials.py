@@ -1,8 +1,4 @@
-"""Imports modules in processes of their own first, to see what they do to a fork server.
-
-`python -Pm nats_worker.processes.trials FD MODULE ...` does so for `airflow nats doctor`: it writes
-a line for each module to an inherited descriptor.
-"""
+"""Imports modules in processes of their own first, to see what they do to a fork server."""
 
 from __future__ import annotations
 
@@ -11,15 +7,12 @@ import os
 import resource
 import selectors
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import NoReturn
 
 from nats_executor.errors import DecodeError
 from nats_executor.preloads import Trial, decode_trial, encode_trial
-from nats_executor.settings import Settings
-from nats_worker.processes.concealment import environment_without_login
 from nats_worker.processes.linux import children_of, die_with, kill_tree
 
 __all__ = ["try_module"]
@@ -118,21 +111,3 @@ def read_line(answers: int, deadline: float) -> str | None:
             if not part or found.endswith(b"\n") or len(found) > MOST_BYTES:
                 return found.decode(errors="replace")
     return None
-
-
-def main(descriptor: int, *modules: str) -> None:
-    """Try modules as a fork server does, one after the other, and tell of each."""
-    from airflow.configuration import conf
-
-    from nats_worker.processes.preloading import preload
-
-    # A worker's processes have no login, and what a module's import does is not ours.
-    kept = environment_without_login(os.environ, Settings.load(conf), team=None)
-    os.environ.clear()
-    os.environ.update(kept)
-    with os.fdopen(descriptor, "w") as told:
-        preload(modules=modules, tell=lambda trial: told.write(f"{encode_trial(trial)}\n"))
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), *sys.argv[2:])

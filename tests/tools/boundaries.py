@@ -55,7 +55,6 @@ PURE_MODULES = frozenset(
         "nats_executor.scheduler.strays",
         "nats_executor.scheduler.stuck",
         "nats_executor.scheduler.whereabouts",
-        "nats_executor.preloads",
         "nats_executor.settings",
         "nats_executor.text",
         "nats_worker.api.answers",

@@ -71,9 +71,9 @@ def test_what_a_module_takes_and_leaves_is_seen(folder: Path) -> None:
     assert (plain.status, plain.threads, plain.descriptors) == ("ok", 0, 0)
     assert plain.seconds > 0
     assert plain.bytes > 10_000_000
-    assert (threaded.status, threaded.threads) == ("refused", 1)
+    assert (threaded.status, threaded.threads) == ("not preloaded", 1)
     assert (forced.status, forced.threads) == ("ok", 1)
-    assert (spawning.status, spawning.processes) == ("refused", 1)
+    assert (spawning.status, spawning.processes) == ("not preloaded", 1)
     assert (leaving.status, leaving.descriptors) == ("ok", 3)
 
 
@@ -90,7 +90,7 @@ def test_what_a_module_takes_and_leaves_is_seen(folder: Path) -> None:
 def test_a_module_that_cannot_be_imported_says_why(folder: Path, module: str, error: str) -> None:
     [trial] = trials(folder, module)
 
-    assert (trial.status, trial.error) == ("failed", error)
+    assert (trial.status, trial.error) == ("not preloaded", error)
 
 
 def test_a_trial_that_hangs_is_ended(folder: Path) -> None:
