@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -17,12 +16,11 @@ from nats_executor.text import number_of, one_line
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["PRELOADS", "Trial", "decode_trial", "encode_trial", "is_module", "parted"]
+__all__ = ["PRELOADS", "Trial", "decode_trial", "encode_trial", "parted"]
 
 PRELOADS = "[nats_executor] preload_modules"
 # Behind a module's name: import it even if it starts a thread.
 FORCED = "!"
-MODULE = re.compile(rf"[^\W\d]\w*(\.[^\W\d]\w*)*{FORCED}?")
 BYTES_PER_MEGABYTE = 1e6
 
 
@@ -89,11 +87,6 @@ def started(threads: int, processes: int) -> str:
     """Name what an import has started, '' for nothing."""
     counts = ((threads, "thread", "threads"), (processes, "process", "processes"))
     return " and ".join(f"{n} {one if n == 1 else many}" for n, one, many in counts if n)
-
-
-def is_module(entry: str) -> bool:
-    """Return whether this is a module's name, with or without a `!` behind it."""
-    return MODULE.fullmatch(entry) is not None
 
 
 def parted(entries: Iterable[str]) -> list[tuple[str, bool]]:

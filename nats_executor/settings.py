@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 
 from nats_executor.errors import ConfigError
 from nats_executor.options import LOG_SCHEME, OPTIONS, SECTION, Option
-from nats_executor.preloads import is_module
 from nats_executor.wire.names import Lane, Names, token
 from nats_executor.wire.queue_names import in_pairs
 
@@ -35,6 +34,7 @@ MOST_BANDS = 9
 WHOLE = 100  # percent
 # Each is tried before a worker takes anything.
 MOST_MODULES = 50
+MODULE = r"[^\W\d]\w*(\.[^\W\d]\w*)*!?"
 # Two of the largest dead letters have to fit, or one would be refused for ever.
 LEAST = {"max_results_bytes": 1024 * 1024, "max_dead_letters_bytes": 16 * 1024 * 1024}
 LAST_PORT = 65_535
@@ -231,7 +231,7 @@ def limits_in(text: str) -> tuple[tuple[str, int], ...]:
 
 def modules_in(text: str) -> tuple[str, ...]:
     entries = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-    if not all(map(is_module, entries)):
+    if not all(re.fullmatch(MODULE, entry) for entry in entries):
         raise ValueError(text)
     return entries
 

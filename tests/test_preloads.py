@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nats_executor.errors import DecodeError
-from nats_executor.preloads import Trial, decode_trial, encode_trial, is_module, parted
+from nats_executor.preloads import Trial, decode_trial, encode_trial, parted
 
 NAMES = st.from_regex(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)*", fullmatch=True)
 MARK = "\N{REPLACEMENT CHARACTER}"
@@ -61,16 +61,6 @@ OPTION = "[nats_executor] preload_modules"
 def test_each_trial_has_its_line(trial: Trial, status: str, text: str) -> None:
     assert (trial.status, trial.text) == (status, f"{OPTION}: {text}")
     assert trial.is_accepted == (status == "ok")
-
-
-@pytest.mark.parametrize("entry", ["a", "a.b", "_a1.b_2", "a!", "größe"])
-def test_a_modules_name_is_one(entry: str) -> None:
-    assert is_module(entry)
-
-
-@pytest.mark.parametrize("entry", ["", "!", "a!!", "a..b", ".a", "a.", "1a", "a b", "a\n", "-m"])
-def test_anything_else_is_none(entry: str) -> None:
-    assert not is_module(entry)
 
 
 def test_an_entry_has_a_module_and_perhaps_a_mark() -> None:
