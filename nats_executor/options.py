@@ -285,6 +285,16 @@ OPTIONS: tuple[Option, ...] = (
         description="Number of workloads that one worker runs at a time. `-c` overrides it.",
     ),
     Option(
+        name="starts_at_once",
+        type="string",
+        default="auto",
+        example="4",
+        form="auto",
+        description="Number of workloads that a worker starts at a time, whatever slots are free. "
+        "A start ends when the task runs its own code. `auto`: one for each processor, and more "
+        "while processors are idle. Until then the next workload waits in NATS, for any worker.",
+    ),
+    Option(
         name="pool_slots_as_weight",
         type="boolean",
         default="False",
@@ -310,6 +320,17 @@ OPTIONS: tuple[Option, ...] = (
         "`off`, `auto` or `on`. With `auto` a worker does so for a file whose parse it has watched "
         "and found to do nothing but make Dags. `on` also takes files that read the clock. A "
         "zygote is built at the second task of a file within five minutes.",
+    ),
+    Option(
+        name="preload_modules",
+        type="string",
+        default=None,
+        example="pandas,company.sdk,numpy!",
+        form="modules",
+        description="Modules that a worker imports once for all its tasks, by commas. Name "
+        "installed packages that many Dags import, no Dag. Each is tried in a process of its own "
+        "first. One that starts a thread or process is left to the tasks: forks have none of "
+        "that. `!` behind its name imports it all the same.",
     ),
     Option(
         name="memory_high_percent",

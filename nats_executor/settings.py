@@ -32,6 +32,9 @@ SCHEMES = frozenset({"nats", "tls", "ws", "wss"})
 # Each one costs a pull for every free slot, and one that waits for every idle worker.
 MOST_BANDS = 9
 WHOLE = 100  # percent
+# Each is tried before a worker takes anything.
+MOST_MODULES = 50
+MODULE = r"[^\W\d]\w*(\.[^\W\d]\w*)*!?"
 # Two of the largest dead letters have to fit, or one would be refused for ever.
 LEAST = {"max_results_bytes": 1024 * 1024, "max_dead_letters_bytes": 16 * 1024 * 1024}
 LAST_PORT = 65_535
@@ -84,9 +87,11 @@ class Settings:
     priority_bands: tuple[int, ...]
     queue_limits: tuple[tuple[str, int], ...] | None
     worker_concurrency: int
+    starts_at_once: int | None
     pool_slots_as_weight: bool
     workloads_per_supervisor: int
     dag_zygotes: str
+    preload_modules: tuple[str, ...] | None
     memory_high_percent: float
     memory_pressure_percent: float
     heartbeat_seconds: float
@@ -225,22 +230,37 @@ def limits_in(text: str) -> tuple[tuple[str, int], ...]:
     return pairs
 
 
+def modules_in(text: str) -> tuple[str, ...]:
+    entries = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    if not all(re.fullmatch(MODULE, entry) for entry in entries):
+        raise ValueError(text)
+    return entries
+
+
+def number_or_auto(text: str) -> int | None:
+    return None if text.lower() == "auto" else int(text)
+
+
 CONVERTERS: dict[str, Callable[[str], Any]] = {
+    "auto": number_or_auto,
     "boolean": boolean,
     "float": number,
     "integer": int,
     "integers": integers,
     "limits": limits_in,
+    "modules": modules_in,
     "string": str,
 }
 
 
 FORMS = {
+    "auto": "a number above 0, or auto",
     "boolean": "a boolean",
     "float": "a float",
     "integer": "an integer",
     "integers": "numbers separated by commas, or none",
     "limits": "queue=number pairs with numbers above 0, separated by commas",
+    "modules": "names of modules, separated by commas",
     "string": "text",
 }
 
@@ -261,7 +281,13 @@ def require_valid(settings: Settings) -> None:
 
 def checks(s: Settings) -> list[tuple[str, bool, str]]:
     """Return every rule as (option, whether it holds, what to do if not)."""
-    return [*connection_checks(s), *name_checks(s), *limit_checks(s), *health_checks(s)]
+    return [
+        *connection_checks(s),
+        *name_checks(s),
+        *limit_checks(s),
+        *start_checks(s),
+        *health_checks(s),
+    ]
 
 
 def connection_checks(s: Settings) -> list[tuple[str, bool, str]]:
@@ -332,9 +358,24 @@ def limit_checks(s: Settings) -> list[tuple[str, bool, str]]:
         ),
         ("explain_after_seconds", s.explain_after_seconds >= 0, "write 0 or more"),
         ("worker_forgotten_seconds", s.worker_forgotten_seconds >= 0, "write 0 or more"),
-        ("start_timeout_seconds", s.start_timeout_seconds >= 1, "write at least 1"),
         ("drain_seconds", s.drain_seconds >= 0, "write 0 or more"),
         ("kill_seconds", s.kill_seconds >= 0, "write 0 or more"),
+    ]
+
+
+def start_checks(s: Settings) -> list[tuple[str, bool, str]]:
+    return [
+        (
+            "preload_modules",
+            len(s.preload_modules or ()) <= MOST_MODULES,
+            f"name at most {MOST_MODULES} modules",
+        ),
+        (
+            "starts_at_once",
+            s.starts_at_once is None or s.starts_at_once > 0,
+            f"write {FORMS['auto']}",
+        ),
+        ("start_timeout_seconds", s.start_timeout_seconds >= 1, "write at least 1"),
     ]
 
 

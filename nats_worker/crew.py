@@ -13,7 +13,7 @@ from nats_executor.text import number_of
 from nats_executor.wire.descriptions import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
     from nats_executor.settings import Settings
     from nats_worker.delivery.errand import Errand
@@ -61,13 +61,11 @@ class Crew:
         return workload.pool_slots if workload else 1
 
     async def carry(self, errand: Errand, holding: Holding) -> None:
-        def give_slots() -> None:
-            self._slots.give(holding)
-
         self.errands.add(errand)
         try:
             if holding.settled.is_set() or await self.has_room(errand, holding):
-                await errand.carry(give_slots)
+                with self.starting(errand, holding):
+                    await errand.carry(lambda: self._slots.give(holding))
             else:
                 await errand.delivery.nak()
         except BrokerError as exc:
@@ -83,6 +81,21 @@ class Crew:
         finally:
             self._slots.conclude(holding)
             self.errands.discard(errand)
+
+    @contextlib.contextmanager
+    def starting(self, errand: Errand, holding: Holding) -> Iterator[None]:
+        """Let the next workload start once this one runs its own code, or takes too long to."""
+
+        def end_start() -> None:
+            self._slots.end_start(holding)
+
+        errand.on_begun = end_start
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(self._settings.start_timeout_seconds, end_start)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     async def has_room(self, errand: Errand, holding: Holding) -> bool:
         """Keep a delivery until it fits; False if it is handed back instead."""

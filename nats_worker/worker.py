@@ -29,8 +29,10 @@ from nats_worker.delivery.probes import ProbeErrand
 from nats_worker.delivery.shared import Shared
 from nats_worker.health.endpoint import endpoint
 from nats_worker.health.health import Health
+from nats_worker.intake.admission import Admission
 from nats_worker.intake.intake import Intake
 from nats_worker.intake.memory_guard import Guard
+from nats_worker.intake.processors import processors
 from nats_worker.intake.slots import Slots
 from nats_worker.processes.fitness import Takes
 from nats_worker.processes.pool import ProcessPool
@@ -74,7 +76,7 @@ class Worker:
             plan=plan,
             settings=settings,
             queues=list(dict.fromkeys(plan.queues)),
-            slots=Slots(plan.concurrency),
+            slots=Slots(plan.concurrency, Admission(settings.starts_at_once, processors())),
             guard=Guard(settings),
             proof=Proof(self.follow_proof),
         )
@@ -106,6 +108,7 @@ class Worker:
                 shown_as="" if self.state.plan.serves_logs else self.state.plan.name,
                 uploads=uploads.to_uploader,
                 dag_zygotes=self._settings.dag_zygotes,
+                preload_modules=self._settings.preload_modules or (),
             ) as pool,
             connect(self._settings, role=f"worker {self.state.plan.name}") as broker,
         ):

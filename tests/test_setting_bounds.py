@@ -53,6 +53,22 @@ def is_taken(**options: Any) -> bool:
         ),
         ("max_attempts", ["1", "2"], ["0", "-1"]),
         ("worker_concurrency", ["1"], ["0", "-1"]),
+        ("starts_at_once", ["auto", "AUTO", "1"], ["0", "-1", "many", "1.5"]),
+        (
+            "preload_modules",
+            ["", "a", "a.b!", "a, _b1.b_2!", "größe", "a,a", ",".join(f"m{n}" for n in range(50))],
+            [
+                "!",
+                "a!!",
+                "a..b",
+                ".a",
+                "a.",
+                "1a",
+                "-a",
+                "a b",
+                ",".join(f"m{n}" for n in range(51)),
+            ],
+        ),
         ("sweep_seconds", ["0.5", "1"], ["0", "-1"]),
     ],
 )

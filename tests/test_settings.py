@@ -92,7 +92,8 @@ TYPES: dict[str, tuple[type, ...]] = {
 def test_every_default_is_of_its_type(option: Option) -> None:
     value = getattr(load(), option.name)
 
-    if option.default is None and option.name != "inbox_prefix":  # made of the user
+    is_made = option.name == "inbox_prefix"  # of the user
+    if (option.default is None and not is_made) or option.default == "auto":
         assert value is None
     else:
         assert isinstance(value, TYPES[option.type])
@@ -186,9 +187,14 @@ BAD = [
     ("queue_limits", "=4", "queue=number pairs"),
     ("queue_limits", "gpu=0", "numbers above 0"),
     ("worker_concurrency", "0", "a number above 0"),
+    ("starts_at_once", "0", "a number above 0, or auto"),
+    ("starts_at_once", "many", "a number above 0, or auto"),
     ("pool_slots_as_weight", "heavy", "write a boolean"),
     ("workloads_per_supervisor", "0", "a number above 0"),
     ("dag_zygotes", "maybe", "write off, auto or on"),
+    ("preload_modules", "pandas,import os", "names of modules, separated by commas"),
+    ("preload_modules", "pandas,", "names of modules, separated by commas"),
+    ("preload_modules", ",".join(f"m{n}" for n in range(51)), "name at most 50 modules"),
     ("memory_high_percent", "101", "a number from 0 to 100"),
     ("memory_high_percent", "-1", "a number from 0 to 100"),
     ("memory_pressure_percent", "100.5", "a number from 0 to 100"),

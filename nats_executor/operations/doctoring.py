@@ -28,6 +28,7 @@ from nats_executor.operations.diagnoses import (
     scheduler_findings,
     version_findings,
 )
+from nats_executor.operations.preload_look import preload_findings
 from nats_executor.operations.schedulers import living_schedulers, state_of_executor
 from nats_executor.operations.survey import check_row, check_rows, take_survey
 from nats_executor.settings import SEED
@@ -134,6 +135,7 @@ def examination_rows(found: Examination, settings: Settings, team: str | None) -
     rows += file_findings(files_of(settings), now)
     if text := missing_package():
         rows.append(check_row("metrics", "missing", text))
+    rows += preload_findings(settings.preload_modules or ())
     rows += api_findings(look_at_api(team), leeway=api_leeway(), named=token_names())
     return rows
 

@@ -73,6 +73,7 @@ class Errand:
         defect: why this release cannot run the message, '' if it can.
         said_on: `connected_since` of the connection on which its report that it runs was last seen
             to be there; NaN before.
+        on_begun: called once it runs its own code.
     """
 
     shared: Shared
@@ -84,6 +85,7 @@ class Errand:
     is_handed_back: bool = False
     defect: str = ""
     said_on: float = math.nan
+    on_begun: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         """Begin a record of what is reported about the dispatch."""
@@ -313,6 +315,7 @@ class Errand:
         """Report that it runs, once; the final report does without it if the broker is away."""
         await run.started()
         self.record.enter(Phase.RUNNING)
+        self.on_begun()
         self.observer.started()
         self.shared.fitness.note_start()
         with contextlib.suppress(BrokerError):

@@ -1,11 +1,26 @@
-"""Counts the free slots of a worker, and keeps one workload until it fits."""
+"""Counts the free slots of a worker, and keeps one workload until it fits.
+
+A slot counts as free only while another workload may start. So a worker that has enough starts in
+hand pulls nothing: what waits stays in NATS, where it keeps its place by priority, another worker
+may take it, and no order has to find it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sys
 from dataclasses import dataclass, field
 
+from nats_worker.intake.admission import Admission
+from nats_worker.intake.processors import Waits
+
 __all__ = ["Holding", "Slots"]
+
+# Between two looks at the processors while a free slot waits for a start to end.
+MOMENT_SECONDS = 0.05
+# A look that began so long ago tells of another time.
+OLD_MOMENT_SECONDS = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -16,15 +31,20 @@ class Holding:
         weight: how many it asks for.
         held: how many it has: those, or all there are if it asks for more.
         settled: it has them, or does not wait for them any longer.
+        is_starting: it has them, and does not run its own code yet.
     """
 
     weight: int
     held: int = 0
+    is_starting: bool = False
     settled: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Slots:
     """The slots of a worker, to wait on; `concurrency` of them in all.
+
+    Args:
+        admission: says how many workloads may start at a time; without it, all that have slots.
 
     Attributes:
         used: how many are taken; more than there are after a change to fewer.
@@ -35,7 +55,8 @@ class Slots:
         is_on_trial: one workload is taken at a time, whatever is free; `trial` is that one.
     """
 
-    def __init__(self, concurrency: int) -> None:
+    def __init__(self, concurrency: int, admission: Admission | None = None) -> None:
+        self.admission = admission or Admission(sys.maxsize)
         self.concurrency = concurrency
         self.used = 0
         self.kept: Holding | None = None
@@ -43,10 +64,16 @@ class Slots:
         self.is_on_trial = False
         self.trial: Holding | None = None
         self._changed = asyncio.Event()
+        self._waits = Waits()
 
     @property
     def free(self) -> int:
         """How many may be taken now."""
+        return min(self._vacant, self.admission.openings)
+
+    @property
+    def _vacant(self) -> int:
+        """How many may be taken, if as many may start."""
         if self.pauses or self.kept or self.trial:
             return 0
         vacant = max(0, self.concurrency - self.used)
@@ -73,7 +100,15 @@ class Slots:
         self.used -= holding.held
         holding.held = 0
         holding.settled.set()
+        self.end_start(holding)
         self._look()
+
+    def end_start(self, holding: Holding) -> None:
+        """Note that a workload runs its own code, or that its start need not be waited for."""
+        if holding.is_starting:
+            holding.is_starting = False
+            self.admission.end()
+            self._look()
 
     def conclude(self, holding: Holding) -> None:
         """Note that all is known about a workload, whose slots may have been free for longer."""
@@ -101,10 +136,25 @@ class Slots:
         self._look()
 
     async def one_free(self) -> None:
-        """Wait until a slot is free."""
+        """Wait until a slot is free, and a workload in it may start."""
         while not self.free:
             self._changed.clear()
-            await self._changed.wait()
+            if self._vacant and self.admission.is_by_pressure:
+                await self._look_at_processors()
+            else:
+                await self._changed.wait()
+
+    async def _look_at_processors(self) -> None:
+        """Wait for a change, or until a moment has told whether processors are idle."""
+        waits = self._waits
+        if not waits.seconds < OLD_MOMENT_SECONDS:
+            waits.begin()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, MOMENT_SECONDS - waits.seconds)):
+                await self._changed.wait()
+        if waits.seconds >= MOMENT_SECONDS:
+            self.admission.note_pressure(waits.share())
+            waits.begin()
 
     def _look(self) -> None:
         """Give the kept workload its slots if it fits, and wake up what waits for a free one."""
@@ -115,5 +165,7 @@ class Slots:
                 self.kept = None
                 holding.held = needed
                 self.used += needed
+                holding.is_starting = True
+                self.admission.begin()
                 holding.settled.set()
         self._changed.set()

@@ -3,8 +3,8 @@
 Airflow's `supervise_task` forks and needs the main thread, so it may run neither in the worker's
 asyncio process nor beside threads. This process has no threads, opens no connection, knows no
 login for NATS and is started by exec, `python -Pm nats_worker.processes.forkserver REQUESTS EVENTS
-[UPLOADS]` with the numbers of inherited sockets. `protocol.py` says what goes over the first two,
-`uploads/uploader.py` what goes over the last.
+[UPLOADS] [MODULE ...]` with the numbers of inherited sockets and the modules to preload.
+`protocol.py` says what goes over the first two, `uploads/uploader.py` what goes over the last.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from nats_worker.processes.protocol import (
 from nats_worker.processes.zygotes import Zygotes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 __all__ = []
 
@@ -378,8 +378,12 @@ def cleanup_bundles() -> int:
     return 0
 
 
-def main(*inherited: int) -> None:
-    """Serve on inherited sockets until the first one ends."""
+def main(*inherited: int, modules: Sequence[str] = ()) -> None:
+    """Serve on inherited sockets until the first one ends.
+
+    Args:
+        modules: to import for all tasks.
+    """
     for sig in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(sig, signal.SIG_IGN)
     sockets = [socket.socket(fileno=fd) for fd in inherited]
@@ -387,9 +391,10 @@ def main(*inherited: int) -> None:
         private.set_inheritable(False)
     adopt_orphans()
     dump_on_request()
-    preload(*sockets[2:])
+    preload(*sockets[2:], modules=modules)
     ForkServer(*sockets).serve()
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    numbers = [int(word) for word in sys.argv[1:] if word.isdecimal()]
+    main(*numbers, modules=sys.argv[1 + len(numbers) :])

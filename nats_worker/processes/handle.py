@@ -13,12 +13,13 @@ from nats_worker.processes.linux import exit_in_words
 from nats_worker.processes.protocol import MAX_EVENT_BYTES, pack_request, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 __all__ = ["ForkServerHandle"]
 
 # More than the fork server takes for its own end; then it hangs and is killed.
 FORK_SERVER_END_SECONDS = 10.0
+FORK_SERVER = "nats_worker.processes.forkserver"
 
 
 class ForkServerHandle:
@@ -51,11 +52,12 @@ class ForkServerHandle:
     async def launch(
         cls,
         uploads: socket.socket | None,
+        modules: Sequence[str],
         *,
         on_event: Callable[[dict[str, Any]], None],
         is_preloaded: Callable[[], bool],
     ) -> ForkServerHandle:
-        process, requests, events = spawn(uploads)
+        process, requests, events = spawn(uploads, modules)
         reader, writer = await asyncio.open_connection(sock=requests)
         self = cls(process, events, reader, writer, on_event=on_event, is_preloaded=is_preloaded)
         asyncio.get_running_loop().add_reader(events, self.read_events)
@@ -95,7 +97,7 @@ class ForkServerHandle:
 
 
 def spawn(
-    uploads: socket.socket | None,
+    uploads: socket.socket | None, modules: Sequence[str] = ()
 ) -> tuple[subprocess.Popen[bytes], socket.socket, socket.socket]:
     """Start a fork server; return it with our ends of its request and event sockets."""
     requests, served_requests = socket.socketpair()
@@ -104,8 +106,8 @@ def spawn(
     with served_requests, served_events:
         sockets = filter(None, (served_requests, served_events, uploads))
         inherited = [inherited.fileno() for inherited in sockets]
-        process = subprocess.Popen(  # noqa: S603 - our own interpreter, module and numbers
-            [sys.executable, "-P", "-m", "nats_worker.processes.forkserver", *map(str, inherited)],
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            [sys.executable, "-P", "-m", FORK_SERVER, *map(str, inherited), *modules],
             stdin=subprocess.DEVNULL,
             pass_fds=inherited,
             start_new_session=True,

@@ -13,7 +13,17 @@ from nats_worker.processes.linux import children_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["MemoryReading", "bytes_of_tree", "oom_kills", "read", "sigkill_reason"]
+__all__ = [
+    "OWN",
+    "PROC",
+    "ROOT",
+    "MemoryReading",
+    "bytes_of_tree",
+    "oom_kills",
+    "read",
+    "sigkill_reason",
+    "text_of",
+]
 
 ROOT = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")

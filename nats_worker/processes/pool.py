@@ -33,6 +33,7 @@ from nats_worker.processes.zygotes import ZygoteCounts
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
 
 __all__ = ["PoolBroken", "ProcessPool"]
 
@@ -84,6 +85,7 @@ class ProcessPool:
         shown_as: str = "",
         uploads: socket.socket | None = None,
         dag_zygotes: str = "off",
+        preload_modules: Sequence[str] = (),
     ) -> None:
         self.team = team
         self.delivery_seconds = delivery_seconds
@@ -94,6 +96,7 @@ class ProcessPool:
         self.uploads = uploads
         self.dag_zygotes = dag_zygotes
         self.zygotes = ZygoteCounts()
+        self.preload_modules = preload_modules
         self.runs: dict[str, Run] = {}
         self.server: ForkServerHandle | None = None
         self.preloaded = asyncio.Event()
@@ -263,7 +266,10 @@ class ProcessPool:
 
     async def _launch(self) -> ForkServerHandle:
         return await ForkServerHandle.launch(
-            self.uploads, on_event=self.on_event, is_preloaded=self.preloaded.is_set
+            self.uploads,
+            self.preload_modules,
+            on_event=self.on_event,
+            is_preloaded=self.preloaded.is_set,
         )
 
     def _break(self, reason: str) -> None:
@@ -324,6 +330,80 @@ class ProcessPool:
                 run.end(
                     f"the supervisor {exit_in_words(os.waitstatus_to_exitcode(event['status']))}"
                 )
+
+
+class ForkServerHandle:
+    """One fork server process and the sockets to it.
+
+    Args:
+        on_event: gets each event of it, decoded.
+        is_preloaded: whether it has imported Airflow.
+    """
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        events: socket.socket,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        on_event: Callable[[dict[str, Any]], None],
+        is_preloaded: Callable[[], bool],
+    ) -> None:
+        self.process = process
+        self.events = events
+        self.reader = reader
+        self.writer = writer
+        self.on_event = on_event
+        self.is_preloaded = is_preloaded
+        self.deadline: asyncio.TimerHandle | None = None
+
+    @classmethod
+    async def launch(
+        cls,
+        uploads: socket.socket | None,
+        modules: Sequence[str],
+        *,
+        on_event: Callable[[dict[str, Any]], None],
+        is_preloaded: Callable[[], bool],
+    ) -> ForkServerHandle:
+        process, requests, events = spawn(uploads, modules)
+        reader, writer = await asyncio.open_connection(sock=requests)
+        self = cls(process, events, reader, writer, on_event=on_event, is_preloaded=is_preloaded)
+        asyncio.get_running_loop().add_reader(events, self.read_events)
+        return self
+
+    def send(self, request: dict[str, Any]) -> None:
+        # If it is dead, `ended` is about to say so and to end the run that was asked for.
+        self.writer.write(pack_request(request))
+
+    def read_events(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while packet := self.events.recv(MAX_EVENT_BYTES):
+                self.on_event(unpack(packet))
+
+    def close(self) -> None:
+        """Ask the fork server to kill everything and exit; if it hangs, it is killed."""
+        self.writer.close()
+        if not self.is_preloaded():
+            # It imports Airflow, which takes seconds, and has forked nothing yet.
+            self.process.kill()
+        loop = asyncio.get_running_loop()
+        self.deadline = loop.call_later(FORK_SERVER_END_SECONDS, self.process.kill)
+
+    async def ended(self) -> str:
+        """Wait for the process's end, read its last events and return how it ended."""
+        # It alone holds the other end of this stream.
+        with contextlib.suppress(ConnectionError):
+            await self.reader.read()
+        exit_code = await asyncio.to_thread(self.process.wait)
+        self.read_events()
+        asyncio.get_running_loop().remove_reader(self.events)
+        self.events.close()
+        self.writer.close()
+        if self.deadline is not None:
+            self.deadline.cancel()
+        return exit_in_words(exit_code)
 
 
 async def dump(pid: int) -> str:

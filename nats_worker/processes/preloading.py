@@ -7,11 +7,15 @@ import importlib
 import logging
 from typing import TYPE_CHECKING
 
+from nats_executor.preloads import parted
 from nats_worker.processes import otel
 from nats_worker.processes.linux import gather_memory
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable, Iterable
+
+    from nats_executor.preloads import Trial
 
 __all__ = ["preload"]
 
@@ -53,11 +57,42 @@ def leave_logs_to(uploads: socket.socket) -> None:
     ended.leave_to(UploadRequests(uploads))
 
 
-def preload(uploads: socket.socket | None = None) -> None:
+def log_trial(trial: Trial) -> None:
+    level = logging.INFO if trial.is_accepted else logging.WARNING
+    log.log(level, "%s%s", trial.text, "" if trial.is_accepted else "; next: each task imports it")
+
+
+def preload_modules(modules: Iterable[str], tell: Callable[[Trial], object]) -> None:
+    """Import further modules, each after its trial; none of them keeps the worker from starting.
+
+    Args:
+        modules: as in the option, some with a `!`.
+        tell: gets each trial.
+    """
+    from nats_worker.processes.trials import try_module
+
+    for module, is_forced in parted(modules):
+        try:
+            trial = try_module(module, is_forced=is_forced)
+            tell(trial)
+            if trial.is_accepted:
+                importlib.import_module(module)
+        except Exception:
+            log.warning("cannot preload %s; each task imports it", module, exc_info=True)
+
+
+def preload(
+    uploads: socket.socket | None = None,
+    *,
+    modules: Iterable[str] = (),
+    tell: Callable[[Trial], object] = log_trial,
+) -> None:
     """Import what tasks need, and freeze it so that forked processes go on sharing it.
 
     Args:
         uploads: where to ask for logs to be stored; without one supervisors store them themselves.
+        modules: to import besides, those of the option `preload_modules`.
+        tell: gets the trial of each of these.
     """
     with otel.switched_off():
         from nats_worker.processes.concealment import hide_login
@@ -76,6 +111,7 @@ def preload(uploads: socket.socket | None = None) -> None:
         if uploads:
             leave_logs_to(uploads)
         warm_up()
+        preload_modules(modules, tell)
     otel.prepare_exporters()
     otel.tell_threads()
     gc.collect()

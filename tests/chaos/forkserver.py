@@ -21,7 +21,7 @@ def main() -> None:
     sys.modules["nats_worker.processes.airflow_supervisor"] = supervision
     sys.modules["nats_worker.processes.warm_up"] = supervision
     vars(processes).update(airflow_supervisor=supervision, warm_up=supervision)
-    vars(forkserver)["preload"] = supervision.warm_up
+    vars(forkserver)["preload"] = lambda *_, **__: supervision.warm_up()
     vars(self_test)["STEPS"] = (supervision.self_test,)
     supervisor = importlib.import_module("nats_worker.processes.supervisor")
     run = supervisor.Supervisor.run

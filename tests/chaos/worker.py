@@ -22,6 +22,7 @@ from nats_worker.worker import Worker
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
 
 __all__ = ["Environment"]
 
@@ -39,7 +40,7 @@ class Environment:
 
 
 def spawn(
-    uploads: socket.socket | None,
+    uploads: socket.socket | None, modules: Sequence[str] = ()
 ) -> tuple[subprocess.Popen[bytes], socket.socket, socket.socket]:
     """Start our fork server where the worker starts its own."""
     popen = subprocess.Popen
@@ -50,7 +51,7 @@ def spawn(
         return popen(ours, **options)
 
     with mock.patch.object(subprocess, "Popen", start):
-        return SPAWN(uploads)
+        return SPAWN(uploads, modules)
 
 
 def main(name: str, queues: str, concurrency: str) -> None:

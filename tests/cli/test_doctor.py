@@ -14,6 +14,7 @@ from nats_executor.broker import exposure
 from nats_executor.cli import commands
 from nats_executor.errors import DatabaseAway
 from nats_executor.operations import doctoring
+from nats_executor.operations.preload_look import preload_findings
 from nats_executor.wire.messages import Kind, Workload, encode
 from tests.cli.conftest import Console
 from tests.support.api_server import execution_api_server
@@ -291,3 +292,36 @@ def test_an_archive_is_not_written_over_another_file(console: Console, tmp_path:
     assert "there is a file already" in console.error
     assert path.read_text() == "mine"
     assert console.run(commands.doctor, bundle=str(tmp_path / "no" / "where"))[0] == 2
+
+
+def test_modules_to_preload_are_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And none of them sees the login for NATS."""
+    (tmp_path / "threaded.py").write_text(
+        "import threading, time\n"
+        "threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
+    )
+    (tmp_path / "nosy.py").write_text(
+        "import os\nassert not os.environ.get('AIRFLOW__NATS_EXECUTOR__PASSWORD')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("AIRFLOW__NATS_EXECUTOR__USER", "worker")
+    monkeypatch.setenv("AIRFLOW__NATS_EXECUTOR__PASSWORD", "long and secret")
+
+    rows = preload_findings(["absent", "threaded", "threaded!", "nosy"])
+
+    assert [(row["check"], row["status"]) for row in rows] == [
+        ("preload", status) for status in ("not preloaded", "not preloaded", "ok", "ok")
+    ]
+    assert "No module named 'absent'" in rows[0]["details"]
+    assert "starts 1 thread" in rows[1]["details"]
+    assert preload_findings([]) == []
+
+
+def test_the_doctor_tells_of_a_module_to_preload(console: Console) -> None:
+    console.run(commands.setup)
+    console.configure(preload_modules="no_such_module")
+
+    status, details = examined(console)["preload"]
+
+    assert status == "not preloaded"
+    assert details.startswith("[nats_executor] preload_modules: no_such_module is not preloaded: ")

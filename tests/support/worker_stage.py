@@ -269,7 +269,12 @@ def holdings(worker: Worker) -> dict[str, object]:
 @pytest.fixture(name="worker_stage")
 async def worker_stage_fixture(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WorkerStage]:
     """A stage on which every worker must end with nothing in hand."""
-    options = {"ack_wait_seconds": ACK_WAIT, "drain_seconds": 5, "kill_seconds": 0.3}
+    options = {
+        "ack_wait_seconds": ACK_WAIT,
+        "drain_seconds": 5,
+        "kill_seconds": 0.3,
+        "starts_at_once": 1000,  # most tests end no start
+    }
     worker_stage = WorkerStage(settings_for("nats://127.0.0.1:4222", **options))
     await setup.apply(worker_stage.broker, worker_stage.settings, QUEUES)
     monkeypatch.setattr(worker_module, "connect", worker_stage.server.connect)

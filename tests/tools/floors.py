@@ -57,7 +57,7 @@ FLOORS = (
         "nats_executor.provider",
         "nats_executor.settings",
     },
-    {"nats_executor.retrying", "nats_executor.wire"},
+    {"nats_executor.preloads", "nats_executor.retrying", "nats_executor.wire"},
     {
         "nats_executor.audit_events",
         "nats_executor.batches",

@@ -348,6 +348,18 @@ async def test_the_main_process_imports_nothing_of_airflow(process_stage: Proces
     assert not any(library in mapped for library in ("pydantic_core", "sqlalchemy", "lxml"))
 
 
+async def test_modules_are_preloaded_as_far_as_they_may_be(process_stage: ProcessStage) -> None:
+    """None of them stops the worker, and each has its line."""
+    modules = "no_such_module,xmlrpc.server"
+    worker = await process_stage.start(preload_modules=modules)
+
+    option = "[nats_executor] preload_modules:"
+    await worker.said(f"{option} no_such_module is not preloaded: ModuleNotFoundError: ")
+    await worker.said(f"{option} xmlrpc.server is preloaded: ")
+    ti_id = await process_stage.send("succeed")
+    await process_stage.post.reported(ti_id, State.SUCCESS)
+
+
 async def test_a_daemon(process_stage: ProcessStage) -> None:
     """Its paths, relative ones as well, are those of the directory that it is started in."""
     names = {f"--{name}": f"worker.{name}" for name in ("pid", "log-file", "stdout", "stderr")}

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nats_worker.intake.admission import Admission
 from nats_worker.intake.slots import Holding, Slots
 
 MEMORY, STARTS = "memory", "starts"
@@ -218,6 +219,10 @@ class Crowd:
         if self.slots.free:
             self.holdings.append(self.slots.take(weight))
 
+    def begin(self, number: int) -> None:
+        if self.holdings:
+            self.slots.end_start(self.holdings[number % len(self.holdings)])
+
     def end(self, number: int) -> None:
         running = [holding for holding in self.holdings if holding.held]
         if running:
@@ -229,6 +234,9 @@ class Crowd:
         slots = self.slots
         assert slots.used == sum(holding.held for holding in self.holdings)
         assert slots.used <= max(slots.concurrency, was_used)
+        starting = [holding for holding in self.holdings if holding.is_starting]
+        assert slots.admission.starting == len(starting)
+        assert all(holding.held for holding in starting)
         waiting = [holding for holding in self.holdings if not holding.held]
         assert waiting == ([slots.kept] if slots.kept else [])
         if waiting and not slots.pauses:
@@ -241,6 +249,7 @@ class Crowd:
 
 STEPS = st.one_of(
     st.tuples(st.just("arrive"), st.integers(1, 12)),
+    st.tuples(st.just("begin"), st.integers(0, 20)),
     st.tuples(st.just("end"), st.integers(0, 20)),
     st.tuples(st.just("resize"), st.integers(1, 8)),
     st.tuples(st.sampled_from(["pause", "resume"]), st.sampled_from([MEMORY, STARTS])),
@@ -248,16 +257,21 @@ STEPS = st.one_of(
 )
 
 
-@given(st.integers(1, 8), st.lists(STEPS, max_size=60))
+ADMISSIONS = st.one_of(
+    st.none(), st.builds(Admission, st.one_of(st.none(), st.integers(1, 4)), st.integers(1, 4))
+)
+
+
+@given(st.integers(1, 8), ADMISSIONS, st.lists(STEPS, max_size=60))
 def test_no_order_of_events_overfills_a_worker_or_keeps_anybody_out(
-    concurrency: int, steps: list[tuple[str, Any]]
+    concurrency: int, admission: Admission | None, steps: list[tuple[str, Any]]
 ) -> None:
-    """And once everything that runs has ended, no workload waits and every slot is free."""
-    slots = Slots(concurrency)
+    """And once everything that runs has ended, no workload waits and every slot may be taken."""
+    slots = Slots(concurrency, admission)
     crowd = Crowd(slots)
     for step, value in steps:
         was_used = slots.used
-        if step in {"arrive", "end"}:
+        if step in {"arrive", "begin", "end"}:
             getattr(crowd, step)(value)
         elif step == "limit":
             slots.limit(is_on_trial=value)
@@ -271,7 +285,8 @@ def test_no_order_of_events_overfills_a_worker_or_keeps_anybody_out(
         assert any(holding.held for holding in crowd.holdings), "they wait for each other"
         crowd.end(0)
     slots.limit(is_on_trial=False)
-    assert (slots.used, slots.free, slots.kept) == (0, slots.concurrency, None)
+    assert (slots.used, slots.kept, slots.admission.starting) == (0, None, 0)
+    assert slots.free == min(slots.concurrency, slots.admission.openings)
 
 
 @given(st.integers(2, 8), st.data())
