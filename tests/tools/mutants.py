@@ -102,6 +102,7 @@ TESTS = {
     "nats_executor/pacing.py": ("tests/test_retrying.py",),
     "nats_executor/retrying.py": ("tests/test_retrying.py",),
     "nats_executor/broker/port.py": ("tests/broker/test_port.py",),
+    "nats_executor/broker/pull_times.py": ("tests/broker/test_pull_times.py",),
     "nats_executor/broker/quorum.py": ("tests/broker/test_quorum_bounds.py",),
     "nats_executor/broker/replies.py": (
         "tests/broker/test_replies.py",
