@@ -1,18 +1,16 @@
 """Decides how often the server speaks to a pull that waits, and when that pull ends. Pure.
 
 At each heartbeat, end and request nats-server looks at every pull that waits at the consumer. With
-ten thousand workers these looks cost more than the messages (2.15.1, `processWaiting`).
+ten thousand workers these looks cost more than the messages (2.15, `processWaiting`).
 """
 
 from __future__ import annotations
 
 __all__ = [
-    "CALM_HEARTBEAT_SECONDS",
     "HEARTBEAT_SECONDS",
     "PULL_SECONDS",
     "PULL_SILENCE_SECONDS",
-    "TICK_SECONDS",
-    "heartbeat_seconds",
+    "pull_heartbeat_seconds",
     "pull_seconds",
     "silence_seconds",
 ]
@@ -22,7 +20,7 @@ __all__ = [
 PULL_SECONDS = 30.0
 # Pulls end on multiples of this, by the clock on the wall: one look of the server ends those of
 # many workers. Machines whose clocks differ only share fewer looks.
-TICK_SECONDS = 2.0
+PULL_TICK_SECONDS = 2.0
 # The server says "still waiting" this often. It then also sees room under `max_ack_pending` that a
 # purge has made, of which it tells no pull (2.15.1).
 HEARTBEAT_SECONDS = 1.0
@@ -32,7 +30,7 @@ CALM_HEARTBEAT_SECONDS = 5.0
 PULL_SILENCE_SECONDS = 4.5
 
 
-def heartbeat_seconds(*, is_witnessed: bool, is_limited: bool) -> float:
+def pull_heartbeat_seconds(*, is_witnessed: bool, is_limited: bool) -> float:
     """Return the time between two heartbeats of a pull.
 
     Args:
@@ -54,4 +52,4 @@ def pull_seconds(now: float) -> float:
     Args:
         now: in epoch seconds.
     """
-    return PULL_SECONDS - now % TICK_SECONDS
+    return PULL_SECONDS - now % PULL_TICK_SECONDS

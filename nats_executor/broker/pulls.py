@@ -340,7 +340,7 @@ class QueuePulls(Pulls):
     async def _ask_for_one(self) -> None:
         look = self._look
         is_witnessed = look.sees_reconnects and self._link.offer.is_lone
-        heartbeat = pull_times.heartbeat_seconds(
+        heartbeat = pull_times.pull_heartbeat_seconds(
             is_witnessed=is_witnessed, is_limited=look.is_limited
         )
         self._silence_seconds = pull_times.silence_seconds(heartbeat)

@@ -11,11 +11,11 @@ from nats_executor.errors import BrokerError, BrokerUnavailable
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-__all__ = ["AT_ONCE", "Outcomes", "for_several"]
+__all__ = ["for_several"]
 
 # A consumer of three copies is an election of its own, for which the servers wait more than they
 # work. More of them at once than this let some answers come too late.
-AT_ONCE = 16
+QUEUES_AT_ONCE = 16
 
 Result = TypeVar("Result")
 
@@ -46,7 +46,7 @@ class Outcomes(Generic[Result]):
 async def for_several(
     queues: Iterable[str], act: Callable[[str], Awaitable[Result]]
 ) -> Outcomes[Result]:
-    """Do something for each queue, for at most `AT_ONCE` of them at a time.
+    """Do something for each queue, for at most `QUEUES_AT_ONCE` of them at a time.
 
     A queue that is refused holds up no other one. Where the broker gives no answer any more, only
     the queues that were begun wait for one: the others have no outcome, but the silence has.
@@ -66,7 +66,7 @@ async def for_several(
                     return
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(min(AT_ONCE, len(names))):
+        for _ in range(min(QUEUES_AT_ONCE, len(names))):
             group.create_task(act_for_some(), name="several queues")
     return Outcomes(
         {queue: done[queue] for queue in names if queue in done},

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 LANE_RETRY_SECONDS = 1.0
 # Free slots have been asked for within some milliseconds, or the broker does not answer.
-LOOK_SECONDS = 0.5
+SLOTS_ASKED_SECONDS = 0.5
 
 
 class Intake:
@@ -92,17 +92,17 @@ class Intake:
         self._recalled.set()
 
     async def looked(self) -> None:
-        """Return once what is free has been asked for, at the latest after `LOOK_SECONDS`.
+        """Return once what is free has been asked for, at the latest after `SLOTS_ASKED_SECONDS`.
 
         A workload that ended is acked then and not before. If its message leaves the front of the
         stream, the next pull starts at the first one, and nats-server counts all that wait before
-        it answers: 20 ms for 100,000 (2.15.1, `LoadNextMsg` and `numFilteredPendingNoLast`).
+        it answers: 20 ms for 100,000 (`LoadNextMsg` of its file store).
         """
         if not self._slots.free or self._is_waiting or self._is_closing:
             return
         self._looked.clear()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_SECONDS):
+            async with asyncio.timeout(SLOTS_ASKED_SECONDS):
                 await self._looked.wait()
 
     async def run(self) -> None:

@@ -153,7 +153,7 @@ async def main(request: dict[str, Any]) -> None:
     async def start(number: int) -> None:
         worker = BareWorker(settings, f"simulated-{number}", heartbeat=request["heartbeat"])
         async with gate:
-            await loop.create_connection(lambda: worker, place.hostname, place.port)
+            await loop.create_connection(lambda: worker, str(place.hostname), place.port or 4222)
             await worker.is_greeted.wait()
         lives.append(
             asyncio.create_task(worker.live(settings.heartbeat_seconds, number * SPREAD % 1))

@@ -29,7 +29,7 @@ COPIES = 3
 WATCH_SECONDS = 20.0
 # Requests that one thousand consumers at a time keep waiting on a busy machine.
 ANSWER_SECONDS = 30.0
-WAYS = {"one-by-one": 1, "nats": several.AT_ONCE}
+WAYS = {"one-by-one": 1, "nats": several.QUEUES_AT_ONCE}
 
 
 def measure(task: Task) -> Iterator[Sample]:
@@ -53,8 +53,8 @@ def figures_of(way: str, servers: Sequence[NatsServer], names: Sequence[str]) ->
         *(server.url for server in servers), subject_prefix=new_prefix(), replicas=COPIES,
         publish_timeout_seconds=ANSWER_SECONDS,
     )  # fmt: skip
-    with_patch = several.AT_ONCE
-    several.AT_ONCE = WAYS[way]
+    with_patch = several.QUEUES_AT_ONCE
+    several.QUEUES_AT_ONCE = WAYS[way]
     try:
         asyncio.run(set_up(settings, []))  # the streams
         bare, idle = memory(servers), at_rest(servers)
@@ -69,7 +69,7 @@ def figures_of(way: str, servers: Sequence[NatsServer], names: Sequence[str]) ->
             yield Sample(KEY, "rss-bare", bare)
             yield Sample(KEY, "rss", memory(servers))
     finally:
-        several.AT_ONCE = with_patch
+        several.QUEUES_AT_ONCE = with_patch
 
 
 async def set_up(settings: Settings, names: Sequence[str]) -> float:

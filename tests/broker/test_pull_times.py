@@ -8,8 +8,8 @@ from nats_executor.broker.pull_times import (
     CALM_HEARTBEAT_SECONDS,
     HEARTBEAT_SECONDS,
     PULL_SECONDS,
-    TICK_SECONDS,
-    heartbeat_seconds,
+    PULL_TICK_SECONDS,
+    pull_heartbeat_seconds,
     pull_seconds,
     silence_seconds,
 )
@@ -23,7 +23,7 @@ def test_pulls_of_one_tick_end_together(late: float) -> None:
     asked = START + late
 
     assert asked + pull_seconds(asked) == START + PULL_SECONDS
-    assert PULL_SECONDS - TICK_SECONDS < pull_seconds(asked) <= PULL_SECONDS
+    assert PULL_SECONDS - PULL_TICK_SECONDS < pull_seconds(asked) <= PULL_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_pulls_of_one_tick_end_together(late: float) -> None:
 def test_only_a_pull_that_ends_with_its_connection_is_spoken_to_rarely(
     is_witnessed: bool, is_limited: bool, seconds: float
 ) -> None:
-    assert heartbeat_seconds(is_witnessed=is_witnessed, is_limited=is_limited) == seconds
+    assert pull_heartbeat_seconds(is_witnessed=is_witnessed, is_limited=is_limited) == seconds
 
 
 def test_a_machine_that_is_lost_is_given_nothing_after_half_a_minute() -> None:

@@ -86,6 +86,7 @@ TESTS = {
     "nats_executor/topology/wanted.py": ("tests/topology/test_wanted.py",),
     "nats_executor/topology/room.py": ("tests/topology/test_room.py",),
     "nats_executor/topology/storage.py": ("tests/topology/test_storage.py",),
+    "nats_executor/topology/several.py": ("tests/topology/test_several.py",),
     "nats_executor/topology/setup.py": (
         "tests/topology/test_number_of_copies.py",
         "tests/contract/test_topology.py",

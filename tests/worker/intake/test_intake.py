@@ -299,7 +299,7 @@ async def test_an_intake_that_has_ended_keeps_no_ack(stages: IntakeStages) -> No
 async def test_an_ack_waits_no_longer_than_a_moment_for_a_broker_that_is_silent(
     stages: IntakeStages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake_module, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(intake_module, "SLOTS_ASKED_SECONDS", 0.01)
     stage = IntakeStage(stages.server, ["a"], 1)  # its intake does not run
 
     await stage.intake.looked()
@@ -331,7 +331,7 @@ async def soon(waiting: Awaitable[None]) -> None:
 
 @pytest.fixture
 def endless(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake_module, "LOOK_SECONDS", 3600.0)
+    monkeypatch.setattr(intake_module, "SLOTS_ASKED_SECONDS", 3600.0)
 
 
 # Trouble
