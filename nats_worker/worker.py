@@ -80,7 +80,7 @@ class Worker:
             guard=Guard(settings),
             proof=Proof(self.follow_proof),
         )
-        self.leases = Leases(settings.ack_wait_seconds)
+        self.leases = Leases(settings.ack_wait_seconds, self._have_asked)
         self.crew = Crew(settings, self.state.slots, self.leases)
         self.drains = Drains(self.state, self.crew)
         self.health = Health(self.state)
@@ -218,6 +218,11 @@ class Worker:
 
         state.intake = Intake(shared.broker, self._settings, state.queues, state.slots, accept)
         await state.intake.run()
+
+    async def _have_asked(self) -> None:
+        """Return once the slots that are free were asked for."""
+        if self.state.intake:
+            await self.state.intake.looked()
 
     async def enter(self, broker: Broker, announcer: Announcer) -> None:
         """Wait for the broker and its streams for as long as it takes, and take the name.

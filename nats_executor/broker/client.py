@@ -10,6 +10,7 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 from nats_executor.broker.late import loaded_late
+from nats_executor.broker.port import ServerOffer
 from nats_executor.errors import BrokerError, BrokerUnavailable
 
 # nats-py imports all of aiohttp, for servers at `ws://` and `wss://` alone: a third of the CPU time
@@ -104,6 +105,12 @@ class Client(nats_client.Client):
             if shown := stream.get_extra_info("peercert"):
                 return float(ssl.cert_time_to_seconds(shown["notAfter"]))
         return 0.0
+
+    @property
+    def offer(self) -> ServerOffer:
+        # A server of a cluster names it, and one without JetStream does not say that it has it.
+        is_lone = bool(self.greeting.get("jetstream")) and not self.greeting.get("cluster")
+        return ServerOffer(self.max_payload, self.certificate_ends, is_lone)
 
     async def open(
         self,

@@ -107,7 +107,7 @@ class Connection(Link):
     def offer(self) -> ServerOffer:
         if self._client is None:
             return ServerOffer()
-        return ServerOffer(self._client.max_payload, self._client.certificate_ends)
+        return self._client.offer
 
     async def ready(self, timeout: float) -> None:
         self._notice_end()

@@ -246,9 +246,9 @@ class JetStream(Broker):
             raise
         return True
 
-    async def pull(self, stream: str, consumer: str) -> Pulls:
+    async def pull(self, stream: str, consumer: str, *, is_limited: bool = True) -> Pulls:
         at, is_sound = partial(self.last, stream), self._diagnosis.is_sound
-        look = pulls.StreamView(at, not self._domain, is_sound, self._silence)
+        look = pulls.StreamView(at, not self._domain, is_sound, self._silence, is_limited)
         return await pulls.QueuePulls.open(self._link, self._next(stream, consumer), look)
 
     def _next(self, stream: str, consumer: str) -> str:

@@ -99,10 +99,11 @@ class Usage(NamedTuple):
 
 
 class ServerOffer(NamedTuple):
-    """The limits of the server that this is connected to, and its certificate."""
+    """The limits of the server that this is connected to, its certificate, and its kind."""
 
     max_payload: int = 0  # bytes of a message, headers included; 0 while it is to none
     certificate_ends: float = 0.0  # epoch seconds; 0 without TLS
+    is_lone: bool = False  # has JetStream itself, and is in no cluster
 
 
 class Delivery(Protocol):
@@ -288,8 +289,13 @@ class Broker(Protocol):
         """Remove the last message of a subject; returns whether there was one."""
         ...
 
-    async def pull(self, stream: str, consumer: str) -> Pulls:
-        """Open the pulls of a durable consumer; does not create it."""
+    async def pull(self, stream: str, consumer: str, *, is_limited: bool = True) -> Pulls:
+        """Open the pulls of a durable consumer; does not create it.
+
+        Args:
+            is_limited: whether it may be full (`max_ack_pending`), so that `wait` has to notice
+                within a second that a purge has made room.
+        """
         ...
 
     def follow(

@@ -15,6 +15,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from nats_executor.broker import pull_times
 from nats_executor.broker.link import Link, Listener, Received, nothing
 from nats_executor.broker.port import Delivery, Pulls, Stored
 from nats_executor.broker.replies import AckSubject
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 __all__ = [
-    "HEARTBEAT_SECONDS",
-    "PULL_SECONDS",
-    "PULL_SILENCE_SECONDS",
     "Pull",
     "QueuePulls",
     "Silence",
@@ -37,14 +35,6 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-# The server forgets a pull after this time; a new one costs one message.
-PULL_SECONDS = 30.0
-# The server says "still waiting" this often. It then also sees room under `max_ack_pending` that a
-# purge has made, of which it tells no pull (2.15.1). A thousand waiting pulls cost it 0.5 % of a
-# core.
-HEARTBEAT_SECONDS = 1.0
-# After four missed ones, the pull counts as lost.
-PULL_SILENCE_SECONDS = 4 * HEARTBEAT_SECONDS + 0.5
 # A pull for what is there now is answered within a round trip.
 TAKE_SECONDS = 2.0
 REPULL_SECONDS = 1.0
@@ -107,12 +97,14 @@ class StreamView(NamedTuple):
         sees_reconnects: whether the connection is a new one after the stream's servers were.
         is_sound: tells whether they are known to have a quorum at this moment.
         silence: of the connection's consumers.
+        is_limited: whether the consumer that is pulled from may be full.
     """
 
     at: Callable[[str], Awaitable[Stored | None]]
     sees_reconnects: bool
     is_sound: Callable[[], Awaitable[bool]]
     silence: Silence
+    is_limited: bool = True
 
 
 class PulledDelivery(Delivery):
@@ -287,6 +279,7 @@ class QueuePulls(Pulls):
         self._waiting = Pull(link, subject, self._nak)
         self._waiting.deliver = self._arrived
         self._is_awaited = False
+        self._silence_seconds = pull_times.PULL_SILENCE_SECONDS
         self._naks: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -329,7 +322,7 @@ class QueuePulls(Pulls):
                 if is_silent or not self._waiting.is_outstanding:
                     await self._ask_for_one()
                 try:
-                    msg = await self._waiting.next(PULL_SILENCE_SECONDS)
+                    msg = await self._waiting.next(self._silence_seconds)
                 except TimeoutError:
                     is_silent = True
                     continue
@@ -345,10 +338,16 @@ class QueuePulls(Pulls):
             self._hand_back(self._waiting)
 
     async def _ask_for_one(self) -> None:
+        look = self._look
+        is_witnessed = look.sees_reconnects and self._link.offer.is_lone
+        heartbeat = pull_times.pull_heartbeat_seconds(
+            is_witnessed=is_witnessed, is_limited=look.is_limited
+        )
+        self._silence_seconds = pull_times.silence_seconds(heartbeat)
         request = {
             "batch": 1,
-            "expires": nanoseconds(PULL_SECONDS),
-            "idle_heartbeat": nanoseconds(HEARTBEAT_SECONDS),
+            "expires": nanoseconds(pull_times.pull_seconds(time.time())),
+            "idle_heartbeat": nanoseconds(heartbeat),
         }
         with contextlib.suppress(BrokerError):  # `next` waits for the new connection
             await self._waiting.request(request)

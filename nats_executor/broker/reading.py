@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING
 
 from nats_executor.broker.link import MESSAGES_PER_TURN
 from nats_executor.broker.port import Stored
-from nats_executor.broker.pulls import (
-    HEARTBEAT_SECONDS,
-    PULL_SECONDS,
-    PULL_SILENCE_SECONDS,
-    Pull,
-    nanoseconds,
-    status,
-)
+from nats_executor.broker.pull_times import HEARTBEAT_SECONDS, PULL_SECONDS, PULL_SILENCE_SECONDS
+from nats_executor.broker.pulls import Pull, nanoseconds, status
 from nats_executor.broker.replies import AckSubject
 
 if TYPE_CHECKING:

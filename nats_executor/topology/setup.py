@@ -15,6 +15,7 @@ from nats_executor.topology.drift import (
     with_state,
 )
 from nats_executor.topology.room import require_room
+from nats_executor.topology.several import for_several
 from nats_executor.topology.wanted import consumer_config, stream_configs
 
 if TYPE_CHECKING:
@@ -67,10 +68,13 @@ async def inspect(broker: Broker, settings: Settings, queues: Iterable[str]) -> 
     found: list[Drift] = []
     for wanted in stream_configs(settings):
         found += await compare_stream(broker, wanted)
-    for queue in queues:
-        for lane in settings.lanes(queue):
-            found += await compare_consumer(broker, settings, lane)
-    return found
+
+    async def compare_queue(queue: str) -> list[Drift]:
+        lanes = settings.lanes(queue)
+        return [drift for lane in lanes for drift in await compare_consumer(broker, settings, lane)]
+
+    of_queues = await for_several(queues, compare_queue)
+    return found + [drift for drifts in of_queues.required() for drift in drifts]
 
 
 async def apply(
@@ -78,12 +82,17 @@ async def apply(
 ) -> list[Drift]:
     """Create what is missing, update what differs, and return what was changed.
 
+    The streams come one after the other, then the queues, several at a time. A queue that the
+    server refuses holds up no other one.
+
     Args:
         may_drop: also make changes after which NATS removes messages.
 
     Raises:
         TopologyMismatch: a stream or consumer differs in what cannot be changed in place, or only
             with a loss of messages; nothing was changed then.
+        LimitReached: the server has no room for a queue; where that is foreseen, nothing was
+            changed.
     """
     queues = list(queues)
     found = await inspect(broker, settings, queues)
@@ -93,8 +102,8 @@ async def apply(
     await require_limits(broker, settings, found)
     for wanted in stream_configs(settings):
         await ensure_stream(broker, wanted)
-    for queue in queues:
-        await ensure_queue(broker, settings, queue)
+    changed = await for_several(queues, lambda queue: ensure_queue(broker, settings, queue))
+    changed.required()
     # Last of all, because a stream whose copies move may answer nothing for seconds (2.11).
     for wanted in stream_configs(settings):
         await ensure_copies(broker, wanted)

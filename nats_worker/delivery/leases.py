@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from nats_executor.errors import BrokerError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from nats_executor.broker.port import Delivery
 
 __all__ = ["Lease", "Leases"]
@@ -20,18 +22,25 @@ log = logging.getLogger(__name__)
 BEATS_PER_LEASE = 3
 
 
+async def at_once() -> None:
+    """Wait for nothing."""
+
+
 @dataclass(slots=True, eq=False)
 class Lease:
     """The hold on one dispatch.
 
     Attributes:
         delivery: the newest one of it, the one to renew, ack and nak.
+        before_ack: returns once the message may leave the stream.
     """
 
     dispatch_id: str
     delivery: Delivery
+    before_ack: Callable[[], Awaitable[None]] = at_once
 
     async def ack(self) -> None:
+        await self.before_ack()
         await self.delivery.ack()
 
     async def nak(self, delay_seconds: float) -> None:
@@ -39,10 +48,17 @@ class Lease:
 
 
 class Leases:
-    """The leases of this worker, by dispatch id."""
+    """The leases of this worker, by dispatch id.
 
-    def __init__(self, ack_wait_seconds: float) -> None:
+    Args:
+        before_ack: returns once a message may leave the stream, whose report is there.
+    """
+
+    def __init__(
+        self, ack_wait_seconds: float, before_ack: Callable[[], Awaitable[None]] = at_once
+    ) -> None:
         self._interval = ack_wait_seconds / BEATS_PER_LEASE
+        self._before_ack = before_ack
         self._held: dict[str, Lease] = {}
 
     def __contains__(self, dispatch_id: str) -> bool:
@@ -53,7 +69,7 @@ class Leases:
 
     def hold(self, dispatch_id: str, delivery: Delivery) -> Lease:
         """Renew a delivery from now on."""
-        lease = self._held[dispatch_id] = Lease(dispatch_id, delivery)
+        lease = self._held[dispatch_id] = Lease(dispatch_id, delivery, self._before_ack)
         return lease
 
     def replace(self, dispatch_id: str, delivery: Delivery) -> None:

@@ -21,7 +21,7 @@ __all__ = ["Health"]
 
 # A loop that has not moved for so long hangs: its longest steps take milliseconds.
 STALL_SECONDS = 10.0
-# The server speaks every two seconds to a pull that waits, so several answers are missing then.
+# The server speaks at least every five seconds to a pull that waits, so two answers are missing.
 QUIET_SECONDS = 10.0
 TICK_SECONDS = 1.0
 # A start takes tenths of a second until the API server is asked, a few seconds where all is busy.

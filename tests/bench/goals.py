@@ -172,6 +172,22 @@ _KEYS = (
         },
     ),
     Key(
+        "queues_300_r3", "queues", "300 queues with three bands, set up on three servers", "s",
+        ("nats", "one-by-one"), (at_most("nats", 10),),
+        units={
+            "nats-broker-cpu": "CPU s", "one-by-one-broker-cpu": "CPU s",
+            "idle-cpu": "% of a core, each server", "rss": "MB, each server",
+        },
+    ),
+    Key(
+        "fleet_10000", "fleet", "bare connections that do what idle workers do, on one server",
+        "messages/s", ("broker-cpu-10000",), (at_most("broker-cpu-10000", 100),),
+        units={
+            "broker-cpu": "% of a core", "worker-cpu": "% of a core", "broker-rss": "MB",
+            "bytes": "kB/s", "workers-list": "s", "starting": "s",
+        },
+    ),
+    Key(
         "command_cpu_s", "command_cpu", "CPU that commands add to that of `airflow version`", "s",
         ("version", *COMMANDS), tuple(at_most(name, 0.2) for name in COMMANDS),
         units={"version": "s in all"},

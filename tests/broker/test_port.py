@@ -36,6 +36,7 @@ STREAM = StreamInfo("tasks", 0, 0, 0, 0.0, 0.0)
         (Usage(0), "max_consumers", -1),
         (ServerOffer(), "max_payload", 0),
         (ServerOffer(), "certificate_ends", 0.0),
+        (ServerOffer(), "is_lone", False),
     ],
 )
 def test_a_field_that_is_left_out_has_its_meaning(record: Any, field: str, value: object) -> None:

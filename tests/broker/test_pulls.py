@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nats_executor.broker import pulls
+from nats_executor.broker import pull_times, pulls
+from nats_executor.broker.port import ServerOffer
 from nats_executor.broker.pulls import LONGEST_ELECTION_SECONDS, QueuePulls, Silence, StreamView
 from nats_executor.errors import BrokerUnavailable
 from tests.support.waiting import wait_until
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
+LONE = ServerOffer(is_lone=True)
 NEXT = "$JS.API.CONSUMER.MSG.NEXT.T.c"
 
 
@@ -37,9 +40,11 @@ class FakeLink:
     """A connection that answers nothing by itself."""
 
     connected_since: float = 1.0
+    offer: ServerOffer = LONE
     listeners: list[Listener] = field(default_factory=list)
     forgotten: list[Listener] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)
+    bodies: list[dict[str, int]] = field(default_factory=list)
     said: list[tuple[str, bytes]] = field(default_factory=list)
 
     async def listen(self, listener: Listener) -> None:
@@ -49,9 +54,12 @@ class FakeLink:
     async def forget(self, listener: Listener) -> None:
         self.forgotten.append(listener)
 
-    async def send(self, subject: str, _: bytes, *, reply: str = "", headers: Any = None) -> None:
+    async def send(
+        self, subject: str, body: bytes, *, reply: str = "", headers: Any = None
+    ) -> None:
         assert (subject, headers) == (NEXT, None)
         self.sent.append(reply)
+        self.bodies.append(json.loads(body))
 
     async def ask(self, subject: str, body: bytes, **_: Mapping[str, Any]) -> None:
         self.said.append((subject, body))
@@ -92,7 +100,7 @@ async def waiting(queue: QueuePulls) -> Any:
 async def test_a_message_that_comes_to_a_pull_which_was_given_up_is_handed_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pulls, "PULL_SILENCE_SECONDS", 0.01)
+    monkeypatch.setattr(pull_times, "silence_seconds", lambda _: 0.01)
     link = FakeLink()
     queue = await opened(link)
     async with waiting(queue) as wait:
@@ -171,3 +179,25 @@ def test_two_elections_with_quiet_between_them_are_two() -> None:
     silence = Silence()
     assert silence.note("a", 0.0) == []
     assert silence.note("a", 100.0) == []
+
+
+@pytest.mark.parametrize(
+    ("is_lone", "sees_reconnects", "is_limited", "heartbeat"),
+    [
+        (True, True, False, 5.0),
+        (True, True, True, 1.0),  # a purge may make room
+        (False, True, False, 1.0),  # the pull may wait at another server of the cluster
+        (True, False, False, 1.0),  # the stream is behind a leaf node
+    ],
+)
+async def test_the_server_speaks_often_where_the_connection_shows_no_loss(
+    is_lone: bool, sees_reconnects: bool, is_limited: bool, heartbeat: float
+) -> None:
+    link = FakeLink(offer=ServerOffer(is_lone=is_lone))
+    look = StreamView(nothing_there, sees_reconnects, is_sound, Silence(), is_limited)
+    queue = await QueuePulls.open(link, NEXT, look)  # type: ignore[arg-type]
+    async with waiting(queue):
+        await wait_until(lambda: link.bodies, 30, "a pull")
+
+    assert link.bodies[0]["idle_heartbeat"] == pulls.nanoseconds(heartbeat)
+    assert link.bodies[0]["batch"] == 1

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from nats_executor.broker import pull_times
 from nats_executor.broker import pulls as pulls_module
 from nats_executor.broker.connection import connect
 from tests.contract.stage import PUBLISH_TIMEOUT, RealStage, soon
@@ -149,7 +150,7 @@ async def test_a_purge_of_what_is_in_flight_wakes_a_pull_at_a_full_consumer(
     # One heartbeat that was on its way, and the one that found the room.
     assert len(beats) - before <= 3
     assert {*beats[:-1]} == {"100"}
-    assert pulls_module.HEARTBEAT_SECONDS <= 1.0
+    assert pull_times.HEARTBEAT_SECONDS <= 1.0
 
 
 async def test_a_hundred_reconnects_leave_one_pull_for_each_lane(worker: Worker) -> None:
@@ -164,7 +165,7 @@ async def test_silence_leaves_one_pull_for_each_lane(
     worker: Worker, asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pull that is given up for lost may not be: its heartbeats were late, and it waits."""
-    monkeypatch.setattr(pulls_module, "PULL_SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(pull_times, "silence_seconds", lambda _: 0.2)
     await wait_until(lambda: len(asked) >= 3 * len(LANES), 30, "pulls that were given up")
     monkeypatch.undo()
 

@@ -280,6 +280,7 @@ class FakeBroker(Broker):
         self.server.brokers.append(self)
         self.replies: dict[str, Reply] = {}
         self.failures: dict[str, list[Exception]] = defaultdict(list)
+        self.limited: dict[str, bool] = {}  # what the pulls of a consumer were opened with
         self.lost_pubacks = 0
         self.reconnect()
 
@@ -402,8 +403,9 @@ class FakeBroker(Broker):
         self.server.wake()  # room under max_ack_pending
         return True
 
-    async def pull(self, stream: str, consumer: str) -> Pulls:
+    async def pull(self, stream: str, consumer: str, *, is_limited: bool = True) -> Pulls:
         await self.enter("pull", needs_server=False)
+        self.limited[consumer] = is_limited
         return FakePulls(self, stream, consumer)
 
     async def follow(

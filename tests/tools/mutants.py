@@ -86,6 +86,7 @@ TESTS = {
     "nats_executor/topology/wanted.py": ("tests/topology/test_wanted.py",),
     "nats_executor/topology/room.py": ("tests/topology/test_room.py",),
     "nats_executor/topology/storage.py": ("tests/topology/test_storage.py",),
+    "nats_executor/topology/several.py": ("tests/topology/test_several.py",),
     "nats_executor/topology/setup.py": (
         "tests/topology/test_number_of_copies.py",
         "tests/contract/test_topology.py",
@@ -102,6 +103,7 @@ TESTS = {
     "nats_executor/pacing.py": ("tests/test_retrying.py",),
     "nats_executor/retrying.py": ("tests/test_retrying.py",),
     "nats_executor/broker/port.py": ("tests/broker/test_port.py",),
+    "nats_executor/broker/pull_times.py": ("tests/broker/test_pull_times.py",),
     "nats_executor/broker/quorum.py": ("tests/broker/test_quorum_bounds.py",),
     "nats_executor/broker/replies.py": (
         "tests/broker/test_replies.py",

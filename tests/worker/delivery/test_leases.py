@@ -106,3 +106,21 @@ async def test_a_lease_is_ended_by_its_holder_only() -> None:
 
 async def test_a_lease_has_two_renewals_to_spare() -> None:
     assert Leases(30.0)._interval == 10.0
+
+
+async def test_an_ack_goes_when_its_message_may_leave_the_stream() -> None:
+    gate = asyncio.Event()
+    made, renewed = delivery()
+
+    async def pass_gate() -> None:
+        await gate.wait()
+
+    lease = Leases(30.0, pass_gate).hold("d1", made)
+    acking = asyncio.create_task(lease.ack())
+    await lease.nak(1.0)
+    assert renewed.handled == [1.0]
+
+    gate.set()
+    await acking
+
+    assert renewed.handled == [1.0, "ack"]

@@ -22,7 +22,7 @@ from tests.support.fixtures import settings_for
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Sequence
 
     from nats_executor.broker.port import Delivery, Pulls
 
@@ -247,6 +247,93 @@ async def test_a_full_worker_waits_for_nothing(stages: IntakeStages) -> None:
     await other.has(1)
 
 
+# The next pull goes before the ack
+
+
+@pytest.mark.usefixtures("endless")
+async def test_what_has_ended_is_acked_once_the_next_workload_was_asked_for(
+    stages: IntakeStages,
+) -> None:
+    """Its message stands in front of the others, so the server counts none of them."""
+    stage = stages.open(["a"], concurrency=1)
+    stage.fill("a", 2)
+    await stage.has(1)
+
+    stage.slots.give(stage.holdings.pop(0))
+    await soon(stage.intake.looked())
+
+    assert len(stage.accepted) == 2
+    assert stage.in_flight() == 2
+    await stage.deliveries[0].ack()
+
+
+@pytest.mark.usefixtures("endless")
+async def test_nothing_is_waited_for_where_no_slot_is_free(stages: IntakeStages) -> None:
+    stage = stages.open(["a"], concurrency=1)
+    stage.fill("a", 2)
+    await stage.has(1)
+
+    await soon(stage.intake.looked())
+    assert len(stage.accepted) == 1
+
+
+@pytest.mark.usefixtures("endless")
+async def test_nothing_is_waited_for_where_the_queues_are_empty(stages: IntakeStages) -> None:
+    stage = stages.open(["a"], concurrency=2)
+    stage.fill("a", 1)
+    await stage.has(1)
+    await wait_until(lambda: stage.intake._is_waiting, 5, "it to wait for more")
+
+    await soon(stage.intake.looked())
+
+
+@pytest.mark.usefixtures("endless")
+async def test_an_intake_that_has_ended_keeps_no_ack(stages: IntakeStages) -> None:
+    stage = stages.open(["a"], concurrency=2)
+    await wait_until(lambda: stage.intake._is_waiting, 5, "it to wait for more")
+    await stage.close()
+
+    await soon(stage.intake.looked())
+
+
+async def test_an_ack_waits_no_longer_than_a_moment_for_a_broker_that_is_silent(
+    stages: IntakeStages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake_module, "SLOTS_ASKED_SECONDS", 0.01)
+    stage = IntakeStage(stages.server, ["a"], 1)  # its intake does not run
+
+    await stage.intake.looked()
+
+    assert stage.slots.free
+
+
+async def test_only_the_pulls_of_a_limited_queue_watch_for_room(server: FakeServer) -> None:
+    await setup.apply(
+        server.broker(), settings_for("nats://127.0.0.1:4222", queue_limits="b=1"), ["b"]
+    )
+    stage = IntakeStage(server, ["a", "b"], 1, queue_limits="b=1")
+    stage.open()
+    await wait_until(lambda: len(stage.intake.pulls) == 4, 5, "pulls")
+    await stage.close()
+
+    consumer = stage.names.consumer
+    assert stage.broker.limited == {
+        consumer("a", 2): False, consumer("a", 1): False, consumer("a"): False,
+        consumer("b"): True,
+    }  # fmt: skip
+
+
+async def soon(waiting: Awaitable[None]) -> None:
+    """Require an end that is not the time's: `endless` looks take an hour."""
+    async with asyncio.timeout(30):
+        await waiting
+
+
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake_module, "SLOTS_ASKED_SECONDS", 3600.0)
+
+
 # Trouble
 
 
@@ -258,8 +345,8 @@ async def test_one_queues_trouble_does_not_stop_the_others(
     sick = SickPulls(AccessDenied("may not pull a"))
     pull = stage.broker.pull
 
-    async def open_pulls(stream: str, consumer: str) -> Pulls:
-        return sick if consumer == "a" else await pull(stream, consumer)
+    async def open_pulls(stream: str, consumer: str, *, is_limited: bool) -> Pulls:
+        return sick if consumer == "a" else await pull(stream, consumer, is_limited=is_limited)
 
     monkeypatch.setattr(stage.broker, "pull", open_pulls)
     monkeypatch.setattr(intake_module, "LANE_RETRY_SECONDS", 0.01)
@@ -359,8 +446,8 @@ async def test_what_is_taken_while_the_end_comes_is_handed_back(
     gate, is_taking = asyncio.Event(), asyncio.Event()
     pull = stage.broker.pull
 
-    async def open_pulls(stream: str, consumer: str) -> Pulls:
-        pulls = await pull(stream, consumer)
+    async def open_pulls(stream: str, consumer: str, *, is_limited: bool) -> Pulls:
+        pulls = await pull(stream, consumer, is_limited=is_limited)
         take = pulls.take
 
         if consumer != stage.names.consumer("a"):
@@ -411,11 +498,11 @@ async def test_a_cancellation_that_the_client_swallows_is_not_lost(
     is_opening = asyncio.Event()
     pull = stage.broker.pull
 
-    async def swallow(stream: str, consumer: str) -> Pulls:
+    async def swallow(stream: str, consumer: str, *, is_limited: bool) -> Pulls:
         is_opening.set()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
-        return await pull(stream, consumer)
+        return await pull(stream, consumer, is_limited=is_limited)
 
     monkeypatch.setattr(stage.broker, "pull", swallow)
     stage.open()
