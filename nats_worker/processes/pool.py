@@ -9,6 +9,7 @@ import math
 import os
 import time
 from collections import deque
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from nats_worker.processes.exit_report import Ending, ExitReport
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
-__all__ = ["PoolBroken", "ProcessPool"]
+__all__ = ["Ahead", "PoolBroken", "ProcessPool"]
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,23 @@ DUMP_SECONDS = 1.0
 
 class PoolBroken(Exception):
     """The fork server dies again and again; its output, on stderr, says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What a worker does before tasks come, which each of them would do.
+
+    Attributes:
+        dag_zygotes: whether tasks may start from processes that have parsed their Dag file: off,
+            auto or on.
+        preload_modules: what the fork server imports for all tasks, besides what it knows itself.
+    """
+
+    dag_zygotes: str = "off"
+    preload_modules: Sequence[str] = ()
+
+
+NOTHING_AHEAD = Ahead()
 
 
 class ProcessPool:
@@ -67,8 +85,7 @@ class ProcessPool:
             more.
         shown_as: the name that Airflow's UI shows as the host of a task, '' for the host's own.
         uploads: where supervisors have task logs stored; without it they do it themselves.
-        dag_zygotes: whether tasks may start from processes that have parsed their Dag file: off,
-            auto or on.
+        ahead: what is done before tasks come.
 
     Attributes:
         zygotes: how many such processes there are, and what became of starts.
@@ -84,8 +101,7 @@ class ProcessPool:
         serves_logs: bool = False,
         shown_as: str = "",
         uploads: socket.socket | None = None,
-        dag_zygotes: str = "off",
-        preload_modules: Sequence[str] = (),
+        ahead: Ahead = NOTHING_AHEAD,
     ) -> None:
         self.team = team
         self.delivery_seconds = delivery_seconds
@@ -94,9 +110,8 @@ class ProcessPool:
         self.serves_logs = serves_logs
         self.shown_as = shown_as
         self.uploads = uploads
-        self.dag_zygotes = dag_zygotes
+        self.ahead = ahead
         self.zygotes = ZygoteCounts()
-        self.preload_modules = preload_modules
         self.runs: dict[str, Run] = {}
         self.server: ForkServerHandle | None = None
         self.preloaded = asyncio.Event()
@@ -172,7 +187,7 @@ class ProcessPool:
                 "reach_seconds": self.reach_seconds,
                 "shown_as": self.shown_as,
                 "workloads_per_supervisor": self.workloads_per_supervisor,
-                "dag_zygotes": self.dag_zygotes,
+                "dag_zygotes": self.ahead.dag_zygotes,
                 "start_by": time.monotonic() + start_seconds,
             }
         )
@@ -224,7 +239,7 @@ class ProcessPool:
 
     def retire_zygotes(self) -> None:
         """Keep no parsed Dag file from now on; tasks that run go on."""
-        self.dag_zygotes = "off"
+        self.ahead = replace(self.ahead, dag_zygotes="off")
         if self.server is not None and self.preloaded.is_set():
             self.server.send({"op": Op.RETIRE_ZYGOTES})
 
@@ -267,7 +282,7 @@ class ProcessPool:
     async def _launch(self) -> ForkServerHandle:
         return await ForkServerHandle.launch(
             self.uploads,
-            self.preload_modules,
+            self.ahead.preload_modules,
             on_event=self.on_event,
             is_preloaded=self.preloaded.is_set,
         )
@@ -330,80 +345,6 @@ class ProcessPool:
                 run.end(
                     f"the supervisor {exit_in_words(os.waitstatus_to_exitcode(event['status']))}"
                 )
-
-
-class ForkServerHandle:
-    """One fork server process and the sockets to it.
-
-    Args:
-        on_event: gets each event of it, decoded.
-        is_preloaded: whether it has imported Airflow.
-    """
-
-    def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        events: socket.socket,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        *,
-        on_event: Callable[[dict[str, Any]], None],
-        is_preloaded: Callable[[], bool],
-    ) -> None:
-        self.process = process
-        self.events = events
-        self.reader = reader
-        self.writer = writer
-        self.on_event = on_event
-        self.is_preloaded = is_preloaded
-        self.deadline: asyncio.TimerHandle | None = None
-
-    @classmethod
-    async def launch(
-        cls,
-        uploads: socket.socket | None,
-        modules: Sequence[str],
-        *,
-        on_event: Callable[[dict[str, Any]], None],
-        is_preloaded: Callable[[], bool],
-    ) -> ForkServerHandle:
-        process, requests, events = spawn(uploads, modules)
-        reader, writer = await asyncio.open_connection(sock=requests)
-        self = cls(process, events, reader, writer, on_event=on_event, is_preloaded=is_preloaded)
-        asyncio.get_running_loop().add_reader(events, self.read_events)
-        return self
-
-    def send(self, request: dict[str, Any]) -> None:
-        # If it is dead, `ended` is about to say so and to end the run that was asked for.
-        self.writer.write(pack_request(request))
-
-    def read_events(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while packet := self.events.recv(MAX_EVENT_BYTES):
-                self.on_event(unpack(packet))
-
-    def close(self) -> None:
-        """Ask the fork server to kill everything and exit; if it hangs, it is killed."""
-        self.writer.close()
-        if not self.is_preloaded():
-            # It imports Airflow, which takes seconds, and has forked nothing yet.
-            self.process.kill()
-        loop = asyncio.get_running_loop()
-        self.deadline = loop.call_later(FORK_SERVER_END_SECONDS, self.process.kill)
-
-    async def ended(self) -> str:
-        """Wait for the process's end, read its last events and return how it ended."""
-        # It alone holds the other end of this stream.
-        with contextlib.suppress(ConnectionError):
-            await self.reader.read()
-        exit_code = await asyncio.to_thread(self.process.wait)
-        self.read_events()
-        asyncio.get_running_loop().remove_reader(self.events)
-        self.events.close()
-        self.writer.close()
-        if self.deadline is not None:
-            self.deadline.cancel()
-        return exit_in_words(exit_code)
 
 
 async def dump(pid: int) -> str:
