@@ -150,7 +150,7 @@ $(PYTHONS)/%/.stamp: requirements.lock pyproject.toml | $(STAMP)
 	$(call environment,$<,Python $*,"$$(scripts/find-python $*)")
 
 .PHONY: bench
-bench: $(BENCH)/.stamp ## Measure this executor beside Celery's and the local one, an hour or two (ARGS="--scale 0.05")
+bench: $(BENCH)/.stamp ## Measure this executor beside Celery's, Edge's and the local one, hours (ARGS="--scale 0.05", ARGS="--faults")
 	@$(BENCH)/bin/python -m tests.bench $(ARGS)
 
 .PHONY: test-celery
@@ -158,7 +158,7 @@ test-celery: $(BENCH)/.stamp ## Move a real Celery Airflow under load to this ex
 	@$(BENCH)/bin/pytest -q -s -m celery tests/celery $(ARGS)
 
 $(BENCH)/.stamp: tests/bench.lock pyproject.toml | $(STAMP)
-	$(call environment,$<,the CeleryExecutor,$(BIN)/python)
+	$(call environment,$<,Celery's and Edge's executors,$(BIN)/python)
 
 .PHONY: lint
 lint: $(STAMP) ## Check style and formatting (ruff)

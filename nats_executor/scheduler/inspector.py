@@ -175,15 +175,21 @@ class Inspector:
             broker = self._require()
             holders = {d.id: Holder(d.worker, d.worker_name, d.queue) for d in held}
             lost = await Liveness(broker, self._settings).lost(holders.values())
-            await asyncio.gather(*(self._bury(broker, d) for d in held if holders[d.id] in lost))
+            dead = ((d, holders[d.id]) for d in held if holders[d.id] in lost)
+            await asyncio.gather(*(self._bury(broker, d, holder) for d, holder in dead))
         except BrokerError as exc:
             log.debug("watch: %s", exc)
 
-    async def _bury(self, broker: Broker, dispatch: Dispatch) -> None:
+    async def _bury(self, broker: Broker, dispatch: Dispatch, dead: Holder) -> None:
+        """Settle what a dead worker had, unless another one has it by now.
+
+        The scheduler's thread changes a dispatch with each report, so only `dead` is what was
+        asked about.
+        """
         subject = self._names.result(dispatch.queue, dispatch.id)
         found = await broker.last(self._names.results_stream, subject)
         last = self._mailbox.read(found) if found else self._last_known(dispatch)
-        if last is None or not last.state.is_held or last.worker != dispatch.worker:
+        if last is None or not last.state.is_held or last.worker != dead.worker:
             return
         task = self._names.task(dispatch.queue, dispatch.id, dispatch.band)
         if last.state is State.CLAIMED:

@@ -6,10 +6,10 @@ signal handlers and changes the environment.
 Airflow keeps what this project has to know (was the start accepted, did the state arrive) inside
 its supervisor object, so subclasses of `ActivitySubprocess` and `CallbackSubprocess` take the
 places of both. They rely on the names in `RELIED_ON`, found in Airflow 3.3.2 and 3.4.0b2. It lists
-no name whose absence changes nothing but speed: `_last_heartbeat_attempt`, and `new_process_group`
-of `start`. Where one of `RELIED_ON` is missing, Airflow's own classes run as they are: slots are
-held a few seconds longer, an outage of the API server is not waited out, and `started` is never
-announced.
+no name whose absence changes nothing but speed: `_last_heartbeat_attempt`, `new_process_group` of
+`start`, and those of `kept_connections.py`. Where one of `RELIED_ON` is missing, Airflow's own
+classes run as they are: slots are held a few seconds longer, an outage of the API server is not
+waited out, and `started` is never announced.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from nats_worker.api.client import (
     show_host_as,
     watch_requests,
 )
+from nats_worker.api.kept_connections import keep_connections
 from nats_worker.processes.endings import ending_of
 from nats_worker.processes.exit_report import Ending, ExitReport
 from nats_worker.processes.linux import children_of, kill_tree
@@ -268,6 +269,7 @@ def watch_subprocesses() -> None:
         callback_supervisor.CallbackSubprocess, WATCH, reaper
     )
     watch_requests(lambda: WATCH.asking)
+    keep_connections(supervisor, callback_supervisor)
 
 
 def notice_exit(process: Any) -> None:

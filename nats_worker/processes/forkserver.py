@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any
 from nats_worker.processes import self_test
 from nats_worker.processes.exit_report import Ending, ExitReport
 from nats_worker.processes.linux import (
+    KILLED_SECONDS,
     adopt_orphans,
     children_of,
     die_with,
     dump_on_request,
+    end_trees,
     kill_tree,
     prefer_as_oom_victim,
 )
@@ -318,12 +320,19 @@ class ForkServer:
                 self.tell({"event": Event.EXITED, "id": dispatch_id, "status": status})
 
     def clear_up(self, *, is_violent: bool) -> None:
-        orphans = children_of(os.getpid()) - self.supervisors.keys() - self.tolerated
-        if is_violent:
-            for orphan in orphans:
-                kill_tree(orphan)
-        else:
-            self.tolerated |= orphans
+        if not is_violent:
+            self.tolerated |= self.orphans()
+            return
+        # To their end, because a task may start again as soon as this one is told to be over. And
+        # again, because what they leave comes here, too.
+        ended: set[int] = set()
+        while orphans := self.orphans() - ended:
+            end_trees(orphans, KILLED_SECONDS)
+            ended |= orphans
+
+    def orphans(self) -> set[int]:
+        """Return the children that came here because their own parent has ended."""
+        return children_of(os.getpid()) - self.supervisors.keys() - self.tolerated
 
     def end_all(self) -> None:
         """Kill the tasks, let supervisors report that for a moment, then kill the rest."""

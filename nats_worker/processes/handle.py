@@ -1,4 +1,4 @@
-"""Starts a fork server, and keeps the worker's ends of the sockets to it."""
+"""Keeps one fork server: its process, the sockets to it, and the news of its end."""
 
 from __future__ import annotations
 

@@ -7,17 +7,25 @@ import ctypes
 import faulthandler
 import functools
 import os
+import select
 import signal
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nats_worker.processes.exit_report import signal_name
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 __all__ = [
     "DUMP_SIGNAL",
+    "KILLED_SECONDS",
     "adopt_orphans",
     "children_of",
     "die_with",
     "dump_on_request",
+    "end_trees",
     "exit_in_words",
     "gather_memory",
     "is_in_session",
@@ -39,6 +47,8 @@ OOM_SCORE_LIMIT = 1000
 MADV_COLLAPSE = 25
 HUGE_PAGE_BYTES = 2 * 1024 * 1024
 
+# For the ends of killed processes; what takes longer hangs in the kernel.
+KILLED_SECONDS = 5.0
 # Has one of our processes write to stderr where it is.
 DUMP_SIGNAL = signal.SIGUSR2
 PROCESS_STATES = {
@@ -147,6 +157,47 @@ def kill_tree(pid: int) -> None:
         tree.extend(children_of(parent))
     for process in reversed(tree):
         signal_if_allowed(process, signal.SIGKILL)
+
+
+def end_trees(roots: Iterable[int], seconds: float) -> None:
+    """Kill processes with all their descendants, and wait until none of these runs any more.
+
+    A killed process runs on until the kernel comes to it and has given its memory back. On a busy
+    machine, or with gigabytes, that takes a tenth of a second and more.
+
+    Args:
+        seconds: the longest wait. A process that hangs in the kernel does not die, and one of
+            another user's is not killed.
+    """
+    trees = [pid for root in roots for pid in (root, *descendants_of(root))]
+    with contextlib.ExitStack() as stack:
+        poll = select.poll()
+        ends = set(filter(None, map(watch_end, trees)))
+        for end in ends:
+            stack.callback(os.close, end)
+            poll.register(end, select.POLLIN)
+        for root in roots:
+            kill_tree(root)
+        deadline = time.monotonic() + seconds
+        while ends and (left := deadline - time.monotonic()) > 0:
+            for end, _ in poll.poll(left * 1000):
+                poll.unregister(end)
+                ends.discard(end)
+
+
+def descendants_of(pid: int) -> list[int]:
+    found = [pid]
+    for parent in found:
+        found.extend(children_of(parent))
+    return found[1:]
+
+
+def watch_end(pid: int) -> int | None:
+    """Return a descriptor that is readable once a process has ended; None if it has, or none is."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):  # before Linux 5.3, and in some sandboxes
+        return None
 
 
 def signal_if_allowed(pid: int, sig: int) -> None:

@@ -15,6 +15,8 @@ from nats_worker.processes.exit_report import Ending, ExitReport
 from nats_worker.processes.handle import ForkServerHandle
 from nats_worker.processes.linux import (
     DUMP_SIGNAL,
+    KILLED_SECONDS,
+    end_trees,
     exit_in_words,
     is_in_session,
     kill_tree,
@@ -242,7 +244,7 @@ class ProcessPool:
         while True:
             end = await server.ended()
             self.preloaded.clear()
-            self._bury_runs(f"the worker's fork server {end}")
+            await self._bury_runs(f"the worker's fork server {end}")
             if self._is_closing:
                 return
             log.error("the fork server %s and took its workloads along; launching another", end)
@@ -273,12 +275,20 @@ class ProcessPool:
         span = self._deaths[-1] - self._deaths[0]
         return len(self._deaths) == DEATHS_ALLOWED and span < DEATHS_WINDOW_SECONDS
 
-    def _bury_runs(self, info: str) -> None:
-        """End every run; the kernel has killed the supervisors, but not their tasks."""
-        for run in self.runs.values():
-            for pid in (run.task_pid, run.supervisor_pid):
-                if pid and is_in_session(pid, run.supervisor_pid):
-                    kill_tree(pid)
+    async def _bury_runs(self, info: str) -> None:
+        """End every run; the kernel has killed the supervisors, but not their tasks.
+
+        Not before these are gone: Airflow may have each start again at once, here or elsewhere.
+        """
+        runs = list(self.runs.values())
+        left = {
+            pid
+            for run in runs
+            for pid in (run.task_pid, run.supervisor_pid)
+            if pid and is_in_session(pid, run.supervisor_pid)
+        }
+        await asyncio.to_thread(end_trees, left, KILLED_SECONDS)
+        for run in runs:
             run.end(info)
         self.runs.clear()
         self.zygotes.ready = 0

@@ -39,6 +39,7 @@ PRELOADED = (
     "encodings.idna",
     "jinja2.ext",
     "jinja2.sandbox",
+    "nats_executor.ui.plugin",
     "nats_worker.processes.supervisor",
     "setproctitle",
 )

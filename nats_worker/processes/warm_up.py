@@ -18,6 +18,7 @@ from nats_executor.logs.ended import StoredLogs
 from nats_worker.processes.airflow_supervisor import lacks
 from nats_worker.processes.faults import leave_to_kernel
 from nats_worker.processes.interpreter import OPTION, is_wanted, prepare_all
+from nats_worker.processes.log_set_up import clear_loggers_once
 
 __all__ = ["warm_up"]
 
@@ -33,7 +34,14 @@ def warm_up() -> None:
     if not prepare_all(supervisor) and is_wanted():
         text = "%s has no effect: this Airflow forks every task; 3.4 starts an interpreter for each"
         log.warning(text, OPTION)
-    for step in (read_authorities, share_decoders, rehearse_request, prepare_log_lines):
+    for step in (
+        read_authorities,
+        share_decoders,
+        rehearse_request,
+        prepare_log_lines,
+        read_plugin_packages,
+        clear_loggers_once,
+    ):
         try:
             step()
         except Exception:
@@ -85,3 +93,16 @@ def prepare_log_lines() -> None:
         logging_processors(json_output=True)
         if isinstance(place := load_remote_log_handler(), StoredLogs):
             place.prepare()
+
+
+def read_plugin_packages() -> None:
+    """Read what the packages of plugins say of themselves; each task would, twice for each plugin.
+
+    It asks for their names and versions, which stand above the whole text of their READMEs.
+    Airflow keeps the objects that it asks.
+    """
+    from airflow.sdk._shared.module_loading import entry_points_with_dist
+
+    for _, package in entry_points_with_dist("airflow.plugins"):
+        kind = type(package)
+        package.__class__ = type(kind.__name__, (kind,), {"metadata": package.metadata})

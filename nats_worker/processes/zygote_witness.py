@@ -65,6 +65,8 @@ EVENTS = {
     "sys.settrace": Obstacle.HOOK,
     "urllib.Request": Obstacle.NETWORK,
 }
+# `os.environ` makes them, too, and is compared as a whole: numpy sets a variable for a moment.
+OF_ENVIRON = frozenset({"os.putenv", "os.unsetenv"})
 # Libraries try an address of this machine while they are imported, and forget it.
 OF_IMPORTS = frozenset({"socket.bind"})
 WRITES = frozenset(
@@ -163,7 +165,8 @@ class Witness:
                 self.reasons.add(Obstacle.WRITE)
         elif reason := EVENTS.get(event):
             caller = sys._getframe(1)  # noqa: SLF001 - there is no other way to it
-            if event not in OF_IMPORTS or self.is_of_user(caller):
+            is_known = event in OF_ENVIRON and caller.f_globals is vars(os)
+            if not is_known and (event not in OF_IMPORTS or self.is_of_user(caller)):
                 self.reasons.add(reason)
 
     def hear_open(self, path: Any, mode: Any, flags: Any) -> None:

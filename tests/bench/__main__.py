@@ -14,18 +14,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.bench.environment import environment
-from tests.bench.goals import KEYS
+from tests.bench.faults import command as faults
+from tests.bench.faults.table import FAULTS
+from tests.bench.goals import EVERYBODY, KEYS
 from tests.bench.needs import Missing, Unmeasured, missing
-from tests.bench.report import as_json, as_table, dumped, exit_code, results
-from tests.bench.running import INTERRUPTED, forget_foreign, handle_stop, run_directory, task_for
+from tests.bench.report import as_json, as_table, dumped, exit_code, heading, results
+from tests.bench.running import (
+    INTERRUPTED,
+    forget_foreign,
+    handle_stop,
+    keep,
+    run_directory,
+    task_for,
+)
 from tests.bench.sample import Sample, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+OUTPUT = Path("build/bench.json")
+
 DESCRIPTION = """\
-Measure this executor beside the CeleryExecutor (Redis, PostgreSQL) and the LocalExecutor: same
-machine, same run, alternating. Progress goes to stderr, the table to stdout, every figure to a
+Measure this executor beside the CeleryExecutor (Redis, PostgreSQL), the EdgeExecutor and the
+LocalExecutor: same machine, same run, alternating. With --faults, tell what becomes of tasks when
+something breaks. Progress goes to stderr, the table to stdout, every figure to a
 file."""
 
 EPILOG = """\
@@ -36,6 +48,8 @@ examples:
   make bench ARGS="--plots docs/explanation/performance"    and draw the pictures of that page
   make bench ARGS="--from build/bench.json"       show the last run again, measure nothing
   make bench ARGS="--list"                        the keys, with what they have to reach
+  make bench ARGS="--faults"                      what breaks, and what becomes of tasks, hours
+  make bench ARGS="--fault worker_killed --executor nats --rounds 1"    one cell of that table
 
 exit codes: 0 every goal is met; 1 one is missed; 2 none is missed, but something that was asked for
 could not be measured, and a line says why; 130 Ctrl-C
@@ -87,12 +101,16 @@ class Run:
 def main() -> int:
     """Measure what was asked for, write it down and say whether it is enough."""
     options = parse()
+    if options.faults or options.fault:
+        return faults.main(options)
     asked = options.only or list(KEYS)
     if options.list:
         sys.stdout.write(listing(asked))
         return 0
     if options.from_file:
         document = json.loads(options.from_file.read_text())
+        if "faults" in document:
+            return faults.show(options, document["environment"], faults.recalled(document))
         return show(options, *recalled(document))
     forget_foreign()
     document = {"environment": environment(rounds=options.rounds, scale=options.scale)}
@@ -102,7 +120,7 @@ def main() -> int:
     with run_directory() as directory:
         try:
             for _ in run.measure(lambda name, keys: task_for(options, directory, name, keys)):
-                write(options.output, document["environment"], run)
+                write(options.output or OUTPUT, document["environment"], run)
         except KeyboardInterrupt:
             sys.stderr.write("interrupted; everything is stopped\n")
             return INTERRUPTED
@@ -123,21 +141,11 @@ def show(options: argparse.Namespace, where: dict[str, Any], run: Run) -> int:
     return exit_code(whole)
 
 
-def heading(where: dict[str, Any]) -> str:
-    trial = "" if where["scale"] == 1 else f" A trial at {where['scale']:g} of the full size."
-    versions = ("airflow", "celery", "nats-server", "redis-server", "postgresql", "python")
-    named = ", ".join(f"{name} {where[name] or 'missing'}" for name in versions)
-    return f"{named}; {where['cpus']} CPUs, load before {where['load'][0]:g}.{trial}\n\n"
-
-
 def write(path: Path, where: dict[str, Any], run: Run) -> None:
     """Write down what is there so far, so that an interruption costs one module only."""
     measured = {sample.key for sample in run.samples} | run.missing.keys()
     asked = [key for key in run.asked if key in measured]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_suffix(".part")
-    half.write_text(dumped(as_json(where, results(run.samples, asked, run.missing))))
-    half.rename(path)
+    keep(path, dumped(as_json(where, results(run.samples, asked, run.missing))))
 
 
 def recalled(document: dict[str, Any]) -> tuple[dict[str, Any], Run]:
@@ -176,12 +184,22 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("-o", "--format", choices=("table", "json"), default="table")
     parser.add_argument(
-        "--output", type=Path, default=Path("build/bench.json"), metavar="FILE",
-        help="where all figures go, whatever is shown (default build/bench.json)",
+        "--output", type=Path, metavar="FILE",
+        help="where all figures go, whatever is shown (default build/bench.json, with --faults "
+        "build/bench-faults.json)",
     )  # fmt: skip
     parser.add_argument(
         "--from", dest="from_file", type=Path, metavar="FILE", help="show a run that was written"
     )
+    parser.add_argument("--faults", action="store_true", help="break things instead, every fault")
+    parser.add_argument(
+        "--fault", action="append", default=[], choices=tuple(FAULTS), metavar="FAULT",
+        help="this fault alone, and others so named",
+    )  # fmt: skip
+    parser.add_argument(
+        "--executor", action="append", default=[], choices=EVERYBODY, metavar="NAME",
+        help=f"with --faults: these alone, of {', '.join(EVERYBODY)}",
+    )  # fmt: skip
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw PNG files into it")
     parser.add_argument("--list", action="store_true", help="show keys and goals, measure nothing")
     return parser.parse_args()

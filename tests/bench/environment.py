@@ -22,7 +22,9 @@ PACKAGES = {
     "airflow-nats-executor": "airflow-nats-executor",
     "celery": "celery",
     "celery provider": "apache-airflow-providers-celery",
+    "edge provider": "apache-airflow-providers-edge3",
     "nats-py": "nats-py",
+    "pandas": "pandas",
     "redis-py": "redis",
     "uvloop": "uvloop",
 }

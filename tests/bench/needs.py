@@ -52,12 +52,21 @@ def require_postgres() -> None:
 
 def require_celery() -> None:
     for module in ("celery", "redis"):
-        if importlib.util.find_spec(module) is None:
-            raise Missing(f"the package {module} is not installed: run this as `make bench`")
+        require_module(module)
+
+
+def require_edge() -> None:
+    require_module("airflow.providers.edge3")
+
+
+def require_module(name: str) -> None:
+    if importlib.util.find_spec(name) is None:
+        raise Missing(f"the package {name} is not installed: run this as `make bench`")
 
 
 NEEDS: dict[str, tuple[Callable[[], None], ...]] = {
     "celery": (require_celery, require_redis, require_postgres),
+    "edge": (require_edge, require_postgres),
     "": (require_nats,),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from tests.bench.goals import KEYS
@@ -12,10 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["draw"]
+__all__ = ["draw", "draw_faults"]
 
 # Told apart by people who see no red or green, too.
-COLOURS = {"nats": "#0072b2", "celery": "#e69f00", "local": "#999999", "bare": "#cccccc"}
+COLOURS = {
+    "nats": "#0072b2", "celery": "#e69f00", "edge": "#009e73", "local": "#999999",
+    "bare": "#cccccc",
+}  # fmt: skip
 OTHER = "#56b4e9"
 # The largest bar at this many times the smallest hides the smallest.
 LOGARITHMIC = 50
@@ -27,10 +31,10 @@ def draw(document: Mapping[str, Any], directory: Path) -> Iterator[Path]:
     pyplot = plotter()
     directory.mkdir(parents=True, exist_ok=True)
     for name, entry in document["keys"].items():
-        bars = comparable(entry)
-        if len(bars) > 1:
-            path = directory / f"{name}.png"
-            draw_bars(pyplot, path, name, entry, bars)
+        for kind, bars in pictures(name, entry):
+            path = directory / f"{kind}.png"
+            better = "less" if kind != name or entry["better"] == "lower" else "more"
+            draw_bars(pyplot, path, f"{kind}: {entry['what']}", better, bars)
             yield path
     if rows := judged(document):
         path = directory / "goals.png"
@@ -47,14 +51,21 @@ def plotter() -> Any:
     return importlib.import_module("matplotlib.pyplot")
 
 
-def comparable(entry: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def pictures(name: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield what is comparable: the key's own contenders, then those of each other kind.
+
+    The contenders of another kind, such as `start-nats`, lose the kind's name in their picture.
+    """
     contenders = entry["contenders"].items()
-    return {name: c for name, c in contenders if c["unit"] == entry["unit"]}
+    found = {name: {c: figures for c, figures in contenders if figures["unit"] == entry["unit"]}}
+    for kind in KEYS[name].units:
+        begin = f"{kind}-"
+        own = {c.removeprefix(begin): f for c, f in contenders if c.startswith(begin)}
+        found[f"{name}-{kind}"] = own
+    yield from ((kind, bars) for kind, bars in found.items() if len(bars) > 1)
 
 
-def draw_bars(
-    pyplot: Any, path: Path, name: str, entry: Mapping[str, Any], bars: Mapping[str, Any]
-) -> None:
+def draw_bars(pyplot: Any, path: Path, title: str, better: str, bars: Mapping[str, Any]) -> None:
     """Medians as bars, from minimum to maximum as whiskers."""
     figure, axes = pyplot.subplots(figsize=(7, 0.9 + 0.5 * len(bars)))
     labels = list(bars)[::-1]
@@ -70,9 +81,10 @@ def draw_bars(
         axes.set_xscale("log")
     for row, m in enumerate(medians):
         axes.annotate(f" {m:,.3g}" if m < 1000 else f" {m:,.0f}", (m, row), va="bottom")
-    better = "more is better" if entry["better"] == "higher" else "less is better"
-    axes.set_xlabel(f"{entry['unit']} ({better})")
-    axes.set_title(f"{name}: {KEYS[name].what}", fontsize=9)
+    axes.margins(x=0.12)  # room for the longest bar's number
+    [unit] = {figures["unit"] for figures in bars.values()}
+    axes.set_xlabel(f"{unit} ({better} is better)")
+    axes.set_title(title, fontsize=9)
     save(pyplot, figure, path)
 
 
@@ -99,6 +111,40 @@ def draw_goals(pyplot: Any, path: Path, rows: list[tuple[str, float, bool]]) -> 
     axes.set_xscale("log")
     axes.set_xlabel("times better than the goal (the line)")
     save(pyplot, figure, path)
+
+
+def draw_faults(document: Mapping[str, Any], directory: Path) -> Path:
+    """Draw how long each fault was felt, and what failed or was lost; return the picture's path."""
+    pyplot = plotter()
+    directory.mkdir(parents=True, exist_ok=True)
+    bars = [bar for name, entry in document["faults"].items() for bar in fault_bars(name, entry)]
+    figure, axes = pyplot.subplots(figsize=(7, 0.9 + 0.24 * len(bars)))
+    labels, seconds, executors, words = zip(*bars[::-1], strict=True)
+    axes.barh(range(len(bars)), seconds, color=[COLOURS[name] for name in executors])
+    axes.set_yticks(range(len(bars)), labels, fontsize=6)
+    for row, (length, text) in enumerate(zip(seconds, words, strict=True)):
+        axes.annotate(f" {text}", (length, row), va="center", fontsize=6)
+    axes.margins(x=0.2)  # room for the longest bar's words
+    axes.set_xlabel("seconds from the fault until all is well (less is better)")
+    axes.set_title("faults: medians; what failed or was lost in the worst round", fontsize=9)
+    path = directory / "faults.png"
+    save(pyplot, figure, path)
+    return path
+
+
+def fault_bars(name: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, float, str, str]]:
+    """Yield label, seconds, executor and words of each bar; a run without an end has no length."""
+    by_executor: dict[str, list[Mapping[str, Any]]] = {}
+    for outcome in entry["outcomes"]:
+        by_executor.setdefault(outcome["executor"], []).append(outcome)
+    for executor, outcomes in by_executor.items():
+        seconds = [o["seconds"] for o in outcomes]
+        is_over = None not in seconds
+        failed, lost = (max(o[word] for o in outcomes) for word in ("failed", "lost"))
+        told = [f"{failed} failed"] * bool(failed) + [f"{lost} lost"] * bool(lost)
+        words = ["no end"] * (not is_over) + told
+        length = median(seconds) if is_over else 0.0
+        yield f"{name}  {executor}", length, executor, ", ".join(words)
 
 
 def save(pyplot: Any, figure: Any, path: Path) -> None:

@@ -17,7 +17,20 @@ if TYPE_CHECKING:
     from tests.bench.goals import Goal, Key
     from tests.bench.sample import Sample
 
-__all__ = ["Result", "as_json", "as_table", "exit_code", "percentile", "results"]
+__all__ = [
+    "INCOMPLETE",
+    "MET",
+    "Result",
+    "as_json",
+    "as_table",
+    "columns",
+    "dumped",
+    "exit_code",
+    "heading",
+    "percentile",
+    "results",
+    "short",
+]
 
 # With fewer, a percentile says nothing that minimum and maximum do not.
 MANY = 20
@@ -177,6 +190,15 @@ def rounded(value: float) -> float:
 
 
 # For people
+
+
+def heading(where: dict[str, Any]) -> str:
+    trial = "" if where["scale"] == 1 else f" A trial at {where['scale']:g} of the full size."
+    versions = (
+        "airflow", "celery", "edge provider", "nats-server", "redis-server", "postgresql", "python",
+    )  # fmt: skip
+    named = ", ".join(f"{name} {where.get(name) or 'missing'}" for name in versions)
+    return f"{named}; {where['cpus']} CPUs, load before {where['load'][0]:g}.{trial}\n\n"
 
 
 HEADER = ("key", "contender", "median", "spread", "n", "unit")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-__all__ = ["INTERRUPTED", "forget_foreign", "handle_stop", "run_directory", "task_for"]
+__all__ = ["INTERRUPTED", "forget_foreign", "handle_stop", "keep", "run_directory", "task_for"]
 
 INTERRUPTED = 130
 FOREIGN = ("AIRFLOW_", "NATS_EXECUTOR_")
@@ -39,6 +39,14 @@ def task_for(options: argparse.Namespace, directory: Path, name: str, keys: froz
     place = directory / name
     place.mkdir()
     return Task(options.rounds, options.scale, place, say, keys)
+
+
+def keep(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_suffix(".part")
+    half.write_text(text)
+    half.rename(path)
 
 
 def handle_stop(how: Any) -> None:

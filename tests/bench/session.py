@@ -42,6 +42,7 @@ class Session:
         self.is_timed = is_timed
         self.components = Components()
         self.worker: Process | None = None
+        self.worker_name = ""
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -60,29 +61,45 @@ class Session:
         scheduler = deployment.process("scheduler", "scheduler", "--skip-serve-logs")
         started = [scheduler]
         if self.side.worker:
-            self.worker = deployment.process("worker", *self.side.worker_arguments(self.slots))
-            self.worker.grace_seconds = deployment.worker_grace_seconds
-            if self.is_timed:
-                words = self.worker.command[3:]
-                self.worker.command = [sys.executable, "-m", self.side.stopwatch, *words]
-            started.append(self.worker)
-        settings = self.side.settings(self.slots)
-        env = {f"AIRFLOW__{name}": str(value) for name, value in settings.items()}
-        for process in started:
-            process.env = deployment.env | env
-            # The next contender's logs must not overwrite these.
-            self.airflow.number += 1
-            name = f"{self.airflow.number:03}-{self.side.name}-{self.slots}-{process.name}.log"
-            process.log = process.log.with_name(name)
-        self.components.start(started)
+            started.append(self.new_worker())
+        self.components.start(self.dressed(process) for process in started)
         self.components.wait_until(
             lambda: self.is_working() and bool(self.airflow.schedulers() - before),
             seconds=START_SECONDS,
             description=f"{self.side.name}'s scheduler and worker to start",
         )
 
+    def new_worker(self) -> Process:
+        """Make a worker with a name that none had before; it is not started."""
+        name = f"bench-{self.side.name}-{self.airflow.number}"
+        words = self.side.worker_arguments(self.slots, name)
+        if self.side.pid_option:
+            words += (self.side.pid_option, str(self.airflow.home / f"{name}.pid"))
+        self.worker = self.airflow.deployment.process("worker", *words)
+        self.worker.grace_seconds = self.airflow.deployment.worker_grace_seconds
+        if self.is_timed:
+            self.worker.command = [sys.executable, "-m", self.side.stopwatch, *words]
+        self.worker_name = name
+        return self.worker
+
+    def dressed(self, process: Process) -> Process:
+        """Give a process its environment, and a log that no other contender's overwrites."""
+        settings = self.side.settings(self.slots)
+        env = {f"AIRFLOW__{name}": str(value) for name, value in settings.items()}
+        process.env = self.airflow.deployment.env | env
+        if process is self.worker:
+            process.env |= self.airflow.worker_env
+        self.airflow.number += 1
+        name = f"{self.airflow.number:03}-{self.side.name}-{self.slots}-{process.name}.log"
+        process.log = process.log.with_name(name)
+        return process
+
     def is_working(self) -> bool:
-        return not self.worker or self.side.ready in self.worker.log.read_text(errors="replace")
+        if not self.worker:
+            return True
+        if not self.side.ready:
+            return self.airflow.has_edge_worker(self.worker_name)
+        return self.side.ready in self.worker.log.read_text(errors="replace")
 
     @property
     def root(self) -> int:

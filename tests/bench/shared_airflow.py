@@ -10,6 +10,8 @@ Settings are Airflow's defaults but for these, which are the same for all:
 - PostgreSQL runs without fsync (its disk is not what is compared); Redis and nats-server run
   with their own defaults, nats-server with file storage.
 - No triggerer runs: no task waits for one.
+- The EdgeExecutor's workers get their tasks from the API server, which serves them where this
+  contender takes part (`[edge] api_enabled`).
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from nats_executor.local.deployment import Deployment, python_environment
 from nats_executor.local.process import LocalError, Process
 from tests.airflow.postgres import PostgresServer
 from tests.bench.needs import require_postgres
-from tests.bench.sides import CELERY, NATS
+from tests.bench.sides import CELERY, EDGE, NATS
 from tests.support.nats_server import NatsServer, free_port
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["Run", "RunFailed", "SharedAirflow"]
 
 DAGS = Path(__file__).parent / "dags"
-DAG_IDS = ("warm", "noops", "to_500", "to_5000", "seconds", "ends")
+NO_DAGS = {"__init__", "shared"}
 USER = PASSWORD = "admin"
 START_SECONDS = 300.0
 POLL_SECONDS = 0.2
@@ -76,13 +78,18 @@ class SharedAirflow:
 
     Args:
         sides: whose brokers to start.
+        dags: a folder in which each file defines the Dag that is named like it.
 
     Attributes:
         notes: where timed workers and their tasks write.
+        worker_env: what only workers have in their environment.
     """
 
-    def __init__(self, task: Task, sides: Collection[Side]) -> None:
+    def __init__(self, task: Task, sides: Collection[Side], dags: Path = DAGS) -> None:
         self.task = task
+        self.dags = dags
+        self.dag_ids = {path.stem for path in dags.glob("*.py")} - NO_DAGS
+        self.worker_env: dict[str, str] = {}
         self.home = task.directory / "airflow"
         self.notes = self.home / "notes"
         self.sides = sides
@@ -94,13 +101,13 @@ class SharedAirflow:
 
     def __enter__(self) -> Self:
         require_postgres()
-        self.notes.mkdir(parents=True)
+        self.notes.mkdir(parents=True, exist_ok=True)
         with self.exits:
             self.postgres = self.exits.enter_context(PostgresServer())
             self.engine = create_engine(self.postgres.url, pool_pre_ping=True)
             self.exits.callback(self.engine.dispose)
             self.exits.callback(self.broker.kill)
-            if NATS in self.sides:
+            if any(side.executor == NATS.executor for side in self.sides):
                 self.broker.start()
             self.core = self.exits.enter_context(Components())
             self.deployment = Deployment(
@@ -123,7 +130,9 @@ class SharedAirflow:
         port = free_port()
         options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(self.home / "redis")]
         log = self.home / "redis" / "redis.log"
-        self.core.start([Process("redis-server", ["redis-server", *options], log=log)])
+        self.redis = Process("redis-server", ["redis-server", *options], log=log)
+        self.redis_port = port
+        self.core.start([self.redis])
         self.deployment.env |= {
             "AIRFLOW__CELERY__BROKER_URL": f"redis://127.0.0.1:{port}/0",
             "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{self.postgres.url}",
@@ -146,17 +155,18 @@ class SharedAirflow:
         try:
             if not self.api.token:
                 self.api.log_in(USER, PASSWORD)
-            return all(self.api.has_dag(dag) for dag in DAG_IDS)
+            return all(self.api.has_dag(dag) for dag in self.dag_ids)
         except ApiSilent:
             return False
 
     def environment(self) -> dict[str, str]:
-        passwords = self.home / "passwords.json"
+        passwords, temporary = self.home / "passwords.json", self.home / "tmp"
+        temporary.mkdir()
         passwords.write_text(json.dumps({USER: PASSWORD}))
         settings = {
             # Of the API server and the dag processor, which run no task.
             "CORE__EXECUTOR": "LocalExecutor",
-            "CORE__DAGS_FOLDER": DAGS,
+            "CORE__DAGS_FOLDER": self.dags,
             "CORE__LOAD_EXAMPLES": False,
             "CORE__DAGS_ARE_PAUSED_AT_CREATION": False,
             "CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{self.port}/execution/",
@@ -168,7 +178,9 @@ class SharedAirflow:
             "API_AUTH__JWT_SECRET": secrets.token_urlsafe(64),
             "LOGGING__WORKER_LOG_SERVER_PORT": free_port(),
             "NATS_EXECUTOR__SERVERS": self.broker.url,
-        }
+            "EDGE__API_ENABLED": EDGE in self.sides,
+            "EDGE__API_URL": f"http://127.0.0.1:{self.port}/edge_worker/v1/rpcapi",
+        } | self.more_settings()
         own = {f"AIRFLOW__{name}": str(value) for name, value in settings.items()}
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW_")}
         here = {
@@ -176,8 +188,13 @@ class SharedAirflow:
             "PYTHONPATH": str(Path(__file__).parents[2]),  # for the timed workers
             "BENCH_SCALE": str(self.task.scale),
             "BENCH_NOTES": str(self.notes),
+            "TMPDIR": str(temporary),  # a worker that is killed leaves files
         }
         return inherited | python_environment(self.home) | own | here
+
+    def more_settings(self) -> dict[str, object]:
+        """What another kind of Airflow has besides."""
+        return {}
 
     # Runs
 
@@ -248,6 +265,11 @@ class SharedAirflow:
         """The jobs of schedulers that have said a first time that they are alive."""
         query = "SELECT id FROM job WHERE job_type = 'SchedulerJob' AND state = 'running'"
         return {int(row["id"]) for row in self.rows(query)}
+
+    def has_edge_worker(self, name: str) -> bool:
+        """Whether a worker of the EdgeExecutor has said that it takes tasks."""
+        query = "SELECT 1 FROM edge_worker WHERE worker_name = :n AND state IN ('idle', 'running')"
+        return bool(self.rows(query, n=name))
 
     def require_alive(self) -> None:
         self.core.require_alive()

@@ -15,29 +15,27 @@ for every contender; database, API server, dag processor and Dags are the same f
 - `worker_growth`: the same after 5,000 tasks, by that after 500.
 - `slot_release_ms`: from the last Python that a task process runs (an `atexit` function that
   its task has registered) until its slot is free: in our worker until the intake may pull for
-  it, in Celery's until the result is stored and the pool process is about to take the next one.
+  it, in Celery's until the result is stored and the pool process is about to take the next one,
+  in the EdgeExecutor's until the worker counts the slot as free.
   What the kernel needs to end the process is in it. Every task is one sample.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from nats_executor.local.process import LocalError
-from tests.bench.needs import missing
 from tests.bench.sample import Sample
-from tests.bench.session import Session
-from tests.bench.shared_airflow import RunFailed, SharedAirflow
-from tests.bench.sides import CELERY, LOCAL, NATS, SIDES
+from tests.bench.shared_airflow import SharedAirflow
+from tests.bench.sides import CELERY, EDGE, LOCAL, NATS, SIDES
+from tests.bench.works import Work, carried_out
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.bench.sample import Task
-    from tests.bench.sides import Side
+    from tests.bench.session import Session
 
 __all__ = ["KEYS", "measure"]
 
@@ -56,54 +54,9 @@ def measure(task: Task) -> Iterator[Sample]:
 
     Raises:
         Missing: what every contender needs is not installed.
-        RunFailed: some session has failed; all others are measured by then.
+        Unmeasured: some session has failed; all others are measured by then.
     """
-    works = [work for work in WORKS if work.sides_of(task.keys)]
-    if not works:
-        return
-    here = sides_here(task)
-    failures: list[str] = []
-    with SharedAirflow(task, here) as airflow:
-        for number in range(task.rounds):
-            for work in works:
-                sides = [side for side in here if side in work.sides_of(task.keys)]
-                # Another one begins each time: a machine may tire, or warm up.
-                first = number % max(1, len(sides))
-                for side in (*sides[first:], *sides[:first]):
-                    task.say(f"round {number + 1}: {side.name}, {work.slots} slots")
-                    yield from sitting(airflow, side, work, failures)
-    if failures:
-        raise RunFailed("; ".join(failures))
-
-
-def sides_here(task: Task) -> list[Side]:
-    """Return the contenders that are asked for and that can be measured on this machine."""
-    asked = {side for work in WORKS for side in work.sides_of(task.keys)}
-    here = []
-    for side in SIDES:
-        if reason := missing(side.name) if side in asked and side.worker else "":
-            task.say(f"without {side.name}: {reason}")
-        elif side in asked:
-            here.append(side)
-    return here
-
-
-def sitting(
-    airflow: SharedAirflow, side: Side, work: Work, failures: list[str]
-) -> Iterator[Sample]:
-    """Measure one contender once; a failure costs no other contender its figures."""
-    task = airflow.task
-    keys = frozenset(key for key, sides in work.table.items() if side in sides) & task.keys
-    try:
-        with Session(airflow, side, work.slots, is_timed=work.is_timed) as session:
-            for sample in work.run(session, keys):
-                if not work.is_timed:  # of these there is one for each task
-                    task.say(f"  {sample.key} {sample.contender}: {sample.value:.3g}")
-                yield sample
-    except (LocalError, RunFailed, TimeoutError) as exc:
-        airflow.require_alive()
-        failures.append(f"{side.name}: {exc}")
-        task.say(f"  failed: {exc}")
+    yield from carried_out(task, WORKS, lambda here: SharedAirflow(task, here))
 
 
 def with_few_slots(session: Session, keys: frozenset[str]) -> Iterator[Sample]:
@@ -180,26 +133,8 @@ def notes(path: Path) -> dict[str, int]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What one contender's scheduler and worker are started for.
-
-    Attributes:
-        table: which contenders a key is measured of.
-        is_timed: whether the worker is to note when its slots are free.
-    """
-
-    run: Callable[[Session, frozenset[str]], Iterator[Sample]]
-    slots: int
-    table: dict[str, frozenset[Side]] = field(default_factory=dict)
-    is_timed: bool = False
-
-    def sides_of(self, keys: frozenset[str]) -> frozenset[Side]:
-        return frozenset(s for key, sides in self.table.items() if key in keys for s in sides)
-
-
 EVERYBODY = frozenset(SIDES)
-WITH_WORKERS = frozenset({NATS, CELERY})
+WITH_WORKERS = frozenset({NATS, CELERY, EDGE})
 WORKS = (
     Work(
         with_few_slots,
@@ -216,5 +151,5 @@ WORKS = (
         MANY,
         {E2E_16: EVERYBODY, IDLE: WITH_WORKERS, BUSY: WITH_WORKERS, GROWTH: WITH_WORKERS},
     ),
-    Work(releases, FEW, {RELEASE: WITH_WORKERS}, is_timed=True),
+    Work(releases, FEW, {RELEASE: WITH_WORKERS}, is_timed=True, is_each_task=True),
 )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.chaos.invariants import violations
 from tests.chaos.plan import Kind, kinds_for, make_plan
-from tests.chaos.report import as_json, as_text
+from tests.chaos.report import as_json, as_text, dispatches
 from tests.chaos.stage import PACES, ChaosStage
 from tests.chaos.storm import Course, Storm
 from tests.support.release import ReleaseMissing, last_release
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 VIOLATED, NOT_THERE, INTERRUPTED = 1, 2, 130
 # What two cores finish beside the faults, with some room.
 WORKLOADS_PER_SECOND = 25
+# Of logs that are gone with their directory, where a rule was violated.
+MOST_LOG_LINES = 100
 
 DESCRIPTION = """\
 Run a real NATS, three schedulers' executors and five workers through a seeded storm of faults,
@@ -95,9 +97,21 @@ def main() -> int:
         place = str(directory) if options.keep else ""
         whole = as_json(seed, evidence, found, seconds=seconds, place=place)
         (directory / "report.json").write_text(whole)
+        said = log_lines(directory / "logs", dispatches(found, evidence))
     text = as_text(seed, evidence, found, seconds=seconds, place=place)
-    sys.stdout.write(whole if options.output == "json" else text)
+    sys.stdout.write(whole if options.output == "json" else "\n".join([*said, text]))
     return VIOLATED if found else 0
+
+
+def log_lines(directory: Path, dispatch_ids: set[str]) -> list[str]:
+    """Return what the members' logs say of some dispatches, in the order of time."""
+    found = [
+        f"{line} [{log.stem}]"
+        for log in directory.glob("*.log")
+        for line in log.read_text(errors="replace").splitlines()
+        if any(dispatch_id in line for dispatch_id in dispatch_ids)
+    ]
+    return sorted(found)[:MOST_LOG_LINES]
 
 
 def play_airflow(options: argparse.Namespace, seed: int) -> int:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.chaos.injections import Injection
     from tests.chaos.invariants import Violation
 
-__all__ = ["as_json", "as_text", "fault_rows", "table", "workload_rows"]
+__all__ = ["as_json", "as_text", "dispatches", "fault_rows", "table", "workload_rows"]
 
 AFTER_ITS_END = "from its end until a workload that was queued after it has started"
 RAN_THERE = "from it until everything that ran there is over or runs again"
@@ -59,6 +59,8 @@ MEANING = {
     Kind.CLEARED: "from it until the task is over or was started again",
 }
 SPENT = "retry"
+# Of the workloads that broke a rule, so many are told from beginning to end.
+MOST_STORIES = 5
 Record = dict[str, Any]
 
 
@@ -149,7 +151,7 @@ def as_text(
         lines = [
             {"violated": v.rule, "about": v.about, "what": v.text, "where": v.look} for v in found
         ]
-        parts.append(table(lines))
+        parts += [table(lines), *story(found, evidence)]
     if rows:
         parts.append(legend(evidence.injections))
     poison = sum(row.behaviour == Behaviour.POISON for row in evidence.rows)
@@ -160,6 +162,47 @@ def as_text(
         + (f"; logs and database in {place}" if place else "")
     )
     return "\n\n".join(parts) + "\n"
+
+
+def story(found: Sequence[Violation], evidence: Evidence) -> list[str]:
+    """Return what is needed to explain violations of which nothing else is kept.
+
+    A storm repeats its faults by its seed, but not the moment at which they meet a workload.
+    """
+    faults = [
+        {"began": round(i.began, 2), "fault": str(i.fault.kind), "victim": i.victim or "-"}
+        for i in sorted(evidence.injections, key=lambda i: i.began)
+    ]
+    return [table(faults), *(table(life(number, evidence)) for number in numbers(found, evidence))]
+
+
+def numbers(found: Sequence[Violation], evidence: Evidence) -> list[int]:
+    """Return the first workloads that broke a rule; `about` is `w7 (plain)` or w7."""
+    names = {violation.about.partition(" ")[0] for violation in found}
+    known = sorted(row.number for row in evidence.rows if f"w{row.number}" in names)
+    return known[:MOST_STORIES]
+
+
+def dispatches(found: Sequence[Violation], evidence: Evidence) -> set[str]:
+    """Return the dispatches of these workloads, by which logs name them."""
+    told = set(numbers(found, evidence))
+    return {x.dispatch for x in evidence.history if x.number in told and x.dispatch}
+
+
+def life(number: int, evidence: Evidence) -> list[Record]:
+    """Return all that happened to one workload, in the order of time."""
+    told = [
+        (x.at, f"w{number}", x.what, f"try {x.try_number}, {x.teller}: {x.info}")
+        for x in evidence.history
+        if x.number == number
+    ]
+    for ran in (x for x in evidence.executions if x.number == number):
+        what = f"try {ran.try_number}, process {ran.pid} of {ran.supervisor} of {ran.worker}"
+        told.append((ran.started_at, f"w{number}", "began to run", what))
+        if ran.ended_at is not None:
+            told.append((ran.ended_at, f"w{number}", "no longer runs", f"{what}: {ran.outcome}"))
+    titles = ("at", "workload", "what_happened", "told")
+    return [dict(zip(titles, (round(at, 2), *rest), strict=True)) for at, *rest in sorted(told)]
 
 
 def legend(injections: Sequence[Injection]) -> str:

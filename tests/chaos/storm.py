@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Course", "Storm"]
 
-START_SECONDS = 60.0
+# Three interpreters that import Airflow, on a machine that may be busy.
+START_SECONDS = 180.0
 LOOP_SECONDS = 0.05
 SHOW_SECONDS = 3.0
 ORPHAN_SECONDS = 15.0

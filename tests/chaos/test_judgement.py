@@ -390,6 +390,21 @@ def test_the_text_shows_violations_the_legend_and_how_to_repeat_it() -> None:
     assert "1 violations; repeat with --seed 7; logs and database in /somewhere" in text
 
 
+def test_the_text_tells_what_happened_to_a_workload_that_broke_a_rule() -> None:
+    again = ran(4.0, 5.0, try_number=2, pid=4712)
+    evidence = replace(SEEN, executions=[again, *TWICE])
+    found = [Violation("never runs twice at a time", "w1 (plain)", "ran twice", "history")]
+
+    lines = as_text(7, evidence, found, seconds=3.0, place="").splitlines()
+
+    told = [line for line in lines if " w1 " in line and ", process " in line]
+    assert [line.split()[0] for line in told] == sorted(
+        (line.split()[0] for line in told), key=float
+    )
+    assert sum("began to run" in line for line in told) == len(TWICE) + 1
+    assert any("try 2, process 4712" in line for line in told)
+
+
 def test_the_text_of_a_good_run_says_so() -> None:
     text = as_text(7, Evidence(rows=[row()]), [], seconds=3.0, place="")
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from subprocess import DEVNULL
@@ -50,6 +51,14 @@ class Deaf(Stubborn):
 
     def execute(self, context: Any) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM, signal.SIGTERM})
+        super().execute(context)
+
+
+class Large(Stubborn):
+    """Holds so much memory that its end takes the kernel long after it was killed."""
+
+    def execute(self, context: Any) -> None:
+        self.ballast = b"x" * 2**30
         super().execute(context)
 
 
@@ -109,6 +118,7 @@ with DAG("outcomes", schedule=None):
     Hog(task_id="hog")
     Stubborn(task_id="stubborn")
     Deaf(task_id="deaf", execution_timeout=timedelta(seconds=1))
+    Large(task_id="large")
     Parent(task_id="parent")
     Leave(task_id="leave")
 
@@ -163,6 +173,17 @@ with DAG("outcomes", schedule=None):
         path = Path(os.environ["TEST_MARKS"]) / str(ti.id)
         path.write_text(json.dumps(list(sys.modules)))
 
+    @task
+    def tcp_sockets(ti: Any) -> None:
+        """Marks how many of them its process holds."""
+        tables = Path("/proc/self/net/tcp").read_text() + Path("/proc/self/net/tcp6").read_text()
+        found = []
+        for descriptor in Path("/proc/self/fd").iterdir():
+            with suppress(FileNotFoundError):  # that of this loop
+                kind, _, number = str(descriptor.readlink()).partition(":")
+                found += [number] * (kind == "socket" and f" {number.strip('[]')} " in tables)
+        mark({"ti": ti}, len(found))
+
     succeed()
     give()
     fail()
@@ -174,3 +195,4 @@ with DAG("outcomes", schedule=None):
     quit_beside_orphans()
     quit_itself()
     modules()  # type: ignore[call-arg]
+    tcp_sockets()  # type: ignore[call-arg]

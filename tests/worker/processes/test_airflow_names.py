@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import logging
+import logging.config
 from typing import Any
 
 import airflow
@@ -12,14 +14,16 @@ import pytest
 from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
 from airflow.executors.base_executor import BaseExecutor
 from airflow.sdk.api import client as api
-from airflow.sdk.execution_time import supervisor
+from airflow.sdk.execution_time import callback_supervisor, supervisor
 from airflow.sdk.observability import stats
 from packaging.version import Version
 
 from nats_executor.scheduler.compat import AIRFLOW_V_3_4_PLUS
 from nats_worker.api.client import httpx
+from nats_worker.api.kept_connections import ARGUMENTS, CLIENT_MAKER, TRANSPORTS
 from nats_worker.processes import interpreter, zygote_parse
 from nats_worker.processes.airflow_supervisor import RELIED_ON, lacks
+from nats_worker.processes.log_set_up import CLEARING
 from nats_worker.processes.preloading import PRELOADED
 from nats_worker.processes.zygote_parse import missing_names
 
@@ -30,6 +34,7 @@ USED = {
     "airflow.config_templates.airflow_local_settings": ("DEFAULT_LOGGING_CONFIG",),
     "airflow.executors.base_executor": ("ExecutorConf", "get_execution_api_server_url"),
     "airflow.observability.metrics.stats_utils": ("get_stats_factory",),
+    "airflow.sdk._shared.module_loading": ("entry_points_with_dist",),
     "airflow.sdk.execution_time.comms": ("ToTask", "TypeAdapter"),
     "airflow.sdk.execution_time.task_runner": ("TypeAdapter",),
     "airflow.sdk.log": ("load_remote_log_handler", "logging_processors"),
@@ -104,6 +109,19 @@ def test_what_only_saves_time_is_there() -> None:
         "new_process_group" in inspect.signature(supervisor.WatchedSubprocess.start).parameters
     )
     assert has_group is (Version(airflow.__version__) > Version("3.3.0"))
+
+
+def test_connections_are_kept_through_names_that_are_there() -> None:
+    make = getattr(supervisor, CLIENT_MAKER)
+    assert getattr(callback_supervisor, CLIENT_MAKER) is make
+    assert inspect.signature(make).parameters.keys() == ARGUMENTS
+    with make("http://127.0.0.1:1/", "") as client:
+        assert all(hasattr(client, name) for name in TRANSPORTS)
+
+
+def test_what_configuring_logging_goes_through_is_there() -> None:
+    assert callable(getattr(logging.Manager, CLEARING))
+    assert isinstance(logging.config.dictConfigClass, type)
 
 
 def test_a_new_interpreter_is_started_as_expected() -> None:

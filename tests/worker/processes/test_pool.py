@@ -206,6 +206,21 @@ async def test_a_fork_server_that_is_killed_takes_its_runs_along(stage: Stage) -
     assert server_pid(stage.pool) != server
 
 
+@pytest.mark.parametrize("victim", ["supervisor", "fork server"])
+async def test_a_killed_task_is_gone_before_its_run_is_over(stage: Stage, victim: str) -> None:
+    """Airflow may start it again at once, so it would run twice for as long as it takes to die."""
+    run, task = await stage.start_sleeper("large")
+    await run.started()
+
+    os.kill(
+        run.supervisor_pid if victim == "supervisor" else server_pid(stage.pool), signal.SIGKILL
+    )
+    report = await run.exited()
+
+    assert not is_alive(task)
+    assert report.ending == Ending.DIED
+
+
 async def test_closing_the_pool_leaves_no_process(stage: Stage) -> None:
     ti_id = stage.new_id()
     async with ProcessPool() as pool:

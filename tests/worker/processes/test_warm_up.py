@@ -37,6 +37,44 @@ assert comms.TypeAdapter(JsonValue, config={"strict": True}) is not comms.TypeAd
 assert task_runner.TypeAdapter is other
 print("good")
 """
+LOG_SET_UP = """
+import logging, logging.config, os
+from nats_worker.processes import warm_up
+plain, clears = logging.Manager._clear_cache, []
+logging.Manager._clear_cache = lambda manager: (clears.append(manager), plain(manager))
+warm_up.warm_up()
+below = logging.getLogger("sqlalchemy.engine.of_this_test")
+below.setLevel(logging.DEBUG)
+assert below.isEnabledFor(logging.DEBUG), "which Python notes"
+clears.clear()
+
+from airflow.sdk.log import configure_logging
+configure_logging(json_output=True, output=os.fdopen(os.dup(2), "wb"))
+
+assert len(clears) == 1, len(clears)
+assert not below.isEnabledFor(logging.INFO), "Airflow gives its parent a level"
+below.setLevel(logging.DEBUG)
+assert below.isEnabledFor(logging.DEBUG) and len(clears) == 2, "all else is as ever"
+try:
+    logging.config.dictConfig({"version": 1, "loggers": {"a": {"handlers": ["of nowhere"]}}})
+except ValueError:
+    pass
+assert len(clears) == 3, "after an error, too"
+print("good")
+"""
+PLUGINS = """
+from nats_worker.processes import warm_up
+from airflow.sdk._shared.module_loading import entry_points_with_dist
+from airflow.sdk._shared.plugins_manager.plugins_manager import EntryPointSource
+told = [str(EntryPointSource(*found)) for found in entry_points_with_dist("airflow.plugins")]
+
+warm_up.warm_up()
+
+found = list(entry_points_with_dist("airflow.plugins"))
+assert found and all(package.metadata is package.metadata for _, package in found)
+assert [str(EntryPointSource(*each)) for each in found] == told
+print("good")
+"""
 CHANGED = """
 import logging
 from nats_worker.processes import warm_up
@@ -130,6 +168,15 @@ def test_a_decoder_is_built_once() -> None:
 
 
 @pytest.mark.usefixtures("airflow_home")
+def test_configuring_logging_goes_through_all_loggers_once() -> None:
+    assert run(LOG_SET_UP).endswith("good\n")
+
+
+@pytest.mark.usefixtures("airflow_home")
+def test_the_package_of_a_plugin_is_read_once() -> None:
+    assert run(PLUGINS).endswith("good\n")
+
+
 def test_a_fault_is_left_to_the_kernel() -> None:
     assert run(FAULTS).endswith("good\n")
 

@@ -106,6 +106,11 @@ NASTY: dict[str, tuple[str, Obstacle | None]] = {
         R.PROCESS,
     ),
     "environment": ("import os\nos.environ['SET_BY_DAG'] = '1'\n" + TELL, R.ENVIRONMENT),
+    "environment_for_a_moment": (
+        "import os\nos.environ['SET_BY_DAG'] = '1'\ndel os.environ['SET_BY_DAG']\n" + TELL,
+        None,
+    ),
+    "environment_of_c": ("import os\nos.putenv('SET_BY_DAG', '1')\n" + TELL, R.ENVIRONMENT),
     "signal": ("import signal\nsignal.signal(signal.SIGUSR1, signal.SIG_IGN)\n" + TELL, R.SIGNAL),
     "chance": ("import random\nSCORE = [random.random() < 2]\n" + TELL, R.RANDOM),
     "seeded": ("import random\nrandom.seed(1)\n" + TELL, R.RANDOM),

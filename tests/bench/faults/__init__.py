@@ -1,0 +1,1 @@
+"""What becomes of tasks when something breaks: `python -m tests.bench --faults`."""
