@@ -92,7 +92,7 @@ NASTY: dict[str, tuple[str, Obstacle | None]] = {
         R.THREAD,
     ),
     "engine": (
-        "import sqlalchemy\nENGINE = sqlalchemy.create_engine('sqlite:////tmp/zygote-test.db')\n"
+        "import sqlalchemy\nENGINE = sqlalchemy.create_engine('sqlite://')\n"
         "CONNECTION = ENGINE.connect()\n" + TELL,
         R.NETWORK,
     ),
