@@ -63,7 +63,6 @@ PURE_MODULES = frozenset(
         "nats_worker.delivery.claims",
         "nats_worker.delivery.observer",
         "nats_worker.delivery.verdict",
-        "nats_worker.intake.admission",
         "nats_worker.intake.bands",
         "nats_worker.processes.endings",
         "nats_worker.processes.exit_report",

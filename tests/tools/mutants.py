@@ -146,7 +146,6 @@ TESTS = {
     "nats_worker/processes/endings.py": ("tests/worker/processes/test_endings.py",),
     "nats_worker/processes/fitness.py": ("tests/worker/processes/test_fitness.py",),
     "nats_worker/processes/exit_report.py": ("tests/worker/processes/test_exit_report.py",),
-    "nats_worker/intake/admission.py": ("tests/worker/intake/test_admission.py",),
     "nats_worker/intake/bands.py": (
         "tests/worker/intake/test_bands.py",
         "tests/worker/intake/test_slot_bounds.py",
