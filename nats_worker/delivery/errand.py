@@ -17,11 +17,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from nats_executor.errors import (
-    BrokerError,
-    DecodeError,
-    MessageTooLarge,
-)
+from nats_executor.errors import BrokerError, DecodeError, MessageTooLarge
 from nats_executor.fleet.liveness import Holder
 from nats_executor.retrying import persist
 from nats_executor.wire.descriptions import Phase

@@ -28,7 +28,7 @@ from tests.support.process_stage import make_home
 from tests.worker.zygotes.both_ways import BothWays, age
 
 if TYPE_CHECKING:
-    from nats_worker.processes.pool import Ahead, ProcessPool
+    from nats_worker.processes.pool import ProcessPool
 
 DAG = """
 import time
