@@ -291,7 +291,7 @@ OPTIONS: tuple[Option, ...] = (
         example="4",
         form="auto",
         description="Number of workloads that a worker starts at a time, whatever slots are free. "
-        "A start ends when the task runs its own code. `auto`: one for each processor, and more "
+        "A start ends when the API server accepts it. `auto`: one for each processor, and more "
         "while processors are idle. Until then the next workload waits in NATS, for any worker.",
     ),
     Option(

@@ -84,7 +84,7 @@ class Crew:
 
     @contextlib.contextmanager
     def starting(self, errand: Errand, holding: Holding) -> Iterator[None]:
-        """Let the next workload start once this one runs its own code, or takes too long to."""
+        """Let the next workload start once this one has started, or takes too long to."""
 
         def end_start() -> None:
             self._slots.end_start(holding)

@@ -69,7 +69,7 @@ class Errand:
         defect: why this release cannot run the message, '' if it can.
         said_on: `connected_since` of the connection on which its report that it runs was last seen
             to be there; NaN before.
-        on_begun: called once it runs its own code.
+        on_begun: called once the API server has accepted its start.
     """
 
     shared: Shared

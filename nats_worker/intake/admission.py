@@ -1,8 +1,8 @@
 """Decides how many workloads of a worker may be in their costly start at a time. Pure.
 
-A start takes processors: forks, page faults, the parse of the Dag's file, requests to the API
-server. More of them at once than there are processors end later, all of them. Tasks that run
-their own code are not counted, because many of them only wait.
+A start takes processors: forks, page faults, requests to the API server. More of them at once than
+there are processors end later, all of them. It counts until the API server has accepted it. The
+parse of the Dag's file comes after that and is not counted, as nothing tells when it is over.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Admission:
         processors: those that this worker may use.
 
     Attributes:
-        starting: workloads that were taken, and do not run their own code yet.
+        starting: workloads that were taken, and whose start the API server has not accepted yet.
     """
 
     def __init__(self, most: int | None, processors: int = 1) -> None:

@@ -31,7 +31,7 @@ class Holding:
         weight: how many it asks for.
         held: how many it has: those, or all there are if it asks for more.
         settled: it has them, or does not wait for them any longer.
-        is_starting: it has them, and does not run its own code yet.
+        is_starting: it has them, and the API server has not accepted its start yet.
     """
 
     weight: int
@@ -104,7 +104,7 @@ class Slots:
         self._look()
 
     def end_start(self, holding: Holding) -> None:
-        """Note that a workload runs its own code, or that its start need not be waited for."""
+        """Note that the start of a workload is accepted, or need not be waited for."""
         if holding.is_starting:
             holding.is_starting = False
             self.admission.end()
