@@ -287,12 +287,13 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="starts_at_once",
         type="string",
-        default="auto",
-        example="4",
+        default="1000",
+        example="auto",
         form="auto",
         description="Number of workloads that a worker starts at a time, whatever slots are free. "
-        "A start ends when the API server accepts it. `auto`: one for each processor, and more "
-        "while processors are idle. Until then the next workload waits in NATS, for any worker.",
+        "A start ends when the API server accepts it. Until then the next workload waits in NATS, "
+        "for any worker. The default is above any number of slots. `auto`: one for each "
+        "processor, and more while processors are idle.",
     ),
     Option(
         name="pool_slots_as_weight",

@@ -35,7 +35,7 @@ from nats_worker.intake.memory_guard import Guard
 from nats_worker.intake.processors import processors
 from nats_worker.intake.slots import Slots
 from nats_worker.processes.fitness import Takes
-from nats_worker.processes.pool import Ahead, ProcessPool
+from nats_worker.processes.pool import ProcessPool, Warmth
 from nats_worker.processes.proof import Proof
 from nats_worker.state import WorkerState
 from nats_worker.uploads.process import Uploads
@@ -107,7 +107,7 @@ class Worker:
                 # Airflow finds the port of the logs by the host's own name.
                 shown_as="" if self.state.plan.serves_logs else self.state.plan.name,
                 uploads=uploads.to_uploader,
-                ahead=Ahead(
+                warmth=Warmth(
                     self._settings.dag_zygotes, tuple(self._settings.preload_modules or ())
                 ),
             ) as pool,

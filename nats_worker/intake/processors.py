@@ -1,4 +1,4 @@
-"""Reads which processors a worker may use, and whether processes wait for them."""
+"""Finds out which processors a worker may use, and whether processes wait for them."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
-__all__ = ["Ahead", "PoolBroken", "ProcessPool"]
+__all__ = ["PoolBroken", "ProcessPool", "Warmth"]
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class PoolBroken(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Ahead:
+class Warmth:
     """What a worker does before tasks come, which each of them would do.
 
     Attributes:
@@ -65,7 +65,7 @@ class Ahead:
     preload_modules: Sequence[str] = ()
 
 
-NOTHING_AHEAD = Ahead()
+COLD = Warmth()
 
 
 class ProcessPool:
@@ -85,7 +85,7 @@ class ProcessPool:
             more.
         shown_as: the name that Airflow's UI shows as the host of a task, '' for the host's own.
         uploads: where supervisors have task logs stored; without it they do it themselves.
-        ahead: what is done before tasks come.
+        warmth: what is done before tasks come.
 
     Attributes:
         zygotes: how many such processes there are, and what became of starts.
@@ -101,7 +101,7 @@ class ProcessPool:
         serves_logs: bool = False,
         shown_as: str = "",
         uploads: socket.socket | None = None,
-        ahead: Ahead = NOTHING_AHEAD,
+        warmth: Warmth = COLD,
     ) -> None:
         self.team = team
         self.delivery_seconds = delivery_seconds
@@ -110,7 +110,7 @@ class ProcessPool:
         self.serves_logs = serves_logs
         self.shown_as = shown_as
         self.uploads = uploads
-        self.ahead = ahead
+        self.warmth = warmth
         self.zygotes = ZygoteCounts()
         self.runs: dict[str, Run] = {}
         self.server: ForkServerHandle | None = None
@@ -187,7 +187,7 @@ class ProcessPool:
                 "reach_seconds": self.reach_seconds,
                 "shown_as": self.shown_as,
                 "workloads_per_supervisor": self.workloads_per_supervisor,
-                "dag_zygotes": self.ahead.dag_zygotes,
+                "dag_zygotes": self.warmth.dag_zygotes,
                 "start_by": time.monotonic() + start_seconds,
             }
         )
@@ -239,7 +239,7 @@ class ProcessPool:
 
     def retire_zygotes(self) -> None:
         """Keep no parsed Dag file from now on; tasks that run go on."""
-        self.ahead = replace(self.ahead, dag_zygotes="off")
+        self.warmth = replace(self.warmth, dag_zygotes="off")
         if self.server is not None and self.preloaded.is_set():
             self.server.send({"op": Op.RETIRE_ZYGOTES})
 
@@ -282,7 +282,7 @@ class ProcessPool:
     async def _launch(self) -> ForkServerHandle:
         return await ForkServerHandle.launch(
             self.uploads,
-            self.ahead.preload_modules,
+            self.warmth.preload_modules,
             on_event=self.on_event,
             is_preloaded=self.preloaded.is_set,
         )

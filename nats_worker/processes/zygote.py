@@ -46,7 +46,7 @@ __all__ = ["become_zygote"]
 # Of a request; a larger one goes the plain way.
 MAX_PACKET_BYTES = 131_072
 # Airflow's own limit for an import is below, unless it was raised; watching takes longer.
-TRIAL_SECONDS = 180.0
+PARSE_TRIAL_SECONDS = 180.0
 # Each is looked at before each task.
 MOST_INPUTS = 2000
 # Clocks of file systems may be this coarse, in nanoseconds.
@@ -62,7 +62,7 @@ class NoZygote(Exception):
 
 
 @dataclass
-class Trial:
+class ParseTrial:
     """What the trial of a parse has shown.
 
     Attributes:
@@ -104,7 +104,7 @@ def become_zygote(
     return 0
 
 
-def build(file: DagFile, wish: DagZygotes, private: list[socket]) -> tuple[Trial, Parse]:
+def build(file: DagFile, wish: DagZygotes, private: list[socket]) -> tuple[ParseTrial, Parse]:
     """Parse the file if a trial allows it; raises `NoZygote`."""
     if missing_names() or is_wanted():  # a new interpreter has nothing of its parent's memory
         raise NoZygote({Obstacle.UNSUPPORTED})
@@ -157,7 +157,7 @@ def chance() -> str:
 # The trial
 
 
-def try_out(file: DagFile, private: list[socket]) -> Trial:
+def try_out(file: DagFile, private: list[socket]) -> ParseTrial:
     """Parse the file in a process that ends then, and return what it saw; raises `NoZygote`."""
     reader, writer = os.pipe()
     errors = os.dup(2)  # a trial writes all else to where it counts
@@ -180,7 +180,7 @@ def try_out(file: DagFile, private: list[socket]) -> Trial:
     os.close(errors)
     os.close(writer)
     try:
-        packed = read_until(reader, time.monotonic() + TRIAL_SECONDS)
+        packed = read_until(reader, time.monotonic() + PARSE_TRIAL_SECONDS)
     finally:
         kill_tree(pid)
         os.waitpid(pid, 0)
@@ -189,7 +189,7 @@ def try_out(file: DagFile, private: list[socket]) -> Trial:
         raise NoZygote({Obstacle.DIED})
     fields = unpack(packed)
     inputs = {path: facts and tuple(facts) for path, facts in fields.pop("inputs").items()}
-    return Trial(**fields, inputs=inputs)
+    return ParseTrial(**fields, inputs=inputs)
 
 
 def read_until(reader: int, deadline: float) -> bytes:
@@ -205,7 +205,7 @@ def read_until(reader: int, deadline: float) -> bytes:
     return b""
 
 
-def watch_trial(file: DagFile) -> Trial:
+def watch_trial(file: DagFile) -> ParseTrial:
     """Parse in this process, which ends after it, and look at everything."""
     from airflow import settings
     from airflow.sdk.execution_time import supervisor
@@ -217,7 +217,7 @@ def watch_trial(file: DagFile) -> Trial:
     with as_task(lambda: reasons.add(Obstacle.REQUEST)), contextlib.suppress(Exception):
         root = bundle_path(file)
     if reasons or root is None:
-        return Trial(reasons=[Obstacle.BUNDLE])
+        return ParseTrial(reasons=[Obstacle.BUNDLE])
     for stream in (1, 2):
         os.dup2(written, stream)
     witness = Witness(filter(None, (str(root), settings.PLUGINS_FOLDER)))
@@ -233,7 +233,7 @@ def watch_trial(file: DagFile) -> Trial:
         reasons.add(Obstacle.LOG)
     reasons |= witness.reasons | judged(witness.inputs)
     inputs = fingerprints(witness.inputs)
-    return Trial(root=str(root), reasons=sorted(reasons), inputs=inputs, chance=chance())
+    return ParseTrial(root=str(root), reasons=sorted(reasons), inputs=inputs, chance=chance())
 
 
 def judged(inputs: set[str]) -> set[Obstacle]:

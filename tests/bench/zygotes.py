@@ -128,7 +128,7 @@ async def compare(both: BothWays, name: str, count: int) -> None:
 
 async def main(count: int) -> None:
     """Make the Dags, measure, print."""
-    from nats_worker.processes.pool import Ahead, ProcessPool
+    from nats_worker.processes.pool import ProcessPool, Warmth
 
     with tempfile.TemporaryDirectory() as folder, ExecutionApi() as api:
         home = Path(folder)
@@ -150,7 +150,7 @@ async def main(count: int) -> None:
         os.environ.update(environment)
         async with AsyncExitStack() as exits:
             plain = await exits.enter_async_context(ProcessPool())
-            warm = await exits.enter_async_context(ProcessPool(ahead=Ahead(dag_zygotes="on")))
+            warm = await exits.enter_async_context(ProcessPool(warmth=Warmth(dag_zygotes="on")))
             both = BothWays(plain, warm, api, home)
             for name in ("small", "big"):
                 await plain.ready()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_worker.processes.pool import Ahead, ProcessPool
+from nats_worker.processes.pool import ProcessPool, Warmth
 from tests.support.process_stage import make_home
 from tests.worker.zygotes.both_ways import BothWays
 from tests.worker.zygotes.dags import NASTY
@@ -44,7 +44,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, api: ExecutionApi) -> Iterato
 
 @pytest.fixture(scope="module")
 async def both(home: Path, api: ExecutionApi) -> AsyncIterator[BothWays]:
-    async with ProcessPool() as plain, ProcessPool(ahead=Ahead(dag_zygotes="auto")) as warm:
+    async with ProcessPool() as plain, ProcessPool(warmth=Warmth(dag_zygotes="auto")) as warm:
         await plain.ready()
         await warm.ready()
         yield BothWays(plain, warm, api, home)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nats_worker.processes.exit_report import Ending
-from nats_worker.processes.pool import Ahead, ProcessPool
+from nats_worker.processes.pool import ProcessPool, Warmth
 from nats_worker.processes.zygote_parse import missing_names
 from tests.support.process_stage import is_alive
 from tests.support.waiting import wait_until
@@ -95,7 +95,7 @@ def parent_of(pid: int) -> int:
 
 @pytest.fixture(scope="module")
 async def lasting(home: Path) -> AsyncIterator[ProcessPool]:  # noqa: ARG001
-    async with ProcessPool(ahead=Ahead(dag_zygotes="auto")) as pool:
+    async with ProcessPool(warmth=Warmth(dag_zygotes="auto")) as pool:
         await pool.ready()
         yield pool
 
@@ -108,7 +108,7 @@ def zygotes(lasting: ProcessPool, api: ExecutionApi, home: Path) -> Zygotes:
 @pytest.fixture
 async def ending(api: ExecutionApi, home: Path) -> AsyncIterator[Zygotes]:
     """A pool that the test may break."""
-    async with ProcessPool(ahead=Ahead(dag_zygotes="auto")) as pool:
+    async with ProcessPool(warmth=Warmth(dag_zygotes="auto")) as pool:
         await pool.ready()
         yield Zygotes(pool, pool, api, home)
 
@@ -200,7 +200,7 @@ async def test_a_drained_pool_keeps_no_zygote(ending: Zygotes) -> None:
 async def test_closing_the_pool_leaves_no_process_of_a_zygote(
     api: ExecutionApi, home: Path
 ) -> None:
-    async with ProcessPool(ahead=Ahead(dag_zygotes="auto")) as pool:
+    async with ProcessPool(warmth=Warmth(dag_zygotes="auto")) as pool:
         ending = Zygotes(pool, pool, api, home)
         zygote = await ending.zygote()
         run, ti_id = await ending.begin("sleep")
