@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from nats_executor.option import Option
 
-__all__ = ["LOG_SCHEME", "OPTIONS", "SECTION", "Option"]
+__all__ = ["LOG_SCHEME", "OPTIONS", "SECTION"]
 
 SECTION = "nats_executor"
 # Of Airflow's `[logging] remote_base_log_folder`, for logs that are kept in NATS.
 LOG_SCHEME = "nats"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
-    """One option, in the terms of Airflow's provider metadata (`provider_info.schema.json`).
-
-    Attributes:
-        form: what a string holds, where that is not text; Airflow knows nothing of it.
-        is_login: whether it is a part of the login, which no task may find.
-    """
-
-    name: str
-    type: str
-    default: str | None = None
-    example: str
-    description: str
-    sensitive: bool = False
-    is_login: bool = False
-    form: str = ""
-    version_added: str = "0.1.0"
-
 
 OPTIONS: tuple[Option, ...] = (
     # Where the broker is and who we are

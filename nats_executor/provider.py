@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nats_executor.options import LOG_SCHEME, OPTIONS, SECTION, Option
+from nats_executor.options import LOG_SCHEME, OPTIONS, SECTION
+
+if TYPE_CHECKING:
+    from nats_executor.option import Option
 
 __all__ = ["get_provider_info"]
 

@@ -6,7 +6,6 @@ Beside this module only `local/standalone.py` reads `[nats_executor]`.
 from __future__ import annotations
 
 import ipaddress
-import math
 import os
 import re
 from bisect import bisect_right
@@ -15,26 +14,23 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from nats_executor.errors import ConfigError
-from nats_executor.options import LOG_SCHEME, OPTIONS, SECTION, Option
+from nats_executor.option import CONVERTERS, FORMS
+from nats_executor.options import LOG_SCHEME, OPTIONS, SECTION
 from nats_executor.wire.names import Lane, Names, token
-from nats_executor.wire.queue_names import in_pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from nats_executor.option import Option
 
 __all__ = ["SEED", "Settings", "option_error", "without_userinfo"]
 
 DEFAULT_PREFIX = next(str(o.default) for o in OPTIONS if o.name == "subject_prefix")
 SENSITIVE = frozenset(option.name for option in OPTIONS if option.sensitive)
-TRUE = frozenset({"t", "true", "1", "yes", "on"})
-FALSE = frozenset({"f", "false", "0", "no", "off"})
 SCHEMES = frozenset({"nats", "tls", "ws", "wss"})
 # Each one costs a pull for every free slot, and one that waits for every idle worker.
 MOST_BANDS = 9
 WHOLE = 100  # percent
 # Each is tried before a worker takes anything.
 MOST_MODULES = 50
-MODULE = r"[^\W\d]\w*(\.[^\W\d]\w*)*!?"
 # Two of the largest dead letters have to fit, or one would be refused for ever.
 LEAST = {"max_results_bytes": 1024 * 1024, "max_dead_letters_bytes": 16 * 1024 * 1024}
 LAST_PORT = 65_535
@@ -204,65 +200,6 @@ def convert(option: Option, text: str) -> Any:
     except ValueError as exc:
         remedy = f"write {FORMS[form]}, for example {option.example}"
         raise option_error(option.name, text, remedy) from exc
-
-
-def number(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):  # no timer takes it
-        raise ValueError(text)
-    return value
-
-
-def boolean(text: str) -> bool:
-    if text.lower() not in TRUE | FALSE:
-        raise ValueError(text)
-    return text.lower() in TRUE
-
-
-def integers(text: str) -> tuple[int, ...]:
-    return () if text.lower() == "none" else tuple(int(part) for part in text.split(","))
-
-
-def limits_in(text: str) -> tuple[tuple[str, int], ...]:
-    pairs = tuple((queue, int(limit)) for queue, limit in in_pairs(text))
-    if not all(limit > 0 for _, limit in pairs):
-        raise ValueError(text)
-    return pairs
-
-
-def modules_in(text: str) -> tuple[str, ...]:
-    entries = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-    if not all(re.fullmatch(MODULE, entry) for entry in entries):
-        raise ValueError(text)
-    return entries
-
-
-def number_or_auto(text: str) -> int | None:
-    return None if text.lower() == "auto" else int(text)
-
-
-CONVERTERS: dict[str, Callable[[str], Any]] = {
-    "auto": number_or_auto,
-    "boolean": boolean,
-    "float": number,
-    "integer": int,
-    "integers": integers,
-    "limits": limits_in,
-    "modules": modules_in,
-    "string": str,
-}
-
-
-FORMS = {
-    "auto": "a number above 0, or auto",
-    "boolean": "a boolean",
-    "float": "a float",
-    "integer": "an integer",
-    "integers": "numbers separated by commas, or none",
-    "limits": "queue=number pairs with numbers above 0, separated by commas",
-    "modules": "names of modules, separated by commas",
-    "string": "text",
-}
 
 
 def option_error(name: str, value: object, remedy: str) -> ConfigError:

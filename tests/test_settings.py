@@ -12,13 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nats_executor.errors import ConfigError
-from nats_executor.options import OPTIONS, SECTION, Option
+from nats_executor.options import OPTIONS, SECTION
 from nats_executor.settings import Settings
 from nats_executor.wire.names import Lane, Names
 from tests.support.fixtures import settings_for
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from nats_executor.option import Option
 
 SECRET = "SU" + "HUNTER2" * 8  # in the form of an NKey, so that every secret may be it
 PAIRS = {"password": {"user": "u"}, "token": {}, "nkey_seed": {}}
@@ -371,3 +373,11 @@ def test_settings_cannot_change() -> None:
 
 def test_tests_can_make_settings() -> None:
     assert settings_for("nats://a:1", replicas=3).replicas == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("heartbeat_seconds", "5.0"), ("worker_lost_seconds", "15.0")]
+)
+def test_an_option_is_shown_as_its_own_value(name: str, text: str) -> None:
+    """Before and after `servers`, whose value is shown otherwise."""
+    assert load().shown(name) == text

@@ -166,6 +166,8 @@ async def test_silence_leaves_one_pull_for_each_lane(
 ) -> None:
     """A pull that is given up for lost may not be: its heartbeats were late, and it waits."""
     monkeypatch.setattr(pull_times, "silence_seconds", lambda _: 0.2)
+    for pulls in worker.pulls.values():  # those that wait already
+        vars(pulls)["_silence_seconds"] = 0.2
     await wait_until(lambda: len(asked) >= 3 * len(LANES), 30, "pulls that were given up")
     monkeypatch.undo()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from importlib.metadata import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import airflow
 import jsonschema
@@ -13,8 +13,11 @@ import pytest
 from airflow.providers_manager import ProvidersManager
 from packaging.utils import canonicalize_name
 
-from nats_executor.options import OPTIONS, SECTION, Option
+from nats_executor.options import OPTIONS, SECTION
 from nats_executor.provider import get_provider_info
+
+if TYPE_CHECKING:
+    from nats_executor.option import Option
 
 INFO = get_provider_info()
 

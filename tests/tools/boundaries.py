@@ -48,6 +48,7 @@ PURE_MODULES = frozenset(
         "nats_executor.operations.facts",
         "nats_executor.operations.reasons",
         "nats_executor.operations.board",
+        "nats_executor.option",
         "nats_executor.options",
         "nats_executor.pacing",
         "nats_executor.scheduler.confirmations",

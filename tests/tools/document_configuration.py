@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nats_executor.options import OPTIONS, SECTION, Option
+from nats_executor.options import OPTIONS, SECTION
+
+if TYPE_CHECKING:
+    from nats_executor.option import Option
 
 __all__ = ["document"]
 

@@ -179,6 +179,7 @@ TESTS = {
     "nats_executor/batches.py": ("tests/test_text.py",),
     "nats_executor/errors.py": ("tests/test_text.py",),
     "nats_executor/settings.py": ("tests/test_settings.py", "tests/test_setting_bounds.py"),
+    "nats_executor/option.py": ("tests/test_settings.py", "tests/test_setting_bounds.py"),
     "nats_executor/options.py": ("tests/test_setting_bounds.py", "tests/test_settings.py"),
 }
 
