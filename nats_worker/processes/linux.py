@@ -166,8 +166,7 @@ def end_trees(roots: Iterable[int], seconds: float) -> None:
     machine, or with gigabytes, that takes a tenth of a second and more.
 
     Args:
-        seconds: the longest wait. A process that hangs in the kernel does not die, and one of
-            another user's is not killed.
+        seconds: the longest wait. A process that hangs in the kernel does not die.
     """
     trees = [pid for root in roots for pid in (root, *descendants_of(root))]
     with contextlib.ExitStack() as stack:
@@ -193,10 +192,14 @@ def descendants_of(pid: int) -> list[int]:
 
 
 def watch_end(pid: int) -> int | None:
-    """Return a descriptor that is readable once a process has ended; None if it has, or none is."""
+    """Return a descriptor that is readable once a process has ended, None if there is none.
+
+    Of another user's process there is none, because it is not killed.
+    """
     try:
+        os.kill(pid, 0)
         return os.pidfd_open(pid)
-    except (AttributeError, OSError):  # before Linux 5.3, and in some sandboxes
+    except (AttributeError, OSError):  # it has ended, or this is before Linux 5.3, or a sandbox
         return None
 
 

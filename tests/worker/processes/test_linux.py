@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nats_worker.processes.linux import kill_tree, send_signal, state_of
+from nats_worker.processes.linux import end_trees, kill_tree, send_signal, state_of
 from tests.support.waiting import block_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 TREES = 60
+# Seconds, and longer than pytest lets a test run.
+FOR_EVER = 1000.0
 NOBODY = 65534
 GONE = {"has ended"}
 
@@ -45,7 +47,10 @@ def test_a_tree_with_such_a_root_is_not_killed(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
-def test_what_another_user_runs_saves_nobody_else() -> None:
+@pytest.mark.parametrize(
+    "kill", [kill_tree, lambda pid: end_trees([pid], FOR_EVER)], ids=["kill", "end"]
+)
+def test_what_another_user_runs_saves_nobody_else(kill: Callable[[int], None]) -> None:
     """Behind `sudo` in a task, say: that one lives on, and nothing is left stopped."""
     told, voice = os.pipe()
     task = fork_a_task_with_sudo(voice)
@@ -55,7 +60,7 @@ def test_what_another_user_runs_saves_nobody_else() -> None:
     if killer == 0:
         try:
             os.setuid(NOBODY)
-            kill_tree(task)
+            kill(task)
             os._exit(0)
         finally:
             os._exit(1)
