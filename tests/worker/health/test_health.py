@@ -187,7 +187,11 @@ async def test_while_it_drains_it_is_not_ready(worker_stage: WorkerStage, port: 
 
     worker.ask_to_stop(signal.SIGTERM)
     await says(port, "it drains and stops then")
-    assert (await samples(port))["airflow_nats_worker_draining", ()] == 1
+
+    async def is_counted_as_draining() -> bool:  # once its pulls are closed
+        return (await samples(port))["airflow_nats_worker_draining", ()] == 1
+
+    await wait_until(is_counted_as_draining, 30, "the metric")
     run.finish()
     await worker_stage.done()
 
