@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 @dataclass(slots=True)
 class Outcomes(Generic[Result]):
-    """What came of it for each queue, by its name.
+    """The result or the refusal of each queue, by its name.
 
     Attributes:
         done: in the order in which the queues were given.

@@ -53,7 +53,7 @@ class PoolBroken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Warmth:
-    """What a worker does before tasks come, which each of them would do.
+    """The work that a worker does once before tasks come, in place of each task.
 
     Attributes:
         dag_zygotes: whether tasks may start from processes that have parsed their Dag file: off,

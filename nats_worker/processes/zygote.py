@@ -63,7 +63,7 @@ class NoZygote(Exception):
 
 @dataclass
 class ParseTrial:
-    """What the trial of a parse has shown.
+    """The findings of a trial.
 
     Attributes:
         inputs: the files and folders on which the Dags depend, as they were after it.

@@ -41,7 +41,7 @@ LONGEST_FILE_NAME = 4096
 
 
 class DagZygotes(StrEnum):
-    """What `[nats_executor] dag_zygotes` says."""
+    """The values of `[nats_executor] dag_zygotes`."""
 
     OFF = "off"
     AUTO = "auto"
@@ -49,7 +49,7 @@ class DagZygotes(StrEnum):
 
 
 class Way(Enum):
-    """What becomes of a task's start."""
+    """The ways in which a task may start."""
 
     PLAIN = "the task parses its Dag file"
     BUILD = "it does, and a zygote is built beside it"
@@ -118,7 +118,7 @@ def dag_file_of(body: dict[str, Any], team: str | None) -> DagFile | None:
 
 @dataclass(slots=True)
 class Entry:
-    """What is known of one Dag file. All moments are seconds of one clock.
+    """The facts about one Dag file. All moments are seconds of one clock.
 
     Attributes:
         met_at: when its last task came.

@@ -108,7 +108,7 @@ def bundle_path(file: DagFile) -> Path | None:
 
 @dataclass
 class Parse:
-    """What a parse has left.
+    """The traces of a parse.
 
     Attributes:
         result: what Airflow's importer returned.

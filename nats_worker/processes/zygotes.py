@@ -36,7 +36,7 @@ TIGHT_PERCENT = 85.0
 
 @dataclass
 class ZygoteCounts:
-    """What the main process knows of zygotes, for metrics."""
+    """The main process's counts of zygotes, for metrics."""
 
     ready: int = 0
     built: int = 0
