@@ -124,3 +124,17 @@ async def test_an_ack_goes_when_its_message_may_leave_the_stream() -> None:
     await acking
 
     assert renewed.handled == [1.0, "ack"]
+
+
+async def test_a_message_is_acked_only_once_the_next_workload_was_asked_for() -> None:
+    """Else the server counts all that wait; a message that goes back need not wait."""
+    one, seen = delivery()
+
+    async def ask() -> None:
+        seen.handled.append("asked")
+
+    lease = Leases(30.0, ask).hold("d1", one)
+    await lease.ack()
+    await lease.nak(2.0)
+
+    assert seen.handled == ["asked", "ack", 2.0]
